@@ -1,0 +1,41 @@
+# Two commands do all the set-up:   make demo     make test
+# Without a GPU, on Linux, take torch's CPU build:
+#   make demo PIP_TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+VENV ?= .venv
+PIP_TORCH_FLAGS ?=
+BIN = $(VENV)/bin
+DEMO_PROMPT ?= a red cube
+
+.PHONY: demo test lint install clean
+.DELETE_ON_ERROR:
+
+install: $(VENV)/.installed
+
+# torch first: the tested version decides what everything else is resolved against.
+$(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard threedgen/kernels/*.cpp threedgen/kernels/*.h)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(PIP_TORCH_FLAGS) -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	touch $@
+
+demo: install
+	rm -rf runs/demo
+	$(BIN)/threedgen text-to-3d "$(DEMO_PROMPT)" --out runs/demo
+	@echo "Open runs/demo/asset.glb in Blender; runs/demo/contact_sheet.png shows it from eight sides."
+
+test: install node_modules/gltf-validator lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# The Khronos validator checks the exported files. Without npm its tests are skipped and say so.
+node_modules/gltf-validator:
+	-command -v npm >/dev/null && npm install --silent --no-save --no-audit --no-fund gltf-validator@2.0.0-dev.3.10
+
+clean:
+	rm -rf $(VENV) build node_modules

@@ -1,0 +1,180 @@
+"""The shape world: coloured objects, captions, and their exact pictures.
+
+A scene holds one object or a stack of two ("a red cube on a blue cylinder"). Its light is fixed in the world,
+so a surface point looks the same from everywhere (Lambert) and view-independent colours can explain every view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.datasets.rasterize import box_filter, interpolate, rasterize
+from threedgen.datasets.shapes import CLASSES, COLORS, FIXED_PAINTS
+from threedgen.types import Cameras, TriMesh
+
+# The light: ambient plus one directional source from above, the front and the right. Display-referred.
+AMBIENT = 0.58
+DIFFUSE = 0.42
+LIGHT = (0.45, 0.75, 0.48)
+
+# (colour, class) pairs that the embedded prior never sees: they test that it composes.
+HELD_OUT = frozenset({("green", "cube"), ("purple", "torus"), ("orange", "chair"), ("cyan", "car")})
+
+PAIR_TOPS = ("sphere", "cube", "cylinder", "cone", "torus")
+PAIR_BOTTOMS = ("cube", "cylinder")
+STACK_RADIUS = 0.87
+SUPERSAMPLING = 3
+
+
+@dataclass(frozen=True)
+class WorldObject:
+    """One object: its class, its colour's name and its class parameters."""
+
+    shape: str
+    color: str
+    parameters: dict[str, float]
+
+    @property
+    def phrase(self) -> str:
+        article = "an" if self.color[0] in "aeiou" else "a"
+        return f"{article} {self.color} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One object, or two with the first standing on the second."""
+
+    objects: tuple[WorldObject, ...]
+
+    @property
+    def caption(self) -> str:
+        return " on ".join(item.phrase for item in self.objects)
+
+
+@dataclass(frozen=True)
+class LayeredMesh:
+    """A scene's mesh before painting: which object's main colour, or which fixed colour, each vertex takes.
+
+    owner: [V] index of the object whose colour the vertex takes, -1 for a fixed paint. fixed: [V, 3].
+    """
+
+    mesh: TriMesh
+    owner: Tensor
+    fixed: Float[Tensor, "V 3"]
+
+
+def canonical(shape: str, color: str) -> Scene:
+    """The class's middle member in the given colour."""
+    return Scene((WorldObject(shape, color, CLASSES[shape].canonical()),))
+
+
+def sample_object(rng: np.random.Generator, shapes: tuple[str, ...] | None = None) -> WorldObject:
+    """A random object of the given classes (default: all, by weight), never a held-out (colour, class)."""
+    names = list(CLASSES) if shapes is None else list(shapes)
+    weights = np.array([CLASSES[name].weight for name in names])
+    shape = names[rng.choice(len(names), p=weights / weights.sum())]
+    colors = [color for color in COLORS if (color, shape) not in HELD_OUT]
+    return WorldObject(shape, colors[rng.integers(len(colors))], CLASSES[shape].sample(rng))
+
+
+def sample_pair(rng: np.random.Generator) -> Scene:
+    """A random stack of two simple objects of different colours."""
+    while True:
+        top, bottom = sample_object(rng, PAIR_TOPS), sample_object(rng, PAIR_BOTTOMS)
+        if top.color != bottom.color:
+            return Scene((top, bottom))
+
+
+def build(scene: Scene) -> LayeredMesh:
+    """The exact mesh of a scene. A stack is scaled to fit the unit sphere and centred."""
+    blocks, bounds = [], []
+    for index, item in enumerate(scene.objects):
+        vertices, normals, faces, owner, fixed = [], [], [], [], []
+        count = 0
+        for solid, paint in CLASSES[item.shape].build(**item.parameters):
+            vertices.append(solid.vertices)
+            normals.append(solid.normals)
+            faces.append(solid.faces + count)
+            size = len(solid.vertices)
+            count += size
+            owner.append(np.full(size, index if paint == "main" else -1))
+            fixed.append(np.tile(FIXED_PAINTS.get(paint, (0.0, 0.0, 0.0)), (size, 1)))
+        blocks.append([np.concatenate(part) for part in (vertices, normals, faces, owner, fixed)])
+        bounds.append((blocks[-1][0].min(axis=0), blocks[-1][0].max(axis=0)))
+    if len(blocks) == 2:
+        _stack(blocks, bounds)
+    offsets = np.cumsum([0] + [len(block[0]) for block in blocks[:-1]])
+    faces = np.concatenate([block[2] + offset for block, offset in zip(blocks, offsets, strict=True)])
+    vertices, normals, owner, fixed = (np.concatenate([b[i] for b in blocks]) for i in (0, 1, 3, 4))
+    mesh = TriMesh(
+        torch.from_numpy(vertices).float(), torch.from_numpy(faces), normals=torch.from_numpy(normals).float()
+    )
+    return LayeredMesh(mesh, torch.from_numpy(owner), torch.from_numpy(fixed).float())
+
+
+def _stack(blocks: list[list[np.ndarray]], bounds: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Puts block 0 on block 1, in place, centred, and scales both to the bounding radius STACK_RADIUS."""
+    blocks[0][0] = blocks[0][0] - np.array([0.0, bounds[0][0][1], 0.0])
+    blocks[1][0] = blocks[1][0] - np.array([0.0, bounds[1][1][1], 0.0])
+    points = np.concatenate([blocks[0][0], blocks[1][0]])
+    centre = np.array([0.0, 0.5 * (points[:, 1].max() + points[:, 1].min()), 0.0])
+    scale = STACK_RADIUS / np.linalg.norm(points - centre, axis=1).max()
+    for block in blocks:
+        block[0] = (block[0] - centre) * scale
+
+
+def shade(normals: Float[Tensor, "V 3"]) -> Float[Tensor, "V 1"]:
+    """Lambert: ambient + diffuse max(0, n . light), in [AMBIENT, 1]."""
+    light = torch.nn.functional.normalize(normals.new_tensor(LIGHT), dim=0)
+    return AMBIENT + DIFFUSE * (normals @ light).clamp_min(0.0).unsqueeze(1)
+
+
+def paint(scene: Scene, layered: LayeredMesh | None = None) -> TriMesh:
+    """The scene's mesh with shaded vertex colours, as its pictures show it."""
+    layered = build(scene) if layered is None else layered
+    palette = torch.tensor([COLORS[item.color] for item in scene.objects])
+    main = (layered.owner >= 0).unsqueeze(1)
+    albedo = torch.where(main, palette[layered.owner.clamp_min(0)], layered.fixed)
+    normals = layered.mesh.normals
+    assert normals is not None
+    return TriMesh(layered.mesh.vertices, layered.mesh.faces, vertex_colors=albedo * shade(normals), normals=normals)
+
+
+def render_layers(layered: LayeredMesh, cameras: Cameras, objects: int = 2) -> Float[Tensor, "B H W L"]:
+    """Anti-aliased layers: shade of each object's main paint (`objects` of them), fixed rgb, alpha.
+
+    A picture is sum_i layer_i color_i + fixed + (1 - alpha) background: any colours from one render.
+    """
+    normals = layered.mesh.normals
+    assert normals is not None
+    shading = shade(normals)
+    mains = torch.stack([(layered.owner == i).float() for i in range(objects)], dim=1) * shading
+    values = torch.cat([mains, layered.fixed * shading, torch.ones_like(shading)], dim=1)
+    fine = cameras.resized(cameras.height * SUPERSAMPLING, cameras.width * SUPERSAMPLING)
+    visibility = rasterize(layered.mesh, fine)
+    return box_filter(interpolate(visibility, layered.mesh.faces, values), SUPERSAMPLING)
+
+
+def compose(
+    layers: Float[Tensor, "B H W L"], colors: Float[Tensor, "B O 3"], background: Float[Tensor, "B 3"]
+) -> Float[Tensor, "B H W 3"]:
+    """Pictures from layers (see `render_layers`): colours of the objects and of the background, one a view."""
+    objects = colors.shape[1]
+    main = torch.einsum("bhwo,boc->bhwc", layers[..., :objects], colors)
+    return main + layers[..., objects:-1] + (1.0 - layers[..., -1:]) * background[:, None, None, :]
+
+
+def render(
+    scene: Scene, cameras: Cameras, background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"]]:
+    """The true pictures and alphas of a scene: the ground truth of every benchmark."""
+    count = len(scene.objects)
+    layers = render_layers(build(scene), cameras, count)
+    palette = torch.tensor([COLORS[item.color] for item in scene.objects]).expand(len(cameras), -1, -1)
+    picture = compose(layers, palette, torch.tensor(background).expand(len(cameras), 3))
+    return picture, layers[..., -1:]

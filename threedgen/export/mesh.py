@@ -1,0 +1,239 @@
+"""From Gaussians to the mesh people open in Blender: density, level set, clean, decimate, colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from threedgen.errors import UserError
+from threedgen.export.density import Ellipsoids, Grid, density, ellipsoids
+from threedgen.export.silhouettes import carve, pictures, visible_level
+from threedgen.export.surface_color import surface_colors
+from threedgen.types import GaussianCloud, TriMesh
+
+_MARGIN = 4  # empty voxels around the asset: the surface closes inside the grid
+_SURELY_FAINT = 0.05  # a density that no visible surface has
+_LOG_RANGE = 3.0  # the log density is clipped to +- this much around the level
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How Gaussians become a mesh.
+
+    resolution: voxels along the longest side of the asset, 16 to 512.
+    faces:      budget of triangles after decimation, at least 100.
+    level:      density at the surface; None finds the level whose silhouettes match the pictures'.
+    floaters:   connected pieces below this share of the largest piece's volume are dropped, 0 keeps all.
+    smoothing:  Taubin passes (volume-keeping) before decimation, 0 for none.
+    """
+
+    resolution: int = 128
+    faces: int = 50_000
+    level: float | None = None
+    floaters: float = 0.01
+    smoothing: int = 5
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.resolution <= 512:
+            raise UserError(f"export.resolution must lie between 16 and 512, got {self.resolution}")
+        if self.faces < 100:
+            raise UserError(f"export.faces must be at least 100, got {self.faces}")
+        if self.level is not None and not self.level > 0.0:
+            raise UserError(f"export.level must be positive or left out, got {self.level}")
+        if not 0.0 <= self.floaters < 1.0:
+            raise UserError(f"export.floaters must lie in [0, 1), got {self.floaters}")
+        if self.smoothing < 0:
+            raise UserError(f"export.smoothing must not be negative, got {self.smoothing}")
+
+
+def extract_mesh(cloud: GaussianCloud, config: MeshConfig | None = None) -> TriMesh:
+    """The visible surface of a cloud, in the cloud's own units and place.
+
+    Closed and outward-oriented; enclosed hollows are filled. Vertex colours are display-referred RGB in
+    [0, 1], the space of the Gaussians' colours; normals are unit. Float32, int64, on the CPU.
+    Raises UserError when nothing is opaque enough to have a surface.
+    """
+    config = config or MeshConfig()
+    shapes = ellipsoids(cloud)
+    if len(shapes) == 0:
+        raise _empty()
+    low, high = _bounds(shapes, config)
+    longest = float((high - low).max())
+    spacing = longest / (config.resolution - 1)
+    vertices, faces = _surface(shapes, low, high, spacing, config)
+    if len(faces) > config.faces:
+        vertices, faces, fitted = _decimate(vertices, faces, config.faces)
+        while not fitted:  # no decimation library: a coarser lattice has fewer faces (they go with its square)
+            spacing *= max(1.02, 1.02 * (len(faces) / config.faces) ** 0.5)
+            vertices, faces = _surface(shapes, low, high, spacing, config)
+            fitted = len(faces) <= config.faces
+    normals = vertex_normals(vertices, faces)
+    colors = surface_colors(shapes.thickened(1e-3 * longest), vertices, normals, cell=longest / 16)
+    return TriMesh(
+        vertices=torch.from_numpy(vertices.astype(np.float32)),
+        faces=torch.from_numpy(faces.astype(np.int64)),
+        vertex_colors=torch.from_numpy(colors.astype(np.float32)),
+        normals=torch.from_numpy(normals.astype(np.float32)),
+    )
+
+
+def _empty() -> UserError:
+    return UserError(
+        "no mesh: no Gaussian is opaque enough to have a surface; run more steps, or export .ply instead"
+    )
+
+
+def _bounds(shapes: Ellipsoids, config: MeshConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The box of what will be kept: far-away floaters must not cost the asset its resolution."""
+    extents = shapes.extents()
+    low, high = (shapes.means - extents).min(axis=0), (shapes.means + extents).max(axis=0)
+    for _ in range(2):
+        spacing = float((high - low).max()) / 63
+        grid = _lattice(shapes, low, high, spacing)
+        occupied = grid.values > _SURELY_FAINT
+        if not occupied.any():
+            raise _empty()
+        where = np.argwhere(_without_floaters(occupied, config.floaters))
+        before = float((high - low).max())
+        low = grid.origin + spacing * (where.min(axis=0) - 0.5)
+        high = grid.origin + spacing * (where.max(axis=0) + 0.5)
+        if float((high - low).max()) > 0.5 * before:  # a second look only when the first was far too coarse
+            break
+    return low, high
+
+
+def _lattice(shapes: Ellipsoids, low: np.ndarray, high: np.ndarray, spacing: float) -> Grid:
+    # Odd counts: every second voxel is then a lattice of its own with the same first and last voxel.
+    counts = 2 * np.ceil((high - low) / (2.0 * spacing) - 1e-6).astype(int) + 1 + 2 * _MARGIN
+    return density(shapes, low - _MARGIN * spacing, spacing, (int(counts[0]), int(counts[1]), int(counts[2])))
+
+
+def _surface(
+    shapes: Ellipsoids, low: np.ndarray, high: np.ndarray, spacing: float, config: MeshConfig
+) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
+    """The cleaned level set before decimation."""
+    from skimage.measure import marching_cubes
+
+    grid = _lattice(shapes, low, high, spacing)
+    # Pictures at half the resolution: tau is smooth, and thirteen are taken.
+    coarse = Grid(grid.origin, 2.0 * spacing, grid.values[::2, ::2, ::2])
+    views = pictures(shapes.thickened(0.7 * spacing), coarse)
+    level = config.level or visible_level(views, coarse)
+    if level is None:
+        raise _empty()
+    # A Gaussian's log is quadratic, so linear interpolation between voxels is far closer in the log.
+    field = np.log(np.maximum(grid.values, level * np.exp(-_LOG_RANGE)) / level)
+    carve(field, views)
+    solid = _filled(field > 0.0)
+    np.clip(field, -_LOG_RANGE, _LOG_RANGE, out=field)
+    field = np.where(solid, np.maximum(field, 1e-3), np.minimum(field, -1e-3))
+    for axis in range(3):  # whatever reaches the border of the grid is closed there
+        index = [slice(None)] * 3
+        index[axis] = [0, -1]  # type: ignore[call-overload]
+        field[tuple(index)] = -_LOG_RANGE
+    if not (field > 0).any():
+        raise _empty()
+    vertices, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="descent")
+    vertices = grid.origin + spacing * vertices.astype(np.float64)
+    faces = faces.astype(np.int64)
+    if signed_volume(vertices, faces) < 0:
+        faces = faces[:, ::-1].copy()
+    vertices, faces = _main_pieces(vertices, faces, config.floaters)
+    return _taubin(vertices, faces, config.smoothing), faces
+
+
+def _filled(solid: np.ndarray) -> np.ndarray:
+    """Enclosed hollows become solid, also those behind pinholes up to two voxels wide.
+
+    Gaussians fitted to pictures often leave the inside of an object empty: two surfaces a hair apart.
+    """
+    from scipy import ndimage
+
+    ball = ndimage.generate_binary_structure(3, 1)
+    closed = ndimage.binary_erosion(ndimage.binary_dilation(solid, ball, 2), ball, 2) | solid
+    hollow = ndimage.binary_fill_holes(closed) & ~closed
+    if not hollow.any():
+        return solid
+    return solid | hollow | (ndimage.binary_dilation(hollow, ball, 3) & closed)
+
+
+def _without_floaters(solid: np.ndarray, share: float) -> np.ndarray:
+    """The connected pieces whose volume is at least `share` of the largest."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(solid, ndimage.generate_binary_structure(3, 3))
+    if count <= 1:
+        return solid
+    volumes = np.bincount(labels.ravel())
+    volumes[0] = 0
+    return (volumes >= max(1.0, share * volumes.max()))[labels]
+
+
+def _main_pieces(vertices: np.ndarray, faces: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Drops pieces below `share` of the largest one's volume, and walls of hollows (negative volume)."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
+    size = (len(vertices), len(vertices))
+    graph = coo_matrix((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=size)
+    count, piece = connected_components(graph, directed=False)
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    volumes = np.bincount(piece[faces[:, 0]], weights=np.einsum("fi,fi->f", a, np.cross(b, c)), minlength=count)
+    kept = (volumes > 0) & (volumes >= share * volumes.max())
+    faces = faces[kept[piece[faces[:, 0]]]]
+    used, renumbered = np.unique(faces, return_inverse=True)
+    return vertices[used], renumbered.reshape(-1, 3)
+
+
+def _taubin(vertices: np.ndarray, faces: np.ndarray, passes: int) -> np.ndarray:
+    """Alternating shrink and swell (Taubin 1995): takes the lattice's ripple, keeps volume and edges."""
+    from scipy.sparse import coo_matrix, diags
+
+    rows = faces[:, [0, 1, 2, 1, 2, 0]].ravel()
+    columns = faces[:, [1, 2, 0, 0, 1, 2]].ravel()
+    adjacency = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(vertices), len(vertices))).tocsr()
+    adjacency.data[:] = 1.0
+    average = diags(1.0 / np.maximum(adjacency.sum(axis=1).A1, 1.0)) @ adjacency
+    for _ in range(passes):
+        for step in (0.5, -0.53):
+            vertices = vertices + step * (average @ vertices - vertices)
+    return vertices
+
+
+def _decimate(
+    vertices: np.ndarray, faces: np.ndarray, budget: int
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Quadric edge collapse (Garland & Heckbert 1997) to the budget; False when no library is installed."""
+    try:
+        import fast_simplification
+    except ImportError:
+        return vertices, faces, False
+    points, triangles = fast_simplification.simplify(
+        vertices.astype(np.float32), faces.astype(np.int32), target_count=budget
+    )
+    return points.astype(np.float64), triangles.astype(np.int64), len(triangles) <= budget
+
+
+def signed_volume(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> float:
+    """Volume inside a closed mesh; positive when faces are counter-clockwise from outside."""
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    return float(np.einsum("fi,fi->", a, np.cross(b, c)) / 6.0)
+
+
+def vertex_normals(
+    vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
+) -> Float[np.ndarray, "V 3"]:
+    """Unit normals, area-weighted means of the faces' own; +Y for a vertex whose faces have no area."""
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    flat = np.cross(b - a, c - a)
+    summed = np.zeros_like(vertices)
+    for axis in range(3):
+        summed[:, axis] = np.bincount(
+            faces.ravel(), weights=np.repeat(flat[:, axis], 3), minlength=len(vertices)
+        )
+    lengths = np.linalg.norm(summed, axis=1, keepdims=True)
+    return np.where(lengths > 0, summed / np.maximum(lengths, 1e-300), [0.0, 1.0, 0.0])

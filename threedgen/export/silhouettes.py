@@ -1,0 +1,152 @@
+"""Parallel projections of a cloud, and what they say about where its visible surface is.
+
+A render shows something where 1 - prod_i (1 - a_i) reaches one half along a ray. How many Gaussians a ray
+meets differs between a rod and a plate, seen flat or edge on, so no level of the density is right for all
+assets, nor for all places of one. Two steps use the pictures themselves:
+
+- the level is chosen so that the silhouettes of {d > level} agree with the pictures' silhouettes;
+- what lies outside a picture's silhouette is carved away (the visual hull: Laurentini 1994).
+
+The opacity of a parallel projection is 1 - exp(-tau) with tau = sum_i -log(1 - a_i), whatever the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from threedgen.export.density import Ellipsoids, Grid
+
+MAX_ALPHA = 0.999  # as in the renderers: keeps log(1 - a) finite
+_HALF_OPAQUE = float(np.log(2.0))
+_FAINT = 0.02  # of _HALF_OPAQUE: where log tau is cut off
+
+# A projection looks along `hidden`, sheared: the two other coordinates plus `shear` times the hidden one. On
+# a cubic lattice whole shears send voxels exactly onto pixels. Lines of sight along the six face diagonals,
+# the four body diagonals, and the three axes.
+_DIAGONAL = (
+    *((1, shear) for shear in ((1, 0), (-1, 0))),
+    *((2, shear) for shear in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))),
+)
+_ALONG_AXES = tuple((hidden, (0, 0)) for hidden in range(3))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """tau of one parallel projection, on the pixels that the voxels of its grid fall on."""
+
+    hidden: int
+    shear: tuple[int, int]
+    tau: Float[np.ndarray, "U V"]
+
+
+def pictures(shapes: Ellipsoids, grid: Grid) -> list[Picture]:
+    """Thirteen parallel projections of the Gaussians, at the pitch of `grid`."""
+    return [
+        Picture(hidden, shear, _optical_depth(shapes, hidden, shear, grid))
+        for hidden, shear in (*_DIAGONAL, *_ALONG_AXES)
+    ]
+
+
+def visible_level(views: list[Picture], grid: Grid) -> float | None:
+    """The level of d whose silhouettes agree best (mean intersection over union) with the pictures'.
+
+    A pixel belongs to a picture's silhouette where its opacity exceeds one half. Views along the axes do not
+    vote: objects like to be aligned with them, and a face seen edge on is the least typical view. None when
+    no picture is opaque anywhere.
+    """
+    levels = np.geomspace(0.02, 4.0, 54)
+    scores, votes = np.zeros(len(levels)), 0
+    for view in views:
+        seen = view.tau > _HALF_OPAQUE
+        if view.shear == (0, 0) or not seen.any():
+            continue
+        votes += 1
+        peaks = _peaks(grid.values, view)
+        inside, outside = np.sort(peaks[seen]), np.sort(peaks[~seen])
+        both = len(inside) - np.searchsorted(inside, levels, side="right")
+        extra = len(outside) - np.searchsorted(outside, levels, side="right")
+        scores += both / (len(inside) + extra)
+    if votes == 0:
+        return None
+    # The score is flat near its top: the centre of the plateau is steadier than the single best level.
+    plateau = levels[scores >= scores.max() - 0.002 * votes]
+    return float(np.exp(np.log(plateau).mean()))
+
+
+def carve(field: Float[np.ndarray, "X Y Z"], views: list[Picture]) -> None:
+    """Lowers `field`, in place, to log(tau / log 2) of every picture taken at twice the field's pitch.
+
+    So the field is positive only where every picture is more than half opaque. Its sides must be odd.
+    """
+    for view in views:
+        limit = np.log(np.maximum(view.tau / _HALF_OPAQUE, _FAINT)).astype(field.dtype)
+        for axis in (0, 1):
+            limit = _doubled(limit, axis)
+        for slab, pixels in _slabs(view, field.shape):
+            np.minimum(field[slab], limit[pixels], out=field[slab])
+
+
+def _peaks(values: Float[np.ndarray, "X Y Z"], view: Picture) -> Float[np.ndarray, "U V"]:
+    """The largest value along each ray."""
+    image = np.zeros(view.tau.shape, dtype=values.dtype)
+    for slab, pixels in _slabs(view, values.shape):
+        np.maximum(image[pixels], values[slab], out=image[pixels])
+    return image
+
+
+def _slabs(view: Picture, shape: tuple[int, ...]) -> Iterator[tuple[tuple[slice | int, ...], tuple[slice, slice]]]:
+    """Slabs of a volume across the hidden axis, and the window of the picture that each falls on."""
+    across = [axis for axis in range(3) if axis != view.hidden]
+    for k in range(shape[view.hidden]):
+        slab: list[slice | int] = [slice(None)] * 3
+        slab[view.hidden] = k
+        starts = [t * k if t > 0 else t * (k - shape[view.hidden] + 1) for t in view.shear]
+        u, v = (slice(start, start + shape[axis]) for start, axis in zip(starts, across, strict=True))
+        yield tuple(slab), (u, v)
+
+
+def _doubled(image: np.ndarray, axis: int) -> np.ndarray:
+    """Linear interpolation to twice the pitch: n samples become 2 n - 1."""
+    image = np.moveaxis(image, axis, 0)
+    fine = np.empty((2 * len(image) - 1, *image.shape[1:]), dtype=image.dtype)
+    fine[::2] = image
+    fine[1::2] = 0.5 * (image[:-1] + image[1:])
+    return np.moveaxis(fine, 0, axis)
+
+
+def _optical_depth(
+    shapes: Ellipsoids, hidden: int, shear: tuple[int, int], grid: Grid
+) -> Float[np.ndarray, "U V"]:
+    plane = np.insert(np.eye(2), hidden, shear, axis=1)  # [2, 3]: picture coordinates from world coordinates
+    steps = np.asarray(grid.values.shape) - 1
+    offset = -np.minimum(plane, 0.0) @ steps
+    size = (np.abs(plane) @ steps).astype(np.int64) + 1
+    covariances = plane @ shapes.covariances @ plane.T / grid.spacing**2
+    centres = (shapes.means - grid.origin) @ plane.T / grid.spacing + offset
+    extents = shapes.radii[:, None] * np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+    low = np.maximum(np.ceil(centres - extents).astype(np.int64), 0)
+    high = np.minimum(np.floor(centres + extents).astype(np.int64) + 1, size)
+    widths = np.maximum(high - low, 0)
+    counts = widths[:, 0] * widths[:, 1]
+    p = np.linalg.inv(covariances)
+    # One row a Gaussian: what its pixels need, gathered once.
+    rows = np.stack([*centres.T, -0.5 * p[:, 0, 0], -p[:, 0, 1], -0.5 * p[:, 1, 1], np.log(shapes.opacities)])
+    image = np.zeros(size[0] * size[1])
+    # Pairs (Gaussian, pixel) are listed chunk by chunk so that memory stays bounded for large Gaussians.
+    chunk = np.cumsum(counts) // 300_000
+    for group in np.split(np.arange(len(shapes)), np.flatnonzero(np.diff(chunk)) + 1):
+        total = int(counts[group].sum())
+        owner = np.repeat(group, counts[group])
+        rank = np.arange(total) - np.repeat(np.cumsum(counts[group]) - counts[group], counts[group])
+        down, right = np.divmod(rank, widths[owner, 1])
+        u, v = low[owner, 0] + down, low[owner, 1] + right
+        cu, cv, uu, uv, vv, log_opacity = rows[:, owner]
+        du, dv = u - cu, v - cv
+        alpha = np.exp(uu * du * du + uv * du * dv + vv * dv * dv + log_opacity)
+        depth = -np.log1p(-np.minimum(alpha, MAX_ALPHA))
+        image += np.bincount(u * size[1] + v, weights=depth, minlength=len(image))
+    return image.reshape(size)

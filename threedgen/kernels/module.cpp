@@ -1,0 +1,12 @@
+// The one extension module. Kernels take contiguous buffers and know nothing of torch, so one build
+// serves every torch version.
+#include <nanobind/nanobind.h>
+
+void bind_splat(nanobind::module_ &module);
+void bind_zbuffer(nanobind::module_ &module);
+
+NB_MODULE(_native, module) {
+    module.doc() = "threedgen's CPU kernels";
+    bind_splat(module);
+    bind_zbuffer(module);
+}

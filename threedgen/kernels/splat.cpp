@@ -1,0 +1,495 @@
+// Differentiable Gaussian splatting on the CPU: project, sort by depth, bin into 16x16 tiles, composite, and back.
+//
+// The picture and its gradients do not depend on the number of threads: every sum runs over a fixed order (Gaussians of
+// a tile by depth, tiles of a Gaussian by position, views by index), and each thread writes only what it owns. The
+// numeric kernels exist once per instruction set; the best one that the machine has is chosen at run time.
+#include "splat.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace nb = nanobind;
+
+namespace splat {
+namespace {
+
+// Uninitialised memory that only grows: a step of a run reuses the pages of the step before.
+template <typename T> class Buffer {
+  public:
+    T *resize(int64_t count) {
+        if (count > capacity_) {
+            const int64_t capacity = count + count / 4;
+            data_.reset(static_cast<T *>(::operator new(sizeof(T) * size_t(capacity), std::align_val_t(64))));
+            capacity_ = capacity;
+        }
+        return data_.get();
+    }
+    T *get() { return data_.get(); }
+    T &operator[](int64_t i) { return data_.get()[i]; }
+
+  private:
+    struct Release {
+        void operator()(T *p) const { ::operator delete(p, std::align_val_t(64)); }
+    };
+    std::unique_ptr<T, Release> data_;
+    int64_t capacity_ = 0;
+};
+
+// What one chunk of Gaussians, in depth order, adds to the tiles' lists.
+struct Pair {
+    uint32_t tile;
+    uint8_t first_row, last_row;
+    uint16_t unused;
+};
+
+struct Chunk {
+    std::vector<Pair> pairs;
+    std::vector<int64_t> counts;  // per tile, then the position of the chunk's next entry there
+    int64_t first_pair;
+};
+
+struct SortItem {
+    uint32_t key, index;
+};
+
+// One view between its forward and its backward pass.
+struct ViewState {
+    View view;
+    int tiles_x, tiles_y;
+    int64_t visible, pairs;
+    Buffer<Splat> projected, splats;   // by index in the cloud, by rank in depth
+    Buffer<uint32_t> keys, ranks;
+    Buffer<SortItem> items, scratch;
+    Buffer<Entry> entries;             // grouped by tile, by rank inside a tile
+    Buffer<int64_t> tile_begin;        // [tiles + 1]
+    Buffer<int64_t> visited;           // [tiles]: entries that were looked at before the tile was opaque
+    Buffer<int64_t> pair_begin;        // [visible + 1], by rank, into pair_slot
+    Buffer<uint32_t> pair_slot, pair_tile;
+    Buffer<float> slots, moments, background;
+    std::vector<Chunk> chunks;
+
+    int64_t tiles() const { return int64_t(tiles_x) * tiles_y; }
+};
+
+struct State {
+    std::vector<std::unique_ptr<ViewState>> views;  // the first view_count are in use
+    int64_t view_count = 0, count = 0;
+    const Kernels *kernels = nullptr;
+};
+
+// Idle states wait here, so that their memory is reused; a few are enough for a training loop.
+class Pool {
+  public:
+    std::unique_ptr<State> take() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (idle_.empty()) return std::make_unique<State>();
+        auto state = std::move(idle_.back());
+        idle_.pop_back();
+        return state;
+    }
+    void give(std::unique_ptr<State> state) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (idle_.size() < 2) idle_.push_back(std::move(state));
+    }
+
+  private:
+    std::mutex mutex_;
+    std::vector<std::unique_ptr<State>> idle_;
+};
+
+Pool &pool() {
+    static Pool instance;
+    return instance;
+}
+
+// What Python holds between forward and backward.
+class SplatState {
+  public:
+    SplatState() : state(pool().take()) {}
+    ~SplatState() {
+        if (state) pool().give(std::move(state));
+    }
+    SplatState(const SplatState &) = delete;
+    SplatState &operator=(const SplatState &) = delete;
+    std::unique_ptr<State> state;
+};
+
+std::vector<const Kernels *> supported_kernels() {
+    std::vector<const Kernels *> found;
+#ifdef SPLAT_X86_VARIANTS
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        found.push_back(&kernels_avx512);
+    if (avx2) found.push_back(&kernels_avx2);
+#endif
+    found.push_back(&kernels_baseline);
+    return found;
+}
+
+const Kernels *choose_kernels(const std::string &name) {
+    for (const Kernels *kernels : supported_kernels())
+        if (name.empty() || name == kernels->name) return kernels;
+    throw std::invalid_argument("this machine has no splatting variant " + name);
+}
+
+template <typename Body> void parallel_ranges(int64_t count, int threads, const Body &body) {
+    constexpr int64_t grain = 1024;
+    const int64_t blocks = (count + grain - 1) / grain;
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1 && blocks > 1)
+    for (int64_t b = 0; b < blocks; ++b) body(b * grain, std::min(count, (b + 1) * grain));
+}
+
+// Stable least-significant-digit radix sort of the visible Gaussians by the bits of z, 11 at a time.
+void sort_by_depth(ViewState &v, int64_t count) {
+    constexpr int bits = 11, buckets = 1 << bits, passes = 3;
+    SortItem *items = v.items.resize(count), *scratch = v.scratch.resize(count);
+    std::vector<int64_t> histogram(size_t(buckets * passes), 0);
+    int64_t visible = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        const uint32_t key = v.keys[i];
+        if (key == INVISIBLE) continue;
+        items[visible++] = {key, uint32_t(i)};
+        for (int p = 0; p < passes; ++p) ++histogram[size_t(p * buckets + ((key >> (p * bits)) & (buckets - 1)))];
+    }
+    for (int p = 0; p < passes; ++p) {
+        int64_t *h = histogram.data() + p * buckets, position = 0;
+        for (int b = 0; b < buckets; ++b) {
+            const int64_t n = h[b];
+            h[b] = position;
+            position += n;
+        }
+        for (int64_t i = 0; i < visible; ++i) scratch[h[(items[i].key >> (p * bits)) & (buckets - 1)]++] = items[i];
+        std::swap(items, scratch);
+    }
+    v.visible = visible;
+    Splat *splats = v.splats.resize(visible);
+    uint32_t *ranks = v.ranks.resize(count);
+    std::fill(ranks, ranks + count, INVISIBLE);
+    for (int64_t r = 0; r < visible; ++r) {
+        splats[r] = v.projected[items[r].index];
+        ranks[items[r].index] = uint32_t(r);
+    }
+}
+
+// Append the tiles that the ellipse alpha >= 1/255 meets, column by column, each with the rows it can reach there.
+void bin_one(const Splat &s, const View &view, int tiles_x, Chunk &chunk) {
+    const float x = float(s.x), y = float(s.y), w = s.half_width, h = s.half_height;
+    const int first_column = std::max(0, int(std::floor((x - w) / TILE)));
+    const int last_column = std::min(tiles_x - 1, int(std::floor((x + w) / TILE)));
+    for (int column = first_column; column <= last_column; ++column) {
+        // The ellipse inside the strip of pixel centres [low, high] (relative to the mean, in half widths).
+        const float low = (column * TILE + 0.5f - x) / w, high = (column * TILE + TILE - 0.5f - x) / w;
+        if (low > 1.0f || high < -1.0f) continue;
+        float above = h, below = -h;
+        const float rho = s.correlation;
+        if (low > rho || high < rho || low > -rho || high < -rho) {
+            const float up = std::min(std::max(rho, low), high), down = std::min(std::max(-rho, low), high);
+            const float across = std::max(0.0f, 1.0f - rho * rho), pad = 1e-3f * h + 1e-2f;
+            above = std::min(h, h * (rho * up + std::sqrt(across * std::max(0.0f, 1.0f - up * up))) + pad);
+            below = std::max(-h, h * (rho * down - std::sqrt(across * std::max(0.0f, 1.0f - down * down))) - pad);
+        }
+        const float limit = float(view.height) + 1.0f;
+        const int first = std::max(0, int(std::ceil(std::max(-1.0f, y + below) - 0.5f)));
+        const int last = std::min(view.height - 1, int(std::floor(std::min(limit, y + above) - 0.5f)));
+        for (int row = first / TILE; row * TILE <= last; ++row) {
+            const int base = row * TILE;
+            const uint32_t tile = uint32_t(row * tiles_x + column);
+            chunk.pairs.push_back({tile, uint8_t(std::max(first - base, 0)),
+                                   uint8_t(std::min(last - base, TILE - 1)), 0});
+            ++chunk.counts[tile];
+        }
+    }
+}
+
+// Counting sort of the (tile, Gaussian) pairs by tile. Chunks of the depth order are counted and placed by different
+// threads; the sort is stable, so the lists are the same for any number of chunks.
+void bin_to_tiles(ViewState &v, int threads) {
+    const int64_t tiles = v.tiles(), visible = v.visible;
+    const int chunk_count = int(std::max<int64_t>(1, std::min<int64_t>(threads, visible / 1024)));
+    if (int(v.chunks.size()) < chunk_count) v.chunks.resize(size_t(chunk_count));
+    int64_t *pair_begin = v.pair_begin.resize(visible + 1);
+#pragma omp parallel for schedule(static, 1) num_threads(chunk_count) if (chunk_count > 1)
+    for (int c = 0; c < chunk_count; ++c) {
+        Chunk &chunk = v.chunks[size_t(c)];
+        chunk.pairs.clear();
+        chunk.counts.assign(size_t(tiles), 0);
+        for (int64_t r = visible * c / chunk_count; r < visible * (c + 1) / chunk_count; ++r) {
+            pair_begin[r] = int64_t(chunk.pairs.size());
+            bin_one(v.splats[r], v.view, v.tiles_x, chunk);
+        }
+    }
+    int64_t total = 0;
+    for (int c = 0; c < chunk_count; ++c) {
+        v.chunks[size_t(c)].first_pair = total;
+        total += int64_t(v.chunks[size_t(c)].pairs.size());
+    }
+    v.pairs = total;
+    pair_begin[visible] = total;
+    int64_t *tile_begin = v.tile_begin.resize(tiles + 1), position = 0;
+    for (int64_t t = 0; t < tiles; ++t) {
+        tile_begin[t] = position;
+        for (int c = 0; c < chunk_count; ++c) {
+            int64_t &count = v.chunks[size_t(c)].counts[size_t(t)];
+            const int64_t n = count;
+            count = position;
+            position += n;
+        }
+    }
+    tile_begin[tiles] = position;
+    Entry *entries = v.entries.resize(total);
+    uint32_t *pair_slot = v.pair_slot.resize(total), *pair_tile = v.pair_tile.resize(total);
+#pragma omp parallel for schedule(static, 1) num_threads(chunk_count) if (chunk_count > 1)
+    for (int c = 0; c < chunk_count; ++c) {
+        Chunk &chunk = v.chunks[size_t(c)];
+        const int64_t end = visible * (c + 1) / chunk_count, size = int64_t(chunk.pairs.size());
+        for (int64_t r = visible * c / chunk_count; r < end; ++r) {
+            const int64_t first = pair_begin[r], stop = r + 1 < end ? pair_begin[r + 1] : size;
+            for (int64_t p = first; p < stop; ++p) {
+                const Pair &pair = chunk.pairs[size_t(p)];
+                const int64_t slot = chunk.counts[pair.tile]++;
+                entries[slot] = {uint32_t(r), pair.first_row, pair.last_row, 0};
+                pair_slot[chunk.first_pair + p] = uint32_t(slot);
+                pair_tile[chunk.first_pair + p] = pair.tile;
+            }
+            pair_begin[r] = first + chunk.first_pair;
+        }
+    }
+}
+
+void forward(State &state, const Cloud &cloud, const std::vector<View> &views, int threads, float *rgb, float *alpha,
+             float *depth, float *radii) {
+    const int view_count = int(views.size());
+    state.count = cloud.count;
+    while (state.views.size() < views.size()) state.views.push_back(std::make_unique<ViewState>());
+    state.view_count = view_count;
+    // Many views: one thread each; few views: all threads inside each.
+    const int outer = view_count >= threads ? threads : 1, inner = outer > 1 ? 1 : threads;
+#pragma omp parallel for schedule(dynamic) num_threads(outer) if (outer > 1)
+    for (int b = 0; b < view_count; ++b) {
+        ViewState &v = *state.views[size_t(b)];
+        v.view = views[size_t(b)];
+        v.tiles_x = (v.view.width + TILE - 1) / TILE;
+        v.tiles_y = (v.view.height + TILE - 1) / TILE;
+        Splat *projected = v.projected.resize(cloud.count);
+        uint32_t *keys = v.keys.resize(cloud.count);
+        parallel_ranges(cloud.count, inner, [&](int64_t begin, int64_t end) {
+            state.kernels->project(cloud, v.view, begin, end, projected, keys, radii + b * cloud.count);
+        });
+        sort_by_depth(v, cloud.count);
+        bin_to_tiles(v, inner);
+        v.visited.resize(v.tiles());
+    }
+    const int64_t tiles = state.views[0]->tiles(), pixels = int64_t(views[0].height) * views[0].width;
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    for (int64_t job = 0; job < tiles * view_count; ++job) {
+        const int64_t b = job / tiles, tile = job % tiles;
+        ViewState &v = *state.views[size_t(b)];
+        const int64_t begin = v.tile_begin[tile];
+        v.visited[tile] = state.kernels->forward_tile(
+            v.view, int(tile % v.tiles_x), int(tile / v.tiles_x), v.splats.get(), v.entries.get() + begin,
+            v.tile_begin[tile + 1] - begin, rgb + 3 * b * pixels, alpha + b * pixels, depth + b * pixels);
+    }
+}
+
+// Sum each visible Gaussian's slots over its tiles, in the order in which it was binned.
+void reduce_moments(ViewState &v, int threads) {
+    float *moments = v.moments.resize(v.visible * MOMENTS);
+    parallel_ranges(v.visible, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+            float total[MOMENTS] = {0};
+            for (int64_t p = v.pair_begin[r]; p < v.pair_begin[r + 1]; ++p) {
+                const int64_t tile = v.pair_tile[p], slot = v.pair_slot[p];
+                if (slot - v.tile_begin[tile] >= v.visited[tile]) continue;
+                for (int k = 0; k < MOMENTS; ++k) total[k] += v.slots[slot * MOMENTS + k];
+            }
+            std::memcpy(moments + r * MOMENTS, total, sizeof(total));
+        }
+    });
+}
+
+void backward(State &state, const Cloud &cloud, int threads, const ImageView &output, const ImageView &gradient,
+              const CloudGradient &cloud_gradient, float *means2d, float *background) {
+    const int64_t view_count = state.view_count, tiles = state.views[0]->tiles();
+    const int64_t pixels = int64_t(state.views[0]->view.height) * state.views[0]->view.width;
+    for (int64_t b = 0; b < view_count; ++b) {
+        ViewState &v = *state.views[size_t(b)];
+        v.slots.resize(v.pairs * MOMENTS);
+        v.background.resize(tiles * 3);
+    }
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    for (int64_t job = 0; job < tiles * view_count; ++job) {
+        const int64_t b = job / tiles, tile = job % tiles;
+        ViewState &v = *state.views[size_t(b)];
+        const int64_t begin = v.tile_begin[tile];
+        const ImageView out = {output.rgb + 3 * b * pixels, output.alpha + b * pixels, output.depth + b * pixels};
+        const ImageView grad = {gradient.rgb + 3 * b * pixels, gradient.alpha + b * pixels,
+                                gradient.depth + b * pixels};
+        state.kernels->backward_tile(v.view, int(tile % v.tiles_x), int(tile / v.tiles_x), v.splats.get(),
+                                     v.entries.get() + begin, v.visited[tile], out, grad,
+                                     v.slots.get() + begin * MOMENTS, v.background.get() + 3 * tile);
+    }
+    std::vector<View> views;
+    std::vector<const float *> moments;
+    std::vector<const uint32_t *> ranks;
+    for (int64_t b = 0; b < view_count; ++b) {
+        ViewState &v = *state.views[size_t(b)];
+        reduce_moments(v, threads);
+        views.push_back(v.view);
+        moments.push_back(v.moments.get());
+        ranks.push_back(v.ranks.get());
+        for (int k = 0; k < 3; ++k) {
+            double total = 0.0;
+            for (int64_t t = 0; t < tiles; ++t) total += v.background[3 * t + k];
+            background[3 * b + k] = float(total);
+        }
+    }
+    parallel_ranges(cloud.count, threads, [&](int64_t begin, int64_t end) {
+        state.kernels->backward_project(cloud, views.data(), int(view_count), begin, end, moments.data(), ranks.data(),
+                                        cloud_gradient, means2d);
+    });
+}
+
+}  // namespace
+}  // namespace splat
+
+namespace {
+
+using splat::SplatState;
+using Input = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Output = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using Doubles = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
+
+void require_size(size_t got, int64_t expected, const char *name) {
+    if (int64_t(got) != expected)
+        throw std::invalid_argument(std::string("splat: ") + name + " has " + std::to_string(got) +
+                                    " numbers, expected " + std::to_string(expected));
+}
+
+splat::Cloud cloud_of(const Input &means, const Input &quats, const Input &scales, const Input &opacities,
+                      const Input &sh) {
+    const int64_t count = int64_t(opacities.size());
+    require_size(means.size(), 3 * count, "means");
+    require_size(quats.size(), 4 * count, "quats");
+    require_size(scales.size(), 3 * count, "scales");
+    const int terms = sh.ndim() == 3 ? int(sh.shape(1)) : 0;
+    if (terms != 1 && terms != 4 && terms != 9 && terms != 16)
+        throw std::invalid_argument("splat: sh must be [N, 1|4|9|16, 3]");
+    require_size(sh.size(), 3 * terms * count, "sh");
+    if (count >= int64_t(splat::INVISIBLE)) throw std::invalid_argument("splat: too many Gaussians");
+    return {means.data(), quats.data(), scales.data(), opacities.data(), sh.data(), count, terms};
+}
+
+std::vector<splat::View> views_of(const Doubles &matrices, const Doubles &centers, const Doubles &intrinsics,
+                                  const Input &backgrounds, int height, int width, double near, double far) {
+    const int64_t count = int64_t(matrices.size()) / 16;
+    require_size(matrices.size(), 16 * count, "camera_from_world");
+    require_size(centers.size(), 3 * count, "centers");
+    require_size(intrinsics.size(), 9 * count, "intrinsics");
+    require_size(backgrounds.size(), 3 * count, "background");
+    if (count == 0 || height <= 0 || width <= 0) throw std::invalid_argument("splat: no view, or an empty image");
+    std::vector<splat::View> views{size_t(count)};
+    for (int64_t b = 0; b < count; ++b) {
+        splat::View &v = views[size_t(b)];
+        const double *m = matrices.data() + 16 * b, *k = intrinsics.data() + 9 * b;
+        for (int r = 0; r < 3; ++r) {
+            for (int c = 0; c < 3; ++c) v.rotation[3 * r + c] = m[4 * r + c];
+            v.translation[r] = m[4 * r + 3];
+            v.center[r] = centers.data()[3 * b + r];
+            v.background[r] = backgrounds.data()[3 * b + r];
+        }
+        v.fx = k[0];
+        v.cx = k[2];
+        v.fy = k[4];
+        v.cy = k[5];
+        v.near = near;
+        v.far = far;
+        v.width = width;
+        v.height = height;
+        const double focal[2] = {v.fx, v.fy}, principal[2] = {v.cx, v.cy}, size[2] = {double(width), double(height)};
+        for (int a = 0; a < 2; ++a) {
+            const double margin = splat::FRUSTUM_MARGIN * 0.5 * size[a] / focal[a];
+            v.slope_low[a] = -principal[a] / focal[a] - margin;
+            v.slope_high[a] = (size[a] - principal[a]) / focal[a] + margin;
+        }
+    }
+    return views;
+}
+
+void splat_forward(SplatState &state, Input means, Input quats, Input scales, Input opacities, Input sh,
+                   Doubles matrices, Doubles centers, Doubles intrinsics, Input background, int height, int width,
+                   double near, double far, int threads, const std::string &variant, Output rgb, Output alpha,
+                   Output depth, Output radii) {
+    const splat::Cloud cloud = cloud_of(means, quats, scales, opacities, sh);
+    const auto views = views_of(matrices, centers, intrinsics, background, height, width, near, far);
+    const int64_t pixels = int64_t(views.size()) * height * width;
+    require_size(rgb.size(), 3 * pixels, "rgb");
+    require_size(alpha.size(), pixels, "alpha");
+    require_size(depth.size(), pixels, "depth");
+    require_size(radii.size(), int64_t(views.size()) * cloud.count, "radii");
+    state.state->kernels = splat::choose_kernels(variant);
+    nb::gil_scoped_release release;
+    splat::forward(*state.state, cloud, views, std::max(1, threads), rgb.data(), alpha.data(), depth.data(),
+                   radii.data());
+}
+
+void splat_backward(SplatState &state, Input means, Input quats, Input scales, Input opacities, Input sh, Input rgb,
+                    Input alpha, Input depth, Input d_rgb, Input d_alpha, Input d_depth, int threads, Output d_means,
+                    Output d_quats, Output d_scales, Output d_opacities, Output d_sh, Output d_background,
+                    Output d_means2d) {
+    const splat::Cloud cloud = cloud_of(means, quats, scales, opacities, sh);
+    splat::State &inner = *state.state;
+    if (inner.kernels == nullptr || inner.count != cloud.count)
+        throw std::invalid_argument("splat: backward needs the state and the cloud of its forward");
+    const int64_t views = inner.view_count;
+    const int64_t pixels = views * inner.views[0]->view.height * inner.views[0]->view.width;
+    for (const Input *image : {&rgb, &d_rgb}) require_size(image->size(), 3 * pixels, "rgb");
+    for (const Input *image : {&alpha, &d_alpha, &depth, &d_depth}) require_size(image->size(), pixels, "alpha, depth");
+    require_size(d_means.size(), 3 * cloud.count, "d_means");
+    require_size(d_quats.size(), 4 * cloud.count, "d_quats");
+    require_size(d_scales.size(), 3 * cloud.count, "d_scales");
+    require_size(d_opacities.size(), cloud.count, "d_opacities");
+    require_size(d_sh.size(), 3 * cloud.sh_terms * cloud.count, "d_sh");
+    require_size(d_background.size(), 3 * views, "d_background");
+    require_size(d_means2d.size(), 2 * views * cloud.count, "d_means2d");
+    nb::gil_scoped_release release;
+    splat::backward(inner, cloud, std::max(1, threads), {rgb.data(), alpha.data(), depth.data()},
+                    {d_rgb.data(), d_alpha.data(), d_depth.data()},
+                    {d_means.data(), d_quats.data(), d_scales.data(), d_opacities.data(), d_sh.data()},
+                    d_means2d.data(), d_background.data());
+}
+
+}  // namespace
+
+void bind_splat(nb::module_ &module) {
+    nb::class_<SplatState>(module, "SplatState", "What a splatting forward pass keeps for its backward pass.")
+        .def(nb::init<>());
+    module.def("splat_forward", &splat_forward);
+    module.def("splat_backward", &splat_backward);
+    module.def(
+        "splat_variants",
+        []() {
+            std::vector<std::string> names;
+            for (const splat::Kernels *kernels : splat::supported_kernels()) names.emplace_back(kernels->name);
+            return names;
+        },
+        "Instruction-set variants of the splatting kernels that this machine can run, best first.");
+}

@@ -1,0 +1,85 @@
+// What the splatting driver (splat.cpp) and its numeric kernels (splat_kernels.cpp, compiled once per
+// instruction set) share. Plain structs only: nothing here may instantiate a library template, or the linker could
+// pick an AVX-512 copy of it for a machine that has none.
+#pragma once
+
+#include <cstdint>
+
+namespace splat {
+
+constexpr int TILE = 16;                  // pixels a side; one row is one AVX-512 register
+constexpr int CHECK = 16;                 // Gaussians between two looks at which rows of a tile are still alive
+constexpr float MAX_ALPHA = 0.999f;       // the constants of renderers/backends/torch.py
+constexpr float MIN_ALPHA = 1.0f / 255.0f;
+constexpr float MIN_TRANSMITTANCE = 1e-4f;
+constexpr double LOW_PASS = 0.3;
+constexpr double FRUSTUM_MARGIN = 0.3;
+constexpr uint32_t INVISIBLE = 0xffffffffu;
+constexpr int MOMENTS = 10;               // floats of one gradient slot, see backward_tile
+
+struct Cloud {
+    const float *means, *quats, *scales, *opacities, *sh;
+    int64_t count;
+    int sh_terms;                         // 1, 4, 9 or 16
+};
+
+struct View {
+    double rotation[9], translation[3];   // camera_from_world
+    double center[3];                     // camera position
+    double fx, fy, cx, cy, near, far;
+    double slope_low[2], slope_high[2];   // bounds of x/z and y/z inside the Jacobian
+    int width, height;
+    float background[3];
+};
+
+// A projected Gaussian, one cache line. The exponent, in units of log 2, on the row dy below the mean is
+//   log_opacity - row_falloff dy^2 - falloff (dx - skew dy)^2,
+// a sum of squares: it cannot turn positive by rounding however thin the Gaussian is.
+struct alignas(64) Splat {
+    double x, y;                          // pixels; double, or rounding at x = 500 would cost 1e-4 of alpha
+    float skew, falloff, row_falloff, log_opacity;
+    float color[3], z;
+    float half_width, half_height;        // bounding box outside which alpha < 1/255
+    uint32_t index;                       // in the cloud
+    float correlation;                    // of x and y
+};
+
+// One (tile, Gaussian) pair: rank in depth order and the rows of the tile that the Gaussian can reach.
+struct Entry {
+    uint32_t rank;
+    uint8_t first_row, last_row;
+    uint16_t unused;
+};
+
+// Gradients of one tile's pixels, or of one image.
+struct ImageView {
+    const float *rgb, *alpha, *depth;     // [H, W, 3], [H, W], [H, W]
+};
+
+struct CloudGradient {
+    float *means, *quats, *scales, *opacities, *sh;
+};
+
+struct Kernels {
+    const char *name;
+    // Project Gaussians [begin, end) of a cloud; keys are bits of z (order-preserving) or INVISIBLE.
+    void (*project)(const Cloud &, const View &, int64_t begin, int64_t end, Splat *, uint32_t *keys, float *radii);
+    // Composite one tile; returns how many entries were looked at before every pixel was opaque.
+    int64_t (*forward_tile)(const View &, int tile_x, int tile_y, const Splat *, const Entry *, int64_t count,
+                            float *rgb, float *alpha, float *depth);
+    // Moments of the loss per entry (slots [count, MOMENTS]) and the background's gradient summed over the tile.
+    void (*backward_tile)(const View &, int tile_x, int tile_y, const Splat *, const Entry *, int64_t count,
+                          const ImageView &output, const ImageView &gradient, float *slots, float *background);
+    // Gradients of Gaussians [begin, end). moments[v] and ranks[v] are those of view v; means2d is [B, N, 2].
+    void (*backward_project)(const Cloud &, const View *, int views, int64_t begin, int64_t end,
+                             const float *const *moments, const uint32_t *const *ranks, const CloudGradient &,
+                             float *means2d);
+};
+
+extern const Kernels kernels_baseline;
+#ifdef SPLAT_X86_VARIANTS
+extern const Kernels kernels_avx2;
+extern const Kernels kernels_avx512;
+#endif
+
+}  // namespace splat

@@ -1,0 +1,26 @@
+// The numeric kernels of one instruction set: this file is compiled once for each, with SPLAT_VARIANT naming the
+// result. Only plain functions with internal linkage are used, see splat.h.
+#include "splat.h"
+
+#include <math.h>
+#include <string.h>
+
+#ifndef SPLAT_VARIANT
+#define SPLAT_VARIANT baseline
+#endif
+
+#define SPLAT_JOIN2(a, b) a##b
+#define SPLAT_JOIN(a, b) SPLAT_JOIN2(a, b)
+
+namespace splat {
+namespace {
+#include "splat_project.inl"
+#include "splat_tiles.inl"
+}  // namespace
+
+#define SPLAT_STRING2(name) #name
+#define SPLAT_STRING(name) SPLAT_STRING2(name)
+extern const Kernels SPLAT_JOIN(kernels_, SPLAT_VARIANT) = {
+    SPLAT_STRING(SPLAT_VARIANT), project, forward_tile, backward_tile, backward_project,
+};
+}  // namespace splat

@@ -1,0 +1,150 @@
+"""The layers of a recipe before anything is checked: files that extend each other, and `key=value` settings.
+
+A later layer is merged over an earlier one section by section. A section whose `name` changes is replaced as
+a whole (another component's keys make no sense in it), and so are lists and schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from threedgen.errors import UserError
+from threedgen.plugins import did_you_mean
+
+BUILTIN_FOLDER = Path(__file__).parent / "configs"
+
+
+def recipe_names() -> dict[str, str]:
+    """Built-in recipes: name -> one-line description."""
+    found = {}
+    for path in sorted(BUILTIN_FOLDER.glob("*.yaml")):
+        found[path.stem] = str(_read_yaml(path).get("description", ""))
+    return found
+
+
+def recipe_layers(source: str | Path) -> list[dict[str, Any]]:
+    """The YAML layers of a recipe, the most basic first. UserError: missing file, cycle, not YAML."""
+    layers: list[dict[str, Any]] = []
+    visited: list[Path] = []
+    current: str | None = str(source)
+    folder = Path.cwd()
+    while current is not None:
+        path = _locate(current, folder)
+        if path in visited:
+            chain = " -> ".join(p.name for p in [*visited, path])
+            raise UserError(f"recipes extend each other in a circle: {chain}")
+        visited.append(path)
+        values = _read_yaml(path)
+        current = values.pop("extends", None)
+        if current is not None and not isinstance(current, str):
+            raise UserError(f"{path}: 'extends' must be the name of a recipe or a file, got {current!r}")
+        folder = path.parent
+        layers.insert(0, values)
+    return layers
+
+
+def merge_layers(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = merge(merged, layer)
+    return merged
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`, section by section (see the module's docstring for what is replaced whole)."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and not _replaces(old, value):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _replaces(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    renamed = "name" in new and new["name"] != old.get("name")
+    scheduled = any(is_schedule(section) for section in (old, new))
+    return renamed or scheduled
+
+
+def is_schedule(section: Mapping[Any, Any]) -> bool:
+    return "from" in section or (bool(section) and all(isinstance(key, int | float) for key in section))
+
+
+def split_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Overrides as (key, raw value); names first, because a name replaces its whole section."""
+    pairs = []
+    for text in overrides:
+        key, equals, raw = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"'{text}' is not a setting: write key=value, for example steps=300")
+        pairs.append((key.strip(), raw))
+    return sorted(pairs, key=lambda pair: pair[0].rsplit(".", 1)[-1] != "name")
+
+
+def nested(current: Any, keys: Sequence[str], value: Any, full: str) -> Any:
+    """A layer that sets `value` at `keys`; lists on the way are copied with one item changed."""
+    if not keys:
+        return value
+    if isinstance(current, Sequence) and not isinstance(current, str):
+        if not keys[0].isdigit() or int(keys[0]) >= len(current):
+            prefix = full.removesuffix(".".join(keys))
+            good = " or ".join(f"{prefix}{index}" for index in range(len(current)))
+            raise UserError(f"unknown key '{full}': '{prefix.rstrip('.')}' is a list, write {good}")
+        items = list(current)
+        old, new = items[int(keys[0])], nested(items[int(keys[0])], keys[1:], value, full)
+        both = isinstance(old, Mapping) and isinstance(new, Mapping) and not _replaces(old, new)
+        items[int(keys[0])] = merge(old, new) if both else new
+        return items
+    inner = current.get(keys[0]) if isinstance(current, Mapping) else None
+    if len(keys) > 1 and isinstance(inner, Mapping) and is_schedule(inner):
+        return {keys[0]: merge(inner, nested(inner, keys[1:], value, full))}
+    return {keys[0]: nested(inner, keys[1:], value, full)}
+
+
+def parse_value(key: str, raw: str) -> Any:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        parsed = OmegaConf.from_dotlist([f"value={raw}"])
+        return OmegaConf.to_container(parsed)["value"]  # type: ignore[index,call-overload]
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"cannot read the value of '{key}': {raw!r} is not valid YAML") from error
+
+
+def _locate(name: str, folder: Path) -> Path:
+    builtin = BUILTIN_FOLDER / f"{name}.yaml"
+    if "/" not in name and "\\" not in name and builtin.is_file():
+        return builtin.resolve()
+    path = (folder / name).expanduser().resolve()
+    if path.is_file():
+        return path
+    known = sorted(file.stem for file in BUILTIN_FOLDER.glob("*.yaml"))
+    near = did_you_mean(name, known)
+    if name.endswith((".yaml", ".yml")):
+        raise UserError(f"there is no recipe file {path}")
+    raise UserError(f"unknown recipe '{name}'{near}; known: {', '.join(known)}, or the path of a YAML file")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        loaded = OmegaConf.load(path)
+        values = OmegaConf.to_container(loaded, resolve=True)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} is not a readable recipe: {first_line(error)}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not a recipe: expected keys and values")
+    return values  # type: ignore[return-value]
+
+
+def first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

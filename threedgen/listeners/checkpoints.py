@@ -1,0 +1,43 @@
+"""Saves the run's whole state every n steps and at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from threedgen import checkpoint
+from threedgen.config import every_steps
+from threedgen.events import Event, RunFinished, StepDone
+from threedgen.state import RunState
+
+
+class Checkpoints:
+    """Writes `folder` (see threedgen.checkpoint: atomically, the previous one survives a full disk)."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """every: steps between checkpoints, or below 1 a share of the run."""
+
+        every: float = 0.1
+
+    def __init__(self, config: Config, folder: Path, total: int) -> None:
+        self.every = every_steps(config.every, total, "checkpoint.every")
+        self.folder = folder
+
+    def __call__(self, event: Event) -> None:
+        due = isinstance(event, StepDone) and event.state.step % self.every == 0
+        if due or isinstance(event, RunFinished):
+            save(self.folder, event.state)
+
+
+def save(folder: Path, state: RunState) -> None:
+    checkpoint.save(folder, state.tensors(), {**state.numbers(), "threads": torch.get_num_threads()})
+
+
+def load(folder: Path, state: RunState) -> int:
+    """Restores `state`; returns the number of threads of the process that wrote it (0: unknown)."""
+    tensors, numbers = checkpoint.load(folder)
+    state.restore(tensors, numbers)
+    return int(numbers.get("threads", 0))

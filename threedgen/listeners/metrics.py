@@ -1,0 +1,52 @@
+"""metrics.jsonl: one JSON object a step, each line complete on disk before the next step begins."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from threedgen.events import Event, RunStarted, StepDone, StepRolledBack
+
+
+class MetricsFile:
+    """Appends {"step": ..., name: number, ...} for each step; a resumed or rolled back run repeats no step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunStarted | StepRolledBack):
+            truncate(self.path, event.state.step)
+        elif isinstance(event, StepDone):
+            row = {"step": event.step, **{name: _number(value) for name, value in event.metrics.items()}}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def read(path: Path) -> list[dict[str, float]]:
+    """The complete rows of a metrics file; a line that a kill cut short is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def truncate(path: Path, step: int) -> None:
+    """Drops the rows of `step` and later (they will be written again) and a line cut short."""
+    from threedgen.export.atomic import replacing
+
+    kept = [row for row in read(path) if row["step"] < step]
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN; null says that there was no number."""
+    value = float(value)
+    return value if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""What is optimised: parameters that become a renderable primitive."""

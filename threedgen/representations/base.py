@@ -1,0 +1,48 @@
+"""The contract of a representation: parameters of an asset, and the primitive they mean at a given time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from threedgen.types import Primitive, RenderOutput
+
+
+class RowOptimizer(Protocol):
+    """What a representation that changes its rows asks of the optimizer; optim.Optimizer has it."""
+
+    def replace_rows(self, old: nn.Parameter, new: nn.Parameter, source: Int[Tensor, " M"]) -> None:
+        """Row i of `new` goes on from row source[i] of `old`; -1 marks a new row."""
+
+    def zero_moments(self, parameter: nn.Parameter) -> None:
+        """Forgets the moments of a parameter whose values were set by hand."""
+
+
+class Representation(nn.Module, ABC):
+    """Parameters of a 3D or 4D asset. Its whole state is its `state_dict()` (buffers included)."""
+
+    @abstractmethod
+    def at(self, time: Float[Tensor, " B"] | None = None) -> Primitive:
+        """The primitive at `time` in [0, 1] ([B] as in Cameras; None or ignored where nothing moves)."""
+
+    @abstractmethod
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters by group name, each parameter in exactly one group."""
+
+    @abstractmethod
+    def learning_rates(self) -> Mapping[str, float]:
+        """The initial learning rate of each group, same names as `parameter_groups()`."""
+
+    def adapt(
+        self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int
+    ) -> dict[str, float]:
+        """Called after each optimizer step (0-based `step` of `total`): constraints, growth, pruning.
+
+        Gradients must still be there. Parameters may be replaced; the optimizer is told. Random draws come
+        from random.generator(seed, stream, step) only. Returns numbers to log.
+        """
+        return {}

@@ -1,0 +1,294 @@
+"""3D Gaussians as a representation: raw parameters, activations, bounds, density control's bookkeeping."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from threedgen.errors import UserError
+from threedgen.random import generator
+from threedgen.representations import density_control, initialisers
+from threedgen.representations.base import Representation, RowOptimizer
+from threedgen.representations.spherical_harmonics import DC, dc_from_rgb
+from threedgen.types import GaussianCloud, RenderOutput
+
+# Colours stay a hair above zero: at zero the renderer's max(0, .) stops the gradient for good.
+DARKEST = 1.0 / 512.0
+PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "sh", "sh_rest")
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Initial Adam learning rates by group, tuned for runs of a few hundred steps (notes/embedded_prior.md).
+
+    sh is in units of the coefficient: 0.07 moves a colour by 0.02 a step. sh_rest is a 20th of it (3DGS).
+    """
+
+    means: float = 0.006
+    quats: float = 0.02
+    log_scales: float = 0.015
+    opacity_logits: float = 0.05
+    sh: float = 0.07
+    sh_rest: float = 0.0035
+
+
+@dataclass(frozen=True)
+class Config:
+    """3D Gaussians. Lengths are world units (the object fills the unit sphere).
+
+    count: how many at the start. init: ball (uniform in the volume), sphere (a shell), or mesh (points of
+    the surface of the file `mesh`, with its colours). radius: of the ball, the shell, or the mesh's
+    bounding sphere. opacity: at the start. color_noise: standard deviation around mid grey at the start.
+    sh_degree: 0-3, highest degree of the view-dependent colour; degrees come one after another until
+    sh_full (fraction of the run).
+    scales: smallest and largest standard deviation, kept after every step.
+    """
+
+    count: int = 4096
+    init: Literal["ball", "sphere", "mesh"] = "ball"
+    radius: float = 0.75
+    mesh: str | None = None
+    opacity: float = 0.1
+    color_noise: float = 0.05
+    sh_degree: int = 0
+    sh_full: float = 0.5
+    scales: tuple[float, float] = (0.0025, 0.3)
+    learning_rates: LearningRates = field(default_factory=LearningRates)
+    density: density_control.Config = field(default_factory=density_control.Config)
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UserError(f"representation.count is {self.count}; it must be at least 1")
+        if self.sh_degree not in (0, 1, 2, 3):
+            raise UserError(f"representation.sh_degree is {self.sh_degree}; it must be 0, 1, 2 or 3")
+        if not 0.0 < self.opacity < 1.0:
+            raise UserError(f"representation.opacity is {self.opacity}; it must be between 0 and 1")
+        if not 0.0 < self.scales[0] < self.scales[1]:
+            raise UserError(f"representation.scales are {list(self.scales)}; need 0 < smallest < largest")
+        if self.radius <= 0.0 or self.color_noise < 0.0 or not 0.0 <= self.sh_full <= 1.0:
+            raise UserError("representation.radius must be positive, color_noise >= 0, sh_full in [0, 1]")
+        if self.init not in ("ball", "sphere", "mesh"):
+            raise UserError(f"representation.init is {self.init!r}; choose ball, sphere or mesh")
+        if self.init == "mesh" and self.mesh is None:
+            raise UserError("representation.init is mesh but representation.mesh names no file")
+
+
+class Gaussians(Representation):
+    """N anisotropic Gaussians with raw parameters, activated by `at`.
+
+    means [N, 3]; quats [N, 4] wxyz; log_scales [N, 3] natural; opacity_logits [N]; sh [N, 1, 3], the
+    constant colour coefficient; sh_rest [N, K - 1, 3] (K - 1 = 0 at degree 0). Buffers: the gradient sums
+    of density control and the active degree. A state with any number of Gaussians can be loaded.
+    """
+
+    Config = Config
+
+    means: nn.Parameter
+    quats: nn.Parameter
+    log_scales: nn.Parameter
+    opacity_logits: nn.Parameter
+    sh: nn.Parameter
+    sh_rest: nn.Parameter
+    gradient_sum: Float[Tensor, " N"]
+    view_count: Int[Tensor, " N"]
+    active_degree: Int[Tensor, ""]
+
+    def __init__(self, config: Config, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self._rates = dataclasses.replace(config.learning_rates)
+        self._density = dataclasses.replace(config.density)
+        self._limits = (math.log(config.scales[0]), math.log(config.scales[1]))
+        points, colors = _starting_points(config, seed)
+        coefficients = (config.sh_degree + 1) ** 2
+        log_scales = initialisers.neighbour_distance(points).log().clamp(*self._limits)
+        self._set_rows(
+            {
+                "means": points,
+                "quats": torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(len(points), 1),
+                "log_scales": log_scales[:, None].repeat(1, 3),
+                "opacity_logits": torch.logit(torch.full_like(points[:, 0], config.opacity)),
+                "sh": dc_from_rgb(colors)[:, None, :],
+                "sh_rest": points.new_zeros(len(points), coefficients - 1, 3),
+            }
+        )
+        self.register_buffer("gradient_sum", points.new_zeros(len(points)))
+        self.register_buffer("view_count", torch.zeros(len(points), dtype=torch.int64))
+        self.register_buffer("active_degree", torch.tensor(config.sh_degree if config.sh_full == 0.0 else 0))
+
+    @classmethod
+    def from_cloud(cls, cloud: GaussianCloud, config: Config | None = None) -> Self:
+        """Raw parameters whose `at()` is `cloud`, up to rounding and the activations' open intervals.
+
+        The active degree is the cloud's. config: rates and density control to go on with; its sh_degree may
+        be higher than the cloud's, its count and init are not used.
+        """
+        degree = max(cloud.sh_degree, config.sh_degree if config is not None else 0)
+        scene = cls(
+            dataclasses.replace(config or Config(), count=1, init="ball", mesh=None, sh_degree=degree)
+        )
+        tiny = 1e-6
+        rest = cloud.sh[:, 1:]
+        missing = (degree + 1) ** 2 - 1 - rest.shape[1]
+        padded = torch.cat([rest, rest.new_zeros(len(cloud), missing, 3)], dim=1)
+        rows = {
+            "means": cloud.means,
+            "quats": cloud.quats,
+            "log_scales": cloud.scales.log(),
+            "opacity_logits": torch.logit(cloud.opacities.clamp(tiny, 1.0 - tiny)),
+            "sh": cloud.sh[:, :1],
+            "sh_rest": padded,
+        }
+        scene._set_rows({name: value.detach().clone() for name, value in rows.items()})
+        scene._forget_statistics()
+        scene.active_degree.fill_(cloud.sh_degree)
+        return scene
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def at(self, time: Float[Tensor, " B"] | None = None) -> GaussianCloud:
+        """The activated cloud, differentiable; `time` is ignored (nothing moves)."""
+        coefficients = (int(self.active_degree) + 1) ** 2
+        sh = (
+            self.sh if coefficients == 1 else torch.cat([self.sh, self.sh_rest[:, : coefficients - 1]], dim=1)
+        )
+        return GaussianCloud(
+            self.means, self.quats, self.log_scales.exp(), torch.sigmoid(self.opacity_logits), sh
+        )
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """One group a parameter, under its name."""
+        return {name: [getattr(self, name)] for name in PARAMETERS}
+
+    def learning_rates(self) -> Mapping[str, float]:
+        """Initial learning rates by group."""
+        return dataclasses.asdict(self._rates)
+
+    @torch.no_grad()
+    def adapt(
+        self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int
+    ) -> dict[str, float]:
+        """Bounds, the colour degree's schedule, statistics, and where it is time a refinement.
+
+        Call it after the optimizer's step and before gradients are cleared: it reads the gradient of
+        output.screen.means2d. Logs the count, and what a refinement did.
+        """
+        self.constrain()
+        self._raise_degree(step, total)
+        self._observe(output)
+        plan = density_control.refinement_at(self._density, step, total)
+        if plan is None:
+            return {"gaussians": float(len(self))}
+        statistic = self.gradient_sum / self.view_count.clamp(min=1) if plan.grow else None
+        edit = density_control.refine(
+            self.means,
+            self.quats,
+            self.log_scales,
+            self.opacity_logits,
+            statistic,
+            self._density,
+            generator(seed, "density", step),
+        )
+        self._apply(edit, optimizer)
+        self._forget_statistics()
+        if plan.reset:
+            self._reset_opacity(optimizer)
+        return {
+            "gaussians": float(len(self)),
+            "cloned": float(edit.cloned),
+            "split": float(edit.split),
+            "pruned": float(edit.pruned),
+        }
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Scales within their bounds, quaternions of length 1, the constant colour in [1/512, 1]."""
+        self.log_scales.clamp_(*self._limits)
+        length = torch.linalg.vector_norm(self.quats, dim=-1, keepdim=True)
+        self.quats.div_(length.clamp(min=1e-12))
+        self.sh.clamp_((DARKEST - 0.5) / DC, 0.5 / DC)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As nn.Module's, for any number of Gaussians; raises UserError where the tensors do not fit.
+
+        Parameters become new objects when the number differs: build or load the optimizer afterwards.
+        """
+        count = len(state_dict["means"]) if "means" in state_dict else -1
+        for name, value in [*self.named_parameters(), *self.named_buffers()]:
+            given = state_dict.get(name)
+            wanted = (count, *value.shape[1:]) if value.ndim else ()
+            if given is None or tuple(given.shape) != wanted:
+                found = "missing" if given is None else f"{list(given.shape)}"
+                raise UserError(
+                    f"saved Gaussians do not fit this recipe: {name} is {found}, need {list(wanted)}"
+                )
+        if count != len(self):
+            sizes = {name: getattr(self, name) for name in PARAMETERS}
+            self._set_rows({name: value.new_empty(count, *value.shape[1:]) for name, value in sizes.items()})
+            self._forget_statistics()
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def _set_rows(self, rows: Mapping[str, Tensor]) -> None:
+        for name in PARAMETERS:
+            setattr(self, name, nn.Parameter(rows[name].detach()))
+
+    def _forget_statistics(self) -> None:
+        self.gradient_sum = self.means.detach().new_zeros(len(self))
+        self.view_count = torch.zeros(len(self), dtype=torch.int64, device=self.means.device)
+
+    def _raise_degree(self, step: int, total: int) -> None:
+        """Degree d of D comes when the next step is past the fraction sh_full * d / D of the run."""
+        done = (step + 1) / max(total, 1)
+        if self.config.sh_degree == 0:
+            return
+        full = self.config.sh_full
+        reached = self.config.sh_degree if done >= full else int(self.config.sh_degree * done / full)
+        self.active_degree.clamp_(min=reached)
+
+    def _observe(self, output: RenderOutput) -> None:
+        if output.screen is None or not self._density.enabled:
+            return
+        seen = density_control.relative_gradient(output.screen)
+        if seen is not None:
+            self.gradient_sum += seen[0].to(self.gradient_sum)
+            self.view_count += seen[1]
+
+    def _apply(self, edit: density_control.Edit, optimizer: RowOptimizer) -> None:
+        source = torch.where(edit.fresh, torch.full_like(edit.parents, -1), edit.parents)
+        for name in PARAMETERS:
+            old = getattr(self, name)
+            rows = (
+                getattr(edit, name)
+                if name in ("means", "log_scales", "opacity_logits")
+                else old[edit.parents]
+            )
+            new = nn.Parameter(rows.detach())
+            setattr(self, name, new)
+            optimizer.replace_rows(old, new, source)
+
+    def _reset_opacity(self, optimizer: RowOptimizer) -> None:
+        """3DGS's reset, to twice the pruning threshold."""
+        opacity = max(2.0 * self._density.prune_opacity, 1e-6)
+        self.opacity_logits.clamp_(max=math.log(opacity / (1.0 - opacity)))
+        optimizer.zero_moments(self.opacity_logits)
+
+
+def _starting_points(config: Config, seed: int) -> initialisers.Points:
+    draw = generator(seed, "initialise", 0)
+    if config.init == "mesh":
+        mesh = initialisers.read_mesh(str(config.mesh), config.radius)
+        return initialisers.mesh_surface(mesh, config.count, draw)
+    place = initialisers.ball if config.init == "ball" else initialisers.sphere
+    points = place(config.count, config.radius, draw)
+    colors = 0.5 + config.color_noise * torch.randn(config.count, 3, generator=draw)
+    return points, colors.clamp(DARKEST, 1.0)

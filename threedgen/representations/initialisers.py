@@ -1,0 +1,111 @@
+"""Where Gaussians start: points on a sphere, in a ball, or on the surface of a mesh, and their first size."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.errors import UserError
+from threedgen.types import TriMesh
+
+Points = tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"]]
+
+
+def ball(count: int, radius: float, generator: torch.Generator) -> Float[Tensor, "N 3"]:
+    """Points uniform in the volume of a ball around the origin."""
+    distance = radius * torch.rand(count, 1, generator=generator) ** (1.0 / 3.0)
+    return distance * _directions(count, generator)
+
+
+def sphere(count: int, radius: float, generator: torch.Generator) -> Float[Tensor, "N 3"]:
+    """Points uniform on the surface of a sphere around the origin (a shell)."""
+    return radius * _directions(count, generator)
+
+
+def mesh_surface(mesh: TriMesh, count: int, generator: torch.Generator) -> Points:
+    """Points uniform on the surface of a mesh, and their colours.
+
+    A face is drawn with a probability proportional to its area, a point in it uniformly. Colours are the
+    interpolated vertex colours, or mid grey where the mesh has none. Raises UserError without any area.
+    """
+    corners = mesh.vertices[mesh.faces]  # [F, 3, 3]
+    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    area = torch.linalg.vector_norm(normals, dim=-1).double().cumsum(0)
+    if len(area) == 0 or not area[-1] > 0:
+        raise UserError("the mesh to start from has no surface: all its faces are empty")
+    # The inverse of the cumulative area; torch.multinomial stops at 2^24 faces.
+    draw = torch.rand(count, generator=generator, dtype=torch.float64) * area[-1].cpu()
+    face = torch.searchsorted(area.cpu(), draw, right=True).clamp(max=len(area) - 1)
+    u, v = torch.rand(2, count, generator=generator, dtype=torch.float64)
+    root = u.sqrt()
+    weights = torch.stack([1 - root, root * (1 - v), root * v], dim=-1).to(mesh.vertices)  # [N, 3]
+    face = face.to(mesh.faces.device)
+    points = torch.einsum("nk,nkc->nc", weights, corners[face])
+    if mesh.vertex_colors is None:
+        return points, torch.full_like(points, 0.5)
+    return points, torch.einsum("nk,nkc->nc", weights, mesh.vertex_colors.to(weights)[mesh.faces[face]])
+
+
+def read_mesh(path: str | Path, radius: float) -> TriMesh:
+    """A mesh file (any format trimesh reads), moved and scaled into the ball of `radius` around the origin.
+
+    Raises UserError where the file is missing or holds no triangles.
+    """
+    import trimesh
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no mesh file {path}: check representation.mesh")
+    try:
+        loaded = trimesh.load(path, force="mesh", process=False)
+    except Exception as error:  # trimesh's readers raise anything at all on a bad file
+        raise UserError(f"cannot read the mesh {path}: {error}") from error
+    if not isinstance(loaded, trimesh.Trimesh) or len(loaded.faces) == 0:
+        raise UserError(f"{path} holds no triangles: give a surface mesh (glb, obj, ply, stl)")
+    vertices = torch.tensor(loaded.vertices, dtype=torch.float32)
+    low, high = vertices.amin(0), vertices.amax(0)
+    vertices = vertices - (low + high) / 2
+    extent = torch.linalg.vector_norm(vertices, dim=-1).amax()
+    if not (extent > 0 and torch.isfinite(extent)):
+        raise UserError(f"the mesh {path} has no finite extent")
+    return TriMesh(
+        vertices * (radius / extent), torch.tensor(loaded.faces, dtype=torch.int64), _vertex_colors(loaded)
+    )
+
+
+def neighbour_distance(points: Float[Tensor, "N 3"], neighbours: int = 3) -> Float[Tensor, " N"]:
+    """Mean distance of each point to its nearest neighbours (3DGS's first scale, METHODS 10.2).
+
+    With fewer points than neighbours, the mean over those there are; a lone point gets 1.
+    """
+    neighbours = min(neighbours, len(points) - 1)
+    if neighbours < 1:
+        return torch.ones_like(points[:, 0])
+    from scipy.spatial import KDTree
+
+    array = points.detach().cpu().double().numpy()
+    distances, _ = KDTree(array).query(array, k=neighbours + 1)  # the first is the point itself
+    return torch.from_numpy(distances[:, 1:].mean(axis=1)).to(points)
+
+
+def _directions(count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
+    """Uniform unit vectors: a uniform z and a uniform azimuth (Archimedes), never of length zero."""
+    z = 2.0 * torch.rand(count, generator=generator) - 1.0
+    azimuth = 2.0 * math.pi * torch.rand(count, generator=generator)
+    across = torch.sqrt((1.0 - z * z).clamp(min=0.0))
+    return torch.stack([across * torch.cos(azimuth), across * torch.sin(azimuth), z], dim=-1)
+
+
+def _vertex_colors(loaded: object) -> Float[Tensor, "V 3"] | None:
+    """Vertex colours in [0, 1]; a texture is sampled at the vertices; None where the mesh is plain."""
+    visual = getattr(loaded, "visual", None)
+    if visual is None or not visual.defined:
+        return None
+    if visual.kind == "texture":
+        visual = visual.to_color()
+    colors = torch.tensor(visual.vertex_colors[:, :3], dtype=torch.float32) / 255.0
+    return colors if len(colors) == len(loaded.vertices) else None  # type: ignore[attr-defined]

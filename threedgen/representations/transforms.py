@@ -1,0 +1,97 @@
+"""Moving a cloud of Gaussians by a similarity, colours that depend on the direction included."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.representations.spherical_harmonics import rotate
+from threedgen.types import GaussianCloud
+
+
+def transform(
+    cloud: GaussianCloud,
+    rotation: Float[Tensor, "3 3"] | None = None,
+    translation: Float[Tensor, " 3"] | None = None,
+    scale: float = 1.0,
+) -> GaussianCloud:
+    """The cloud under x' = scale * rotation @ x + translation (METHODS 12.1).
+
+    rotation: proper (determinant +1; a mirror is not a quaternion). translation: world units. scale: > 0.
+    Raises ValueError for a matrix that is not a rotation or a scale that is not positive.
+    """
+    if not scale > 0.0:
+        raise ValueError(f"scale must be positive, got {scale}")
+    means, quats, sh = cloud.means, cloud.quats, cloud.sh
+    if rotation is not None:
+        check_rotation(rotation)
+        turn = rotation.to(means)
+        means = means @ turn.T
+        quats = quat_multiply(quat_from_matrix(rotation).to(quats), quats)
+        sh = rotate(sh, rotation)
+    means = scale * means
+    if translation is not None:
+        means = means + translation.to(means)
+    return GaussianCloud(means, quats, scale * cloud.scales, cloud.opacities, sh)
+
+
+def check_rotation(rotation: Float[Tensor, "3 3"]) -> None:
+    """Raises ValueError unless the matrix is orthonormal with determinant +1 (within 1e-4)."""
+    matrix = rotation.detach().double().cpu()
+    error = (matrix @ matrix.T - torch.eye(3, dtype=torch.float64)).abs().max()
+    if not (error < 1e-4 and torch.linalg.det(matrix) > 0):
+        raise ValueError("rotation must be a proper rotation matrix (orthonormal, determinant +1)")
+
+
+def quat_from_matrix(rotation: Float[Tensor, "3 3"]) -> Float[Tensor, " 4"]:
+    """The unit quaternion (w, x, y, z) of a rotation matrix, w >= 0; float64 inside.
+
+    It is the eigenvector of the largest eigenvalue of a symmetric 4x4 matrix (Bar-Itzhack 2000), which has
+    no special case near half turns.
+    """
+    r = rotation.detach().double().cpu()
+    (a, b, c), (d, e, f), (g, h, i) = r.tolist()
+    matrix = torch.tensor(
+        [
+            [a + e + i, h - f, c - g, d - b],
+            [h - f, a - e - i, b + d, c + g],
+            [c - g, b + d, e - a - i, f + h],
+            [d - b, c + g, f + h, i - a - e],
+        ],
+        dtype=torch.float64,
+    )
+    quat = torch.linalg.eigh(matrix).eigenvectors[:, -1]
+    return (-quat if quat[0] < 0 else quat).to(rotation)
+
+
+def quat_multiply(p: Float[Tensor, "*#shape 4"], q: Float[Tensor, "*#shape 4"]) -> Float[Tensor, "*shape 4"]:
+    """The Hamilton product: the rotation q followed by p; (w, x, y, z)."""
+    pw, px, py, pz = p.unbind(-1)
+    qw, qx, qy, qz = q.unbind(-1)
+    return torch.stack(
+        [
+            pw * qw - px * qx - py * qy - pz * qz,
+            pw * qx + px * qw + py * qz - pz * qy,
+            pw * qy - px * qz + py * qw + pz * qx,
+            pw * qz + px * qy - py * qx + pz * qw,
+        ],
+        dim=-1,
+    )
+
+
+def matrix_from_quat(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
+    """Rotation matrices of quaternions (w, x, y, z) of any non-zero length; columns are the turned axes."""
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], dim=-1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], dim=-1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], dim=-1),
+    ]
+    return torch.stack(rows, dim=-2)
+
+
+def covariances(cloud: GaussianCloud) -> Float[Tensor, "N 3 3"]:
+    """R S S^T R^T of each Gaussian, world units squared (METHODS 10.1)."""
+    factor = matrix_from_quat(cloud.quats) * cloud.scales[:, None, :]
+    return factor @ factor.transpose(1, 2)

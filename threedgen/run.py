@@ -1,0 +1,119 @@
+"""A run directory: what a run leaves behind, complete enough that nothing but its path is ever needed again.
+
+recipe.yaml  metrics.jsonl  previews/  checkpoint/                          while it runs
+asset.glb  asset.ply  turntable.mp4  contact_sheet.png  report.json         when it is finished
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from threedgen.errors import UserError
+from threedgen.export.atomic import replacing
+
+RECIPE = "recipe.yaml"
+REPORT = "report.json"
+DEFAULT_PARENT = Path("runs")
+
+
+def slug(prompt: str) -> str:
+    """A folder name from a prompt: lower-case ASCII letters, digits and hyphens, at most 60 characters."""
+    ascii_text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")
+    return words[:60].strip("-") or "run"
+
+
+class RunDirectory:
+    """The paths of one run and what may be done to them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / RECIPE
+        self.metrics = path / "metrics.jsonl"
+        self.previews = path / "previews"
+        self.checkpoint = path / "checkpoint"
+        self.report = path / REPORT
+
+    @property
+    def finished(self) -> bool:
+        return self.report.is_file()
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """An existing run. UserError when the folder is missing or is not a run."""
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise UserError(f"there is no run '{path}': name a folder that `threedgen text-to-3d` wrote")
+        if not run.recipe.is_file():
+            raise UserError(f"'{path}' is not a run: it has no {RECIPE}")
+        return run
+
+    @classmethod
+    def create(cls, path: Path, resolved: Mapping[str, Any]) -> RunDirectory:
+        """A new run at `path` with its recipe written. UserError: see `check_free`."""
+        import yaml
+
+        check_free(path)
+        run = cls(path)
+        try:
+            run.previews.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot write to '{path}': {error.strerror or error}; choose another --out"
+            ) from error
+        with replacing(run.recipe) as temporary:
+            text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
+            temporary.write_text(text, encoding="utf-8")
+        return run
+
+    def write_report(self, report: Mapping[str, Any]) -> None:
+        with replacing(self.report) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+    def read_report(self) -> dict[str, Any]:
+        return json.loads(self.report.read_text(encoding="utf-8")) if self.finished else {}
+
+
+def choose_path(out: str | None, prompt: str) -> Path:
+    """Where a new run goes: `out`, or the first free of runs/<slug of the prompt>, -2, -3 and so on."""
+    if out is not None:
+        return Path(out)
+    path, number = DEFAULT_PARENT / slug(prompt), 2
+    while path.exists():
+        path, number = DEFAULT_PARENT / f"{slug(prompt)}-{number}", number + 1
+    return path
+
+
+def check_free(path: Path) -> None:
+    """UserError unless a new run can be written at `path`: nothing there that could be lost, writable.
+
+    Creates nothing, so that a run that is refused for another reason leaves no trace.
+    """
+    if (path / RECIPE).is_file():
+        state = "finished" if (path / REPORT).is_file() else "unfinished"
+        raise UserError(
+            f"'{path}' already holds a run ({state}): `threedgen resume {path}` goes on with it, or choose another --out"
+        )
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"'{path}' is not empty and not a run: choose another --out")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"'{path}' is a file, not a folder: choose another --out")
+    parent = path.absolute()
+    while not parent.exists():
+        parent = parent.parent
+    reason = None
+    if not parent.is_dir():
+        reason = os.strerror(errno.ENOTDIR)
+    elif not os.access(parent, os.W_OK | os.X_OK):
+        reason = os.strerror(errno.EACCES)
+    elif os.statvfs(parent).f_flag & os.ST_RDONLY if hasattr(os, "statvfs") else False:
+        reason = os.strerror(errno.EROFS)
+    if reason:
+        raise UserError(f"cannot write to '{path}': {reason} ({parent}); choose another --out")

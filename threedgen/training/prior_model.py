@@ -1,0 +1,154 @@
+"""The embedded prior's networks, and how they are stored: an ordinary diffusers pipeline folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from threedgen.cameras import VIEW_FEATURES
+from threedgen.training.tokenizer import MAX_TOKENS, vocabulary, write_tokenizer
+
+
+@dataclass(frozen=True)
+class PriorArchitecture:
+    """channels: width a resolution level, finest first. attention: whether a level attends to the text.
+
+    size: pixels. text_width, text_layers: the text encoder's.
+    """
+
+    size: int = 64
+    channels: tuple[int, ...] = (16, 24, 48, 96, 128)
+    attention: tuple[bool, ...] = (False, False, False, True, True)
+    text_width: int = 64
+    text_layers: int = 2
+
+
+class PriorModel(nn.Module):
+    """UNet and text encoder, trained together. Predicts v (METHODS 0.2) of images scaled to [-1, 1]."""
+
+    def __init__(self, architecture: PriorArchitecture) -> None:
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+        from transformers.models.clip.configuration_clip import CLIPTextConfig
+        from transformers.models.clip.modeling_clip import CLIPTextModel
+
+        super().__init__()
+        self.architecture = architecture
+        vocab, _ = vocabulary()
+        end = vocab["<|endoftext|>"]
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(vocab),
+                hidden_size=architecture.text_width,
+                intermediate_size=4 * architecture.text_width,
+                num_hidden_layers=architecture.text_layers,
+                num_attention_heads=4,
+                max_position_embeddings=MAX_TOKENS,
+                bos_token_id=vocab["<|startoftext|>"],
+                eos_token_id=end,
+                pad_token_id=end,
+            )
+        )
+        down = ["CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in architecture.attention]
+        up = ["CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(architecture.attention)]
+        self.unet = UNet2DConditionModel(
+            sample_size=architecture.size,
+            in_channels=3,
+            # IFPipeline splits the output in two and ignores the second half (a learned variance).
+            out_channels=6,
+            down_block_types=tuple(down),
+            up_block_types=tuple(up),
+            block_out_channels=architecture.channels,
+            layers_per_block=1,
+            cross_attention_dim=architecture.text_width,
+            # In diffusers this number is the count of heads; two are fast on a CPU.
+            attention_head_dim=2,
+            norm_num_groups=8,
+            resnet_time_scale_shift="scale_shift",
+            addition_embed_type="text",
+            addition_embed_type_num_heads=2,
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=VIEW_FEATURES,
+        )
+        nn.init.zeros_(self.unet.conv_out.weight)
+        bias = self.unet.conv_out.bias
+        assert bias is not None
+        nn.init.zeros_(bias)
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "B 3 H W"],
+        timesteps: Int[Tensor, " B"],
+        tokens: Int[Tensor, "B L"],
+        views: Float[Tensor, "B 16"],
+    ) -> Float[Tensor, "B 3 H W"]:
+        """The predicted v. `views` of zeros mean "any camera"."""
+        states = self.text_encoder(tokens).last_hidden_state
+        return self.unet(noisy, timesteps, states, class_labels=views).sample[:, :3]
+
+
+def scheduler_config() -> dict[str, Any]:
+    """DDPM with the squared-cosine schedule and v-prediction."""
+    return {
+        "num_train_timesteps": 1000,
+        "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": "v_prediction",
+        "clip_sample": True,
+        "variance_type": "fixed_small",
+    }
+
+
+def save_pipeline(model: PriorModel, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Writes `model` as an IFPipeline folder (safetensors in `dtype`), replacing `folder` in one step."""
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+    try:
+        copy = PriorModel(model.architecture)
+        copy.load_state_dict(model.state_dict())
+        copy.to(dtype)
+        copy.unet.save_pretrained(temporary / "unet", safe_serialization=True)
+        copy.text_encoder.save_pretrained(temporary / "text_encoder", safe_serialization=True)
+        DDPMScheduler.from_config(scheduler_config()).save_pretrained(temporary / "scheduler")
+        write_tokenizer(temporary / "tokenizer")
+        _write_index(temporary)
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+
+
+def _write_index(folder: Path) -> None:
+    import json
+
+    from diffusers import __version__
+
+    index = {
+        "_class_name": "IFPipeline",
+        "_diffusers_version": __version__,
+        "feature_extractor": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "watermarker": [None, None],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+
+
+def architecture_state(architecture: PriorArchitecture) -> dict[str, Any]:
+    """JSON form of an architecture."""
+    return asdict(architecture)

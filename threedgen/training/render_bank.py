@@ -1,0 +1,112 @@
+"""Training pictures of the shape world: rendered once as layers, coloured anew each time they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.cameras import orbit, view_features
+from threedgen.datasets import world
+from threedgen.datasets.shapes import COLORS
+from threedgen.datasets.world import Scene, WorldObject
+from threedgen.random import derive_seed, generator
+
+FOV = 40.0
+RADIUS = (2.6, 3.1)
+ELEVATION = (-15.0, 60.0)
+VIEWS_PER_SCENE = 8
+_TEMPLATES = ("{}", "{}", "{}", "a photo of {}", "a 3d model of {}", "a rendering of {}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: [B, H, W, 3] in [0, 1]. captions: B strings. views: [B, 16], see `view_features`."""
+
+    images: Float[Tensor, "B H W 3"]
+    captions: list[str]
+    views: Float[Tensor, "B 16"]
+
+
+class RenderBank:
+    """`views` pictures at `size` pixels: layers as bytes (6 a pixel), camera features, uncoloured objects.
+
+    A share `pair_share` of the scenes are stacks of two. Everything is a function of `seed`.
+    """
+
+    def __init__(
+        self,
+        views: int,
+        size: int,
+        seed: int,
+        pair_share: float = 0.2,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        rng = np.random.default_rng(derive_seed(seed, "bank", 0))
+        scene_count = max(1, views // VIEWS_PER_SCENE)
+        layers, features = [], []
+        self.shapes: list[tuple[str, ...]] = []
+        for index in range(scene_count):
+            if rng.random() < pair_share:
+                scene = world.sample_pair(rng)
+            else:
+                scene = Scene((world.sample_object(rng),))
+            draw = torch.from_numpy(rng.random((3, VIEWS_PER_SCENE))).float()
+            cameras = orbit(
+                360.0 * draw[0],
+                ELEVATION[0] + (ELEVATION[1] - ELEVATION[0]) * draw[1],
+                RADIUS[0] + (RADIUS[1] - RADIUS[0]) * draw[2],
+                FOV,
+                size,
+                size,
+            )
+            picture = world.render_layers(world.build(scene), cameras)
+            layers.append((picture * 255.0).round().to(torch.uint8))
+            features.append(view_features(cameras))
+            self.shapes.extend([tuple(item.shape for item in scene.objects)] * VIEWS_PER_SCENE)
+            if progress is not None:
+                progress(index + 1, scene_count)
+        self.layers = torch.cat(layers)
+        self.features = torch.cat(features)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def batch(self, count: int, seed: int, step: int) -> Batch:
+        """`count` random views with random colours and backgrounds; a function of (seed, step)."""
+        rng = np.random.default_rng(derive_seed(seed, "batch", step))
+        index = torch.randint(len(self), (count,), generator=generator(seed, "batch-index", step))
+        colors, captions = [], []
+        for i in index.tolist():
+            names = _draw_colors(self.shapes[i], rng)
+            colors.append([COLORS[name] for name in (*names, names[0])[:2]])
+            scene = Scene(tuple(WorldObject(s, c, {}) for s, c in zip(self.shapes[i], names, strict=True)))
+            captions.append(_caption(scene, rng))
+        background = rng.random((count, 3))
+        background[rng.random(count) < 0.5] = 1.0
+        background[rng.random(count) < 0.05] = 0.0
+        images = world.compose(
+            self.layers[index].float() / 255.0, torch.tensor(colors), torch.from_numpy(background).float()
+        )
+        return Batch(images.clamp(0.0, 1.0), captions, self.features[index])
+
+
+def _draw_colors(shapes: tuple[str, ...], rng: np.random.Generator) -> list[str]:
+    """Colours for the objects: never a held-out (colour, class), never the same twice."""
+    names: list[str] = []
+    for shape in shapes:
+        free = [name for name in COLORS if (name, shape) not in world.HELD_OUT and name not in names]
+        names.append(free[rng.integers(len(free))])
+    return names
+
+
+def _caption(scene: Scene, rng: np.random.Generator) -> str:
+    """The scene's caption in one of a few wordings, now and then without an article."""
+    phrase = scene.caption
+    if rng.random() < 0.15:
+        phrase = phrase.split(" ", 1)[1]
+    return _TEMPLATES[rng.integers(len(_TEMPLATES))].format(phrase)

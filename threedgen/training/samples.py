@@ -1,0 +1,55 @@
+"""Sample grids of a prior in training: what it draws for a few prompts and cameras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.cameras import orbit, view_features
+from threedgen.random import generator
+from threedgen.training.render_bank import FOV
+
+if TYPE_CHECKING:
+    from threedgen.training.prior_trainer import PriorTrainer
+
+PROMPTS = ("a red cube", "a green cube", "a purple torus", "an orange chair", "a green table", "a cyan mug", "a cyan car",
+           "a red cube on a blue cylinder")
+
+
+@torch.no_grad()
+def sample(
+    trainer: PriorTrainer, prompts: list[str], views: Float[Tensor, "B 16"], steps: int = 24, scale: float = 2.0, seed: int = 0
+) -> Float[Tensor, "B H W 3"]:
+    """DDIM samples of the averaged model with guidance `scale` (uncond + s (cond - uncond)), in [0, 1]."""
+    model, device = trainer.average, trainer.config.device
+    count, size = len(prompts), model.architecture.size
+    tokens = trainer.tokens([*prompts, *([""] * count)]).to(device)
+    views = torch.cat([views, views]).to(device)
+    z = torch.randn(count, 3, size, size, generator=generator(seed, "samples", 0)).to(device)
+    times = torch.linspace(999, 0, steps + 1).long()
+    for now, after in zip(times[:-1], times[1:], strict=True):
+        alpha, sigma = trainer.alpha[now].item(), trainer.sigma[now].item()
+        v = model(torch.cat([z, z]), now.expand(2 * count).to(device), tokens, views)
+        v = v[count:] + scale * (v[:count] - v[count:])
+        clean = (alpha * z - sigma * v).clamp(-1.0, 1.0)
+        noise = (z - alpha * clean) / sigma
+        z = trainer.alpha[after].item() * clean + trainer.sigma[after].item() * noise
+    return (z.clamp(-1.0, 1.0) * 0.5 + 0.5).permute(0, 2, 3, 1).cpu()
+
+
+def write_sample_grid(trainer: PriorTrainer, path: Path) -> None:
+    """One row a prompt of PROMPTS, one column a quarter turn of the camera."""
+    import imageio.v3 as imageio
+
+    azimuth = torch.tensor([20.0, 110.0, 200.0, 290.0]).repeat(len(PROMPTS))
+    full = torch.ones_like(azimuth)
+    size = trainer.average.architecture.size
+    views = view_features(orbit(azimuth, 25.0 * full, 2.85 * full, FOV, size, size))
+    prompts = [prompt for prompt in PROMPTS for _ in range(4)]
+    grid = sample(trainer, prompts, views).reshape(len(PROMPTS), 4, size, size, 3)
+    picture = grid.permute(0, 2, 1, 3, 4).reshape(len(PROMPTS) * size, 4 * size, 3)
+    imageio.imwrite(path, (picture * 255.0).round().to(torch.uint8).numpy())

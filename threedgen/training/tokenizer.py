@@ -1,0 +1,59 @@
+"""A tiny tokenizer for the embedded prior, in CLIP's own format.
+
+Byte-level BPE over the 256 bytes (alone and at a word's end) with merges for the shape world's words: any text
+can be read, an unknown word as its letters.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from threedgen.datasets.shapes import CLASSES, COLORS
+
+MAX_TOKENS = 77
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_WORD_END = "</w>"
+_OTHER_WORDS = ["a", "an", "on", "of", "the", "photo", "3d", "model", "rendering", "front", "side", "back", "overhead", "view", "moving", "spinning", "bouncing", "growing", "falling", "swaying", "left", "right", "up", "down", "still"]
+
+
+def _byte_symbols() -> list[str]:
+    """CLIP's printable stand-ins for the 256 bytes."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    shifted = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(shifted)) for byte in range(256)]
+
+
+def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Token ids and merges: bytes, bytes at a word's end, one merge chain a known word, two marks."""
+    symbols = _byte_symbols()
+    tokens = [*symbols, *(symbol + _WORD_END for symbol in symbols)]
+    merges: list[tuple[str, str]] = []
+    for word in (*COLORS, *CLASSES, *_OTHER_WORDS):
+        pieces = [*word[:-1], word[-1] + _WORD_END]
+        while len(pieces) > 1:
+            pair = (pieces[0], pieces[1])
+            if pair not in merges:
+                merges.append(pair)
+                tokens.append("".join(pair))
+            pieces[:2] = ["".join(pair)]
+    tokens = [*dict.fromkeys(tokens), _START, _END]
+    return {token: index for index, token in enumerate(tokens)}, merges
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Writes the files of a CLIPTokenizer (vocab.json, merges.txt, tokenizer_config.json) into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab, merges = vocabulary()
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": MAX_TOKENS,
+        "bos_token": _START,
+        "eos_token": _END,
+        "unk_token": _END,
+        "pad_token": _END,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
