@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,10 @@ from threedgen.optim import Config, Optimizer, build_optimizer, decay_factor
 
 def two_groups() -> dict[str, list[nn.Parameter]]:
     torch.manual_seed(0)
-    return {"a": [nn.Parameter(torch.randn(5, 3))], "b": [nn.Parameter(torch.randn(5)), nn.Parameter(torch.randn(2))]}
+    return {
+        "a": [nn.Parameter(torch.randn(5, 3))],
+        "b": [nn.Parameter(torch.randn(5)), nn.Parameter(torch.randn(2))],
+    }
 
 
 def build(groups: dict[str, list[nn.Parameter]], config: Config | None = None, total: int = 10) -> Optimizer:
@@ -54,7 +59,7 @@ def test_decay_starts_at_one_ends_at_final_and_never_rises(decay: str):
     factors = [decay_factor(config, i / 20) for i in range(21)]
     assert factors[0] == 1.0
     assert factors[-1] == pytest.approx(1.0 if decay == "constant" else 0.2)
-    assert all(later <= earlier for earlier, later in zip(factors, factors[1:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(factors))
 
 
 def test_learning_rates_follow_the_decay_per_group():
@@ -151,26 +156,32 @@ def test_surgery_before_the_first_step_and_on_a_stranger():
 
 
 def test_every_parameter_is_in_exactly_one_group():
-    module = nn.Linear(2, 2)
+    module = nn.Module()
+    weight, bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
+    module.weight, module.bias = weight, bias
     rates = {"x": 0.1, "y": 0.1}
 
     def attempt(groups: dict[str, list[nn.Parameter]]) -> None:
         build_optimizer(groups, Config(), learning_rates=rates, total_steps=1, owner=module)
 
-    attempt({"x": [module.weight], "y": [module.bias]})
+    attempt({"x": [weight], "y": [bias]})
     with pytest.raises(UserError, match=r"bias is in no optimizer group"):
-        attempt({"x": [module.weight], "y": []})
+        attempt({"x": [weight], "y": []})
     with pytest.raises(UserError, match=r"weight is in 2 optimizer groups \(x, y\)"):
-        attempt({"x": [module.weight], "y": [module.weight, module.bias]})
+        attempt({"x": [weight], "y": [weight, bias]})
     with pytest.raises(UserError, match="group y holds a parameter"):
-        attempt({"x": [module.weight, module.bias], "y": [nn.Parameter(torch.zeros(1))]})
-    module.bias.requires_grad_(False)
-    attempt({"x": [module.weight], "y": []})
+        attempt({"x": [weight, bias], "y": [nn.Parameter(torch.zeros(1))]})
+    bias.requires_grad_(False)
+    attempt({"x": [weight], "y": []})
 
 
 @pytest.mark.parametrize(
     ("rates", "complaint"),
-    [({}, "group x has no learning rate"), ({"x": 0.1, "z": 0.1}, "z matches no"), ({"x": float("nan")}, "x is nan")],
+    [
+        ({}, "group x has no learning rate"),
+        ({"x": 0.1, "z": 0.1}, "z matches no"),
+        ({"x": float("nan")}, "x is nan"),
+    ],
 )
 def test_rates_and_groups_pair_up(rates: dict[str, float], complaint: str):
     with pytest.raises(UserError, match=complaint):

@@ -20,7 +20,7 @@ class Background:
 
     @dataclass(frozen=True)
     class Config:
-        """color: RGB in [0, 1] of the plain background. random: share of steps with a random colour, 0 to 1."""
+        """color: RGB in [0, 1] of the plain background. random: share of steps that get a random one."""
 
         color: tuple[float, float, float] = (1.0, 1.0, 1.0)
         random: float = 0.5

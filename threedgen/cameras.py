@@ -31,7 +31,9 @@ _Y_UP_FROM_Z_UP = ((1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, -1.0, 0.0, 
 VIEW_FEATURES = 16
 
 
-def look_at(positions: Float[Tensor, "B 3"], target: Float[Tensor, " 3"] | None = None) -> Float[Tensor, "B 4 4"]:
+def look_at(
+    positions: Float[Tensor, "B 3"], target: Float[Tensor, " 3"] | None = None
+) -> Float[Tensor, "B 4 4"]:
     """Camera-to-world matrices at `positions` looking at `target` (default: the origin), +Y up.
 
     A camera straight above or below the target has no defined up; +Z is taken instead.
@@ -95,7 +97,14 @@ def view_features(cameras: Cameras) -> Float[Tensor, "B 16"]:
     sphere_tangent = 1.0 / (radius.square() - 1.0).clamp_min(1e-2).sqrt()
     size = (4.0 * (sphere_tangent / half_fov_tangent - 1.05)).unsqueeze(1)
     return torch.cat(
-        [harmonics_a.cos(), harmonics_a.sin(), harmonics_e.cos(), harmonics_e.sin(), size, torch.ones_like(size)],
+        [
+            harmonics_a.cos(),
+            harmonics_a.sin(),
+            harmonics_e.cos(),
+            harmonics_e.sin(),
+            size,
+            torch.ones_like(size),
+        ],
         dim=1,
     )
 

@@ -102,7 +102,7 @@ def load_recipe(
     return resolve(values)
 
 
-def read_resolved(path: Path) -> Recipe:
+def read_resolved(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe a run wrote: already resolved, so no `extends`, no interpolation, prompt text untouched."""
     import yaml
 
@@ -112,6 +112,9 @@ def read_resolved(path: Path) -> Recipe:
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe: expected keys and values")
+    for key, raw in split_overrides(overrides):
+        values = _apply_override(values, key, raw)
+    # Everything is written out there, defaults too: nothing says what somebody chose.
     return dataclasses.replace(resolve(values), given=frozenset())
 
 
@@ -170,8 +173,8 @@ def check_intervals(recipe: Recipe) -> None:
             periodic = key == "every" or key.endswith(("_every", "_interval"))
             if periodic and isinstance(value, int | float) and path in recipe.given and value > recipe.steps:
                 raise UserError(
-                    f"'{path}' is every {value:g} steps but the run has {recipe.steps}: it would never happen; "
-                    "lower it (below 1 it is a share of the run) or raise steps"
+                    f"'{path}' is every {value:g} steps but the run has {recipe.steps}: it would never "
+                    "happen; lower it (below 1 it is a share of the run) or raise steps"
                 )
 
 
@@ -186,7 +189,7 @@ def never_read(recipe: Recipe) -> list[str]:
     """Paths the recipe sets, in components' sections, that nothing has read so far."""
     missing = []
     for choice in recipe.choices():
-        hints = typed.hints(type(choice.config))
+        hints = typed.hints(choice.config.__class__)  # type() would see the Tracked wrapper
         for key in hints:
             path = join(choice.path, key)
             if path in recipe.given and path not in recipe.reads:

@@ -1,16 +1,10 @@
-"""What this process runs on: device choice, peak memory, versions."""
+"""What this process runs on: device choice and installed versions."""
 
 from __future__ import annotations
 
-import platform
-import sys
-from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 
 from threedgen.errors import UserError
-
-REPORTED = ("threedgen", "torch", "numpy", "diffusers", "transformers", "safetensors")
 
 
 def choose_device(name: str) -> str:
@@ -26,32 +20,9 @@ def choose_device(name: str) -> str:
     return name
 
 
-def peak_memory_mb() -> float | None:
-    """The most resident memory this process has had, in MB (10^6 bytes); None where that is unknown."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
 def version(package: str) -> str | None:
+    """The installed version of a distribution, None when it is not installed; nothing is imported."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def versions(packages: Sequence[str] = REPORTED) -> dict[str, str | None]:
-    """Installed versions, and Python's and the platform's."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        **{package: version(package) for package in packages},
-    }

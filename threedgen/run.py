@@ -7,7 +7,6 @@ asset.glb  asset.ply  turntable.mp4  contact_sheet.png  report.json         when
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import unicodedata
@@ -73,13 +72,6 @@ class RunDirectory:
             temporary.write_text(text, encoding="utf-8")
         return run
 
-    def write_report(self, report: Mapping[str, Any]) -> None:
-        with replacing(self.report) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-
-    def read_report(self) -> dict[str, Any]:
-        return json.loads(self.report.read_text(encoding="utf-8")) if self.finished else {}
-
 
 def choose_path(out: str | None, prompt: str) -> Path:
     """Where a new run goes: `out`, or the first free of runs/<slug of the prompt>, -2, -3 and so on."""
@@ -99,7 +91,8 @@ def check_free(path: Path) -> None:
     if (path / RECIPE).is_file():
         state = "finished" if (path / REPORT).is_file() else "unfinished"
         raise UserError(
-            f"'{path}' already holds a run ({state}): `threedgen resume {path}` goes on with it, or choose another --out"
+            f"'{path}' already holds a run ({state}): go on with `threedgen resume {path}` "
+            "or choose another --out"
         )
     if path.is_dir() and any(path.iterdir()):
         raise UserError(f"'{path}' is not empty and not a run: choose another --out")

@@ -206,8 +206,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain(item) for item in value]
+        return _plain_range(value) or [plain(item) for item in value]
     return value
+
+
+def _plain_range(value: Sequence[Any]) -> dict[Any, Any] | None:
+    """A pair of like schedules as one schedule of pairs, the way people write it; None for anything else."""
+    if len(value) == 2 and all(isinstance(side, Ramp | Milestones) for side in value):
+        low, high = (plain(side) for side in value)
+        paired = {"from", "to"} if isinstance(value[0], Ramp) else set(low)
+        if low.keys() == high.keys() and all(low[key] == high[key] for key in low if key not in paired):
+            return {key: [low[key], high[key]] if key in paired else low[key] for key in low}
+    return None
 
 
 def join(path: str, key: str) -> str:

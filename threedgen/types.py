@@ -79,9 +79,7 @@ class Cameras:
 
     def resized(self, height: int, width: int) -> Cameras:
         """The same views with other image sizes; intrinsics scale under the half-pixel convention."""
-        scale = self.intrinsics.new_tensor(
-            [width / self.width, height / self.height, 1.0]
-        ).reshape(1, 3, 1)
+        scale = self.intrinsics.new_tensor([width / self.width, height / self.height, 1.0]).reshape(1, 3, 1)
         return replace(self, intrinsics=self.intrinsics * scale, height=height, width=width)
 
     def __getitem__(self, index: slice | Int[Tensor, " n"]) -> Cameras:

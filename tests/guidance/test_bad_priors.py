@@ -144,9 +144,17 @@ def test_missing_tokenizer(folder):
 @pytest.mark.parametrize(
     ("file", "changes", "expected"),
     [
-        ("model_index.json", {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "two text enc"),
+        (
+            "model_index.json",
+            {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]},
+            "two text enc",
+        ),
         ("model_index.json", {"unet": ["diffusers", "UNet3DConditionModel"]}, "no UNet2DConditionModel"),
-        ("model_index.json", {"text_encoder": ["transformers", "ChatGLMModel"]}, "text encoder is ChatGLMModel"),
+        (
+            "model_index.json",
+            {"text_encoder": ["transformers", "ChatGLMModel"]},
+            "text encoder is ChatGLMModel",
+        ),
         ("unet/config.json", {"in_channels": 9}, "takes 9 channels"),
         ("unet/config.json", {"class_embed_type": "timestep"}, "wants class labels"),
         ("unet/config.json", {"addition_embed_type": "text_time"}, "added conditions"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_pipelines import diffusers, ring
 
 from threedgen.guidance.priors.base import Condition, NoiseSchedule, Prediction, resize_images
 
@@ -59,9 +60,11 @@ def test_noise_schedule(first, second):
 
 
 def test_scaled_linear_is_the_table_of_stable_diffusion():
-    from diffusers import DDPMScheduler
-
-    table = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
+    table = (
+        diffusers()
+        .DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+        .alphas_cumprod
+    )
     torch.testing.assert_close(NoiseSchedule.scaled_linear().alphas_cumprod.float(), table)
 
 
@@ -77,11 +80,11 @@ def test_resizing_keeps_the_mean_and_spreads_the_gradient():
         assert gradient.max() < 1.6 * share
     flat = torch.full((1, 16, 16, 3), 0.3)
     torch.testing.assert_close(resize_images(flat, 40), torch.full((1, 40, 40, 3), 0.3))
+    with pytest.raises(ValueError, match="square"):
+        resize_images(images[:, :24], 24)
 
 
 def test_condition_checks_itself():
-    from tiny_pipelines import ring
-
     with pytest.raises(ValueError, match="3 prompts for 2 cameras"):
         Condition(("a", "b", "c"), cameras=ring(2))
     one = Condition(("a", "b"), negative="ugly", cameras=ring(2))

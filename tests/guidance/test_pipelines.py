@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from tiny_pipelines import KINDS, ring
+from tiny_pipelines import KINDS, diffusers, ring
 
 from threedgen.cameras import view_features
 from threedgen.guidance.priors.base import Condition, Prior
@@ -17,16 +17,17 @@ PROMPTS = ("a red cube", "a Blue cone ")
 
 
 def own_pipeline(folder):
-    from diffusers import DiffusionPipeline
-
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     absent = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **absent)
-    return pipeline
+    return diffusers().DiffusionPipeline.from_pretrained(folder, local_files_only=True, **absent)
 
 
 def own_text(pipeline, prompts, kind):
-    options = {"clean_caption": False} if kind in ("if", "cameras") else {"device": "cpu", "num_images_per_prompt": 1}
+    options = (
+        {"clean_caption": False}
+        if kind in ("if", "cameras")
+        else {"device": "cpu", "num_images_per_prompt": 1}
+    )
     return pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False, **options)[0]
 
 
@@ -107,11 +108,9 @@ def test_each_text_is_encoded_once_and_the_encoder_comes_back_when_needed(pipeli
 
 def test_half_precision_weights_are_computed_in_float32(pipelines, tmp_path):
     """What ships: float16 on disk, float32 in memory on a CPU."""
-    from diffusers import UNet2DConditionModel
-
     folder = tmp_path / "half"
     shutil.copytree(pipelines["cameras"], folder)
-    half = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float16)
+    half = diffusers().UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float16)
     half.save_pretrained(folder / "unet")
     prior = load_folder(folder)
     assert {p.dtype for p in prior.unet.parameters()} == {torch.float32}

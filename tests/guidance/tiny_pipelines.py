@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,19 +15,26 @@ KINDS = ("sd1", "sd2", "if", "cameras")
 TEXT_WIDTH = 16
 
 
+def diffusers() -> Any:
+    """The library, typed as Any: its stubs do not know its own lazily exported names."""
+    return importlib.import_module("diffusers")
+
+
+def transformers() -> Any:
+    return importlib.import_module("transformers")
+
+
 def ring(count: int, size: int = 16, elevation: float = 15.0) -> Cameras:
     azimuth = torch.arange(count) * (360.0 / count)
     return orbit(azimuth, torch.full((count,), elevation), torch.full((count,), 3.0), 40.0, size, size)
 
 
 def clip_parts():
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + [","]
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: index for index, word in enumerate(words)}
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
-    config = CLIPTextConfig(
+    tokenizer = transformers().CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
+    config = transformers().CLIPTextConfig(
         vocab_size=len(words),
         hidden_size=TEXT_WIDTH,
         intermediate_size=32,
@@ -36,23 +45,21 @@ def clip_parts():
         eos_token_id=vocabulary["<|endoftext|>"],
         pad_token_id=vocabulary["<|endoftext|>"],
     )
-    return tokenizer, CLIPTextModel(config)
+    return tokenizer, transformers().CLIPTextModel(config)
 
 
 def t5_parts():
-    from transformers import T5Config, T5EncoderModel, T5Tokenizer
-
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     pieces += [(chr(code), -3.0) for code in range(ord("a"), ord("z") + 1)]
-    tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=77)
-    config = T5Config(vocab_size=len(pieces), d_model=TEXT_WIDTH, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
-    return tokenizer, T5EncoderModel(config)
+    tokenizer = transformers().T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=77)
+    config = transformers().T5Config(
+        vocab_size=len(pieces), d_model=TEXT_WIDTH, d_kv=8, d_ff=32, num_layers=2, num_heads=2
+    )
+    return tokenizer, transformers().T5EncoderModel(config)
 
 
 def unet(channels: int, outputs: int, size: int, **options):
-    from diffusers import UNet2DConditionModel
-
-    model = UNet2DConditionModel(
+    return diffusers().UNet2DConditionModel(
         sample_size=size,
         in_channels=channels,
         out_channels=outputs,
@@ -65,13 +72,10 @@ def unet(channels: int, outputs: int, size: int, **options):
         norm_num_groups=4,
         **options,
     )
-    return model
 
 
 def autoencoder():
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
+    return diffusers().AutoencoderKL(
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -83,9 +87,7 @@ def autoencoder():
 
 
 def stable_diffusion(folder: Path, prediction_type: str) -> None:
-    from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionPipeline
-
-    kind = PNDMScheduler if prediction_type == "epsilon" else DDIMScheduler
+    kind = diffusers().PNDMScheduler if prediction_type == "epsilon" else diffusers().DDIMScheduler
     scheduler = kind(
         beta_start=0.00085,
         beta_end=0.012,
@@ -94,7 +96,7 @@ def stable_diffusion(folder: Path, prediction_type: str) -> None:
         prediction_type=prediction_type,
     )
     tokenizer, text_encoder = clip_parts()
-    StableDiffusionPipeline(
+    diffusers().StableDiffusionPipeline(
         vae=autoencoder(),
         text_encoder=text_encoder,
         tokenizer=tokenizer,
@@ -107,15 +109,13 @@ def stable_diffusion(folder: Path, prediction_type: str) -> None:
 
 
 def deepfloyd(folder: Path, text_parts, **options) -> None:
-    from diffusers import DDPMScheduler, IFPipeline
-
     prediction = "v_prediction" if "class_embed_type" in options else "epsilon"
     tokenizer, text_encoder = text_parts()
-    IFPipeline(
+    diffusers().IFPipeline(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         unet=unet(3, 6, 16, **options),
-        scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type=prediction),
+        scheduler=diffusers().DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type=prediction),
         safety_checker=None,
         feature_extractor=None,
         watermarker=None,

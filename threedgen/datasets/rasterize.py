@@ -51,7 +51,12 @@ def rasterize(mesh: TriMesh, cameras: Cameras) -> Visibility:
 
 
 def _rasterize_torch(
-    vertices: Tensor, faces: Tensor, views: Tensor, intrinsics: Tensor, near: float, shape: tuple[int, int, int]
+    vertices: Tensor,
+    faces: Tensor,
+    views: Tensor,
+    intrinsics: Tensor,
+    near: float,
+    shape: tuple[int, int, int],
 ) -> Visibility:
     """The plain twin: homogeneous 2D rasterisation, one face at a time, no clipping needed.
 

@@ -174,9 +174,7 @@ CLASSES: dict[str, ShapeClass] = {
         {"width": (1.22, 1.40), "depth": (0.72, 0.86), "height": (0.72, 0.86), "thickness": (0.12, 0.16)},
         1.3,
     ),
-    "mug": ShapeClass(
-        _mug, {"radius": (0.42, 0.48), "height": (0.92, 1.06), "handle": (0.24, 0.29)}, 1.4
-    ),
+    "mug": ShapeClass(_mug, {"radius": (0.42, 0.48), "height": (0.92, 1.06), "handle": (0.24, 0.29)}, 1.4),
     "car": ShapeClass(
         _car,
         {"length": (1.44, 1.60), "width": (0.66, 0.76), "body": (0.28, 0.34), "cabin": (0.26, 0.32)},

@@ -6,6 +6,7 @@ Triangles are counter-clockwise seen from outside. Lengths are world units; +Y i
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,11 +99,13 @@ def lathe(profile: Float[np.ndarray, "P 2"], segments: int = 40) -> Solid:
     angle = np.linspace(0.0, 2.0 * np.pi, segments + 1)
 
     def revolve(radius: np.ndarray, y: np.ndarray) -> np.ndarray:
-        columns = np.broadcast_arrays(np.outer(radius, np.sin(angle)), y[:, None], np.outer(radius, np.cos(angle)))
+        columns = np.broadcast_arrays(
+            np.outer(radius, np.sin(angle)), y[:, None], np.outer(radius, np.cos(angle))
+        )
         return np.stack(columns, axis=-1)
 
     patches = []
-    for start, end in zip(profile[:-1], profile[1:], strict=True):
+    for start, end in itertools.pairwise(profile):
         edge = end - start
         points = revolve(*np.stack([start, end], axis=1))
         patches.append(_surface(points, revolve(np.full(2, edge[1]), np.full(2, -edge[0]))))
@@ -132,7 +135,9 @@ def cone(radius: float, height: float, segments: int = 40) -> Solid:
     return lathe(np.array([[0.0, -h], [radius, -h], [0.0, h]]), segments)
 
 
-def torus(ring_radius: float, tube_radius: float, segments: int = 40, sides: int = 20, turn: float = 360.0) -> Solid:
+def torus(
+    ring_radius: float, tube_radius: float, segments: int = 40, sides: int = 20, turn: float = 360.0
+) -> Solid:
     """A ring around +Y (lying flat), or an arc of it: `turn` degrees starting at +X towards -Z.
 
     Arcs are open at both ends: meant to be sunk into another solid.

@@ -142,7 +142,9 @@ def paint(scene: Scene, layered: LayeredMesh | None = None) -> TriMesh:
     albedo = torch.where(main, palette[layered.owner.clamp_min(0)], layered.fixed)
     normals = layered.mesh.normals
     assert normals is not None
-    return TriMesh(layered.mesh.vertices, layered.mesh.faces, vertex_colors=albedo * shade(normals), normals=normals)
+    return TriMesh(
+        layered.mesh.vertices, layered.mesh.faces, vertex_colors=albedo * shade(normals), normals=normals
+    )
 
 
 def render_layers(layered: LayeredMesh, cameras: Cameras, objects: int = 2) -> Float[Tensor, "B H W L"]:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from threedgen.errors import UserError
 from threedgen.export.density import Ellipsoids, Grid, density, ellipsoids
-from threedgen.export.silhouettes import carve, pictures, visible_level
+from threedgen.export.silhouettes import Picture, carve, enclosed, pictures, visible_level
 from threedgen.export.surface_color import surface_colors
 from threedgen.types import GaussianCloud, TriMesh
 
@@ -34,19 +34,19 @@ class MeshConfig:
     faces: int = 50_000
     level: float | None = None
     floaters: float = 0.01
-    smoothing: int = 5
+    smoothing: int = 20
 
     def __post_init__(self) -> None:
         if not 16 <= self.resolution <= 512:
-            raise UserError(f"export.resolution must lie between 16 and 512, got {self.resolution}")
+            raise UserError(f"mesh.resolution must lie between 16 and 512, got {self.resolution}")
         if self.faces < 100:
-            raise UserError(f"export.faces must be at least 100, got {self.faces}")
+            raise UserError(f"mesh.faces must be at least 100, got {self.faces}")
         if self.level is not None and not self.level > 0.0:
-            raise UserError(f"export.level must be positive or left out, got {self.level}")
+            raise UserError(f"mesh.level must be positive or left out, got {self.level}")
         if not 0.0 <= self.floaters < 1.0:
-            raise UserError(f"export.floaters must lie in [0, 1), got {self.floaters}")
+            raise UserError(f"mesh.floaters must lie in [0, 1), got {self.floaters}")
         if self.smoothing < 0:
-            raise UserError(f"export.smoothing must not be negative, got {self.smoothing}")
+            raise UserError(f"mesh.smoothing must not be negative, got {self.smoothing}")
 
 
 def extract_mesh(cloud: GaussianCloud, config: MeshConfig | None = None) -> TriMesh:
@@ -64,12 +64,13 @@ def extract_mesh(cloud: GaussianCloud, config: MeshConfig | None = None) -> TriM
     longest = float((high - low).max())
     spacing = longest / (config.resolution - 1)
     vertices, faces = _surface(shapes, low, high, spacing, config)
-    if len(faces) > config.faces:
-        vertices, faces, fitted = _decimate(vertices, faces, config.faces)
-        while not fitted:  # no decimation library: a coarser lattice has fewer faces (they go with its square)
-            spacing *= max(1.02, 1.02 * (len(faces) / config.faces) ** 0.5)
-            vertices, faces = _surface(shapes, low, high, spacing, config)
-            fitted = len(faces) <= config.faces
+    while len(faces) > config.faces:
+        decimated = _decimate(vertices, faces, config.faces)
+        if decimated is not None:
+            vertices, faces = decimated
+            break
+        spacing *= 1.02 * (len(faces) / config.faces) ** 0.5  # faces go with the square of the resolution
+        vertices, faces = _surface(shapes, low, high, spacing, config)
     normals = vertex_normals(vertices, faces)
     colors = surface_colors(shapes.thickened(1e-3 * longest), vertices, normals, cell=longest / 16)
     return TriMesh(
@@ -127,7 +128,7 @@ def _surface(
     # A Gaussian's log is quadratic, so linear interpolation between voxels is far closer in the log.
     field = np.log(np.maximum(grid.values, level * np.exp(-_LOG_RANGE)) / level)
     carve(field, views)
-    solid = _filled(field > 0.0)
+    solid = _filled(field > 0.0, views)
     np.clip(field, -_LOG_RANGE, _LOG_RANGE, out=field)
     field = np.where(solid, np.maximum(field, 1e-3), np.minimum(field, -1e-3))
     for axis in range(3):  # whatever reaches the border of the grid is closed there
@@ -145,19 +146,20 @@ def _surface(
     return _taubin(vertices, faces, config.smoothing), faces
 
 
-def _filled(solid: np.ndarray) -> np.ndarray:
-    """Enclosed hollows become solid, also those behind pinholes up to two voxels wide.
+def _filled(solid: np.ndarray, views: list[Picture]) -> np.ndarray:
+    """Hollows that nobody sees become solid, with the pinholes that lead to them.
 
-    Gaussians fitted to pictures often leave the inside of an object empty: two surfaces a hair apart.
+    Gaussians fitted to pictures often leave the inside of an object empty behind a leaky skin.
     """
     from scipy import ndimage
 
-    ball = ndimage.generate_binary_structure(3, 1)
-    closed = ndimage.binary_erosion(ndimage.binary_dilation(solid, ball, 2), ball, 2) | solid
-    hollow = ndimage.binary_fill_holes(closed) & ~closed
+    cross = ndimage.generate_binary_structure(3, 1)
+    hollow = enclosed(solid, views) & ~solid
     if not hollow.any():
         return solid
-    return solid | hollow | (ndimage.binary_dilation(hollow, ball, 3) & closed)
+    filled = solid | hollow
+    closed = ndimage.binary_erosion(ndimage.binary_dilation(filled, cross, 2), cross, 2)
+    return filled | (closed & ndimage.binary_dilation(hollow, cross, 3))
 
 
 def _without_floaters(solid: np.ndarray, share: float) -> np.ndarray:
@@ -199,23 +201,49 @@ def _taubin(vertices: np.ndarray, faces: np.ndarray, passes: int) -> np.ndarray:
     adjacency.data[:] = 1.0
     average = diags(1.0 / np.maximum(adjacency.sum(axis=1).A1, 1.0)) @ adjacency
     for _ in range(passes):
-        for step in (0.5, -0.53):
+        for step in (0.5, -0.51):
             vertices = vertices + step * (average @ vertices - vertices)
     return vertices
 
 
 def _decimate(
     vertices: np.ndarray, faces: np.ndarray, budget: int
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Quadric edge collapse (Garland & Heckbert 1997) to the budget; False when no library is installed."""
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Quadric edge collapse (Garland & Heckbert 1997) to the budget; None when no library is installed.
+
+    A hasty collapse may fold the surface onto itself, so slower ones are tried until the result is closed.
+    """
     try:
         import fast_simplification
     except ImportError:
-        return vertices, faces, False
-    points, triangles = fast_simplification.simplify(
-        vertices.astype(np.float32), faces.astype(np.int32), target_count=budget
-    )
-    return points.astype(np.float64), triangles.astype(np.int64), len(triangles) <= budget
+        return None
+    fitting = None
+    for aggressiveness in (5, 4, 3):
+        points, triangles = fast_simplification.simplify(
+            vertices.astype(np.float32), faces.astype(np.int32), target_count=budget, agg=aggressiveness
+        )
+        if len(triangles) <= budget:
+            triangles = _without_folds(triangles.astype(np.int64))
+            used, renumbered = np.unique(triangles, return_inverse=True)
+            fitting = points[used].astype(np.float64), renumbered.reshape(-1, 3)
+            if is_closed(fitting[1]):
+                return fitting
+    return fitting
+
+
+def _without_folds(faces: np.ndarray) -> np.ndarray:
+    """Drops pairs of triangles on the same three vertices, back to back."""
+    _, which, counts = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True, return_counts=True)
+    return faces[counts[which.reshape(-1)] == 1]
+
+
+def is_closed(faces: Int[np.ndarray, "F 3"]) -> bool:
+    """True when every edge has exactly two faces, running it in opposite directions."""
+    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    size = int(faces.max(initial=-1)) + 1
+    forward = np.sort(edges[:, 0] * size + edges[:, 1])
+    backward = np.sort(edges[:, 1] * size + edges[:, 0])
+    return bool((np.diff(forward) > 0).all() and (forward == backward).all())
 
 
 def signed_volume(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> float:

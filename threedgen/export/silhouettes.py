@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from threedgen.export.density import Ellipsoids, Grid
 
@@ -88,6 +88,20 @@ def carve(field: Float[np.ndarray, "X Y Z"], views: list[Picture]) -> None:
             limit = _doubled(limit, axis)
         for slab, pixels in _slabs(view, field.shape):
             np.minimum(field[slab], limit[pixels], out=field[slab])
+
+
+def enclosed(solid: Bool[np.ndarray, "X Y Z"], views: list[Picture]) -> Bool[np.ndarray, "X Y Z"]:
+    """Voxels that nobody sees: something solid lies before them from either end of every line of sight."""
+    hidden = np.ones_like(solid)
+    for view in views:
+        slabs = list(_slabs(view, solid.shape))
+        size = tuple(max(pixels[axis].stop for _, pixels in slabs) for axis in (0, 1))
+        for sweep in (slabs, slabs[::-1]):
+            blocked = np.zeros(size, dtype=bool)
+            for slab, pixels in sweep:
+                blocked[pixels] |= solid[slab]
+                hidden[slab] &= blocked[pixels]
+    return hidden
 
 
 def _peaks(values: Float[np.ndarray, "X Y Z"], view: Picture) -> Float[np.ndarray, "U V"]:

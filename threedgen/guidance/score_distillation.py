@@ -24,7 +24,7 @@ _LATENT_PREVIEW_EVERY = 25
 class ScoreDistillation:
     """L with dL/dx = w(t) (eps_hat - eps) / B on the renders of a step (METHODS 1.1).
 
-    Deterministic: t and eps come from random.generator(seed, "guidance/<name>", step).
+    Deterministic: t and eps come from random.generator(seed, "guidance/score-distillation", step).
     """
 
     @dataclass(frozen=True)
@@ -72,13 +72,12 @@ class ScoreDistillation:
         config: Config,
         device: torch.device | str = "cpu",
         prior: Prior | None = None,
-        name: str = "score-distillation",
     ) -> None:
-        """prior: an object to use instead of loading config.prior. name: tells the random streams of several
-        guidances apart. Raises UserError when the prior cannot be loaded or does not fit the config.
+        """prior: an object to use instead of loading config.prior.
+
+        Raises UserError when the prior cannot be loaded or does not fit the config.
         """
         self.config = config
-        self.name = name
         self.prior = load_prior(config.prior, device) if prior is None else prior
         if config.clip_x0 and self.prior.latent:
             raise UserError("clip_x0 needs a prior that works on pixels: this one works on latents")
@@ -104,7 +103,7 @@ class ScoreDistillation:
         group = config.group or len(x)
         if len(x) % group:
             raise UserError(f"guidance group {group} does not divide the {len(x)} views of a step")
-        rng = generator(seed, f"guidance/{self.name}", step)
+        rng = generator(seed, "guidance/score-distillation", step)
         t = self._timesteps(len(x), group, step, total, rng).to(device=x.device)
         eps = torch.randn(x.shape, generator=rng).to(x)
         scale = self.prior.default_scale if config.scale is None else value_at(config.scale, step, total)

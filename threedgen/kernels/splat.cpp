@@ -79,6 +79,8 @@ struct ViewState {
     Buffer<SortItem> items, scratch;
     Buffer<Entry> entries;             // grouped by tile, by rank inside a tile
     Buffer<int64_t> tile_begin;        // [tiles + 1]
+    Buffer<int64_t> kept_begin;        // [tiles]: where its transmittances between segments start
+    Buffer<float> kept;
     Buffer<int64_t> visited;           // [tiles]: entries that were looked at before the tile was opaque
     Buffer<int64_t> pair_begin;        // [visible + 1], by rank, into pair_slot
     Buffer<uint32_t> pair_slot, pair_tile;
@@ -92,6 +94,7 @@ struct State {
     std::vector<std::unique_ptr<ViewState>> views;  // the first view_count are in use
     int64_t view_count = 0, count = 0;
     const Kernels *kernels = nullptr;
+    Buffer<Scratch> scratch;  // [threads]
 };
 
 // Idle states wait here, so that their memory is reused; a few are enough for a training loop.
@@ -149,6 +152,14 @@ const Kernels *choose_kernels(const std::string &name) {
     for (const Kernels *kernels : supported_kernels())
         if (name.empty() || name == kernels->name) return kernels;
     throw std::invalid_argument("this machine has no splatting variant " + name);
+}
+
+int thread_index() {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
 }
 
 template <typename Body> void parallel_ranges(int64_t count, int threads, const Body &body) {
@@ -255,6 +266,12 @@ void bin_to_tiles(ViewState &v, int threads) {
         }
     }
     tile_begin[tiles] = position;
+    int64_t *kept_begin = v.kept_begin.resize(tiles), kept = 0;
+    for (int64_t t = 0; t < tiles; ++t) {
+        kept_begin[t] = kept;
+        kept += (tile_begin[t + 1] - tile_begin[t]) / SEGMENT * TILE * TILE;
+    }
+    v.kept.resize(kept);
     Entry *entries = v.entries.resize(total);
     uint32_t *pair_slot = v.pair_slot.resize(total), *pair_tile = v.pair_tile.resize(total);
 #pragma omp parallel for schedule(static, 1) num_threads(chunk_count) if (chunk_count > 1)
@@ -306,7 +323,7 @@ void forward(State &state, const Cloud &cloud, const std::vector<View> &views, i
         const int64_t begin = v.tile_begin[tile];
         v.visited[tile] = state.kernels->forward_tile(
             v.view, int(tile % v.tiles_x), int(tile / v.tiles_x), v.splats.get(), v.entries.get() + begin,
-            v.tile_begin[tile + 1] - begin, rgb + 3 * b * pixels, alpha + b * pixels, depth + b * pixels);
+            v.tile_begin[tile + 1] - begin, v.kept.get() + v.kept_begin[tile], rgb + 3 * b * pixels, alpha + b * pixels, depth + b * pixels);
     }
 }
 
@@ -326,8 +343,8 @@ void reduce_moments(ViewState &v, int threads) {
     });
 }
 
-void backward(State &state, const Cloud &cloud, int threads, const ImageView &output, const ImageView &gradient,
-              const CloudGradient &cloud_gradient, float *means2d, float *background) {
+void backward(State &state, const Cloud &cloud, int threads, const ImageGradient &gradient, const CloudGradient &cloud_gradient,
+              float *means2d, float *background) {
     const int64_t view_count = state.view_count, tiles = state.views[0]->tiles();
     const int64_t pixels = int64_t(state.views[0]->view.height) * state.views[0]->view.width;
     for (int64_t b = 0; b < view_count; ++b) {
@@ -335,17 +352,18 @@ void backward(State &state, const Cloud &cloud, int threads, const ImageView &ou
         v.slots.resize(v.pairs * MOMENTS);
         v.background.resize(tiles * 3);
     }
+    state.scratch.resize(threads);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (int64_t job = 0; job < tiles * view_count; ++job) {
         const int64_t b = job / tiles, tile = job % tiles;
         ViewState &v = *state.views[size_t(b)];
         const int64_t begin = v.tile_begin[tile];
-        const ImageView out = {output.rgb + 3 * b * pixels, output.alpha + b * pixels, output.depth + b * pixels};
-        const ImageView grad = {gradient.rgb + 3 * b * pixels, gradient.alpha + b * pixels,
-                                gradient.depth + b * pixels};
+        const ImageGradient image = {gradient.rgb + 3 * b * pixels, gradient.alpha + b * pixels,
+                                     gradient.depth + b * pixels};
         state.kernels->backward_tile(v.view, int(tile % v.tiles_x), int(tile / v.tiles_x), v.splats.get(),
-                                     v.entries.get() + begin, v.visited[tile], out, grad,
-                                     v.slots.get() + begin * MOMENTS, v.background.get() + 3 * tile);
+                                     v.entries.get() + begin, v.visited[tile], v.kept.get() + v.kept_begin[tile],
+                                     image, state.scratch[thread_index()], v.slots.get() + begin * MOMENTS,
+                                     v.background.get() + 3 * tile);
     }
     std::vector<View> views;
     std::vector<const float *> moments;
@@ -451,9 +469,8 @@ void splat_forward(SplatState &state, Input means, Input quats, Input scales, In
                    radii.data());
 }
 
-void splat_backward(SplatState &state, Input means, Input quats, Input scales, Input opacities, Input sh, Input rgb,
-                    Input alpha, Input depth, Input d_rgb, Input d_alpha, Input d_depth, int threads, Output d_means,
-                    Output d_quats, Output d_scales, Output d_opacities, Output d_sh, Output d_background,
+void splat_backward(SplatState &state, Input means, Input quats, Input scales, Input opacities, Input sh,
+                    Input d_rgb, Input d_alpha, Input d_depth, int threads, Output d_means, Output d_quats, Output d_scales, Output d_opacities, Output d_sh, Output d_background,
                     Output d_means2d) {
     const splat::Cloud cloud = cloud_of(means, quats, scales, opacities, sh);
     splat::State &inner = *state.state;
@@ -461,8 +478,9 @@ void splat_backward(SplatState &state, Input means, Input quats, Input scales, I
         throw std::invalid_argument("splat: backward needs the state and the cloud of its forward");
     const int64_t views = inner.view_count;
     const int64_t pixels = views * inner.views[0]->view.height * inner.views[0]->view.width;
-    for (const Input *image : {&rgb, &d_rgb}) require_size(image->size(), 3 * pixels, "rgb");
-    for (const Input *image : {&alpha, &d_alpha, &depth, &d_depth}) require_size(image->size(), pixels, "alpha, depth");
+    require_size(d_rgb.size(), 3 * pixels, "d_rgb");
+    require_size(d_alpha.size(), pixels, "d_alpha");
+    require_size(d_depth.size(), pixels, "d_depth");
     require_size(d_means.size(), 3 * cloud.count, "d_means");
     require_size(d_quats.size(), 4 * cloud.count, "d_quats");
     require_size(d_scales.size(), 3 * cloud.count, "d_scales");
@@ -471,8 +489,7 @@ void splat_backward(SplatState &state, Input means, Input quats, Input scales, I
     require_size(d_background.size(), 3 * views, "d_background");
     require_size(d_means2d.size(), 2 * views * cloud.count, "d_means2d");
     nb::gil_scoped_release release;
-    splat::backward(inner, cloud, std::max(1, threads), {rgb.data(), alpha.data(), depth.data()},
-                    {d_rgb.data(), d_alpha.data(), d_depth.data()},
+    splat::backward(inner, cloud, std::max(1, threads), {d_rgb.data(), d_alpha.data(), d_depth.data()},
                     {d_means.data(), d_quats.data(), d_scales.data(), d_opacities.data(), d_sh.data()},
                     d_means2d.data(), d_background.data());
 }

@@ -8,6 +8,7 @@
 namespace splat {
 
 constexpr int TILE = 16;                  // pixels a side; one row is one AVX-512 register
+constexpr int SEGMENT = 512;              // Gaussians of a tile that the backward pass unrolls at once
 constexpr int CHECK = 16;                 // Gaussians between two looks at which rows of a tile are still alive
 constexpr float MAX_ALPHA = 0.999f;       // the constants of renderers/backends/torch.py
 constexpr float MIN_ALPHA = 1.0f / 255.0f;
@@ -51,9 +52,14 @@ struct Entry {
     uint16_t unused;
 };
 
-// Gradients of one tile's pixels, or of one image.
-struct ImageView {
-    const float *rgb, *alpha, *depth;     // [H, W, 3], [H, W], [H, W]
+struct ImageGradient {
+    const float *rgb, *alpha, *depth;     // of one image: [H, W, 3], [H, W], [H, W]
+};
+
+// What the backward pass unrolls of one segment of a tile's list, per row of each Gaussian.
+struct alignas(64) Scratch {
+    float alpha[SEGMENT * TILE][TILE], weight[SEGMENT * TILE][TILE];
+    int8_t first[SEGMENT], last[SEGMENT];
 };
 
 struct CloudGradient {
@@ -64,12 +70,13 @@ struct Kernels {
     const char *name;
     // Project Gaussians [begin, end) of a cloud; keys are bits of z (order-preserving) or INVISIBLE.
     void (*project)(const Cloud &, const View &, int64_t begin, int64_t end, Splat *, uint32_t *keys, float *radii);
-    // Composite one tile; returns how many entries were looked at before every pixel was opaque.
+    // Composite one tile; returns how many entries were looked at before every pixel was opaque. kept receives the
+    // transmittance [TILE, TILE] before each segment but the first.
     int64_t (*forward_tile)(const View &, int tile_x, int tile_y, const Splat *, const Entry *, int64_t count,
-                            float *rgb, float *alpha, float *depth);
+                            float *kept, float *rgb, float *alpha, float *depth);
     // Moments of the loss per entry (slots [count, MOMENTS]) and the background's gradient summed over the tile.
     void (*backward_tile)(const View &, int tile_x, int tile_y, const Splat *, const Entry *, int64_t count,
-                          const ImageView &output, const ImageView &gradient, float *slots, float *background);
+                          const float *kept, const ImageGradient &, Scratch &, float *slots, float *background);
     // Gradients of Gaussians [begin, end). moments[v] and ranks[v] are those of view v; means2d is [B, N, 2].
     void (*backward_project)(const Cloud &, const View *, int views, int64_t begin, int64_t end,
                              const float *const *moments, const uint32_t *const *ranks, const CloudGradient &,

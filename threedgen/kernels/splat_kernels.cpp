@@ -14,8 +14,8 @@
 
 namespace splat {
 namespace {
-#include "splat_project.inl"
-#include "splat_tiles.inl"
+#include "splat_project.h"
+#include "splat_tiles.h"
 }  // namespace
 
 #define SPLAT_STRING2(name) #name

@@ -1,1 +1,1 @@
-"""What listens to a run: progress bar, metrics file, previews, checkpoints, watchdog. The loop knows none of them."""
+"""What listens to a run: progress bar, metrics, previews, checkpoints, watchdog. The loop knows none."""

@@ -9,12 +9,12 @@ import torch
 
 from threedgen import checkpoint
 from threedgen.config import every_steps
-from threedgen.events import Event, RunFinished, StepDone
+from threedgen.events import Event, StepDone
 from threedgen.state import RunState
 
 
 class Checkpoints:
-    """Writes `folder` (see threedgen.checkpoint: atomically, the previous one survives a full disk)."""
+    """Writes `folder` every n steps and after the last one, atomically (see threedgen.checkpoint)."""
 
     @dataclass(frozen=True)
     class Config:
@@ -27,8 +27,9 @@ class Checkpoints:
         self.folder = folder
 
     def __call__(self, event: Event) -> None:
-        due = isinstance(event, StepDone) and event.state.step % self.every == 0
-        if due or isinstance(event, RunFinished):
+        if not isinstance(event, StepDone):
+            return
+        if event.state.step % self.every == 0 or event.state.step == event.total:
             save(self.folder, event.state)
 
 

@@ -10,7 +10,7 @@ from threedgen.events import Event, RunStarted, StepDone, StepRolledBack
 
 
 class MetricsFile:
-    """Appends {"step": ..., name: number, ...} for each step; a resumed or rolled back run repeats no step."""
+    """Appends {"step": ..., name: number, ...} each step; a resumed or rolled back run repeats none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

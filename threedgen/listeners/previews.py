@@ -1,4 +1,4 @@
-"""Pictures of the scene while it grows: previews/step-000100.png, the training views of that step in a row."""
+"""Pictures of the scene while it grows: previews/step-000100.png, that step's training views in a row."""
 
 from __future__ import annotations
 

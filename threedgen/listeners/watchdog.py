@@ -9,11 +9,15 @@ from threedgen.events import Event, GradientsReady, RunStarted, StepDone, StepRe
 from threedgen.state import RunState
 
 
+class Diverged(UserError):
+    """A run that broke again after it was rolled back; its state is the last good one."""
+
+
 class Watchdog:
     """Rolls back to the last good state when the loss or a gradient is not finite.
 
     every: steps between the snapshots it keeps in memory. After a rollback the draws change; when the run
-    breaks again before it got `every` steps past the place, a UserError names the tensor and the run ends
+    breaks again before it got `every` steps past the place, Diverged names the tensor and the run ends
     in the last good state.
     """
 
@@ -44,7 +48,7 @@ class Watchdog:
         tries = event.state.rollbacks
         self._restore(event.state, tries + 1)
         if again:
-            raise UserError(
+            raise Diverged(
                 f"{reason} at step {event.step}, again after a rollback: stopped in the state before step "
                 f"{event.state.step}; lower optimizer.scale or the guidance scale, or change the seed"
             )

@@ -91,11 +91,13 @@ def refinement_at(config: Config, step: int, total: int) -> Refinement | None:
     """What to do after `step` (0-based) of `total`, or None. Spacing is in fractions of the run."""
     if not config.enabled:
         return None
-    last = max(total - 1, 1)
+    last = total - 1
     gaps = max(config.refinements - 1, 1)
     fractions = [config.begin + (config.end - config.begin) * i / gaps for i in range(config.refinements)]
     growing = [fraction for fraction in fractions if fraction <= config.grow_end + 1e-9]
-    chosen = {growing[(i + 1) * len(growing) // (config.resets + 1) - 1] for i in range(config.resets)}
+    # Resets come inside the growing stretch, so that what they fade has time to recover or to be pruned.
+    resets = range(1, config.resets + 1)
+    chosen = {growing[min(i * len(growing) // (config.resets + 1), len(growing) - 1)] for i in resets}
     here = [fraction for fraction in fractions if round(fraction * last) == step]
     if not here:
         return None

@@ -197,7 +197,7 @@ class Gaussians(Representation):
             self._density,
             generator(seed, "density", step),
         )
-        self._apply(edit, optimizer)
+        self._edit_rows(edit, optimizer)
         self._forget_statistics()
         if plan.reset:
             self._reset_opacity(optimizer)
@@ -263,7 +263,7 @@ class Gaussians(Representation):
             self.gradient_sum += seen[0].to(self.gradient_sum)
             self.view_count += seen[1]
 
-    def _apply(self, edit: density_control.Edit, optimizer: RowOptimizer) -> None:
+    def _edit_rows(self, edit: density_control.Edit, optimizer: RowOptimizer) -> None:
         source = torch.where(edit.fresh, torch.full_like(edit.parents, -1), edit.parents)
         for name in PARAMETERS:
             old = getattr(self, name)

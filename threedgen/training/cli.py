@@ -12,8 +12,12 @@ def parser() -> argparse.ArgumentParser:
     from threedgen.training.prior_trainer import TrainingConfig
 
     options = argparse.ArgumentParser(prog="threedgen train prior", description=__doc__)
-    options.add_argument("--out", type=Path, default=Path("runs/prior"), help="folder of the training (resumed if there)")
-    options.add_argument("--save-every", type=int, default=500, help="steps between checkpoints and sample grids")
+    options.add_argument(
+        "--out", type=Path, default=Path("runs/prior"), help="folder of the training (resumed if there)"
+    )
+    options.add_argument(
+        "--save-every", type=int, default=500, help="steps between checkpoints and sample grids"
+    )
     for item in dataclasses.fields(TrainingConfig):
         kind = type(item.default)
         options.add_argument(f"--{item.name.replace('_', '-')}", type=kind, default=item.default)
@@ -54,7 +58,9 @@ def train_prior(argv: list[str]) -> None:
         def report(step: int, loss: float, seconds: float) -> None:
             progress.update(training, completed=step, description=f"training, loss {loss:.4f}")
             with (folder / "losses.jsonl").open("a") as file:
-                file.write(json.dumps({"step": step, "loss": round(loss, 5), "seconds": round(seconds, 1)}) + "\n")
+                file.write(
+                    json.dumps({"step": step, "loss": round(loss, 5), "seconds": round(seconds, 1)}) + "\n"
+                )
             if step % arguments.save_every == 0:
                 write_sample_grid(trainer, folder / "samples.png")
 

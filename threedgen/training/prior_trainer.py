@@ -51,6 +51,7 @@ class TrainingConfig:
 
 def cosine_alphas(steps: int = 1000) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
     """alpha_t and sigma_t of the squared-cosine schedule, as diffusers' scheduler makes them (METHODS 0.1)."""
+
     def level(t: float) -> float:
         return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
 
@@ -105,7 +106,9 @@ class PriorTrainer:
         # Half of the noise levels are drawn where shape and colour are decided.
         level = torch.rand(count, generator=rng)
         high = 0.4 + 0.59 * level
-        timesteps = (torch.where(torch.rand(count, generator=rng) < 0.5, high, level) * 1000).long().clamp(0, 999)
+        timesteps = (
+            (torch.where(torch.rand(count, generator=rng) < 0.5, high, level) * 1000).long().clamp(0, 999)
+        )
         noise = torch.randn(batch.images.permute(0, 3, 1, 2).shape, generator=rng)
         no_text = torch.rand(count, generator=rng) < config.text_dropout
         no_view = torch.rand(count, generator=rng) < config.view_dropout
@@ -141,7 +144,9 @@ class PriorTrainer:
             losses.append(self.train_step(bank.batch(self.config.batch, self.config.seed, self.step)))
             self.seconds += time.perf_counter() - start
             if not math.isfinite(losses[-1]):
-                raise UserError(f"the loss became {losses[-1]} at step {self.step}: resume with a lower --learning-rate")
+                raise UserError(
+                    f"the loss became {losses[-1]} at step {self.step}: resume with a lower --learning-rate"
+                )
             if self.step % every == 0 or self.step == self.config.steps:
                 self.save()
             if self.step % 50 == 0 or self.step == self.config.steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,26 @@ from threedgen.training.render_bank import FOV
 if TYPE_CHECKING:
     from threedgen.training.prior_trainer import PriorTrainer
 
-PROMPTS = ("a red cube", "a green cube", "a purple torus", "an orange chair", "a green table", "a cyan mug", "a cyan car",
-           "a red cube on a blue cylinder")
+PROMPTS = (
+    "a red cube",
+    "a green cube",
+    "a purple torus",
+    "an orange chair",
+    "a green table",
+    "a cyan mug",
+    "a cyan car",
+    "a red cube on a blue cylinder",
+)
 
 
 @torch.no_grad()
 def sample(
-    trainer: PriorTrainer, prompts: list[str], views: Float[Tensor, "B 16"], steps: int = 24, scale: float = 2.0, seed: int = 0
+    trainer: PriorTrainer,
+    prompts: list[str],
+    views: Float[Tensor, "B 16"],
+    steps: int = 24,
+    scale: float = 2.0,
+    seed: int = 0,
 ) -> Float[Tensor, "B H W 3"]:
     """DDIM samples of the averaged model with guidance `scale` (uncond + s (cond - uncond)), in [0, 1]."""
     model, device = trainer.average, trainer.config.device
@@ -31,7 +45,7 @@ def sample(
     views = torch.cat([views, views]).to(device)
     z = torch.randn(count, 3, size, size, generator=generator(seed, "samples", 0)).to(device)
     times = torch.linspace(999, 0, steps + 1).long()
-    for now, after in zip(times[:-1], times[1:], strict=True):
+    for now, after in itertools.pairwise(times):
         alpha, sigma = trainer.alpha[now].item(), trainer.sigma[now].item()
         v = model(torch.cat([z, z]), now.expand(2 * count).to(device), tokens, views)
         v = v[count:] + scale * (v[:count] - v[count:])

@@ -1,7 +1,7 @@
 """A tiny tokenizer for the embedded prior, in CLIP's own format.
 
-Byte-level BPE over the 256 bytes (alone and at a word's end) with merges for the shape world's words: any text
-can be read, an unknown word as its letters.
+Byte-level BPE over the 256 bytes (alone and at a word's end) with merges for the shape world's words: any
+text can be read, an unknown word as its letters.
 """
 
 from __future__ import annotations
@@ -14,12 +14,28 @@ from threedgen.datasets.shapes import CLASSES, COLORS
 MAX_TOKENS = 77
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
-_OTHER_WORDS = ["a", "an", "on", "of", "the", "photo", "3d", "model", "rendering", "front", "side", "back", "overhead", "view", "moving", "spinning", "bouncing", "growing", "falling", "swaying", "left", "right", "up", "down", "still"]
+_OTHER_WORDS = (
+    *("a", "an", "on", "of", "the", "photo", "3d", "model", "rendering", "front", "side", "back", "overhead"),
+    *(
+        "view",
+        "moving",
+        "spinning",
+        "bouncing",
+        "growing",
+        "falling",
+        "swaying",
+        "left",
+        "right",
+        "up",
+        "down",
+    ),
+    "still",
+)
 
 
 def _byte_symbols() -> list[str]:
     """CLIP's printable stand-ins for the 256 bytes."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     shifted = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(shifted)) for byte in range(256)]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +43,8 @@ class PriorConfig:
            package.module:Class, called with this config and the device. Ignored when `path` is given,
            except for a class.
     path:  a local diffusers folder, or a hub id such as owner/name (downloaded when not yet cached).
-    dtype: auto (float32 on a CPU, float16 on CUDA), float32, float16 or bfloat16. The VAE stays in float32.
+    dtype: auto (float32 on a CPU, float16 on CUDA, float32 for the embedded prior), float32, float16 or
+           bfloat16. The VAE stays in float32.
     """
 
     name: str = "embedded"
@@ -75,7 +77,7 @@ def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior
 
 def load_folder(
     folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> Prior:
+) -> DiffusersImagePrior:
     """A text-to-image pipeline folder as diffusers writes it; only safetensors and JSON are read.
 
     The parts are loaded one by one: importing and building a whole pipeline takes longer and brings parts
@@ -144,8 +146,8 @@ def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.float16 if device.type == "cuda" else torch.float32
     if name not in _DTYPES:
         raise UserError(f"unknown prior dtype '{name}': use auto, {', '.join(_DTYPES)}")
-    if device.type == "cpu" and name != "float32":
-        raise UserError(f"prior dtype {name} needs a GPU: use dtype=float32 or dtype=auto on the CPU")
+    if device.type == "cpu" and name == "float16":
+        raise UserError("prior dtype float16 needs a GPU: use float32, or bfloat16 on a CPU that has it")
     return _DTYPES[name]
 
 
@@ -277,7 +279,8 @@ def _load_model(model: Any, part: Path, dtype_keyword: str, dtype: torch.dtype) 
             **{dtype_keyword: dtype},
         )
 
-    loaded, info = _or_user_error(load, part)
+    with _quiet():
+        loaded, info = _or_user_error(load, part)
     # Both libraries would fill absent weights with random numbers and go on.
     if info["missing_keys"]:
         absent = sorted(info["missing_keys"])
@@ -312,6 +315,27 @@ def _text_embedder(
     length = min(77, int(config.get("max_position_embeddings") or 77))
     masked = pixels or bool(config.get("use_attention_mask"))
     return TextEmbedder(load, length, masked=masked, lower_case=pixels)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and warnings of the libraries while a model loads: what matters becomes a UserError."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    levels = [library.get_verbosity() for library in libraries]
+    bars = transformers_logging.is_progress_bar_enabled()
+    try:
+        for library in libraries:
+            library.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _or_user_error(load: Callable[[], _T], part: Path) -> _T:

@@ -16,7 +16,7 @@ from threedgen.types import Cameras, GaussianCloud
 
 
 def variants() -> list[str]:
-    """Instruction-set variants of the kernels that this machine can run, best first ("baseline" is always there)."""
+    """Instruction-set variants of the kernels that this machine can run, best first, "baseline" last."""
     return _native.splat_variants()
 
 
@@ -26,14 +26,24 @@ def splat(
     background: Float[Tensor, "B 3"],
     means2d: Float[Tensor, "B N 2"],
     variant: str = "",
-) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"], Float[Tensor, "B H W 1"], Float[Tensor, "B N"]]:
+) -> tuple[
+    Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"], Float[Tensor, "B H W 1"], Float[Tensor, "B N"]
+]:
     """Render a float32 CPU cloud; returns (rgb over the solid background, alpha, depth, radii in pixels).
 
-    Differentiable once in the cloud's tensors and the background; means2d only receives its gradient (its values
-    must be zeros). Cameras get no gradient. variant: one of `variants()`, the best by default.
+    Differentiable once in the cloud's tensors and the background; means2d must be zeros and only
+    receives its gradient. Cameras get no gradient. variant: one of `variants()`, the best by default.
     """
     rgb, alpha, depth, radii = _Splat.apply(
-        cloud.means, cloud.quats, cloud.scales, cloud.opacities, cloud.sh, background, means2d, cameras, variant
+        cloud.means,
+        cloud.quats,
+        cloud.scales,
+        cloud.opacities,
+        cloud.sh,
+        background,
+        means2d,
+        cameras,
+        variant,
     )
     return rgb, alpha, depth, radii
 
@@ -77,21 +87,23 @@ class _Splat(torch.autograd.Function):
             radii,
         )
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(*cloud, rgb, alpha, depth)
+            ctx.save_for_backward(*cloud)
             ctx.state = state
         ctx.mark_non_differentiable(radii)
         return rgb, alpha, depth, radii
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_rgb: Tensor, d_alpha: Tensor, d_depth: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        *cloud, rgb, alpha, depth = ctx.saved_tensors
+    def backward(
+        ctx: Any, d_rgb: Tensor, d_alpha: Tensor, d_depth: Tensor, _: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        cloud = ctx.saved_tensors
         gradients = [torch.empty_like(tensor) for tensor in cloud]
-        background, means2d = rgb.new_empty(len(rgb), 3), rgb.new_empty(len(rgb), len(cloud[0]), 2)
+        views = len(d_rgb)
+        background, means2d = d_rgb.new_empty(views, 3), d_rgb.new_empty(views, len(cloud[0]), 2)
         _native.splat_backward(
             ctx.state,
             *cloud,
-            *(image.detach() for image in (rgb, alpha, depth)),
             *(_buffer(gradient) for gradient in (d_rgb, d_alpha, d_depth)),
             torch.get_num_threads(),
             *gradients,

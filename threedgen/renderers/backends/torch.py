@@ -6,8 +6,8 @@ equations 4-6; low-pass filter and frustum clamp as in gsplat, arXiv 2409.06765)
 1. A Gaussian is drawn when near <= z <= far (camera z of its mean) and its opacity is at least 1/255.
 2. Projected covariance J W S W^T J^T + 0.3 I pixels^2; in J, x/z and y/z are clamped to the image widened by
    0.3 tan(fov / 2) on each side.
-3. Gaussians are composited by increasing camera z, ties by index. a = min(0.999, opacity exp(-p)); contributions
-   with a < 1/255 are skipped; a Gaussian counts only where the transmittance before it is at least 1e-4.
+3. Gaussians are composited by increasing camera z, ties by index. a = min(0.999, opacity exp(-p)); where
+   a < 1/255 it is skipped; a Gaussian counts only where the transmittance before it is at least 1e-4.
 4. colour = max(0, 0.5 + sum_k sh_k Y_k(direction from the camera centre)).
 
 It is exact and slow: use it as an oracle, and where no compiled kernel exists.
@@ -86,12 +86,14 @@ def splat(
     background: Float[Tensor, "B 3"],
     means2d: Float[Tensor, "B N 2"],
     block: int | None = 16,
-) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"], Float[Tensor, "B H W 1"], Float[Tensor, "B N"]]:
-    """Render a cloud; returns (rgb over the solid background, alpha, depth = sum of weight x z, radii in pixels).
+) -> tuple[
+    Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"], Float[Tensor, "B H W 1"], Float[Tensor, "B N"]
+]:
+    """Render a cloud; returns (rgb over the solid background, alpha, depth, radii in pixels).
 
     means2d: added to the projected means (pixels); pass zeros and read its gradient for density control.
-    block:   side of the square pixel blocks that are composited at once, each against the Gaussians whose bounding
-             box meets it (the others are below 1/255 there); None composites the whole image against all.
+    block:   side of the square pixel blocks that are composited at once, each against the Gaussians whose
+             bounding box meets it (the others are below 1/255 there); None: the whole image against all.
     Memory grows with the sum over blocks of pixels x Gaussians met. Radii are 0 where nothing can be visible.
     """
     rgb, alpha, depth, radii = [], [], [], []
@@ -130,7 +132,8 @@ def _splat_view(
     features = torch.cat([colors, points[:, 2:]], dim=1)
 
     extents, on_screen, radii = _bounds(covariance, opacities, centers, z, order, height, width)
-    conics = torch.stack([covariance[:, 2], -covariance[:, 1], covariance[:, 0]], dim=1) / determinant[:, None]
+    xx, xy, yy = covariance.unbind(1)
+    conics = torch.stack([yy, -xy, xx], dim=1) / determinant[:, None]
 
     rows = []
     step = block or max(height, width)
@@ -141,13 +144,11 @@ def _splat_view(
             if block is None:
                 chosen = torch.arange(len(order), device=order.device)
             else:
-                corner = centers.detach().new_tensor([left, top]), centers.detach().new_tensor([right, bottom])
-                meets = ((centers + extents >= corner[0]) & (centers - extents <= corner[1])).all(-1)
+                low, high = extents.new_tensor([left, top]), extents.new_tensor([right, bottom])
+                meets = ((centers + extents >= low) & (centers - extents <= high)).all(-1)
                 chosen = torch.nonzero(meets & on_screen).squeeze(-1)
             pixels = _pixel_centres(top, bottom, left, right, centers)
-            values = _composite(
-                centers[chosen], conics[chosen], opacities[chosen], features[chosen], pixels
-            )
+            values = _composite(centers[chosen], conics[chosen], opacities[chosen], features[chosen], pixels)
             row.append(values.reshape(bottom - top, right - left, 5))
         rows.append(torch.cat(row, dim=1))
     image = torch.cat(rows, dim=0)
@@ -194,7 +195,7 @@ def _bounds(
     height: int,
     width: int,
 ) -> tuple[Float[Tensor, "n 2"], Bool[Tensor, " n"], Float[Tensor, " N"]]:
-    """Half sizes of the boxes outside which a < 1/255, whether they meet the image, and radii per Gaussian."""
+    """Half sizes of the boxes outside which a < 1/255, whether they meet the image, radii a Gaussian."""
     reach = (2 * (opacities / MIN_ALPHA).log().clamp(min=0)).sqrt()
     extents = reach[:, None] * covariance[:, [0, 2]].sqrt() * (1 + 1e-4) + 1e-2
     size = centers.new_tensor([width, height])
@@ -229,4 +230,3 @@ def _composite(
     before = torch.cat([torch.ones_like(passed[:1]), passed[:-1]])
     weights = torch.where(before >= MIN_TRANSMITTANCE, alpha * before, 0.0)
     return torch.cat([weights.T @ features, weights.sum(0)[:, None]], dim=1)
-

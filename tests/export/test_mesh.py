@@ -1,0 +1,197 @@
+"""Laws of meshing: topology, size, equivariance, agreement with the render, budgets."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from math import pi
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from clouds import ball, cloud_at, joined, sphere_skin, torus
+
+from threedgen.cameras import orbit
+from threedgen.datasets.rasterize import rasterize
+from threedgen.errors import UserError
+from threedgen.export.density import density, ellipsoids
+from threedgen.export.mesh import MeshConfig, extract_mesh
+from threedgen.export.silhouettes import pictures
+from threedgen.renderers.backends.torch import splat
+from threedgen.types import GaussianCloud, TriMesh
+
+SMALL = MeshConfig(resolution=48, faces=8000)
+
+
+def solid(mesh: TriMesh) -> trimesh.Trimesh:
+    return trimesh.Trimesh(mesh.vertices.double().numpy(), mesh.faces.numpy(), process=False)
+
+
+def test_density_is_the_sum_over_gaussians() -> None:
+    cloud = GaussianCloud(
+        means=torch.tensor([[0.1, -0.2, 0.3], [-0.3, 0.2, 0.0]]),
+        quats=torch.tensor([[0.9, 0.1, -0.3, 0.2], [0.2, 0.5, 0.4, -0.7]]),
+        scales=torch.tensor([[0.3, 0.1, 0.2], [0.15, 0.25, 0.1]]),
+        opacities=torch.tensor([0.9, 0.4]),
+        sh=torch.zeros(2, 1, 3),
+    )
+    shapes = ellipsoids(cloud)
+    grid = density(shapes, np.array([-1.0, -1.0, -1.0]), 0.1, (21, 20, 19))
+    point = grid.origin + 0.1 * np.stack(np.meshgrid(*map(np.arange, (21, 20, 19)), indexing="ij"), axis=-1)
+    expected = np.zeros((21, 20, 19))
+    for n in range(2):
+        rotation = trimesh.transformations.quaternion_matrix(cloud.quats[n].numpy())[:3, :3]
+        local = (point - cloud.means[n].numpy()) @ rotation / cloud.scales[n].numpy()
+        expected += float(cloud.opacities[n]) * np.exp(-0.5 * (local**2).sum(axis=-1))
+    # Boxes end where a Gaussian falls to 1/255.
+    np.testing.assert_allclose(grid.values, expected, atol=2.1 / 255)
+    assert np.abs(grid.values - expected)[expected > 0.1].max() < 5e-3
+
+
+def test_projections_see_the_same_gaussian_from_thirteen_sides() -> None:
+    """A single round Gaussian: the peak of tau is -log(1 - opacity) wherever one looks from."""
+    cloud = cloud_at(torch.zeros(1, 3), torch.zeros(1, 3), 0.2, opacity=0.7)
+    shapes = ellipsoids(cloud)
+    grid = density(shapes, np.full(3, -1.0), 0.1, (21, 21, 21))
+    views = pictures(shapes, grid)
+    assert len(views) == 13
+    for view in views:
+        assert view.tau.max() == pytest.approx(-np.log(0.3), rel=1e-5)
+        centre = np.array(np.unravel_index(view.tau.argmax(), view.tau.shape))
+        np.testing.assert_array_equal(centre, (np.array(view.tau.shape) - 1) / 2)
+
+
+def test_ball_is_closed_round_and_outward() -> None:
+    mesh = extract_mesh(ball(), SMALL)
+    body = solid(mesh)
+    assert body.is_watertight
+    assert body.euler_number == 2
+    distance = np.linalg.norm(body.vertices, axis=1)
+    # Where the picture is half opaque: about 1.2 deviations beyond the outermost centres (lattice: lumpy).
+    assert 0.58 < distance.min() < distance.max() < 0.74
+    mean = distance.mean()
+    assert body.volume == pytest.approx(4 / 3 * pi * mean**3, rel=0.03)
+    assert mesh.normals is not None
+    outward = (mesh.normals.double().numpy() * body.vertices).sum(axis=1) / distance
+    assert outward.min() > 0.3
+    assert outward.mean() > 0.95
+    np.testing.assert_allclose(mesh.normals.norm(dim=1).numpy(), 1.0, atol=1e-5)
+
+
+def test_torus_has_one_hole() -> None:
+    body = solid(extract_mesh(torus(), SMALL))
+    assert body.is_watertight
+    assert body.euler_number == 0
+    assert body.body_count == 1
+
+
+def test_a_hollow_skin_becomes_one_solid() -> None:
+    """Also when the skin leaks: a hole must not give the mesh an inner wall."""
+    skin = sphere_skin()
+    leaky = skin.means[:, 1] < 0.597
+    leaky &= (skin.means - skin.means[700]).norm(dim=1) > 0.05
+    cloud = GaussianCloud(*(getattr(skin, n)[leaky] for n in ("means", "quats", "scales", "opacities", "sh")))
+    for one in (skin, cloud):
+        body = solid(extract_mesh(one, SMALL))
+        assert body.is_watertight
+        assert body.euler_number == 2
+        assert body.volume > 0.95 * body.convex_hull.volume
+
+
+@pytest.mark.parametrize("make", [ball, torus, sphere_skin])
+def test_silhouette_agrees_with_the_render(make) -> None:
+    cloud = make()
+    mesh = extract_mesh(cloud, replace(SMALL, resolution=64))
+    azimuth, elevation = torch.tensor([20.0, 100.0, 245.0]), torch.tensor([10.0, 35.0, -20.0])
+    cameras = orbit(azimuth, elevation, torch.full((3,), 3.0), 40.0, 96, 96)
+    with torch.no_grad():
+        _, alpha, *_ = splat(cloud, cameras, torch.zeros(3, 3), torch.zeros(3, len(cloud), 2))
+    seen = alpha[..., 0] > 0.5
+    meshed = rasterize(mesh, cameras).face_id >= 0
+    overlap = (seen & meshed).sum(dim=(1, 2)) / (seen | meshed).sum(dim=(1, 2))
+    assert overlap.min() > 0.96, overlap
+
+
+def test_twice_the_size_elsewhere_gives_the_same_mesh_there() -> None:
+    small = ball()
+    shift = torch.tensor([4.0, -8.0, 2.0])
+    large = replace(small, means=2 * small.means + shift, scales=2 * small.scales)
+    one, two = extract_mesh(small, SMALL), extract_mesh(large, SMALL)
+    assert solid(two).volume == pytest.approx(8 * solid(one).volume, rel=1e-3)
+    np.testing.assert_allclose(solid(two).bounds, 2 * solid(one).bounds + shift.numpy(), atol=0.02)
+    same_place = replace(small, means=2 * small.means, scales=2 * small.scales)
+    three = extract_mesh(same_place, SMALL)
+    torch.testing.assert_close(three.vertices, 2 * one.vertices)
+    assert torch.equal(three.faces, one.faces)
+
+
+def test_colors_are_those_of_the_place() -> None:
+    mesh = extract_mesh(ball(), SMALL)
+    assert mesh.vertex_colors is not None
+    expected = (mesh.vertices / 0.66 + 1) / 2
+    assert (mesh.vertex_colors - expected).abs().max() < 0.12
+    assert (mesh.vertex_colors - expected).abs().mean() < 0.03
+
+
+def test_colors_come_from_what_is_in_front() -> None:
+    """Opaque red around green: the surface is red, though both are near it."""
+    skin = sphere_skin(0.6, 1500, 0.04)
+    red = torch.tensor([[0.9, 0.1, 0.1]]).expand(1500, 3)
+    green = torch.tensor([[0.1, 0.9, 0.1]])
+    outer = cloud_at(skin.means, red, 0.04, 0.98)
+    inner = cloud_at(0.88 * skin.means, green.expand(1500, 3), 0.04, 0.98)
+    mesh = extract_mesh(joined(inner, outer), SMALL)
+    assert mesh.vertex_colors is not None
+    torch.testing.assert_close(mesh.vertex_colors.mean(dim=0), red[0], atol=0.05, rtol=0.0)
+
+
+def test_view_dependent_colors_are_seen_from_outside_along_the_normal() -> None:
+    """Degree 1: a colour that grows with the direction from the camera to the Gaussian along +x is seen at
+    full strength from the camera on -x, so on the -x side of the ball."""
+    plain = ball()
+    sh = torch.zeros(len(plain), 4, 3)
+    sh[:, 3, 0] = -0.4 / 0.4886025119029199  # -c x k: red grows by 0.4 x
+    mesh = extract_mesh(replace(plain, sh=sh), SMALL)
+    assert mesh.vertex_colors is not None
+    assert mesh.normals is not None
+    expected = 0.5 - 0.4 * mesh.normals[:, 0]
+    torch.testing.assert_close(mesh.vertex_colors[:, 0], expected, atol=1e-4, rtol=0.0)
+
+
+def test_floaters_go_and_do_not_cost_resolution() -> None:
+    floater = cloud_at(torch.tensor([[9.0, 9.0, 9.0]]), torch.zeros(1, 3), 0.05)
+    alone, beside = extract_mesh(ball(), SMALL), extract_mesh(joined(ball(), floater), SMALL)
+    assert float(beside.vertices.abs().max()) < 1.0
+    assert solid(beside).volume == pytest.approx(solid(alone).volume, rel=0.02)
+    assert len(beside.faces) > 0.8 * len(alone.faces)
+    both = extract_mesh(joined(ball(0.3), replace(ball(0.3), means=ball(0.3).means + 1.0)), SMALL)
+    assert solid(both).body_count == 2
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_face_budget_holds_and_stays_closed(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not installed:
+        monkeypatch.setitem(sys.modules, "fast_simplification", None)
+    mesh = extract_mesh(ball(), replace(SMALL, faces=1000))
+    assert 300 < len(mesh.faces) <= 1000
+    assert solid(mesh).is_watertight
+    assert solid(mesh).volume == pytest.approx(solid(extract_mesh(ball(), SMALL)).volume, rel=0.06)
+
+
+def test_nothing_opaque_is_one_clear_line() -> None:
+    faint = replace(ball(), opacities=torch.full((len(ball()),), 0.004))
+    mist = cloud_at(torch.zeros(1, 3), torch.zeros(1, 3), 0.2, opacity=0.2)
+    broken = replace(ball(), means=torch.full((len(ball()), 3), float("nan")))
+    for cloud in (faint, mist, broken):
+        with pytest.raises(UserError, match="opaque enough"):
+            extract_mesh(cloud, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [({"resolution": 8}, "resolution"), ({"faces": 3}, "faces"), ({"level": -1.0}, "level"), ({"floaters": 1.0}, "floaters")],
+)
+def test_settings_out_of_range_say_so(settings: dict, word: str) -> None:
+    with pytest.raises(UserError, match=f"mesh.{word}"):
+        MeshConfig(**settings)

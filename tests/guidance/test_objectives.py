@@ -1,0 +1,229 @@
+"""Gradients and fixed points of the objectives, against priors of known score (METHODS 0.3-0.6, 1.16)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_pipelines import ring
+
+from threedgen.cameras import spherical
+from threedgen.errors import UserError
+from threedgen.guidance import objectives
+from threedgen.guidance.priors.analytic import DiscPrior, MixturePrior, by_prompt
+from threedgen.guidance.priors.base import Condition, Prediction, Prior
+
+SIZE = 4
+
+
+def image(seed: int) -> torch.Tensor:
+    return torch.rand(SIZE, SIZE, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def noise(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def gaussian(std: float = 0.5, **images: torch.Tensor) -> MixturePrior:
+    means = {prompt.replace("none", ""): picture for prompt, picture in images.items()}
+    return MixturePrior(by_prompt(means), [std], SIZE)
+
+
+def as_x(picture: torch.Tensor) -> torch.Tensor:
+    return picture.permute(2, 0, 1) * 2 - 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(0, 1000),
+    st.floats(0.05, 0.95),
+    st.floats(0.05, 2.0),
+    st.sampled_from(list(objectives.WEIGHTS)),
+)
+def test_sds_gradient_is_the_closed_form(seed, t, std, weighting):
+    """g = w [sigma alpha (x - mu) - alpha^2 s^2 eps] / D with D = alpha^2 s^2 + sigma^2, noise by noise."""
+    mean = image(seed)
+    prior = gaussian(std, cube=mean)
+    x, eps = noise(seed + 1, 2, 3, SIZE, SIZE), noise(seed + 2, 2, 3, SIZE, SIZE)
+    times = torch.full((2,), t, dtype=torch.float64)
+    evaluation = objectives.evaluate(prior, x, eps, times, Condition(("cube", "cube")), scale=1.0)
+    weight = objectives.weight_function(weighting)(evaluation.alpha, evaluation.sigma)
+    gradient = objectives.sds(evaluation, weight)
+    alpha, sigma = evaluation.alpha[0], evaluation.sigma[0]
+    spread = alpha**2 * std**2 + sigma**2
+    expected = weight[0] * (sigma * alpha * (x - as_x(mean)) - alpha**2 * std**2 * eps) / spread
+    torch.testing.assert_close(gradient, expected, rtol=1e-8, atol=1e-10)
+    # The other form, METHODS 0.3, and what "recon" weighting means: the plain residual in x0.
+    torch.testing.assert_close(objectives.reconstruction(evaluation, weight), gradient, rtol=1e-8, atol=1e-10)
+    if weighting == "recon":
+        torch.testing.assert_close(gradient, x - evaluation.guided.x0, rtol=1e-8, atol=1e-10)
+
+
+def test_mixture_is_the_score_of_its_density():
+    """eps_hat = -sigma grad log p_t(z), with p_t written down as a density and differentiated."""
+    pictures = torch.stack([image(1), image(2), image(3)])
+    stds, weights = torch.tensor([0.3, 0.6, 0.2]), torch.tensor([1.0, 2.0, 0.5])
+    prior = MixturePrior(
+        lambda c: pictures.expand(len(c), -1, -1, -1, -1), stds.tolist(), SIZE, weights.tolist()
+    )
+    t = torch.tensor([0.2, 0.5], dtype=torch.float64)
+    z = (0.5 * noise(4, 2, 3, SIZE, SIZE)).requires_grad_()
+    alpha, sigma = prior.alpha(t).reshape(2, 1, 1, 1), prior.sigma(t).reshape(2, 1, 1, 1)
+    terms = []
+    for k in range(3):
+        spread = alpha**2 * stds[k].double() ** 2 + sigma**2
+        normal = torch.distributions.Normal(alpha * as_x(pictures[k]), spread.sqrt())
+        terms.append(weights[k].double().log() + normal.log_prob(z).sum((1, 2, 3)))
+    log_density = torch.logsumexp(torch.stack(terms), 0).sum()
+    (score,) = torch.autograd.grad(log_density, z)
+    prediction = prior.predict(z.detach(), t, Condition(("", "")))
+    torch.testing.assert_close(prediction.eps, -sigma * score, rtol=1e-6, atol=1e-7)
+
+
+def descend(prior: Prior, x: torch.Tensor, steps: int, scale: float, render=lambda x: x, weighting="sds"):
+    """Plain gradient descent on objectives.inject with the mean of antithetic noises, no schedule tricks."""
+    x = x.clone().requires_grad_()
+    optimizer = torch.optim.Adam([x], lr=0.05)
+    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: (1 - k / steps) ** 2 + 1e-4)
+    for step in range(steps):
+        pictures = render(x)
+        half = noise(step, 2, *pictures.shape[1:])
+        eps = torch.cat([half, -half])
+        t = torch.full((4,), 0.1 + 0.8 * ((step * 0.618) % 1.0), dtype=torch.float64)
+        batch = pictures.expand(4, -1, -1, -1)
+        evaluation = objectives.evaluate(prior, batch, eps, t, Condition(("cube",) * 4), scale)
+        weight = objectives.weight_function(weighting)(evaluation.alpha, evaluation.sigma)
+        loss = objectives.inject(batch, objectives.sds(evaluation, weight))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        decay.step()
+    return render(x).detach()
+
+
+def test_descent_ends_at_the_mean():
+    mean = image(5)
+    end = descend(gaussian(0.1, cube=mean), torch.zeros(1, 3, SIZE, SIZE, dtype=torch.float64), 400, 1.0)
+    assert (end - as_x(mean)).square().mean() < 1e-5  # > 56 dB over a range of 2
+
+
+def test_guidance_extrapolates_the_fixed_point():
+    """x* = mu_u + scale (mu_c - mu_u): METHODS 1.1, why a large scale over-saturates."""
+    conditional, unconditional = image(6), image(7)
+    prior = gaussian(0.3, cube=conditional, none=unconditional)
+    end = descend(prior, torch.zeros(1, 3, SIZE, SIZE, dtype=torch.float64), 900, 3.0)
+    mu_c, mu_u = as_x(conditional), as_x(unconditional)
+    torch.testing.assert_close(end[0], mu_u + 3.0 * (mu_c - mu_u), rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("weighting", ["sds", "recon", "fantasia3d"])
+def test_a_linear_renderer_ends_at_least_squares(weighting):
+    """x = A theta: theta* = argmin |A theta - mu|^2 for every positive w(t)."""
+    matrix = noise(8, 3 * SIZE * SIZE, 5) / 4
+    mean = image(9)
+    theta = torch.linalg.lstsq(matrix, as_x(mean).flatten()).solution
+    prior = gaussian(0.2, cube=mean)
+    start = torch.zeros(5, dtype=torch.float64)
+    end = descend(prior, start, 600, 1.0, lambda p: (matrix @ p).reshape(1, 3, SIZE, SIZE), weighting)
+    torch.testing.assert_close(end.flatten(), matrix @ theta, rtol=0, atol=5e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 1000), st.floats(1e-8, 1e8))
+def test_inject_gives_the_gradient_over_the_batch_to_the_last_bit(batch, seed, size):
+    x = (noise(seed, batch, 3, 2, 2).float() * 100).requires_grad_()
+    gradient = noise(seed + 1, batch, 3, 2, 2).float() * size
+    loss = objectives.inject(x, gradient)
+    (got,) = torch.autograd.grad(loss, x)
+    torch.testing.assert_close(got, gradient / batch, rtol=2e-7, atol=0)
+    torch.testing.assert_close(loss, 0.5 * gradient.square().sum() / batch)
+
+
+def test_inject_sums_over_pixels_and_averages_over_the_batch():
+    x = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    gradient = torch.ones(1, 3, 4, 4)
+    assert objectives.inject(x, gradient) == 24.0
+    assert objectives.inject(x.expand(4, -1, -1, -1), gradient.expand(4, -1, -1, -1)) == 24.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.floats(-5.0, 200.0))
+def test_guidance_conventions(seed, scale):
+    """cond + s (cond - uncond) is our guidance at 1 + s; 1 is the conditional branch, 0 the other one."""
+    made = []
+    for i in (0, 1):
+        z, eps = noise(99, 1, 3, 2, 2), noise(seed + i, 1, 3, 2, 2)
+        alpha = torch.tensor([0.8], dtype=torch.float64)
+        made.append(Prediction.from_eps(z, eps, alpha, (1 - alpha**2).sqrt()))
+    c, u = made
+    guided = objectives.guide(c, u, objectives.scale_from_convention_b(scale))
+    torch.testing.assert_close(guided.eps, c.eps + scale * (c.eps - u.eps))
+    # The forms stay consistent: combining x0 and v is combining eps.
+    again = Prediction.from_eps(noise(99, 1, 3, 2, 2), guided.eps, alpha, (1 - alpha**2).sqrt())
+    torch.testing.assert_close(guided.x0, again.x0)
+    torch.testing.assert_close(guided.v, again.v)
+    torch.testing.assert_close(objectives.guide(c, u, 1.0).eps, c.eps)
+    torch.testing.assert_close(objectives.guide(c, u, 0.0).eps, u.eps)
+
+
+def test_rescale_restores_the_joint_contrast_of_a_group():
+    alpha = torch.full((4,), 0.6, dtype=torch.float64)
+    sigma = torch.full((4,), 0.8, dtype=torch.float64)
+    z = noise(1, 4, 3, 4, 4)
+    conditional = Prediction.from_x0(z, noise(2, 4, 3, 4, 4), alpha, sigma)
+    loud = Prediction.from_x0(z, 7.0 * noise(3, 4, 3, 4, 4) + 1.0, alpha, sigma)
+    full = objectives.rescale(loud, conditional, z, alpha, sigma, 1.0, group=2)
+    for pair in (slice(0, 2), slice(2, 4)):
+        torch.testing.assert_close(full.x0[pair].std(), conditional.x0[pair].std())
+        # One factor a group: the views keep their contrast relative to each other.
+        ratio = full.x0[pair] / loud.x0[pair]
+        torch.testing.assert_close(ratio, ratio.flatten()[0].expand_as(ratio))
+    half = objectives.rescale(loud, conditional, z, alpha, sigma, 0.5, group=2)
+    torch.testing.assert_close(half.x0, 0.5 * full.x0 + 0.5 * loud.x0)
+    torch.testing.assert_close(half.eps, Prediction.from_x0(z, half.x0, alpha, sigma).eps)
+    with pytest.raises(ValueError, match="groups of 3"):
+        objectives.rescale(loud, conditional, z, alpha, sigma, 0.5, group=3)
+
+
+def test_clipped_x0_stays_in_the_range_of_pictures():
+    prior = gaussian(0.3, cube=image(1), none=1.0 - image(1))
+    x, eps, t = (
+        noise(1, 1, 3, SIZE, SIZE),
+        noise(2, 1, 3, SIZE, SIZE),
+        torch.tensor([0.5], dtype=torch.float64),
+    )
+    free = objectives.evaluate(prior, x, eps, t, Condition(("cube",)), 20.0)
+    clipped = objectives.evaluate(prior, x, eps, t, Condition(("cube",)), 20.0, clip_x0=True)
+    assert free.guided.x0.abs().max() > 1.5
+    torch.testing.assert_close(clipped.guided.x0, free.guided.x0.clamp(-1, 1))
+
+
+def test_camera_dependent_means_reach_each_view():
+    pictures = torch.stack([image(i) for i in range(4)])
+
+    def means(condition: Condition) -> torch.Tensor:
+        assert condition.cameras is not None
+        quarter = (spherical(condition.cameras)[0] / 90.0).round().long() % 4
+        return pictures[quarter].unsqueeze(1)
+
+    prior = MixturePrior(means, [1e-4], SIZE, camera_conditioned=True)
+    x, t = torch.zeros(4, 3, SIZE, SIZE, dtype=torch.float64), torch.full((4,), 0.5, dtype=torch.float64)
+    evaluation = objectives.evaluate(
+        prior, x, noise(0, *x.shape), t, Condition(("a",) * 4, cameras=ring(4)), 2.0
+    )
+    torch.testing.assert_close(prior.decode(evaluation.guided.x0), pictures, rtol=0, atol=1e-3)
+
+
+def test_disc_prior_is_a_prior():
+    prior = DiscPrior(size=16)
+    assert isinstance(prior, Prior)
+    picture = prior.decode(prior.predict(torch.zeros(1, 3, 16, 16), torch.ones(1), Condition(("x",))).x0)[0]
+    torch.testing.assert_close(picture[8, 8], torch.tensor([0.8, 0.2, 0.2]), rtol=0, atol=0.02)
+    torch.testing.assert_close(picture[0, 0], torch.ones(3), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("find", [objectives.objective, objectives.weight_function])
+def test_unknown_names_list_the_known_ones(find):
+    with pytest.raises(UserError, match=r"unknown .* 'sdss': use one of sds, "):
+        find("sdss")

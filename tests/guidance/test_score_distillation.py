@@ -1,0 +1,216 @@
+"""The guidance as the loop calls it: determinism, t, view prompts, sizes, and what it needs from a prior."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_pipelines import ring
+
+from threedgen import typed
+from threedgen.errors import UserError
+from threedgen.guidance.priors.analytic import MixturePrior
+from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.load import PriorConfig
+from threedgen.guidance.prompts import CONVENTIONS, all_prompts, convention, view_prompts
+from threedgen.guidance.score_distillation import ScoreDistillation
+from threedgen.types import RenderOutput
+
+Config = ScoreDistillation.Config
+
+
+class Recorder(MixturePrior):
+    """A Gaussian around grey that notes what it was asked."""
+
+    def __init__(self, size: int = 8, latent: bool = False, camera_conditioned: bool = False) -> None:
+        def means(condition: Condition) -> torch.Tensor:
+            level = torch.tensor([0.4 + 0.2 * bool(p) for p in condition.prompts])
+            return level.reshape(-1, 1, 1, 1, 1).expand(-1, 1, size, size, 3)
+
+        super().__init__(means, [0.3], size, camera_conditioned=camera_conditioned)
+        self.latent = latent
+        self.asked: list[tuple[torch.Tensor, torch.Tensor, Condition]] = []
+        self.prepared: list[str] = []
+
+    def prepare(self, prompts):
+        self.prepared += prompts
+
+    def predict(self, z, t, condition):
+        self.asked.append((z, t, condition))
+        return super().predict(z, t, condition)
+
+
+def render(size: int = 8, views: int = 4) -> RenderOutput:
+    rgb = torch.rand(views, size, size, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    return RenderOutput(rgb=rgb, alpha=torch.ones(views, size, size, 1))
+
+
+def ask(
+    config: Config, step: int = 3, total: int = 10, seed: int = 0, output=None, views: int = 4, **options
+):
+    prior = Recorder(**options)
+    output = output or render(views=views)
+    guidance = ScoreDistillation(config, prior=prior)
+    signal = guidance(output, ring(len(output.rgb)), "a cube", step, total, seed)
+    (gradient,) = torch.autograd.grad(signal.loss, output.rgb)
+    return prior, signal, gradient
+
+
+def test_same_seed_and_step_same_bits_and_another_step_other_ones():
+    first, again = ask(Config())[2], ask(Config())[2]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, ask(Config(), step=4)[2])
+    assert not torch.equal(first, ask(Config(), seed=1)[2])
+
+
+def test_signal():
+    prior, signal, gradient = ask(Config(scale=3.0))
+    assert set(signal.metrics) == {"t", "gradient", "loss", "dropped"}
+    assert signal.preview is not None
+    assert signal.preview.shape == (8, 4 * 8, 3)
+    assert signal.preview.min() >= 0
+    assert signal.preview.max() <= 1
+    assert len(prior.asked) == 1  # both branches of guidance in one batch
+    # d loss / d rgb = 2 g / B: z = 2 rgb - 1.
+    per_view = (gradient * 4 / 2).flatten(1).norm(dim=1).mean()
+    assert signal.metrics["gradient"] == pytest.approx(per_view.item(), rel=1e-5)
+
+
+def test_the_gradient_of_a_smaller_and_a_larger_render_arrives():
+    for size in (5, 16, 13):
+        gradient = ask(Config(), output=render(size))[2]
+        assert gradient.shape == (4, size, size, 3)
+        assert (gradient != 0).float().mean() > 0.99
+
+
+def test_one_t_a_group_and_independent_noise():
+    for group, distinct in ((0, 1), (4, 2), (2, 4), (1, 8)):
+        prior, _, _ = ask(Config(group=group, scale=1.0), views=8)
+        z, t, _ = prior.asked[0]
+        assert len(t.unique()) == distinct
+        assert torch.equal(t, t.reshape(distinct, -1)[:, :1].expand(-1, 8 // distinct).flatten())
+        assert not torch.equal(z[0], z[1])
+    with pytest.raises(UserError, match="group 3 does not divide the 4 views"):
+        ask(Config(group=3))
+
+
+def test_t_follows_its_range():
+    schedule = typed.convert(typed.hints(Config)["t"], {"from": [0.5, 0.9], "to": [0.1, 0.3]}, "t")
+    drawn = {
+        step: [ask(Config(t=schedule), step, 11, seed)[1].metrics["t"] for seed in range(40)]
+        for step in (0, 10)
+    }
+    assert all(0.5 <= t <= 0.9 for t in drawn[0])
+    assert all(0.1 <= t <= 0.3 for t in drawn[10])
+    assert max(drawn[0]) - min(drawn[0]) > 0.25
+    annealed = [ask(Config(t=schedule, t_order="annealed"), step, 11)[1].metrics["t"] for step in (0, 5, 10)]
+    assert annealed == pytest.approx([0.9, 0.5, 0.1])
+
+
+def test_the_scale_is_the_priors_own_unless_given():
+    assert ask(Config())[0].asked[0][0].shape[0] == 4  # its own is 1: no second branch
+    assert ask(Config(scale=2.0))[0].asked[0][0].shape[0] == 8
+    quiet, loud = ask(Config(scale=1.0))[2], ask(Config(scale=30.0))[2]
+    assert loud.norm() > 2 * quiet.norm()
+
+
+def test_view_prompts_are_for_priors_that_know_no_cameras():
+    def asked(**options) -> tuple[str, ...]:
+        mode = options.pop("mode", "auto")
+        prior, _, _ = ask(Config(view_prompts=mode, negative="ugly", scale=2.0), **options)
+        assert set(prior.asked[0][2].prompts) <= set(prior.prepared)  # embedded before the run
+        return prior.asked[0][2].prompts
+
+    seen = tuple(f"a cube, {side} view" for side in ("front", "side", "back", "side"))
+    assert asked() == (*seen, *["ugly"] * 4)
+    assert asked(camera_conditioned=True) == ("a cube",) * 4 + ("ugly",) * 4
+    assert asked(camera_conditioned=True, mode="always")[:4] == seen
+    assert asked(mode="never")[:4] == ("a cube",) * 4
+
+
+def test_conventions_of_view_words():
+    from threedgen.cameras import orbit
+
+    def words(name: str, azimuth: float, elevation: float = 0.0) -> str:
+        one = torch.ones(1)
+        cameras = orbit(azimuth * one, elevation * one, 3 * one, 40.0, 8, 8)
+        return view_prompts("x", cameras, convention(name))[0].removeprefix("x, ").removesuffix(" view")
+
+    assert [words("dreamfusion", a) for a in (0, 40, 50, 130, 140, 220, 230, 310, 320)] == [
+        "front", "front", "side", "side", "back", "back", "side", "side", "front",
+    ]  # fmt: skip
+    assert words("dreamfusion", 0, 70) == "overhead"
+    assert [words("mvdream", a) for a in (25, 35, 145, 155)] == ["front", "side", "side", "back"]
+    assert [words("dreamgaussian", a) for a in (55, 65, 115, 125)] == ["front", "side", "side", "back"]
+    for views in CONVENTIONS.values():
+        texts = all_prompts("x", views)
+        assert {"x" + views.suffix(a, e) for a in range(-180, 400, 7) for e in (0.0, 80.0)} == set(texts)
+    with pytest.raises(UserError, match="use one of dreamfusion"):
+        convention("nobody")
+
+
+def test_an_overflowing_view_is_dropped_and_counted():
+    class Overflowing(Recorder):
+        bad: tuple[int, ...] = (1,)
+
+        def predict(self, z, t, condition):
+            answer = super().predict(z, t, condition)
+            for view in self.bad:
+                answer.eps[view, 0, 0, 0] = torch.inf
+            return answer
+
+    output = render()
+    guidance = ScoreDistillation(Config(scale=1.0), prior=Overflowing())
+    signal = guidance(output, ring(4), "a cube", 0, 10, 0)
+    (gradient,) = torch.autograd.grad(signal.loss, output.rgb)
+    assert signal.metrics["dropped"] == 0.25
+    assert torch.equal(gradient[1], torch.zeros(8, 8, 3))
+    assert gradient[[0, 2, 3]].abs().amax((1, 2, 3)).min() > 0
+    # All of them: something is broken, and the watchdog has to see it.
+    Overflowing.bad = (0, 1, 2, 3)
+    assert not guidance(output, ring(4), "a cube", 0, 10, 0).loss.isfinite()
+
+
+def test_latent_priors_decode_their_preview_only_now_and_then():
+    assert ask(Config(), step=25, latent=True, total=100)[1].preview is not None
+    assert ask(Config(), step=26, latent=True, total=100)[1].preview is None
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"objective": "sdss"}, "did you mean 'sds'"),
+        ({"t": [0.5, 0.2]}, r"inside \[0, 1\]"),
+        ({"t": {"from": [0.1, 0.9], "to": [0.1, 1.2]}}, r"inside \[0, 1\]"),
+        ({"rescale": 2}, "rescale must lie"),
+        ({"group": -1}, "group must be"),
+        ({"prior": {"pth": "x"}}, "did you mean"),
+        ({"scale": "big"}, "scale"),
+    ],
+)
+def test_a_wrong_config_is_one_line(section, expected):
+    with pytest.raises(UserError, match=expected):
+        typed.build(Config, section, "guidance.0")
+
+
+def test_a_config_survives_the_recipe_file():
+    config = typed.build(
+        Config, {"t": {"from": [0.3, 0.9], "to": [0.1, 0.4]}, "scale": {"from": 9, "to": 3}}, "g"
+    )
+    assert typed.build(Config, typed.plain(config), "g") == config
+    assert typed.build(Config, typed.plain(Config()), "g").scale is None
+
+
+def test_clipping_latents_is_refused():
+    with pytest.raises(UserError, match="works on latents"):
+        ScoreDistillation(Config(clip_x0=True), prior=Recorder(latent=True))
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "if", "cameras"])
+def test_a_step_with_each_kind_of_pipeline(pipelines, kind):
+    guidance = ScoreDistillation(Config(prior=PriorConfig(path=str(pipelines[kind]))))
+    output = render(16)
+    signal = guidance(output, ring(4, 16), "a red cube", 0, 10, 0)
+    (gradient,) = torch.autograd.grad(signal.loss, output.rgb)
+    assert gradient.isfinite().all()
+    assert (gradient != 0).float().mean() > 0.99
+    assert guidance.prior.default_scale == {"sd1": 100.0, "sd2": 100.0, "if": 20.0, "cameras": 4.0}[kind]

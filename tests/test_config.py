@@ -1,0 +1,211 @@
+"""Recipes: layers, overrides, the grafted schema, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+import fake_parts
+from threedgen import config, layers
+from threedgen.config import load_recipe, read_resolved
+from threedgen.errors import UserError
+from threedgen.schedule import Ramp
+from threedgen.typed import Tracked
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="recipe.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def load(path, *overrides, **settings):
+    return load_recipe(path, overrides, **{"prompt": "a red cube", **settings})
+
+
+@pytest.mark.parametrize("name", list(layers.recipe_names()))
+def test_built_in_recipes_load_and_their_resolved_form_loads_the_same(name, tmp_path):
+    recipe = load(name)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(dict(recipe.resolved), sort_keys=False))
+    again = read_resolved(path)
+    assert again.resolved == recipe.resolved
+    assert again.guidance == recipe.guidance
+    assert layers.recipe_names()[name], "a recipe describes itself in one line"
+
+
+def test_built_in_recipes_run_with_few_steps():
+    load("text-to-3d", steps=5)
+
+
+def test_extends_a_built_in_name_and_a_file_beside_it(write, tmp_path):
+    write("extends: text-to-3d\nsteps: 77\ncameras: {fov: 30}\n", "base.yaml")
+    recipe = load(write("extends: base.yaml\ncameras: {batch: 8}\n"))
+    assert recipe.steps == 77
+    camera = recipe.fixed["cameras"].config
+    assert (camera.batch, camera.fov) == (8, 30.0)
+    (tmp_path / "below").mkdir()
+    assert load(write("extends: ../base.yaml\n", "below/child.yaml")).steps == 77
+
+
+def test_a_changed_name_replaces_its_section(write):
+    recipe = load(write('extends: text-to-3d\nrepresentation: {name: "fake_parts:Points"}\n'))
+    assert recipe.resolved["representation"]["count"] == 4, "the other component's count must not leak in"
+    recipe = load("text-to-3d", "representation.label=x", "representation.name=fake_parts:Points")
+    assert recipe.resolved["representation"]["label"] == "x"
+
+
+def test_a_schedule_is_replaced_whole_in_a_layer_and_edited_by_an_override(write):
+    path = write("extends: text-to-3d\nregularizers: {opacity: {0: 0.0, 0.5: 2.0}}\n")
+    assert load(path).resolved["regularizers"]["opacity"] == {0.0: 0.0, 0.5: 2.0}
+    recipe = load("text-to-3d", "regularizers.opacity={from: 0, to: 1}", "regularizers.opacity.to=3")
+    assert recipe.fixed["regularizers"].config.opacity == Ramp(0, 3)
+
+
+def test_overrides_keep_text_as_it_is():
+    for text in ("007", "no", "1e3", "a: b", "${x}", "null", "[1]", "a = b"):
+        assert load("text-to-3d", f"prompt={text}").prompt == text
+        assert load(path_of_fake(), f"representation.label={text}").resolved["representation"]["label"] == text
+
+
+def path_of_fake(folder=None):
+    path = Path(folder or "/tmp") / "threedgen-fake-recipe.yaml"
+    path.write_text(fake_parts.RECIPE)
+    return path
+
+
+def test_text_survives_the_resolved_file(tmp_path):
+    prompt = "007 ${oc.env:HOME} no: 'é' \\${x}"
+    recipe = load("text-to-3d", prompt=prompt)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(dict(recipe.resolved), allow_unicode=True), encoding="utf-8")
+    assert read_resolved(path).prompt == prompt
+
+
+def test_overrides_reach_into_lists():
+    recipe = load("text-to-3d", "guidance.0.scale=5", "guidance.0.prior.path=/x", "guidance.0.weight={from: 1, to: 2}")
+    assert recipe.guidance[0].config.scale == 5
+    assert recipe.guidance[0].config.prior.path == "/x"
+    assert recipe.guidance[0].weight == Ramp(1, 2)
+
+
+def test_prior_setting():
+    assert load("text-to-3d", prior="folder/x").resolved["guidance"][0]["prior"]["path"] == "folder/x"
+    path = load("deepfloyd", prior="embedded").resolved["guidance"][0]["prior"]
+    assert (path["name"], path["path"]) == ("embedded", "")
+    with pytest.raises(UserError, match="no guidance of this recipe has a prior"):
+        load(path_of_fake(), prior="x")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["representation.cuont=5"], "unknown key 'representation.cuont', did you mean 'representation.count'?"),
+        (["representation.density.beginn=0.1"], "did you mean 'representation.density.begin'?"),
+        (["guidance.0.scalle=5"], "unknown key 'guidance.0.scalle', did you mean 'guidance.0.scale'?"),
+        (["guidance.scale=5"], "'guidance' is a list, write guidance.0"),
+        (["guidance.3.scale=5"], "'guidance' is a list, write guidance.0"),
+        (["steeps=5"], "unknown key 'steeps', did you mean 'steps'?"),
+        (["steps=many"], "'steps' must be a whole number, got 'many'"),
+        (["steps=1.5"], "'steps' must be a whole number, got 1.5"),
+        (["steps=0"], "'steps' must be at least 1"),
+        (["seed=-1"], "'seed' must be between 0"),
+        (["device=tpu"], "unknown device 'tpu'"),
+        (["cameras.fov=wide"], "'cameras.fov' must be a number, got 'wide'"),
+        (["cameras.radius=[1]"], "'cameras.radius' needs 2 values"),
+        (["cameras.radius=3"], "'cameras.radius' must be a list"),
+        (["cameras=3"], "'cameras' must be a section"),
+        (["representation.init=bal"], "'representation.init' cannot be 'bal', did you mean 'ball'?"),
+        (["representation.density=yes"], "must be a section"),
+        (["representation.name=gaussian"], "did you mean 'gaussians'"),
+        (["guidance.0.t={from: [0.3, 0.9], too: [0.1, 0.2]}"], "guidance.0.t: unknown key 'too'"),
+        (["guidance.0.t=[0.9, 0.1]"], "guidance.0: t must be a range"),
+        (["guidance.0.weight={from: 0, to: 1, begin: 1.0}"], "guidance.0.weight: the schedule cannot fire"),
+        (["regularizers.opacity={from: 0, to: 1, begin: 0.7, end: 0.2}"], "begins at 0.7 but ends at 0.2"),
+        (["cameras.resolution={0: 32, 1.5: 64}"], "cameras.resolution: the milestone at 1.5 cannot fire"),
+        (["checkpoint.every=5000"], "'checkpoint.every' is every 5000 steps but the run has"),
+        (["guidance=[]"], "has no guidance"),
+        (["guidance=[{scale: 3}]"], "'guidance.0' needs a name"),
+        (["noequals"], "'noequals' is not a setting: write key=value"),
+        (["guidance.0.scale=[1"], "is not valid YAML"),
+        (["prompt="], "the prompt is empty"),
+    ],
+)
+def test_one_clear_line_for_each_mistake(overrides, message):
+    with pytest.raises(UserError) as caught:
+        load("text-to-3d", *overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: text-to-3d\nrepresentation: {cuont: 3}\n", "did you mean 'representation.count'?"),
+        ("extends: text-to-4d\n", "unknown recipe 'text-to-4d', did you mean 'text-to-3d'?"),
+        ("extends: other.yaml\n", "there is no recipe file"),
+        ("extends: recipe.yaml\n", "in a circle: recipe.yaml -> recipe.yaml"),
+        ("extends: [a, b]\n", "'extends' must be the name"),
+        ("steps: 3\n", "does not set 'representation'"),
+        ("extends: text-to-3d\nprompt: 007\nsteps: [1]\n", "must be a whole number"),
+        ("extends: text-to-3d\nrepresentation: {mesh: 5, init: ball}\n", "put it in quotes"),
+        ("a: [1\n", "is not a readable recipe"),
+        ("a: 1\na: 2\n", "is not a readable recipe"),
+        ("- 1\n", "expected keys and values"),
+        ("extends: text-to-3d\nsteps: ${nothing}\n", "is not a readable recipe"),
+    ],
+)
+def test_mistakes_in_files(write, text, message):
+    with pytest.raises(UserError) as caught:
+        load(write(text))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_longer_circle_is_named(write):
+    write("extends: b.yaml\n", "a.yaml")
+    write("extends: a.yaml\n", "b.yaml")
+    with pytest.raises(UserError, match=r"a.yaml -> b.yaml -> a.yaml"):
+        load(write("extends: a.yaml\n"))
+
+
+def test_missing_recipe_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'text-to-3d'"):
+        load("text-to-3dd")
+
+
+def test_tracked_configs_behave_like_configs():
+    reads: set[str] = set()
+    original = fake_parts.Points.Config(count=3)
+    tracked = Tracked(original, "representation", reads)
+    assert isinstance(tracked, fake_parts.Points.Config)
+    assert tracked == original
+    assert reads == set()
+    assert tracked.nested.rate == 0.1
+    assert reads == {"representation.nested", "representation.nested.rate"}
+    assert dataclasses.replace(tracked, count=9).count == 9
+    assert dataclasses.asdict(tracked)["nested"] == {"rate": 0.1, "kind": "noisy"}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        tracked.count = 4
+
+
+def test_never_read_lists_only_what_was_set():
+    recipe = load(path_of_fake(), "representation.label=x", "representation.count=3")
+    assert "representation.ignored_option" not in config.never_read(recipe)
+    assert {"representation.label", "representation.count"} <= set(config.never_read(recipe))
+    recipe.representation.make(0)
+    assert config.never_read(recipe) == [
+        path for path in config.never_read(recipe) if path != "representation.count"
+    ]

@@ -1,0 +1,57 @@
+"""Names to classes: built-in, package.module:Class, entry points, and the complaints."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+
+import pytest
+
+from threedgen import plugins
+from threedgen.errors import UserError
+
+
+@pytest.mark.parametrize("family", plugins.FAMILIES)
+def test_every_builtin_name_is_a_class_with_a_config(family):
+    for name in plugins.names(family):
+        assert plugins.find(family, name).Config
+
+
+def test_a_class_by_its_path():
+    assert plugins.find("guidance", "threedgen.background:Background").__name__ == "Background"
+
+
+def test_an_entry_point(tmp_path, monkeypatch):
+    """An installed package's declaration is found by the real metadata machinery."""
+    (tmp_path / "their_losses.py").write_text("class Theirs:\n    pass\n")
+    info = tmp_path / "their_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[threedgen.guidance]\nmy-loss = their_losses:Theirs\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    metadata.MetadataPathFinder.invalidate_caches()
+    assert plugins.find("guidance", "my-loss").__name__ == "Theirs"
+    assert "my-loss" in plugins.names("guidance")
+    sys.modules.pop("their_losses")
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "message"),
+    [
+        ("guidance", "score-distilation", "did you mean 'score-distillation'"),
+        ("renderer", "raytracing", "known: splatting"),
+        ("flavour", "x", "unknown family 'flavour'"),
+        ("guidance", "no_such_module:Loss", "cannot import 'no_such_module:Loss'"),
+        ("guidance", "threedgen.background:Foreground", "has no class 'Foreground'"),
+    ],
+)
+def test_complaints(family, name, message):
+    with pytest.raises(UserError, match=message):
+        plugins.find(family, name)
+
+
+def test_a_bug_inside_a_plug_in_is_not_hidden(tmp_path, monkeypatch):
+    (tmp_path / "broken_plugin.py").write_text("raise ZeroDivisionError\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ZeroDivisionError):
+        plugins.find("guidance", "broken_plugin:Loss")

@@ -1,0 +1,276 @@
+"""The command line: thin. Each command parses, calls one function, and prints where the result is.
+
+Anything a user can put right ends in one line on stderr and exit code 2; a bug keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from threedgen.errors import UserError
+
+PROGRAM = "threedgen"
+EMBEDDED_HINT = (
+    "No --prior given: using the embedded prior, a small model that ships with threedgen and knows simple "
+    "coloured objects only: {classes}, in {colors}, and one on another ('a red cube on a blue cylinder'). "
+    "For anything else name a real text-to-image model, for example --prior FOLDER (Stable Diffusion 1.x/2.x "
+    "or DeepFloyd IF as diffusers saves it) or --prior OWNER/NAME from the Hugging Face hub."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-line complaints."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, allow_abbrev=False, **keywords)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def _text_to_3d(argv: Sequence[str]) -> None:
+    """make a 3D asset from a prompt"""
+    parser = _Parser(
+        prog=f"{PROGRAM} text-to-3d",
+        description="Make a 3D asset from a prompt: asset.glb, asset.ply, turntable.mp4, report.json in --out.",
+        epilog="key=value changes a setting of the recipe, such as cameras.batch=8 or guidance.0.scale=5; "
+        "`threedgen recipes` lists the recipes.",
+    )
+    parser.add_argument("prompt", metavar="PROMPT", help='what to make, for example "a red cube"')
+    parser.add_argument("settings", metavar="key=value", nargs="*", help="changes of the recipe's settings")
+    parser.add_argument("--recipe", default="text-to-3d", metavar="NAME|FILE", help="default: text-to-3d")
+    parser.add_argument("--prior", metavar="embedded|FOLDER|HUB_ID", help="the frozen model that guides")
+    parser.add_argument("--out", metavar="DIR", help="run directory; default: runs/<prompt>")
+    parser.add_argument("--seed", type=_whole("--seed"), metavar="N")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--steps", type=_whole("--steps"), metavar="N")
+    arguments = parser.parse_intermixed_args(list(argv))
+    if not arguments.prompt.strip():
+        raise UserError('the prompt is empty: say what to make, for example "a red cube"')
+
+    from threedgen.run import check_free, choose_path
+
+    if arguments.out is not None:
+        check_free(Path(arguments.out))
+    from threedgen.config import load_recipe
+
+    recipe = load_recipe(
+        arguments.recipe,
+        arguments.settings,
+        prior=arguments.prior,
+        prompt=arguments.prompt,
+        seed=arguments.seed,
+        steps=arguments.steps,
+        device=arguments.device,
+    )
+    if arguments.prior is None:
+        _say_what_embedded_is_for(recipe)
+
+    from threedgen.job import start
+
+    with _progress() as progress:
+        run = start(recipe, choose_path(arguments.out, recipe.prompt), [progress])
+    _print_results(run)
+
+
+def _resume(argv: Sequence[str]) -> None:
+    """go on with a run that was stopped"""
+    parser = _Parser(prog=f"{PROGRAM} resume", description="Go on with a run from its last checkpoint.")
+    parser.add_argument("run", metavar="RUN", help="the run's directory")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    arguments = parser.parse_args(list(argv))
+
+    from threedgen.run import RunDirectory
+
+    run = RunDirectory.open(arguments.run)
+    if run.finished:
+        print(f"{run.path} is finished: nothing to do")
+        return
+    from threedgen.job import resume
+
+    with _progress() as progress:
+        warnings = resume(run, [progress], arguments.device)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    _print_results(run)
+
+
+def _export(argv: Sequence[str]) -> None:
+    """write a run's asset as .glb, .ply or .obj"""
+    parser = _Parser(prog=f"{PROGRAM} export", description="Write a run's asset to a file.")
+    parser.add_argument("run", metavar="RUN", help="the run's directory")
+    parser.add_argument(
+        "settings", metavar="key=value", nargs="*", help="export settings, such as mesh.faces=5000"
+    )
+    parser.add_argument("--to", required=True, metavar="FILE.{glb,ply,obj}")
+    arguments = parser.parse_intermixed_args(list(argv))
+
+    from threedgen.run import RunDirectory
+
+    run = RunDirectory.open(arguments.run)
+    from threedgen.finish import export_run
+
+    export_run(run, Path(arguments.to), arguments.settings)
+    print(arguments.to)
+
+
+def _render(argv: Sequence[str]) -> None:
+    """render a run as a turntable .mp4 or .gif, or as pictures into a folder"""
+    parser = _Parser(prog=f"{PROGRAM} render", description="Render a run on a turntable.")
+    parser.add_argument("run", metavar="RUN", help="the run's directory")
+    parser.add_argument(
+        "settings", metavar="key=value", nargs="*", help="turntable settings, such as frames=90"
+    )
+    parser.add_argument("--to", required=True, metavar="FILE.{mp4,gif}|DIR")
+    arguments = parser.parse_intermixed_args(list(argv))
+
+    from threedgen.run import RunDirectory
+
+    run = RunDirectory.open(arguments.run)
+    from threedgen.finish import render_run
+
+    render_run(run, Path(arguments.to), arguments.settings)
+    print(arguments.to)
+
+
+def _recipes(argv: Sequence[str]) -> None:
+    """list the recipes"""
+    _Parser(prog=f"{PROGRAM} recipes", description="List the built-in recipes.").parse_args(list(argv))
+    from threedgen.layers import recipe_names
+
+    for name, description in recipe_names().items():
+        print(f"{name:20} {description}")
+
+
+def _doctor(argv: Sequence[str]) -> None:
+    """say what works on this machine, what does not, and why"""
+    _Parser(prog=f"{PROGRAM} doctor", description="Check this machine.").parse_args(list(argv))
+    from threedgen.doctor import examine
+
+    marks = {True: "ok", None: "-", False: "PROBLEM"}
+    problems = 0
+    for finding in examine():
+        problems += finding.ok is False
+        print(f"{marks[finding.ok]:8} {finding.name:22} {finding.text}", flush=True)
+    print("everything needed is there" if problems == 0 else f"{problems} problem(s), see above")
+
+
+def _train(argv: Sequence[str]) -> None:
+    """train the embedded prior or another of its kind (train prior --help)"""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: {PROGRAM} train prior [options]   (options: {PROGRAM} train prior --help)")
+        return
+    if argv[0] != "prior":
+        raise UserError(f"unknown training '{argv[0]}': use `{PROGRAM} train prior`")
+    from threedgen.training.cli import train_prior
+
+    train_prior(list(argv[1:]))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "text-to-3d": _text_to_3d,
+    "resume": _resume,
+    "export": _export,
+    "render": _render,
+    "recipes": _recipes,
+    "doctor": _doctor,
+    "train": _train,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code: 0, 2 for bad input, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(_help())
+            return 0
+        if arguments[0] in ("-V", "--version"):
+            from threedgen import __version__
+
+            print(f"{PROGRAM} {__version__}")
+            return 0
+        if arguments[0] not in COMMANDS:
+            from threedgen.plugins import did_you_mean
+
+            near = did_you_mean(arguments[0], list(COMMANDS)) or ";"
+            raise UserError(f"unknown command '{arguments[0]}'{near} commands: {', '.join(COMMANDS)}")
+        _one_line_warnings()
+        COMMANDS[arguments[0]](arguments[1:])
+    except UserError as error:
+        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        advice = f"; `{PROGRAM} resume {stop.args[0]}` goes on from the last checkpoint" if stop.args else ""
+        print(f"{PROGRAM}: interrupted{advice}", file=sys.stderr)
+        return 130
+    except SystemExit as request:  # argparse after --help
+        return request.code if isinstance(request.code, int) else 1
+    return 0
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.__doc__}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} COMMAND ...   (options: {PROGRAM} COMMAND --help)",
+            "",
+            "Text to 3D by score distillation, on a laptop.",
+            "",
+            *lines,
+            "",
+            f'Start with: {PROGRAM} text-to-3d "a red cube"',
+        ]
+    )
+
+
+def _whole(option: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'") from None
+
+    return parse
+
+
+def _progress() -> Any:
+    import contextlib
+
+    from threedgen.listeners.progress import ProgressBar
+
+    return contextlib.closing(ProgressBar())
+
+
+def _say_what_embedded_is_for(recipe: Any) -> None:
+    guides = recipe.resolved["guidance"]
+    if any(
+        guide.get("prior", {}).get("name") == "embedded" and not guide["prior"]["path"] for guide in guides
+    ):
+        from threedgen.datasets.shapes import CLASSES, COLORS
+
+        print(EMBEDDED_HINT.format(classes=", ".join(CLASSES), colors=", ".join(COLORS)), file=sys.stderr)
+
+
+def _print_results(run: Any) -> None:
+    for name in ("asset.glb", "asset.ply", "turntable.mp4", "contact_sheet.png", "report.json"):
+        path = run.path / name
+        if path.is_file():
+            print(path)
+
+
+def _one_line_warnings() -> None:
+    """Warnings meant for users on one line, without the source line that Python appends."""
+    import warnings
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    warnings.showwarning = show
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.simplefilter("ignore", category)

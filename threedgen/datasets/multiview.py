@@ -1,0 +1,200 @@
+"""Reading and writing posed pictures in the two common layouts: SRN folders and `transforms.json`.
+
+Pictures come back composited over white (METHODS 12.2, 12.3), with their alpha where the file has one. Every
+problem with somebody's files is a UserError that names the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.cameras import convert
+from threedgen.errors import UserError
+from threedgen.types import Cameras
+
+
+@dataclass(frozen=True)
+class PosedPictures:
+    """images: [B, H, W, 3] in [0, 1] over white. alpha: [B, H, W, 1]; ones where a file has no alpha."""
+
+    images: Float[Tensor, "B H W 3"]
+    alpha: Float[Tensor, "B H W 1"]
+    cameras: Cameras
+
+
+def write_srn(folder: Path, pictures: PosedPictures) -> None:
+    """One scene: intrinsics.txt, rgb/000000.png (white background), pose/000000.txt (camera-to-world)."""
+    cameras = pictures.cameras
+    first = cameras.intrinsics[0]
+    if not torch.allclose(cameras.intrinsics, first.expand_as(cameras.intrinsics)):
+        raise UserError("an SRN folder has one set of intrinsics: these cameras differ")
+    if not torch.isclose(first[0, 0], first[1, 1]):
+        raise UserError("an SRN folder has one focal length: these cameras have two (fx and fy)")
+    for name in ("rgb", "pose"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    focal, cx, cy = first[0, 0].item(), first[0, 2].item(), first[1, 2].item()
+    lines = [f"{focal!r} {cx!r} {cy!r} 0.", "0. 0. 0.", "1.", f"{cameras.height} {cameras.width}"]
+    (folder / "intrinsics.txt").write_text("\n".join(lines) + "\n")
+    poses = convert(cameras.world_from_camera, "opencv", "srn")
+    for index, pose in enumerate(poses):
+        numbers = " ".join(repr(float(value)) for value in pose.flatten())
+        (folder / "pose" / f"{index:06d}.txt").write_text(numbers + "\n")
+        _write_png(folder / "rgb" / f"{index:06d}.png", pictures.images[index])
+
+
+def read_srn(folder: Path) -> PosedPictures:
+    """A scene in the SRN layout, pictures sorted by name. The intrinsics are scaled to the pictures' size."""
+    lines = _read_text(folder / "intrinsics.txt").splitlines()
+    try:
+        focal, cx, cy = (float(word) for word in lines[0].split()[:3])
+        height, width = (int(float(word)) for word in lines[3].split()[:2])
+    except (IndexError, ValueError) as error:
+        raise UserError(f"{folder / 'intrinsics.txt'} is not an SRN intrinsics file") from error
+    paths = sorted((folder / "rgb").glob("*.png"))
+    if not paths:
+        raise UserError(f"{folder / 'rgb'} holds no PNG pictures")
+    poses = []
+    for path in paths:
+        pose = folder / "pose" / f"{path.stem}.txt"
+        numbers = _read_text(pose).split()
+        if len(numbers) != 16:
+            raise UserError(f"{pose} must hold 16 numbers (a 4x4 matrix), it holds {len(numbers)}")
+        poses.append([float(number) for number in numbers])
+    matrix = torch.tensor([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]]).expand(len(paths), 3, 3)
+    world_from_camera = convert(torch.tensor(poses).reshape(-1, 4, 4), "srn", "opencv")
+    return _assemble(paths, world_from_camera, matrix, height, width)
+
+
+def write_transforms(folder: Path, pictures: PosedPictures) -> None:
+    """transforms.json with fl_x, fl_y, cx, cy, w, h and straight-alpha RGBA pictures in images/."""
+    cameras = pictures.cameras
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    poses = convert(cameras.world_from_camera, "opencv", "opengl")
+    first = cameras.intrinsics[0]
+    frames = []
+    for index, pose in enumerate(poses):
+        name = f"images/{index:06d}.png"
+        alpha = pictures.alpha[index]
+        straight = (pictures.images[index] - (1.0 - alpha)) / alpha.clamp_min(1e-6)
+        _write_png(
+            folder / name, torch.cat([straight.where(alpha > 0, straight.new_zeros(())), alpha], dim=-1)
+        )
+        k = cameras.intrinsics[index]
+        frames.append(
+            {
+                "file_path": name,
+                "transform_matrix": pose.tolist(),
+                "time": cameras.time[index].item(),
+                "fl_x": k[0, 0].item(),
+                "fl_y": k[1, 1].item(),
+                "cx": k[0, 2].item(),
+                "cy": k[1, 2].item(),
+            }
+        )
+    angle = 2.0 * math.atan(0.5 * cameras.width / first[0, 0].item())
+    document = {"camera_angle_x": angle, "w": cameras.width, "h": cameras.height, "frames": frames}
+    (folder / "transforms.json").write_text(json.dumps(document, indent=1))
+
+
+def read_transforms(file: Path) -> PosedPictures:
+    """nerf-synthetic and nerfstudio style `transforms.json` (or the folder that holds it).
+
+    Focal lengths: per frame fl_x, fl_y, cx, cy, else the same keys of the whole file, else camera_angle_x.
+    """
+    file = file / "transforms.json" if file.is_dir() else file
+    try:
+        document = json.loads(_read_text(file))
+        frames = document["frames"]
+        poses = torch.tensor([frame["transform_matrix"] for frame in frames], dtype=torch.float32)
+        names = [str(frame["file_path"]) for frame in frames]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is not a transforms.json ({error})") from error
+    if not frames or poses.shape[1:] != (4, 4):
+        raise UserError(f"{file}: 'frames' must list pictures with 4x4 transform_matrix")
+    paths = [_inside(file.parent, name) for name in names]
+    from imageio.v3 import improps
+
+    height, width = improps(paths[0]).shape[:2]
+    matrices = torch.stack([_frame_intrinsics(document | frame, height, width, file) for frame in frames])
+    times = torch.tensor([float(frame.get("time", 0.0)) for frame in frames])
+    return _assemble(paths, convert(poses, "opengl", "opencv"), matrices, height, width, times)
+
+
+def _frame_intrinsics(values: dict[str, Any], height: int, width: int, file: Path) -> Float[Tensor, "3 3"]:
+    """Pixels of the stored pictures: the file's w and h, where given, say what its numbers refer to."""
+    full_width, full_height = float(values.get("w", width)), float(values.get("h", height))
+    if "fl_x" in values:
+        fx = float(values["fl_x"])
+    elif "camera_angle_x" in values:
+        fx = 0.5 * full_width / math.tan(0.5 * float(values["camera_angle_x"]))
+    else:
+        raise UserError(f"{file} gives no focal length: add fl_x or camera_angle_x")
+    fy = float(values.get("fl_y", fx))
+    cx, cy = float(values.get("cx", 0.5 * full_width)), float(values.get("cy", 0.5 * full_height))
+    sx, sy = width / full_width, height / full_height
+    return torch.tensor([[fx * sx, 0.0, cx * sx], [0.0, fy * sy, cy * sy], [0.0, 0.0, 1.0]])
+
+
+def _assemble(
+    paths: list[Path], poses: Tensor, intrinsics: Tensor, height: int, width: int, times: Tensor | None = None
+) -> PosedPictures:
+    """Loads the pictures; `height`, `width` are what `intrinsics` refer to."""
+    loaded = [_read_png(path) for path in paths]
+    sizes = {tuple(picture.shape[:2]) for picture in loaded}
+    if len(sizes) > 1:
+        raise UserError(f"the pictures beside {paths[0]} differ in size: {sorted(sizes)}")
+    pixels = torch.stack(loaded)
+    alpha = pixels[..., 3:]
+    cameras = Cameras(
+        poses, intrinsics.contiguous(), height, width, torch.zeros(len(paths)) if times is None else times
+    ).resized(pixels.shape[1], pixels.shape[2])
+    return PosedPictures(pixels[..., :3] * alpha + (1.0 - alpha), alpha, cameras)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """`name` (with .png added if it has no such file) as a path that stays inside `folder`."""
+    path = folder / name
+    if not path.is_file():
+        path = folder / f"{name}.png"
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{folder / 'transforms.json'} names a picture outside its folder: {name}")
+    if not path.is_file():
+        raise UserError(f"{path} is missing")
+    return path
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def _read_png(path: Path) -> Float[Tensor, "H W 4"]:
+    import imageio.v3 as imageio
+
+    try:
+        pixels = np.asarray(imageio.imread(path, plugin="pillow"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the picture {path}: {error}") from error
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
+        raise UserError(f"{path} must be an 8-bit RGB or RGBA picture, it is {pixels.dtype} {pixels.shape}")
+    picture = torch.from_numpy(pixels).float() / 255.0
+    return (
+        picture if picture.shape[2] == 4 else torch.cat([picture, torch.ones_like(picture[..., :1])], dim=2)
+    )
+
+
+def _write_png(path: Path, picture: Float[Tensor, "H W C"]) -> None:
+    import imageio.v3 as imageio
+
+    imageio.imwrite(path, (picture.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy())

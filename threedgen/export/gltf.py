@@ -1,0 +1,191 @@
+"""glTF 2.0 binary files (.glb), written and read by hand: one mesh, one material.
+
+glTF stores vertex colours in linear light (specification 3.7.2.1, COLOR_0), while threedgen's colours are
+display-referred sRGB, as in the pictures: `write_glb` converts to linear and `read_glb` back. Textures are
+stored as PNG in sRGB, as glTF wants base colours, and pass unchanged. Axes need no change: both have +Y up and
+the front on +Z.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from threedgen.errors import UserError
+from threedgen.export.atomic import replacing
+from threedgen.types import TriMesh
+
+_MAGIC, _JSON, _BIN = 0x46546C67, 0x4E4F534A, 0x004E4942
+_FLOAT, _UINT32 = 5126, 5125
+_VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
+_TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
+_DTYPES = {_FLOAT: "<f4", _UINT32: "<u4"}
+
+
+def write_glb(path: str | Path, mesh: TriMesh, extras: Mapping[str, Any] | None = None) -> Path:
+    """Writes a mesh with what it has of normals, colours, uvs and texture; extras (JSON) into `asset.extras`.
+
+    vertex_colors are taken as display-referred sRGB and stored linear. The material is a rough dielectric with
+    base colour 1, so that viewers show the vertex colours. Raises UserError for a mesh without faces or with
+    numbers that are not finite, and when the place cannot be written.
+    """
+    path = Path(path)
+    if len(mesh.faces) == 0:
+        raise UserError(f"cannot write {path}: the mesh has no faces")
+    buffer = _Buffer()
+    attributes = {"POSITION": buffer.add(_array(mesh.vertices, path), _VERTEX_BUFFER, bounds=True)}
+    if mesh.normals is not None:
+        attributes["NORMAL"] = buffer.add(_array(mesh.normals, path), _VERTEX_BUFFER)
+    if mesh.vertex_colors is not None:
+        linear = linear_from_srgb(_array(mesh.vertex_colors, path)).astype(np.float32)
+        attributes["COLOR_0"] = buffer.add(linear, _VERTEX_BUFFER)
+    if mesh.uvs is not None:
+        attributes["TEXCOORD_0"] = buffer.add(_array(mesh.uvs, path), _VERTEX_BUFFER)
+    indices = buffer.add(mesh.faces.cpu().numpy().reshape(-1, 1).astype("<u4"), _INDEX_BUFFER)
+    surface: dict[str, Any] = {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 0.0, "roughnessFactor": 1.0}
+    document: dict[str, Any] = {
+        "asset": {"version": "2.0", "generator": "threedgen"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0, "name": "asset"}],
+        "meshes": [{"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
+        "materials": [{"name": "surface", "pbrMetallicRoughness": surface}],
+    }
+    if extras:
+        document["asset"]["extras"] = dict(extras)
+    if mesh.texture is not None and mesh.uvs is not None:
+        document["images"] = [{"bufferView": buffer.add_bytes(_png(mesh.texture)), "mimeType": "image/png"}]
+        document["samplers"] = [{}]
+        document["textures"] = [{"source": 0, "sampler": 0}]
+        surface["baseColorTexture"] = {"index": 0}
+    document |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
+    document["buffers"] = [{"byteLength": len(buffer.data)}]
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    text += b" " * (-len(text) % 4)
+    total = 12 + 8 + len(text) + 8 + len(buffer.data)
+    with replacing(path) as temporary:
+        temporary.write_bytes(
+            struct.pack("<III", _MAGIC, 2, total)
+            + struct.pack("<II", len(text), _JSON)
+            + text
+            + struct.pack("<II", len(buffer.data), _BIN)
+            + bytes(buffer.data)
+        )
+    return path
+
+
+def read_glb(path: str | Path) -> tuple[TriMesh, dict[str, Any]]:
+    """The first primitive of a GLB as `write_glb` writes it, and the asset's extras.
+
+    Colours come back display-referred. Raises UserError for a file that is no GLB or is laid out otherwise.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+        magic, version, total = struct.unpack_from("<III", raw)
+        if magic != _MAGIC or version != 2 or total > len(raw):
+            raise ValueError("no glTF 2.0 binary, or cut short")
+        length, _ = struct.unpack_from("<II", raw, 12)
+        document = json.loads(raw[20 : 20 + length])
+        data = memoryview(raw)[20 + length + 8 : total]
+        primitive = document["meshes"][0]["primitives"][0]
+        arrays = {name: _read(document, data, index) for name, index in primitive["attributes"].items()}
+        faces = _read(document, data, primitive["indices"]).reshape(-1, 3).astype(np.int64)
+        texture = _read_texture(document, data)
+    except (OSError, ValueError, KeyError, IndexError, struct.error) as error:
+        raise UserError(f"cannot read {path} as a mesh: {error}") from error
+    colors = arrays.get("COLOR_0")
+
+    def tensor(array: np.ndarray | None) -> torch.Tensor | None:
+        return None if array is None else torch.from_numpy(array.astype(np.float32))
+
+    mesh = TriMesh(
+        vertices=torch.from_numpy(arrays["POSITION"].astype(np.float32)),
+        faces=torch.from_numpy(faces),
+        vertex_colors=tensor(None if colors is None else srgb_from_linear(colors[:, :3])),
+        normals=tensor(arrays.get("NORMAL")),
+        uvs=tensor(arrays.get("TEXCOORD_0")),
+        texture=tensor(texture),
+    )
+    return mesh, document["asset"].get("extras", {})
+
+
+def linear_from_srgb(rgb: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Display-referred sRGB in [0, 1] to linear light (IEC 61966-2-1); input is clipped to [0, 1]."""
+    rgb = np.clip(np.asarray(rgb, dtype=np.float64), 0.0, 1.0)
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def srgb_from_linear(rgb: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Linear light in [0, 1] to display-referred sRGB; the inverse of `linear_from_srgb`."""
+    rgb = np.clip(np.asarray(rgb, dtype=np.float64), 0.0, 1.0)
+    return np.where(rgb <= 0.0031308, rgb * 12.92, 1.055 * rgb ** (1.0 / 2.4) - 0.055)
+
+
+class _Buffer:
+    """The binary chunk as it grows, with its views and accessors; every view starts at a multiple of 4."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.views: list[dict[str, Any]] = []
+        self.accessors: list[dict[str, Any]] = []
+
+    def add_bytes(self, content: bytes, target: int | None = None) -> int:
+        view: dict[str, Any] = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(content)}
+        if target is not None:
+            view["target"] = target
+        self.data += content + b"\0" * (-len(content) % 4)
+        self.views.append(view)
+        return len(self.views) - 1
+
+    def add(self, array: np.ndarray, target: int, bounds: bool = False) -> int:
+        accessor: dict[str, Any] = {
+            "bufferView": self.add_bytes(np.ascontiguousarray(array).tobytes(), target),
+            "componentType": _UINT32 if array.dtype == np.uint32 else _FLOAT,
+            "count": len(array),
+            "type": _TYPES[array.shape[1]],
+        }
+        if bounds:
+            accessor |= {"min": array.min(axis=0).tolist(), "max": array.max(axis=0).tolist()}
+        self.accessors.append(accessor)
+        return len(self.accessors) - 1
+
+
+def _array(tensor: torch.Tensor, path: Path) -> np.ndarray:
+    array = tensor.detach().cpu().numpy().astype("<f4")
+    if not np.isfinite(array).all():
+        raise UserError(f"cannot write {path}: the mesh holds numbers that are not finite")
+    return array
+
+
+def _read(document: dict[str, Any], data: memoryview, index: int) -> np.ndarray:
+    accessor = document["accessors"][index]
+    view = document["bufferViews"][accessor["bufferView"]]
+    width = {name: count for count, name in _TYPES.items()}[accessor["type"]]
+    start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
+    flat = np.frombuffer(data, _DTYPES[accessor["componentType"]], accessor["count"] * width, start)
+    return flat.reshape(-1, width)
+
+
+def _read_texture(document: dict[str, Any], data: memoryview) -> np.ndarray | None:
+    if not document.get("images"):
+        return None
+    import imageio.v3 as iio
+
+    view = document["bufferViews"][document["images"][0]["bufferView"]]
+    start = view.get("byteOffset", 0)
+    return iio.imread(bytes(data[start : start + view["byteLength"]]), extension=".png")[..., :3] / 255.0
+
+
+def _png(texture: torch.Tensor) -> bytes:
+    import imageio.v3 as iio
+
+    pixels = (texture.detach().cpu().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
+    return iio.imwrite("<bytes>", pixels, extension=".png")

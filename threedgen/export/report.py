@@ -1,0 +1,101 @@
+"""report.json: what was made, how long it took, with which versions, and how good it is."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from threedgen.export.atomic import replacing
+
+_PACKAGES = ("threedgen", "torch", "diffusers", "transformers", "numpy", "scikit-image", "imageio", "gsplat")
+
+
+def build_report(
+    *,
+    prompt: str,
+    seed: int,
+    seconds: Mapping[str, float],
+    scores: Mapping[str, float] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """The report of one run.
+
+    seconds: wall time a phase ("import", "optimize", "export", ...); their sum is added as "total".
+    scores: named figures. more: further entries (steps, recipe, prior, counts, ...), plain JSON values.
+    """
+    return {
+        "prompt": prompt,
+        "seed": seed,
+        "seconds": {**seconds, "total": sum(seconds.values())},
+        "peak_memory_bytes": peak_memory(),
+        "versions": {"python": platform.python_version(), **versions()},
+        "platform": {
+            "system": platform.platform(),
+            "machine": platform.machine(),
+            "processors": os.cpu_count(),
+        },
+        "scores": dict(scores or {}),
+        **more,
+    }
+
+
+def write_report(path: str | Path, report: Mapping[str, Any]) -> Path:
+    """Strict JSON: NaN and infinities become null, tensors and numpy numbers plain ones, paths text."""
+    path = Path(path)
+    text = json.dumps(strict(report), indent=2, allow_nan=False, ensure_ascii=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def strict(value: Any) -> Any:
+    """The value in JSON's own types. Raises TypeError for what has no such form."""
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy and torch, without importing them
+        return strict(value.tolist())
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    raise TypeError(f"a report cannot hold {type(value).__name__}")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that matter, read from their metadata: nothing is imported."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory() -> int | None:
+    """The largest resident size of this process so far, in bytes; None where the system does not say."""
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    except (OSError, ValueError):
+        pass  # no Linux: ask the C library instead
+    try:
+        import resource
+    except ImportError:
+        return None  # Windows
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,0 +1,143 @@
+"""Pictures of the finished asset: a turntable as MP4 or GIF, a contact sheet, a folder of frames.
+
+The functions take whatever turns cameras into pictures, and know no renderer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from threedgen.cameras import orbit
+from threedgen.errors import UserError
+from threedgen.export.atomic import replacing
+from threedgen.types import Cameras
+
+Frame = UInt8[np.ndarray, "H W 3"]
+Render = Callable[[Cameras], Float[torch.Tensor, "B H W 3"]]
+
+
+def orbit_frames(
+    render: Render,
+    count: int = 72,
+    *,
+    elevation: float = 15.0,
+    radius: float = 3.2,
+    fov_y: float = 40.0,
+    size: int = 256,
+    batch: int = 4,
+) -> Iterator[Frame]:
+    """`count` square frames of one turn around the origin, evenly spaced, starting at the front.
+
+    render: Cameras -> rgb [B, size, size, 3] in [0, 1]. elevation, fov_y: degrees. radius: world units (the
+    defaults show the whole unit sphere). batch: views asked for at a time.
+    """
+    azimuths = torch.arange(count) * (360.0 / count)
+    for group in azimuths.split(batch):
+        same = torch.ones_like(group)
+        cameras = orbit(group, elevation * same, radius * same, fov_y, size, size)
+        with torch.no_grad():
+            pictures = render(cameras)
+        yield from (to_uint8(picture) for picture in pictures)
+
+
+def to_uint8(picture: Float[torch.Tensor, "H W 3"]) -> Frame:
+    """Eight bits a channel, rounded; values outside [0, 1] are clipped, NaN becomes 0."""
+    return (picture.detach().cpu().nan_to_num(0.0).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
+
+
+def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 24.0) -> Path:
+    """MP4 or GIF by suffix; a path without suffix is a folder of PNG frames. Raises UserError for others."""
+    path = Path(path)
+    if path.suffix.lower() == ".mp4":
+        return write_mp4(path, frames, fps)
+    if path.suffix.lower() == ".gif":
+        return write_gif(path, frames, fps)
+    if path.suffix == "":
+        return write_frames(path, frames)
+    raise UserError(f"cannot write {path.name}: use .mp4, .gif, or a folder name for PNG frames")
+
+
+def write_mp4(path: str | Path, frames: Iterable[Frame], fps: float = 24.0) -> Path:
+    """H.264, yuv420p, crf 18, bt709 flags: plays everywhere. Odd sizes get one more row or column (edge repeated)."""
+    import imageio.v2 as iio
+
+    path = Path(path)
+    colors = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
+    flags = ["-crf", "18", "-movflags", "+faststart", *colors]
+    convert = ["-vf", "scale=out_color_matrix=bt709:out_range=tv"]
+    with (
+        replacing(path) as temporary,
+        iio.get_writer(
+            temporary,
+            format="FFMPEG",  # type: ignore[arg-type]
+            fps=fps,
+            codec="libx264",
+            quality=None,
+            pixelformat="yuv420p",
+            macro_block_size=1,
+            output_params=[*convert, *flags],
+        ) as writer,
+    ):
+        for frame in _at_least_one(frames, path):
+            height, width = frame.shape[:2]
+            writer.append_data(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
+    return path
+
+
+def write_gif(path: str | Path, frames: Iterable[Frame], fps: float = 24.0) -> Path:
+    """An endless GIF with one palette for all frames (no flicker). Delays are whole hundredths of a second."""
+    from PIL import Image
+
+    path = Path(path)
+    pictures = [Image.fromarray(frame) for frame in _at_least_one(frames, path)]
+    # The palette is made from a strip of small copies: every frame has its say, at little cost.
+    strip = np.concatenate([np.asarray(picture.reduce(max(1, picture.width // 64))) for picture in pictures])
+    palette = Image.fromarray(strip).quantize(256)
+    indexed = [picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for picture in pictures]
+    delay = 10 * max(2, round(100.0 / fps))  # browsers slow down anything below 2 hundredths
+    with replacing(path) as temporary:
+        indexed[0].save(temporary, save_all=True, append_images=indexed[1:], duration=delay, loop=0)
+    return path
+
+
+def write_frames(folder: str | Path, frames: Iterable[Frame]) -> Path:
+    """frame_00000.png, frame_00001.png, ... in `folder`, which is made when missing."""
+    folder = Path(folder)
+    for index, frame in enumerate(_at_least_one(frames, folder)):
+        write_png(folder / f"frame_{index:05d}.png", frame)
+    return folder
+
+
+def write_contact_sheet(path: str | Path, frames: Sequence[Frame], columns: int = 4) -> Path:
+    """All frames in one PNG, row by row; eight of them make the usual 2 x 4 sheet. Missing cells are white."""
+    tiles = list(_at_least_one(frames, Path(path)))
+    height, width, channels = tiles[0].shape
+    rows = -(-len(tiles) // columns)
+    sheet = np.full((rows, columns, height, width, channels), 255, dtype=np.uint8)
+    for index, tile in enumerate(tiles):
+        sheet[index // columns, index % columns] = tile
+    return write_png(path, sheet.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels))
+
+
+def write_png(path: str | Path, frame: Frame) -> Path:
+    """One picture, eight bits a channel."""
+    from PIL import Image
+
+    path = Path(path)
+    with replacing(path) as temporary:
+        Image.fromarray(frame).save(temporary, format="PNG")
+    return path
+
+
+def _at_least_one(frames: Iterable[Frame], path: Path) -> Iterator[Frame]:
+    empty = True
+    for frame in frames:
+        empty = False
+        yield frame
+    if empty:
+        raise UserError(f"cannot write {path}: there are no frames, ask for at least one")

@@ -1,0 +1,1 @@
+"""Measures of pictures and assets; each states its units and its range."""

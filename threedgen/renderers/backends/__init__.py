@@ -1,0 +1,99 @@
+"""Who computes a render: the backends of each renderer, probed once, with the reason why one is not there.
+
+`native` is C++ on the CPU, `gsplat` is CUDA, `torch` is the plain twin of both: exact, float64-capable, slow.
+No CUDA library is imported before `torch.cuda.is_available()` said yes.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import warnings
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, ModuleType
+
+# Not `import torch`: the submodule of that name would replace it in this namespace.
+from torch import cuda
+from torch import device as Device
+
+from threedgen import kernels
+from threedgen.errors import UserError
+
+
+def _native_reason() -> str | None:
+    reason = kernels.why_absent()
+    if reason is None:
+        return None
+    return (
+        f"the compiled kernels are missing ({reason}); install a C++17 compiler, then run pip install again"
+    )
+
+
+def _gsplat_reason() -> str | None:
+    if not cuda.is_available():
+        return "no CUDA device"
+    if importlib.util.find_spec("gsplat") is None:
+        return "not installed: pip install 'threedgen[cuda]'"
+    return None
+
+
+# (module, probe, types of device that it runs on); in the table, the preferred ones first.
+_Backend = tuple[str, Callable[[], str | None], tuple[str, ...]]
+_BACKENDS: Mapping[str, Mapping[str, _Backend]] = MappingProxyType(
+    {
+        "splatting": {
+            "native": ("threedgen.renderers.backends.native", _native_reason, ("cpu",)),
+            "gsplat": ("threedgen.renderers.backends.gsplat", _gsplat_reason, ("cuda",)),
+            "torch": ("threedgen.renderers.backends.torch", lambda: None, ("cpu", "cuda", "mps")),
+        }
+    }
+)
+
+
+@functools.cache
+def available(kind: str) -> Mapping[str, str | None]:
+    """Backends of a renderer ("splatting"): name -> None where usable, else why it is not. Probed once."""
+    return MappingProxyType({name: probe() for name, (_, probe, _) in _BACKENDS[kind].items()})
+
+
+def choose(kind: str, name: str, device: Device | str) -> str:
+    """The backend that `name` means on a device; "auto" is the fastest one that is there.
+
+    Raises UserError when a named backend is unknown, absent, or runs on another type of device.
+    """
+    backends, reasons, device_type = _BACKENDS[kind], available(kind), Device(device).type
+    if name == "auto":
+        for candidate, (_, _, devices) in backends.items():
+            if device_type in devices and reasons[candidate] is None:
+                if candidate == "torch":
+                    _warn_slow(kind, device_type)
+                return candidate
+        raise UserError(f"no {kind} backend runs on '{device_type}': use device=cpu")
+    if name not in backends:
+        raise UserError(f"unknown {kind} backend '{name}': use auto, {', '.join(backends)}")
+    if (reason := reasons[name]) is not None:
+        raise UserError(f"the {kind} backend '{name}' is not available: {reason}")
+    if device_type not in backends[name][2]:
+        devices = " or ".join(backends[name][2])
+        raise UserError(f"the {kind} backend '{name}' runs on {devices}, not on {device_type}: use auto")
+    return name
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """The module of a backend that `choose` returned."""
+    return importlib.import_module(_BACKENDS[kind][name][0])
+
+
+@functools.cache
+def _warn_slow(kind: str, device_type: str) -> None:
+    absent = [
+        f"{name}: {reason}"
+        for name, reason in available(kind).items()
+        if reason is not None and device_type in _BACKENDS[kind][name][2]
+    ]
+    warnings.warn(
+        f"{kind} runs on the plain torch backend, which is about 100 times slower ({'; '.join(absent)})",
+        RuntimeWarning,
+        stacklevel=3,
+    )
