@@ -35,7 +35,7 @@ def cameras_around(height: int, width: int, radius: float = 2.5, views: int = 3)
 
 
 def cast(cloud: GaussianCloud, dtype: torch.dtype) -> GaussianCloud:
-    return GaussianCloud(**{name: getattr(cloud, name).to(dtype) for name in FIELDS})
+    return GaussianCloud(**{name: getattr(cloud, name).to(dtype, copy=True) for name in FIELDS})
 
 
 @dataclass

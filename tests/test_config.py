@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import fake_parts
 import pytest
 import yaml
 
-import fake_parts
 from threedgen import config, layers
 from threedgen.config import load_recipe, read_resolved
 from threedgen.errors import UserError
@@ -29,6 +30,11 @@ def write(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def fake(write):
+    return write(fake_parts.RECIPE, "fake.yaml")
 
 
 def load(path, *overrides, **settings):
@@ -74,16 +80,10 @@ def test_a_schedule_is_replaced_whole_in_a_layer_and_edited_by_an_override(write
     assert recipe.fixed["regularizers"].config.opacity == Ramp(0, 3)
 
 
-def test_overrides_keep_text_as_it_is():
+def test_overrides_keep_text_as_it_is(fake):
     for text in ("007", "no", "1e3", "a: b", "${x}", "null", "[1]", "a = b"):
         assert load("text-to-3d", f"prompt={text}").prompt == text
-        assert load(path_of_fake(), f"representation.label={text}").resolved["representation"]["label"] == text
-
-
-def path_of_fake(folder=None):
-    path = Path(folder or "/tmp") / "threedgen-fake-recipe.yaml"
-    path.write_text(fake_parts.RECIPE)
-    return path
+        assert load(fake, f"representation.label={text}").resolved["representation"]["label"] == text
 
 
 def test_text_survives_the_resolved_file(tmp_path):
@@ -95,24 +95,29 @@ def test_text_survives_the_resolved_file(tmp_path):
 
 
 def test_overrides_reach_into_lists():
-    recipe = load("text-to-3d", "guidance.0.scale=5", "guidance.0.prior.path=/x", "guidance.0.weight={from: 1, to: 2}")
+    recipe = load(
+        "text-to-3d", "guidance.0.scale=5", "guidance.0.prior.path=/x", "guidance.0.weight={from: 1, to: 2}"
+    )
     assert recipe.guidance[0].config.scale == 5
     assert recipe.guidance[0].config.prior.path == "/x"
     assert recipe.guidance[0].weight == Ramp(1, 2)
 
 
-def test_prior_setting():
+def test_prior_setting(fake):
     assert load("text-to-3d", prior="folder/x").resolved["guidance"][0]["prior"]["path"] == "folder/x"
     path = load("deepfloyd", prior="embedded").resolved["guidance"][0]["prior"]
     assert (path["name"], path["path"]) == ("embedded", "")
     with pytest.raises(UserError, match="no guidance of this recipe has a prior"):
-        load(path_of_fake(), prior="x")
+        load(fake, prior="x")
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["representation.cuont=5"], "unknown key 'representation.cuont', did you mean 'representation.count'?"),
+        (
+            ["representation.cuont=5"],
+            "unknown key 'representation.cuont', did you mean 'representation.count'?",
+        ),
         (["representation.density.beginn=0.1"], "did you mean 'representation.density.begin'?"),
         (["guidance.0.scalle=5"], "unknown key 'guidance.0.scalle', did you mean 'guidance.0.scale'?"),
         (["guidance.scale=5"], "'guidance' is a list, write guidance.0"),
@@ -189,8 +194,8 @@ def test_missing_recipe_names_the_nearest():
 def test_tracked_configs_behave_like_configs():
     reads: set[str] = set()
     original = fake_parts.Points.Config(count=3)
-    tracked = Tracked(original, "representation", reads)
-    assert isinstance(tracked, fake_parts.Points.Config)
+    tracked: Any = Tracked(original, "representation", reads)
+    assert isinstance(tracked, original.__class__)
     assert tracked == original
     assert reads == set()
     assert tracked.nested.rate == 0.1
@@ -198,14 +203,13 @@ def test_tracked_configs_behave_like_configs():
     assert dataclasses.replace(tracked, count=9).count == 9
     assert dataclasses.asdict(tracked)["nested"] == {"rate": 0.1, "kind": "noisy"}
     with pytest.raises(dataclasses.FrozenInstanceError):
-        tracked.count = 4
+        setattr(tracked, "count", 4)  # noqa: B010  a plain assignment is what pyright refuses
 
 
-def test_never_read_lists_only_what_was_set():
-    recipe = load(path_of_fake(), "representation.label=x", "representation.count=3")
+def test_never_read_lists_only_what_was_set(fake):
+    recipe = load(fake, "representation.label=x", "representation.count=3")
     assert "representation.ignored_option" not in config.never_read(recipe)
     assert {"representation.label", "representation.count"} <= set(config.never_read(recipe))
     recipe.representation.make(0)
-    assert config.never_read(recipe) == [
-        path for path in config.never_read(recipe) if path != "representation.count"
-    ]
+    assert "representation.count" not in config.never_read(recipe)
+    assert "representation.label" in config.never_read(recipe)

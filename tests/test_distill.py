@@ -23,6 +23,8 @@ from threedgen.listeners import metrics
 from threedgen.listeners.watchdog import Diverged, Watchdog
 from threedgen.run import RunDirectory
 
+pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
+
 
 def run_loop(steps=30, seed=0, listeners=None, weights=None, guidances=None, **pull):
     scene = fake_parts.Points(fake_parts.Points.Config(), seed)
@@ -194,7 +196,11 @@ def test_killed_and_resumed_is_the_same_run(recipe_file, tmp_path):
     expected, numbers = checkpoint.load(whole.checkpoint)
     kills = sorted(random.Random().sample(range(1, 40), 2))
     out = tmp_path / "killed"
-    environment = {**os.environ, "FAKE_KILL": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {
+        **os.environ,
+        "FAKE_KILL": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2])),
+    }
 
     def run(*arguments):
         command = [sys.executable, "-m", "threedgen", *arguments]

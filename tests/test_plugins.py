@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from importlib import metadata
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_an_entry_point(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[threedgen.guidance]\nmy-loss = their_losses:Theirs\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    metadata.MetadataPathFinder.invalidate_caches()
+    importlib.invalidate_caches()
     assert plugins.find("guidance", "my-loss").__name__ == "Theirs"
     assert "my-loss" in plugins.names("guidance")
     sys.modules.pop("their_losses")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ def test_a_ramp_starts_at_from_and_ends_at_to(a, b, kind, total):
 def test_a_ramp_is_monotone_and_flat_outside(a, b, kind, begin, end):
     values = [Ramp(a, b, kind, begin, end).at(step, 101) for step in range(101)]
     rising = values if b >= a else values[::-1]
-    assert all(x <= y + 1e-9 for x, y in zip(rising, rising[1:], strict=False))
+    assert all(x <= y + 1e-9 for x, y in itertools.pairwise(rising))
     assert all(value == pytest.approx(a) for step, value in enumerate(values) if step / 100 < begin)
     assert all(value == pytest.approx(b) for step, value in enumerate(values) if step / 100 > end)
 
@@ -86,7 +88,11 @@ def test_ranges_that_are_refused(spec):
         range_at(spec, 0, 10)
 
 
-@given(st.sampled_from([{"from": 1, "to": 0.2, "kind": "cosine", "begin": 0.1, "end": 0.9}, {0: 32, 0.5: 64}, 7.5]))
+@given(
+    st.sampled_from(
+        [{"from": 1, "to": 0.2, "kind": "cosine", "begin": 0.1, "end": 0.9}, {0: 32, 0.5: 64}, 7.5]
+    )
+)
 def test_plain_form_reads_back_the_same(spec):
     parsed = parse_schedule(spec)
     assert parse_schedule(plain(parsed)) == parsed

@@ -6,8 +6,9 @@ Anything a user can put right ends in one line on stderr and exit code 2; a bug 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -199,8 +200,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             near = did_you_mean(arguments[0], list(COMMANDS)) or ";"
             raise UserError(f"unknown command '{arguments[0]}'{near} commands: {', '.join(COMMANDS)}")
-        _one_line_warnings()
-        COMMANDS[arguments[0]](arguments[1:])
+        with _one_line_warnings():
+            COMMANDS[arguments[0]](arguments[1:])
     except UserError as error:
         print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -240,8 +241,6 @@ def _whole(option: str) -> Callable[[str], int]:
 
 
 def _progress() -> Any:
-    import contextlib
-
     from threedgen.listeners.progress import ProgressBar
 
     return contextlib.closing(ProgressBar())
@@ -264,13 +263,16 @@ def _print_results(run: Any) -> None:
             print(path)
 
 
-def _one_line_warnings() -> None:
+@contextlib.contextmanager
+def _one_line_warnings() -> Iterator[None]:
     """Warnings meant for users on one line, without the source line that Python appends."""
     import warnings
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
-    warnings.showwarning = show
-    for category in (DeprecationWarning, FutureWarning):
-        warnings.simplefilter("ignore", category)
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+        yield

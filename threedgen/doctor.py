@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from threedgen import machine
+from threedgen import __version__, machine
 
 # Optional libraries and what they would add. Looked up, never imported: some start a compiler when touched.
 OPTIONAL = {
@@ -47,7 +47,9 @@ class Finding:
 def examine() -> Iterator[Finding]:
     """Findings, one at a time (importing torch takes a second or two)."""
     yield Finding("python", True, platform.python_version())
-    for name in ("threedgen", "torch", "numpy"):
+    installed = machine.version("threedgen")
+    yield Finding("threedgen", True, installed or f"{__version__}, run from its source folder")
+    for name in ("torch", "numpy"):
         version = machine.version(name)
         yield Finding(name, version is not None, version or "not installed")
     yield Finding("cores", True, f"{os.cpu_count()} (this process may use {_usable_cores()})")

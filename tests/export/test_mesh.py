@@ -169,14 +169,16 @@ def test_floaters_go_and_do_not_cost_resolution() -> None:
     assert solid(both).body_count == 2
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_face_budget_holds_and_stays_closed(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("installed", "tolerance"), [(True, 0.03), (False, 0.15)])
+def test_face_budget_holds_and_stays_closed(
+    installed: bool, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not installed:
         monkeypatch.setitem(sys.modules, "fast_simplification", None)
     mesh = extract_mesh(ball(), replace(SMALL, faces=1000))
     assert 300 < len(mesh.faces) <= 1000
     assert solid(mesh).is_watertight
-    assert solid(mesh).volume == pytest.approx(solid(extract_mesh(ball(), SMALL)).volume, rel=0.06)
+    assert solid(mesh).volume == pytest.approx(solid(extract_mesh(ball(), SMALL)).volume, rel=tolerance)
 
 
 def test_nothing_opaque_is_one_clear_line() -> None:
@@ -190,7 +192,13 @@ def test_nothing_opaque_is_one_clear_line() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "word"),
-    [({"resolution": 8}, "resolution"), ({"faces": 3}, "faces"), ({"level": -1.0}, "level"), ({"floaters": 1.0}, "floaters")],
+    [
+        ({"resolution": 8}, "resolution"),
+        ({"faces": 3}, "faces"),
+        ({"level": -1.0}, "level"),
+        ({"floaters": 1.0}, "floaters"),
+        ({"smoothing": -1}, "smoothing"),
+    ],
 )
 def test_settings_out_of_range_say_so(settings: dict, word: str) -> None:
     with pytest.raises(UserError, match=f"mesh.{word}"):

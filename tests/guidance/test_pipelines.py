@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from tiny_pipelines import KINDS, diffusers, ring
+from tiny_pipelines import KINDS, diffusers, ring, transformers
 
 from threedgen.cameras import view_features
 from threedgen.guidance.priors.base import Condition, Prior
@@ -112,6 +112,11 @@ def test_half_precision_weights_are_computed_in_float32(pipelines, tmp_path):
     shutil.copytree(pipelines["cameras"], folder)
     half = diffusers().UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float16)
     half.save_pretrained(folder / "unet")
+    encoder = transformers().CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float16)
+    encoder.save_pretrained(folder / "text_encoder")
     prior = load_folder(folder)
     assert {p.dtype for p in prior.unet.parameters()} == {torch.float32}
     torch.testing.assert_close(prior.unet.conv_in.weight, half.conv_in.weight.float())
+    states = prior.text(["a cube"])
+    assert states.dtype == torch.float32
+    torch.testing.assert_close(states, load_folder(pipelines["cameras"]).text(["a cube"]), rtol=0, atol=1e-2)

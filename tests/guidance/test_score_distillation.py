@@ -19,12 +19,13 @@ Config = ScoreDistillation.Config
 
 
 class Recorder(MixturePrior):
-    """A Gaussian around grey that notes what it was asked."""
+    """A Gaussian around a horizontal ramp (grey without a prompt) that notes what it was asked."""
 
     def __init__(self, size: int = 8, latent: bool = False, camera_conditioned: bool = False) -> None:
         def means(condition: Condition) -> torch.Tensor:
-            level = torch.tensor([0.4 + 0.2 * bool(p) for p in condition.prompts])
-            return level.reshape(-1, 1, 1, 1, 1).expand(-1, 1, size, size, 3)
+            ramp = torch.linspace(0.2, 1.0, size).reshape(1, size, 1).expand(size, size, 3)
+            grey = torch.full((size, size, 3), 0.4)
+            return torch.stack([ramp if p else grey for p in condition.prompts]).unsqueeze(1)
 
         super().__init__(means, [0.3], size, camera_conditioned=camera_conditioned)
         self.latent = latent
@@ -113,6 +114,15 @@ def test_the_scale_is_the_priors_own_unless_given():
     assert loud.norm() > 2 * quiet.norm()
 
 
+def test_rescale_and_clipping_reach_the_gradient():
+    plain = ask(Config(scale=30.0))[2]
+    scaled = ask(Config(scale=30.0, rescale=0.7))[2]
+    clipped = ask(Config(scale=30.0, clip_x0=True))[2]
+    assert scaled.norm() < 0.8 * plain.norm()
+    assert clipped.norm() < 0.8 * plain.norm()
+    assert not torch.equal(scaled, clipped)
+
+
 def test_view_prompts_are_for_priors_that_know_no_cameras():
     def asked(**options) -> tuple[str, ...]:
         mode = options.pop("mode", "auto")
@@ -139,6 +149,8 @@ def test_conventions_of_view_words():
         "front", "front", "side", "side", "back", "back", "side", "side", "front",
     ]  # fmt: skip
     assert words("dreamfusion", 0, 70) == "overhead"
+    for turn in (-360.0, 360.0, 720.0):
+        assert convention("dreamfusion").suffix(10.0 + turn, 0.0) == ", front view"
     assert [words("mvdream", a) for a in (25, 35, 145, 155)] == ["front", "side", "side", "back"]
     assert [words("dreamgaussian", a) for a in (55, 65, 115, 125)] == ["front", "side", "side", "back"]
     for views in CONVENTIONS.values():

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from threedgen import checkpoint
 from threedgen.errors import UserError
 from threedgen.optim import Config as OptimizerConfig
 from threedgen.optim import Optimizer, build_optimizer
@@ -227,6 +229,50 @@ def test_a_refined_scene_can_be_trained_on_while_the_old_render_is_still_held():
     flat_render(scene, 32, 1.0, mean=True)
     assert scene.means.grad is not None
     assert scene.means.grad.shape == scene.means.shape
+
+
+def train(scene: Gaussians, optimizer: Optimizer, begin: int, end: int) -> list[float]:
+    counts = []
+    for step in range(begin, end):
+        optimizer.zero_grad()
+        output = flat_render(scene, 32, 1.0, mean=True)
+        optimizer.step()
+        counts.append(scene.adapt(step, 12, output, optimizer, seed=0)["gaussians"])
+    return counts
+
+
+def test_a_run_saved_between_refinements_goes_on_with_the_same_bits(tmp_path: Path):
+    """The statistics gathered since the last refinement are part of the state."""
+
+    def fresh(count: int) -> tuple[Gaussians, Optimizer]:
+        scene = small_scene(count, refinements=3, begin=0.2, end=1.0, grow_end=0.8, split="samples")
+        rates = scene.learning_rates()
+        optimizer = build_optimizer(
+            scene.parameter_groups(), OptimizerConfig(), learning_rates=rates, total_steps=12
+        )
+        return scene, optimizer
+
+    whole, optimizer = fresh(60)
+    counts = train(whole, optimizer, 0, 12)
+    assert len(set(counts)) == 3  # two growing refinements, then one that found nothing to prune
+
+    first, optimizer = fresh(60)
+    train(first, optimizer, 0, 5)
+    checkpoint.save(
+        tmp_path,
+        {
+            **checkpoint.prefixed("scene", first.state_dict()),
+            **checkpoint.prefixed("optimizer", optimizer.state_tensors()),
+        },
+        {},
+    )
+    second, optimizer = fresh(7)
+    tensors, _ = checkpoint.load(tmp_path)
+    second.load_state_dict(checkpoint.unprefixed("scene", tensors))
+    optimizer.load_state_tensors(checkpoint.unprefixed("optimizer", tensors), second.parameter_groups())
+    assert train(second, optimizer, 5, 12) == counts[5:]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(second.state_dict()[name], value), name
 
 
 def refine(config: dc.Config, statistic: Tensor | None = None, **changes: Tensor) -> dc.Edit:

@@ -152,10 +152,10 @@ def test_bounds_hold_after_every_step_whatever_the_optimizer_did():
     )
     scene.adapt(0, 1000, blank_output(), optimizer, seed=0)
     cloud = scene.at()
-    assert float(cloud.scales.min()) > 0.0099
-    assert float(cloud.scales.max()) < 0.2001
+    assert (cloud.scales > 0.0099).all()
+    assert (cloud.scales < 0.2001).all()
     torch.testing.assert_close(torch.linalg.vector_norm(cloud.quats, dim=-1), torch.ones(40))
-    rgb = rgb_from_dc(cloud.sh)
+    rgb = rgb_from_dc(cloud.sh).detach()
     assert float(rgb.min()) == pytest.approx(DARKEST, rel=1e-3)
     assert float(rgb.max()) == pytest.approx(1.0)
 
@@ -250,6 +250,10 @@ def test_a_mesh_file_starts_a_scene(tmp_path: Path):
     assert on_a_side.all()
     rgb = rgb_from_dc(scene.sh[:, 0]).detach()
     torch.testing.assert_close(rgb, torch.tensor([[1.0, 0.2, 0.0]]).expand(3000, 3), atol=1e-5, rtol=0)
+    (tmp_path / "box.ply").unlink()
+    again = Gaussians.blank(scene.config)  # a run is exported without the file it started from
+    again.load_state_dict(scene.state_dict())
+    assert torch.equal(again.means, scene.means)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a mesh at all", b"v 0 0 0\n"])

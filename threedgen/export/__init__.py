@@ -6,7 +6,7 @@ Every file is written beside its place and moved over it, so that a failure leav
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from threedgen.errors import UserError
 
@@ -49,9 +49,9 @@ def write(
 
     path = Path(path)
     target = exporter_of(path)
-    at = getattr(asset, "at", None)
+    at: Any = getattr(asset, "at", lambda: asset)  # a primitive is what it is at any time
     exporter: Exporter = load(target)()
-    exporter.write(asset if at is None else at(), path, prompt=prompt, mesh=mesh or MeshConfig())
+    exporter.write(at(), path, prompt=prompt, mesh=mesh or MeshConfig())
     return path
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from threedgen.types import GaussianCloud
 
@@ -57,12 +57,24 @@ class Ellipsoids:
         """The same with no axis thinner than `scale`: what a grid of that pitch can represent."""
         return Ellipsoids(self.means, self.axes, np.maximum(self.scales, scale), self.opacities, self.sh)
 
+    def touching(self, low: Float[np.ndarray, " 3"], high: Float[np.ndarray, " 3"]) -> Ellipsoids:
+        """Those that reach into the box."""
+        extents = self.extents()
+        inside = (self.means + extents >= low) & (self.means - extents <= high)
+        return self.chosen(np.all(inside, axis=1))
+
+    def chosen(self, keep: Bool[np.ndarray, " N"]) -> Ellipsoids:
+        """Those marked."""
+        return Ellipsoids(
+            self.means[keep], self.axes[keep], self.scales[keep], self.opacities[keep], self.sh[keep]
+        )
+
 
 @dataclass(frozen=True)
 class Grid:
     """A scalar on a cubic lattice: values[i, j, k] is at origin + spacing * (i, j, k), world units."""
 
-    origin: Float[np.ndarray, 3]
+    origin: Float[np.ndarray, " 3"]
     spacing: float
     values: Float[np.ndarray, "X Y Z"]
 
@@ -92,7 +104,7 @@ def ellipsoids(cloud: GaussianCloud) -> Ellipsoids:
 
 
 def density(
-    shapes: Ellipsoids, origin: Float[np.ndarray, 3], spacing: float, shape: tuple[int, int, int]
+    shapes: Ellipsoids, origin: Float[np.ndarray, " 3"], spacing: float, shape: tuple[int, int, int]
 ) -> Grid:
     """d(p) on a lattice, each Gaussian evaluated in the box where it counts.
 

@@ -31,7 +31,9 @@ class SplatPly:
 
     def write(self, primitive: Primitive, path: Path, *, prompt: str, mesh: MeshConfig) -> None:
         if not isinstance(primitive, GaussianCloud):
-            raise UserError(f"cannot write {path}: .ply holds 3D Gaussians, this asset has none; use .glb or .obj")
+            raise UserError(
+                f"cannot write {path}: .ply holds 3D Gaussians, this asset has none; use .glb or .obj"
+            )
         write_splats(path, SplatParameters.from_cloud(primitive), prompt)
 
 

@@ -49,7 +49,7 @@ def write_glb(path: str | Path, mesh: TriMesh, extras: Mapping[str, Any] | None 
     if mesh.uvs is not None:
         attributes["TEXCOORD_0"] = buffer.add(_array(mesh.uvs, path), _VERTEX_BUFFER)
     indices = buffer.add(mesh.faces.cpu().numpy().reshape(-1, 1).astype("<u4"), _INDEX_BUFFER)
-    surface: dict[str, Any] = {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 0.0, "roughnessFactor": 1.0}
+    surface: dict[str, Any] = {"baseColorFactor": [1.0] * 4, "metallicFactor": 0.0, "roughnessFactor": 1.0}
     document: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": "threedgen"},
         "scene": 0,

@@ -60,7 +60,7 @@ def extract_mesh(cloud: GaussianCloud, config: MeshConfig | None = None) -> TriM
     shapes = ellipsoids(cloud)
     if len(shapes) == 0:
         raise _empty()
-    low, high = _bounds(shapes, config)
+    shapes, low, high = _focus(shapes, config.floaters)
     longest = float((high - low).max())
     spacing = longest / (config.resolution - 1)
     vertices, faces = _surface(shapes, low, high, spacing, config)
@@ -87,23 +87,35 @@ def _empty() -> UserError:
     )
 
 
-def _bounds(shapes: Ellipsoids, config: MeshConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The box of what will be kept: far-away floaters must not cost the asset its resolution."""
+def _focus(shapes: Ellipsoids, share: float) -> tuple[Ellipsoids, np.ndarray, np.ndarray]:
+    """The cloud without far-away crumbs, and its box: these must not cost the asset its resolution.
+
+    Pieces are connected regions of a coarse lattice; a piece weighs what the Gaussians in it weigh.
+    """
+    from skimage.measure import label
+
     extents = shapes.extents()
     low, high = (shapes.means - extents).min(axis=0), (shapes.means + extents).max(axis=0)
-    for _ in range(2):
-        spacing = float((high - low).max()) / 63
-        grid = _lattice(shapes, low, high, spacing)
-        occupied = grid.values > _SURELY_FAINT
-        if not occupied.any():
-            raise _empty()
-        where = np.argwhere(_without_floaters(occupied, config.floaters))
+    while True:
         before = float((high - low).max())
+        spacing = before / 63
+        grid = _lattice(shapes, low, high, spacing)
+        labels = np.asarray(label(grid.values > _SURELY_FAINT, connectivity=3))
+        count = int(labels.max())
+        if count == 0:
+            raise _empty()
+        centres = np.rint((shapes.means - grid.origin) / spacing).astype(int)
+        piece = labels[tuple(np.clip(centres, 0, np.array(labels.shape) - 1).T)]
+        weights = np.bincount(piece, shapes.opacities * shapes.scales.prod(axis=1), minlength=count + 1)
+        weights[0] = 0.0
+        kept = weights >= share * weights.max()
+        kept[0] = False
+        where = np.argwhere(kept[labels])
         low = grid.origin + spacing * (where.min(axis=0) - 0.5)
         high = grid.origin + spacing * (where.max(axis=0) + 0.5)
-        if float((high - low).max()) > 0.5 * before:  # a second look only when the first was far too coarse
-            break
-    return low, high
+        shapes = shapes.chosen((piece == 0) | kept[piece]).touching(low, high)
+        if float((high - low).max()) > 0.5 * before:  # look again only when the lattice was far too coarse
+            return shapes, low, high
 
 
 def _lattice(shapes: Ellipsoids, low: np.ndarray, high: np.ndarray, spacing: float) -> Grid:
@@ -119,9 +131,10 @@ def _surface(
     from skimage.measure import marching_cubes
 
     grid = _lattice(shapes, low, high, spacing)
-    # Pictures at half the resolution: tau is smooth, and thirteen are taken.
+    # Pictures at half the resolution: tau is smooth, and thirteen are taken. Not as thick as the density's
+    # Gaussians: they are the measure, and on a coarse lattice the level makes up for the thickness.
     coarse = Grid(grid.origin, 2.0 * spacing, grid.values[::2, ::2, ::2])
-    views = pictures(shapes.thickened(0.7 * spacing), coarse)
+    views = pictures(shapes.thickened(0.3 * spacing), coarse)
     level = config.level or visible_level(views, coarse)
     if level is None:
         raise _empty()
@@ -131,10 +144,9 @@ def _surface(
     solid = _filled(field > 0.0, views)
     np.clip(field, -_LOG_RANGE, _LOG_RANGE, out=field)
     field = np.where(solid, np.maximum(field, 1e-3), np.minimum(field, -1e-3))
-    for axis in range(3):  # whatever reaches the border of the grid is closed there
-        index = [slice(None)] * 3
-        index[axis] = [0, -1]  # type: ignore[call-overload]
-        field[tuple(index)] = -_LOG_RANGE
+    border = np.ones(field.shape, dtype=bool)
+    border[1:-1, 1:-1, 1:-1] = False
+    field[border] = -_LOG_RANGE  # whatever reaches the edge of the grid is closed there
     if not (field > 0).any():
         raise _empty()
     vertices, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="descent")
@@ -159,19 +171,7 @@ def _filled(solid: np.ndarray, views: list[Picture]) -> np.ndarray:
         return solid
     filled = solid | hollow
     closed = ndimage.binary_erosion(ndimage.binary_dilation(filled, cross, 2), cross, 2)
-    return filled | (closed & ndimage.binary_dilation(hollow, cross, 3))
-
-
-def _without_floaters(solid: np.ndarray, share: float) -> np.ndarray:
-    """The connected pieces whose volume is at least `share` of the largest."""
-    from scipy import ndimage
-
-    labels, count = ndimage.label(solid, ndimage.generate_binary_structure(3, 3))
-    if count <= 1:
-        return solid
-    volumes = np.bincount(labels.ravel())
-    volumes[0] = 0
-    return (volumes >= max(1.0, share * volumes.max()))[labels]
+    return filled | np.logical_and(closed, ndimage.binary_dilation(hollow, cross, 3))
 
 
 def _main_pieces(vertices: np.ndarray, faces: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -184,8 +184,10 @@ def _main_pieces(vertices: np.ndarray, faces: np.ndarray, share: float) -> tuple
     graph = coo_matrix((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=size)
     count, piece = connected_components(graph, directed=False)
     a, b, c = (vertices[faces[:, i]] for i in range(3))
-    volumes = np.bincount(piece[faces[:, 0]], weights=np.einsum("fi,fi->f", a, np.cross(b, c)), minlength=count)
-    kept = (volumes > 0) & (volumes >= share * volumes.max())
+    volumes = np.bincount(
+        piece[faces[:, 0]], weights=np.einsum("fi,fi->f", a, np.cross(b, c)), minlength=count
+    )
+    kept = volumes >= max(share * volumes.max(initial=0.0), 1e-300)
     faces = faces[kept[piece[faces[:, 0]]]]
     used, renumbered = np.unique(faces, return_inverse=True)
     return vertices[used], renumbered.reshape(-1, 3)
@@ -193,22 +195,21 @@ def _main_pieces(vertices: np.ndarray, faces: np.ndarray, share: float) -> tuple
 
 def _taubin(vertices: np.ndarray, faces: np.ndarray, passes: int) -> np.ndarray:
     """Alternating shrink and swell (Taubin 1995): takes the lattice's ripple, keeps volume and edges."""
-    from scipy.sparse import coo_matrix, diags
+    from scipy.sparse import coo_matrix
 
     rows = faces[:, [0, 1, 2, 1, 2, 0]].ravel()
     columns = faces[:, [1, 2, 0, 0, 1, 2]].ravel()
-    adjacency = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(vertices), len(vertices))).tocsr()
+    size = (len(vertices), len(vertices))
+    adjacency = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=size).tocsr()
     adjacency.data[:] = 1.0
-    average = diags(1.0 / np.maximum(adjacency.sum(axis=1).A1, 1.0)) @ adjacency
+    neighbours = np.maximum(np.diff(adjacency.indptr), 1)[:, None]
     for _ in range(passes):
         for step in (0.5, -0.51):
-            vertices = vertices + step * (average @ vertices - vertices)
+            vertices = vertices + step * ((adjacency @ vertices) / neighbours - vertices)
     return vertices
 
 
-def _decimate(
-    vertices: np.ndarray, faces: np.ndarray, budget: int
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _decimate(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Quadric edge collapse (Garland & Heckbert 1997) to the budget; None when no library is installed.
 
     A hasty collapse may fold the surface onto itself, so slower ones are tried until the result is closed.
@@ -217,15 +218,18 @@ def _decimate(
         import fast_simplification
     except ImportError:
         return None
+    # The library compares lengths with fixed tolerances: give it a mesh of unit size around the origin.
+    centre, size = 0.5 * (vertices.min(axis=0) + vertices.max(axis=0)), np.ptp(vertices, axis=0).max()
+    unit = ((vertices - centre) / size).astype(np.float32)
     fitting = None
     for aggressiveness in (5, 4, 3):
         points, triangles = fast_simplification.simplify(
-            vertices.astype(np.float32), faces.astype(np.int32), target_count=budget, agg=aggressiveness
-        )
+            unit, faces.astype(np.int32), target_count=budget, agg=aggressiveness
+        )[:2]
         if len(triangles) <= budget:
             triangles = _without_folds(triangles.astype(np.int64))
             used, renumbered = np.unique(triangles, return_inverse=True)
-            fitting = points[used].astype(np.float64), renumbered.reshape(-1, 3)
+            fitting = centre + size * points[used].astype(np.float64), renumbered.reshape(-1, 3)
             if is_closed(fitting[1]):
                 return fitting
     return fitting

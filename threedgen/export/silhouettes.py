@@ -112,7 +112,9 @@ def _peaks(values: Float[np.ndarray, "X Y Z"], view: Picture) -> Float[np.ndarra
     return image
 
 
-def _slabs(view: Picture, shape: tuple[int, ...]) -> Iterator[tuple[tuple[slice | int, ...], tuple[slice, slice]]]:
+def _slabs(
+    view: Picture, shape: tuple[int, ...]
+) -> Iterator[tuple[tuple[slice | int, ...], tuple[slice, slice]]]:
     """Slabs of a volume across the hidden axis, and the window of the picture that each falls on."""
     across = [axis for axis in range(3) if axis != view.hidden]
     for k in range(shape[view.hidden]):

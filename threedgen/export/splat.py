@@ -111,7 +111,8 @@ def read_splats(path: str | Path) -> SplatParameters:
     coefficients = 1 + sum(name.startswith("f_rest_") for name in column) // 3
     missing = [n for n in _names(coefficients) if n not in column and n not in ("nx", "ny", "nz")]
     if missing or coefficients not in (1, 4, 9, 16):
-        raise UserError(f"{path} holds no 3D Gaussians: property {missing[0] if missing else 'f_rest_*'} is missing")
+        lacking = missing[0] if missing else "f_rest_*"
+        raise UserError(f"{path} holds no 3D Gaussians: property {lacking} is missing")
     if len(body) < 4 * counts[0] * len(column):
         raise UserError(f"{path} is cut short: {counts[0]} Gaussians announced, fewer are there")
     table = np.frombuffer(body, "<f4", counts[0] * len(column)).reshape(counts[0], len(column))

@@ -30,7 +30,7 @@ def surface_colors(
     normals: unit, outward. cell: edge of the cubes in which vertices are handled together; any size gives
     the same colours. A vertex that no Gaussian reaches takes the colour of the nearest one.
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     colors = np.zeros_like(vertices)
     basis = sh_basis(torch.from_numpy(-normals), math.isqrt(shapes.sh.shape[1]) - 1).numpy()
@@ -39,9 +39,7 @@ def surface_colors(
     unreached = []
     for rows in _blocks(vertices, cell):
         points, outward = vertices[rows], normals[rows]
-        near = np.flatnonzero(
-            ((lower <= points.max(axis=0)) & (upper >= points.min(axis=0))).all(axis=1)
-        )
+        near = np.flatnonzero(((lower <= points.max(axis=0)) & (upper >= points.min(axis=0))).all(axis=1))
         offsets = points[:, None, :] - shapes.means[None, near]
         weighted = np.einsum("vgi,gij->vgj", offsets, precisions[near])
         distance = np.einsum("vgi,vgi->vg", weighted, offsets)
@@ -68,7 +66,7 @@ def surface_colors(
             unreached.append(rows)
     lost = np.concatenate(unreached)
     if len(lost):
-        _, nearest = cKDTree(shapes.means).query(vertices[lost])
+        _, nearest = KDTree(shapes.means).query(vertices[lost])
         shade = 0.5 + np.einsum("pk,pkc->pc", basis[lost], shapes.sh[nearest])
         colors[lost] = np.maximum(shade, 0.0)
     return np.clip(colors, 0.0, 1.0)

@@ -5,6 +5,7 @@ The functions take whatever turns cameras into pictures, and know no renderer.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -63,29 +64,34 @@ def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 24.0) ->
 
 
 def write_mp4(path: str | Path, frames: Iterable[Frame], fps: float = 24.0) -> Path:
-    """H.264, yuv420p, crf 18, bt709 flags: plays everywhere. Odd sizes get one more row or column (edge repeated)."""
-    import imageio.v2 as iio
+    """H.264, yuv420p, crf 18, bt709 flags: plays everywhere. An odd size gets one more row or column."""
+    import imageio_ffmpeg
 
     path = Path(path)
+    even = (np.pad(f, ((0, f.shape[0] % 2), (0, f.shape[1] % 2), (0, 0)), mode="edge") for f in frames)
+    stream = _at_least_one(even, path)
+    first = next(stream)
     colors = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
-    flags = ["-crf", "18", "-movflags", "+faststart", *colors]
-    convert = ["-vf", "scale=out_color_matrix=bt709:out_range=tv"]
-    with (
-        replacing(path) as temporary,
-        iio.get_writer(
+    with replacing(path) as temporary:
+        encoder = imageio_ffmpeg.write_frames(
             temporary,
-            format="FFMPEG",  # type: ignore[arg-type]
-            fps=fps,
+            (first.shape[1], first.shape[0]),
+            fps=fps,  # pyright: ignore[reportArgumentType]
             codec="libx264",
-            quality=None,
-            pixelformat="yuv420p",
+            quality=None,  # pyright: ignore[reportArgumentType]
+            pix_fmt_out="yuv420p",
             macro_block_size=1,
-            output_params=[*convert, *flags],
-        ) as writer,
-    ):
-        for frame in _at_least_one(frames, path):
-            height, width = frame.shape[:2]
-            writer.append_data(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
+            output_params=[
+                *("-crf", "18", "-movflags", "+faststart"),
+                *("-vf", "scale=out_color_matrix=bt709:out_range=tv", *colors),
+            ],
+        )
+        encoder.send(None)
+        for frame in itertools.chain([first], stream):
+            encoder.send(np.ascontiguousarray(frame))
+        encoder.close()
+        if temporary.stat().st_size == 0:
+            raise OSError("the encoder wrote nothing")
     return path
 
 

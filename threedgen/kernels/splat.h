@@ -5,8 +5,16 @@
 
 #include <cstdint>
 
+// A tile's Gaussians lie all over the memory: their cache lines are asked for AHEAD entries before they are needed.
+#if defined(__GNUC__) || defined(__clang__)
+#define SPLAT_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define SPLAT_PREFETCH(address) ((void)0)
+#endif
+
 namespace splat {
 
+constexpr int AHEAD = 12;
 constexpr int TILE = 16;                  // pixels a side; one row is one AVX-512 register
 constexpr int SEGMENT = 512;              // Gaussians of a tile that the backward pass unrolls at once
 constexpr int CHECK = 16;                 // Gaussians between two looks at which rows of a tile are still alive
@@ -73,7 +81,7 @@ struct Kernels {
     // Composite one tile; returns how many entries were looked at before every pixel was opaque. kept receives the
     // transmittance [TILE, TILE] before each segment but the first.
     int64_t (*forward_tile)(const View &, int tile_x, int tile_y, const Splat *, const Entry *, int64_t count,
-                            float *kept, float *rgb, float *alpha, float *depth);
+                            float *kept, float *rgb, float *alpha, float *depth, int64_t *rows_drawn);
     // Moments of the loss per entry (slots [count, MOMENTS]) and the background's gradient summed over the tile.
     void (*backward_tile)(const View &, int tile_x, int tile_y, const Splat *, const Entry *, int64_t count,
                           const float *kept, const ImageGradient &, Scratch &, float *slots, float *background);
@@ -81,6 +89,8 @@ struct Kernels {
     void (*backward_project)(const Cloud &, const View *, int views, int64_t begin, int64_t end,
                              const float *const *moments, const uint32_t *const *ranks, const CloudGradient &,
                              float *means2d);
+    // Runs the row operations of one pass `count` times on cached data; returns a checksum.
+    float (*exercise_rows)(int64_t count, bool backward);
 };
 
 extern const Kernels kernels_baseline;

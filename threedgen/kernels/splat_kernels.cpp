@@ -21,6 +21,6 @@ namespace {
 #define SPLAT_STRING2(name) #name
 #define SPLAT_STRING(name) SPLAT_STRING2(name)
 extern const Kernels SPLAT_JOIN(kernels_, SPLAT_VARIANT) = {
-    SPLAT_STRING(SPLAT_VARIANT), project, forward_tile, backward_tile, backward_project,
+    SPLAT_STRING(SPLAT_VARIANT), project, forward_tile, backward_tile, backward_project, exercise_rows,
 };
 }  // namespace splat

@@ -182,7 +182,7 @@ void project(const Cloud &cloud, const View &view, int64_t begin, int64_t end, S
         if (!project_mean(view, cloud.means + 3 * i, p) || !(opacity >= MIN_ALPHA)) continue;
         const Rotation rotation = rotation_of(cloud.quats + 4 * i);
         project_covariance(view, rotation.matrix, cloud.scales + 3 * i, p);
-        if (!(p.det < 1e300)) continue;  // overflow or NaN: no picture can be made of it
+        if (!(p.a < 1e30 && p.c < 1e30)) continue;  // NaN, or more pixels than a float counts
 
         const float log_opacity = log2f(opacity);
         const float reach2 = 2 * float(1 / log2_e) * (log_opacity + log2_255);
@@ -231,6 +231,8 @@ void backward_project(const Cloud &cloud, const View *views, int view_count, int
             float *d_pixel = means2d + 2 * (v * cloud.count + i);
             d_pixel[0] = d_pixel[1] = 0.0f;
             const uint32_t rank = ranks[v][i];
+            const uint32_t later = i + AHEAD < end ? ranks[v][i + AHEAD] : INVISIBLE;
+            if (later != INVISIBLE) SPLAT_PREFETCH(moments[v] + int64_t(later) * MOMENTS);
             if (rank == INVISIBLE) continue;
             const View &view = views[v];
             const float *m = moments[v] + int64_t(rank) * MOMENTS;

@@ -61,8 +61,72 @@ inline void start(const View &view, int left, int top, Plane &transmittance) {
             transmittance.row[r][x] = top + r < view.height && left + x < view.width ? 1.0f : 0.0f;
 }
 
+// The three row operations: all that grows with pixels times Gaussians is in them.
+
+inline float row_alpha(float d, float peak, float falloff) {
+    const float a = exp2_negative(peak - falloff * d * d);
+    const float capped = a < MAX_ALPHA ? a : MAX_ALPHA;
+    return capped >= MIN_ALPHA ? capped : 0.0f;
+}
+
+inline void forward_row(float middle, float peak, const Splat &s, float *t, float *red, float *green, float *blue,
+                        float *depth) {
+    const float falloff = s.falloff, cr = s.color[0], cg = s.color[1], cb = s.color[2], cz = s.z;
+#pragma omp simd
+    for (int x = 0; x < TILE; ++x) {
+        float a = row_alpha(float(x) - middle, peak, falloff);
+        const float before = t[x];
+        a = before >= MIN_TRANSMITTANCE ? a : 0.0f;
+        const float w = a * before;
+        t[x] = before - w;
+        red[x] += w * cr;
+        green[x] += w * cg;
+        blue[x] += w * cb;
+        depth[x] += w * cz;
+    }
+}
+
+// The forward row again, keeping alpha and weight instead of blending colours.
+inline void unroll_row(float middle, float peak, const Splat &s, float *t, float *alpha, float *weight) {
+    const float falloff = s.falloff;
+#pragma omp simd
+    for (int x = 0; x < TILE; ++x) {
+        float a = row_alpha(float(x) - middle, peak, falloff);
+        const float before = t[x];
+        a = before >= MIN_TRANSMITTANCE ? a : 0.0f;
+        const float w = a * before;
+        t[x] = before - w;
+        alpha[x] = a;
+        weight[x] = w;
+    }
+}
+
+// Sums over the rows of one Gaussian in one tile, still a number a column.
+struct alignas(64) Columns {
+    float red[TILE], green[TILE], blue[TILE], depth[TILE], v0[TILE], v1[TILE], v2[TILE];
+};
+
+inline void backward_row(float dy, const Splat &s, const float *alpha, const float *weight, const float *red,
+                         const float *green, const float *blue, const float *depth, float *behind, Columns &sums) {
+    const float cr = s.color[0], cg = s.color[1], cb = s.color[2], cz = s.z;
+#pragma omp simd
+    for (int x = 0; x < TILE; ++x) {
+        const float a = alpha[x], w = weight[x];
+        const float excess = red[x] * cr + green[x] * cg + blue[x] * cb + depth[x] * cz - behind[x];
+        behind[x] += a * excess;
+        const float v = a < MAX_ALPHA ? w * excess : 0.0f;
+        sums.red[x] += w * red[x];
+        sums.green[x] += w * green[x];
+        sums.blue[x] += w * blue[x];
+        sums.depth[x] += w * depth[x];
+        sums.v0[x] += v;
+        sums.v1[x] += v * dy;
+        sums.v2[x] += v * (dy * dy);
+    }
+}
+
 int64_t forward_tile(const View &view, int tile_x, int tile_y, const Splat *splats, const Entry *entries,
-                     int64_t count, float *kept, float *rgb, float *alpha, float *depth) {
+                     int64_t count, float *kept, float *rgb, float *alpha, float *depth, int64_t *rows_drawn) {
     const int left = tile_x * TILE, top = tile_y * TILE;
     Plane T, R, G, B, D;
     start(view, left, top, T);
@@ -72,32 +136,19 @@ int64_t forward_tile(const View &view, int tile_x, int tile_y, const Splat *spla
     clear(D);
     int first = 0, last = TILE - 1;
     int64_t e = 0;
+    *rows_drawn = 0;
     for (; e < count; ++e) {
         if (e % CHECK == 0 && !alive_rows(T, first, last)) break;
         if (e % SEGMENT == 0 && e > 0) memcpy(kept + (e / SEGMENT - 1) * TILE * TILE, &T, sizeof(Plane));
+        if (e + AHEAD < count) SPLAT_PREFETCH(splats + entries[e + AHEAD].rank);
         const Splat &s = splats[entries[e].rank];
         const Geometry g = place(s, entries[e], left, top, first, last);
-        const float falloff = s.falloff, cr = s.color[0], cg = s.color[1], cb = s.color[2], cz = s.z;
         for (int r = g.first; r <= g.last; ++r) {
             const float dy = float(r) - g.y;
-            const float middle = g.x + s.skew * dy, peak = s.log_opacity - s.row_falloff * dy * dy;
-            float *t = T.row[r], *pr = R.row[r], *pg = G.row[r], *pb = B.row[r], *pd = D.row[r];
-#pragma omp simd
-            for (int x = 0; x < TILE; ++x) {
-                const float d = float(x) - middle;
-                float a = exp2_negative(peak - falloff * d * d);
-                a = a < MAX_ALPHA ? a : MAX_ALPHA;
-                a = a >= MIN_ALPHA ? a : 0.0f;
-                const float before = t[x];
-                a = before >= MIN_TRANSMITTANCE ? a : 0.0f;
-                const float w = a * before;
-                t[x] = before - w;
-                pr[x] += w * cr;
-                pg[x] += w * cg;
-                pb[x] += w * cb;
-                pd[x] += w * cz;
-            }
+            forward_row(g.x + s.skew * dy, s.log_opacity - s.row_falloff * dy * dy, s, T.row[r], R.row[r], G.row[r],
+                        B.row[r], D.row[r]);
         }
+        *rows_drawn += g.last >= g.first ? g.last - g.first + 1 : 0;
     }
     const int rows = view.height - top < TILE ? view.height - top : TILE;
     const int columns = view.width - left < TILE ? view.width - left : TILE;
@@ -168,28 +219,15 @@ void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats
         int first = 0, last = TILE - 1;
         for (int64_t e = begin; e < end; ++e) {
             if (e % CHECK == 0) alive_rows(T, first, last);
+            if (e + AHEAD < end) SPLAT_PREFETCH(splats + entries[e + AHEAD].rank);
             const Splat &s = splats[entries[e].rank];
             const Geometry g = place(s, entries[e], left, top, first, last);
             scratch.first[e - begin] = int8_t(g.first);
             scratch.last[e - begin] = int8_t(g.last);
-            const float falloff = s.falloff;
             for (int r = g.first; r <= g.last; ++r, ++alphas, ++weights) {
                 const float dy = float(r) - g.y;
-                const float middle = g.x + s.skew * dy, peak = s.log_opacity - s.row_falloff * dy * dy;
-                float *t = T.row[r], *kept_alpha = *alphas, *kept_weight = *weights;
-#pragma omp simd
-                for (int x = 0; x < TILE; ++x) {
-                    const float d = float(x) - middle;
-                    float a = exp2_negative(peak - falloff * d * d);
-                    a = a < MAX_ALPHA ? a : MAX_ALPHA;
-                    a = a >= MIN_ALPHA ? a : 0.0f;
-                    const float before = t[x];
-                    a = before >= MIN_TRANSMITTANCE ? a : 0.0f;
-                    const float w = a * before;
-                    t[x] = before - w;
-                    kept_alpha[x] = a;
-                    kept_weight[x] = w;
-                }
+                unroll_row(g.x + s.skew * dy, s.log_opacity - s.row_falloff * dy * dy, s, T.row[r], *alphas,
+                           *weights);
             }
         }
         if (segment == segments - 1)
@@ -202,48 +240,65 @@ void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats
         for (int64_t e = end - 1; e >= begin; --e) {
             const Splat &s = splats[entries[e].rank];
             const float y = float(s.y - (top + 0.5)), x0 = float(s.x - (left + 0.5));
-            const float cr = s.color[0], cg = s.color[1], cb = s.color[2], cz = s.z;
-            const int first_row = scratch.first[e - begin], last_row = scratch.last[e - begin];
-            alignas(64) float wr[TILE] = {0}, wg[TILE] = {0}, wb[TILE] = {0}, wd[TILE] = {0};
-            alignas(64) float v0[TILE] = {0}, v1[TILE] = {0}, v2[TILE] = {0};
-            for (int r = last_row; r >= first_row; --r) {
-                const float dy = float(r) - y;
-                const float *a = *--alphas, *w = *--weights;
-                const float *gr = R.row[r], *gg = G.row[r], *gb = B.row[r], *gd = D.row[r];
-                float *b = behind.row[r];
-#pragma omp simd
-                for (int x = 0; x < TILE; ++x) {
-                    const float excess = gr[x] * cr + gg[x] * cg + gb[x] * cb + gd[x] * cz - b[x];
-                    b[x] += a[x] * excess;
-                    const float v = a[x] < MAX_ALPHA ? w[x] * excess : 0.0f;
-                    wr[x] += w[x] * gr[x];
-                    wg[x] += w[x] * gg[x];
-                    wb[x] += w[x] * gb[x];
-                    wd[x] += w[x] * gd[x];
-                    v0[x] += v;
-                    v1[x] += v * dy;
-                    v2[x] += v * (dy * dy);
-                }
-            }
+            Columns sums;
+            memset(&sums, 0, sizeof(sums));
+            for (int r = scratch.last[e - begin]; r >= scratch.first[e - begin]; --r)
+                backward_row(float(r) - y, s, *--alphas, *--weights, R.row[r], G.row[r], B.row[r], D.row[r],
+                             behind.row[r], sums);
             alignas(64) float dx0[TILE], dx00[TILE], dx1[TILE];
 #pragma omp simd
             for (int x = 0; x < TILE; ++x) {
                 const float dx = float(x) - x0;
-                dx0[x] = dx * v0[x];
-                dx00[x] = dx * dx * v0[x];
-                dx1[x] = dx * v1[x];
+                dx0[x] = dx * sums.v0[x];
+                dx00[x] = dx * dx * sums.v0[x];
+                dx1[x] = dx * sums.v1[x];
             }
             float *slot = slots + e * MOMENTS;
-            slot[0] = sum(wr);
-            slot[1] = sum(wg);
-            slot[2] = sum(wb);
-            slot[3] = sum(wd);
-            slot[4] = sum(v0);
+            slot[0] = sum(sums.red);
+            slot[1] = sum(sums.green);
+            slot[2] = sum(sums.blue);
+            slot[3] = sum(sums.depth);
+            slot[4] = sum(sums.v0);
             slot[5] = sum(dx0);
-            slot[6] = sum(v1);
+            slot[6] = sum(sums.v1);
             slot[7] = sum(dx00);
             slot[8] = sum(dx1);
-            slot[9] = sum(v2);
+            slot[9] = sum(sums.v2);
         }
     }
+}
+
+// The row operations alone, on a tile that stays in the first-level cache: what benchmarks/splatting.py calls the floor.
+float exercise_rows(int64_t count, bool backward) {
+    Plane T, behind, R, G, B, D, alpha, weight;
+    clear(behind);
+    // Constant gradients: what shows behind settles at their mixture, rather than decaying into slow denormals.
+    for (int r = 0; r < TILE; ++r)
+        for (int x = 0; x < TILE; ++x) R.row[r][x] = G.row[r][x] = B.row[r][x] = D.row[r][x] = 1.0f;
+    Columns sums;
+    memset(&sums, 0, sizeof(sums));
+    Splat s;
+    memset(&s, 0, sizeof(s));
+    s.falloff = 0.01f;
+    s.row_falloff = 0.02f;
+    s.log_opacity = -5.0f;
+    s.skew = 0.1f;
+    s.color[0] = s.color[1] = s.color[2] = s.z = 0.5f;
+    float total = 0.0f;
+    for (int64_t i = 0; i < count; ++i) {
+        const int r = int(i % TILE);
+        const float dy = float(r) - 7.3f;
+        const float middle = 6.2f + s.skew * dy, peak = s.log_opacity - s.row_falloff * dy * dy;
+        if (i % 4096 < TILE)
+            for (int x = 0; x < TILE; ++x) T.row[r][x] = 1.0f;
+        if (backward) {
+            unroll_row(middle, peak, s, T.row[r], alpha.row[r], weight.row[r]);
+            backward_row(dy, s, alpha.row[r], weight.row[r], R.row[r], G.row[r], B.row[r], D.row[r], behind.row[r],
+                         sums);
+        } else {
+            forward_row(middle, peak, s, T.row[r], R.row[r], G.row[r], B.row[r], D.row[r]);
+        }
+    }
+    for (int r = 0; r < TILE; ++r) total += sum(T.row[r]) + sum(R.row[r]) + sum(behind.row[r]);
+    return total + sum(sums.red) + sum(sums.v0) + sum(sums.v1) + sum(sums.v2);
 }

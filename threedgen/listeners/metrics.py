@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+from threedgen.errors import UserError
 from threedgen.events import Event, RunStarted, StepDone, StepRolledBack
 
 
@@ -20,8 +21,13 @@ class MetricsFile:
             truncate(self.path, event.state.step)
         elif isinstance(event, StepDone):
             row = {"step": event.step, **{name: _number(value) for name, value in event.metrics.items()}}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+            except OSError as error:
+                raise UserError(
+                    f"cannot write {self.path}: {error.strerror or error}; free some space, then resume the run"
+                ) from error
 
 
 def read(path: Path) -> list[dict[str, float]]:

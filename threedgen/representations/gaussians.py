@@ -124,16 +124,20 @@ class Gaussians(Representation):
         self.register_buffer("active_degree", torch.tensor(config.sh_degree if config.sh_full == 0.0 else 0))
 
     @classmethod
+    def blank(cls, config: Config) -> Self:
+        """A scene to load a state or a cloud into: as `config` says, but the start (a mesh file) is not read."""
+        return cls(dataclasses.replace(config, count=1, init="ball", mesh=None))
+
+    @classmethod
     def from_cloud(cls, cloud: GaussianCloud, config: Config | None = None) -> Self:
         """Raw parameters whose `at()` is `cloud`, up to rounding and the activations' open intervals.
 
         The active degree is the cloud's. config: rates and density control to go on with; its sh_degree may
         be higher than the cloud's, its count and init are not used.
         """
-        degree = max(cloud.sh_degree, config.sh_degree if config is not None else 0)
-        scene = cls(
-            dataclasses.replace(config or Config(), count=1, init="ball", mesh=None, sh_degree=degree)
-        )
+        config = config or Config()
+        degree = max(cloud.sh_degree, config.sh_degree)
+        scene = cls.blank(dataclasses.replace(config, sh_degree=degree))
         tiny = 1e-6
         rest = cloud.sh[:, 1:]
         missing = (degree + 1) ** 2 - 1 - rest.shape[1]

@@ -21,12 +21,14 @@ from threedgen.training.tokenizer import MAX_TOKENS, vocabulary, write_tokenizer
 class PriorArchitecture:
     """channels: width a resolution level, finest first. attention: whether a level attends to the text.
 
-    size: pixels. text_width, text_layers: the text encoder's.
+    size: pixels. embedding: width of the vector in which time, camera and text meet; shape and azimuth have
+    to be combined in it, so it is wide. text_width, text_layers: the text encoder's.
     """
 
     size: int = 64
     channels: tuple[int, ...] = (16, 24, 48, 96, 128)
     attention: tuple[bool, ...] = (False, False, False, True, True)
+    embedding: int = 512
     text_width: int = 64
     text_layers: int = 2
 
@@ -71,6 +73,7 @@ class PriorModel(nn.Module):
             # In diffusers this number is the count of heads; two are fast on a CPU.
             attention_head_dim=2,
             norm_num_groups=8,
+            time_embedding_dim=architecture.embedding,
             resnet_time_scale_shift="scale_shift",
             addition_embed_type="text",
             addition_embed_type_num_heads=2,
@@ -87,10 +90,12 @@ class PriorModel(nn.Module):
         noisy: Float[Tensor, "B 3 H W"],
         timesteps: Int[Tensor, " B"],
         tokens: Int[Tensor, "B L"],
+        mask: Int[Tensor, "B L"],
         views: Float[Tensor, "B 16"],
     ) -> Float[Tensor, "B 3 H W"]:
-        """The predicted v. `views` of zeros mean "any camera"."""
-        states = self.text_encoder(tokens).last_hidden_state
+        """The predicted v. mask: 0 at padding, which IFPipeline hides from its text encoder, so training
+        does too. `views` of zeros mean "any camera"."""
+        states = self.text_encoder(tokens, attention_mask=mask).last_hidden_state
         return self.unet(noisy, timesteps, states, class_labels=views).sample[:, :3]
 
 

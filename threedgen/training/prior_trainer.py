@@ -91,12 +91,13 @@ class PriorTrainer:
         self.step = 0
         self.seconds = 0.0
 
-    def tokens(self, captions: list[str]) -> Tensor:
-        """[B, 77] token ids, padded."""
+    def tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """[B, 77] token ids, padded, and their mask, on the training's device."""
         encoded = self.tokenizer(
             captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
         )
-        return encoded["input_ids"]
+        device = self.config.device
+        return encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
 
     def train_step(self, batch: Batch) -> float:
         """One update on one batch; returns the loss."""
@@ -122,7 +123,7 @@ class PriorTrainer:
             group["lr"] = learning_rate(config, self.step)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bf16"):
             predicted = self.model(
-                noisy.to(device), timesteps.to(device), self.tokens(captions).to(device), views.to(device)
+                noisy.to(device), timesteps.to(device), *self.tokens(captions), views.to(device)
             )
         loss = (predicted.float() - target.to(device)).square().mean()
         loss.backward()

@@ -41,13 +41,13 @@ def sample(
     """DDIM samples of the averaged model with guidance `scale` (uncond + s (cond - uncond)), in [0, 1]."""
     model, device = trainer.average, trainer.config.device
     count, size = len(prompts), model.architecture.size
-    tokens = trainer.tokens([*prompts, *([""] * count)]).to(device)
+    tokens, mask = trainer.tokens([*prompts, *([""] * count)])
     views = torch.cat([views, views]).to(device)
     z = torch.randn(count, 3, size, size, generator=generator(seed, "samples", 0)).to(device)
     times = torch.linspace(999, 0, steps + 1).long()
     for now, after in itertools.pairwise(times):
         alpha, sigma = trainer.alpha[now].item(), trainer.sigma[now].item()
-        v = model(torch.cat([z, z]), now.expand(2 * count).to(device), tokens, views)
+        v = model(torch.cat([z, z]), now.expand(2 * count).to(device), tokens, mask, views)
         v = v[count:] + scale * (v[:count] - v[count:])
         clean = (alpha * z - sigma * v).clamp(-1.0, 1.0)
         noise = (z - alpha * clean) / sigma

@@ -48,6 +48,42 @@ def splat(
     return rgb, alpha, depth, radii
 
 
+def count_rows(cloud: GaussianCloud, cameras: Cameras) -> int:
+    """How many 16-pixel rows of single Gaussians a render composites: the work that no splatting can avoid."""
+    tensors = (cloud.means, cloud.quats, cloud.scales, cloud.opacities, cloud.sh)
+    background = torch.zeros(len(cameras), 3)
+    return _forward(tuple(_buffer(tensor) for tensor in tensors), cameras, background, "")[0].rows()
+
+
+def _forward(
+    cloud: tuple[Tensor, ...], cameras: Cameras, background: Tensor, variant: str
+) -> tuple[Any, Tensor, Tensor, Tensor, Tensor]:
+    exact = cameras.to("cpu", torch.float64)  # poses are inverted, and Gaussians projected, in double
+    views, height, width = len(cameras), cameras.height, cameras.width
+    rgb, alpha, depth = (torch.empty(views, height, width, channels) for channels in (3, 1, 1))
+    radii = torch.empty(views, len(cloud[0]))
+    state = _native.SplatState()
+    _native.splat_forward(
+        state,
+        *cloud,
+        exact.camera_from_world.detach().contiguous(),
+        exact.centers.detach().contiguous(),
+        exact.intrinsics.detach().contiguous(),
+        background,
+        height,
+        width,
+        cameras.near,
+        cameras.far,
+        torch.get_num_threads(),
+        variant,
+        rgb,
+        alpha,
+        depth,
+        radii,
+    )
+    return state, rgb, alpha, depth, radii
+
+
 class _Splat(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -62,30 +98,8 @@ class _Splat(torch.autograd.Function):
         cameras: Cameras,
         variant: str,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        cloud = [_buffer(tensor) for tensor in (means, quats, scales, opacities, sh)]
-        exact = cameras.to("cpu", torch.float64)
-        views, size = len(cameras), (cameras.height, cameras.width)
-        rgb = means.new_empty(views, *size, 3)
-        alpha, depth = means.new_empty(views, *size, 1), means.new_empty(views, *size, 1)
-        radii = means.new_empty(views, len(means))
-        state = _native.SplatState()
-        _native.splat_forward(
-            state,
-            *cloud,
-            exact.camera_from_world.detach().contiguous(),
-            exact.centers.detach().contiguous(),
-            exact.intrinsics.detach().contiguous(),
-            _buffer(background),
-            *size,
-            cameras.near,
-            cameras.far,
-            torch.get_num_threads(),
-            variant,
-            rgb,
-            alpha,
-            depth,
-            radii,
-        )
+        cloud = tuple(_buffer(tensor) for tensor in (means, quats, scales, opacities, sh))
+        state, rgb, alpha, depth, radii = _forward(cloud, cameras, _buffer(background), variant)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(*cloud)
             ctx.state = state

@@ -1,0 +1,207 @@
+"""Text to 3D against a known truth: 16 prompts of the shape world, and beside each the oracle.
+
+    python benchmarks/text_to_3d.py [--only PROMPT ...] [--out runs/benchmark] [--markdown FILE] [key=value ...]
+
+Each prompt is the command a user types, in a process of its own (so seconds and peak memory include import
+and export). The oracle is the same recipe, with the same Gaussians, cameras, backgrounds, steps and seed, but its
+gradient comes from the true pictures: what this representation can reach in this many steps.
+
+PSNR and IoU are means over 8 views at the best yaw (threedgen.metrics.shape_world). "held out" marks the
+colour-class pairs that the embedded prior was never trained on. A Janus failure is a view that resembles a
+true view of another side more than its own by over 60 degrees; only classes whose every side differs can
+show one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from threedgen.config import load_recipe, read_resolved
+from threedgen.datasets import world
+from threedgen.datasets.shapes import CLASSES, COLORS
+from threedgen.distill import distill, new_state
+from threedgen.job import load_scene
+from threedgen.metrics.shape_world import AssetScores, score_asset
+from threedgen.run import RunDirectory
+from threedgen.types import Cameras, RenderOutput, Signal
+
+SIMPLE = ("red cube", "blue sphere", "yellow cylinder", "orange cone", "green torus")
+PARAMETRIC = ("blue chair", "red chair", "green table", "purple table", "cyan mug", "red mug", "yellow car")
+HELD_OUT = tuple(f"{color} {shape}" for color, shape in sorted(world.HELD_OUT))
+
+
+class Oracle:
+    """A guidance that knows the truth, and the background it must be seen on."""
+
+    def __init__(self, scene: world.Scene, background: Callable[[int, int], Tensor]) -> None:
+        self._layered = world.build(scene)
+        self._palette = torch.tensor([COLORS[item.color] for item in scene.objects])
+        self._background = background
+        self._color = torch.ones(3)
+
+    def background(self, seed: int, step: int) -> Tensor:
+        self._color = self._background(seed, step)
+        return self._color
+
+    def __call__(
+        self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
+    ) -> Signal:
+        count = len(cameras)
+        layers = world.render_layers(self._layered, cameras, len(self._palette))
+        palette = self._palette.expand(count, -1, -1)
+        target = world.compose(layers, palette, self._color.expand(count, 3))
+        # The scale of the SDS loss: pictures in [-1, 1], summed over pixels, averaged over views.
+        return Signal(0.5 * (2.0 * (output.rgb - target)).square().sum() / count)
+
+
+def scene_of(prompt: str) -> tuple[str, str]:
+    """(colour, class) of a prompt such as "a red cube"."""
+    color, shape = prompt.split()[-2:]
+    return color, shape
+
+
+def viewer(renderer: Any, scene: Any) -> Callable[[Cameras], tuple[Tensor, Tensor]]:
+    """The asset as `score_asset` wants to see it."""
+
+    def view(cameras: Cameras) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            output = renderer(scene.at(cameras.time), cameras, torch.ones(3))
+        return output.rgb, output.alpha
+
+    return view
+
+
+def run_prompt(prompt: str, out: Path, arguments: Sequence[str]) -> tuple[AssetScores, dict[str, Any]]:
+    """Runs the command and scores what it left."""
+    folder = out / prompt.replace(" ", "-")
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "threedgen", "text-to-3d", prompt, "--out", str(folder), *arguments]
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    run = RunDirectory.open(folder)
+    recipe = read_resolved(run.recipe)
+    report = json.loads(run.report.read_text())
+    color, shape = scene_of(prompt)
+    scores = score_asset(viewer(recipe.renderer.make(), load_scene(run, recipe)), shape, color)
+    return scores, {"seconds": seconds, "gigabytes": report["peak_memory_bytes"] / 1e9}
+
+
+def run_oracle(prompt: str, overrides: Sequence[str], steps: int | None) -> AssetScores:
+    """The same recipe under true pictures instead of a prior."""
+    recipe = load_recipe("text-to-3d", overrides, prompt=prompt, steps=steps)
+    color, shape = scene_of(prompt)
+    scene = recipe.representation.make(recipe.seed)
+    oracle = Oracle(world.canonical(shape, color), recipe.fixed["background"].make())
+    state = new_state(
+        scene,
+        (oracle,),
+        steps=recipe.steps,
+        seed=recipe.seed,
+        optimizer_config=recipe.fixed["optimizer"].config,
+    )
+    renderer = recipe.renderer.make()
+    distill(
+        scene,
+        renderer,
+        recipe.fixed["cameras"].make(),
+        (oracle,),
+        prompt,
+        steps=recipe.steps,
+        seed=recipe.seed,
+        background=oracle.background,
+        regularizers=recipe.fixed["regularizers"].make(),
+        state=state,
+    )
+    return score_asset(viewer(renderer, scene), shape, color)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The markdown table, with the means the project promises below it."""
+    lines = [
+        "| prompt | R-precision | IoU | IoU, canonical | PSNR | oracle IoU | oracle PSNR | yaw | Janus | s | GB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ours, oracle = row["ours"], row["oracle"]
+        turn = (
+            "-"
+            if ours["janus"] is None
+            else f"{'FAILS' if ours['janus'] else 'no'} ({ours['worst_turn']:.0f}°)"
+        )
+        lines.append(
+            f"| {row['prompt']}{' (held out)' if row['held_out'] else ''} | {ours['retrieved']:.2f} "
+            f"| {ours['iou']:.3f} | {ours['canonical_iou']:.3f} | {ours['psnr']:.1f} | {oracle['iou']:.3f} "
+            f"| {oracle['psnr']:.1f} | {ours['yaw']:.0f}° | {turn} | {row['seconds']:.0f} | {row['gigabytes']:.2f} |"
+        )
+
+    def mean(select: Callable[[dict[str, Any]], bool], side: str, key: str) -> float:
+        values = [row[side][key] for row in rows if select(row)]
+        return statistics.mean(values) if values else float("nan")
+
+    def simple(row: dict[str, Any]) -> bool:
+        return CLASSES[scene_of(row["prompt"])[1]].simple
+
+    def anything(row: dict[str, Any]) -> bool:
+        return True
+
+    iou, oracle_iou = mean(anything, "ours", "iou"), mean(anything, "oracle", "iou")
+    janus = sum(bool(row["ours"]["janus"]) for row in rows)
+    lines += [
+        "",
+        f"R-precision {mean(anything, 'ours', 'retrieved'):.3f} (wanted 0.97) · mean IoU simple shapes "
+        f"{mean(simple, 'ours', 'iou'):.3f} (0.95), parametric classes "
+        f"{mean(lambda row: not simple(row), 'ours', 'iou'):.3f} (0.88) · PSNR {mean(anything, 'ours', 'psnr'):.1f} dB (24) "
+        f"· {100 * iou / oracle_iou:.1f} % of the oracle's IoU (95) · Janus failures {janus} (0) "
+        f"· median {statistics.median(row['seconds'] for row in rows):.0f} s (120), "
+        f"peak {max(row['gigabytes'] for row in rows):.2f} GB (2.5) · {torch.get_num_threads()} threads",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", help='prompts instead of the 16, for example "a red cube"')
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--no-oracle", action="store_true", help="our runs only")
+    parser.add_argument("overrides", nargs="*", help="key=value settings for both sides")
+    arguments = parser.parse_args()
+    prompts = arguments.only or [
+        f"{'an' if words[0] in 'aeiou' else 'a'} {words}" for words in (*SIMPLE, *PARAMETRIC, *HELD_OUT)
+    ]
+    steps = [] if arguments.steps is None else ["--steps", str(arguments.steps)]
+    rows: list[dict[str, Any]] = []
+    for prompt in prompts:
+        ours, cost = run_prompt(prompt, arguments.out, [*steps, *arguments.overrides])
+        oracle = ours if arguments.no_oracle else run_oracle(prompt, arguments.overrides, arguments.steps)
+        held_out = scene_of(prompt) in world.HELD_OUT
+        rows.append(
+            {"prompt": prompt, "held_out": held_out, "ours": asdict(ours), "oracle": asdict(oracle), **cost}
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    text = table(rows)
+    print("\n" + text)
+    if arguments.markdown is not None:
+        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
+        arguments.markdown.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

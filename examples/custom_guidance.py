@@ -1,0 +1,56 @@
+"""Your own guidance in 15 lines: Gaussians that learn to look like a bundle of given pictures.
+
+    python examples/custom_guidance.py [OUT.png]
+
+Nothing is registered or subclassed: `distill` takes any object that answers the call. The pictures here are
+rendered from a known torus; put your own photographs and cameras in their place.
+"""
+
+import sys
+
+import torch
+
+from threedgen.cameras import OrbitSampler, orbit
+from threedgen.datasets import world
+from threedgen.distill import distill
+from threedgen.export.video import to_uint8, write_contact_sheet
+from threedgen.renderers.splatting import SplattingRenderer
+from threedgen.representations.gaussians import Config, Gaussians
+from threedgen.types import Signal
+
+
+class MatchPictures:
+    """A guidance: how far the renders are from the true pictures of a scene, on white."""
+
+    def __init__(self, scene):
+        self.scene = scene
+
+    def __call__(self, output, cameras, prompt, step, total, seed):
+        truth, _ = world.render(self.scene, cameras)
+        error = (output.rgb - truth).square()
+        return Signal(error.sum() / len(cameras), {"mse": error.mean().item()})
+
+
+def main(out: str = "custom_guidance.png", steps: int = 100) -> float:
+    scene = Gaussians(Config(count=2000), seed=0)
+    renderer = SplattingRenderer(SplattingRenderer.Config())
+    guidance = MatchPictures(world.canonical("torus", "green"))
+    distill(
+        scene,
+        renderer,
+        OrbitSampler(OrbitSampler.Config(batch=4, resolution=48)),
+        [guidance],
+        prompt="a torus, as in the pictures",
+        steps=steps,
+        background=lambda seed, step: torch.ones(3),
+    )
+    azimuth = torch.arange(8) * 45.0
+    cameras = orbit(azimuth, torch.full((8,), 25.0), torch.full((8,), 2.85), 40.0, 128, 128)
+    with torch.no_grad():
+        output = renderer(scene.at(cameras.time), cameras, torch.ones(3))
+    write_contact_sheet(out, [to_uint8(picture) for picture in output.rgb])
+    return guidance(output, cameras, "", steps, steps, 0).metrics["mse"]
+
+
+if __name__ == "__main__":
+    print(f"mean squared error {main(*sys.argv[1:2]):.5f}")

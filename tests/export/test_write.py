@@ -1,0 +1,154 @@
+"""The exporter family: format by suffix, nothing half-written; OBJ; the report."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from clouds import ball
+
+from threedgen.errors import UserError
+from threedgen.export import suffixes, write
+from threedgen.export.atomic import replacing
+from threedgen.export.gltf import read_glb
+from threedgen.export.mesh import MeshConfig, extract_mesh
+from threedgen.export.obj import write_obj
+from threedgen.export.report import build_report, peak_memory, versions, write_report
+from threedgen.export.splat import read_splats
+from threedgen.types import GaussianCloud, TriMesh
+
+SMALL = MeshConfig(resolution=24, faces=1000)
+
+
+class Scene:
+    """Stands for a representation: all that an exporter asks of one."""
+
+    def __init__(self, primitive: GaussianCloud | TriMesh) -> None:
+        self.primitive = primitive
+
+    def at(self, time: torch.Tensor | None = None) -> GaussianCloud | TriMesh:
+        return self.primitive
+
+
+def test_each_suffix_writes_its_format(tmp_path: Path) -> None:
+    scene = Scene(ball())
+    folder = tmp_path / "new" / "folder"
+    for suffix in suffixes():
+        path = folder / f"asset{suffix.upper()}"
+        assert write(scene, path, prompt="a ball", mesh=SMALL) == path  # type: ignore[arg-type]
+    mesh, extras = read_glb(folder / "asset.GLB")
+    assert extras == {"prompt": "a ball"}
+    assert 0 < len(mesh.faces) <= SMALL.faces
+    assert len(read_splats(folder / "asset.PLY").means) == len(ball())
+    assert "# a ball" in (folder / "asset.OBJ").read_text()
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "asset.GLB",
+        "asset.OBJ",
+        "asset.PLY",
+    ]
+
+
+@pytest.mark.parametrize("name", ["asset.fbx", "asset"])
+def test_unknown_suffixes_name_the_known_ones(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"\.glb, \.obj, \.ply"):
+        write(ball(), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mesh_is_no_splat_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\.glb or \.obj"):
+        write(extract_mesh(ball(), SMALL), tmp_path / "a.ply")
+
+
+def test_obj_is_read_with_its_colors_by_trimesh(tmp_path: Path) -> None:
+    mesh = extract_mesh(ball(), SMALL)
+    assert mesh.vertex_colors is not None
+    read = trimesh.load(write_obj(tmp_path / "a.obj", mesh, "two\nlines"), force="mesh", process=False)
+    assert isinstance(read, trimesh.Trimesh)
+    np.testing.assert_array_equal(read.vertices.astype(np.float32), mesh.vertices.numpy())
+    np.testing.assert_array_equal(read.faces, mesh.faces.numpy())
+    colors = read.visual.vertex_colors[:, :3] / 255.0  # type: ignore[union-attr]
+    np.testing.assert_allclose(colors, mesh.vertex_colors.numpy(), atol=1.01 / 255)
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+
+    def fail_with(error: Exception) -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(RuntimeError):
+        fail_with(RuntimeError())
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    with pytest.raises(UserError, match="No space left"):
+        fail_with(OSError(28, "No space left on device"))
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_places_that_cannot_be_written_say_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        write(ball(), tmp_path / "file" / "asset.ply")
+    (tmp_path / "asset.ply").mkdir()
+    with pytest.raises(UserError, match="cannot write"):
+        write(ball(), tmp_path / "asset.ply")
+
+
+def test_new_files_are_readable_by_others(tmp_path: Path) -> None:
+    previous = os.umask(0o022)
+    try:
+        write(ball(), tmp_path / "asset.ply")
+    finally:
+        os.umask(previous)
+    if os.name == "posix":
+        assert (tmp_path / "asset.ply").stat().st_mode & 0o777 == 0o644
+
+
+def test_report_is_strict_json(tmp_path: Path) -> None:
+    report = build_report(
+        prompt="a red cube",
+        seed=3,
+        seconds={"import": 2.0, "optimize": 30.5},
+        scores={"psnr": float("inf"), "iou": np.float32(0.5), "clip": float("nan")},  # type: ignore[dict-item]
+        losses=torch.tensor([1.0, float("nan")]),
+        out=tmp_path,
+    )
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = write_report(tmp_path / "report.json", report).read_text(encoding="utf-8")
+    read = json.loads(text, parse_constant=refuse)
+    assert read["prompt"] == "a red cube"
+    assert read["seed"] == 3
+    assert read["seconds"] == {"import": 2.0, "optimize": 30.5, "total": 32.5}
+    assert read["scores"] == {"psnr": None, "iou": 0.5, "clip": None}
+    assert read["losses"] == [1.0, None]
+    assert read["out"] == str(tmp_path)
+    assert read["versions"]["torch"] == versions()["torch"] == torch.__version__
+    assert read["peak_memory_bytes"] > 50e6
+    with pytest.raises(TypeError, match="object"):
+        write_report(tmp_path / "report.json", {"what": object()})
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == read
+
+
+def test_peak_memory_counts_what_was_used_and_freed() -> None:
+    before = peak_memory()
+    if before is None:
+        pytest.skip("the system does not say")
+    block = np.ones(40_000_000)
+    del block
+    after = peak_memory()
+    assert after is not None
+    assert after >= before
+    assert after > 320_000_000

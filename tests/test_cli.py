@@ -1,0 +1,224 @@
+"""The command line: every kind of bad input is one line and exit code 2 and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fake_parts
+import pytest
+
+from threedgen.cli import COMMANDS, main
+
+TINY = [
+    "steps=4",
+    "guidance.0.prior.name=disc",
+    "representation.count=60",
+    "cameras.batch=2",
+    "cameras.resolution=16",
+    "export.mesh.resolution=24",
+    "export.turntable.frames=3",
+    "export.turntable.size=32",
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.chdir(tmp_path)
+
+
+def python(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+
+
+def test_help_is_quick_and_names_every_command():
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = python("-m", "threedgen", "--help")
+        seconds.append(time.perf_counter() - start)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in COMMANDS)
+    assert min(seconds) <= 0.5
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from threedgen.cli import main\n"
+        "import threedgen, threedgen.config, threedgen.plugins, threedgen.schedule\n"
+        "main(['--help']); main(['recipes', '--help'])\n"
+        "heavy = {'torch', 'numpy', 'diffusers', 'transformers', 'omegaconf', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_has_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert "usage: threedgen" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["text-to-3d", ""], "the prompt is empty"),
+        (["text-to-3d", "  \n"], "the prompt is empty"),
+        (["text-to-3d"], "PROMPT"),
+        (
+            ["text-to-3d", "x", "--recipe", "text-to-4d"],
+            "unknown recipe 'text-to-4d', did you mean 'text-to-3d'?",
+        ),
+        (["text-to-3d", "x", "--recipe", "missing.yaml"], "there is no recipe file"),
+        (["text-to-3d", "x", "representation.cuont=3"], "did you mean 'representation.count'?"),
+        (["text-to-3d", "x", "--seed", "one"], "--seed: must be a whole number, got 'one'"),
+        (["text-to-3d", "x", "--steps", "1e3x"], "--steps: must be a whole number"),
+        (["text-to-3d", "x", "--steps", "0"], "'steps' must be at least 1"),
+        (["text-to-3d", "x", "cameras.fov=wide"], "'cameras.fov' must be a number"),
+        (["text-to-3d", "x", "--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+        (["text-to-3d", "x", "--sed", "1"], "unrecognized arguments: --sed"),
+        (["text-to-3d", "x", "a red cube"], "'a red cube' is not a setting"),
+        (["text-to-3d", "x", "--prior", "no/such/folder"], "no/such/folder"),
+        (["text-to-3d", "x", "--prior", "empty"], "no model_index.json"),
+        (["text-to-3d", "x", "--prior", "pickle"], "pickle"),
+        (["text-to-3d", "x", "--prior", ""], "--prior is empty"),
+        (["text-to-3d", "x", "--out", "a_file"], "'a_file' is a file"),
+        (["text-to-3d", "x", "--out", "a_file/below"], "cannot write to 'a_file/below': Not a directory"),
+        (["text-to-3d", "x", "--out", "/proc/threedgen", *TINY], "cannot write to '/proc/threedgen'"),
+        (["text-to-3d", "x", "--out", "full"], "'full' is not empty and not a run"),
+        (["text-to-3d", "x", "renderer.backend=voodoo", *TINY], "unknown splatting backend 'voodoo'"),
+        (["resume", "nowhere"], "there is no run 'nowhere'"),
+        (["resume", "full"], "'full' is not a run"),
+        (["export", "full", "--to", "x.glb"], "'full' is not a run"),
+        (["export", "full"], "--to"),
+        (["render", "nowhere", "--to", "x.mp4"], "there is no run 'nowhere'"),
+        (["text-to-3"], "unknown command 'text-to-3', did you mean 'text-to-3d'?"),
+        (["train", "priors"], "unknown training 'priors'"),
+    ],
+)
+def test_bad_input(arguments, message, tmp_path, capsys):
+    Path("a_file").write_text("x")
+    for folder, name in (("full", "photo.png"), ("pickle/unet", "diffusion_pytorch_model.bin")):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / name).write_text("{}")
+    Path("empty").mkdir()
+    parts = {"unet": ["diffusers", "UNet2DConditionModel"], "text_encoder": ["transformers", "CLIPTextModel"]}
+    Path("pickle/model_index.json").write_text(json.dumps({"_class_name": "IFPipeline", **parts}))
+    Path("pickle/unet/config.json").write_text(json.dumps({"in_channels": 3}))
+    Path("pickle/scheduler").mkdir()
+    Path("pickle/scheduler/scheduler_config.json").write_text(json.dumps({"beta_schedule": "linear"}))
+    before = sorted(path for path in tmp_path.rglob("*"))
+    assert main(arguments) == 2
+    written = capsys.readouterr().err.strip().splitlines()
+    assert written[-1].startswith("threedgen: ")
+    assert message in written[-1]
+    assert "Traceback" not in "".join(written)
+    runs = [path for path in tmp_path.rglob("*") if path.name != "runs"]
+    assert sorted(runs) == before, "something was left behind"
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def broken(argv):
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(COMMANDS, "recipes", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["recipes"])
+
+
+def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsys):
+    assert main(["text-to-3d", "A red  cube!", *TINY, "--seed", "3", "representation.opacity=0.5"]) == 0
+    run = tmp_path / "runs" / "a-red-cube"
+    out = capsys.readouterr()
+    assert "runs/a-red-cube/asset.ply" in out.out
+    assert "embedded prior" not in out.err, "another prior was named"
+    for name in (
+        "recipe.yaml",
+        "metrics.jsonl",
+        "asset.ply",
+        "asset.glb",
+        "turntable.mp4",
+        "contact_sheet.png",
+    ):
+        assert (run / name).stat().st_size > 0, name
+    assert list((run / "previews").glob("*.png"))
+    report = json.loads((run / "report.json").read_text())
+    assert (report["prompt"], report["seed"], report["steps"]) == ("A red  cube!", 3, 4)
+    assert report["peak_memory_bytes"] > 1e8
+    assert report["seconds"]["distilling"] > 0
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 4
+
+    assert main(["text-to-3d", "A red  cube!", *TINY, "--out", str(run)]) == 2
+    assert "already holds a run (finished)" in capsys.readouterr().err
+    assert main(["resume", str(run)]) == 0
+    assert "is finished" in capsys.readouterr().out
+
+    for name in ("x.glb", "x.obj", "x.ply"):
+        assert main(["export", str(run), "--to", name, "mesh.faces=500"]) == 0
+        assert Path(name).stat().st_size > 0
+    assert Path("x.ply").read_bytes() == (run / "asset.ply").read_bytes()
+    assert Path("x.glb").stat().st_size < (run / "asset.glb").stat().st_size
+    assert main(["render", str(run), "--to", "x.gif"]) == 0
+    assert main(["render", str(run), "--to", "frames", "frames=2"]) == 0
+    assert len(list(Path("frames").glob("*.png"))) == 2
+    capsys.readouterr()
+    for arguments, message in (
+        (["export", str(run), "--to", "x.stl"], "use one of .glb, .obj, .ply"),
+        (["export", str(run), "--to", "x.glb", "mesh.fases=3"], "did you mean 'export.mesh.faces'?"),
+        (["render", str(run), "--to", "x.avi"], "use one of .mp4, .gif"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_second_run_of_a_prompt_gets_its_own_folder(tmp_path, capsys):
+    Path("recipe.yaml").write_text(fake_parts.RECIPE)
+    arguments = ["text-to-3d", "Red", "--recipe", "recipe.yaml", "--steps", "2", "checkpoint.every=1"]
+    assert main(arguments) == 0
+    assert main(arguments) == 0
+    assert capsys.readouterr().err.count("warning: no exporter for Tensor") == 2
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["red", "red-2"]
+
+
+def test_the_embedded_prior_is_introduced_once(capsys):
+    main(["text-to-3d", "x", "--out", "run", "renderer.backend=voodoo"])
+    written = capsys.readouterr().err
+    assert written.count("embedded prior, a small model") == 1
+    assert "--prior FOLDER" in written
+    assert "cube" in written
+    main(["text-to-3d", "x", "--out", "run", "--prior", "./nowhere/folder"])
+    assert "small model" not in capsys.readouterr().err
+
+
+def test_recipes_lists_them(capsys):
+    assert main(["recipes"]) == 0
+    assert capsys.readouterr().out.startswith(("deepfloyd", "text-to-3d"))
+
+
+def test_doctor(tmp_path, monkeypatch, capsys):
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    for name in ("torch", "cores", "compiled kernels", "CUDA", "gsplat", "torchvision", "splatting: native"):
+        assert name in text
+    poisoned = tmp_path / "torchvision"
+    poisoned.mkdir()
+    (poisoned / "__init__.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["doctor"]) == 0
+    assert "pip uninstall torchvision (operator torchvision::nms" in capsys.readouterr().out
+
+
+def test_train_prior_forwards_its_options(monkeypatch):
+    import threedgen.training.cli as training
+
+    seen = []
+    monkeypatch.setattr(training, "train_prior", seen.append)
+    assert main(["train", "prior", "--steps", "3", "--out", "x"]) == 0
+    assert seen == [["--steps", "3", "--out", "x"]]
