@@ -7,14 +7,16 @@ Scenes (one view, SH degree 0, picture, alpha and depth, gradients of everything
 
 The floor is counted in the scene that is rendered and timed in the same run:
   rows x seconds a row + bytes / bandwidth.
-A row is 16 pixels of one Gaussian inside its tile, of those that its ellipse alpha >= 1/255 meets while the tile is not
-yet opaque; forward and backward work on a row has been cut down to the vector operations that the equations need
-(about 24 forward and 38 backward), and is timed alone, on data that stays in the first-level cache. Bytes are the
-compulsory ones: the cloud is read twice and its gradients written once, pictures written once and their gradients
-read once; bandwidth is that of a large copy. Projection, sorting, binning and reductions are not in the floor.
+A row is 16 pixels of one Gaussian inside its tile, of those that its ellipse alpha >= 1/255 meets while the tile
+is not yet opaque. The work on a row is little more than the vector operations that the equations need (about 24
+forward and 38 backward); it is timed alone, on data that stays in the first-level cache. Bytes are the compulsory
+ones: the cloud is read twice and its gradients written once, pictures written once and their gradients read once;
+bandwidth is that of a large copy. Projection, sorting, binning and reductions are not in the floor, so that many
+Gaussians on few pixels stay further above it.
 
-One-thread times are CPU time (other processes do not count); two-thread times are wall time, and so is the one they
-are compared with: on a busy machine that ratio says little, the load is printed with it. Medians of interleaved runs.
+One-thread times are CPU time (other processes do not count); two-thread times are wall time, and so is the
+one-thread time in their ratio: on a busy machine that ratio says nothing, so the load is printed with it. Medians
+of interleaved runs.
 """
 
 from __future__ import annotations

@@ -38,9 +38,12 @@ class Parts:
     regularizers: Any
 
 
-def build(recipe: Recipe, device: str) -> Parts:
-    """Every component of a recipe, cheap ones first, so that what is wrong with them is said at once."""
-    scene = recipe.representation.make(recipe.seed).to(device)
+def build(recipe: Recipe, device: str, blank: bool = False) -> Parts:
+    """Every component of a recipe, cheap ones first, so that what is wrong with them is said at once.
+
+    blank: the scene is about to be loaded from a checkpoint, see `_blank_scene`.
+    """
+    scene = (_blank_scene(recipe) if blank else recipe.representation.make(recipe.seed)).to(device)
     renderer = recipe.renderer.make()
     fixed = recipe.fixed
     parts = [fixed[key].make() for key in ("cameras", "background", "regularizers")]
@@ -76,10 +79,11 @@ def resume(run: RunDirectory, listeners: Sequence[Listener] = (), device: str | 
         recipe = dataclasses.replace(recipe, device=device)
     clock = _Clock(Emitter(tuple(listeners)))
     clock.begin("loading the prior")
-    parts = build(recipe, machine.choose_device(recipe.device))
+    started = checkpoint.exists(run.checkpoint)
+    parts = build(recipe, machine.choose_device(recipe.device), blank=started)
     state = _state(recipe, parts)
     warnings = []
-    if checkpoint.exists(run.checkpoint):
+    if started:
         threads = load(run.checkpoint, state)
         if threads not in (0, torch.get_num_threads()):
             warnings.append(
@@ -92,12 +96,20 @@ def resume(run: RunDirectory, listeners: Sequence[Listener] = (), device: str | 
 
 def load_scene(run: RunDirectory, recipe: Recipe) -> Any:
     """The scene of a run as its last checkpoint has it, on the CPU, without the prior."""
-    scene = recipe.representation.make(recipe.seed)
     if not checkpoint.exists(run.checkpoint):
         raise UserError(f"'{run.path}' has no checkpoint yet: `threedgen resume {run.path}` first")
+    scene = _blank_scene(recipe)
     tensors, _ = checkpoint.load(run.checkpoint)
     scene.load_state_dict(checkpoint.unprefixed("scene", tensors))
     return scene
+
+
+def _blank_scene(recipe: Recipe) -> Any:
+    """A scene to load a state into. A representation that would read files to begin with (points of a mesh)
+    offers `blank` so that a run needs nothing but its own folder."""
+    choice = recipe.representation
+    blank = getattr(choice.cls, "blank", None)
+    return choice.make(recipe.seed) if blank is None else blank(choice.config)
 
 
 def _state(recipe: Recipe, parts: Parts) -> RunState:

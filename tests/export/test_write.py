@@ -40,12 +40,13 @@ def test_each_suffix_writes_its_format(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     for suffix in suffixes():
         path = folder / f"asset{suffix.upper()}"
-        assert write(scene, path, prompt="a ball", mesh=SMALL) == path  # type: ignore[arg-type]
+        mesh = write(scene, path, note={"prompt": "a ball"}, mesh=SMALL)  # type: ignore[arg-type]
+        assert (mesh is None) == (suffix == ".ply")
     mesh, extras = read_glb(folder / "asset.GLB")
     assert extras == {"prompt": "a ball"}
     assert 0 < len(mesh.faces) <= SMALL.faces
     assert len(read_splats(folder / "asset.PLY").means) == len(ball())
-    assert "# a ball" in (folder / "asset.OBJ").read_text()
+    assert "# prompt: a ball" in (folder / "asset.OBJ").read_text()
     assert sorted(p.name for p in folder.iterdir()) == [
         "asset.GLB",
         "asset.OBJ",

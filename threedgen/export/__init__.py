@@ -5,6 +5,7 @@ Every file is written beside its place and moved over it, so that a failure leav
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +14,7 @@ from threedgen.errors import UserError
 if TYPE_CHECKING:
     from threedgen.export.mesh import MeshConfig
     from threedgen.representations.base import Representation
-    from threedgen.types import Primitive
+    from threedgen.types import Primitive, TriMesh
 
 _EXPORTERS = {
     ".glb": "threedgen.export.formats:Glb",
@@ -25,8 +26,13 @@ _EXPORTERS = {
 class Exporter(Protocol):
     """Writes one primitive into one file format. A class of that shape, made without arguments."""
 
-    def write(self, primitive: Primitive, path: Path, *, prompt: str, mesh: MeshConfig) -> None:
-        """Writes `path`, whole or not at all. Raises UserError when the primitive does not fit the format."""
+    def write(
+        self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
+    ) -> TriMesh | None:
+        """Writes `path`, whole or not at all; returns the mesh if the format holds one.
+
+        Raises UserError when the primitive does not fit the format.
+        """
         ...
 
 
@@ -36,12 +42,17 @@ def suffixes() -> list[str]:
 
 
 def write(
-    asset: Representation | Primitive, path: str | Path, *, prompt: str = "", mesh: MeshConfig | None = None
-) -> Path:
-    """Writes an asset in the format its suffix names, and returns the path.
+    asset: Representation | Primitive,
+    path: str | Path,
+    *,
+    note: Mapping[str, Any] | None = None,
+    mesh: MeshConfig | None = None,
+) -> TriMesh | None:
+    """Writes an asset in the format its suffix names; returns the mesh for formats that hold one.
 
     asset: a representation (taken at time 0) or a primitive. .glb and .obj hold a mesh with vertex colours
-    (Gaussians are meshed as `mesh` says), .ply holds 3D Gaussians. prompt goes into the file's own metadata.
+    (Gaussians are meshed as `mesh` says), .ply holds 3D Gaussians. note: plain JSON values (prompt, seed, ...)
+    for the file's own metadata: asset.extras of a GLB, comments elsewhere.
     Raises UserError: unknown suffix, an asset that does not fit the format, a place that cannot be written.
     """
     from threedgen.export.mesh import MeshConfig
@@ -51,8 +62,7 @@ def write(
     target = exporter_of(path)
     at: Any = getattr(asset, "at", lambda: asset)  # a primitive is what it is at any time
     exporter: Exporter = load(target)()
-    exporter.write(at(), path, prompt=prompt, mesh=mesh or MeshConfig())
-    return path
+    return exporter.write(at(), path, note=note or {}, mesh=mesh or MeshConfig())
 
 
 def exporter_of(path: str | Path) -> str:

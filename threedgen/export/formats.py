@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from threedgen.errors import UserError
 from threedgen.export.gltf import write_glb
@@ -13,28 +15,40 @@ from threedgen.types import GaussianCloud, Primitive, TriMesh
 
 
 class Glb:
-    """A mesh with vertex colours, for Blender, Unity, three.js. The prompt is in `asset.extras.prompt`."""
+    """A mesh with vertex colours, for Blender, Unity, three.js. The note is in `asset.extras`."""
 
-    def write(self, primitive: Primitive, path: Path, *, prompt: str, mesh: MeshConfig) -> None:
-        write_glb(path, _as_mesh(primitive, path, mesh), {"prompt": prompt} if prompt else None)
+    def write(
+        self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
+    ) -> TriMesh:
+        surface = _as_mesh(primitive, path, mesh)
+        write_glb(path, surface, note)
+        return surface
 
 
 class Obj:
-    """A mesh with colours behind the vertices. The prompt is in a comment."""
+    """A mesh with colours behind the vertices. The note is in comments."""
 
-    def write(self, primitive: Primitive, path: Path, *, prompt: str, mesh: MeshConfig) -> None:
-        write_obj(path, _as_mesh(primitive, path, mesh), prompt)
+    def write(
+        self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
+    ) -> TriMesh:
+        surface = _as_mesh(primitive, path, mesh)
+        write_obj(path, surface, _lines(note))
+        return surface
 
 
 class SplatPly:
-    """3D Gaussians for splat viewers. The prompt is in a comment."""
+    """3D Gaussians for splat viewers. The note is in comments."""
 
-    def write(self, primitive: Primitive, path: Path, *, prompt: str, mesh: MeshConfig) -> None:
+    def write(self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig) -> None:
         if not isinstance(primitive, GaussianCloud):
             raise UserError(
                 f"cannot write {path}: .ply holds 3D Gaussians, this asset has none; use .glb or .obj"
             )
-        write_splats(path, SplatParameters.from_cloud(primitive), prompt)
+        write_splats(path, SplatParameters.from_cloud(primitive), _lines(note))
+
+
+def _lines(note: Mapping[str, Any]) -> str:
+    return "\n".join(f"{key}: {' '.join(str(value).split())}" for key, value in note.items())
 
 
 def _as_mesh(primitive: Primitive, path: Path, config: MeshConfig) -> TriMesh:

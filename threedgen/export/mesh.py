@@ -72,7 +72,7 @@ def extract_mesh(cloud: GaussianCloud, config: MeshConfig | None = None) -> TriM
         spacing *= 1.02 * (len(faces) / config.faces) ** 0.5  # faces go with the square of the resolution
         vertices, faces = _surface(shapes, low, high, spacing, config)
     normals = vertex_normals(vertices, faces)
-    colors = surface_colors(shapes.thickened(1e-3 * longest), vertices, normals, cell=longest / 16)
+    colors = surface_colors(shapes.thickened(1e-3 * longest), vertices, normals, reach=longest / 16)
     return TriMesh(
         vertices=torch.from_numpy(vertices.astype(np.float32)),
         faces=torch.from_numpy(faces.astype(np.int64)),

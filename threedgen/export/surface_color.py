@@ -1,9 +1,9 @@
-"""The colour a surface point shows to somebody straight in front of it.
+"""The colour a surface point shows to somebody in front of it.
 
-For each vertex, the Gaussians around it are composited front to back along the vertex normal, exactly as a
-splatting renderer would along that ray (3D Gaussian splatting, Kerbl et al. 2023, eq. 3), and the result is
-divided by its opacity. Spherical harmonics are evaluated for that direction of sight, so the colour is one
-per vertex and no longer depends on the view.
+For each vertex, the Gaussians around it are composited front to back along a ray, exactly as a splatting
+renderer would (3D Gaussian Splatting, Kerbl et al. 2023, eq. 3), and the result is divided by its opacity. The
+mean over three rays around the vertex normal is taken: one ray alone shows the grain of single Gaussians.
+Spherical harmonics are evaluated for a sight along the normal, so the colour no longer depends on the view.
 """
 
 from __future__ import annotations
@@ -12,59 +12,47 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from threedgen.export.density import MIN_ALPHA, Ellipsoids
 from threedgen.export.silhouettes import MAX_ALPHA
 from threedgen.representations.spherical_harmonics import basis as sh_basis
+
+_TILT = 40.0  # degrees
 
 
 def surface_colors(
     shapes: Ellipsoids,
     vertices: Float[np.ndarray, "V 3"],
     normals: Float[np.ndarray, "V 3"],
-    cell: float,
+    reach: float,
 ) -> Float[np.ndarray, "V 3"]:
     """RGB in [0, 1] (display-referred, like the Gaussians' own colours) for each vertex.
 
-    normals: unit, outward. cell: edge of the cubes in which vertices are handled together; any size gives
-    the same colours. A vertex that no Gaussian reaches takes the colour of the nearest one.
+    normals: unit, outward. reach: how deep below the vertex Gaussians still count, world units; what lies in
+    front of the vertex (another part of the asset) does not. A vertex that no Gaussian reaches takes the
+    colour of the nearest one.
     """
     from scipy.spatial import KDTree
 
-    colors = np.zeros_like(vertices)
+    colors, opacity = np.zeros_like(vertices), np.zeros(len(vertices))
     basis = sh_basis(torch.from_numpy(-normals), math.isqrt(shapes.sh.shape[1]) - 1).numpy()
-    extents, precisions, radii = shapes.extents(), shapes.precisions, shapes.radii
+    extents = shapes.extents()
     lower, upper = shapes.means - extents, shapes.means + extents
-    unreached = []
-    for rows in _blocks(vertices, cell):
-        points, outward = vertices[rows], normals[rows]
-        near = np.flatnonzero(((lower <= points.max(axis=0)) & (upper >= points.min(axis=0))).all(axis=1))
-        offsets = points[:, None, :] - shapes.means[None, near]
-        weighted = np.einsum("vgi,gij->vgj", offsets, precisions[near])
-        distance = np.einsum("vgi,vgi->vg", weighted, offsets)
-        vertex, column = np.nonzero(distance <= radii[near] ** 2)
-        if len(vertex):
-            gaussian, sight = near[column], outward[vertex]
-            # The peak of the Gaussian along the ray p + t n: minimise its Mahalanobis distance over t.
-            slope = np.einsum("pi,pi->p", weighted[vertex, column], sight)
-            bend = np.einsum("pi,pij,pj->p", sight, precisions[gaussian], sight)
-            nearest = np.maximum(distance[vertex, column] - slope**2 / bend, 0.0)
-            alpha = np.minimum(shapes.opacities[gaussian] * np.exp(-0.5 * nearest), MAX_ALPHA)
-            height = -np.einsum("pi,pi->p", offsets[vertex, column], sight)  # of the centre, towards the eye
-            order = np.lexsort((-height, vertex))
-            vertex, gaussian, alpha = vertex[order], gaussian[order], alpha[order]
+    for rows in _blocks(vertices, reach):
+        low, high = vertices[rows].min(axis=0) - reach, vertices[rows].max(axis=0) + reach
+        near = ((lower <= high) & (upper >= low)).all(axis=1)
+        chosen = shapes.chosen(near)
+        for towards_eye in _tilted(normals[rows]):
+            vertex, column, alpha = _met(chosen, vertices[rows], towards_eye, reach)
             weight = alpha * _transmittance(vertex, alpha)
-            shade = 0.5 + np.einsum("pk,pkc->pc", basis[rows[vertex]], shapes.sh[gaussian])
+            shade = 0.5 + np.einsum("pk,pkc->pc", basis[rows[vertex]], chosen.sh[column])
             shade = np.maximum(shade, 0.0) * weight[:, None]
-            total = np.bincount(vertex, weights=weight, minlength=len(rows))
             for channel in range(3):
-                colors[rows, channel] = np.bincount(vertex, weights=shade[:, channel], minlength=len(rows))
-            colors[rows] /= np.maximum(total, 1e-12)[:, None]
-            unreached.append(rows[total < MIN_ALPHA])
-        else:
-            unreached.append(rows)
-    lost = np.concatenate(unreached)
+                colors[rows, channel] += np.bincount(vertex, shade[:, channel], minlength=len(rows))
+            opacity[rows] += np.bincount(vertex, weight, minlength=len(rows))
+    colors /= np.maximum(opacity, 1e-12)[:, None]
+    lost = np.flatnonzero(opacity < MIN_ALPHA)
     if len(lost):
         _, nearest = KDTree(shapes.means).query(vertices[lost])
         shade = 0.5 + np.einsum("pk,pkc->pc", basis[lost], shapes.sh[nearest])
@@ -72,9 +60,56 @@ def surface_colors(
     return np.clip(colors, 0.0, 1.0)
 
 
+def _tilted(normals: Float[np.ndarray, "V 3"]) -> list[Float[np.ndarray, "V 3"]]:
+    """Three unit directions a third of a turn apart around each normal, _TILT degrees away from it."""
+    helper = np.where(np.abs(normals[:, :1]) < 0.7, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
+    first = np.cross(normals, helper)
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    second = np.cross(normals, first)
+    along, across = math.cos(math.radians(_TILT)), math.sin(math.radians(_TILT))
+    turns = (0.0, 2.0 * math.pi / 3.0, 4.0 * math.pi / 3.0)
+    return [along * normals + across * (math.cos(a) * first + math.sin(a) * second) for a in turns]
+
+
+def _met(
+    shapes: Ellipsoids, points: Float[np.ndarray, "V 3"], towards_eye: Float[np.ndarray, "V 3"], reach: float
+) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"], Float[np.ndarray, " P"]]:
+    """Pairs (point, Gaussian) met between each point and `reach` below it, front to back, and their alpha.
+
+    With P the precision and d = p - mu, the squared Mahalanobis distance along the ray p + t n, n
+    towards the eye, is
+    d'Pd + 2 t n'Pd + t^2 n'Pn: three products of small matrices for all pairs at once.
+    """
+    centre = points.mean(axis=0)  # differences of large numbers are avoided: places are taken from here
+    p, m, precisions = points - centre, shapes.means - centre, shapes.precisions
+    six = precisions[:, (0, 1, 2, 0, 0, 1), (0, 1, 2, 1, 2, 2)].T
+    pull = np.einsum("gij,gj->gi", precisions, m)
+    start = _symmetric(p, p) @ six - 2.0 * p @ pull.T + np.einsum("gi,gi->g", pull, m)
+    slope = _symmetric(towards_eye, p) @ six - towards_eye @ pull.T
+    bend = _symmetric(towards_eye, towards_eye) @ six
+    peak = -slope / bend
+    inside = np.clip(peak, -reach, 0.0)
+    vertex, column = np.nonzero(start + inside * (2.0 * slope + inside * bend) <= shapes.radii**2)
+    height = (
+        towards_eye @ m.T - np.einsum("vi,vi->v", towards_eye, p)[:, None]
+    )  # of the centre, towards the eye
+    order = np.lexsort((-height[vertex, column], vertex))
+    vertex, column = vertex[order], column[order]
+    least = np.maximum(start[vertex, column] + slope[vertex, column] * peak[vertex, column], 0.0)
+    return vertex, column, np.minimum(shapes.opacities[column] * np.exp(-0.5 * least), MAX_ALPHA)
+
+
+def _symmetric(a: Float[np.ndarray, "V 3"], b: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "V 6"]:
+    """Rows that, times the six entries xx, yy, zz, xy, xz, yz of a symmetric P, give a'Pb."""
+    cross = [a[:, i] * b[:, j] + a[:, j] * b[:, i] for i, j in ((0, 1), (0, 2), (1, 2))]
+    return np.stack([*(a * b).T, *cross], axis=1)
+
+
 def _transmittance(vertex: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Light left before each pair; pairs of one vertex are consecutive, front to back."""
     depth = -np.log1p(-alpha)
+    if len(depth) == 0:
+        return depth
     before = np.cumsum(depth) - depth
     first = np.flatnonzero(np.r_[True, vertex[1:] != vertex[:-1]])
     counts = np.diff(np.r_[first, len(vertex)])

@@ -40,7 +40,7 @@ splat::Cloud cloud_of(const Input &means, const Input &quats, const Input &scale
 }
 
 std::vector<splat::View> views_of(const Doubles &matrices, const Doubles &centers, const Doubles &intrinsics,
-                                  const Input &backgrounds, int height, int width, double near, double far) {
+                                  const Input &backgrounds, int height, int width, double near_z, double far_z) {
     const int64_t count = int64_t(matrices.size()) / 16;
     require_size(matrices.size(), 16 * count, "camera_from_world");
     require_size(centers.size(), 3 * count, "centers");
@@ -61,8 +61,8 @@ std::vector<splat::View> views_of(const Doubles &matrices, const Doubles &center
         v.cx = k[2];
         v.fy = k[4];
         v.cy = k[5];
-        v.near = near;
-        v.far = far;
+        v.near_z = near_z;
+        v.far_z = far_z;
         v.width = width;
         v.height = height;
         const double focal[2] = {v.fx, v.fy}, principal[2] = {v.cx, v.cy}, size[2] = {double(width), double(height)};
@@ -77,10 +77,10 @@ std::vector<splat::View> views_of(const Doubles &matrices, const Doubles &center
 
 void splat_forward(SplatState &state, Input means, Input quats, Input scales, Input opacities, Input sh,
                    Doubles matrices, Doubles centers, Doubles intrinsics, Input background, int height, int width,
-                   double near, double far, int threads, const std::string &variant, Output rgb, Output alpha,
+                   double near_z, double far_z, int threads, const std::string &variant, Output rgb, Output alpha,
                    Output depth, Output radii) {
     const splat::Cloud cloud = cloud_of(means, quats, scales, opacities, sh);
-    const auto views = views_of(matrices, centers, intrinsics, background, height, width, near, far);
+    const auto views = views_of(matrices, centers, intrinsics, background, height, width, near_z, far_z);
     const int64_t pixels = int64_t(views.size()) * height * width;
     require_size(rgb.size(), 3 * pixels, "rgb");
     require_size(alpha.size(), pixels, "alpha");
@@ -93,8 +93,8 @@ void splat_forward(SplatState &state, Input means, Input quats, Input scales, In
 }
 
 void splat_backward(SplatState &state, Input means, Input quats, Input scales, Input opacities, Input sh,
-                    Input d_rgb, Input d_alpha, Input d_depth, int threads, Output d_means, Output d_quats, Output d_scales, Output d_opacities, Output d_sh, Output d_background,
-                    Output d_means2d) {
+                    Input d_rgb, Input d_alpha, Input d_depth, int threads, Output d_means, Output d_quats,
+                    Output d_scales, Output d_opacities, Output d_sh, Output d_background, Output d_means2d) {
     const splat::Cloud cloud = cloud_of(means, quats, scales, opacities, sh);
     splat::State &inner = *state.state;
     if (inner.kernels == nullptr || inner.count != cloud.count)
@@ -143,6 +143,8 @@ std::pair<double, double> row_seconds(const std::string &variant, int64_t count)
 }  // namespace
 
 void bind_splat(nb::module_ &module) {
+    // A picture that is alive when Python exits keeps its state alive: no leak to tell a user about.
+    nb::set_leak_warnings(false);
     nb::class_<SplatState>(module, "SplatState", "What a splatting forward pass keeps for its backward pass.")
         .def(nb::init<>())
         .def("rows", &rows_drawn, "Sum over tiles and Gaussians of the 16-pixel rows that were composited.");

@@ -35,7 +35,7 @@ struct Cloud {
 struct View {
     double rotation[9], translation[3];   // camera_from_world
     double center[3];                     // camera position
-    double fx, fy, cx, cy, near, far;
+    double fx, fy, cx, cy, near_z, far_z;   // `near` and `far` are macros on Windows
     double slope_low[2], slope_high[2];   // bounds of x/z and y/z inside the Jacobian
     int width, height;
     float background[3];

@@ -156,7 +156,7 @@ inline int thread_index() {
 #endif
 }
 
-template <typename Body> void parallel_ranges(int64_t count, int threads, const Body &body) {
+template <typename Body> void parallel_ranges(int64_t count, [[maybe_unused]] int threads, const Body &body) {
     constexpr int64_t grain = 1024;
     const int64_t blocks = (count + grain - 1) / grain;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1 && blocks > 1)
@@ -288,8 +288,8 @@ inline void bin_to_tiles(ViewState &v, int threads) {
     }
 }
 
-inline void forward(State &state, const Cloud &cloud, const std::vector<View> &views, int threads, float *rgb, float *alpha,
-             float *depth, float *radii) {
+inline void forward(State &state, const Cloud &cloud, const std::vector<View> &views, int threads, float *rgb,
+                    float *alpha, float *depth, float *radii) {
     const int view_count = int(views.size());
     state.count = cloud.count;
     while (state.views.size() < views.size()) state.views.push_back(std::make_unique<ViewState>());
@@ -320,8 +320,8 @@ inline void forward(State &state, const Cloud &cloud, const std::vector<View> &v
         const int64_t begin = v.tile_begin[tile];
         v.visited[tile] = state.kernels->forward_tile(
             v.view, int(tile % v.tiles_x), int(tile / v.tiles_x), v.splats.get(), v.entries.get() + begin,
-            v.tile_begin[tile + 1] - begin, v.kept.get() + v.kept_begin[tile], rgb + 3 * b * pixels, alpha + b * pixels, depth + b * pixels,
-            &v.rows[tile]);
+            v.tile_begin[tile + 1] - begin, v.kept.get() + v.kept_begin[tile], rgb + 3 * b * pixels,
+            alpha + b * pixels, depth + b * pixels, &v.rows[tile]);
     }
 }
 
@@ -342,8 +342,8 @@ inline void reduce_moments(ViewState &v, int threads) {
     });
 }
 
-inline void backward(State &state, const Cloud &cloud, int threads, const ImageGradient &gradient, const CloudGradient &cloud_gradient,
-              float *means2d, float *background) {
+inline void backward(State &state, const Cloud &cloud, int threads, const ImageGradient &gradient,
+                     const CloudGradient &cloud_gradient, float *means2d, float *background) {
     const int64_t view_count = state.view_count, tiles = state.views[0]->tiles();
     const int64_t pixels = int64_t(state.views[0]->view.height) * state.views[0]->view.width;
     for (int64_t b = 0; b < view_count; ++b) {

@@ -58,7 +58,7 @@ inline bool project_mean(const View &view, const float *mean, Projection &p) {
         const double *row = view.rotation + 3 * k;
         p.t[k] = row[0] * mean[0] + row[1] * mean[1] + row[2] * mean[2] + view.translation[k];
     }
-    return p.t[2] >= view.near && p.t[2] <= view.far;
+    return p.t[2] >= view.near_z && p.t[2] <= view.far_z;
 }
 
 inline void project_covariance(const View &view, const double *rotation, const float *scale, Projection &p) {

@@ -268,7 +268,7 @@ void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats
     }
 }
 
-// The row operations alone, on a tile that stays in the first-level cache: what benchmarks/splatting.py calls the floor.
+// The row operations alone, on a tile that stays in the first-level cache: the floor of benchmarks/splatting.py.
 float exercise_rows(int64_t count, bool backward) {
     Plane T, behind, R, G, B, D, alpha, weight;
     clear(behind);

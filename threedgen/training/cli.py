@@ -1,4 +1,4 @@
-"""`threedgen train prior`: trains the embedded prior (or another of its kind) and writes its pipeline folder."""
+"""`threedgen train prior`: trains the embedded prior, or another of its kind, and writes its folder."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ def train_prior(argv: list[str]) -> None:
     """Trains, or goes on with, the prior in --out; leaves OUT/pipeline, OUT/samples.png and OUT/losses.jsonl."""
     import json
 
+    import torch
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from threedgen.training.model_card import write_model_card
     from threedgen.training.prior_model import PriorArchitecture, save_pipeline
     from threedgen.training.prior_trainer import PriorTrainer, TrainingConfig
     from threedgen.training.render_bank import RenderBank
@@ -55,14 +57,20 @@ def train_prior(argv: list[str]) -> None:
         trainer.resume()
         training = progress.add_task("training", total=config.steps, completed=trainer.step)
 
+        latest = [float("nan")]
+
         def report(step: int, loss: float, seconds: float) -> None:
+            latest[0] = loss
             progress.update(training, completed=step, description=f"training, loss {loss:.4f}")
+            line = {"step": step, "loss": round(loss, 5), "seconds": round(seconds, 1)}
             with (folder / "losses.jsonl").open("a") as file:
-                file.write(
-                    json.dumps({"step": step, "loss": round(loss, 5), "seconds": round(seconds, 1)}) + "\n"
-                )
+                file.write(json.dumps(line) + "\n")
             if step % arguments.save_every == 0:
                 write_sample_grid(trainer, folder / "samples.png")
 
         trainer.fit(bank, arguments.save_every, report)
     save_pipeline(trainer.average, folder / "pipeline")
+    threads = (
+        f"{torch.get_num_threads()} CPU core(s)" if config.device == "cpu" else torch.cuda.get_device_name()
+    )
+    write_model_card(trainer, folder / "pipeline", latest[0], threads)

@@ -51,10 +51,8 @@ class RenderBank:
         layers, features = [], []
         self.shapes: list[tuple[str, ...]] = []
         for index in range(scene_count):
-            if rng.random() < pair_share:
-                scene = world.sample_pair(rng)
-            else:
-                scene = Scene((world.sample_object(rng),))
+            pair = rng.random() < pair_share
+            scene = world.sample_pair(rng) if pair else Scene((world.sample_object(rng),))
             draw = torch.from_numpy(rng.random((3, VIEWS_PER_SCENE))).float()
             cameras = orbit(
                 360.0 * draw[0],
