@@ -29,10 +29,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from threedgen.config import load_recipe, read_resolved
+from threedgen.config import Recipe, load_recipe, read_resolved
 from threedgen.datasets import world
 from threedgen.datasets.shapes import CLASSES, COLORS
 from threedgen.distill import distill, new_state
+from threedgen.finish import asset_of
 from threedgen.job import load_scene
 from threedgen.metrics.shape_world import AssetScores, score_asset
 from threedgen.run import RunDirectory
@@ -73,12 +74,13 @@ def scene_of(prompt: str) -> tuple[str, str]:
     return color, shape
 
 
-def viewer(renderer: Any, scene: Any) -> Callable[[Cameras], tuple[Tensor, Tensor]]:
-    """The asset as `score_asset` wants to see it."""
+def viewer(recipe: Recipe, scene: Any) -> Callable[[Cameras], tuple[Tensor, Tensor]]:
+    """The asset as users get it (what asset.ply holds), as `score_asset` wants to see it."""
+    renderer, asset = recipe.renderer.make(), asset_of(recipe, scene)
 
     def view(cameras: Cameras) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            output = renderer(scene.at(cameras.time), cameras, torch.ones(3))
+            output = renderer(asset, cameras, torch.ones(3))
         return output.rgb, output.alpha
 
     return view
@@ -96,7 +98,7 @@ def run_prompt(prompt: str, out: Path, arguments: Sequence[str]) -> tuple[AssetS
     recipe = read_resolved(run.recipe)
     report = json.loads(run.report.read_text())
     color, shape = scene_of(prompt)
-    scores = score_asset(viewer(recipe.renderer.make(), load_scene(run, recipe)), shape, color)
+    scores = score_asset(viewer(recipe, load_scene(run, recipe)), shape, color)
     return scores, {"seconds": seconds, "gigabytes": report["peak_memory_bytes"] / 1e9}
 
 
@@ -113,10 +115,9 @@ def run_oracle(prompt: str, overrides: Sequence[str], steps: int | None) -> Asse
         seed=recipe.seed,
         optimizer_config=recipe.fixed["optimizer"].config,
     )
-    renderer = recipe.renderer.make()
     distill(
         scene,
-        renderer,
+        recipe.renderer.make(),
         recipe.fixed["cameras"].make(),
         (oracle,),
         prompt,
@@ -126,14 +127,15 @@ def run_oracle(prompt: str, overrides: Sequence[str], steps: int | None) -> Asse
         regularizers=recipe.fixed["regularizers"].make(),
         state=state,
     )
-    return score_asset(viewer(renderer, scene), shape, color)
+    return score_asset(viewer(recipe, scene), shape, color)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The markdown table, with the means the project promises below it."""
     lines = [
-        "| prompt | R-precision | IoU | IoU, canonical | PSNR | oracle IoU | oracle PSNR | yaw | Janus | s | GB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| prompt | R-precision | IoU | IoU, canonical | PSNR | SSIM | oracle IoU | oracle PSNR "
+        "| yaw | Janus | s | GB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         ours, oracle = row["ours"], row["oracle"]
@@ -144,8 +146,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         )
         lines.append(
             f"| {row['prompt']}{' (held out)' if row['held_out'] else ''} | {ours['retrieved']:.2f} "
-            f"| {ours['iou']:.3f} | {ours['canonical_iou']:.3f} | {ours['psnr']:.1f} | {oracle['iou']:.3f} "
-            f"| {oracle['psnr']:.1f} | {ours['yaw']:.0f}° | {turn} "
+            f"| {ours['iou']:.3f} | {ours['canonical_iou']:.3f} | {ours['psnr']:.1f} | {ours['ssim']:.3f} "
+            f"| {oracle['iou']:.3f} | {oracle['psnr']:.1f} | {ours['yaw']:.0f}° | {turn} "
             f"| {row['seconds']:.0f} | {row['gigabytes']:.2f} |"
         )
 

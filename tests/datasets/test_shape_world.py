@@ -8,7 +8,7 @@ import trimesh
 from threedgen.cameras import orbit
 from threedgen.datasets import solids, world
 from threedgen.datasets.shapes import CLASSES, COLORS
-from threedgen.metrics.images import psnr, silhouette_iou
+from threedgen.metrics.images import psnr, silhouette_iou, ssim
 
 
 def cameras(azimuth, elevation=20.0, size=64):
@@ -143,3 +143,15 @@ def test_psnr_and_iou_known_values():
     a[:, :4], b[:, 2:6] = 1.0, 1.0
     assert float(silhouette_iou(a, b)) == pytest.approx(2 / 6)
     assert float(silhouette_iou(0 * a, 0 * b)) == 1.0
+
+
+def test_ssim_is_one_for_equal_pictures_and_agrees_with_another_implementation():
+    from skimage.metrics import structural_similarity
+
+    rng = np.random.default_rng(0)
+    a = torch.from_numpy(rng.random((1, 48, 48, 3))).float()
+    b = (a + 0.2 * torch.from_numpy(rng.normal(size=a.shape)).float()).clamp(0.0, 1.0)
+    assert float(ssim(a, a)) == pytest.approx(1.0)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    reference = structural_similarity(a[0].numpy(), b[0].numpy(), channel_axis=-1, **options)
+    assert float(ssim(a, b)) == pytest.approx(reference, abs=0.01)

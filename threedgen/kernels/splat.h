@@ -16,7 +16,7 @@ namespace splat {
 
 constexpr int AHEAD = 12;
 constexpr int TILE = 16;                  // pixels a side; one row is one AVX-512 register
-constexpr int SEGMENT = 512;              // Gaussians of a tile that the backward pass unrolls at once
+constexpr int SEGMENT = 128;              // Gaussians of a tile that the backward pass unrolls at once
 constexpr int CHECK = 16;                 // Gaussians between two looks at which rows of a tile are still alive
 constexpr float MAX_ALPHA = 0.999f;       // the constants of renderers/backends/torch.py
 constexpr float MIN_ALPHA = 1.0f / 255.0f;
@@ -49,13 +49,12 @@ struct alignas(64) Splat {
     float skew, falloff, row_falloff, log_opacity;
     float color[3], z;
     float half_width, half_height;        // bounding box outside which alpha < 1/255
-    uint32_t index;                       // in the cloud
     float correlation;                    // of x and y
 };
 
-// One (tile, Gaussian) pair: rank in depth order and the rows of the tile that the Gaussian can reach.
+// One (tile, Gaussian) pair: index in the cloud and the rows of the tile that the Gaussian can reach.
 struct Entry {
-    uint32_t rank;
+    uint32_t index;
     uint8_t first_row, last_row;
     uint16_t unused;
 };
@@ -85,9 +84,9 @@ struct Kernels {
     // Moments of the loss per entry (slots [count, MOMENTS]) and the background's gradient summed over the tile.
     void (*backward_tile)(const View &, int tile_x, int tile_y, const Splat *, const Entry *, int64_t count,
                           const float *kept, const ImageGradient &, Scratch &, float *slots, float *background);
-    // Gradients of Gaussians [begin, end). moments[v] and ranks[v] are those of view v; means2d is [B, N, 2].
+    // Gradients of Gaussians [begin, end). moments[v] and keys[v] are those of view v; means2d is [B, N, 2].
     void (*backward_project)(const Cloud &, const View *, int views, int64_t begin, int64_t end,
-                             const float *const *moments, const uint32_t *const *ranks, const CloudGradient &,
+                             const float *const *moments, const uint32_t *const *keys, const CloudGradient &,
                              float *means2d);
     // Runs the row operations of one pass `count` times on cached data; returns a checksum.
     float (*exercise_rows)(int64_t count, bool backward);

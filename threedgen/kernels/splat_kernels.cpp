@@ -14,6 +14,8 @@
 
 namespace splat {
 namespace {
+#include "splat_lanes.h"
+#include "splat_harmonics.h"
 #include "splat_project.h"
 #include "splat_tiles.h"
 }  // namespace

@@ -47,14 +47,8 @@ template <typename T> class Buffer {
 };
 
 // What one chunk of Gaussians, in depth order, adds to the tiles' lists.
-struct Pair {
-    uint32_t tile;
-    uint8_t first_row, last_row;
-    uint16_t unused;
-};
-
 struct Chunk {
-    std::vector<Pair> pairs;
+    std::vector<uint64_t> pairs;  // tile in the low half, above it a byte for the first row and one for the last
     std::vector<int64_t> counts;  // per tile, then the position of the chunk's next entry there
     int64_t first_pair;
 };
@@ -68,8 +62,8 @@ struct ViewState {
     View view;
     int tiles_x, tiles_y;
     int64_t visible, pairs;
-    Buffer<Splat> projected, splats;   // by index in the cloud, by rank in depth
-    Buffer<uint32_t> keys, ranks;
+    Buffer<Splat> splats;              // by index in the cloud, like keys and moments
+    Buffer<uint32_t> keys, order;      // order: indices of the visible, nearest first
     Buffer<SortItem> items, scratch;
     Buffer<Entry> entries;             // grouped by tile, by rank inside a tile
     Buffer<int64_t> tile_begin;        // [tiles + 1]
@@ -186,14 +180,8 @@ inline void sort_by_depth(ViewState &v, int64_t count) {
         std::swap(items, scratch);
     }
     v.visible = visible;
-    Splat *splats = v.splats.resize(visible);
-    uint32_t *ranks = v.ranks.resize(count);
-    std::fill(ranks, ranks + count, INVISIBLE);
-    for (int64_t r = 0; r < visible; ++r) {
-        if (r + AHEAD < visible) SPLAT_PREFETCH(&v.projected[items[r + AHEAD].index]);
-        splats[r] = v.projected[items[r].index];
-        ranks[items[r].index] = uint32_t(r);
-    }
+    uint32_t *order = v.order.resize(visible);
+    for (int64_t r = 0; r < visible; ++r) order[r] = items[r].index;
 }
 
 // Append the tiles that the ellipse alpha >= 1/255 meets, column by column, each with the rows it can reach there.
@@ -220,8 +208,8 @@ inline void bin_one(const Splat &s, const View &view, int tiles_x, Chunk &chunk)
         for (int row = first / TILE; first <= last && row * TILE <= last; ++row) {
             const int base = row * TILE;
             const uint32_t tile = uint32_t(row * tiles_x + column);
-            chunk.pairs.push_back({tile, uint8_t(std::max(first - base, 0)),
-                                   uint8_t(std::min(last - base, TILE - 1)), 0});
+            const int first_row = std::max(first - base, 0), last_row = std::min(last - base, TILE - 1);
+            chunk.pairs.push_back(tile | uint64_t(first_row) << 32 | uint64_t(last_row) << 40);
             ++chunk.counts[tile];
         }
     }
@@ -241,7 +229,8 @@ inline void bin_to_tiles(ViewState &v, int threads) {
         chunk.counts.assign(size_t(tiles), 0);
         for (int64_t r = visible * c / chunk_count; r < visible * (c + 1) / chunk_count; ++r) {
             pair_begin[r] = int64_t(chunk.pairs.size());
-            bin_one(v.splats[r], v.view, v.tiles_x, chunk);
+            if (r + AHEAD < visible) SPLAT_PREFETCH(&v.splats[v.order[r + AHEAD]]);
+            bin_one(v.splats[v.order[r]], v.view, v.tiles_x, chunk);
         }
     }
     int64_t total = 0;
@@ -277,11 +266,12 @@ inline void bin_to_tiles(ViewState &v, int threads) {
         for (int64_t r = visible * c / chunk_count; r < end; ++r) {
             const int64_t first = pair_begin[r], stop = r + 1 < end ? pair_begin[r + 1] : size;
             for (int64_t p = first; p < stop; ++p) {
-                const Pair &pair = chunk.pairs[size_t(p)];
-                const int64_t slot = chunk.counts[pair.tile]++;
-                entries[slot] = {uint32_t(r), pair.first_row, pair.last_row, 0};
+                const uint64_t pair = chunk.pairs[size_t(p)];
+                const uint32_t tile = uint32_t(pair);
+                const int64_t slot = chunk.counts[tile]++;
+                entries[slot] = {v.order[r], uint8_t(pair >> 32), uint8_t(pair >> 40), 0};
                 pair_slot[chunk.first_pair + p] = uint32_t(slot);
-                pair_tile[chunk.first_pair + p] = pair.tile;
+                pair_tile[chunk.first_pair + p] = tile;
             }
             pair_begin[r] = first + chunk.first_pair;
         }
@@ -302,10 +292,10 @@ inline void forward(State &state, const Cloud &cloud, const std::vector<View> &v
         v.view = views[size_t(b)];
         v.tiles_x = (v.view.width + TILE - 1) / TILE;
         v.tiles_y = (v.view.height + TILE - 1) / TILE;
-        Splat *projected = v.projected.resize(cloud.count);
+        Splat *splats = v.splats.resize(cloud.count);
         uint32_t *keys = v.keys.resize(cloud.count);
         parallel_ranges(cloud.count, inner, [&](int64_t begin, int64_t end) {
-            state.kernels->project(cloud, v.view, begin, end, projected, keys, radii + b * cloud.count);
+            state.kernels->project(cloud, v.view, begin, end, splats, keys, radii + b * cloud.count);
         });
         sort_by_depth(v, cloud.count);
         bin_to_tiles(v, inner);
@@ -326,18 +316,23 @@ inline void forward(State &state, const Cloud &cloud, const std::vector<View> &v
 }
 
 // Sum each visible Gaussian's slots over its tiles, in the order in which it was binned.
-inline void reduce_moments(ViewState &v, int threads) {
-    float *moments = v.moments.resize(v.visible * MOMENTS);
+inline void reduce_moments(ViewState &v, int64_t count, int threads) {
+    float *moments = v.moments.resize(count * MOMENTS);
     parallel_ranges(v.visible, threads, [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r) {
+            if (r + AHEAD < v.visible) SPLAT_PREFETCH(moments + int64_t(v.order[r + AHEAD]) * MOMENTS);
             float total[MOMENTS] = {0};
             for (int64_t p = v.pair_begin[r]; p < v.pair_begin[r + 1]; ++p) {
-                if (p + AHEAD < v.pairs) SPLAT_PREFETCH(&v.slots[int64_t(v.pair_slot[p + AHEAD]) * MOMENTS]);
+                if (p + AHEAD < v.pairs) {  // a slot may lie on two cache lines
+                    const float *later = &v.slots[int64_t(v.pair_slot[p + AHEAD]) * MOMENTS];
+                    SPLAT_PREFETCH(later);
+                    SPLAT_PREFETCH(later + MOMENTS - 1);
+                }
                 const int64_t tile = v.pair_tile[p], slot = v.pair_slot[p];
                 if (slot - v.tile_begin[tile] >= v.visited[tile]) continue;
                 for (int k = 0; k < MOMENTS; ++k) total[k] += v.slots[slot * MOMENTS + k];
             }
-            std::memcpy(moments + r * MOMENTS, total, sizeof(total));
+            std::memcpy(moments + int64_t(v.order[r]) * MOMENTS, total, sizeof(total));
         }
     });
 }
@@ -366,13 +361,13 @@ inline void backward(State &state, const Cloud &cloud, int threads, const ImageG
     }
     std::vector<View> views;
     std::vector<const float *> moments;
-    std::vector<const uint32_t *> ranks;
+    std::vector<const uint32_t *> keys;
     for (int64_t b = 0; b < view_count; ++b) {
         ViewState &v = *state.views[size_t(b)];
-        reduce_moments(v, threads);
+        reduce_moments(v, cloud.count, threads);
         views.push_back(v.view);
         moments.push_back(v.moments.get());
-        ranks.push_back(v.ranks.get());
+        keys.push_back(v.keys.get());
         for (int k = 0; k < 3; ++k) {
             double total = 0.0;
             for (int64_t t = 0; t < tiles; ++t) total += v.background[3 * t + k];
@@ -380,7 +375,7 @@ inline void backward(State &state, const Cloud &cloud, int threads, const ImageG
         }
     }
     parallel_ranges(cloud.count, threads, [&](int64_t begin, int64_t end) {
-        state.kernels->backward_project(cloud, views.data(), int(view_count), begin, end, moments.data(), ranks.data(),
+        state.kernels->backward_project(cloud, views.data(), int(view_count), begin, end, moments.data(), keys.data(),
                                         cloud_gradient, means2d);
     });
 }

@@ -63,10 +63,11 @@ inline void start(const View &view, int left, int top, Plane &transmittance) {
 
 // The three row operations: all that grows with pixels times Gaussians is in them.
 
-inline float row_alpha(float d, float peak, float falloff) {
+inline float row_alpha(float d, float peak, float falloff, float before) {
     const float a = exp2_negative(peak - falloff * d * d);
     const float capped = a < MAX_ALPHA ? a : MAX_ALPHA;
-    return capped >= MIN_ALPHA ? capped : 0.0f;
+    const float alive = before >= MIN_TRANSMITTANCE ? capped : 0.0f;
+    return a >= MIN_ALPHA ? alive : 0.0f;
 }
 
 inline void forward_row(float middle, float peak, const Splat &s, float *t, float *red, float *green, float *blue,
@@ -74,9 +75,7 @@ inline void forward_row(float middle, float peak, const Splat &s, float *t, floa
     const float falloff = s.falloff, cr = s.color[0], cg = s.color[1], cb = s.color[2], cz = s.z;
 #pragma omp simd
     for (int x = 0; x < TILE; ++x) {
-        float a = row_alpha(float(x) - middle, peak, falloff);
-        const float before = t[x];
-        a = before >= MIN_TRANSMITTANCE ? a : 0.0f;
+        const float before = t[x], a = row_alpha(float(x) - middle, peak, falloff, before);
         const float w = a * before;
         t[x] = before - w;
         red[x] += w * cr;
@@ -91,9 +90,7 @@ inline void unroll_row(float middle, float peak, const Splat &s, float *t, float
     const float falloff = s.falloff;
 #pragma omp simd
     for (int x = 0; x < TILE; ++x) {
-        float a = row_alpha(float(x) - middle, peak, falloff);
-        const float before = t[x];
-        a = before >= MIN_TRANSMITTANCE ? a : 0.0f;
+        const float before = t[x], a = row_alpha(float(x) - middle, peak, falloff, before);
         const float w = a * before;
         t[x] = before - w;
         alpha[x] = a;
@@ -103,8 +100,15 @@ inline void unroll_row(float middle, float peak, const Splat &s, float *t, float
 
 // Sums over the rows of one Gaussian in one tile, still a number a column.
 struct alignas(64) Columns {
-    float red[TILE], green[TILE], blue[TILE], depth[TILE], v0[TILE], v1[TILE], v2[TILE];
+    float red[TILE], green[TILE], blue[TILE], depth[TILE];
+    float v0[TILE], dx[TILE], dy[TILE], dxx[TILE], dxy[TILE], dyy[TILE];
 };
+
+inline void start_sums(Columns &sums) {
+#pragma omp simd
+    for (int x = 0; x < TILE; ++x)
+        sums.red[x] = sums.green[x] = sums.blue[x] = sums.depth[x] = sums.v0[x] = sums.dy[x] = sums.dyy[x] = 0.0f;
+}
 
 inline void backward_row(float dy, const Splat &s, const float *alpha, const float *weight, const float *red,
                          const float *green, const float *blue, const float *depth, float *behind, Columns &sums) {
@@ -120,10 +124,69 @@ inline void backward_row(float dy, const Splat &s, const float *alpha, const flo
         sums.blue[x] += w * blue[x];
         sums.depth[x] += w * depth[x];
         sums.v0[x] += v;
-        sums.v1[x] += v * dy;
-        sums.v2[x] += v * (dy * dy);
+        sums.dy[x] += v * dy;
+        sums.dyy[x] += v * (dy * dy);
     }
 }
+
+inline float dot(const float *a, const float *b) {
+    float total = 0.0f;
+#pragma omp simd reduction(+ : total)
+    for (int x = 0; x < TILE; ++x) total += a[x] * b[x];
+    return total;
+}
+
+inline float sum(const float *lanes) {
+    float total = 0.0f;
+#pragma omp simd reduction(+ : total)
+    for (int x = 0; x < TILE; ++x) total += lanes[x];
+    return total;
+}
+
+// The slot of one Gaussian in one tile: each of its column sums added up. Left to themselves compilers turn ten sums of
+// sixteen numbers into hundreds of moves, so that the tree is spelled out: quarters first, then transposes of 4x4.
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define SPLAT_SHUFFLE
+#endif
+#endif
+
+#ifdef SPLAT_SHUFFLE
+typedef float Four __attribute__((vector_size(16)));
+
+inline Four quarters(const float *lanes) {
+    Four part[4];
+    memcpy(part, lanes, sizeof(part));
+    return (part[0] + part[2]) + (part[1] + part[3]);
+}
+
+// Two vectors' quarters: [a0 + a2, b0 + b2, a1 + a3, b1 + b3].
+inline Four pair_up(Four a, Four b) {
+    return __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+}
+
+inline Four add_pairs(Four ab, Four cd) {
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+}
+
+inline void store_moments(const Columns &sums, float *slot) {
+    const Four colors = pair_up(quarters(sums.red), quarters(sums.green));
+    const Four others = pair_up(quarters(sums.blue), quarters(sums.depth));
+    const Four first = pair_up(quarters(sums.v0), quarters(sums.dx));
+    const Four second = pair_up(quarters(sums.dy), quarters(sums.dxx));
+    const Four third = pair_up(quarters(sums.dxy), quarters(sums.dyy));
+    const Four low = add_pairs(colors, others), middle = add_pairs(first, second), high = add_pairs(third, third);
+    memcpy(slot, &low, sizeof(low));
+    memcpy(slot + 4, &middle, sizeof(middle));
+    memcpy(slot + 8, &high, 2 * sizeof(float));
+}
+#else
+inline void store_moments(const Columns &sums, float *slot) {
+    const float *lanes[MOMENTS] = {sums.red, sums.green, sums.blue, sums.depth, sums.v0,
+                                   sums.dx,  sums.dy,    sums.dxx,  sums.dxy,   sums.dyy};
+    for (int k = 0; k < MOMENTS; ++k) slot[k] = sum(lanes[k]);
+}
+#endif
 
 int64_t forward_tile(const View &view, int tile_x, int tile_y, const Splat *splats, const Entry *entries,
                      int64_t count, float *kept, float *rgb, float *alpha, float *depth, int64_t *rows_drawn) {
@@ -140,8 +203,8 @@ int64_t forward_tile(const View &view, int tile_x, int tile_y, const Splat *spla
     for (; e < count; ++e) {
         if (e % CHECK == 0 && !alive_rows(T, first, last)) break;
         if (e % SEGMENT == 0 && e > 0) memcpy(kept + (e / SEGMENT - 1) * TILE * TILE, &T, sizeof(Plane));
-        if (e + AHEAD < count) SPLAT_PREFETCH(splats + entries[e + AHEAD].rank);
-        const Splat &s = splats[entries[e].rank];
+        if (e + AHEAD < count) SPLAT_PREFETCH(splats + entries[e + AHEAD].index);
+        const Splat &s = splats[entries[e].index];
         const Geometry g = place(s, entries[e], left, top, first, last);
         for (int r = g.first; r <= g.last; ++r) {
             const float dy = float(r) - g.y;
@@ -163,20 +226,6 @@ int64_t forward_tile(const View &view, int tile_x, int tile_y, const Splat *spla
             depth[pixel] = D.row[r][x];
         }
     return e;
-}
-
-inline float dot(const float *a, const float *b) {
-    float total = 0.0f;
-#pragma omp simd reduction(+ : total)
-    for (int x = 0; x < TILE; ++x) total += a[x] * b[x];
-    return total;
-}
-
-inline float sum(const float *lanes) {
-    float total = 0.0f;
-#pragma omp simd reduction(+ : total)
-    for (int x = 0; x < TILE; ++x) total += lanes[x];
-    return total;
 }
 
 // With f_i the loss's derivative along Gaussian i's colour and depth, and B_i that along what shows behind it,
@@ -219,8 +268,8 @@ void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats
         int first = 0, last = TILE - 1;
         for (int64_t e = begin; e < end; ++e) {
             if (e % CHECK == 0) alive_rows(T, first, last);
-            if (e + AHEAD < end) SPLAT_PREFETCH(splats + entries[e + AHEAD].rank);
-            const Splat &s = splats[entries[e].rank];
+            if (e + AHEAD < end) SPLAT_PREFETCH(splats + entries[e + AHEAD].index);
+            const Splat &s = splats[entries[e].index];
             const Geometry g = place(s, entries[e], left, top, first, last);
             scratch.first[e - begin] = int8_t(g.first);
             scratch.last[e - begin] = int8_t(g.last);
@@ -238,32 +287,21 @@ void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats
             }
 
         for (int64_t e = end - 1; e >= begin; --e) {
-            const Splat &s = splats[entries[e].rank];
+            const Splat &s = splats[entries[e].index];
             const float y = float(s.y - (top + 0.5)), x0 = float(s.x - (left + 0.5));
             Columns sums;
-            memset(&sums, 0, sizeof(sums));
+            start_sums(sums);
             for (int r = scratch.last[e - begin]; r >= scratch.first[e - begin]; --r)
                 backward_row(float(r) - y, s, *--alphas, *--weights, R.row[r], G.row[r], B.row[r], D.row[r],
                              behind.row[r], sums);
-            alignas(64) float dx0[TILE], dx00[TILE], dx1[TILE];
 #pragma omp simd
             for (int x = 0; x < TILE; ++x) {
                 const float dx = float(x) - x0;
-                dx0[x] = dx * sums.v0[x];
-                dx00[x] = dx * dx * sums.v0[x];
-                dx1[x] = dx * sums.v1[x];
+                sums.dx[x] = dx * sums.v0[x];
+                sums.dxx[x] = dx * dx * sums.v0[x];
+                sums.dxy[x] = dx * sums.dy[x];
             }
-            float *slot = slots + e * MOMENTS;
-            slot[0] = sum(sums.red);
-            slot[1] = sum(sums.green);
-            slot[2] = sum(sums.blue);
-            slot[3] = sum(sums.depth);
-            slot[4] = sum(sums.v0);
-            slot[5] = sum(dx0);
-            slot[6] = sum(sums.v1);
-            slot[7] = sum(dx00);
-            slot[8] = sum(dx1);
-            slot[9] = sum(sums.v2);
+            store_moments(sums, slots + e * MOMENTS);
         }
     }
 }
@@ -276,7 +314,7 @@ float exercise_rows(int64_t count, bool backward) {
     for (int r = 0; r < TILE; ++r)
         for (int x = 0; x < TILE; ++x) R.row[r][x] = G.row[r][x] = B.row[r][x] = D.row[r][x] = 1.0f;
     Columns sums;
-    memset(&sums, 0, sizeof(sums));
+    start_sums(sums);
     Splat s;
     memset(&s, 0, sizeof(s));
     s.falloff = 0.01f;
@@ -300,5 +338,5 @@ float exercise_rows(int64_t count, bool backward) {
         }
     }
     for (int r = 0; r < TILE; ++r) total += sum(T.row[r]) + sum(R.row[r]) + sum(behind.row[r]);
-    return total + sum(sums.red) + sum(sums.v0) + sum(sums.v1) + sum(sums.v2);
+    return total + sum(sums.red) + sum(sums.v0) + sum(sums.dy) + sum(sums.dyy);
 }
