@@ -122,7 +122,37 @@ def test_sampler_is_a_function_of_seed_and_step_and_spreads_its_views():
     assert (first.height, sampler(1, 60, 100).height) == (32, 64)
 
 
-@pytest.mark.parametrize(("key", "value"), [("batch", 0), ("fov", 0.0), ("fov", 180.0)])
+NAN, INFINITE = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batch", 0),
+        ("fov", 0.0),
+        ("fov", 180.0),
+        ("fov", NAN),
+        ("resolution", 0),
+        ("resolution", NAN),
+        ("resolution", {0: 64, 0.004: 0, 0.005: 64}),
+        ("resolution", {"from": 64, "to": 0}),
+        ("radius", (0.0, 3.0)),
+        ("radius", (-1.0, 3.0)),
+        ("radius", (3.0, 2.0)),
+        ("radius", (2.0, INFINITE)),
+        ("radius", (2.0, NAN)),
+        ("elevation", (40.0, 10.0)),
+        ("elevation", (-91.0, 0.0)),
+        ("elevation", (0.0, 91.0)),
+        ("elevation", (NAN, 10.0)),
+        ("azimuth", (0.0, NAN)),
+    ],
+)
 def test_sampler_refuses_nonsense(key, value):
-    with pytest.raises(UserError, match=key):
+    with pytest.raises(UserError, match=f"^cameras.{key} must"):
         OrbitSampler(OrbitSampler.Config(**{key: value}))
+
+
+def test_sampler_takes_the_ends_of_its_ranges():
+    config = OrbitSampler.Config(resolution=1, radius=(2.0, 2.0), elevation=(-90.0, 90.0))
+    assert len(OrbitSampler(config)(0, 0, 1)) == 4

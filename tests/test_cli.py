@@ -11,7 +11,9 @@ from pathlib import Path
 
 import fake_parts
 import pytest
+import trimesh
 
+import threedgen
 from threedgen.cli import COMMANDS, main
 
 TINY = [
@@ -89,6 +91,8 @@ def test_every_command_has_help(command, capsys):
         (["text-to-3d", "x", "--prior", "empty"], "no model_index.json"),
         (["text-to-3d", "x", "--prior", "pickle"], "pickle"),
         (["text-to-3d", "x", "--prior", ""], "--prior is empty"),
+        (["text-to-3d", "x", "--recipe", "deepfloyd"], "this recipe needs --prior FOLDER"),
+        (["text-to-3d", "x", "--recipe", "stable-diffusion"], "this recipe needs --prior FOLDER"),
         (["text-to-3d", "x", "--out", "a_file"], "'a_file' is a file"),
         (["text-to-3d", "x", "--out", "a_file/below"], "cannot write to 'a_file/below': Not a directory"),
         (["text-to-3d", "x", "--out", "/proc/threedgen", *TINY], "cannot write to '/proc/threedgen'"),
@@ -154,6 +158,11 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
     assert report["peak_memory_bytes"] > 1e8
     assert report["seconds"]["distilling"] > 0
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 4
+    mesh = trimesh.load(run / "asset.glb", force="mesh", process=False)
+    assert isinstance(mesh, trimesh.Trimesh)
+    assert report["scores"]["watertight"] is bool(mesh.is_watertight)
+    assert report["scores"]["faces"] == report["asset"]["faces"] == len(mesh.faces)
+    assert report["scores"]["vertices"] == len(mesh.vertices)
 
     assert main(["text-to-3d", "A red  cube!", *TINY, "--out", str(run)]) == 2
     assert "already holds a run (finished)" in capsys.readouterr().err
@@ -168,6 +177,11 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
     assert main(["render", str(run), "--to", "x.gif"]) == 0
     assert main(["render", str(run), "--to", "frames", "frames=2"]) == 0
     assert len(list(Path("frames").glob("*.png"))) == 2
+    # A run made on a GPU is rendered here, where its backend may not exist.
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("backend: auto", "backend: gsplat"))
+    assert "backend: gsplat" in recipe.read_text()
+    assert main(["render", str(run), "--to", "again", "frames=1"]) == 0
     capsys.readouterr()
     for arguments, message in (
         (["export", str(run), "--to", "x.stl"], "use one of .glb, .obj, .ply"),
@@ -199,7 +213,10 @@ def test_the_embedded_prior_is_introduced_once(capsys):
 
 def test_recipes_lists_them(capsys):
     assert main(["recipes"]) == 0
-    assert capsys.readouterr().out.startswith(("deepfloyd", "text-to-3d"))
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    folder = Path(threedgen.__file__).parent / "configs"
+    assert listed == sorted(path.stem for path in folder.glob("*.yaml"))
+    assert {"text-to-3d", "stable-diffusion", "deepfloyd"} <= set(listed)
 
 
 def test_doctor(tmp_path, monkeypatch, capsys):

@@ -127,6 +127,12 @@ def test_weights_are_schedules_and_a_zero_weight_is_not_evaluated():
         run_loop(steps=10, weights=[0.0])
 
 
+@pytest.mark.parametrize("weights", [[], [1.0, 1.0]])
+def test_weights_are_as_many_as_guidances(weights):
+    with pytest.raises(UserError, match=f"{len(weights)} weights for 1 guidances"):
+        run_loop(steps=1, weights=weights)
+
+
 def test_background_share():
     plain = Background(Background.Config(color=(0.0, 1.0, 0.0), random=0.3))
     colours = torch.stack([plain(5, step) for step in range(2000)])

@@ -9,12 +9,15 @@ import pytest
 
 from threedgen import plugins
 from threedgen.errors import UserError
+from threedgen.guidance.priors.load import PriorConfig, load_prior
 
 
 @pytest.mark.parametrize("family", plugins.FAMILIES)
 def test_every_builtin_name_is_a_class_with_a_config(family):
+    assert plugins.names(family)
     for name in plugins.names(family):
-        assert plugins.find(family, name).Config
+        found = plugins.find(family, name)
+        assert callable(found) if family == "prior" else found.Config
 
 
 def test_a_class_by_its_path():
@@ -35,10 +38,28 @@ def test_an_entry_point(tmp_path, monkeypatch):
     sys.modules.pop("their_losses")
 
 
+def test_an_entry_point_that_is_a_prior(tmp_path, monkeypatch):
+    """It is called with the whole config (its path too) and the device."""
+    (tmp_path / "their_priors.py").write_text("def theirs(config, device):\n    return config, device\n")
+    info = tmp_path / "their_priors-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-priors\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[threedgen.prior]\nmy-prior = their_priors:theirs\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    config = PriorConfig(name="my-prior", path="anything")
+    given, device = load_prior(config, "cpu")  # type: ignore[misc]
+    assert given == config
+    assert device.type == "cpu"
+    assert "my-prior" in plugins.names("prior")
+    sys.modules.pop("their_priors")
+
+
 @pytest.mark.parametrize(
     ("family", "name", "message"),
     [
         ("guidance", "score-distilation", "did you mean 'score-distillation'"),
+        ("prior", "embeded", "did you mean 'embedded'"),
         ("renderer", "raytracing", "known: splatting"),
         ("flavour", "x", "unknown family 'flavour'"),
         ("guidance", "no_such_module:Loss", "cannot import 'no_such_module:Loss'"),

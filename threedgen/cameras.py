@@ -15,7 +15,7 @@ from torch import Tensor
 
 from threedgen.errors import UserError
 from threedgen.random import generator
-from threedgen.schedule import Schedule, value_at
+from threedgen.schedule import Schedule, bounds, value_at
 from threedgen.types import Cameras
 
 # Columns are a convention's camera axes written in OpenCV axes (METHODS 12.1).
@@ -148,10 +148,24 @@ class OrbitSampler:
         azimuth: tuple[float, float] = (0.0, 360.0)
 
     def __init__(self, config: Config) -> None:
+        """Raises UserError for values that no camera can have."""
         if config.batch < 1:
             raise UserError(f"cameras.batch must be at least 1, got {config.batch}")
         if not 0.0 < config.fov < 180.0:
             raise UserError(f"cameras.fov must lie between 0 and 180 degrees, got {config.fov}")
+        sizes, near_far, heights = bounds(config.resolution), config.radius, config.elevation
+        # Every comparison with NaN is false, so each check says what must hold.
+        if not (sizes[0] >= 1.0 and sizes[1] < math.inf):
+            raise UserError(f"cameras.resolution must be at least 1 pixel all the time, got {sizes[0]:g}")
+        if not 0.0 < near_far[0] <= near_far[1] < math.inf:
+            raise UserError(f"cameras.radius must be [low, high] with 0 < low <= high, got {list(near_far)}")
+        if not -90.0 <= heights[0] <= heights[1] <= 90.0:
+            raise UserError(
+                "cameras.elevation must be [low, high] in order between -90 and 90 degrees, "
+                f"got {list(heights)}"
+            )
+        if not all(map(math.isfinite, config.azimuth)):
+            raise UserError(f"cameras.azimuth must be two angles in degrees, got {list(config.azimuth)}")
         self.config = config
 
     def __call__(self, seed: int, step: int, total: int) -> Cameras:

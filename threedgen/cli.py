@@ -10,8 +10,9 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from threedgen.arguments import Parser
 from threedgen.errors import UserError
 
 PROGRAM = "threedgen"
@@ -23,19 +24,9 @@ EMBEDDED_HINT = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with one-line complaints."""
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, allow_abbrev=False, **keywords)
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see {self.prog} --help)")
-
-
 def _text_to_3d(argv: Sequence[str]) -> None:
     """make a 3D asset from a prompt"""
-    parser = _Parser(
+    parser = Parser(
         prog=f"{PROGRAM} text-to-3d",
         description="Make a 3D asset from a prompt: asset.glb, asset.ply, turntable.mp4, report.json in --out.",
         epilog="key=value changes a setting of the recipe, such as cameras.batch=8 or guidance.0.scale=5; "
@@ -80,7 +71,7 @@ def _text_to_3d(argv: Sequence[str]) -> None:
 
 def _resume(argv: Sequence[str]) -> None:
     """go on with a run that was stopped"""
-    parser = _Parser(prog=f"{PROGRAM} resume", description="Go on with a run from its last checkpoint.")
+    parser = Parser(prog=f"{PROGRAM} resume", description="Go on with a run from its last checkpoint.")
     parser.add_argument("run", metavar="RUN", help="the run's directory")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
     arguments = parser.parse_args(list(argv))
@@ -102,7 +93,7 @@ def _resume(argv: Sequence[str]) -> None:
 
 def _export(argv: Sequence[str]) -> None:
     """write a run's asset as .glb, .ply or .obj"""
-    parser = _Parser(prog=f"{PROGRAM} export", description="Write a run's asset to a file.")
+    parser = Parser(prog=f"{PROGRAM} export", description="Write a run's asset to a file.")
     parser.add_argument("run", metavar="RUN", help="the run's directory")
     parser.add_argument(
         "settings", metavar="key=value", nargs="*", help="export settings, such as mesh.faces=5000"
@@ -121,7 +112,7 @@ def _export(argv: Sequence[str]) -> None:
 
 def _render(argv: Sequence[str]) -> None:
     """render a run as a turntable .mp4 or .gif, or as pictures into a folder"""
-    parser = _Parser(prog=f"{PROGRAM} render", description="Render a run on a turntable.")
+    parser = Parser(prog=f"{PROGRAM} render", description="Render a run on a turntable.")
     parser.add_argument("run", metavar="RUN", help="the run's directory")
     parser.add_argument(
         "settings", metavar="key=value", nargs="*", help="turntable settings, such as frames=90"
@@ -140,7 +131,7 @@ def _render(argv: Sequence[str]) -> None:
 
 def _recipes(argv: Sequence[str]) -> None:
     """list the recipes"""
-    _Parser(prog=f"{PROGRAM} recipes", description="List the built-in recipes.").parse_args(list(argv))
+    Parser(prog=f"{PROGRAM} recipes", description="List the built-in recipes.").parse_args(list(argv))
     from threedgen.layers import recipe_names
 
     for name, description in recipe_names().items():
@@ -149,7 +140,7 @@ def _recipes(argv: Sequence[str]) -> None:
 
 def _doctor(argv: Sequence[str]) -> None:
     """say what works on this machine, what does not, and why"""
-    _Parser(prog=f"{PROGRAM} doctor", description="Check this machine.").parse_args(list(argv))
+    Parser(prog=f"{PROGRAM} doctor", description="Check this machine.").parse_args(list(argv))
     from threedgen.doctor import examine
 
     marks = {True: "ok", None: "-", False: "PROBLEM"}

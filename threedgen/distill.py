@@ -64,12 +64,15 @@ def distill(
     weights: one number or schedule a guidance (default 1). optimizer: default Adam with the scene's learning
     rates. listeners: called with every event (see threedgen.events), default a Watchdog. state: an earlier
     state of the same run to go on from; otherwise the run starts at step 0. Every draw depends on (seed,
-    stream, step) alone. Raises UserError when a parameter of the scene is in no optimizer group.
+    stream, step) alone. Raises UserError when a parameter of the scene is in no optimizer group, or the
+    weights are not as many as the guidances.
     """
     state = state or new_state(scene, guidances, steps=steps, seed=seed, optimizer=optimizer)
     emit = Emitter(tuple(listeners) if listeners is not None else (Watchdog(),))
     background = background or Background(Background.Config())
     weights = [1.0] * len(guidances) if weights is None else weights
+    if len(weights) != len(guidances):
+        raise UserError(f"{len(weights)} weights for {len(guidances)} guidances: give each guidance one")
     device = next(scene.parameters()).device
     emit(RunStarted(state, steps))
     while state.step < steps:

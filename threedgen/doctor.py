@@ -14,12 +14,12 @@ from threedgen import __version__, machine
 # Optional libraries and what they would add. Looked up, never imported: some start a compiler when touched.
 OPTIONAL = {
     "gsplat": "splatting on CUDA (pip install threedgen[cuda])",
-    "nerfacc": "volume rendering on CUDA (pip install threedgen[cuda])",
-    "pytorch3d": "meshes on CUDA (built from source)",
-    "nvdiffrast": "meshes on CUDA (non-commercial licence, by name only)",
+    "nerfacc": "volume rendering on CUDA (not used yet)",
+    "pytorch3d": "meshes on CUDA (not used yet)",
+    "nvdiffrast": "meshes on CUDA (not used yet; non-commercial licence)",
     "fast_simplification": "mesh decimation",
     "accelerate": "loading large priors with less memory",
-    "sentencepiece": "T5 tokenizers (DeepFloyd IF)",
+    "sentencepiece": "T5 tokenizers (DeepFloyd IF; pip install threedgen[deepfloyd])",
 }
 CORE = (
     "diffusers",

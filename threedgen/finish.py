@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from threedgen import config
+from threedgen import config, export
 from threedgen.errors import UserError
 from threedgen.export import report, video
-from threedgen.export.mesh import MeshConfig, extract_mesh
+from threedgen.export.low_pass import as_seen, pixel_size
+from threedgen.export.mesh import MeshConfig, NoSurface, is_closed
 from threedgen.listeners import metrics
 from threedgen.types import GaussianCloud, Primitive, TriMesh
 
@@ -22,9 +24,8 @@ if TYPE_CHECKING:
     from threedgen.job import Parts
     from threedgen.run import RunDirectory
 
-MESH_SUFFIXES = (".glb", ".obj")
-SUFFIXES = (*MESH_SUFFIXES, ".ply")
 _SHEET_VIEWS = 8
+_LAST_STEPS = 64  # whose views say how blurred the pictures were: one step's distance is one draw
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,25 @@ class Config:
     turntable: Turntable = field(default_factory=Turntable)
 
 
+def asset_of(recipe: Recipe, scene: Any) -> Primitive:
+    """The scene as users get it: Gaussians with the blur of the pictures that they were optimised in."""
+    with torch.no_grad():
+        primitive = scene.at(None)
+    if isinstance(primitive, GaussianCloud):
+        sampler = recipe.fixed["cameras"].make()
+        last = range(max(0, recipe.steps - _LAST_STEPS), recipe.steps)
+        views = [sampler(recipe.seed, step, recipe.steps) for step in last]
+        return as_seen(primitive, pixel_size(*views))
+    return primitive
+
+
 def write_assets(
     recipe: Recipe, run: RunDirectory, parts: Parts, begin: Callable[[str], None]
 ) -> dict[str, Any]:
     """asset.glb, asset.ply, turntable.mp4 and contact_sheet.png as far as the primitive has them; counts for
     the report. An asset without a surface is a warning: the other files are worth having."""
     settings = recipe.fixed["export"].config
-    with torch.no_grad():
-        primitive = parts.scene.at(None)
+    primitive = asset_of(recipe, parts.scene)
     if not isinstance(primitive, GaussianCloud | TriMesh):
         warnings.warn(f"no exporter for {type(primitive).__name__}: no asset files are written", stacklevel=1)
         return {}
@@ -68,13 +80,15 @@ def write_assets(
     note = _note(recipe)
     if isinstance(primitive, GaussianCloud):
         begin("writing splats")
-        write_asset(primitive, run.path / "asset.ply", settings.mesh, note)
+        export.write(primitive, run.path / "asset.ply", note=note)
         facts["gaussians"] = len(primitive)
     begin("extracting the mesh")
     try:
-        mesh = write_asset(primitive, run.path / "asset.glb", settings.mesh, note)
-        facts |= {"vertices": len(mesh.vertices), "faces": len(mesh.faces)} if mesh is not None else {}
-    except UserError as error:
+        mesh = export.write(primitive, run.path / "asset.glb", note=note, mesh=settings.mesh)
+        if mesh is not None:
+            faces = mesh.faces.cpu().numpy()
+            facts |= {"vertices": len(mesh.vertices), "faces": len(faces), "watertight": is_closed(faces)}
+    except NoSurface as error:
         warnings.warn(str(error), stacklevel=1)
         facts["mesh"] = str(error)
     begin("rendering the turntable")
@@ -90,11 +104,13 @@ def write_assets(
 def write_report(recipe: Recipe, run: RunDirectory, facts: dict[str, Any], seconds: dict[str, float]) -> None:
     """report.json; its presence marks the run as finished, so it comes last."""
     rows = metrics.read(run.metrics)
+    scores = {"loss": rows[-1]["loss"]} if rows else {}
+    scores |= {name: facts[name] for name in ("watertight", "faces", "vertices") if name in facts}
     document = report.build_report(
         prompt=recipe.prompt,
         seed=recipe.seed,
         seconds=seconds,
-        scores={"loss": rows[-1]["loss"]} if rows else {},
+        scores=scores,
         steps=recipe.steps,
         threads=torch.get_num_threads(),
         guidance=recipe.resolved["guidance"],
@@ -108,11 +124,10 @@ def export_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> N
     """Writes a run's asset to `path` (.glb, .obj, .ply). settings: key=value under the recipe's `export`."""
     from threedgen.job import load_scene
 
-    _check_suffix(path, SUFFIXES)
+    export.exporter_of(path)  # a wrong suffix is said before anything is loaded
     recipe = config.read_resolved(run.recipe, [f"export.{setting}" for setting in settings])
-    with torch.no_grad():
-        primitive = load_scene(run, recipe).at(None)
-    write_asset(primitive, path, recipe.fixed["export"].config.mesh, _note(recipe))
+    primitive = asset_of(recipe, load_scene(run, recipe))
+    export.write(primitive, path, note=_note(recipe), mesh=recipe.fixed["export"].config.mesh)
 
 
 def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> None:
@@ -126,46 +141,18 @@ def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> N
         _check_suffix(path, (".mp4", ".gif"))
     recipe = config.read_resolved(run.recipe, [f"export.turntable.{setting}" for setting in settings])
     table = recipe.fixed["export"].config.turntable
-    with torch.no_grad():
-        primitive = load_scene(run, recipe).at(None)
-    view = _viewer(recipe.renderer.make(), primitive)
+    primitive = asset_of(recipe, load_scene(run, recipe))
+    view = _viewer(_renderer_here(recipe), primitive)
     frames = video.orbit_frames(view, table.frames, elevation=table.elevation, size=table.size)
     video.write_video(path, frames, table.fps)
 
 
-def write_asset(
-    primitive: Primitive, path: Path, mesh_config: MeshConfig, note: dict[str, Any] | None = None
-) -> TriMesh | None:
-    """One file by suffix: .ply holds Gaussians, .glb and .obj a mesh (returned). note: prompt, seed, steps.
-
-    Raises UserError for a suffix or a primitive that does not go with it, or an asset without a surface.
-    """
-    _check_suffix(path, SUFFIXES)
-    note = note or {}
-    if path.suffix.lower() == ".ply":
-        from threedgen.export.splat import SplatParameters, write_splats
-
-        if not isinstance(primitive, GaussianCloud):
-            raise UserError(
-                f"cannot write {path}: .ply holds Gaussians and the asset has none; use .glb or .obj"
-            )
-        write_splats(path, SplatParameters.from_cloud(primitive), comment=_lines(note))
-        return None
-    if isinstance(primitive, GaussianCloud):
-        mesh = extract_mesh(primitive, mesh_config)
-    elif isinstance(primitive, TriMesh):
-        mesh = primitive
-    else:
-        raise UserError(f"cannot write {path}: there is no mesh exporter for {type(primitive).__name__}")
-    if path.suffix.lower() == ".glb":
-        from threedgen.export.gltf import write_glb
-
-        write_glb(path, mesh, extras=note)
-    else:
-        from threedgen.export.obj import write_obj
-
-        write_obj(path, mesh, comment=_lines(note))
-    return mesh
+def _renderer_here(recipe: Recipe) -> Any:
+    """The recipe's renderer for an asset on the CPU, wherever the run itself was rendered."""
+    settings = recipe.renderer.config
+    if any(item.name == "backend" for item in dataclasses.fields(settings)):
+        settings = dataclasses.replace(settings, backend="auto")
+    return recipe.renderer.cls(settings)
 
 
 def _viewer(renderer: Any, primitive: Any) -> video.Render:
@@ -180,10 +167,6 @@ def _viewer(renderer: Any, primitive: Any) -> video.Render:
 
 def _note(recipe: Recipe) -> dict[str, Any]:
     return {"prompt": recipe.prompt, "seed": recipe.seed, "steps": recipe.steps}
-
-
-def _lines(note: dict[str, Any]) -> str:
-    return "\n".join(f"{key}: {' '.join(str(value).split())}" for key, value in note.items())
 
 
 def _check_suffix(path: Path, allowed: tuple[str, ...]) -> None:

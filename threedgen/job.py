@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from threedgen.config import Recipe
 from threedgen.distill import distill, new_state
 from threedgen.errors import UserError
 from threedgen.events import Emitter, Listener, PhaseStarted
+from threedgen.listeners import metrics
 from threedgen.listeners.checkpoints import Checkpoints, load, save
 from threedgen.listeners.metrics import MetricsFile
 from threedgen.listeners.previews import Previews
@@ -54,7 +54,7 @@ def build(recipe: Recipe, device: str, blank: bool = False) -> Parts:
 def start(recipe: Recipe, out: Path, listeners: Sequence[Listener] = ()) -> RunDirectory:
     """Runs `recipe` into the new folder `out`. Raises UserError for everything a user can put right.
 
-    The folder appears only when every component is built; it disappears again when not one step was done.
+    The folder appears only when every component is built; it is as before when not one step could be done.
     """
     check_free(out)
     device = machine.choose_device(recipe.device)
@@ -67,7 +67,7 @@ def start(recipe: Recipe, out: Path, listeners: Sequence[Listener] = ()) -> RunD
         _go_on(recipe, run, parts, state, listeners, clock)
     except UserError:
         if not run.metrics.is_file() or run.metrics.stat().st_size == 0:
-            shutil.rmtree(run.path)  # create() made it, and nothing in it is worth keeping
+            run.discard()  # nothing in it is worth keeping
         raise
     return run
 
@@ -85,6 +85,7 @@ def resume(run: RunDirectory, listeners: Sequence[Listener] = (), device: str | 
     warnings = []
     if started:
         threads = load(run.checkpoint, state)
+        clock.add("distilling", metrics.seconds(run.metrics, state.step))
         if threads not in (0, torch.get_num_threads()):
             warnings.append(
                 f"the run was computed with {threads} threads and goes on with {torch.get_num_threads()}: "
@@ -154,13 +155,13 @@ def _go_on(
             listeners=[*mine, *listeners],
             state=state,
         )
+        facts = finish.write_assets(recipe, run, parts, clock.begin)
+        finish.write_report(recipe, run, facts, clock.stop())
     except Diverged:
         save(run.checkpoint, state)
         raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt(run.path) from None  # for whoever says how to go on
-    facts = finish.write_assets(recipe, run, parts, clock.begin)
-    finish.write_report(recipe, run, facts, clock.stop())
 
 
 class _Clock:
@@ -179,7 +180,10 @@ class _Clock:
 
     def stop(self) -> dict[str, float]:
         if self._phase is not None:
-            spent = time.perf_counter() - self._since
-            self._seconds[self._phase] = round(self._seconds.get(self._phase, 0.0) + spent, 3)
+            self.add(self._phase, time.perf_counter() - self._since)
             self._phase = None
         return self._seconds
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Time that another process, or this one, spent in a phase."""
+        self._seconds[phase] = round(self._seconds.get(phase, 0.0) + seconds, 3)

@@ -17,34 +17,40 @@ from typing import Any
 
 from threedgen.errors import UserError
 
-_BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
+BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "representation": {"gaussians": "threedgen.representations.gaussians:Gaussians"},
         "renderer": {"splatting": "threedgen.renderers.splatting:SplattingRenderer"},
         "guidance": {"score-distillation": "threedgen.guidance.score_distillation:ScoreDistillation"},
+        # A prior is chosen inside a guidance; its target is called with the PriorConfig and the device.
+        "prior": {
+            "disc": "threedgen.guidance.priors.load:load_disc",
+            "embedded": "threedgen.guidance.priors.load:load_embedded",
+        },
     }
 )
-FAMILIES = tuple(_BUILTIN)
+FAMILIES = tuple(BUILTIN)
 
 
 def names(family: str) -> list[str]:
     """The names `find` knows in a family: built-in ones, then those of installed packages."""
     declared = [point.name for point in _entry_points(family)]
-    return [*_BUILTIN[family], *sorted(set(declared) - set(_BUILTIN[family]))]
+    return [*BUILTIN[family], *sorted(set(declared) - set(BUILTIN[family]))]
 
 
 def find(family: str, name: str) -> type[Any]:
-    """The class called `name` in `family` ("representation", "renderer", "guidance").
+    """The class called `name` in `family` ("representation", "renderer", "guidance", "prior": there, whatever
+    makes one).
 
     Raises UserError: unknown family or name (with the nearest known one), a module that does not import
     because it is missing, a class that is not there. Other errors inside a plug-in's module are its own.
     """
-    if family not in _BUILTIN:
+    if family not in BUILTIN:
         raise UserError(f"unknown family '{family}': use one of {', '.join(FAMILIES)}")
     if ":" in name:
         return load(name)
-    if name in _BUILTIN[family]:
-        return load(_BUILTIN[family][name])
+    if name in BUILTIN[family]:
+        return load(BUILTIN[family][name])
     for point in _entry_points(family):
         if point.name == name:
             return load(point.value)

@@ -6,11 +6,13 @@ asset.glb  asset.ply  turntable.mp4  contact_sheet.png  report.json         when
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import shutil
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,10 @@ def slug(prompt: str) -> str:
 
 
 class RunDirectory:
-    """The paths of one run and what may be done to them."""
+    """The paths of one run and what may be done to them. made: the folders that this process made for it."""
 
     def __init__(self, path: Path) -> None:
+        self.made: list[Path] = []
         self.path = path
         self.recipe = path / RECIPE
         self.metrics = path / "metrics.jsonl"
@@ -48,29 +51,41 @@ class RunDirectory:
     def open(cls, path: str | Path) -> RunDirectory:
         """An existing run. UserError when the folder is missing or is not a run."""
         run = cls(Path(path))
-        if not run.path.is_dir():
-            raise UserError(f"there is no run '{path}': name a folder that `threedgen text-to-3d` wrote")
-        if not run.recipe.is_file():
-            raise UserError(f"'{path}' is not a run: it has no {RECIPE}")
+        with _or_user_error(f"cannot read the run '{path}'", "check its permissions"):
+            if not run.path.is_dir():
+                raise UserError(f"there is no run '{path}': name a folder that `threedgen text-to-3d` wrote")
+            if not run.recipe.is_file():
+                raise UserError(f"'{path}' is not a run: it has no {RECIPE}")
         return run
 
     @classmethod
     def create(cls, path: Path, resolved: Mapping[str, Any]) -> RunDirectory:
-        """A new run at `path` with its recipe written. UserError: see `check_free`."""
+        """A new run at `path` with its recipe written, or no trace of it. UserError: see `check_free`."""
         import yaml
 
         check_free(path)
         run = cls(path)
+        text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
         try:
-            run.previews.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot write to '{path}': {error.strerror or error}; choose another --out"
-            ) from error
-        with replacing(run.recipe) as temporary:
-            text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
-            temporary.write_text(text, encoding="utf-8")
+            with _writing_to(path):
+                run.made = [folder for folder in (path, *path.parents) if not folder.exists()]
+                run.previews.mkdir(parents=True, exist_ok=True)
+            with replacing(run.recipe) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        except BaseException:
+            run.discard()
+            raise
         return run
+
+    def discard(self) -> None:
+        """Takes back `create` and what the first step writes; a folder that was there before it stays."""
+        for folder in (self.previews, self.checkpoint):
+            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what cannot be removed, or is not ours, stays
+            for file in (self.recipe, self.metrics):
+                file.unlink(missing_ok=True)
+            for folder in self.made:
+                folder.rmdir()
 
 
 def choose_path(out: str | None, prompt: str) -> Path:
@@ -78,8 +93,9 @@ def choose_path(out: str | None, prompt: str) -> Path:
     if out is not None:
         return Path(out)
     path, number = DEFAULT_PARENT / slug(prompt), 2
-    while path.exists():
-        path, number = DEFAULT_PARENT / f"{slug(prompt)}-{number}", number + 1
+    with _writing_to(path):
+        while path.exists():
+            path, number = DEFAULT_PARENT / f"{slug(prompt)}-{number}", number + 1
     return path
 
 
@@ -88,6 +104,11 @@ def check_free(path: Path) -> None:
 
     Creates nothing, so that a run that is refused for another reason leaves no trace.
     """
+    with _writing_to(path):
+        _check_free(path)
+
+
+def _check_free(path: Path) -> None:
     if (path / RECIPE).is_file():
         state = "finished" if (path / REPORT).is_file() else "unfinished"
         raise UserError(
@@ -110,3 +131,16 @@ def check_free(path: Path) -> None:
         reason = os.strerror(errno.EROFS)
     if reason:
         raise UserError(f"cannot write to '{path}': {reason} ({parent}); choose another --out")
+
+
+def _writing_to(path: Path) -> contextlib.AbstractContextManager[None]:
+    return _or_user_error(f"cannot write to '{path}'", "choose another --out")
+
+
+@contextlib.contextmanager
+def _or_user_error(what: str, advice: str) -> Iterator[None]:
+    """Looking is forbidden, too, in some places: before Python 3.14, `is_file` and its like raise there."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what}: {error.strerror or error}; {advice}") from error

@@ -137,6 +137,16 @@ def value_at(schedule: object, step: int, total: int) -> float:
     return parsed if isinstance(parsed, int | float) else parsed.at(step, total)
 
 
+def bounds(schedule: object) -> tuple[float, float]:
+    """The smallest and the largest number a schedule ever gives."""
+    parsed = parse_schedule(schedule)
+    if isinstance(parsed, Ramp):
+        values = [parsed.start, parsed.stop]
+    else:
+        values = [value for _, value in parsed.points] if isinstance(parsed, Milestones) else [parsed]
+    return min(values), max(values)
+
+
 def range_at(schedule: object, step: int, total: int) -> tuple[float, float]:
     """The (low, high) a range schedule gives at `step` of `total` steps."""
     low, high = parse_range(schedule)

@@ -153,8 +153,8 @@ class TriMesh:
     """A triangle mesh. Optional attributes are None when absent.
 
     vertices: [V, 3] world. faces: [F, 3] int64, counter-clockwise seen from outside.
-    vertex_colors: [V, 3] linear RGB in [0, 1]. normals: [V, 3] unit. uvs: [V, 2] with v = 0 at the top.
-    texture: [H, W, 3] in [0, 1].
+    vertex_colors: [V, 3] display-referred (sRGB) in [0, 1]. normals: [V, 3] unit. uvs: [V, 2] with v = 0 at
+    the top. texture: [H, W, 3] in [0, 1].
     """
 
     vertices: Float[Tensor, "V 3"]
@@ -217,8 +217,12 @@ class RenderOutput:
 
 @dataclass(frozen=True)
 class Signal:
-    """What a guidance says about a render: a differentiable loss, numbers to log, a picture to show."""
+    """What a guidance says about a render.
+
+    loss: differentiable in the render. metrics: numbers to log. preview: makes a picture [H, W, 3] in [0, 1]
+    to show (called only when one is wanted: decoding may be dear), or None.
+    """
 
     loss: Float[Tensor, ""]
     metrics: Mapping[str, float] = field(default_factory=dict)
-    preview: Float[Tensor, "H W 3"] | None = None
+    preview: Callable[[], Float[Tensor, "H W 3"]] | None = None

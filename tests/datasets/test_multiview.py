@@ -76,6 +76,9 @@ def test_pictures_cannot_come_from_outside_the_folder(pictures, tmp_path):
     [
         (lambda f: (f / "intrinsics.txt").write_text("1 2"), "intrinsics"),
         (lambda f: (f / "pose/000001.txt").write_text("1 2 3"), "16 numbers"),
+        (lambda f: (f / "pose/000001.txt").write_text("1 2 3 x " * 4), "000001.txt must hold 16 numbers"),
+        (lambda f: (f / "intrinsics.txt").write_text("1 2 3\n0\n1\n1e999 64\n"), "intrinsics"),
+        (lambda f: (f / "intrinsics.txt").write_text("1 2 3\n0\n1\n0 64\n"), "intrinsics"),
         (lambda f: (f / "pose/000001.txt").unlink(), "000001.txt"),
         (lambda f: (f / "rgb/000001.png").write_bytes(b"x"), "000001.png"),
         (lambda f: [p.unlink() for p in (f / "rgb").iterdir()], "no PNG"),
@@ -86,4 +89,29 @@ def test_damaged_srn_folders_are_named_in_one_line(pictures, tmp_path, damage, m
     damage(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
         multiview.read_srn(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("time", "noon", "transforms.json"),
+        ("time", [0], "transforms.json"),
+        ("fl_x", "long", "transforms.json"),
+        ("cx", None, "transforms.json"),
+        ("w", 0, "transforms.json"),
+        ("picture", b"x", "000000.png"),
+    ],
+)
+def test_damaged_transforms_are_named_in_one_line(pictures, tmp_path, key, value, message):
+    multiview.write_transforms(tmp_path, pictures)
+    path = tmp_path / "transforms.json"
+    if key == "picture":
+        (tmp_path / "images/000000.png").write_bytes(value)
+    else:
+        document = json.loads(path.read_text())
+        document["frames"][0][key] = value
+        path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=message) as caught:
+        multiview.read_transforms(tmp_path)
     assert "\n" not in str(caught.value)

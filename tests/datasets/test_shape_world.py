@@ -115,7 +115,7 @@ def test_layers_reproduce_any_colour_and_background():
 
 
 def test_light_is_fixed_in_the_world():
-    """The same surface point has the same colour from two cameras."""
+    """The same surface point has the same colour from two cameras, and its shade is that of its normal."""
     mesh = world.paint(world.canonical("cube", "red"))
     assert mesh.vertex_colors is not None
     assert mesh.normals is not None
@@ -123,6 +123,17 @@ def test_light_is_fixed_in_the_world():
     assert float(lit.max()) > 0.8
     assert float(lit.min()) == pytest.approx(world.AMBIENT)
     torch.testing.assert_close(lit[:, None], world.shade(mesh.normals))
+    half = float(mesh.vertices[:, 2].max())
+    for point in ([0.0, 0.0, half], [half / 2, half / 2, half], [0.0, half, 0.0]):  # front, front, top
+        views = cameras([-35.0, 50.0], elevation=30.0, size=128)
+        picture = world.render(world.canonical("cube", "red"), views)[0]
+        where = views.camera_from_world @ torch.tensor([*point, 1.0])
+        pixels = (views.intrinsics @ where[:, :3, None])[..., 0]
+        columns, rows = (pixels[:, :2] / pixels[:, 2:]).long().unbind(1)
+        first, second = picture[torch.arange(2), rows, columns]
+        torch.testing.assert_close(first, second, atol=1e-5, rtol=0)
+        assert first[0] > 0.5
+        assert first[1] < 0.4, "the pixel shows the cube, not the white behind it"
 
 
 def test_sphere_silhouette_area_matches_geometry():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from threedgen import machine
 from threedgen.errors import UserError
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 
@@ -172,6 +173,62 @@ def test_unsupported_pipelines(folder, file, changes, expected):
     message = complaint(folder)
     assert expected in message
     assert str(folder) in message
+
+
+@pytest.mark.parametrize("probe", ["is_dir", "is_file", "glob"])
+def test_a_folder_that_must_not_be_looked_into(folder, probe, monkeypatch):
+    """Python 3.11's Path.is_dir and its like raise PermissionError."""
+    real = getattr(Path, probe)
+
+    def forbidden(self, *arguments, **options):
+        if self.is_relative_to(folder):
+            raise PermissionError(13, "Permission denied")
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, probe, forbidden)
+    message = complaint(folder)
+    assert message.startswith(f"cannot read the prior '{folder}': Permission denied")
+
+
+def test_a_recipe_that_needs_a_prior_says_so():
+    with pytest.raises(UserError, match=r"^this recipe needs --prior FOLDER"):
+        load_prior(PriorConfig(name="required"))
+    assert "does not exist" in complaint("nowhere", name="required")
+
+
+def test_a_tokenizer_that_needs_packages(pipelines, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(pipelines["if"], tmp_path / "if"))
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    (folder / "tokenizer" / "spiece.model").write_bytes(b"")
+    monkeypatch.setattr(machine, "version", lambda name: None)
+    message = complaint(folder)
+    assert "tokenizer' needs sentencepiece and protobuf: pip install sentencepiece protobuf" in message
+
+
+def test_a_tokenizer_that_does_not_import(folder, monkeypatch):
+    import transformers
+
+    def absent(*arguments, **options):
+        raise ImportError("T5Tokenizer requires the SentencePiece library\nand more")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", absent)
+    assert "requires the SentencePiece library): pip install sentencepiece" in complaint(folder)
+
+
+def test_code_in_a_folder_is_never_run(folder, monkeypatch, tmp_path):
+    marker = tmp_path / "was_run"
+    (folder / "tokenizer" / "evil.py").write_text(
+        f"open({str(marker)!r}, 'w')\nfrom transformers import CLIPTokenizer as Evil\n"
+    )
+    edit(
+        folder / "tokenizer" / "tokenizer_config.json",
+        tokenizer_class="Evil",
+        auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]},
+    )
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("builtins.input", lambda *question: "y")  # whoever would ask is told yes
+    assert "tokenizer" in complaint(folder)
+    assert not marker.exists()
 
 
 def test_unknown_names_and_types():

@@ -67,9 +67,11 @@ def test_signal():
     prior, signal, gradient = ask(Config(scale=3.0))
     assert set(signal.metrics) == {"t", "gradient", "loss", "dropped"}
     assert signal.preview is not None
-    assert signal.preview.shape == (8, 4 * 8, 3)
-    assert signal.preview.min() >= 0
-    assert signal.preview.max() <= 1
+    picture = signal.preview()
+    assert picture.shape == (8, 4 * 8, 3)
+    assert not picture.requires_grad
+    assert picture.min() >= 0
+    assert picture.max() <= 1
     assert len(prior.asked) == 1  # both branches of guidance in one batch
     # d loss / d rgb = 2 g / B: z = 2 rgb - 1.
     per_view = (gradient * 4 / 2).flatten(1).norm(dim=1).mean()
@@ -182,9 +184,16 @@ def test_an_overflowing_view_is_dropped_and_counted():
     assert not guidance(output, ring(4), "a cube", 0, 10, 0).loss.isfinite()
 
 
-def test_latent_priors_decode_their_preview_only_now_and_then():
-    assert ask(Config(), step=25, latent=True, total=100)[1].preview is not None
-    assert ask(Config(), step=26, latent=True, total=100)[1].preview is None
+@pytest.mark.parametrize("latent", [False, True])
+def test_a_preview_is_decoded_when_it_is_wanted_and_only_then(latent, monkeypatch):
+    decoded = []
+    real = MixturePrior.decode
+    monkeypatch.setattr(MixturePrior, "decode", lambda self, x: decoded.append(1) or real(self, x))
+    signal = ask(Config(), step=26, latent=latent, total=100)[1]
+    assert not decoded
+    assert signal.preview is not None
+    assert signal.preview().shape == (8, 4 * 8, 3)
+    assert decoded == [1]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator
 from types import MappingProxyType
@@ -23,6 +24,12 @@ def no_native(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     backends._warn_slow.cache_clear()
     yield
     backends._warn_slow.cache_clear()
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler: the kernels could not be built")
+def test_the_kernels_are_there_where_they_can_be_built() -> None:
+    """Without this, every test of the native backend would be skipped in silence when the build broke."""
+    assert why_absent() is None
 
 
 @pytest.mark.skipif(why_absent() is not None, reason="no native kernels")

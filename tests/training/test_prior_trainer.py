@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from threedgen.errors import UserError
-from threedgen.training.prior_model import PriorArchitecture, PriorModel, save_pipeline, scheduler_config
+from threedgen.training.cli import train_prior
+from threedgen.training.prior_model import (
+    PriorArchitecture,
+    PriorModel,
+    for_size,
+    grow,
+    save_pipeline,
+    scheduler_config,
+)
 from threedgen.training.prior_trainer import PriorTrainer, TrainingConfig, cosine_alphas, learning_rate
 from threedgen.training.render_bank import RenderBank
 from threedgen.training.tokenizer import MAX_TOKENS, write_tokenizer
@@ -120,3 +128,67 @@ def test_bank_is_a_function_of_its_seed_and_batches_of_their_step(bank):
     assert first.captions == second.captions
     assert bank.batch(4, 0, 6).captions != first.captions
     assert 0.0 <= float(first.images.min()) <= float(first.images.max()) <= 1.0
+
+
+def test_a_grown_model_keeps_every_weight_and_doubles_the_picture():
+    torch.manual_seed(0)
+    small = PriorModel(for_size(32))
+    large = grow(small)
+    assert large.architecture.size == 64
+    weights = large.state_dict()
+    torch.testing.assert_close(
+        weights["unet.down_blocks.2.resnets.0.conv1.weight"],
+        small.state_dict()["unet.down_blocks.1.resnets.0.conv1.weight"],
+    )
+    kept = sum(value.numel() for value in small.state_dict().values())
+    assert sum(value.numel() for value in weights.values()) > kept
+    views, mask = torch.zeros(1, 16), torch.ones(1, 77, dtype=torch.long)
+    out = large(
+        torch.randn(1, 3, 64, 64), torch.tensor([500]), torch.zeros(1, 77, dtype=torch.long), mask, views
+    )
+    assert out.shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize("size", [16, 33, 48])
+def test_only_doublings_of_the_base_size(size):
+    with pytest.raises(UserError, match="size"):
+        for_size(size)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--steps", "0"], ["--save-every", "0"], ["--precision", "fp16"], ["--size", "40"], ["--stepz", "3"]],
+)
+def test_bad_training_options_are_one_line(arguments, tmp_path):
+    with pytest.raises(UserError) as caught:
+        train_prior([*arguments, "--out", str(tmp_path / "x")])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_trains_resumes_and_leaves_a_pipeline(tmp_path):
+    options = ["--out", str(tmp_path), "--batch", "2", "--bank-views", "8", "--save-every", "2"]
+    train_prior([*options, "--steps", "2"])
+    train_prior([*options, "--steps", "3"])
+    steps = [json.loads(line)["step"] for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
+    assert steps == [2, 3]
+    assert (tmp_path / "samples.png").is_file()
+    card = (tmp_path / "pipeline/README.md").read_text()
+    assert "3 steps" in card
+    assert "green cube" in card
+
+
+def test_training_can_start_from_a_stored_pipeline(tmp_path):
+    torch.manual_seed(0)
+    small = PriorModel(for_size(32))
+    save_pipeline(small, tmp_path / "small", torch.float32)
+    same = PriorTrainer(CONFIG, for_size(32), tmp_path / "a")
+    same.start_from(tmp_path / "small")
+    assert all(torch.equal(a, b) for a, b in zip(same.model.parameters(), small.parameters(), strict=True))
+    grown = PriorTrainer(CONFIG, for_size(64), tmp_path / "b")
+    grown.start_from(tmp_path / "small")
+    kept = small.state_dict()["unet.mid_block.resnets.0.conv1.weight"]
+    assert torch.equal(grown.average.state_dict()["unet.mid_block.resnets.0.conv1.weight"], kept)
+    with pytest.raises(UserError, match="--size"):
+        PriorTrainer(CONFIG, for_size(128), tmp_path / "c").start_from(tmp_path / "small")
+    with pytest.raises(UserError, match="not a pipeline"):
+        same.start_from(tmp_path)

@@ -57,7 +57,9 @@ def read_srn(folder: Path) -> PosedPictures:
     try:
         focal, cx, cy = (float(word) for word in lines[0].split()[:3])
         height, width = (int(float(word)) for word in lines[3].split()[:2])
-    except (IndexError, ValueError) as error:
+        if not (focal > 0.0 and height > 0 and width > 0):
+            raise ValueError("focal length and size must be positive")
+    except (IndexError, ValueError, OverflowError) as error:
         raise UserError(f"{folder / 'intrinsics.txt'} is not an SRN intrinsics file") from error
     paths = sorted((folder / "rgb").glob("*.png"))
     if not paths:
@@ -65,10 +67,13 @@ def read_srn(folder: Path) -> PosedPictures:
     poses = []
     for path in paths:
         pose = folder / "pose" / f"{path.stem}.txt"
-        numbers = _read_text(pose).split()
-        if len(numbers) != 16:
-            raise UserError(f"{pose} must hold 16 numbers (a 4x4 matrix), it holds {len(numbers)}")
-        poses.append([float(number) for number in numbers])
+        words = _read_text(pose).split()
+        if len(words) != 16:
+            raise UserError(f"{pose} must hold 16 numbers (a 4x4 matrix), it holds {len(words)}")
+        try:
+            poses.append([float(word) for word in words])
+        except ValueError as error:
+            raise UserError(f"{pose} must hold 16 numbers (a 4x4 matrix): {error}") from error
     matrix = torch.tensor([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]]).expand(len(paths), 3, 3)
     world_from_camera = convert(torch.tensor(poses).reshape(-1, 4, 4), "srn", "opencv")
     return _assemble(paths, world_from_camera, matrix, height, width)
@@ -121,11 +126,12 @@ def read_transforms(file: Path) -> PosedPictures:
     if not frames or poses.shape[1:] != (4, 4):
         raise UserError(f"{file}: 'frames' must list pictures with 4x4 transform_matrix")
     paths = [_inside(file.parent, name) for name in names]
-    from imageio.v3 import improps
-
-    height, width = improps(paths[0]).shape[:2]
-    matrices = torch.stack([_frame_intrinsics(document | frame, height, width, file) for frame in frames])
-    times = torch.tensor([float(frame.get("time", 0.0)) for frame in frames])
+    height, width = _read_png(paths[0]).shape[:2]
+    try:
+        matrices = torch.stack([_frame_intrinsics(document | frame, height, width, file) for frame in frames])
+        times = torch.tensor([float(frame.get("time", 0.0)) for frame in frames])
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise UserError(f"{file} is not a transforms.json ({error})") from error
     return _assemble(paths, convert(poses, "opengl", "opencv"), matrices, height, width, times)
 
 

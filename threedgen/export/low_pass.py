@@ -11,19 +11,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from threedgen.types import Cameras, GaussianCloud
 
 SCREEN_VARIANCE = 0.3  # pixels^2, the renderers' low-pass filter
 
 
-def pixel_size(cameras: Cameras, target: Float[Tensor, " 3"] | None = None) -> float:
-    """World size of a pixel at the target (default: the origin), median over the cameras."""
-    aim = torch.zeros(3, device=cameras.device) if target is None else target
-    distances = (cameras.centers - aim).norm(dim=1)
-    return float((distances / cameras.intrinsics[:, 1, 1]).median())
+def pixel_size(*batches: Cameras) -> float:
+    """World size of a pixel at the origin, median over the cameras of all batches."""
+    sizes = [cameras.centers.norm(dim=1) / cameras.intrinsics[:, 1, 1] for cameras in batches]
+    return float(torch.cat(sizes).median())
 
 
 def as_seen(cloud: GaussianCloud, pixel: float) -> GaussianCloud:

@@ -19,6 +19,10 @@ _SURELY_FAINT = 0.05  # a density that no visible surface has
 _LOG_RANGE = 3.0  # the log density is clipped to +- this much around the level
 
 
+class NoSurface(UserError):
+    """Nothing in a cloud is opaque enough to have a surface."""
+
+
 @dataclass(frozen=True)
 class MeshConfig:
     """How Gaussians become a mesh.
@@ -54,7 +58,7 @@ def extract_mesh(cloud: GaussianCloud, config: MeshConfig | None = None) -> TriM
 
     Closed and outward-oriented; enclosed hollows are filled. Vertex colours are display-referred RGB in
     [0, 1], the space of the Gaussians' colours; normals are unit. Float32, int64, on the CPU.
-    Raises UserError when nothing is opaque enough to have a surface.
+    Raises NoSurface when nothing is opaque enough to have a surface.
     """
     config = config or MeshConfig()
     shapes = ellipsoids(cloud)
@@ -81,8 +85,8 @@ def extract_mesh(cloud: GaussianCloud, config: MeshConfig | None = None) -> TriM
     )
 
 
-def _empty() -> UserError:
-    return UserError(
+def _empty() -> NoSurface:
+    return NoSurface(
         "no mesh: no Gaussian is opaque enough to have a surface; run more steps, or export .ply instead"
     )
 

@@ -17,9 +17,6 @@ from threedgen.random import generator
 from threedgen.schedule import RangeSchedule, Schedule, progress, range_at, value_at
 from threedgen.types import Cameras, RenderOutput, Signal
 
-# Decoding a latent costs about as much as the guidance itself; pictures of pixel priors are free.
-_LATENT_PREVIEW_EVERY = 25
-
 
 class ScoreDistillation:
     """L with dL/dx = w(t) (eps_hat - eps) / B on the renders of a step (METHODS 1.1).
@@ -119,10 +116,12 @@ class ScoreDistillation:
             "loss": loss.item(),
             "dropped": dropped,
         }
-        preview = None
-        if not self.prior.latent or step % _LATENT_PREVIEW_EVERY == 0:
-            with torch.no_grad():
-                preview = torch.cat(list(self.prior.decode(evaluation.guided.x0).clamp(0.0, 1.0)), dim=1)
+        x0 = evaluation.guided.x0
+
+        @torch.no_grad()
+        def preview() -> Float[Tensor, "H W 3"]:
+            return torch.cat(list(self.prior.decode(x0).clamp(0.0, 1.0)), dim=1)
+
         return Signal(loss, metrics, preview)
 
     def _condition(self, prompt: str, cameras: Cameras) -> Condition:

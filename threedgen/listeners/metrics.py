@@ -43,6 +43,11 @@ def read(path: Path) -> list[dict[str, float]]:
     return rows
 
 
+def seconds(path: Path, step: int) -> float:
+    """What the steps before `step` took, whichever process did them."""
+    return sum(row.get("seconds") or 0.0 for row in read(path) if row["step"] < step)
+
+
 def truncate(path: Path, step: int) -> None:
     """Drops the rows of `step` and later (they will be written again) and a line cut short."""
     from threedgen.export.atomic import replacing

@@ -31,7 +31,7 @@ class Previews:
             return
         if event.state.step % self.every == 0 or event.state.step == event.total:
             rows = [torch.cat(list(event.output.rgb.detach()), dim=1)]
-            rows += [signal.preview for signal in event.signals if signal.preview is not None]
+            rows += [signal.preview() for signal in event.signals if signal.preview is not None]
             write_rows(self.folder / f"step-{event.state.step:06d}.png", rows)
 
 

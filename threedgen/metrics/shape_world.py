@@ -22,7 +22,7 @@ from torch import Tensor
 from threedgen.cameras import orbit
 from threedgen.datasets import world
 from threedgen.datasets.shapes import CLASSES, COLORS
-from threedgen.metrics.images import psnr, silhouette_iou
+from threedgen.metrics.images import psnr, silhouette_iou, ssim
 from threedgen.random import derive_seed
 from threedgen.types import Cameras
 
@@ -52,13 +52,14 @@ def ring(count: int, resolution: int) -> Cameras:
 
 @dataclass(frozen=True)
 class AssetScores:
-    """psnr (dB) and iou ([0, 1]): against the nearest member. canonical_iou: against the canonical one.
+    """psnr (dB), ssim and iou ([0, 1]): against the nearest member. canonical_iou: against the canonical one.
     yaw: degrees by which the truth was turned. retrieved: share of the views whose nearest truth (colour x
     class) is the right one. janus: None for classes without a front, else whether some view shows another
     side than its camera should see; worst_turn: that view's error in degrees.
     """
 
     psnr: float
+    ssim: float
     iou: float
     canonical_iou: float
     yaw: float
@@ -159,6 +160,7 @@ def score_asset(render: Callable[[Cameras], tuple[Tensor, Tensor]], shape: str, 
     yaw = shift * 360.0 / TURNS
     return AssetScores(
         psnr=float(psnr(rgb, true_rgb).mean()),
+        ssim=float(ssim(rgb, true_rgb).mean()),
         iou=float(silhouette_iou(alpha, true_alpha).mean()),
         canonical_iou=float(silhouette_iou(alpha, turned_alpha[index]).mean()),
         yaw=yaw if yaw <= 180.0 else yaw - 360.0,

@@ -70,14 +70,19 @@ class Config:
             raise UserError(f"representation.sh_degree is {self.sh_degree}; it must be 0, 1, 2 or 3")
         if not 0.0 < self.opacity < 1.0:
             raise UserError(f"representation.opacity is {self.opacity}; it must be between 0 and 1")
-        if not 0.0 < self.scales[0] < self.scales[1]:
+        if not 0.0 < self.scales[0] < self.scales[1] < math.inf:
             raise UserError(f"representation.scales are {list(self.scales)}; need 0 < smallest < largest")
-        if self.radius <= 0.0 or self.color_noise < 0.0 or not 0.0 <= self.sh_full <= 1.0:
+        positive = 0.0 < self.radius < math.inf and 0.0 <= self.color_noise < math.inf  # NaN is neither
+        if not positive or not 0.0 <= self.sh_full <= 1.0:
             raise UserError("representation.radius must be positive, color_noise >= 0, sh_full in [0, 1]")
         if self.init not in ("ball", "sphere", "mesh"):
             raise UserError(f"representation.init is {self.init!r}; choose ball, sphere or mesh")
         if self.init == "mesh" and self.mesh is None:
             raise UserError("representation.init is mesh but representation.mesh names no file")
+        if self.init != "mesh" and self.mesh is not None:
+            raise UserError(
+                f"representation.mesh is set but init is {self.init}: set representation.init=mesh as well"
+            )
 
 
 class Gaussians(Representation):

@@ -11,7 +11,7 @@ from threedgen.cameras import orbit, view_features
 from threedgen.datasets import world
 from threedgen.datasets.shapes import CLASSES, COLORS
 from threedgen.random import generator
-from threedgen.training.render_bank import ELEVATION, FOV, RADIUS
+from threedgen.training.render_bank import ELEVATION, FOV, RADIUS, WHITE_SHARE
 
 if TYPE_CHECKING:
     from threedgen.training.prior_trainer import PriorTrainer
@@ -56,6 +56,7 @@ def write_model_card(trainer: PriorTrainer, folder: Path, loss: float, machine: 
         for shape in ("cube", "chair", "table", "mug", "car")
     )
     size = architecture.size
+    origin = f" It started with the weights of {trainer.origin}." if trainer.origin else ""
     text = f"""# threedgen's embedded prior
 
 A text- and camera-conditioned pixel diffusion model of {size}x{size} pictures: {parameters:.1f} million parameters,
@@ -72,13 +73,13 @@ camera". A plain `IFPipeline` call cannot pass them; threedgen's loader does. Gu
 **Data.** Pictures that threedgen renders itself (`threedgen/datasets/world.py`): {", ".join(CLASSES)},
 in {", ".join(COLORS)}, with random class parameters; {100 * config.pair_share:.0f} % of the scenes are stacks of two.
 Azimuth any, elevation {ELEVATION[0]:.0f} to {ELEVATION[1]:.0f} degrees, distance {RADIUS[0]} to {RADIUS[1]}, field of view
-{FOV:.0f} degrees, one light fixed in the world; half of the backgrounds white, the rest of random colour.
+{FOV:.0f} degrees, one light fixed in the world; {100 * WHITE_SHARE:.0f} % of the backgrounds white, most others of random colour.
 
 **Never trained on:** {held_out}.
 
 **Training.** `threedgen train prior`: {trainer.step} steps, {trainer.pictures / 1000:.0f} thousand pictures, AdamW with a
 learning rate of {config.learning_rate:g} that falls to zero over the last {100 * config.decay:.0f} %, moving average
-{config.ema}, {config.precision}; {trainer.seconds / 3600:.2f} hours on {machine}. Mean loss of the last steps: {loss:.4f}.
+{config.ema}, {config.precision}; {trainer.seconds / 3600:.2f} hours on {machine}. Mean loss of the last steps: {loss:.4f}.{origin}
 
 **Does it know the camera?** Mean squared x0 error at t = {NOISE_LEVEL} of red objects when told the true camera, one
 45 degrees off, and none:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from threedgen.cameras import VIEW_FEATURES
+from threedgen.errors import UserError
 from threedgen.training.tokenizer import MAX_TOKENS, vocabulary, write_tokenizer
 
 
@@ -25,12 +26,27 @@ class PriorArchitecture:
     to be combined in it, so it is wide. text_width, text_layers: the text encoder's.
     """
 
-    size: int = 64
-    channels: tuple[int, ...] = (16, 24, 48, 96, 128)
-    attention: tuple[bool, ...] = (False, False, False, True, True)
+    size: int = 32
+    channels: tuple[int, ...] = (24, 48, 96, 128)
+    attention: tuple[bool, ...] = (False, False, True, True)
     embedding: int = 512
     text_width: int = 64
     text_layers: int = 2
+
+
+def for_size(size: int) -> PriorArchitecture:
+    """The architecture for pictures of 32, 64, 128 ... pixels: each doubling adds a level outside.
+
+    Raises UserError for another size.
+    """
+    base = PriorArchitecture()
+    if size == base.size:
+        return base
+    if size < base.size or size % 2:
+        raise UserError(f"size is {size}: it must be {base.size} or a doubling of it")
+    inner = for_size(size // 2)
+    channels, attention = (inner.channels[0], *inner.channels), (False, *inner.attention)
+    return replace(inner, size=size, channels=channels, attention=attention)
 
 
 class PriorModel(nn.Module):
@@ -103,6 +119,26 @@ class PriorModel(nn.Module):
         return self.unet(noisy, timesteps, states, class_labels=views).sample[:, :3]
 
 
+def grow(small: PriorModel) -> PriorModel:
+    """A model of twice the resolution that starts with everything `small` knows.
+
+    The levels of `small` become the inner levels of the new model, whose outermost level is new; the outer
+    convolutions are kept. Every kept tensor has the same shape, so nothing is resampled.
+    """
+    large = PriorModel(for_size(2 * small.architecture.size))
+    weights = large.state_dict()
+    for name, value in small.state_dict().items():
+        target = name
+        if name.startswith("unet.down_blocks."):
+            level = int(name.split(".")[2])
+            target = name.replace(f"down_blocks.{level}.", f"down_blocks.{level + 1}.", 1)
+        if weights[target].shape != value.shape:
+            raise ValueError(f"{name} of the smaller model does not fit {target}")
+        weights[target] = value
+    large.load_state_dict(weights)
+    return large
+
+
 def scheduler_config() -> dict[str, Any]:
     """DDPM with the squared-cosine schedule and v-prediction."""
     return {
@@ -136,6 +172,28 @@ def save_pipeline(model: PriorModel, folder: Path, dtype: torch.dtype = torch.fl
     finally:
         if temporary.exists():
             shutil.rmtree(temporary)
+
+
+def load_pipeline(folder: Path) -> PriorModel:
+    """The model of a folder that `save_pipeline` wrote, in float32.
+
+    Raises UserError where the folder is no such pipeline.
+    """
+    import json
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        size = json.loads((folder / "unet" / "config.json").read_text())["sample_size"]
+        model = PriorModel(for_size(size))
+        for name, file in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
+            weights = load_file(folder / name / f"{file}.safetensors")
+            getattr(model, name).load_state_dict({key: value.float() for key, value in weights.items()})
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder} is not a pipeline that `threedgen train prior` left ({reason})") from error
+    return model
 
 
 def _write_index(folder: Path) -> None:

@@ -20,7 +20,13 @@ from torch import Tensor
 from threedgen import checkpoint
 from threedgen.errors import UserError
 from threedgen.random import derive_seed, generator
-from threedgen.training.prior_model import PriorArchitecture, PriorModel, architecture_state
+from threedgen.training.prior_model import (
+    PriorArchitecture,
+    PriorModel,
+    architecture_state,
+    grow,
+    load_pipeline,
+)
 from threedgen.training.render_bank import Batch, RenderBank
 from threedgen.training.tokenizer import MAX_TOKENS, vocabulary
 
@@ -94,6 +100,7 @@ class PriorTrainer:
         )
         self.step = self.pictures = 0
         self.seconds = 0.0
+        self.origin = ""
 
     def tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """[B, 77] token ids, padded, and their mask, on the training's device."""
@@ -110,7 +117,7 @@ class PriorTrainer:
         count = len(batch.captions)
         # More than half of the noise levels are drawn where shape, colour and side are decided.
         level = torch.rand(count, generator=rng)
-        high = 0.6 + 0.4 * level
+        high = 0.45 + 0.55 * level
         timesteps = (
             (torch.where(torch.rand(count, generator=rng) < 0.55, high, level) * 1000).long().clamp(0, 999)
         )
@@ -142,8 +149,11 @@ class PriorTrainer:
         self.pictures += count
         return float(loss.detach())
 
-    def fit(self, bank: RenderBank, every: int, report: Callable[[int, float, float], None]) -> None:
-        """Trains to config.steps; saves every `every` steps and at the end; report(step, mean loss, seconds)."""
+    def fit(self, bank: RenderBank, every: int, report: Callable[[float, bool], None]) -> None:
+        """Trains to config.steps; saves every `every` steps and at the end.
+
+        report(mean loss since the last report, saved): every 50 steps and after every save.
+        """
         losses: list[float] = []
         while self.step < self.config.steps:
             start = time.perf_counter()
@@ -153,11 +163,25 @@ class PriorTrainer:
                 raise UserError(
                     f"the loss became {losses[-1]} at step {self.step}: resume with a lower --learning-rate"
                 )
-            if self.step % every == 0 or self.step == self.config.steps:
+            saving = self.step % every == 0 or self.step == self.config.steps
+            if saving:
                 self.save()
-            if self.step % 50 == 0 or self.step == self.config.steps:
-                report(self.step, sum(losses) / len(losses), self.seconds)
+            if saving or self.step % 50 == 0:
+                report(sum(losses) / len(losses), saving)
                 losses.clear()
+
+    def start_from(self, folder: Path) -> None:
+        """Takes over the weights of a pipeline folder of this size, or of half of it (see `grow`)."""
+        other = load_pipeline(folder)
+        if 2 * other.architecture.size == self.model.architecture.size:
+            other = grow(other)
+        if other.architecture != self.model.architecture:
+            raise UserError(
+                f"{folder} holds pictures of {other.architecture.size} pixels: choose another --size"
+            )
+        self.model.load_state_dict(other.state_dict())
+        self.average.load_state_dict(other.state_dict())
+        self.origin = str(folder)
 
     def save(self) -> None:
         """Writes the checkpoint: weights, averages, the optimizer's moments."""
@@ -166,6 +190,7 @@ class PriorTrainer:
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
         state: dict[str, Any] = {"step": self.step, "pictures": self.pictures, "seconds": self.seconds}
+        state["origin"] = self.origin
         state["architecture"] = architecture_state(self.model.architecture)
         checkpoint.save(self.folder / "checkpoint", tensors, state)
 
@@ -185,6 +210,7 @@ class PriorTrainer:
         document = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": moments, "param_groups": document["param_groups"]})
         self.step, self.pictures, self.seconds = state["step"], state["pictures"], state["seconds"]
+        self.origin = state.get("origin", "")
         return True
 
 

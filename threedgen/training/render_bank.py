@@ -20,6 +20,7 @@ FOV = 40.0
 RADIUS = (2.6, 3.1)
 ELEVATION = (-15.0, 60.0)
 VIEWS_PER_SCENE = 8
+WHITE_SHARE = 0.75  # of the backgrounds; a twentieth are black, the others of random colour
 _TEMPLATES = ("{}", "{}", "{}", "a photo of {}", "a 3d model of {}", "a rendering of {}")
 
 
@@ -85,7 +86,7 @@ class RenderBank:
             scene = Scene(tuple(WorldObject(s, c, {}) for s, c in zip(self.shapes[i], names, strict=True)))
             captions.append(_caption(scene, rng))
         background = rng.random((count, 3))
-        background[rng.random(count) < 0.5] = 1.0
+        background[rng.random(count) < WHITE_SHARE] = 1.0
         background[rng.random(count) < 0.05] = 0.0
         images = world.compose(
             self.layers[index].float() / 255.0, torch.tensor(colors), torch.from_numpy(background).float()

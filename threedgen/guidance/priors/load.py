@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 
 import torch
 
-from threedgen import plugins
+from threedgen import machine, plugins
 from threedgen.cameras import VIEW_FEATURES
 from threedgen.errors import UserError
 from threedgen.guidance.priors.base import NoiseSchedule, Prior
 from threedgen.guidance.priors.diffusers_image import PREDICTION_TYPES, DiffusersImagePrior, TextEmbedder
 
+_REQUIRED = "required"
+_INSTALL = "pip install sentencepiece protobuf (the extra threedgen[deepfloyd])"
 EMBEDDED_WEIGHTS = Path(__file__).parent / "embedded" / "weights"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -39,10 +41,11 @@ _T = TypeVar("_T")
 class PriorConfig:
     """Which frozen model guides.
 
-    name:  embedded (the small one that ships), disc (closed form, for trying things out), or
-           package.module:Class, called with this config and the device. Ignored when `path` is given,
-           except for a class.
-    path:  a local diffusers folder, or a hub id such as owner/name (downloaded when not yet cached).
+    name:  embedded (the small one that ships), disc (closed form, for trying things out), required (none:
+           the recipe wants `path`), an entry point of the group threedgen.prior or package.module:Class.
+           The last two are called with this config and the device.
+    path:  a local diffusers folder, or a hub id such as owner/name (downloaded when not yet cached); takes
+           the place of the first three names.
     dtype: auto (float32 on a CPU, float16 on CUDA, float32 for the embedded prior), float32, float16 or
            bfloat16. The VAE stays in float32.
     """
@@ -55,24 +58,29 @@ class PriorConfig:
 def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior:
     """The prior a recipe names. Raises UserError for anything about it that the user can put right."""
     device = torch.device(device)
-    if ":" in config.name:
-        return plugins.load(config.name)(config, device)
-    if config.path:
-        folder = _resolve(config.path)
+    if config.path and config.name in (_REQUIRED, *plugins.BUILTIN["prior"]):
+        with _readable(config.path):
+            folder = _resolve(config.path)
         return load_folder(folder, device, _choose_dtype(config.dtype, device))
-    if config.name == "embedded":
-        if not (EMBEDDED_WEIGHTS / "model_index.json").is_file():
-            raise UserError(
-                f"the embedded prior's weights are not in {EMBEDDED_WEIGHTS}: reinstall threedgen"
-            )
-        # Too small to gain from half precision.
-        wanted = "float32" if config.dtype == "auto" else config.dtype
-        return load_folder(EMBEDDED_WEIGHTS, device, _choose_dtype(wanted, device))
-    if config.name == "disc":
-        from threedgen.guidance.priors.analytic import DiscPrior
+    if config.name == _REQUIRED:
+        raise UserError(f"this recipe needs --prior FOLDER (or a hub id OWNER/NAME): {_SUPPORTED}")
+    return plugins.find("prior", config.name)(config, device)
 
-        return DiscPrior(device=device)
-    raise UserError(f"unknown prior '{config.name}': use embedded or disc, or give `path` a folder or hub id")
+
+def load_embedded(config: PriorConfig, device: torch.device) -> DiffusersImagePrior:
+    """The small prior that ships with threedgen. Raises UserError when its weights are not there."""
+    if not (EMBEDDED_WEIGHTS / "model_index.json").is_file():
+        raise UserError(f"the embedded prior's weights are not in {EMBEDDED_WEIGHTS}: reinstall threedgen")
+    # Too small to gain from half precision.
+    wanted = "float32" if config.dtype == "auto" else config.dtype
+    return load_folder(EMBEDDED_WEIGHTS, device, _choose_dtype(wanted, device))
+
+
+def load_disc(config: PriorConfig, device: torch.device) -> Prior:
+    """The closed-form prior of a coloured disc: no weights at all."""
+    from threedgen.guidance.priors.analytic import DiscPrior
+
+    return DiscPrior(device=device)
 
 
 def load_folder(
@@ -84,13 +92,14 @@ def load_folder(
     (safety checkers, feature extractors) that distillation does not use. Raises UserError.
     """
     device = torch.device(device)
-    index = _read_index(folder)
-    unet_config = _read_json(folder / "unet" / "config.json")
-    has_vae = _class_of(index, "vae") is not None
-    _require_supported(folder, index, unet_config, has_vae)
-    schedule, prediction_type = _read_scheduler(folder)
-    for part in ("unet", "text_encoder", *(["vae"] if has_vae else [])):
-        _require_safe_weights(folder / part)
+    with _readable(folder):
+        index = _read_index(folder)
+        unet_config = _read_json(folder / "unet" / "config.json")
+        has_vae = _class_of(index, "vae") is not None
+        _require_supported(folder, index, unet_config, has_vae)
+        schedule, prediction_type = _read_scheduler(folder)
+        for part in ("unet", "text_encoder", *(["vae"] if has_vae else [])):
+            _require_safe_weights(folder / part)
 
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -302,7 +311,10 @@ def _text_embedder(
     def load_tokenizer() -> Any:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(str(tokenizer_part), local_files_only=True)
+        _require_sentencepiece(tokenizer_part)
+        return AutoTokenizer.from_pretrained(
+            str(tokenizer_part), local_files_only=True, trust_remote_code=False
+        )
 
     def load() -> tuple[Any, Any]:
         import transformers
@@ -315,6 +327,15 @@ def _text_embedder(
     length = min(77, int(config.get("max_position_embeddings") or 77))
     masked = pixels or bool(config.get("use_attention_mask"))
     return TextEmbedder(load, length, masked=masked, lower_case=pixels)
+
+
+def _require_sentencepiece(part: Path) -> None:
+    """A tokenizer that is a SentencePiece model and nothing else has to be converted (DeepFloyd IF's)."""
+    if (part / "tokenizer.json").is_file() or not (part / "spiece.model").is_file():
+        return
+    absent = [name for name in ("sentencepiece", "protobuf") if machine.version(name) is None]
+    if absent:
+        raise UserError(f"prior part '{part}' needs {' and '.join(absent)}: {_INSTALL}")
 
 
 @contextmanager
@@ -338,11 +359,26 @@ def _quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+@contextmanager
+def _readable(path: Path | str) -> Iterator[None]:
+    """A folder that must not even be looked into is an OSError of `is_dir` and its like (before Python 3.14)."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot read the prior '{path}': {error.strerror or error}; check its permissions"
+        ) from error
+
+
 def _or_user_error(load: Callable[[], _T], part: Path) -> _T:
     from safetensors import SafetensorError
 
     try:
         return load()
+    except ImportError as error:
+        raise UserError(
+            f"prior part '{part}' needs a package that is not here ({_first_line(error)}): {_INSTALL}"
+        ) from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(
             f"prior part '{part}' cannot be loaded ({_first_line(error)}): copy it again"

@@ -1,0 +1,209 @@
+"""A run directory's life: made, given up, interrupted, resumed, finished; and the assets it ends with."""
+
+from __future__ import annotations
+
+import errno
+import json
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import fake_parts
+import pytest
+import torch
+
+from threedgen import export, finish, job
+from threedgen.cli import main
+from threedgen.config import load_recipe
+from threedgen.errors import UserError
+from threedgen.events import StepDone
+from threedgen.listeners.previews import Previews
+from threedgen.run import RunDirectory, check_free, choose_path
+from threedgen.types import GaussianCloud, RenderOutput, Signal
+
+pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.chdir(tmp_path)
+
+
+def recipe(text=fake_parts.RECIPE, *settings, **keywords):
+    """A recipe of fake parts (or the real ones), read from a file outside the test's folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "recipe.yaml"
+        path.write_text(text)
+        return load_recipe(path, settings, prompt="red", **keywords)
+
+
+BROKEN = "representation.ignored_option=3"  # refused after the first step, when files are there already
+
+
+@pytest.mark.parametrize("out", [".", "empty", str(Path("new") / "below")])
+def test_a_run_that_fails_leaves_what_was_there(out, tmp_path):
+    Path("empty").mkdir()
+    if out == ".":
+        Path("empty").rmdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="nothing reads"):
+        job.start(recipe(fake_parts.RECIPE, BROKEN), Path(out))
+    assert tmp_path.is_dir()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("out", ["empty", "new"])
+@pytest.mark.parametrize("fails", ["mkdir", "write_text"])
+def test_a_full_disk_while_creating_leaves_nothing(out, fails, tmp_path, monkeypatch):
+    Path("empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    real = getattr(Path, fails)
+
+    def full(self, *arguments, **options):
+        if fails == "write_text" or (self.name == "previews" and self.parent.is_dir()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, fails, full)
+        with pytest.raises(UserError, match="No space left"):
+            RunDirectory.create(Path(out), {"prompt": "x"})
+    assert sorted(tmp_path.rglob("*")) == before
+    assert RunDirectory.create(Path(out), {"prompt": "x"}).recipe.is_file()
+
+
+def test_a_run_that_appeared_meanwhile_is_not_touched(monkeypatch):
+    out, build = Path("run"), job.build
+
+    def slow_build(*arguments):
+        RunDirectory.create(out, {"prompt": "somebody else's"})
+        return build(*arguments)
+
+    monkeypatch.setattr(job, "build", slow_build)
+    with pytest.raises(UserError, match="already holds a run"):
+        job.start(recipe(), out)
+    assert "somebody else" in (out / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize("probe", ["is_file", "is_dir", "iterdir", "exists"])
+def test_places_that_must_not_be_looked_at(probe, monkeypatch):
+    """Python 3.11's Path.is_file and its like raise PermissionError instead of answering."""
+    locked = Path("locked")
+    locked.mkdir()
+
+    def forbidden(self, *arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    calls = [lambda: check_free(locked)]
+    calls += [lambda: choose_path(None, "x")] if probe == "exists" else []
+    for call in calls:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, probe, forbidden)
+            with pytest.raises(UserError, match=r"^cannot write to '.*': Permission denied; choose another"):
+                call()
+    if probe in ("is_dir", "is_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, probe, forbidden)
+            with pytest.raises(UserError, match="cannot read the run 'locked': Permission denied"):
+                RunDirectory.open("locked")
+
+
+def test_a_full_disk_while_exporting_is_no_missing_surface(monkeypatch):
+    """The run stays unfinished, with its checkpoint, and can be resumed when there is room again."""
+    real = export.write
+
+    def full(asset, path, **options):
+        if path.suffix == ".glb":
+            raise UserError(f"cannot write {path}: No space left on device")
+        return real(asset, path, **options)
+
+    settings = ("steps=2", "checkpoint.every=1", "representation.opacity=0.5")
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "write", full)
+        with pytest.raises(UserError, match="No space left"):
+            job.start(recipe(fake_parts.REAL_RECIPE, *settings), Path("run"))
+    run = RunDirectory.open("run")
+    assert not run.finished
+    job.resume(run)
+    assert run.finished
+    assert (run.path / "asset.glb").is_file()
+
+
+def test_an_asset_without_a_surface_is_a_warning():
+    settings = ("steps=1", "checkpoint.every=1", "representation.opacity=0.001")
+    with pytest.warns(UserWarning, match="no Gaussian is opaque enough"):
+        run = job.start(recipe(fake_parts.REAL_RECIPE, *settings), Path("run"))
+    report = json.loads(run.report.read_text())
+    assert "no Gaussian is opaque enough" in report["asset"]["mesh"]
+    assert "watertight" not in report["scores"]
+    assert not (run.path / "asset.glb").exists()
+
+
+def test_the_report_of_a_resumed_run_counts_the_earlier_processes():
+    def stop(event):
+        if isinstance(event, StepDone) and event.step == 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        job.start(recipe(), Path("run"), [stop])
+    run = RunDirectory.open("run")
+    rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert len(rows) == 15
+    run.metrics.write_text("".join(json.dumps({**row, "seconds": 100.0}) + "\n" for row in rows))
+    job.resume(run)
+    seconds = json.loads(run.report.read_text())["seconds"]
+    # The last checkpoint was before step 10: the five steps after it are done again, and count once.
+    assert 1000.0 <= seconds["distilling"] < 1100.0
+    assert seconds["total"] >= seconds["distilling"]
+
+
+def test_ctrl_c_while_exporting_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    Path("recipe.yaml").write_text(fake_parts.RECIPE)
+    monkeypatch.setattr(finish, "write_assets", interrupted)
+    hint = "`threedgen resume run` goes on"
+    assert main(["text-to-3d", "x", "--recipe", "recipe.yaml", "--out", "run"]) == 130
+    assert hint in capsys.readouterr().err
+    assert main(["resume", "run"]) == 130
+    assert hint in capsys.readouterr().err
+
+
+def test_the_blur_of_an_asset_does_not_hang_on_one_draw():
+    """The distance of a step's cameras is one draw in 2.6 to 3.1; that of an asset's pictures is their median."""
+    scales = []
+    for seed in range(8):
+        one = torch.zeros(1, 3)
+        cloud = GaussianCloud(one, torch.eye(4)[:1], one + 1e-6, torch.ones(1), one[:, None])
+        asset = finish.asset_of(
+            recipe(fake_parts.REAL_RECIPE, seed=seed, steps=200), SimpleNamespace(at=lambda time, c=cloud: c)
+        )
+        assert isinstance(asset, GaussianCloud)
+        scales.append(float(asset.scales[0, 0]))
+    assert max(scales) / min(scales) < 1.06
+
+
+def test_previews_show_what_the_guidance_saw_at_their_own_steps(tmp_path):
+    import imageio.v3 as iio
+
+    wanted = []
+
+    def picture():
+        wanted.append(True)
+        return torch.zeros(4, 8, 3)
+
+    previews = Previews(Previews.Config(every=3), tmp_path, 7)
+    output = RenderOutput(rgb=torch.ones(2, 4, 4, 3), alpha=torch.ones(2, 4, 4, 1))
+    for step in range(7):
+        state = SimpleNamespace(step=step + 1)
+        signals = (Signal(torch.tensor(0.0), {}, picture), Signal(torch.tensor(0.0)))
+        previews(StepDone(state, step, 7, {}, signals, output, None))  # type: ignore[arg-type]
+    assert len(wanted) == 3
+    files = sorted(tmp_path.glob("*.png"))
+    assert [file.name for file in files] == ["step-000003.png", "step-000006.png", "step-000007.png"]
+    shown = iio.imread(files[0])
+    assert shown.shape == (8, 8, 3)
+    assert shown[:4].min() == 255
+    assert shown[4:].max() == 0
