@@ -53,4 +53,4 @@ def main(out: str = "custom_guidance.png", steps: int = 100) -> float:
 
 
 if __name__ == "__main__":
-    print(f"mean squared error {main(*sys.argv[1:2]):.5f}")
+    print(f"mean squared error {main(sys.argv[1] if len(sys.argv) > 1 else 'custom_guidance.png'):.5f}")

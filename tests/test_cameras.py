@@ -14,8 +14,8 @@ elevations = st.floats(-89.0, 89.0)
 
 
 def one(azimuth: float, elevation: float = 0.0, radius: float = 3.0, fov: float = 40.0, size: int = 64):
-    values = (torch.tensor([v], dtype=torch.float64) for v in (azimuth, elevation, radius))
-    return orbit(*values, fov, size, size)
+    a, e, r = (torch.tensor([v], dtype=torch.float64) for v in (azimuth, elevation, radius))
+    return orbit(a, e, r, fov, size, size)
 
 
 def project(cameras, point):

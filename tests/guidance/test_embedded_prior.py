@@ -33,7 +33,7 @@ def error(prior, shape, prompt, told=None, color="red", t=0.9):
 
 
 def test_folder_is_small_safe_and_an_ordinary_pipeline():
-    from diffusers import DiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     files = [path for path in EMBEDDED_WEIGHTS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 16e6

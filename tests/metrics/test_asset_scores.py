@@ -50,7 +50,8 @@ def test_a_car_with_two_fronts_is_a_janus_failure():
     def two_fronts(cameras):
         azimuth, _, _ = spherical(cameras)
         behind = (azimuth.abs() > 90.0).reshape(-1, 1, 1, 1)
-        return tuple(torch.where(behind, b, a) for a, b in zip(front(cameras), back(cameras), strict=True))
+        (rgb, alpha), (other_rgb, other_alpha) = front(cameras), back(cameras)
+        return torch.where(behind, other_rgb, rgb), torch.where(behind, other_alpha, alpha)
 
     assert score_asset(two_fronts, "car", "red").janus is True
     assert score_asset(front, "car", "red").janus is False

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +65,8 @@ def test_training_lowers_the_loss(bank, tmp_path):
 def test_noise_schedule_is_that_of_the_stored_scheduler():
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    stored = DDPMScheduler.from_config(scheduler_config()).alphas_cumprod
+    scheduler: Any = DDPMScheduler.from_config(scheduler_config())
+    stored = scheduler.alphas_cumprod
     alpha, sigma = cosine_alphas()
     torch.testing.assert_close(alpha**2, stored, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(1000))

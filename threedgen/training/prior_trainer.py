@@ -94,9 +94,15 @@ class PriorTrainer:
         )
         self.alpha, self.sigma = cosine_alphas()
         vocab, merges = vocabulary()
-        marks = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
-        self.tokenizer = CLIPTokenizer(
-            vocab=vocab, merges=merges, unk_token="<|endoftext|>", pad_token="<|endoftext|>", **marks
+        make_tokenizer: Any = CLIPTokenizer  # its stubs know the files' constructor only
+        end = "<|endoftext|>"
+        self.tokenizer = make_tokenizer(
+            vocab=vocab,
+            merges=merges,
+            bos_token="<|startoftext|>",
+            eos_token=end,
+            unk_token=end,
+            pad_token=end,
         )
         self.step = self.pictures = 0
         self.seconds = 0.0
@@ -143,8 +149,9 @@ class PriorTrainer:
         self.optimizer.zero_grad()
         decay = min(config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            averages, values = list(self.average.parameters()), list(self.model.parameters())
-            torch._foreach_lerp_(averages, values, 1.0 - decay)
+            averages: list[Tensor] = list(self.average.parameters())
+            values: list[Tensor] = list(self.model.parameters())
+            torch._foreach_lerp_(averages, values, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
         self.step += 1
         self.pictures += count
         return float(loss.detach())
