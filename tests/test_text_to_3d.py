@@ -1,6 +1,7 @@
 """The main promise: a prompt and the weights that ship become an object of that shape and colour, in files."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -29,9 +30,9 @@ def finished(tmp_path_factory):
 
 def test_the_asset_is_an_orange_cone(finished):
     recipe, run = finished
+    asset: Any = asset_of(recipe, load_scene(run, recipe))
     with torch.no_grad():
-        renderer = SplattingRenderer(SplattingRenderer.Config())
-        output = renderer(asset_of(recipe, load_scene(run, recipe)), views(), torch.ones(3))
+        output = SplattingRenderer(SplattingRenderer.Config())(asset, views(), torch.ones(3))
     _, truth = world.render(world.canonical("cone", "orange"), views())
     _, ball = world.render(world.canonical("sphere", "orange"), views())
     iou = float(silhouette_iou(output.alpha, truth).mean())
