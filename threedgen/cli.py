@@ -94,38 +94,29 @@ def _resume(argv: Sequence[str]) -> None:
 def _export(argv: Sequence[str]) -> None:
     """write a run's asset as .glb, .ply or .obj"""
     parser = Parser(prog=f"{PROGRAM} export", description="Write a run's asset to a file.")
-    parser.add_argument("run", metavar="RUN", help="the run's directory")
-    parser.add_argument(
-        "settings", metavar="key=value", nargs="*", help="export settings, such as mesh.faces=5000"
-    )
-    parser.add_argument("--to", required=True, metavar="FILE.{glb,ply,obj}")
-    arguments = parser.parse_intermixed_args(list(argv))
-
-    from threedgen.run import RunDirectory
-
-    run = RunDirectory.open(arguments.run)
-    from threedgen.finish import export_run
-
-    export_run(run, Path(arguments.to), arguments.settings)
-    print(arguments.to)
+    hint = "export settings, such as mesh.faces=5000"
+    _write_from_run(parser, argv, "export_run", hint, "FILE.{glb,ply,obj}")
 
 
 def _render(argv: Sequence[str]) -> None:
     """render a run as a turntable .mp4 or .gif, or as pictures into a folder"""
     parser = Parser(prog=f"{PROGRAM} render", description="Render a run on a turntable.")
+    _write_from_run(parser, argv, "render_run", "turntable settings, such as frames=90", "FILE.{mp4,gif}|DIR")
+
+
+def _write_from_run(parser: Parser, argv: Sequence[str], action: str, hint: str, target: str) -> None:
+    """RUN --to FILE [key=value ...]: opens the run and calls threedgen.finish.<action> on it."""
     parser.add_argument("run", metavar="RUN", help="the run's directory")
-    parser.add_argument(
-        "settings", metavar="key=value", nargs="*", help="turntable settings, such as frames=90"
-    )
-    parser.add_argument("--to", required=True, metavar="FILE.{mp4,gif}|DIR")
+    parser.add_argument("settings", metavar="key=value", nargs="*", help=hint)
+    parser.add_argument("--to", required=True, metavar=target)
     arguments = parser.parse_intermixed_args(list(argv))
 
     from threedgen.run import RunDirectory
 
     run = RunDirectory.open(arguments.run)
-    from threedgen.finish import render_run
+    from threedgen import finish
 
-    render_run(run, Path(arguments.to), arguments.settings)
+    getattr(finish, action)(run, Path(arguments.to), arguments.settings)
     print(arguments.to)
 
 
