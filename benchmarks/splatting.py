@@ -14,9 +14,9 @@ ones: the cloud is read twice and its gradients written once, pictures written o
 bandwidth is that of a large copy. Projection, sorting, binning and reductions are not in the floor, so that many
 Gaussians on few pixels stay further above it.
 
-One-thread times are CPU time (other processes do not count); two-thread times are wall time, and so is the
-one-thread time in their ratio: on a busy machine that ratio says nothing, so the load is printed with it. Medians
-of interleaved runs.
+One-thread times are the CPU time of that thread (neither other processes nor the waiting of an idle second OpenMP
+thread count); two-thread times are wall time, and so is the one-thread time in their ratio: on a busy machine that
+ratio says nothing, so the load is printed with it. Medians of interleaved runs.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ def copy_bandwidth() -> float:
     source, target = torch.ones(1 << 25), torch.zeros(1 << 25)
     seconds = []
     for _ in range(5):
-        begin = time.process_time()
+        begin = time.thread_time()
         target.copy_(source)
-        seconds.append(time.process_time() - begin)
+        seconds.append(time.thread_time() - begin)
     return 2 * source.nbytes / min(seconds)
 
 
@@ -106,11 +106,11 @@ def row_seconds() -> float:
 
 
 def seconds(case: Case, splat: Callable[..., tuple[Tensor, ...]], threads: int) -> tuple[float, float]:
-    """CPU and wall seconds of one forward and backward."""
+    """CPU seconds of the calling thread and wall seconds of one forward and backward."""
     torch.set_num_threads(threads)
-    cpu, wall = time.process_time(), time.perf_counter()
+    cpu, wall = time.thread_time(), time.perf_counter()
     case(splat)
-    return time.process_time() - cpu, time.perf_counter() - wall
+    return time.thread_time() - cpu, time.perf_counter() - wall
 
 
 def main() -> None:

@@ -153,11 +153,11 @@ def _car(length: float, width: float, body: float, cabin: float) -> list[Part]:
 
 
 CLASSES: dict[str, ShapeClass] = {
-    "sphere": ShapeClass(_sphere, {"radius": (0.60, 0.64)}, 0.6, simple=True),
+    "sphere": ShapeClass(_sphere, {"radius": (0.60, 0.64)}, 0.5, simple=True),
     "cube": ShapeClass(_cube, {"side": (0.96, 1.02)}, 1.3, simple=True),
-    "cylinder": ShapeClass(_cylinder, {"radius": (0.43, 0.47), "height": (1.08, 1.16)}, 0.8, simple=True),
-    "cone": ShapeClass(_cone, {"radius": (0.56, 0.60), "height": (1.16, 1.24)}, 0.8, simple=True),
-    "torus": ShapeClass(_torus, {"ring": (0.54, 0.58), "tube": (0.20, 0.23)}, 0.9, simple=True),
+    "cylinder": ShapeClass(_cylinder, {"radius": (0.43, 0.47), "height": (1.08, 1.16)}, 0.7, simple=True),
+    "cone": ShapeClass(_cone, {"radius": (0.56, 0.60), "height": (1.16, 1.24)}, 0.7, simple=True),
+    "torus": ShapeClass(_torus, {"ring": (0.54, 0.58), "tube": (0.20, 0.23)}, 0.8, simple=True),
     "chair": ShapeClass(
         _chair,
         {
@@ -167,17 +167,17 @@ CLASSES: dict[str, ShapeClass] = {
             "back": (0.66, 0.80),
             "thickness": (0.11, 0.15),
         },
-        1.4,
+        2.2,
     ),
     "table": ShapeClass(
         _table,
         {"width": (1.22, 1.40), "depth": (0.72, 0.86), "height": (0.72, 0.86), "thickness": (0.12, 0.16)},
-        1.3,
+        1.8,
     ),
-    "mug": ShapeClass(_mug, {"radius": (0.42, 0.48), "height": (0.92, 1.06), "handle": (0.24, 0.29)}, 1.4),
+    "mug": ShapeClass(_mug, {"radius": (0.42, 0.48), "height": (0.92, 1.06), "handle": (0.24, 0.29)}, 1.6),
     "car": ShapeClass(
         _car,
         {"length": (1.44, 1.60), "width": (0.66, 0.76), "body": (0.28, 0.34), "cabin": (0.26, 0.32)},
-        1.5,
+        2.4,
     ),
 }

@@ -110,18 +110,19 @@ def nearest_member(rgb: Float[Tensor, "V H W 3"], shape: str, color: str, shift:
     return world.Scene((replace(best, color=color),))
 
 
-def best_yaw(
-    rgb: Float[Tensor, "V H W 3"], truth_rgb: Float[Tensor, "T H W 3"]
-) -> tuple[int, Float[Tensor, "V T"]]:
-    """The shift of the truth's ring (in its steps) with the least squared error, and the errors [V, T] of each
-    view against every true view."""
-    views, turns = len(rgb), len(truth_rgb)
-    distance = torch.cdist(rgb.flatten(1)[None], truth_rgb.flatten(1)[None])[0].square()
+def distances(rgb: Float[Tensor, "V H W 3"], truth_rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "V T"]:
+    """Squared errors of each view against every true view."""
+    return torch.cdist(rgb.flatten(1)[None], truth_rgb.flatten(1)[None])[0].square()
+
+
+def best_yaw(distance: Float[Tensor, "V T"]) -> int:
+    """The shift of the truth's ring, in its steps, with the least total error of the views."""
+    views, turns = distance.shape
     place = torch.arange(views) * (turns // views)
     shifts = torch.arange(turns)
     index = (place[None, :] + shifts[:, None]) % turns
     total = distance[torch.arange(views)[None, :], index].sum(dim=1)
-    return int(total.argmin()), distance
+    return int(total.argmin())
 
 
 def worst_turn(distance: Float[Tensor, "V T"], shift: int) -> float:
@@ -152,11 +153,13 @@ def score_asset(render: Callable[[Cameras], tuple[Tensor, Tensor]], shape: str, 
     """Scores `render(cameras) -> (rgb on white [B, H, W, 3], alpha [B, H, W, 1])` against the true object."""
     rgb, alpha = render(ring(VIEWS, RESOLUTION))
     turned_rgb, turned_alpha = truth(shape, color, TURNS, RESOLUTION)
-    shift, distance = best_yaw(rgb, turned_rgb)
+    shift = best_yaw(distances(rgb, turned_rgb))
     index = (torch.arange(VIEWS) * (TURNS // VIEWS) + shift) % TURNS
-    member = nearest_member(rgb, shape, color, shift)
-    true_rgb, true_alpha = world.render(member, _turned_ring(shift, RESOLUTION))
-    turn = worst_turn(distance, shift) if shape in CLASSES_WITH_A_FRONT else None
+    member_rgb, member_alpha = world.render(nearest_member(rgb, shape, color, shift), ring(TURNS, RESOLUTION))
+    true_rgb, true_alpha = member_rgb[index], member_alpha[index]
+    turn = None
+    if shape in CLASSES_WITH_A_FRONT:
+        turn = worst_turn(distances(rgb, member_rgb), shift)
     yaw = shift * 360.0 / TURNS
     return AssetScores(
         psnr=float(psnr(rgb, true_rgb).mean()),
