@@ -24,6 +24,9 @@ class Nested:
 class Points(nn.Module):
     """A representation: N coloured numbers that grow a row now and then."""
 
+    renderer = "fake_parts:Averager"
+    starts_from = (torch.Tensor,)
+
     @dataclass(frozen=True)
     class Config:
         count: int = 4
@@ -40,6 +43,12 @@ class Points(nn.Module):
         self.bias = nn.Parameter(torch.zeros(3))
         if config.forgotten_group:
             self.orphan = nn.Parameter(torch.zeros(1))
+
+    @classmethod
+    def from_asset(cls, config, seed, asset):
+        scene = cls(config, seed)
+        scene.values = nn.Parameter(asset.clone())
+        return scene
 
     def at(self, time=None):
         return self.values + self.bias
@@ -74,7 +83,7 @@ class Averager:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def __call__(self, primitive, cameras, background):
+    def __call__(self, primitive, cameras, background, rng=None):
         shape = (len(cameras), self.config.size, self.config.size, 3)
         rgb = primitive.mean(0).expand(shape) + 0.01 * background.reshape(-1, 1, 1, 3)
         return RenderOutput(rgb=rgb, alpha=torch.ones(*shape[:3], 1))

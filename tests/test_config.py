@@ -43,7 +43,7 @@ def load(path, *overrides, **settings):
 
 @pytest.mark.parametrize("name", list(layers.recipe_names()))
 def test_built_in_recipes_load_and_their_resolved_form_loads_the_same(name, tmp_path):
-    recipe = load(name)
+    recipe = load(name, base=tmp_path)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(dict(recipe.resolved), sort_keys=False))
     again = read_resolved(path)
@@ -60,7 +60,7 @@ def test_extends_a_built_in_name_and_a_file_beside_it(write, tmp_path):
     write("extends: text-to-3d\nsteps: 77\ncameras: {fov: 30}\n", "base.yaml")
     recipe = load(write("extends: base.yaml\ncameras: {batch: 8}\n"))
     assert recipe.steps == 77
-    camera = recipe.fixed["cameras"].config
+    camera = recipe.cameras.config
     assert (camera.batch, camera.fov) == (8, 30.0)
     (tmp_path / "below").mkdir()
     assert load(write("extends: ../base.yaml\n", "below/child.yaml")).steps == 77
@@ -74,10 +74,10 @@ def test_a_changed_name_replaces_its_section(write):
 
 
 def test_a_schedule_is_replaced_whole_in_a_layer_and_edited_by_an_override(write):
-    path = write("extends: text-to-3d\nregularizers: {opacity: {0: 0.0, 0.5: 2.0}}\n")
-    assert load(path).resolved["regularizers"]["opacity"] == {0.0: 0.0, 0.5: 2.0}
-    recipe = load("text-to-3d", "regularizers.opacity={from: 0, to: 1}", "regularizers.opacity.to=3")
-    assert recipe.fixed["regularizers"].config.opacity == Ramp(0, 3)
+    path = write("extends: text-to-3d\nregularizers: {alpha: {0: 0.0, 0.5: 2.0}}\n")
+    assert load(path).resolved["regularizers"]["alpha"] == {0.0: 0.0, 0.5: 2.0}
+    recipe = load("text-to-3d", "regularizers.alpha={from: 0, to: 1}", "regularizers.alpha.to=3")
+    assert recipe.fixed["regularizers"].config.alpha == Ramp(0, 3)
 
 
 def test_overrides_keep_text_as_it_is(fake):
@@ -131,14 +131,14 @@ def test_prior_setting(fake):
         (["cameras.fov=wide"], "'cameras.fov' must be a number, got 'wide'"),
         (["cameras.radius=[1]"], "'cameras.radius' needs 2 values"),
         (["cameras.radius=3"], "'cameras.radius' must be a list"),
-        (["cameras=3"], "'cameras' must be a section"),
+        (["background=3"], "'background' must be a section"),
         (["representation.init=bal"], "'representation.init' cannot be 'bal', did you mean 'ball'?"),
         (["representation.density=yes"], "must be a section"),
         (["representation.name=gaussian"], "did you mean 'gaussians'"),
         (["guidance.0.t={from: [0.3, 0.9], too: [0.1, 0.2]}"], "guidance.0.t: unknown key 'too'"),
         (["guidance.0.t=[0.9, 0.1]"], "guidance.0: t must be a range"),
         (["guidance.0.weight={from: 0, to: 1, begin: 1.0}"], "guidance.0.weight: the schedule cannot fire"),
-        (["regularizers.opacity={from: 0, to: 1, begin: 0.7, end: 0.2}"], "begins at 0.7 but ends at 0.2"),
+        (["regularizers.alpha={from: 0, to: 1, begin: 0.7, end: 0.2}"], "begins at 0.7 but ends at 0.2"),
         (["cameras.resolution={0: 32, 1.5: 64}"], "cameras.resolution: the milestone at 1.5 cannot fire"),
         (["checkpoint.every=5000"], "'checkpoint.every' is every 5000 steps but the run has"),
         (["guidance=[]"], "has no guidance"),

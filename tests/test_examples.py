@@ -1,11 +1,20 @@
 """The examples run as they stand."""
 
 import importlib.util
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
+from threedgen import plugins
+from threedgen.cameras import orbit
+from threedgen.config import load_recipe
+from threedgen.distill import distill
+from threedgen.errors import UserError
 from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS
+from threedgen.job import build
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -32,3 +41,58 @@ def test_batch_of_prompts(tmp_path):
     files = load("batch_of_prompts").main(str(tmp_path), ["a red cube", "a blue cone"], steps=2)
     assert all(file.read_bytes().startswith(b"ply") for file in files)
     assert len(files) == 2
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    """The folder of the plug-in package on the path, as if it were installed, but for its entry point."""
+    folder = EXAMPLES / "voxel_plugin"
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    sys.modules.pop("threedgen_voxels", None)
+
+
+def test_the_plug_in_s_own_test(plugin):
+    load("voxel_plugin/test_threedgen_voxels").test_voxels()
+
+
+def test_the_plug_in_in_a_recipe(plugin, tmp_path):
+    """By the class's path: a ball under the disc prior comes to have the disc's colour."""
+    settings = [
+        "representation=threedgen_voxels:Voxels",
+        "representation.resolution=16",
+        "guidance.0.prior.name=disc",
+        "cameras.resolution=16",
+        "renderer.samples=24",
+    ]
+    recipe = load_recipe("text-to-3d", settings, prompt="a ball", steps=25)
+    parts = build(recipe, "cpu")
+    before = parts.scene.values.detach().clone()
+    distill(parts.scene, parts.renderer, parts.cameras, parts.guidances, "a ball", steps=25)
+    full = torch.ones(1)
+    cameras = orbit(30.0 * full, 15.0 * full, 2.85 * full, 40.0, 16, 16)
+    with torch.no_grad():
+        shown = parts.renderer(parts.scene.at(None), cameras, torch.ones(3)).rgb[0, 8, 8]
+    assert float(shown[0] - shown[2]) > 0.2, shown
+    assert not torch.equal(before, parts.scene.values)
+
+
+def test_the_plug_in_s_entry_point(plugin, tmp_path, monkeypatch):
+    """What pip writes when it installs the package makes the short name known."""
+    declared = tomllib.loads((plugin / "pyproject.toml").read_text())["project"]
+    info = tmp_path / "threedgen_voxels-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {declared['name']}\nVersion: 0.1.0\n")
+    lines = [
+        line
+        for group, points in declared["entry-points"].items()
+        for line in (f"[{group}]", *(f"{name} = {target}" for name, target in points.items()))
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    assert plugins.find("representation", "voxels").Config().resolution == 32
+    recipe = load_recipe("text-to-3d", ["representation=voxels", "representation.resolution=8"], prompt="x")
+    assert recipe.renderer.name == "volume"
+    with pytest.raises(UserError, match=r"representation.resolution is 1; it must be at least 2"):
+        load_recipe("text-to-3d", ["representation=voxels", "representation.resolution=1"], prompt="x")

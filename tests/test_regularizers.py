@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from threedgen import regularizers
-from threedgen.errors import UserError
 from threedgen.regularizers import Config, Regularizers
+from threedgen.representations import gaussian_terms
+from threedgen.representations.gaussians import Gaussians
 from threedgen.types import GaussianCloud, RenderOutput, TriMesh
 
 
@@ -21,75 +22,85 @@ def cloud(opacities: Tensor, scales: Tensor | None = None) -> GaussianCloud:
 
 
 def output(alpha: Tensor) -> RenderOutput:
+    alpha = alpha.reshape(1, 1, -1, 1) if alpha.ndim == 1 else alpha
     return RenderOutput(torch.zeros(*alpha.shape[:3], 3), alpha)
 
 
 EMPTY = output(torch.zeros(2, 4, 4, 1))
-PLAIN = cloud(torch.ones(5))
-
-
-def gradient(term: regularizers.Term, values: Tensor, as_alpha: bool) -> Tensor:
-    values = values.clone().requires_grad_(True)
-    if as_alpha:
-        term(output(values.reshape(1, 1, -1, 1)), PLAIN).backward()
-    else:
-        term(EMPTY, cloud(values)).backward()
-    assert values.grad is not None
-    return values.grad
 
 
 @pytest.mark.parametrize(
-    ("term", "as_alpha"), [(regularizers.opacity_binarising, False), (regularizers.alpha_binarising, True)]
+    ("term", "wrap"),
+    [(gaussian_terms.opacity_binarising, cloud), (regularizers.alpha_binarising, output)],
 )
-def test_binarising_pushes_to_the_nearer_end(term: regularizers.Term, as_alpha: bool):
-    values = torch.tensor([0.1, 0.4, 0.6, 0.9])
-    slope = gradient(term, values, as_alpha)
-    assert (slope[:2] > 0).all()  # descent lowers these
-    assert (slope[2:] < 0).all()
+def test_binarising_pushes_to_the_nearer_end(term, wrap):
+    values = torch.tensor([0.1, 0.4, 0.6, 0.9], requires_grad=True)
+    term(wrap(values)).backward()
+    assert values.grad is not None
+    assert (values.grad[:2] > 0).all()  # descent lowers these
+    assert (values.grad[2:] < 0).all()
     for end in (0.0, 1.0):
-        assert float(term(output(torch.full((1, 2, 2, 1), end)), cloud(torch.full((3,), end)))) == 0.0
-    half = term(output(torch.full((1, 2, 2, 1), 0.5)), cloud(torch.full((3,), 0.5)))
-    assert float(half) == pytest.approx(1.0)
+        assert float(term(wrap(torch.full((4,), end)))) == 0.0
+    assert float(term(wrap(torch.full((4,), 0.5)))) == pytest.approx(1.0)
 
 
 def test_sparsity_is_dreamfusions_and_free_for_an_empty_picture():
-    assert float(regularizers.sparsity(EMPTY, PLAIN)) == pytest.approx(0.0, abs=1e-7)
-    alpha = torch.tensor([0.0, 0.3, 1.0]).reshape(1, 1, 3, 1)
+    assert float(regularizers.sparsity(EMPTY)) == pytest.approx(0.0, abs=1e-7)
+    alpha = torch.tensor([0.0, 0.3, 1.0], requires_grad=True)
     expected = sum(math.sqrt(a * a + 0.01) - 0.1 for a in (0.0, 0.3, 1.0)) / 3
-    assert float(regularizers.sparsity(output(alpha), PLAIN)) == pytest.approx(expected, rel=1e-5)
-    assert (gradient(regularizers.sparsity, torch.tensor([0.2, 0.9]), as_alpha=True) > 0).all()
+    term = regularizers.sparsity(output(alpha))
+    assert float(term.detach()) == pytest.approx(expected, rel=1e-5)
+    term.backward()
+    assert alpha.grad is not None
+    assert (alpha.grad[1:] > 0).all()
 
 
 def test_anisotropy_is_free_up_to_the_ratio_and_blind_to_size():
     scales = torch.tensor([[0.1, 0.2, 0.39], [0.1, 0.1, 0.1]])
-    assert float(regularizers.anisotropy(EMPTY, cloud(torch.ones(2), scales))) == 0.0
+    assert float(gaussian_terms.anisotropy(cloud(torch.ones(2), scales))) == 0.0
     needle = torch.tensor([[0.8, 0.1, 0.1]])
-    one = float(regularizers.anisotropy(EMPTY, cloud(torch.ones(1), needle)))
+    one = float(gaussian_terms.anisotropy(cloud(torch.ones(1), needle)))
     assert one == pytest.approx(math.log(2.0), rel=1e-5)
-    assert float(regularizers.anisotropy(EMPTY, cloud(torch.ones(1), 0.01 * needle))) == pytest.approx(
+    assert float(gaussian_terms.anisotropy(cloud(torch.ones(1), 0.01 * needle))) == pytest.approx(
         one, rel=1e-4
     )
 
 
-@pytest.mark.parametrize("name", list(regularizers.TERMS))
-def test_weights_mean_the_same_for_any_count_and_image_size(name: str):
+@pytest.mark.parametrize("name", list(gaussian_terms.TERMS))
+def test_weights_mean_the_same_for_any_count(name: str):
     torch.manual_seed(0)
-    alpha, opacities, scales = torch.rand(1, 4, 4, 1), torch.rand(6), torch.rand(6, 3) * 0.3 + 0.01
+    opacities, scales = torch.rand(6), torch.rand(6, 3) * 0.3 + 0.01
+    term = gaussian_terms.TERMS[name]
+    more = term(cloud(opacities.repeat(7), scales.repeat(7, 1)))
+    torch.testing.assert_close(more, term(cloud(opacities, scales)))
+
+
+@pytest.mark.parametrize("name", list(regularizers.TERMS))
+def test_weights_mean_the_same_for_any_image_size(name: str):
+    torch.manual_seed(0)
+    alpha = torch.rand(1, 4, 4, 1)
     term = regularizers.TERMS[name]
-    once = term(output(alpha), cloud(opacities, scales))
-    more = term(output(alpha.repeat(3, 2, 5, 1)), cloud(opacities.repeat(7), scales.repeat(7, 1)))
-    torch.testing.assert_close(more, once)
+    torch.testing.assert_close(term(output(alpha.repeat(3, 2, 5, 1))), term(output(alpha)))
 
 
-def test_the_sum_is_weighted_by_the_schedules():
-    terms = Regularizers(Config(opacity={"from": 0.0, "to": 2.0}, scale=0.5))
-    opacities = torch.full((4,), 0.5)
+def test_the_sum_is_weighted_by_the_schedules_and_a_scene_adds_its_own():
+    terms = gaussian_terms.Config(opacity={"from": 0.0, "to": 2.0}, scale=0.5)
+    scene = Gaussians(Gaussians.Config(count=8, regularizers=terms))
+    both = Regularizers(Config(alpha=3.0), own=scene.penalty)
+    half = output(torch.full((1, 2, 2, 1), 0.5))
     for step, weight in ((0, 0.0), (5, 1.0), (10, 2.0)):
-        loss, values = terms(EMPTY, cloud(opacities), step, 11)
-        assert float(loss) == pytest.approx(weight * 1.0 + 0.5 * 0.1)
-        assert set(values) == (
-            {"regularizers/scale"} if step == 0 else {"regularizers/opacity", "regularizers/scale"}
-        )
+        loss, values = both(half, cloud(torch.full((4,), 0.5)), step, 11)
+        assert float(loss) == pytest.approx(3.0 + weight * 1.0 + 0.5 * 0.1)
+        own = {"regularizers/scale"} | ({"regularizers/opacity"} if step else set())
+        assert set(values) == own | {"regularizers/alpha"}
+
+
+def test_a_scene_s_own_terms_reach_its_parameters():
+    scene = Gaussians(Gaussians.Config(count=8, regularizers=gaussian_terms.Config(opacity=1.0)))
+    loss, _ = Regularizers(Config(), own=scene.penalty)(EMPTY, scene.at(), 0, 10)
+    loss.backward()
+    assert scene.opacity_logits.grad is not None
+    assert (scene.opacity_logits.grad > 0).all()  # at 0.1: fainter still
 
 
 def test_nothing_asked_nothing_done_for_any_primitive():
@@ -97,9 +108,8 @@ def test_nothing_asked_nothing_done_for_any_primitive():
     loss, values = Regularizers(Config())(EMPTY, mesh, 0, 10)
     assert float(loss) == 0.0
     assert values == {}
-    with pytest.raises(UserError, match=r"regularizers\.opacity works on Gaussians"):
-        Regularizers(Config(opacity=1.0))(EMPTY, mesh, 0, 10)
 
 
 def test_every_config_field_is_a_term():
     assert set(Config.__dataclass_fields__) == set(regularizers.TERMS)
+    assert set(gaussian_terms.Config.__dataclass_fields__) == set(gaussian_terms.TERMS)

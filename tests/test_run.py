@@ -197,7 +197,7 @@ def test_previews_show_what_the_guidance_saw_at_their_own_steps(tmp_path):
     previews = Previews(Previews.Config(every=3), tmp_path, 7)
     output = RenderOutput(rgb=torch.ones(2, 4, 4, 3), alpha=torch.ones(2, 4, 4, 1))
     for step in range(7):
-        state = SimpleNamespace(step=step + 1)
+        state = SimpleNamespace(step=step + 1, steps_in_run=step + 1)
         signals = (Signal(torch.tensor(0.0), {}, picture), Signal(torch.tensor(0.0)))
         previews(StepDone(state, step, 7, {}, signals, output, None))  # type: ignore[arg-type]
     assert len(wanted) == 3

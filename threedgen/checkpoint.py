@@ -93,6 +93,11 @@ def load(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, A
         raise UserError(f"{tensor_path} is not a safetensors file ({error})") from error
 
 
+def load_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The state of the checkpoint in `folder` without its tensors. Raises UserError as `load` does."""
+    return _read_document(Path(folder))["state"]
+
+
 def _read_document(folder: Path) -> dict[str, Any]:
     path = folder / STATE_FILE
     try:

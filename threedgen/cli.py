@@ -16,6 +16,7 @@ from threedgen.arguments import Parser
 from threedgen.errors import UserError
 
 PROGRAM = "threedgen"
+BACKENDS = ("auto", "native", "torch", "gsplat", "nerfacc", "pytorch3d", "nvdiffrast")
 EMBEDDED_HINT = (
     "No --prior given: using the embedded prior, a small model that ships with threedgen and knows simple "
     "coloured objects only: {classes}, in {colors}, and one on another ('a red cube on a blue cylinder'). "
@@ -36,10 +37,7 @@ def _text_to_3d(argv: Sequence[str]) -> None:
     parser.add_argument("settings", metavar="key=value", nargs="*", help="changes of the recipe's settings")
     parser.add_argument("--recipe", default="text-to-3d", metavar="NAME|FILE", help="default: text-to-3d")
     parser.add_argument("--prior", metavar="embedded|FOLDER|HUB_ID", help="the frozen model that guides")
-    parser.add_argument("--out", metavar="DIR", help="run directory; default: runs/<prompt>")
-    parser.add_argument("--seed", type=_whole("--seed"), metavar="N")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--steps", type=_whole("--steps"), metavar="N")
+    _add_run_options(parser, "runs/<prompt>")
     arguments = parser.parse_intermixed_args(list(argv))
     if not arguments.prompt.strip():
         raise UserError('the prompt is empty: say what to make, for example "a red cube"')
@@ -52,7 +50,7 @@ def _text_to_3d(argv: Sequence[str]) -> None:
 
     recipe = load_recipe(
         arguments.recipe,
-        arguments.settings,
+        [*_backend(arguments), *arguments.settings],
         prior=arguments.prior,
         prompt=arguments.prompt,
         seed=arguments.seed,
@@ -69,11 +67,61 @@ def _text_to_3d(argv: Sequence[str]) -> None:
     _print_results(run)
 
 
+def _fit(argv: Sequence[str]) -> None:
+    """make a 3D asset from posed pictures, or from a mesh seen from all around"""
+    parser = Parser(
+        prog=f"{PROGRAM} fit",
+        description="Fit an asset to a folder of posed pictures (transforms.json or SRN) or to a mesh file (.glb, "
+        ".obj, .ply, .stl, .off); the files are those of text-to-3d.",
+        epilog="key=value changes a setting of the recipe, such as representation.count=8000.",
+    )
+    parser.add_argument("source", metavar="DATASET|MESH", help="a folder, a transforms .json or a mesh file")
+    parser.add_argument("settings", metavar="key=value", nargs="*", help="changes of the recipe's settings")
+    parser.add_argument("--representation", metavar="NAME", help="gaussians (default), triplane, mesh, ...")
+    parser.add_argument("--recipe", default="fit", metavar="NAME|FILE", help="default: fit")
+    parser.add_argument("--resolution", type=_whole("--resolution"), metavar="R", help="pixels; default: 128")
+    parser.add_argument("--views", type=_whole("--views"), metavar="N", help="of a mesh; default: 24")
+    parser.add_argument("--light", type=float, metavar="0..1", help="on a mesh; default: 0, plain ones 0.6")
+    parser.add_argument("--texture", metavar="FILE", help="for a mesh whose file names none")
+    _add_run_options(parser, "runs/<name>")
+    arguments = parser.parse_intermixed_args(list(argv))
+
+    from threedgen.run import check_free
+
+    if arguments.out is not None:
+        check_free(Path(arguments.out))
+    from threedgen.fit import start_fit, target_of
+
+    target = target_of(
+        arguments.source,
+        views=arguments.views,
+        resolution=arguments.resolution,
+        light=arguments.light,
+        texture=arguments.texture,
+    )
+    print(target.about, file=sys.stderr)
+    with _progress() as progress:
+        run = start_fit(
+            target,
+            Path(arguments.source).absolute().stem,
+            arguments.out,
+            [progress],
+            representation=arguments.representation,
+            recipe=arguments.recipe,
+            overrides=[*_backend(arguments), *arguments.settings],
+            seed=arguments.seed,
+            steps=arguments.steps,
+            device=arguments.device,
+        )
+    _print_results(run)
+
+
 def _resume(argv: Sequence[str]) -> None:
     """go on with a run that was stopped"""
     parser = Parser(prog=f"{PROGRAM} resume", description="Go on with a run from its last checkpoint.")
     parser.add_argument("run", metavar="RUN", help="the run's directory")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    _add_backend(parser)
     arguments = parser.parse_args(list(argv))
 
     from threedgen.run import RunDirectory
@@ -85,7 +133,7 @@ def _resume(argv: Sequence[str]) -> None:
     from threedgen.job import resume
 
     with _progress() as progress:
-        warnings = resume(run, [progress], arguments.device)
+        warnings = resume(run, [progress], arguments.device, _backend(arguments))
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     _print_results(run)
@@ -101,6 +149,7 @@ def _export(argv: Sequence[str]) -> None:
 def _render(argv: Sequence[str]) -> None:
     """render a run as a turntable .mp4 or .gif, or as pictures into a folder"""
     parser = Parser(prog=f"{PROGRAM} render", description="Render a run on a turntable.")
+    _add_backend(parser)
     _write_from_run(parser, argv, "render_run", "turntable settings, such as frames=90", "FILE.{mp4,gif}|DIR")
 
 
@@ -116,7 +165,8 @@ def _write_from_run(parser: Parser, argv: Sequence[str], action: str, hint: str,
     run = RunDirectory.open(arguments.run)
     from threedgen import finish
 
-    getattr(finish, action)(run, Path(arguments.to), arguments.settings)
+    more = {"backend": arguments.backend or "auto"} if hasattr(arguments, "backend") else {}
+    getattr(finish, action)(run, Path(arguments.to), arguments.settings, **more)
     print(arguments.to)
 
 
@@ -156,6 +206,7 @@ def _train(argv: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "text-to-3d": _text_to_3d,
+    "fit": _fit,
     "resume": _resume,
     "export": _export,
     "render": _render,
@@ -203,13 +254,29 @@ def _help() -> str:
         [
             f"usage: {PROGRAM} COMMAND ...   (options: {PROGRAM} COMMAND --help)",
             "",
-            "Text to 3D by score distillation, on a laptop.",
+            "Text to 3D by score distillation, and pictures to 3D, on a laptop.",
             "",
             *lines,
             "",
             f'Start with: {PROGRAM} text-to-3d "a red cube"',
         ]
     )
+
+
+def _add_run_options(parser: Parser, default_out: str) -> None:
+    parser.add_argument("--out", metavar="DIR", help=f"run directory; default: {default_out}")
+    parser.add_argument("--seed", type=_whole("--seed"), metavar="N")
+    parser.add_argument("--steps", type=_whole("--steps"), metavar="N")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    _add_backend(parser)
+
+
+def _add_backend(parser: Parser) -> None:
+    parser.add_argument("--backend", choices=BACKENDS, help="who renders; default: the fastest there is")
+
+
+def _backend(arguments: argparse.Namespace) -> list[str]:
+    return [] if arguments.backend is None else [f"renderer.backend={arguments.backend}"]
 
 
 def _whole(option: str) -> Callable[[str], int]:
@@ -229,7 +296,7 @@ def _progress() -> Any:
 
 
 def _say_what_embedded_is_for(recipe: Any) -> None:
-    guides = recipe.resolved["guidance"]
+    guides = [guide for part in recipe.parts for guide in part.resolved["guidance"]]
     if any(
         guide.get("prior", {}).get("name") == "embedded" and not guide["prior"]["path"] for guide in guides
     ):

@@ -5,7 +5,8 @@
 The schema of a component's section is the Config dataclass of the class that the section names, so a
 misspelt key or a wrong type is one UserError that names the full path and the nearest good key, in YAML and
 on the command line alike. Layers are merged section by section; a section whose `name` changes is replaced
-as a whole (another component's keys make no sense in it), and so are lists and schedules.
+as a whole (another component's keys make no sense in it), and so are lists and schedules. A recipe with
+`stages` is resolved stage by stage (see threedgen.stages).
 """
 
 from __future__ import annotations
@@ -16,33 +17,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from threedgen import plugins, typed
+from threedgen import plugins, stages, typed
 from threedgen.errors import UserError
 from threedgen.layers import (
     first_line,
+    located,
     merge,
     merge_layers,
-    nested,
-    parse_value,
     recipe_layers,
+    relative,
     split_overrides,
 )
+from threedgen.overrides import apply_override
+from threedgen.schema import (
+    DEFAULTS,
+    DEVICES,
+    FAMILIES,
+    FIXED,
+    NAMED,
+    SCALARS,
+    renderer_of,
+    schema_of,
+    section_of,
+)
 from threedgen.typed import join
-
-# Sections that a family's name chooses, and sections whose component is fixed (its Config is the schema).
-FAMILIES = {"representation": "representation", "renderer": "renderer", "guidance": "guidance"}
-FIXED = {
-    "cameras": "threedgen.cameras:OrbitSampler",
-    "background": "threedgen.background:Background",
-    "regularizers": "threedgen.regularizers:Regularizers",
-    "optimizer": "threedgen.optim:Config",
-    "preview": "threedgen.listeners.previews:Previews",
-    "checkpoint": "threedgen.listeners.checkpoints:Checkpoints",
-    "export": "threedgen.finish:Config",
-}
-SCALARS: Mapping[str, Any] = {"prompt": str, "seed": int, "steps": int, "device": str, "description": str}
-DEFAULTS = {"seed": 0, "device": "auto", "description": ""}
-DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,9 @@ class Choice:
 @dataclass(frozen=True)
 class Recipe:
     """A checked recipe. `resolved` is its plain form with every default written out; `given` the paths the
-    recipe files and the command line set; `reads` the paths of the config fields read so far."""
+    recipe files and the command line set; `reads` the paths of the config fields read so far. fixed: the
+    sections that are one component each. stages: the recipe of each stage, where there are several; the
+    other fields are then the last stage's, `steps` the sum."""
 
     prompt: str
     seed: int
@@ -71,35 +71,55 @@ class Recipe:
     device: str
     representation: Choice
     renderer: Choice
+    cameras: Choice
     guidance: tuple[Choice, ...]
     fixed: Mapping[str, Choice]
     resolved: Mapping[str, Any]
     given: frozenset[str]
     reads: set[str] = field(default_factory=set)
+    stages: tuple[Recipe, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Recipe, ...]:
+        """The stages, or the recipe itself where it has none."""
+        return self.stages or (self,)
 
     def choices(self) -> Iterator[Choice]:
         yield self.representation
         yield self.renderer
+        yield self.cameras
         yield from self.guidance
         yield from self.fixed.values()
 
 
 def load_recipe(
-    source: str | Path, overrides: Sequence[str] = (), *, prior: str | None = None, **settings: Any
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    prior: str | None = None,
+    base: Path | None = None,
+    **settings: Any,
 ) -> Recipe:
     """The recipe called `source` (built-in name or YAML file) under `settings` and `key=value` overrides.
 
-    prior: "embedded", a pipeline folder or a hub id, for every guidance that has a prior.
-    settings: top-level values taken as they are (prompt, seed, steps, device); None means "not given".
+    prior: "embedded", a pipeline folder or a hub id, for every guidance that has a prior. base: where "run:"
+    paths are before the run's folder is there (see threedgen.layers).
+    settings: top-level values taken as they are (prompt, seed, steps, device); None means "not given". Steps
+    are of the whole run: stages keep their shares of it.
     Raises UserError for everything a user can get wrong.
     """
     values = merge_layers(recipe_layers(source))
+    steps = settings.pop("steps", None)
     values = merge(values, {key: value for key, value in settings.items() if value is not None})
+    if steps is not None:
+        values = stages.with_steps(values, steps)
     if prior is not None:
-        values = _with_prior(values, prior)
+        values = stages.over_all(values, lambda section: _with_prior(section, prior))
+        if not any(_has_prior(item) for section in stages.merged(values) for item in _guides(section)):
+            raise UserError("--prior: no guidance of this recipe has a prior")
     for key, raw in split_overrides(overrides):
-        values = _apply_override(values, key, raw)
-    return resolve(values)
+        values = apply_override(values, key, raw)
+    return resolve(values, base)
 
 
 def read_resolved(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -113,26 +133,39 @@ def read_resolved(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe: expected keys and values")
     for key, raw in split_overrides(overrides):
-        values = _apply_override(values, key, raw)
+        values = apply_override(values, key, raw)
+    recipe = resolve(values, path.parent)
     # Everything is written out there, defaults too: nothing says what somebody chose.
-    return dataclasses.replace(resolve(values), given=frozenset())
+    parts = tuple(dataclasses.replace(part, given=frozenset()) for part in recipe.stages)
+    return dataclasses.replace(recipe, given=frozenset(), stages=parts)
 
 
-def resolve(values: Mapping[str, Any]) -> Recipe:
+def resolve(values: Mapping[str, Any], base: Path | None = None) -> Recipe:
     """Checks merged plain values against the schema grafted from the chosen components."""
+    if not values.get("stages"):
+        return _resolve({key: value for key, value in values.items() if key != "stages"}, "", base)
+    sections = stages.merged(values)
+    parts = tuple(_resolve(section, f"stages.{i}", base) for i, section in enumerate(sections))
+    total = sum(part.steps for part in parts)
+    document = stages.document(parts[-1].resolved, [part.resolved for part in parts])
+    return dataclasses.replace(parts[-1], steps=total, stages=parts, resolved=document)
+
+
+def _resolve(values: Mapping[str, Any], prefix: str, base: Path | None) -> Recipe:
+    """One stage, or a recipe without stages; `prefix` goes before every path that a complaint names."""
     known = [*SCALARS, *FAMILIES, *FIXED]
     for key in values:
         if key not in known:
-            raise UserError(typed.unknown_key("", str(key), known))
-    values = merge(DEFAULTS, values)
-    for key in ("prompt", "steps", *FAMILIES):
+            raise UserError(typed.unknown_key(prefix, str(key), [*known, "stages"]))
+    values = merge(DEFAULTS, located(values, base))
+    for key in ("prompt", "steps", "representation", "guidance"):
         if key not in values:
-            raise UserError(f"the recipe does not set '{key}'")
+            raise UserError(f"the recipe does not set '{join(prefix, key)}'")
     scalars = {key: typed.convert(hint, values[key], key) for key, hint in SCALARS.items() if key in values}
     if not scalars["prompt"].strip():
         raise UserError('the prompt is empty: say what to make, for example "a red cube"')
     if scalars["steps"] < 1:
-        raise UserError(f"'steps' must be at least 1, got {scalars['steps']}")
+        raise UserError(f"'{join(prefix, 'steps')}' must be at least 1, got {scalars['steps']}")
     if not 0 <= scalars["seed"] < 2**63:
         raise UserError(f"'seed' must be between 0 and 2^63 - 1, got {scalars['seed']}")
     if scalars["device"] not in DEVICES:
@@ -141,15 +174,25 @@ def resolve(values: Mapping[str, Any]) -> Recipe:
     guidance = typed.convert(list[dict], values["guidance"], "guidance")
     if not guidance:
         raise UserError("the recipe has no guidance: nothing would drive the optimization")
-    chosen = {key: _choose(key, _section(values, key), key, reads) for key in ("representation", "renderer")}
-    guides = tuple(_choose("guidance", item, f"guidance.{i}", reads) for i, item in enumerate(guidance))
+    chosen: dict[str, Choice] = {}
+    for key in ("representation", "renderer", "cameras"):
+        section = section_of(values, key)
+        if section.get("name", NAMED.get(key)) == "auto" and key == "renderer":
+            section = {
+                **section,
+                "name": renderer_of(chosen["representation"].name, chosen["representation"].cls),
+            }
+        chosen[key] = _choose(key, {"name": NAMED.get(key), **section}, join(prefix, key), reads)
+    guides = tuple(
+        _choose("guidance", item, join(prefix, f"guidance.{i}"), reads) for i, item in enumerate(guidance)
+    )
     fixed = {
-        key: _graft(key, key, plugins.load(target), dict(_section(values, key)), key, reads)
+        key: _graft(key, key, plugins.load(target), dict(section_of(values, key)), join(prefix, key), reads)
         for key, target in FIXED.items()
     }
     resolved: dict[str, Any] = dict(scalars)
-    for choice in chosen.values():
-        resolved[choice.path] = {"name": choice.name, **typed.plain(choice.config)}
+    for key, choice in chosen.items():
+        resolved[key] = {"name": choice.name, **typed.plain(choice.config)}
     resolved["guidance"] = [
         {"name": guide.name, "weight": typed.plain(guide.weight), **typed.plain(guide.config)}
         for guide in guides
@@ -158,17 +201,20 @@ def resolve(values: Mapping[str, Any]) -> Recipe:
         resolved[key] = typed.plain(choice.config)
     recipe = Recipe(
         scalars["prompt"], scalars["seed"], scalars["steps"], scalars["device"],
-        chosen["representation"], chosen["renderer"], guides, fixed,
-        resolved, frozenset(_paths(values)), reads,
+        chosen["representation"], chosen["renderer"], chosen["cameras"], guides, fixed,
+        relative(resolved, base), frozenset(_paths(values, prefix)), reads,
     )  # fmt: skip
-    check_intervals(recipe)
+    check_intervals(recipe, prefix)
     return recipe
 
 
-def check_intervals(recipe: Recipe) -> None:
-    """UserError when something that is to happen every n steps could never happen within the run."""
+def check_intervals(recipe: Recipe, prefix: str = "") -> None:
+    """UserError when something that is to happen every n steps could never happen within the run, or within the
+    stage whose path is `prefix`."""
     for choice in recipe.choices():
         for path, value in _leaves(typed.plain(choice.config), choice.path):
+            if prefix and path.removeprefix(f"{prefix}.").split(".")[0] in stages.WHOLE_RUN:
+                continue  # a stage may be shorter than that
             key = path.rsplit(".", 1)[-1]
             periodic = key == "every" or key.endswith(("_every", "_interval"))
             if periodic and isinstance(value, int | float) and path in recipe.given and value > recipe.steps:
@@ -188,12 +234,13 @@ def every_steps(value: float, total: int, path: str) -> int:
 def never_read(recipe: Recipe) -> list[str]:
     """Paths the recipe sets, in components' sections, that nothing has read so far."""
     missing = []
-    for choice in recipe.choices():
-        hints = typed.hints(choice.config.__class__)  # type() would see the Tracked wrapper
-        for key in hints:
-            path = join(choice.path, key)
-            if path in recipe.given and path not in recipe.reads:
-                missing.append(path)
+    for part in recipe.parts:
+        for choice in part.choices():
+            hints = typed.hints(choice.config.__class__)  # type() would see the Tracked wrapper
+            for key in hints:
+                path = join(choice.path, key)
+                if path in part.given and path not in part.reads:
+                    missing.append(path)
     return missing
 
 
@@ -214,95 +261,30 @@ def _graft(
         from threedgen.schedule import Schedule
 
         weight = typed.convert(Schedule, values.pop("weight", 1.0), join(path, "weight"))
-    config = typed.build(_schema(cls, path), values, path)
+    config = typed.build(schema_of(cls, path), values, path)
     return Choice(name, cls, typed.Tracked(config, path, reads), path, weight)
 
 
-def _with_prior(values: dict[str, Any], prior: str) -> dict[str, Any]:
+def _with_prior(values: Mapping[str, Any], prior: str) -> dict[str, Any]:
     if not prior.strip():
         raise UserError("--prior is empty: name embedded, a pipeline folder or a hub id")
     chosen = {"name": "embedded"} if prior == "embedded" else {"path": prior}
-    items = values.get("guidance") or []
-    guides = [{**item, "prior": chosen} if _has_prior(item) else item for item in items]
-    if guides == items and not any(_has_prior(item) for item in items):
-        raise UserError("--prior: no guidance of this recipe has a prior")
+    if "guidance" not in values:
+        return dict(values)
+    guides = [{**item, "prior": chosen} if _has_prior(item) else item for item in _guides(values)]
     return {**values, "guidance": guides}
+
+
+def _guides(values: Mapping[str, Any]) -> list[Any]:
+    items = values.get("guidance")
+    return list(items) if isinstance(items, Sequence) and not isinstance(items, str) else []
 
 
 def _has_prior(item: Any) -> bool:
     name = item.get("name") if isinstance(item, Mapping) else None
     if not isinstance(name, str):
         return False
-    return "prior" in typed.hints(_schema(plugins.find("guidance", name), "guidance"))
-
-
-def _schema(cls: type[Any], path: str) -> type[Any]:
-    """The Config dataclass of a component's class, or the class itself where it is one."""
-    schema = getattr(cls, "Config", cls)
-    if not dataclasses.is_dataclass(schema):
-        raise UserError(
-            f"'{path}': {cls.__module__}:{cls.__name__} has no Config dataclass, so a recipe cannot name it"
-        )
-    return schema  # type: ignore[return-value]
-
-
-def _section(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    section = values.get(key, {})
-    if section is None:
-        return {}
-    if not isinstance(section, Mapping):
-        raise UserError(f"'{key}' must be a section with keys, got {section!r}")
-    return section
-
-
-def _apply_override(values: dict[str, Any], key: str, raw: str) -> dict[str, Any]:
-    keys = key.split(".")
-    hint = _hint_at(values, keys)
-    value = raw if typed.wants_text(hint) else parse_value(key, raw)
-    return merge(values, nested(values, keys, value, key))
-
-
-def _hint_at(values: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    """The schema's type at a dotted key, Any where the schema is free. UserError for an unknown key."""
-    head, rest = keys[0], list(keys[1:])
-    if head in SCALARS:
-        return SCALARS[head] if not rest else Any
-    if head not in FAMILIES and head not in FIXED:
-        raise UserError(typed.unknown_key("", head, [*SCALARS, *FAMILIES, *FIXED]))
-    if not rest:
-        return Any
-    path = head
-    if head == "guidance":
-        items = values.get("guidance") or []
-        if not rest[0].isdigit() or int(rest[0]) >= len(items) or len(rest) == 1:
-            return Any
-        section, path = items[int(rest[0])], f"guidance.{rest[0]}"
-        rest = rest[1:]
-        if rest[0] == "weight":
-            return Any
-    else:
-        section = values.get(head) or {}
-    if head in FAMILIES and rest[0] == "name":
-        return str
-    if head in FAMILIES:
-        name = section.get("name") if isinstance(section, Mapping) else None
-        if not isinstance(name, str):
-            return Any
-        cls = plugins.find(FAMILIES[head], name)
-    else:
-        cls = plugins.load(FIXED[head])
-    return _descend(_schema(cls, path), rest, path, ["name", "weight"] if head == "guidance" else [])
-
-
-def _descend(hint: Any, keys: Sequence[str], path: str, extra: Sequence[str]) -> Any:
-    for key in keys:
-        if not (dataclasses.is_dataclass(hint) and isinstance(hint, type)):
-            return Any
-        known = typed.hints(hint)
-        if key not in known:
-            raise UserError(typed.unknown_key(path, key, [*known, *extra]))
-        hint, path = known[key], join(path, key)
-    return hint
+    return "prior" in typed.hints(schema_of(plugins.find("guidance", name), "guidance"))
 
 
 def _paths(values: Any, path: str = "") -> Iterator[str]:

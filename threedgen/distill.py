@@ -5,7 +5,7 @@
 takes any objects that answer these calls; none of them needs a base class or a registration:
 
     scene       nn.Module with at(time) -> primitive, parameter_groups(), learning_rates(), adapt(...)
-    renderer    renderer(primitive, cameras, background) -> RenderOutput
+    renderer    renderer(primitive, cameras, background, rng) -> RenderOutput
     cameras     cameras(seed, step, total) -> Cameras
     guidance    guide(output, cameras, prompt, step, total, seed) -> Signal
     regularizers(output, primitive, step, total) -> (loss, metrics)
@@ -35,7 +35,7 @@ from threedgen.events import (
     StepRolledBack,
 )
 from threedgen.listeners.watchdog import Watchdog
-from threedgen.random import derive_seed
+from threedgen.random import derive_seed, generator
 from threedgen.schedule import value_at
 from threedgen.state import RunState, Stepper
 from threedgen.types import RenderOutput, Signal
@@ -79,7 +79,8 @@ def distill(
         started, step, seed = time.perf_counter(), state.step, state.draw_seed
         views = cameras(seed, step, steps).to(device)
         primitive = scene.at(views.time)
-        output = renderer(primitive, views, background(seed, step).to(device))
+        rng = generator(seed, "render", step)
+        output = renderer(primitive, views, background(seed, step).to(device), rng)
         active = {index: value_at(weight, step, steps) for index, weight in enumerate(weights)}
         signals = {
             index: guidances[index](output, views, prompt, step, steps, _own_seed(seed, index))

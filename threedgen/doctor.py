@@ -6,17 +6,21 @@ import importlib
 import importlib.util
 import os
 import platform
+import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from threedgen import __version__, machine
 
 # Optional libraries and what they would add. Looked up, never imported: some start a compiler when touched.
 OPTIONAL = {
     "gsplat": "splatting on CUDA (pip install threedgen[cuda])",
-    "nerfacc": "volume rendering on CUDA (not used yet)",
-    "pytorch3d": "meshes on CUDA (not used yet)",
-    "nvdiffrast": "meshes on CUDA (not used yet; non-commercial licence)",
+    "nerfacc": "volume rendering on CUDA (pip install threedgen[cuda])",
+    "pytorch3d": "meshes on CUDA (build it from source)",
+    "nvdiffrast": "meshes on CUDA, by name only (non-commercial licence)",
     "fast_simplification": "mesh decimation",
     "accelerate": "loading large priors with less memory",
     "sentencepiece": "T5 tokenizers (DeepFloyd IF; pip install threedgen[deepfloyd])",
@@ -32,6 +36,8 @@ CORE = (
     "imageio",
     "rich",
 )
+KINDS = ("splatting", "volume", "mesh")
+AGREEMENT = 2e-3  # mean difference of a pixel from the torch twin's that rounding can explain
 _PACKAGE = {"skimage": "scikit-image", "fast_simplification": "fast-simplification"}
 
 
@@ -61,6 +67,7 @@ def examine() -> Iterator[Finding]:
     for name, purpose in OPTIONAL.items():
         yield _library(name, purpose)
     yield from _backends()
+    yield _export()
     yield _embedded_prior()
 
 
@@ -115,10 +122,116 @@ def _library(name: str, purpose: str | None) -> Finding:
 
 
 def _backends() -> Iterator[Finding]:
+    """Each backend of each renderer: why it is not there, or how well its picture agrees with the torch twin's."""
     from threedgen.renderers import backends
 
-    for name, reason in backends.available("splatting").items():
-        yield Finding(f"splatting: {name}", True if reason is None else None, reason or "available")
+    for kind in KINDS:
+        for name, reason in backends.available(kind).items():
+            if reason is None:
+                yield _render_test(kind, name)
+            else:
+                yield Finding(f"{kind}: {name}", None, reason)
+
+
+def _render_test(kind: str, name: str) -> Finding:
+    """Renders a tiny scene, in well under 2 s once the libraries are loaded."""
+    version = machine.version(name)
+    label = f"{version}, " if version else ""
+    try:
+        started = time.perf_counter()
+        picture = render_small(kind, name)
+        seconds = time.perf_counter() - started
+        if name == "torch":
+            return Finding(
+                f"{kind}: {name}", True, f"{label}renders in {seconds:.2f} s (the reference, slow)"
+            )
+        error = float((picture - render_small(kind, "torch")).abs().mean())
+    except Exception as problem:  # noqa: BLE001  a broken backend is a finding, not the end of the report
+        return Finding(f"{kind}: {name}", False, f"{label}is there but fails: {_short(problem)}")
+    text = f"{label}renders in {seconds:.2f} s, mean difference from the torch twin {error:.1e}"
+    return Finding(f"{kind}: {name}", error <= AGREEMENT, text)
+
+
+def render_small(kind: str, backend: str) -> Any:
+    """A picture [1, 32, 32, 3], on the CPU, of a small scene by a backend, on the device that it runs on."""
+    import torch
+
+    from threedgen import plugins
+    from threedgen.cameras import orbit
+    from threedgen.errors import UserError
+    from threedgen.renderers import backends
+
+    try:
+        backends.choose(kind, backend, "cpu")
+        device = "cpu"
+    except UserError:
+        device = "cuda"
+    one = torch.ones(1)
+    cameras = orbit(30.0 * one, 20.0 * one, 2.8 * one, 40.0, 32, 32).to(device)
+    renderer = plugins.find("renderer", kind)
+    with torch.no_grad():
+        output = renderer(renderer.Config(backend=backend))(
+            _small_scene(kind, device), cameras, torch.ones(3, device=device)
+        )
+    return output.rgb.cpu()
+
+
+def _small_scene(kind: str, device: str) -> Any:
+    import torch
+
+    from threedgen.types import GaussianCloud, RadianceField
+
+    octahedron = _octahedron(device)
+    corners, colors = octahedron.vertices, octahedron.vertex_colors
+    if kind == "mesh":
+        return octahedron
+    if kind == "splatting":
+        upright, scales = torch.eye(4)[:1].repeat(6, 1), torch.full((6, 3), 0.15)
+        opacities, sh = torch.full((6,), 0.9), colors[:, None] - 0.5
+        return GaussianCloud(corners, upright.to(device), scales.to(device), opacities.to(device), sh)
+    bounds = torch.tensor([[-0.7] * 3, [0.7] * 3], device=device)
+    return RadianceField(
+        lambda points, _: (20.0 * torch.sigmoid(9.0 - 18.0 * points.norm(dim=1)), points + 0.5), bounds
+    )
+
+
+def _octahedron(device: str) -> Any:
+    import torch
+
+    from threedgen.types import TriMesh
+
+    axes = torch.eye(3, device=device)
+    corners = 0.6 * torch.cat([axes, -axes])
+    faces = [
+        [x, y, z] if (x < 3) ^ (y < 4) ^ (z < 5) else [x, z, y]
+        for x in (0, 3)
+        for y in (1, 4)
+        for z in (2, 5)
+    ]
+    return TriMesh(corners, torch.tensor(faces, device=device), vertex_colors=(corners + 0.6) / 1.2)
+
+
+def _export() -> Finding:
+    """A mesh written as GLB and read back."""
+    from threedgen.export import write
+    from threedgen.export.gltf import read_glb
+
+    try:
+        mesh = _octahedron("cpu")
+        with tempfile.TemporaryDirectory(prefix="threedgen-doctor-") as folder:
+            path = Path(folder) / "test.glb"
+            write(mesh, path)
+            back, _ = read_glb(path)
+            size = path.stat().st_size
+        if len(back.faces) != len(mesh.faces) or float((back.vertices - mesh.vertices).abs().max()) > 1e-6:
+            return Finding("export", False, "a GLB that was written reads back as another mesh")
+    except Exception as problem:  # noqa: BLE001  the reason is the finding
+        return Finding("export", False, f"cannot write a GLB: {_short(problem)}")
+    return Finding("export", True, f"a GLB of {size} bytes was written and read back")
+
+
+def _short(problem: Exception) -> str:
+    return " ".join(f"{type(problem).__name__}: {problem}".split())[:160]
 
 
 def _embedded_prior() -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,9 +59,10 @@ def asset_of(recipe: Recipe, scene: Any) -> Primitive:
     with torch.no_grad():
         primitive = scene.at(None)
     if isinstance(primitive, GaussianCloud):
-        sampler = recipe.fixed["cameras"].make()
-        last = range(max(0, recipe.steps - _LAST_STEPS), recipe.steps)
-        views = [sampler(recipe.seed, step, recipe.steps) for step in last]
+        part = recipe.parts[-1]
+        sampler = part.cameras.make()
+        last = range(max(0, part.steps - _LAST_STEPS), part.steps)
+        views = [sampler(recipe.seed, step, part.steps) for step in last]
         return as_seen(primitive, pixel_size(*views))
     return primitive
 
@@ -73,7 +74,7 @@ def write_assets(
     the report. An asset without a surface is a warning: the other files are worth having."""
     settings = recipe.fixed["export"].config
     primitive = asset_of(recipe, parts.scene)
-    if not isinstance(primitive, GaussianCloud | TriMesh):
+    if not isinstance(primitive, Primitive):
         warnings.warn(f"no exporter for {type(primitive).__name__}: no asset files are written", stacklevel=1)
         return {}
     facts: dict[str, Any] = {}
@@ -101,10 +102,16 @@ def write_assets(
     return facts
 
 
-def write_report(recipe: Recipe, run: RunDirectory, facts: dict[str, Any], seconds: dict[str, float]) -> None:
+def write_report(
+    recipe: Recipe,
+    run: RunDirectory,
+    facts: dict[str, Any],
+    scores: Mapping[str, float],
+    seconds: dict[str, float],
+) -> None:
     """report.json; its presence marks the run as finished, so it comes last."""
     rows = metrics.read(run.metrics)
-    scores = {"loss": rows[-1]["loss"]} if rows else {}
+    scores = {**({"loss": rows[-1]["loss"]} if rows else {}), **scores}
     scores |= {name: facts[name] for name in ("watertight", "faces", "vertices") if name in facts}
     document = report.build_report(
         prompt=recipe.prompt,
@@ -113,7 +120,7 @@ def write_report(recipe: Recipe, run: RunDirectory, facts: dict[str, Any], secon
         scores=scores,
         steps=recipe.steps,
         threads=torch.get_num_threads(),
-        guidance=recipe.resolved["guidance"],
+        guidance=[guide for part in recipe.parts for guide in part.resolved["guidance"]],
         asset=facts,
         settings_not_used=config.never_read(recipe),
     )
@@ -130,10 +137,10 @@ def export_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> N
     export.write(primitive, path, note=_note(recipe), mesh=recipe.fixed["export"].config.mesh)
 
 
-def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> None:
+def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = (), backend: str = "auto") -> None:
     """Renders one turn of a run's asset to .mp4, .gif, or PNG frames in a folder.
 
-    settings: key=value under the recipe's `export.turntable`.
+    settings: key=value under the recipe's `export.turntable`. backend: of the renderer, on this machine.
     """
     from threedgen.job import load_scene
 
@@ -142,16 +149,16 @@ def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> N
     recipe = config.read_resolved(run.recipe, [f"export.turntable.{setting}" for setting in settings])
     table = recipe.fixed["export"].config.turntable
     primitive = asset_of(recipe, load_scene(run, recipe))
-    view = _viewer(_renderer_here(recipe), primitive)
+    view = _viewer(_renderer_here(recipe, backend), primitive)
     frames = video.orbit_frames(view, table.frames, elevation=table.elevation, size=table.size)
     video.write_video(path, frames, table.fps)
 
 
-def _renderer_here(recipe: Recipe) -> Any:
+def _renderer_here(recipe: Recipe, backend: str) -> Any:
     """The recipe's renderer for an asset on the CPU, wherever the run itself was rendered."""
     settings = recipe.renderer.config
     if any(item.name == "backend" for item in dataclasses.fields(settings)):
-        settings = dataclasses.replace(settings, backend="auto")
+        settings = dataclasses.replace(settings, backend=backend)
     return recipe.renderer.cls(settings)
 
 
@@ -159,10 +166,16 @@ def _viewer(renderer: Any, primitive: Any) -> video.Render:
     """Cameras -> pictures on white."""
 
     def view(cameras: Any) -> torch.Tensor:
-        device = primitive.means.device if isinstance(primitive, GaussianCloud) else primitive.vertices.device
+        device = _device(primitive)
         return renderer(primitive, cameras.to(device), torch.ones(3, device=device)).rgb
 
     return view
+
+
+def _device(primitive: Primitive) -> torch.device:
+    if isinstance(primitive, GaussianCloud):
+        return primitive.means.device
+    return primitive.vertices.device if isinstance(primitive, TriMesh) else primitive.bounds.device
 
 
 def _note(recipe: Recipe) -> dict[str, Any]:

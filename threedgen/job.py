@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,19 +17,25 @@ from threedgen.config import Recipe
 from threedgen.distill import distill, new_state
 from threedgen.errors import UserError
 from threedgen.events import Emitter, Listener, PhaseStarted
+from threedgen.export import as_mesh
+from threedgen.held_out import held_out_scores
 from threedgen.listeners import metrics
-from threedgen.listeners.checkpoints import Checkpoints, load, save
+from threedgen.listeners.checkpoints import Checkpoints, load, save, stage_of
 from threedgen.listeners.metrics import MetricsFile
 from threedgen.listeners.previews import Previews
 from threedgen.listeners.watchdog import Diverged, Watchdog
+from threedgen.random import derive_seed
 from threedgen.reads import ReadCheck
 from threedgen.run import RunDirectory, check_free
 from threedgen.state import RunState
+from threedgen.types import TriMesh
+
+_NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The components of a recipe, built."""
+    """The components of a recipe, or of one of its stages, built."""
 
     scene: Any
     renderer: Any
@@ -38,54 +45,86 @@ class Parts:
     regularizers: Any
 
 
-def build(recipe: Recipe, device: str, blank: bool = False) -> Parts:
-    """Every component of a recipe, cheap ones first, so that what is wrong with them is said at once.
-
-    blank: the scene is about to be loaded from a checkpoint, see `_blank_scene`.
-    """
-    scene = (_blank_scene(recipe) if blank else recipe.representation.make(recipe.seed)).to(device)
+def build(recipe: Recipe, device: str, scene: Any = None) -> Parts:
+    """Every component of a recipe without stages, or of one stage, cheap ones first, so that what is wrong with
+    them is said at once. scene: one that exists already, else it is made as the recipe says."""
+    scene = (recipe.representation.make(recipe.seed) if scene is None else scene).to(device)
     renderer = recipe.renderer.make()
-    fixed = recipe.fixed
-    parts = [fixed[key].make() for key in ("cameras", "background", "regularizers")]
+    _check_primitive(recipe, scene, renderer)
+    cameras, background = recipe.cameras.make(), recipe.fixed["background"].make()
+    regularizers = recipe.fixed["regularizers"].make(getattr(scene, "penalty", None))
     guidances = tuple(choice.make(device) for choice in recipe.guidance)
-    return Parts(scene, renderer, parts[0], parts[1], guidances, parts[2])
+    return Parts(scene, renderer, cameras, background, guidances, regularizers)
 
 
-def start(recipe: Recipe, out: Path, listeners: Sequence[Listener] = ()) -> RunDirectory:
+def _check_primitive(recipe: Recipe, scene: Any, renderer: Any) -> None:
+    """UserError where a renderer says what it draws and the representation gives something else."""
+    drawn = getattr(renderer, "primitive", None)
+    if drawn is None:
+        return
+    with torch.no_grad():
+        given = scene.at(None)
+    if not isinstance(given, drawn):
+        raise UserError(
+            f"the renderer '{recipe.renderer.name}' draws a {drawn.__name__}, but '{recipe.representation.name}' "
+            f"gives a {type(given).__name__}: set renderer.name=auto"
+        )
+
+
+def start(
+    recipe: Recipe, out: Path, listeners: Sequence[Listener] = (), files: Mapping[str, Path] = _NO_FILES
+) -> RunDirectory:
     """Runs `recipe` into the new folder `out`. Raises UserError for everything a user can put right.
 
     The folder appears only when every component is built; it is as before when not one step could be done.
+    files: folders that belong to the run (name in it -> where it is now): they move into it first, because
+    components may read them there.
     """
     check_free(out)
     device = machine.choose_device(recipe.device)
     clock = _Clock(Emitter(tuple(listeners)))
-    clock.begin("loading the prior")
-    parts = build(recipe, device)
-    state = _state(recipe, parts)
-    run = RunDirectory.create(out, recipe.resolved)
+    run = RunDirectory.create(out, recipe.resolved, files) if files else None
     try:
+        clock.begin("loading the prior")
+        parts = build(recipe.parts[0], device)
+        state = _state(recipe, 0, parts)
+        run = run or RunDirectory.create(out, recipe.resolved)
         _go_on(recipe, run, parts, state, listeners, clock)
     except UserError:
-        if not run.metrics.is_file() or run.metrics.stat().st_size == 0:
+        if run is not None and (not run.metrics.is_file() or run.metrics.stat().st_size == 0):
             run.discard()  # nothing in it is worth keeping
         raise
     return run
 
 
-def resume(run: RunDirectory, listeners: Sequence[Listener] = (), device: str | None = None) -> list[str]:
-    """Goes on with a run from its last checkpoint (or from the start) and finishes it; returns warnings."""
-    recipe = config.read_resolved(run.recipe)
+def resume(
+    run: RunDirectory,
+    listeners: Sequence[Listener] = (),
+    device: str | None = None,
+    overrides: Sequence[str] = (),
+) -> list[str]:
+    """Goes on with a run from its last checkpoint (or from the start) and finishes it; returns warnings.
+
+    overrides: `key=value`, for what may change on another machine, such as renderer.backend.
+    """
+    recipe = config.read_resolved(run.recipe, overrides)
     if device is not None:
-        recipe = dataclasses.replace(recipe, device=device)
+        recipe = dataclasses.replace(
+            recipe, device=device, stages=tuple(dataclasses.replace(s, device=device) for s in recipe.stages)
+        )
     clock = _Clock(Emitter(tuple(listeners)))
     clock.begin("loading the prior")
-    started = checkpoint.exists(run.checkpoint)
-    parts = build(recipe, machine.choose_device(recipe.device), blank=started)
-    state = _state(recipe, parts)
+    device = machine.choose_device(recipe.device)
     warnings = []
-    if started:
+    if not checkpoint.exists(run.checkpoint):
+        parts = build(recipe.parts[0], device)
+        state = _state(recipe, 0, parts)
+    else:
+        stage = stage_of(run.checkpoint)
+        parts = build(recipe.parts[stage], device, _blank_scene(recipe.parts[stage]))
+        state = _state(recipe, stage, parts)
         threads = load(run.checkpoint, state)
-        clock.add("distilling", metrics.seconds(run.metrics, state.step))
+        clock.add("distilling", metrics.seconds(run.metrics, _steps_before(recipe, stage) + state.step))
         if threads not in (0, torch.get_num_threads()):
             warnings.append(
                 f"the run was computed with {threads} threads and goes on with {torch.get_num_threads()}: "
@@ -96,10 +135,18 @@ def resume(run: RunDirectory, listeners: Sequence[Listener] = (), device: str | 
 
 
 def load_scene(run: RunDirectory, recipe: Recipe) -> Any:
-    """The scene of a run as its last checkpoint has it, on the CPU, without the prior."""
+    """The scene of a run as its last checkpoint has it, on the CPU, without the prior.
+
+    Raises UserError where there is none yet, or where it is that of a stage before the last.
+    """
     if not checkpoint.exists(run.checkpoint):
         raise UserError(f"'{run.path}' has no checkpoint yet: `threedgen resume {run.path}` first")
-    scene = _blank_scene(recipe)
+    stage = stage_of(run.checkpoint)
+    if stage != len(recipe.parts) - 1:
+        raise UserError(
+            f"'{run.path}' is in stage {stage + 1} of {len(recipe.parts)}: `threedgen resume {run.path}` first"
+        )
+    scene = _blank_scene(recipe.parts[stage])
     tensors, _ = checkpoint.load(run.checkpoint)
     scene.load_state_dict(checkpoint.unprefixed("scene", tensors))
     return scene
@@ -113,14 +160,41 @@ def _blank_scene(recipe: Recipe) -> Any:
     return choice.make(recipe.seed) if blank is None else blank(choice.config)
 
 
-def _state(recipe: Recipe, parts: Parts) -> RunState:
-    return new_state(
+def _next_scene(recipe: Recipe, stage: int, scene: Any) -> Any:
+    """The scene that stage `stage` begins with: it takes over what the stage before ended in."""
+    choice = recipe.parts[stage].representation
+    take_over = getattr(choice.cls, "from_asset", None)
+    if take_over is None:
+        raise UserError(f"'{choice.name}' cannot go on from an earlier stage: it has no from_asset")
+    asset = finish.asset_of(recipe.parts[stage - 1], scene.to("cpu"))
+    wanted = choice.cls.starts_from
+    if not isinstance(asset, wanted):
+        if TriMesh not in wanted:
+            raise UserError(
+                f"'{choice.name}' starts from {' or '.join(kind.__name__ for kind in wanted)}, not from the "
+                f"{type(asset).__name__} of the stage before"
+            )
+        asset = as_mesh(asset, recipe.fixed["export"].config.mesh)
+    with torch.no_grad():
+        return take_over(choice.config, derive_seed(recipe.seed, "stage", stage), asset)
+
+
+def _steps_before(recipe: Recipe, stage: int) -> int:
+    return sum(part.steps for part in recipe.parts[:stage])
+
+
+def _state(recipe: Recipe, stage: int, parts: Parts) -> RunState:
+    part = recipe.parts[stage]
+    state = new_state(
         parts.scene,
         parts.guidances,
-        steps=recipe.steps,
-        seed=recipe.seed,
-        optimizer_config=recipe.fixed["optimizer"].config,
+        steps=part.steps,
+        # Every stage draws anew: the same noise twice would only repeat what was learned from it.
+        seed=recipe.seed if stage == 0 else derive_seed(recipe.seed, "stage", stage),
+        optimizer_config=part.fixed["optimizer"].config,
     )
+    state.stage, state.steps_before = stage, _steps_before(recipe, stage)
+    return state
 
 
 def _go_on(
@@ -131,37 +205,56 @@ def _go_on(
     listeners: Sequence[Listener],
     clock: _Clock,
 ) -> None:
-    saver = Checkpoints(recipe.fixed["checkpoint"].config, run.checkpoint, recipe.steps)
-    mine: list[Listener] = [
-        # Snapshots in memory where checkpoints are on disk: a rollback after a resume goes back as far.
-        Watchdog(saver.every),
-        ReadCheck(recipe),
-        MetricsFile(run.metrics),
-        Previews(recipe.fixed["preview"].config, run.previews, recipe.steps),
-        saver,
-    ]
-    clock.begin("distilling")
+    """The rest of the stages, then the files."""
     try:
-        distill(
-            parts.scene,
-            parts.renderer,
-            parts.cameras,
-            parts.guidances,
-            recipe.prompt,
-            steps=recipe.steps,
-            weights=[choice.weight for choice in recipe.guidance],
-            background=parts.background,
-            regularizers=parts.regularizers,
-            listeners=[*mine, *listeners],
-            state=state,
-        )
+        while True:
+            stage, count = state.stage, len(recipe.parts)
+            clock.begin("distilling", "" if count == 1 else f", stage {stage + 1} of {count}")
+            _run_stage(recipe, run, parts, state, listeners)
+            if stage == count - 1:
+                break
+            clock.begin("preparing the next stage")
+            device = machine.choose_device(recipe.device)
+            parts = build(recipe.parts[stage + 1], device, _next_scene(recipe, stage + 1, parts.scene))
+            state = _state(recipe, stage + 1, parts)
         facts = finish.write_assets(recipe, run, parts, clock.begin)
-        finish.write_report(recipe, run, facts, clock.stop())
+        scores = held_out_scores(parts.cameras, parts.scene, parts.renderer)
+        if scores:
+            facts["held_out_views"] = parts.cameras.held_out.tolist()
+        finish.write_report(recipe, run, facts, scores, clock.stop())
     except Diverged:
         save(run.checkpoint, state)
         raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt(run.path) from None  # for whoever says how to go on
+
+
+def _run_stage(
+    recipe: Recipe, run: RunDirectory, parts: Parts, state: RunState, listeners: Sequence[Listener]
+) -> None:
+    part = recipe.parts[state.stage]
+    saver = Checkpoints(recipe.fixed["checkpoint"].config, run.checkpoint, part.steps)
+    mine: list[Listener] = [
+        # Snapshots in memory where checkpoints are on disk: a rollback after a resume goes back as far.
+        Watchdog(saver.every),
+        ReadCheck(part),
+        MetricsFile(run.metrics),
+        Previews(recipe.fixed["preview"].config, run.previews, part.steps),
+        saver,
+    ]
+    distill(
+        parts.scene,
+        parts.renderer,
+        parts.cameras,
+        parts.guidances,
+        recipe.prompt,
+        steps=part.steps,
+        weights=[choice.weight for choice in part.guidance],
+        background=parts.background,
+        regularizers=parts.regularizers,
+        listeners=[*mine, *listeners],
+        state=state,
+    )
 
 
 class _Clock:
@@ -173,10 +266,10 @@ class _Clock:
         self._phase: str | None = None
         self._since = 0.0
 
-    def begin(self, phase: str) -> None:
+    def begin(self, phase: str, detail: str = "") -> None:
         self.stop()
         self._phase, self._since = phase, time.perf_counter()
-        self._emit(PhaseStarted(phase))
+        self._emit(PhaseStarted(phase + detail))
 
     def stop(self) -> dict[str, float]:
         if self._phase is not None:

@@ -1,11 +1,15 @@
 """The layers of a recipe before anything is checked: files that extend each other, and `key=value` settings.
 
 A later layer is merged over an earlier one section by section. A section whose `name` changes is replaced as
-a whole (another component's keys make no sense in it), and so are lists and schedules.
+a whole (another component's keys make no sense in it), and so are lists and schedules. `representation: triplane`
+is short for `representation: {name: triplane}`.
+
+Paths that begin with "run:" lie in the run's own folder, so that a run can be moved with what it was given.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,11 +61,38 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, str):
+            value = {"name": value}
         if isinstance(old, Mapping) and isinstance(value, Mapping) and not _replaces(old, value):
             merged[key] = merge(old, value)
         else:
             merged[key] = value
     return merged
+
+
+RUN = "run:"
+
+
+def located(values: Any, base: Path | None) -> Any:
+    """Plain values with every "run:..." replaced by the path in `base`."""
+    if isinstance(values, Mapping):
+        return {key: located(value, base) for key, value in values.items()}
+    if isinstance(values, list):
+        return [located(value, base) for value in values]
+    if isinstance(values, str) and values.startswith(RUN) and base is not None:
+        return str(base / values.removeprefix(RUN))
+    return values
+
+
+def relative(values: Any, base: Path | None) -> Any:
+    """The inverse of `located`, for what is written into the run."""
+    if isinstance(values, Mapping):
+        return {key: relative(value, base) for key, value in values.items()}
+    if isinstance(values, list):
+        return [relative(value, base) for value in values]
+    if isinstance(values, str) and base is not None and values.startswith(f"{base}{os.sep}"):
+        return RUN + values.removeprefix(f"{base}{os.sep}")
+    return values
 
 
 def _replaces(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -19,9 +19,26 @@ from threedgen.errors import UserError
 
 BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        "representation": {"gaussians": "threedgen.representations.gaussians:Gaussians"},
-        "renderer": {"splatting": "threedgen.renderers.splatting:SplattingRenderer"},
-        "guidance": {"score-distillation": "threedgen.guidance.score_distillation:ScoreDistillation"},
+        "representation": {
+            "gaussians": "threedgen.representations.gaussians:Gaussians",
+            "triplane": "threedgen.representations.triplane:Triplane",
+            "mesh": "threedgen.representations.mesh:Mesh",
+            "tetrahedra": "threedgen.representations.tetrahedra:Tetrahedra",
+        },
+        "renderer": {
+            "splatting": "threedgen.renderers.splatting:SplattingRenderer",
+            "volume": "threedgen.renderers.volume:VolumeRenderer",
+            "mesh": "threedgen.renderers.mesh:MeshRenderer",
+        },
+        "cameras": {
+            "orbit": "threedgen.cameras:OrbitSampler",
+            "given": "threedgen.datasets.given:GivenViews",
+        },
+        "guidance": {
+            "score-distillation": "threedgen.guidance.score_distillation:ScoreDistillation",
+            "denoise-and-match": "threedgen.guidance.denoise_and_match:DenoiseAndMatch",
+            "pictures": "threedgen.guidance.pictures:Pictures",
+        },
         # A prior is chosen inside a guidance; its target is called with the PriorConfig and the device.
         "prior": {
             "disc": "threedgen.guidance.priors.load:load_disc",

@@ -14,6 +14,7 @@ import shutil
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from threedgen.errors import UserError
@@ -32,10 +33,12 @@ def slug(prompt: str) -> str:
 
 
 class RunDirectory:
-    """The paths of one run and what may be done to them. made: the folders that this process made for it."""
+    """The paths of one run and what may be done to them. made: the folders that this process made for it; given:
+    those that it moved into it."""
 
     def __init__(self, path: Path) -> None:
         self.made: list[Path] = []
+        self.given: list[Path] = []
         self.path = path
         self.recipe = path / RECIPE
         self.metrics = path / "metrics.jsonl"
@@ -59,8 +62,13 @@ class RunDirectory:
         return run
 
     @classmethod
-    def create(cls, path: Path, resolved: Mapping[str, Any]) -> RunDirectory:
-        """A new run at `path` with its recipe written, or no trace of it. UserError: see `check_free`."""
+    def create(
+        cls, path: Path, resolved: Mapping[str, Any], files: Mapping[str, Path] = MappingProxyType({})
+    ) -> RunDirectory:
+        """A new run at `path` with its recipe written, or no trace of it. UserError: see `check_free`.
+
+        files: folders that move into it (name in the run -> where it is now).
+        """
         import yaml
 
         check_free(path)
@@ -70,6 +78,9 @@ class RunDirectory:
             with _writing_to(path):
                 run.made = [folder for folder in (path, *path.parents) if not folder.exists()]
                 run.previews.mkdir(parents=True, exist_ok=True)
+                for name, folder in files.items():
+                    run.given.append(run.path / name)
+                    shutil.move(folder, run.path / name)
             with replacing(run.recipe) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         except BaseException:
@@ -79,7 +90,7 @@ class RunDirectory:
 
     def discard(self) -> None:
         """Takes back `create` and what the first step writes; a folder that was there before it stays."""
-        for folder in (self.previews, self.checkpoint):
+        for folder in (self.previews, self.checkpoint, *self.given):
             shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # what cannot be removed, or is not ours, stays
             for file in (self.recipe, self.metrics):

@@ -31,7 +31,8 @@ class RunState:
 
     seed: of the run. rollbacks: how often a bad step was taken back; each one changes the draws that follow
     (the same draws would only repeat the failure), deterministically. guidances: in recipe order; those that
-    learn (nn.Module) are part of the state.
+    learn (nn.Module) are part of the state. stage: of a recipe with several, which one this is (steps count
+    from 0 in each); steps_before: how many steps the stages before it had.
     """
 
     scene: Any
@@ -40,6 +41,13 @@ class RunState:
     step: int = 0
     rollbacks: int = 0
     guidances: Sequence[Any] = field(default_factory=tuple)
+    stage: int = 0
+    steps_before: int = 0
+
+    @property
+    def steps_in_run(self) -> int:
+        """Steps done since the run began, in all stages."""
+        return self.steps_before + self.step
 
     @property
     def draw_seed(self) -> int:
@@ -56,7 +64,7 @@ class RunState:
 
     def numbers(self) -> dict[str, int]:
         """The rest of the state, as JSON holds it."""
-        return {"step": self.step, "rollbacks": self.rollbacks, "seed": self.seed}
+        return {"stage": self.stage, "step": self.step, "rollbacks": self.rollbacks, "seed": self.seed}
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int]) -> None:
         """Takes a state that `tensors` and `numbers` gave, in this process or another."""

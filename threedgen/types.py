@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -29,6 +29,7 @@ class Cameras:
     height, width:     image size in pixels.
     time:              [B] in [0, 1]; zeros for a static scene.
     near, far:         clipping distances along the camera's z axis, world units.
+    index:             [B] which of a set of given pictures each view belongs to, or None.
     """
 
     world_from_camera: Float[Tensor, "B 4 4"]
@@ -38,6 +39,7 @@ class Cameras:
     time: Float[Tensor, " B"]
     near: float = 0.05
     far: float = 100.0
+    index: Int[Tensor, " B"] | None = None
 
     def __post_init__(self) -> None:
         count = self.world_from_camera.shape[0]
@@ -52,6 +54,10 @@ class Cameras:
         _require(
             tuple(self.time.shape) == (count,),
             f"time must be [{count}], got {tuple(self.time.shape)}",
+        )
+        _require(
+            self.index is None or tuple(self.index.shape) == (count,),
+            f"index must be [{count}] or None",
         )
         _require(self.height > 0 and self.width > 0, "image size must be positive")
         _require(0.0 < self.near < self.far, f"need 0 < near < far, got {self.near}, {self.far}")
@@ -88,6 +94,7 @@ class Cameras:
             world_from_camera=self.world_from_camera[index],
             intrinsics=self.intrinsics[index],
             time=self.time[index],
+            index=None if self.index is None else self.index[index],
         )
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Cameras:
@@ -97,6 +104,7 @@ class Cameras:
             world_from_camera=self.world_from_camera.to(device=device, dtype=dtype),
             intrinsics=self.intrinsics.to(device=device, dtype=dtype),
             time=self.time.to(device=device, dtype=dtype),
+            index=None if self.index is None else self.index.to(device=device),
         )
 
 
@@ -104,11 +112,26 @@ class Cameras:
 class RadianceField:
     """A volume: query(points [M, 3], directions [M, 3]) -> (density [M], rgb [M, 3]).
 
+    Density is per world unit of length, not negative; rgb display-referred in [0, 1]; directions unit, from the
+    camera into the scene.
     bounds: [2, 3], lower and upper corner of the box outside which density is zero.
+    occupancy: [G, G, G] over the box, indexed [x, y, z]; False where a cell is known to be empty, so that a
+    renderer need not look. None: anything may be anywhere in the box.
     """
 
     query: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     bounds: Float[Tensor, "2 3"]
+    occupancy: Bool[Tensor, "G G G"] | None = None
+
+    def __post_init__(self) -> None:
+        _require(tuple(self.bounds.shape) == (2, 3), f"bounds must be [2, 3], got {tuple(self.bounds.shape)}")
+        _require(bool((self.bounds[0] < self.bounds[1]).all()), "bounds must have the lower corner first")
+        if self.occupancy is not None:
+            cells = tuple(self.occupancy.shape)
+            _require(
+                len(cells) == 3 and len(set(cells)) == 1 and self.occupancy.dtype == torch.bool,
+                f"occupancy must be a boolean [G, G, G], got {cells} of {self.occupancy.dtype}",
+            )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from threedgen.cameras import orbit
 from threedgen.datasets import rasterize as module
 from threedgen.datasets.rasterize import _rasterize_torch, interpolate, rasterize
 from threedgen.kernels import load_native
+from threedgen.renderers.mesh_shading import to_camera
 from threedgen.types import Cameras, TriMesh
 
 
@@ -28,10 +29,7 @@ def view(distance: float = 2.5, size: int = 40, near: float = 0.05) -> Cameras:
 
 
 def twin(mesh: TriMesh, cameras: Cameras):
-    shape = (len(cameras), cameras.height, cameras.width)
-    return _rasterize_torch(
-        mesh.vertices, mesh.faces, cameras.camera_from_world, cameras.intrinsics, cameras.near, shape
-    )
+    return _rasterize_torch(to_camera(mesh.vertices, cameras), mesh.faces, cameras)
 
 
 needs_native = pytest.mark.skipif(load_native() is None, reason="the compiled kernels are not built")

@@ -182,9 +182,7 @@ def test_crumbs_and_inner_walls_go() -> None:
     inner.invert()
     together = trimesh.util.concatenate([inner, small, outer])
     assert isinstance(together, trimesh.Trimesh)
-    vertices, faces = mesh_module._main_pieces(
-        np.asarray(together.vertices), np.asarray(together.faces), 0.01
-    )
+    vertices, faces = mesh_module.main_pieces(np.asarray(together.vertices), np.asarray(together.faces), 0.01)
     assert (len(vertices), len(faces)) == (len(outer.vertices), len(outer.faces))
     np.testing.assert_allclose(np.linalg.norm(vertices, axis=1), 1.0)
 
@@ -229,7 +227,7 @@ def test_a_fold_left_by_decimation_is_undone(monkeypatch: pytest.MonkeyPatch) ->
             return vertices, (folded[1:] if len(calls) == 1 else folded)
 
     monkeypatch.setitem(sys.modules, "fast_simplification", Library)
-    result = mesh_module._decimate(points, closed, 10)
+    result = mesh_module.decimate(points, closed, 10)
     assert result is not None
     np.testing.assert_array_equal(result[1], closed)
     np.testing.assert_allclose(result[0], points[:4], atol=1e-6)

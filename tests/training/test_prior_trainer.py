@@ -151,6 +151,27 @@ def test_a_grown_model_keeps_every_weight_and_doubles_the_picture():
     assert out.shape == (1, 3, 64, 64)
 
 
+def test_a_grown_model_begins_as_the_small_one_at_half_the_resolution():
+    """Exact where the outer convolutions look at one pixel only; elsewhere they see finer neighbours."""
+    torch.manual_seed(0)
+    small = PriorModel(for_size(32))
+    with torch.no_grad():
+        for layer in (small.unet.conv_in, small.unet.conv_out):
+            centre = torch.randn(layer.weight.shape[:2])
+            layer.weight.zero_()[:, :, 1, 1] = centre
+    x, views = torch.randn(2, 3, 32, 32), torch.randn(2, 16)
+    tokens, mask, t = torch.zeros(2, 77, dtype=torch.long), torch.ones(2, 77), torch.tensor([300, 700])
+
+    def twice(picture):
+        return picture.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    with torch.no_grad():
+        expected = twice(small(x, t, tokens, mask, views))
+        torch.testing.assert_close(
+            grow(small)(twice(x), t, tokens, mask, views), expected, atol=1e-4, rtol=1e-4
+        )
+
+
 @pytest.mark.parametrize("size", [16, 33, 48])
 def test_only_doublings_of_the_base_size(size):
     with pytest.raises(UserError, match="size"):

@@ -1,7 +1,6 @@
-"""Pictures of exact meshes: the z-buffer kernel, barycentric interpolation, and a box filter.
+"""Pictures of exact meshes: which face each pixel sees, barycentric interpolation, and a box filter.
 
-The same three arrays (face id, perspective-correct barycentrics, 1/z) come from the compiled kernel or, where
-there is none, from a plain torch twin.
+The face ids come from the compiled z-buffer or, where there is none, from its plain torch twin.
 """
 
 from __future__ import annotations
@@ -13,7 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from threedgen.kernels import load_native
+from threedgen.renderers import mesh_shading
+from threedgen.renderers.backends import torch_mesh
+from threedgen.renderers.mesh_shading import box_filter
 from threedgen.types import Cameras, TriMesh
+
+__all__ = ["Visibility", "box_filter", "interpolate", "rasterize"]
 
 
 @dataclass(frozen=True)
@@ -25,62 +29,30 @@ class Visibility:
     inverse_z: Float[Tensor, "B H W"]
 
 
+@torch.no_grad()
 def rasterize(mesh: TriMesh, cameras: Cameras) -> Visibility:
     """Which face each pixel centre sees. Triangles are clipped at the near plane; both sides are drawn."""
-    native = load_native()
-    vertices = mesh.vertices.detach().to("cpu", torch.float32).contiguous()
-    faces = mesh.faces.to("cpu", torch.int64).contiguous()
-    views = cameras.camera_from_world.to("cpu", torch.float32).contiguous()
-    intrinsics = cameras.intrinsics.to("cpu", torch.float32).contiguous()
-    shape = (len(cameras), cameras.height, cameras.width)
-    if native is None:
-        return _rasterize_torch(vertices, faces, views, intrinsics, cameras.near, shape)
-    face_id = torch.empty(shape, dtype=torch.int32)
-    bary, inverse_z = torch.empty(*shape, 3), torch.empty(shape)
-    native.zbuffer(
-        vertices.numpy(),
-        faces.numpy(),
-        views.numpy(),
-        intrinsics.numpy(),
-        cameras.near,
-        face_id.numpy(),
-        bary.numpy(),
-        inverse_z.numpy(),
-    )
-    return Visibility(face_id, bary, inverse_z)
+    cameras = cameras.to("cpu", torch.float32)
+    faces = mesh.faces.to("cpu", torch.int64)
+    points = mesh_shading.to_camera(mesh.vertices.detach().to("cpu", torch.float32), cameras)
+    if load_native() is None:
+        return _rasterize_torch(points, faces, cameras)
+    from threedgen.renderers.backends import native_mesh
+
+    return Visibility(*native_mesh.zbuffer(points, faces, cameras, cull=False))
 
 
 def _rasterize_torch(
-    vertices: Tensor,
-    faces: Tensor,
-    views: Tensor,
-    intrinsics: Tensor,
-    near: float,
-    shape: tuple[int, int, int],
+    points: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], cameras: Cameras
 ) -> Visibility:
-    """The plain twin: homogeneous 2D rasterisation, one face at a time, no clipping needed.
-
-    For a pixel's ray direction d, solve [a b c] w = d for the camera-space corners a, b, c: the ray meets the
-    triangle at barycentrics w / sum(w) and depth 1 / sum(w) when all w are non-negative.
-    """
-    count, height, width = shape
-    face_id = torch.full(shape, -1, dtype=torch.int32)
-    bary, inverse_z = torch.zeros(*shape, 3), torch.zeros(shape)
-    rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    for view in range(count):
-        fx, fy, cx, cy = (intrinsics[view][i] for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
-        rays = torch.stack([(columns - cx) / fx, (rows - cy) / fy, torch.ones_like(rows)], dim=-1).double()
-        corners = (vertices @ views[view, :3, :3].T + views[view, :3, 3])[faces].double()
-        for index in range(len(faces)):
-            matrix = corners[index].T
-            if (corners[index][:, 2] < near).all() or matrix.det().abs() < 1e-14:
-                continue
-            weights = rays @ torch.linalg.inv(matrix).T
-            total = weights.sum(dim=-1)
-            hit = (weights >= 0).all(dim=-1) & (total > inverse_z[view]) & (total <= 1.0 / near)
-            face_id[view][hit] = index
-            inverse_z[view][hit] = total[hit].float()
-            bary[view][hit] = (weights[hit] / total[hit, None]).float()
+    face_id = torch_mesh.visible_faces(points, faces, cameras, cull=False)
+    view, row, column = torch.nonzero(face_id >= 0, as_tuple=True)
+    corners = points[view[:, None], faces[face_id[view, row, column].long()]]
+    weights = mesh_shading.corner_weights(corners, cameras.intrinsics[view], row, column)
+    weights = weights / weights.sum(-1, keepdim=True)
+    bary, inverse_z = points.new_zeros(*face_id.shape, 3), points.new_zeros(face_id.shape)
+    bary[view, row, column] = weights
+    inverse_z[view, row, column] = 1.0 / (weights * corners[..., 2]).sum(-1)
     return Visibility(face_id, bary, inverse_z)
 
 
@@ -93,10 +65,3 @@ def interpolate(
     out = values.new_zeros(*seen.shape, values.shape[1])
     out[seen] = (visibility.bary[seen].to(values.dtype).unsqueeze(-1) * corners).sum(dim=1)
     return out
-
-
-def box_filter(images: Float[Tensor, "B H W C"], factor: int) -> Float[Tensor, "B h w C"]:
-    """Averages factor x factor blocks of pixels."""
-    count, height, width, channels = images.shape
-    blocks = images.reshape(count, height // factor, factor, width // factor, factor, channels)
-    return blocks.mean(dim=(2, 4))

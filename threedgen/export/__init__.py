@@ -65,6 +65,21 @@ def write(
     return exporter.write(at(), path, note=note or {}, mesh=mesh or MeshConfig())
 
 
+def as_mesh(primitive: Primitive, config: MeshConfig) -> TriMesh:
+    """The surface of any primitive, in its own place. Raises NoSurface where there is none to see."""
+    from threedgen.types import GaussianCloud, TriMesh
+
+    if isinstance(primitive, TriMesh):
+        return primitive
+    if isinstance(primitive, GaussianCloud):
+        from threedgen.export.mesh import extract_mesh
+
+        return extract_mesh(primitive, config)
+    from threedgen.export.field_mesh import extract_field_mesh
+
+    return extract_field_mesh(primitive, config)
+
+
 def exporter_of(path: str | Path) -> str:
     """`package.module:Class` of the exporter for this suffix; nothing is imported but a plug-in's metadata.
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from threedgen.errors import UserError
+from threedgen.export.field_mesh import extract_field_mesh
 from threedgen.export.gltf import write_glb
 from threedgen.export.mesh import MeshConfig, extract_mesh
 from threedgen.export.obj import write_obj
 from threedgen.export.splat import SplatParameters, write_splats
-from threedgen.types import GaussianCloud, Primitive, TriMesh
+from threedgen.types import GaussianCloud, Primitive, RadianceField, TriMesh
 
 
 class Glb:
@@ -56,4 +57,6 @@ def _as_mesh(primitive: Primitive, path: Path, config: MeshConfig) -> TriMesh:
         return primitive
     if isinstance(primitive, GaussianCloud):
         return extract_mesh(primitive, config)
-    raise UserError(f"cannot write {path}: no mesh can be made of a {type(primitive).__name__} yet")
+    if isinstance(primitive, RadianceField):
+        return extract_field_mesh(primitive, config)
+    raise UserError(f"cannot write {path}: no mesh can be made of a {type(primitive).__name__}")

@@ -2,8 +2,8 @@
 
 glTF stores vertex colours in linear light (specification 3.7.2.1, COLOR_0), while threedgen's colours are
 display-referred sRGB, as in the pictures: `write_glb` converts to linear and `read_glb` back. Textures are
-stored as PNG in sRGB, as glTF wants base colours, and pass unchanged. Axes need no change: both have +Y up and
-the front on +Z.
+stored as PNG in sRGB, as glTF wants base colours, and pass unchanged. Axes need no change: both have +Y up
+and the front on +Z.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ _MAGIC, _JSON, _BIN = 0x46546C67, 0x4E4F534A, 0x004E4942
 _FLOAT, _UINT32 = 5126, 5125
 _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
 _TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
+# Linear filters with mipmaps; the border is repeated, as threedgen renders it.
+_SAMPLER = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}
 _DTYPES = {_FLOAT: "<f4", _UINT32: "<u4"}
 
 
 def write_glb(path: str | Path, mesh: TriMesh, extras: Mapping[str, Any] | None = None) -> Path:
     """Writes a mesh with what it has of normals, colours, uvs and texture; extras (JSON) into `asset.extras`.
 
-    vertex_colors are taken as display-referred sRGB and stored linear. The material is a rough dielectric with
+    vertex_colors are taken as display-referred sRGB and stored linear; they are left out beside a texture,
+    with which viewers would multiply them. The material is a rough dielectric with
     base colour 1, so that viewers show the vertex colours. Raises UserError for a mesh without faces or with
     numbers that are not finite, and when the place cannot be written.
     """
@@ -43,7 +46,8 @@ def write_glb(path: str | Path, mesh: TriMesh, extras: Mapping[str, Any] | None 
     attributes = {"POSITION": buffer.add(_array(mesh.vertices, path), _VERTEX_BUFFER, bounds=True)}
     if mesh.normals is not None:
         attributes["NORMAL"] = buffer.add(_array(mesh.normals, path), _VERTEX_BUFFER)
-    if mesh.vertex_colors is not None:
+    textured = mesh.texture is not None and mesh.uvs is not None
+    if mesh.vertex_colors is not None and not textured:
         linear = linear_from_srgb(_array(mesh.vertex_colors, path)).astype(np.float32)
         attributes["COLOR_0"] = buffer.add(linear, _VERTEX_BUFFER)
     if mesh.uvs is not None:
@@ -60,9 +64,9 @@ def write_glb(path: str | Path, mesh: TriMesh, extras: Mapping[str, Any] | None 
     }
     if extras:
         document["asset"]["extras"] = dict(extras)
-    if mesh.texture is not None and mesh.uvs is not None:
-        document["images"] = [{"bufferView": buffer.add_bytes(_png(mesh.texture)), "mimeType": "image/png"}]
-        document["samplers"] = [{}]
+    if mesh.texture is not None and textured:
+        document["images"] = [{"bufferView": buffer.add_bytes(png(mesh.texture)), "mimeType": "image/png"}]
+        document["samplers"] = [_SAMPLER]
         document["textures"] = [{"source": 0, "sampler": 0}]
         surface["baseColorTexture"] = {"index": 0}
     document |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
@@ -184,7 +188,8 @@ def _read_texture(document: dict[str, Any], data: memoryview) -> np.ndarray | No
     return iio.imread(bytes(data[start : start + view["byteLength"]]), extension=".png")[..., :3] / 255.0
 
 
-def _png(texture: torch.Tensor) -> bytes:
+def png(texture: Float[torch.Tensor, "H W 3"]) -> bytes:
+    """A display-referred picture in [0, 1] as a PNG of 8 bits a channel."""
     import imageio.v3 as iio
 
     pixels = (texture.detach().cpu().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +21,12 @@ _LOG_RANGE = 3.0  # the log density is clipped to +- this much around the level
 
 
 class NoSurface(UserError):
-    """Nothing in a cloud is opaque enough to have a surface."""
+    """Nothing in an asset is opaque enough to have a surface."""
 
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How Gaussians become a mesh.
+    """How Gaussians or a radiance field become a mesh.
 
     resolution: voxels along the longest side of the asset, 16 to 512.
     faces:      budget of triangles after decimation, at least 100.
@@ -66,15 +67,11 @@ def extract_mesh(cloud: GaussianCloud, config: MeshConfig | None = None) -> TriM
         raise _empty()
     shapes, low, high = _focus(shapes, config.floaters)
     longest = float((high - low).max())
-    spacing = longest / (config.resolution - 1)
-    vertices, faces = _surface(shapes, low, high, spacing, config)
-    while len(faces) > config.faces:
-        decimated = _decimate(vertices, faces, config.faces)
-        if decimated is not None:
-            vertices, faces = decimated
-            break
-        spacing *= 1.02 * (len(faces) / config.faces) ** 0.5  # faces go with the square of the resolution
-        vertices, faces = _surface(shapes, low, high, spacing, config)
+
+    def surface(spacing: float) -> tuple[np.ndarray, np.ndarray]:
+        return _surface(shapes, low, high, spacing, config)
+
+    vertices, faces, _ = fitted(surface, longest / (config.resolution - 1), config.faces)
     normals = vertex_normals(vertices, faces)
     colors = surface_colors(shapes.thickened(1e-3 * longest), vertices, normals, reach=longest / 16)
     return TriMesh(
@@ -83,6 +80,23 @@ def extract_mesh(cloud: GaussianCloud, config: MeshConfig | None = None) -> TriM
         vertex_colors=torch.from_numpy(colors.astype(np.float32)),
         normals=torch.from_numpy(normals.astype(np.float32)),
     )
+
+
+def fitted(
+    surface: Callable[[float], tuple[np.ndarray, np.ndarray]], spacing: float, budget: int
+) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"], float]:
+    """Vertices and at most `budget` faces of surface(spacing), and the spacing that was used in the end.
+
+    Decimated where that is possible, otherwise made again on a coarser lattice.
+    """
+    vertices, faces = surface(spacing)
+    while len(faces) > budget:
+        decimated = decimate(vertices, faces, budget)
+        if decimated is not None:
+            return *decimated, spacing
+        spacing *= 1.02 * (len(faces) / budget) ** 0.5  # faces go with the square of the resolution
+        vertices, faces = surface(spacing)
+    return vertices, faces, spacing
 
 
 def _empty() -> NoSurface:
@@ -158,8 +172,8 @@ def _surface(
     faces = faces.astype(np.int64)
     if signed_volume(vertices, faces) < 0:
         faces = faces[:, ::-1].copy()
-    vertices, faces = _main_pieces(vertices, faces, config.floaters)
-    return _taubin(vertices, faces, config.smoothing), faces
+    vertices, faces = main_pieces(vertices, faces, config.floaters)
+    return taubin(vertices, faces, config.smoothing), faces
 
 
 def _filled(solid: np.ndarray, views: list[Picture]) -> np.ndarray:
@@ -178,7 +192,7 @@ def _filled(solid: np.ndarray, views: list[Picture]) -> np.ndarray:
     return filled | np.logical_and(closed, ndimage.binary_dilation(hollow, cross, 3))
 
 
-def _main_pieces(vertices: np.ndarray, faces: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+def main_pieces(vertices: np.ndarray, faces: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Drops pieces below `share` of the largest one's volume, and walls of hollows (negative volume)."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -197,7 +211,7 @@ def _main_pieces(vertices: np.ndarray, faces: np.ndarray, share: float) -> tuple
     return vertices[used], renumbered.reshape(-1, 3)
 
 
-def _taubin(vertices: np.ndarray, faces: np.ndarray, passes: int) -> np.ndarray:
+def taubin(vertices: np.ndarray, faces: np.ndarray, passes: int) -> np.ndarray:
     """Alternating shrink and swell (Taubin 1995): takes the lattice's ripple, keeps volume and edges."""
     from scipy.sparse import coo_matrix
 
@@ -213,7 +227,7 @@ def _taubin(vertices: np.ndarray, faces: np.ndarray, passes: int) -> np.ndarray:
     return vertices
 
 
-def _decimate(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray] | None:
+def decimate(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Quadric edge collapse (Garland & Heckbert 1997) to the budget; None when no library is installed.
 
     A hasty collapse may fold the surface onto itself, so slower ones are tried until the result is closed.

@@ -102,6 +102,26 @@ def rescale(
 
 
 @torch.no_grad()
+def branches(
+    prior: Prior, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition, scale: float
+) -> tuple[Prediction, Prediction | None]:
+    """The prior's conditional and unconditional answers in one batch; None for the second at scale 1."""
+    if scale == 1.0:
+        return prior.predict(z, t, condition), None
+    both = condition.followed_by(condition.unconditional())
+    conditional, unconditional = prior.predict(torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
+    return conditional, unconditional
+
+
+def guided_prediction(
+    prior: Prior, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition, scale: float
+) -> Prediction:
+    """The prior's answer under classifier-free guidance."""
+    conditional, unconditional = branches(prior, z, t, condition, scale)
+    return conditional if unconditional is None else guide(conditional, unconditional, scale)
+
+
+@torch.no_grad()
 def evaluate(
     prior: Prior,
     x: Float[Tensor, "B C h w"],
@@ -120,12 +140,9 @@ def evaluate(
     x = x.detach()
     alpha, sigma = prior.alpha(t), prior.sigma(t)
     z = prior.add_noise(x, eps, t)
-    if scale == 1.0:
-        conditional, unconditional = prior.predict(z, t, condition), None
-        guided = conditional
-    else:
-        both = condition.followed_by(condition.unconditional())
-        conditional, unconditional = prior.predict(torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
+    conditional, unconditional = branches(prior, z, t, condition, scale)
+    guided = conditional
+    if unconditional is not None:
         guided = guide(conditional, unconditional, scale)
         if rescale_amount > 0.0:
             guided = rescale(guided, conditional, z, alpha, sigma, rescale_amount, group)

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.errors import UserError
-from threedgen.guidance import objectives, prompts
-from threedgen.guidance.priors.base import Condition, Prior
+from threedgen.guidance import objectives
+from threedgen.guidance.conditioning import ViewConditions
+from threedgen.guidance.priors.base import Prior
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.random import generator
 from threedgen.schedule import RangeSchedule, Schedule, progress, range_at, value_at
@@ -78,12 +79,11 @@ class ScoreDistillation:
         self.prior = load_prior(config.prior, device) if prior is None else prior
         if config.clip_x0 and self.prior.latent:
             raise UserError("clip_x0 needs a prior that works on pixels: this one works on latents")
-        mode, views = config.view_prompts, prompts.convention(config.view_convention)
-        suffixes = mode == "always" or (mode == "auto" and not self.prior.camera_conditioned)
-        self._views = views if suffixes else None
+        self._conditions = ViewConditions(
+            self.prior, config.negative, config.view_prompts, config.view_convention
+        )
         self._objective = objectives.objective(config.objective)
         self._weighting = objectives.weight_function(config.weighting)
-        self._prepared: str | None = None
 
     def __call__(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
@@ -95,7 +95,7 @@ class ScoreDistillation:
         Preview: the pictures the prior sees in the noised renders, side by side in the order of the views.
         """
         config = self.config
-        condition = self._condition(prompt, cameras)
+        condition = self._conditions(prompt, cameras)
         x = self.prior.encode(output.rgb)
         group = config.group or len(x)
         if len(x) % group:
@@ -123,17 +123,6 @@ class ScoreDistillation:
             return torch.cat(list(self.prior.decode(x0).clamp(0.0, 1.0)), dim=1)
 
         return Signal(loss, metrics, preview)
-
-    def _condition(self, prompt: str, cameras: Cameras) -> Condition:
-        negative = self.config.negative
-        if prompt != self._prepared:
-            self.prior.prepare([*prompts.all_prompts(prompt, self._views), negative])
-            self._prepared = prompt
-        if self._views is None:
-            texts = (prompt,) * len(cameras)
-        else:
-            texts = prompts.view_prompts(prompt, cameras, self._views)
-        return Condition(texts, negative, cameras)
 
     def _timesteps(
         self, count: int, group: int, step: int, total: int, rng: torch.Generator

@@ -6,13 +6,19 @@ import importlib
 from functools import cache
 from types import ModuleType
 
+# One function of each source file: an editable install keeps an old build when the sources change.
+_FUNCTIONS = ("splat_forward", "zbuffer", "sample_planes", "march_count", "interpolate_forward")
+
 
 @cache
 def _probe() -> tuple[ModuleType | None, str | None]:
     try:
-        return importlib.import_module("threedgen.kernels._native"), None
+        module = importlib.import_module("threedgen.kernels._native")
     except ImportError as error:
         return None, str(error)
+    if not all(hasattr(module, name) for name in _FUNCTIONS):
+        return None, "they were built from older sources"
+    return module, None
 
 
 def load_native() -> ModuleType | None:

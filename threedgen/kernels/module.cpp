@@ -2,11 +2,17 @@
 // serves every torch version.
 #include <nanobind/nanobind.h>
 
+void bind_mesh_ops(nanobind::module_ &module);
+void bind_raymarch(nanobind::module_ &module);
 void bind_splat(nanobind::module_ &module);
+void bind_triplane(nanobind::module_ &module);
 void bind_zbuffer(nanobind::module_ &module);
 
 NB_MODULE(_native, module) {
     module.doc() = "threedgen's CPU kernels";
+    bind_mesh_ops(module);
+    bind_raymarch(module);
     bind_splat(module);
+    bind_triplane(module);
     bind_zbuffer(module);
 }

@@ -1,8 +1,8 @@
 // Triangle visibility: for each pixel the nearest face, its perspective-correct barycentrics and 1/z.
 //
-// Triangles are clipped against the near plane (not dropped), projected, and rasterised in row bands:
-// each thread owns a band of rows of one image, so no pixel is written by two threads and the result
-// does not depend on their number.
+// Triangles are clipped against the near plane (not dropped), projected, binned to bands of rows, and rasterised:
+// each thread owns a band of rows of one image and takes its triangles in the order of the faces, so no pixel is
+// written by two threads and the result does not depend on their number.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -17,6 +17,7 @@ namespace nb = nanobind;
 namespace {
 
 constexpr int kRowsPerBand = 16;
+constexpr int64_t kFacesPerChunk = 2048;
 
 struct Corner {
     float x, y, z;      // camera space
@@ -27,8 +28,20 @@ struct Corner {
 struct ScreenTriangle {
     float x[3], y[3], inverse_z[3];
     float bary_over_z[3][3];
+    float inverse_area;
     int32_t face;
-    int row_begin, row_end;
+    int row_begin, row_end, column_begin, column_end;
+};
+
+// The triangles of some consecutive faces, and which of them meet each band.
+struct Chunk {
+    std::vector<ScreenTriangle> triangles;
+    std::vector<std::vector<int32_t>> bands;
+};
+
+struct Image {
+    float fx, fy, cx, cy, near_plane, far_plane;
+    int height, width;
 };
 
 int clip_near(const Corner in[3], float near_plane, Corner out[4]) {
@@ -50,70 +63,83 @@ int clip_near(const Corner in[3], float near_plane, Corner out[4]) {
     return count;
 }
 
-struct View {
-    float rotation[9], translation[3];
-    float fx, fy, cx, cy;
-};
-
-View load_view(const float *camera_from_world, const float *intrinsics) {
-    View view;
-    for (int r = 0; r < 3; ++r) {
-        for (int c = 0; c < 3; ++c) view.rotation[3 * r + c] = camera_from_world[4 * r + c];
-        view.translation[r] = camera_from_world[4 * r + 3];
-    }
-    view.fx = intrinsics[0];
-    view.cx = intrinsics[2];
-    view.fy = intrinsics[4];
-    view.cy = intrinsics[5];
-    return view;
+// Counter-clockwise as the camera sees it: the camera is on the side that the normal (b - a) x (c - a) points to.
+bool faces_camera(const Corner corner[3]) {
+    const float ux = corner[1].x - corner[0].x, uy = corner[1].y - corner[0].y, uz = corner[1].z - corner[0].z;
+    const float vx = corner[2].x - corner[0].x, vy = corner[2].y - corner[0].y, vz = corner[2].z - corner[0].z;
+    return (uy * vz - uz * vy) * corner[0].x + (uz * vx - ux * vz) * corner[0].y +
+               (ux * vy - uy * vx) * corner[0].z < 0.0f;
 }
 
-void add_triangle(const Corner &a, const Corner &b, const Corner &c, const View &view, int32_t face, int height,
-                  std::vector<ScreenTriangle> &out) {
+// The pixels whose centres may lie between two coordinates; empty (begin >= end) outside the image.
+void span(float low, float high, int size, int &begin, int &end) {
+    const float limit = static_cast<float>(size);
+    begin = end = 0;
+    if (!(high >= 0.0f) || !(low <= limit)) return;
+    begin = std::max(0, static_cast<int>(std::floor(std::max(low, 0.0f) - 0.5f)));
+    end = std::min(size, static_cast<int>(std::ceil(std::min(high, limit) + 0.5f)));
+}
+
+void add_triangle(const Corner &a, const Corner &b, const Corner &c, const Image &image, int32_t face, Chunk &out) {
     const Corner *corners[3] = {&a, &b, &c};
-    ScreenTriangle triangle;
-    float y_min = std::numeric_limits<float>::infinity(), y_max = -y_min;
+    ScreenTriangle t;
     for (int i = 0; i < 3; ++i) {
         const float inverse_z = 1.0f / corners[i]->z;
-        triangle.x[i] = view.fx * corners[i]->x * inverse_z + view.cx;
-        triangle.y[i] = view.fy * corners[i]->y * inverse_z + view.cy;
-        triangle.inverse_z[i] = inverse_z;
-        for (int k = 0; k < 3; ++k) triangle.bary_over_z[i][k] = corners[i]->bary[k] * inverse_z;
-        y_min = std::min(y_min, triangle.y[i]);
-        y_max = std::max(y_max, triangle.y[i]);
+        t.x[i] = image.fx * corners[i]->x * inverse_z + image.cx;
+        t.y[i] = image.fy * corners[i]->y * inverse_z + image.cy;
+        t.inverse_z[i] = inverse_z;
+        for (int k = 0; k < 3; ++k) t.bary_over_z[i][k] = corners[i]->bary[k] * inverse_z;
     }
-    if (!(y_max >= 0.0f) || !(y_min <= static_cast<float>(height))) return;
-    triangle.row_begin = std::max(0, static_cast<int>(std::floor(std::max(y_min, 0.0f) - 0.5f)));
-    triangle.row_end =
-        std::min(height, static_cast<int>(std::ceil(std::min(y_max, static_cast<float>(height)) + 0.5f)));
-    triangle.face = face;
-    if (triangle.row_begin < triangle.row_end) out.push_back(triangle);
-}
-
-void rasterise(const ScreenTriangle &t, int row_begin, int row_end, int width, int32_t *face_id, float *bary,
-               float *inverse_z) {
     const float area = (t.x[1] - t.x[0]) * (t.y[2] - t.y[0]) - (t.x[2] - t.x[0]) * (t.y[1] - t.y[0]);
     if (area == 0.0f || !std::isfinite(area)) return;
-    const float inverse_area = 1.0f / area;
-    const float x_min = std::min({t.x[0], t.x[1], t.x[2]}), x_max = std::max({t.x[0], t.x[1], t.x[2]});
-    if (!(x_max >= 0.0f) || !(x_min <= static_cast<float>(width))) return;
-    const int column_begin = std::max(0, static_cast<int>(std::floor(std::max(x_min, 0.0f) - 0.5f)));
-    const int column_end =
-        std::min(width, static_cast<int>(std::ceil(std::min(x_max, static_cast<float>(width)) + 0.5f)));
+    t.inverse_area = 1.0f / area;
+    t.face = face;
+    span(std::min({t.y[0], t.y[1], t.y[2]}), std::max({t.y[0], t.y[1], t.y[2]}), image.height, t.row_begin,
+         t.row_end);
+    span(std::min({t.x[0], t.x[1], t.x[2]}), std::max({t.x[0], t.x[1], t.x[2]}), image.width, t.column_begin,
+         t.column_end);
+    if (t.row_begin >= t.row_end || t.column_begin >= t.column_end) return;
+    const int32_t index = static_cast<int32_t>(out.triangles.size());
+    out.triangles.push_back(t);
+    for (int band = t.row_begin / kRowsPerBand; band <= (t.row_end - 1) / kRowsPerBand; ++band)
+        out.bands[band].push_back(index);
+}
+
+void project(const float *points, const int64_t *faces, int64_t begin, int64_t end, const Image &image, bool cull,
+             Chunk &out) {
+    out.triangles.clear();
+    for (auto &band : out.bands) band.clear();
+    for (int64_t f = begin; f < end; ++f) {
+        Corner corners[3], clipped[4];
+        for (int i = 0; i < 3; ++i) {
+            const float *p = points + 3 * faces[3 * f + i];
+            corners[i] = {p[0], p[1], p[2], {0.0f, 0.0f, 0.0f}};
+            corners[i].bary[i] = 1.0f;
+        }
+        if (cull && !faces_camera(corners)) continue;
+        const int count = clip_near(corners, image.near_plane, clipped);
+        for (int i = 2; i < count; ++i)
+            add_triangle(clipped[0], clipped[i - 1], clipped[i], image, static_cast<int32_t>(f), out);
+    }
+}
+
+void rasterise(const ScreenTriangle &t, int row_begin, int row_end, const Image &image, int32_t *face_id, float *bary,
+               float *inverse_z) {
+    const float least = 1.0f / image.far_plane;
     for (int row = std::max(row_begin, t.row_begin); row < std::min(row_end, t.row_end); ++row) {
         const float py = row + 0.5f;
-        for (int column = column_begin; column < column_end; ++column) {
+        for (int column = t.column_begin; column < t.column_end; ++column) {
             const float px = column + 0.5f;
-            // Signed by the area, so both windings are drawn (back faces are the caller's business).
+            // Signed by the area: both windings are drawn.
             const float w0 =
-                ((t.x[1] - px) * (t.y[2] - py) - (t.x[2] - px) * (t.y[1] - py)) * inverse_area;
+                ((t.x[1] - px) * (t.y[2] - py) - (t.x[2] - px) * (t.y[1] - py)) * t.inverse_area;
             const float w1 =
-                ((t.x[2] - px) * (t.y[0] - py) - (t.x[0] - px) * (t.y[2] - py)) * inverse_area;
+                ((t.x[2] - px) * (t.y[0] - py) - (t.x[0] - px) * (t.y[2] - py)) * t.inverse_area;
             const float w2 = 1.0f - w0 - w1;
-            if (w0 < 0.0f || w1 < 0.0f || w2 < 0.0f) continue;
+            if (!(w0 >= 0.0f && w1 >= 0.0f && w2 >= 0.0f)) continue;
             const float iz = w0 * t.inverse_z[0] + w1 * t.inverse_z[1] + w2 * t.inverse_z[2];
-            const int64_t pixel = static_cast<int64_t>(row) * width + column;
-            if (iz <= inverse_z[pixel]) continue;
+            const int64_t pixel = static_cast<int64_t>(row) * image.width + column;
+            if (iz <= inverse_z[pixel] || iz < least) continue;
             inverse_z[pixel] = iz;
             face_id[pixel] = t.face;
             for (int k = 0; k < 3; ++k)
@@ -123,20 +149,25 @@ void rasterise(const ScreenTriangle &t, int row_begin, int row_end, int width, i
     }
 }
 
-using FloatIn2 = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using FloatIn3 = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using IntIn2 = nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using IntOut3 = nb::ndarray<int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using FloatOut3 = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using FloatOut4 = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
-void zbuffer(FloatIn2 vertices, IntIn2 faces, FloatIn3 camera_from_world, FloatIn3 intrinsics, float near_plane,
-             IntOut3 face_id, FloatOut4 bary, FloatOut3 inverse_z) {
-    const int views = static_cast<int>(face_id.shape(0));
-    const int height = static_cast<int>(face_id.shape(1)), width = static_cast<int>(face_id.shape(2));
+void zbuffer(FloatIn3 points, IntIn2 faces, FloatIn3 intrinsics, float near_plane, float far_plane, bool cull,
+             int threads, IntOut3 face_id, FloatOut4 bary, FloatOut3 inverse_z) {
+    const size_t views = face_id.shape(0), height = face_id.shape(1), width = face_id.shape(2);
+    if (points.shape(0) != views || points.shape(2) != 3 || faces.shape(1) != 3 || intrinsics.shape(0) != views ||
+        intrinsics.shape(1) != 3 || intrinsics.shape(2) != 3 || inverse_z.shape(0) != views ||
+        inverse_z.shape(1) != height || inverse_z.shape(2) != width || bary.shape(0) != views ||
+        bary.shape(1) != height || bary.shape(2) != width || bary.shape(3) != 3)
+        throw nb::value_error("zbuffer: the arrays' shapes do not fit together");
+    if (height > (1u << 20) || width > (1u << 20) || faces.shape(0) > (size_t{1} << 30) || threads < 1)
+        throw nb::value_error("zbuffer: image or mesh too large, or no thread");
     const int64_t face_count = static_cast<int64_t>(faces.shape(0));
-    const int64_t vertex_count = static_cast<int64_t>(vertices.shape(0));
-    const int64_t pixels = static_cast<int64_t>(height) * width;
+    const int64_t vertex_count = static_cast<int64_t>(points.shape(1));
+    const int64_t pixels = static_cast<int64_t>(height * width);
     for (int64_t i = 0; i < 3 * face_count; ++i)
         if (faces.data()[i] < 0 || faces.data()[i] >= vertex_count)
             throw nb::index_error("a face names a vertex that does not exist");
@@ -145,38 +176,30 @@ void zbuffer(FloatIn2 vertices, IntIn2 faces, FloatIn3 camera_from_world, FloatI
     std::fill_n(face_id.data(), views * pixels, -1);
     std::fill_n(bary.data(), 3 * views * pixels, 0.0f);
     std::fill_n(inverse_z.data(), views * pixels, 0.0f);
-    std::vector<float> camera_space(3 * vertex_count);
-    std::vector<ScreenTriangle> triangles;
-    for (int v = 0; v < views; ++v) {
-        const View view = load_view(camera_from_world.data() + 16 * v, intrinsics.data() + 9 * v);
-        for (int64_t i = 0; i < vertex_count; ++i) {
-            const float *p = vertices.data() + 3 * i;
-            for (int r = 0; r < 3; ++r)
-                camera_space[3 * i + r] = view.rotation[3 * r] * p[0] + view.rotation[3 * r + 1] * p[1] +
-                                          view.rotation[3 * r + 2] * p[2] + view.translation[r];
-        }
-        triangles.clear();
-        for (int64_t f = 0; f < face_count; ++f) {
-            Corner corners[3], clipped[4];
-            for (int i = 0; i < 3; ++i) {
-                const float *p = camera_space.data() + 3 * faces.data()[3 * f + i];
-                corners[i] = {p[0], p[1], p[2], {0.0f, 0.0f, 0.0f}};
-                corners[i].bary[i] = 1.0f;
-            }
-            const int count = clip_near(corners, near_plane, clipped);
-            for (int i = 2; i < count; ++i)
-                add_triangle(clipped[0], clipped[i - 1], clipped[i], view, static_cast<int32_t>(f), height,
-                             triangles);
-        }
-        const int bands = (height + kRowsPerBand - 1) / kRowsPerBand;
+    const int bands = static_cast<int>((height + kRowsPerBand - 1) / kRowsPerBand);
+    const int64_t chunk_count = (face_count + kFacesPerChunk - 1) / kFacesPerChunk;
+    std::vector<Chunk> chunks(chunk_count);
+    for (Chunk &chunk : chunks) chunk.bands.resize(bands);
+    for (size_t v = 0; v < views; ++v) {
+        const float *k = intrinsics.data() + 9 * v;
+        const Image image = {k[0], k[4], k[2], k[5], near_plane, far_plane, static_cast<int>(height),
+                             static_cast<int>(width)};
+        const float *view_points = points.data() + 3 * vertex_count * v;
         int32_t *view_ids = face_id.data() + v * pixels;
         float *view_bary = bary.data() + 3 * v * pixels, *view_inverse_z = inverse_z.data() + v * pixels;
-#pragma omp parallel for schedule(dynamic)
-        for (int band = 0; band < bands; ++band) {
-            const int begin = band * kRowsPerBand, end = std::min(height, begin + kRowsPerBand);
-            for (const ScreenTriangle &triangle : triangles)
-                if (triangle.row_begin < end && triangle.row_end > begin)
-                    rasterise(triangle, begin, end, width, view_ids, view_bary, view_inverse_z);
+#pragma omp parallel num_threads(threads)
+        {
+#pragma omp for schedule(dynamic)
+            for (int64_t chunk = 0; chunk < chunk_count; ++chunk)
+                project(view_points, faces.data(), chunk * kFacesPerChunk,
+                        std::min(face_count, (chunk + 1) * kFacesPerChunk), image, cull, chunks[chunk]);
+#pragma omp for schedule(dynamic)
+            for (int band = 0; band < bands; ++band) {
+                const int begin = band * kRowsPerBand, end = std::min(image.height, begin + kRowsPerBand);
+                for (const Chunk &chunk : chunks)
+                    for (const int32_t index : chunk.bands[band])
+                        rasterise(chunk.triangles[index], begin, end, image, view_ids, view_bary, view_inverse_z);
+            }
         }
     }
 }
@@ -184,7 +207,8 @@ void zbuffer(FloatIn2 vertices, IntIn2 faces, FloatIn3 camera_from_world, FloatI
 }  // namespace
 
 void bind_zbuffer(nb::module_ &module) {
-    module.def("zbuffer", &zbuffer, nb::arg("vertices"), nb::arg("faces"), nb::arg("camera_from_world"),
-               nb::arg("intrinsics"), nb::arg("near"), nb::arg("face_id"), nb::arg("bary"), nb::arg("inverse_z"),
+    module.def("zbuffer", &zbuffer, nb::arg("points"), nb::arg("faces"), nb::arg("intrinsics"), nb::arg("near"),
+               nb::arg("far"), nb::arg("cull"), nb::arg("threads"), nb::arg("face_id"), nb::arg("bary"),
+               nb::arg("inverse_z"),
                "Nearest face, barycentrics and 1/z of each pixel; -1 and zeros where nothing is seen.");
 }

@@ -42,3 +42,8 @@ def load(folder: Path, state: RunState) -> int:
     tensors, numbers = checkpoint.load(folder)
     state.restore(tensors, numbers)
     return int(numbers.get("threads", 0))
+
+
+def stage_of(folder: Path) -> int:
+    """Which stage of a recipe a checkpoint is in the middle of, or at the end of."""
+    return int(checkpoint.load_state(folder).get("stage", 0))

@@ -11,16 +11,20 @@ from threedgen.events import Event, RunStarted, StepDone, StepRolledBack
 
 
 class MetricsFile:
-    """Appends {"step": ..., name: number, ...} each step; a resumed or rolled back run repeats none."""
+    """Appends {"step": ..., name: number, ...} each step; a resumed or rolled back run repeats none.
+
+    Steps count from the run's beginning, through all stages.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted | StepRolledBack):
-            truncate(self.path, event.state.step)
+            truncate(self.path, event.state.steps_in_run)
         elif isinstance(event, StepDone):
-            row = {"step": event.step, **{name: _number(value) for name, value in event.metrics.items()}}
+            step = event.state.steps_in_run - 1
+            row = {"step": step, **{name: _number(value) for name, value in event.metrics.items()}}
             try:
                 with self.path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")

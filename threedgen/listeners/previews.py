@@ -32,7 +32,7 @@ class Previews:
         if event.state.step % self.every == 0 or event.state.step == event.total:
             rows = [torch.cat(list(event.output.rgb.detach()), dim=1)]
             rows += [signal.preview() for signal in event.signals if signal.preview is not None]
-            write_rows(self.folder / f"step-{event.state.step:06d}.png", rows)
+            write_rows(self.folder / f"step-{event.state.steps_in_run:06d}.png", rows)
 
 
 def write_rows(path: Path, rows: list[Float[Tensor, "H W 3"]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,11 +16,41 @@ Background = Float[Tensor, "3"] | Float[Tensor, "B 3"] | Float[Tensor, "B H W 3"
 
 
 class Renderer(Protocol[PrimitiveT]):
-    """Renders one kind of primitive (RadianceField, GaussianCloud or TriMesh)."""
+    """Renders one kind of primitive (RadianceField, GaussianCloud or TriMesh).
 
-    def __call__(self, primitive: PrimitiveT, cameras: Cameras, background: Background, /) -> RenderOutput:
+    A renderer says which by a class attribute `primitive`, so that a recipe that pairs it with another kind is
+    refused before anything runs.
+    """
+
+    def __call__(
+        self,
+        primitive: PrimitiveT,
+        cameras: Cameras,
+        background: Background,
+        /,
+        rng: torch.Generator | None = None,
+    ) -> RenderOutput:
         """Differentiable pictures of a primitive, one a camera.
+
+        rng: a CPU generator for renderers that sample (jittered steps along a ray); None asks for the
+        same picture every time.
 
         background: linear RGB seen where alpha is below 1: one colour, one a view, or a picture a view.
         """
         ...
+
+
+def split_background(background: Background, cameras: Cameras) -> tuple[Tensor, Tensor | None]:
+    """A solid colour a view [B, 3] for a backend, and the pictures (if any) to composite over black afterwards.
+
+    Raises ValueError on a background of another shape.
+    """
+    views = len(cameras)
+    if background.shape in ((3,), (views, 3)):
+        return background.expand(views, 3), None
+    if background.shape == (views, cameras.height, cameras.width, 3):
+        return background.new_zeros(views, 3), background
+    raise ValueError(
+        f"background must be [3], [{views}, 3] or [{views}, {cameras.height}, {cameras.width}, 3], "
+        f"got {tuple(background.shape)}"
+    )

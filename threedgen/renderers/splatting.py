@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from threedgen.renderers import backends
-from threedgen.renderers.base import Background
+from threedgen.renderers.base import Background, split_background
 from threedgen.types import Cameras, GaussianCloud, RenderOutput, ScreenStatistics
 
 
@@ -21,11 +20,21 @@ class SplattingRenderer:
 
         backend: str = "auto"
 
+    primitive = GaussianCloud
+
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
 
-    def __call__(self, primitive: GaussianCloud, cameras: Cameras, background: Background, /) -> RenderOutput:
-        """Render [B, H, W] pictures of a cloud; the cameras must be on the cloud's device.
+    def __call__(
+        self,
+        primitive: GaussianCloud,
+        cameras: Cameras,
+        background: Background,
+        /,
+        rng: torch.Generator | None = None,
+    ) -> RenderOutput:
+        """Render [B, H, W] pictures of a cloud; the cameras must be on the cloud's device. Nothing is drawn from
+        `rng`.
 
         background: [3] or [B, 3] colours, or [B, H, W, 3] pictures; gradients reach it and all of the cloud.
         A float64 cloud is rendered by the torch twin, the only backend that keeps the precision.
@@ -38,7 +47,7 @@ class SplattingRenderer:
         else:
             name = backends.choose("splatting", self.config.backend, means.device)
         cameras = cameras.to(means.device, means.dtype)
-        solid, picture = _split(background.to(means), cameras)
+        solid, picture = split_background(background.to(means), cameras)
         needs_grad = torch.is_grad_enabled() and any(
             tensor.requires_grad
             for tensor in (means, primitive.quats, primitive.scales, primitive.opacities, primitive.sh)
@@ -49,16 +58,3 @@ class SplattingRenderer:
             rgb = rgb + (1 - alpha) * picture
         screen = ScreenStatistics(means2d, radii, cameras.height, cameras.width)
         return RenderOutput(rgb=rgb, alpha=alpha, depth=depth, screen=screen)
-
-
-def _split(background: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor | None]:
-    """A solid colour a view for the backend, and the picture (if any) to composite over black afterwards."""
-    views = len(cameras)
-    if background.shape in ((3,), (views, 3)):
-        return background.expand(views, 3), None
-    if background.shape == (views, cameras.height, cameras.width, 3):
-        return background.new_zeros(views, 3), background
-    raise ValueError(
-        f"background must be [3], [{views}, 3] or [{views}, {cameras.height}, {cameras.width}, 3], "
-        f"got {tuple(background.shape)}"
-    )

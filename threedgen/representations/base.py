@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -23,7 +23,16 @@ class RowOptimizer(Protocol):
 
 
 class Representation(nn.Module, ABC):
-    """Parameters of a 3D or 4D asset. Its whole state is its `state_dict()` (buffers included)."""
+    """Parameters of a 3D or 4D asset. Its whole state is its `state_dict()` (buffers included).
+
+    renderer: name of the renderer that its primitive meets where the recipe does not choose one.
+    starts_from: the primitives that it can go on from as a later stage of a recipe; it then has a classmethod
+    `from_asset(config, seed, asset)`, given the earlier stage's primitive, detached and on the CPU. Where
+    TriMesh is among them, a cloud or a field is meshed first if need be.
+    """
+
+    renderer: ClassVar[str]
+    starts_from: ClassVar[tuple[type, ...]] = ()
 
     @abstractmethod
     def at(self, time: Float[Tensor, " B"] | None = None) -> Primitive:
@@ -36,6 +45,13 @@ class Representation(nn.Module, ABC):
     @abstractmethod
     def learning_rates(self) -> Mapping[str, float]:
         """The initial learning rate of each group, same names as `parameter_groups()`."""
+
+    def penalty(
+        self, primitive: Any, step: int, total: int
+    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, float]]:
+        """A loss on the representation's own terms at 0-based `step` of `total` (smoothness, opacities), and
+        numbers to log. primitive: what `at` returned in this step, so that nothing is computed twice."""
+        return 0.0, {}
 
     def adapt(
         self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from threedgen.errors import UserError
 from threedgen.random import generator
-from threedgen.representations import density_control, initialisers
+from threedgen.regularizers import weigh
+from threedgen.representations import density_control, gaussian_terms, initialisers
 from threedgen.representations.base import Representation, RowOptimizer
 from threedgen.representations.spherical_harmonics import DC, dc_from_rgb
 from threedgen.types import GaussianCloud, RenderOutput
@@ -62,6 +63,7 @@ class Config:
     scales: tuple[float, float] = (0.0025, 0.3)
     learning_rates: LearningRates = field(default_factory=LearningRates)
     density: density_control.Config = field(default_factory=density_control.Config)
+    regularizers: gaussian_terms.Config = field(default_factory=gaussian_terms.Config)
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -94,6 +96,7 @@ class Gaussians(Representation):
     """
 
     Config = Config
+    renderer = "splatting"
 
     means: nn.Parameter
     quats: nn.Parameter
@@ -110,6 +113,7 @@ class Gaussians(Representation):
         self.config = config
         self._rates = dataclasses.replace(config.learning_rates)
         self._density = dataclasses.replace(config.density)
+        self._terms = dataclasses.replace(config.regularizers)
         self._limits = (math.log(config.scales[0]), math.log(config.scales[1]))
         points, colors = _starting_points(config, seed)
         coefficients = (config.sh_degree + 1) ** 2
@@ -180,6 +184,12 @@ class Gaussians(Representation):
     def learning_rates(self) -> Mapping[str, float]:
         """Initial learning rates by group."""
         return dataclasses.asdict(self._rates)
+
+    def penalty(
+        self, primitive: GaussianCloud, step: int, total: int
+    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, float]]:
+        """The weighted terms of `gaussian_terms`."""
+        return weigh(gaussian_terms.TERMS, self._terms, primitive, step, total)
 
     @torch.no_grad()
     def adapt(

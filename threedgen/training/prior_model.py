@@ -122,8 +122,9 @@ class PriorModel(nn.Module):
 def grow(small: PriorModel) -> PriorModel:
     """A model of twice the resolution that starts with everything `small` knows.
 
-    The levels of `small` become the inner levels of the new model, whose outermost level is new; the outer
-    convolutions are kept. Every kept tensor has the same shape, so nothing is resampled.
+    The levels of `small` become the inner levels of the new model, and the outer convolutions are kept. The new
+    outermost level begins as nothing but a halving and a doubling of the picture: its residual branches are
+    silent, going down it averages 2 x 2 pixels, going up it repeats them.
     """
     large = PriorModel(for_size(2 * small.architecture.size))
     weights = large.state_dict()
@@ -135,6 +136,22 @@ def grow(small: PriorModel) -> PriorModel:
         if weights[target].shape != value.shape:
             raise ValueError(f"{name} of the smaller model does not fit {target}")
         weights[target] = value
+    last = len(large.architecture.channels) - 1
+    resnets = ["down_blocks.0.resnets.0", f"up_blocks.{last}.resnets.0", f"up_blocks.{last}.resnets.1"]
+    for resnet in resnets:
+        for part in ("weight", "bias"):
+            weights[f"unet.{resnet}.conv2.{part}"].zero_()
+    down, up = "unet.down_blocks.0.downsamplers.0.conv", f"unet.up_blocks.{last - 1}.upsamplers.0.conv"
+    width = large.architecture.channels[0]
+    same = torch.eye(width)
+    for name in (down, up, *(f"unet.{resnet}.conv_shortcut" for resnet in resnets[1:])):
+        weights[f"{name}.weight"].zero_()
+        weights[f"{name}.bias"].zero_()
+    # A stride of 2 and a padding of 1 put the kernel's last two rows and columns on the four pixels.
+    weights[f"{down}.weight"][:, :, 1:, 1:] = 0.25 * same[:, :, None, None]
+    weights[f"{up}.weight"][:, :, 1, 1] = same
+    for resnet in resnets[1:]:  # they see what comes up and, behind it, the skip connection
+        weights[f"unet.{resnet}.conv_shortcut.weight"][:, :width, 0, 0] = same
     large.load_state_dict(weights)
     return large
 

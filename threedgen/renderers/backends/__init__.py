@@ -1,7 +1,8 @@
 """Who computes a render: the backends of each renderer, probed once, with the reason why one is not there.
 
-`native` is C++ on the CPU, `gsplat` is CUDA, `torch` is the plain twin of both: exact, float64-capable, slow.
-No CUDA library is imported before `torch.cuda.is_available()` said yes.
+`native` is C++ on the CPU; `gsplat`, `nerfacc`, `pytorch3d` and `nvdiffrast` are CUDA; `torch` is the plain twin
+of all: exact, float64-capable, slow. `auto` never takes nvdiffrast, whose licence is not a free one. No CUDA
+library is imported before `torch.cuda.is_available()` said yes.
 """
 
 from __future__ import annotations
@@ -30,30 +31,50 @@ def _native_reason() -> str | None:
     )
 
 
-def _gsplat_reason() -> str | None:
+def _cuda_reason(package: str, advice: str) -> str | None:
+    """Why a CUDA library cannot be used, from what needs no import of it."""
     if not cuda.is_available():
         return "no CUDA device"
-    if importlib.util.find_spec("gsplat") is None:
-        return "not installed: pip install 'threedgen[cuda]'"
+    if importlib.util.find_spec(package) is None:
+        return f"not installed: {advice}"
     return None
+
+
+_EXTRA = "pip install 'threedgen[cuda]'"
+_FROM_SOURCE = "build it from source for your torch and CUDA (it is not on PyPI)"
 
 
 # (module, probe, types of device that it runs on); in the table, the preferred ones first.
 _Backend = tuple[str, Callable[[], str | None], tuple[str, ...]]
+_HERE = "threedgen.renderers.backends"
+_CPU, _CUDA, _ANY = ("cpu",), ("cuda",), ("cpu", "cuda", "mps")
 _BACKENDS: Mapping[str, Mapping[str, _Backend]] = MappingProxyType(
     {
         "splatting": {
-            "native": ("threedgen.renderers.backends.native", _native_reason, ("cpu",)),
-            "gsplat": ("threedgen.renderers.backends.gsplat", _gsplat_reason, ("cuda",)),
-            "torch": ("threedgen.renderers.backends.torch", lambda: None, ("cpu", "cuda", "mps")),
-        }
+            "native": (f"{_HERE}.native", _native_reason, _CPU),
+            "gsplat": (f"{_HERE}.gsplat", lambda: _cuda_reason("gsplat", _EXTRA), _CUDA),
+            "torch": (f"{_HERE}.torch", lambda: None, _ANY),
+        },
+        "volume": {
+            "native": (f"{_HERE}.native_volume", _native_reason, _CPU),
+            "nerfacc": (f"{_HERE}.nerfacc", lambda: _cuda_reason("nerfacc", _EXTRA), _CUDA),
+            "torch": (f"{_HERE}.torch_volume", lambda: None, _ANY),
+        },
+        "mesh": {
+            "native": (f"{_HERE}.native_mesh", _native_reason, _CPU),
+            "pytorch3d": (f"{_HERE}.pytorch3d", lambda: _cuda_reason("pytorch3d", _FROM_SOURCE), _CUDA),
+            "torch": (f"{_HERE}.torch_mesh", lambda: None, _ANY),
+            "nvdiffrast": (f"{_HERE}.nvdiffrast", lambda: _cuda_reason("nvdiffrast", _FROM_SOURCE), _CUDA),
+        },
     }
 )
+BY_NAME_ONLY = ("nvdiffrast",)
 
 
 @functools.cache
 def available(kind: str) -> Mapping[str, str | None]:
-    """Backends of a renderer ("splatting"): name -> None where usable, else why it is not. Probed once."""
+    """Backends of a renderer ("splatting", "volume", "mesh"): name -> None where usable, else why it is not.
+    Probed once."""
     return MappingProxyType({name: probe() for name, (_, probe, _) in _BACKENDS[kind].items()})
 
 
@@ -65,6 +86,8 @@ def choose(kind: str, name: str, device: Device | str) -> str:
     backends, reasons, device_type = _BACKENDS[kind], available(kind), Device(device).type
     if name == "auto":
         for candidate, (_, _, devices) in backends.items():
+            if candidate in BY_NAME_ONLY:
+                continue
             if device_type in devices and reasons[candidate] is None:
                 if candidate == "torch":
                     _warn_slow(kind, device_type)

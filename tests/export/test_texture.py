@@ -1,0 +1,137 @@
+"""Atlases: nothing overlaps, baked colours come back where they were, and other readers see them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from test_gltf import issues
+
+from threedgen.cameras import orbit
+from threedgen.errors import UserError
+from threedgen.export.gltf import read_glb, write_glb
+from threedgen.export.obj import write_obj
+from threedgen.export.texture import bake, bake_vertex_colors, unwrap
+from threedgen.renderers.mesh import MeshRenderer
+from threedgen.types import TriMesh
+
+pytest.importorskip("xatlas")
+
+SIZE = 128
+
+
+def ball() -> TriMesh:
+    body = trimesh.creation.icosphere(subdivisions=3, radius=0.8)
+    vertices = torch.tensor(np.asarray(body.vertices)).float()
+    return TriMesh(vertices, torch.tensor(np.asarray(body.faces)).long(), vertex_colors=color(vertices))
+
+
+def color(points: torch.Tensor) -> torch.Tensor:
+    return 0.5 + 0.5 * points
+
+
+@pytest.fixture(scope="module")
+def atlas() -> TriMesh:
+    return unwrap(ball(), SIZE)
+
+
+def test_unwrapping_keeps_the_surface_and_lays_it_flat_without_overlap(atlas: TriMesh) -> None:
+    mesh = ball()
+    assert atlas.uvs is not None
+    assert 0 <= atlas.uvs.min() <= atlas.uvs.max() <= 1
+    torch.testing.assert_close(atlas.vertices[atlas.faces], mesh.vertices[mesh.faces], rtol=0, atol=0)
+    a, b, c = (atlas.uvs[atlas.faces[:, i]] for i in range(3))
+    (ux, uy), (vx, vy) = (b - a).T, (c - a).T
+    area = 0.5 * (ux * vy - uy * vx).abs()
+    assert area.min() > 0
+    # Texels that some face covers cannot add up to the sum of the faces' areas where faces overlap.
+    pixels = bake_coverage(atlas, 512)
+    assert pixels == pytest.approx(float(area.sum()), rel=0.02)
+
+
+def bake_coverage(mesh: TriMesh, size: int) -> float:
+    counted: list[int] = []
+
+    def count(points: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
+        counted.append(len(points))
+        return points
+
+    bake(mesh, size, count)
+    return counted[0] / size**2
+
+
+def test_position_as_color_comes_back_from_every_side(atlas: TriMesh) -> None:
+    """METHODS 10.8: error < 1/255 + texel size x gradient, also beside seams."""
+    assert atlas.uvs is not None
+    texture = bake(atlas, SIZE, lambda points, _: color(points))
+    cameras = orbit(
+        torch.tensor([0.0, 130.0, 250.0]), torch.tensor([0.0, 60.0, -50.0]), torch.full((3,), 3.0), 35, 96, 96
+    )
+    render = MeshRenderer()
+    shown = render(replace(atlas, vertex_colors=None, texture=texture), cameras, torch.zeros(3))
+    truth = render(replace(ball(), vertex_colors=color(ball().vertices)), cameras, torch.zeros(3))
+    inside = truth.alpha[..., 0] == 1
+    edges = (atlas.vertices[atlas.faces[:, 1]] - atlas.vertices[atlas.faces[:, 0]]).norm(dim=1)
+    flat = (atlas.uvs[atlas.faces[:, 1]] - atlas.uvs[atlas.faces[:, 0]]).norm(dim=1)
+    texel = float((edges / flat).max()) / SIZE
+    assert inside.sum() > 5000
+    assert (shown.rgb - truth.rgb).abs()[inside].max() < 1 / 255 + 0.5 * texel
+
+
+def test_colors_are_carried_over_seams(atlas: TriMesh) -> None:
+    """Around each covered texel, four more in every direction have its colours and not the empty grey."""
+    texture = bake(atlas, SIZE, lambda points, _: torch.tensor([[1.0, 0.0, 0.0]]).expand(len(points), 3))
+    assert torch.equal(texture, torch.tensor([1.0, 0.0, 0.0]).expand(SIZE, SIZE, 3))
+
+
+def test_normals_are_the_faces_own(atlas: TriMesh) -> None:
+    def check(points: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
+        outward = torch.nn.functional.normalize(points, dim=1)
+        assert ((normals * outward).sum(1) > 0.98).all()
+        return points
+
+    bake(atlas, 64, check)
+
+
+def test_vertex_colors_become_a_texture_that_files_keep(tmp_path: Path) -> None:
+    mesh = bake_vertex_colors(ball(), SIZE)
+    assert mesh.uvs is not None
+    assert mesh.texture is not None
+    path = write_glb(tmp_path / "a.glb", mesh)
+    back, _ = read_glb(path)
+    torch.testing.assert_close(back.texture, mesh.texture, atol=0.51 / 255, rtol=0.0)
+    found = issues(path)
+    assert (found["numErrors"], found["numWarnings"]) == (0, 0), found["messages"]
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".obj"])
+def test_trimesh_sees_the_right_color_at_each_vertex(tmp_path: Path, suffix: str) -> None:
+    mesh = bake_vertex_colors(ball(), SIZE)
+    path = tmp_path / f"a{suffix}"
+    (write_glb if suffix == ".glb" else write_obj)(path, mesh)
+    read = trimesh.load(path, force="mesh", process=False)
+    assert isinstance(read, trimesh.Trimesh)
+    shown = read.visual.to_color().vertex_colors[:, :3] / 255.0  # type: ignore[union-attr]
+    np.testing.assert_allclose(shown, color(torch.tensor(read.vertices)).numpy(), atol=0.04)
+
+
+def test_an_obj_with_a_texture_names_its_files_and_has_no_vertex_colors(tmp_path: Path) -> None:
+    mesh = replace(bake_vertex_colors(ball(), 32), vertex_colors=None)
+    text = write_obj(tmp_path / "asset.obj", mesh).read_text()
+    assert {p.name for p in tmp_path.iterdir()} == {"asset.obj", "asset.mtl", "asset.png"}
+    assert "mtllib asset.mtl" in text
+    assert "map_Kd asset.png" in (tmp_path / "asset.mtl").read_text()
+    positions = [line for line in text.splitlines() if line.startswith("v ")]
+    assert all(len(line.split()) == 4 for line in positions)
+
+
+def test_bad_meshes_are_refused() -> None:
+    mesh = ball()
+    with pytest.raises(UserError, match="without faces"):
+        unwrap(replace(mesh, faces=mesh.faces[:0]))
+    with pytest.raises(ValueError, match="uvs"):
+        bake(mesh, 16, lambda points, _: points)

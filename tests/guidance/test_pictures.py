@@ -1,0 +1,150 @@
+"""Given pictures as guidance: zero at the truth, exact gradients, the scale of score distillation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from threedgen.cameras import orbit
+from threedgen.datasets import world
+from threedgen.datasets.given import GivenViews, read_pictures
+from threedgen.datasets.multiview import PosedPictures, write_srn, write_transforms
+from threedgen.errors import UserError
+from threedgen.guidance.pictures import Pictures, resize
+from threedgen.types import Cameras, RenderOutput
+
+ALL: dict[str, Any] = {"l1": 0.7, "l2": 0.3, "ssim": 0.5, "alpha": 1.5}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    cameras = orbit(
+        torch.arange(4) * 70.0, torch.tensor([0.0, 20.0, 40.0, -20.0]), torch.full((4,), 2.85), 40.0, 24, 24
+    )
+    rgb, alpha = world.render(world.canonical("car", "red"), cameras)
+    path = tmp_path_factory.mktemp("pictures")
+    write_transforms(path / "alpha", PosedPictures(rgb, alpha, cameras))
+    write_srn(path / "plain", PosedPictures(rgb, alpha, cameras))
+    return path
+
+
+def guidance(folder, kind: str = "alpha", **weights: Any):
+    return Pictures(Pictures.Config(path=str(folder / kind), **weights), "cpu")
+
+
+def views(folder, size=24) -> Cameras:
+    sampler = GivenViews(GivenViews.Config(path=str(folder / "alpha"), batch=4))
+    return sampler(0, 0, 1).resized(size, size)
+
+
+def truth(folder, cameras) -> tuple[Tensor, Tensor]:
+    pictures = read_pictures(folder / "alpha")
+    return pictures.images[cameras.index], pictures.alpha[cameras.index]
+
+
+def signal(guide, rgb, alpha, cameras):
+    return guide(RenderOutput(rgb, alpha), cameras, "", 0, 1, 0)
+
+
+def test_zero_at_the_truth_and_nowhere_else(folder):
+    cameras = views(folder)
+    rgb, alpha = truth(folder, cameras)
+    guide = guidance(folder, **ALL)
+    found = signal(guide, rgb, alpha, cameras)
+    assert float(found.loss) == pytest.approx(0.0, abs=1e-4)
+    assert found.metrics["mse"] == pytest.approx(0.0, abs=1e-9)
+    assert found.preview is not None
+    torch.testing.assert_close(found.preview(), torch.cat(list(rgb), dim=1))
+    other = signal(guide, rgb[[1, 2, 3, 0]], alpha[[1, 2, 3, 0]], cameras)
+    assert float(other.loss) > 1.0
+
+
+def test_the_scale_is_that_of_score_distillation_at_its_truth(folder):
+    """0.5 (2 d)^2 summed over pixels, averaged over views: benchmarks/text_to_3d.py's oracle."""
+    cameras = views(folder)
+    rgb, alpha = truth(folder, cameras)
+    noise = 0.1 * torch.randn(rgb.shape, generator=torch.Generator().manual_seed(0)) * (alpha > 0)
+    found = signal(guidance(folder, alpha=0.0), rgb + noise, alpha, cameras)
+    torch.testing.assert_close(found.loss, 0.5 * (2.0 * noise).square().sum() / 4)
+    assert found.metrics["psnr"] == pytest.approx(-10 * noise.square().mean().log10().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("term", list(ALL))
+def test_gradients_are_those_of_each_term(folder, term):
+    cameras = views(folder)[:1]
+    picture, cover = (part.double() for part in truth(folder, cameras))
+    rng = torch.Generator().manual_seed(1)
+    rgb = picture * 0.8 + 0.1 * torch.rand(picture.shape, generator=rng, dtype=torch.float64)
+    cover = (0.8 * cover + 0.05).requires_grad_()
+    weights: dict[str, Any] = {name: (2.0 if name == term else 0.0) for name in ALL}
+    weights["l2"] = max(weights["l2"], 1e-9)
+    guide = guidance(folder, **weights)
+    direction = torch.randn(rgb.shape, generator=rng, dtype=torch.float64)
+    rgb.requires_grad_()
+    signal(guide, rgb, cover, cameras).loss.backward()
+
+    def at(step: float) -> float:
+        with torch.no_grad():
+            return float(signal(guide, rgb + step * direction, cover + step, cameras).loss)
+
+    assert rgb.grad is not None
+    assert cover.grad is not None or term != "alpha"
+    slope = (rgb.grad * direction).sum() + (0.0 if cover.grad is None else cover.grad.sum())
+    assert float(slope) == pytest.approx((at(1e-6) - at(-1e-6)) / 2e-6, rel=1e-4)
+
+
+def test_views_are_judged_alone(folder):
+    cameras = views(folder)
+    rgb, alpha = truth(folder, cameras)
+    rgb = 0.9 * rgb
+    guide = guidance(folder, **ALL)
+    dim = lambda s: signal(guide, rgb[s], 0.0 * alpha[s] + 0.5, cameras[s]).loss  # noqa: E731
+    alone = torch.stack([dim(slice(i, i + 1)) for i in range(4)])
+    torch.testing.assert_close(dim(slice(0, 4)), alone.mean())
+
+
+@pytest.mark.parametrize(("size", "expected"), [(12, "mean"), (9, None), (48, None)])
+def test_pictures_are_compared_at_the_size_of_the_render(folder, size, expected):
+    cameras = views(folder, size)
+    picture, alpha = truth(folder, cameras)
+    smaller = resize(picture, size, size)
+    if expected == "mean":
+        torch.testing.assert_close(smaller, picture.reshape(4, 12, 2, 12, 2, 3).mean(dim=(2, 4)))
+    torch.testing.assert_close(smaller.mean(dim=(1, 2)), picture.mean(dim=(1, 2)), atol=0.02, rtol=0)
+    found = signal(guidance(folder, **ALL), smaller, resize(alpha, size, size), cameras)
+    assert float(found.loss) == pytest.approx(0.0, abs=2e-3)
+
+
+def test_alpha_counts_only_where_the_pictures_have_one(folder):
+    cameras = views(folder)
+    rgb, alpha = truth(folder, cameras)
+    empty = 0.5 * torch.ones_like(alpha)
+    with_alpha = signal(guidance(folder, alpha=3.0), rgb, empty, cameras).loss
+    torch.testing.assert_close(with_alpha, 2.0 * 3.0 * (empty - alpha).square().sum() / 4)
+    assert float(signal(guidance(folder, "plain", alpha=3.0), rgb, empty, cameras).loss) < 1e-3
+
+
+def test_a_background_that_is_not_white_is_refused(folder):
+    cameras = views(folder)
+    rgb, alpha = truth(folder, cameras)
+    grey = rgb - 0.3 * (1.0 - alpha)
+    with pytest.raises(UserError, match=r"set background\.color=\[1,1,1\]"):
+        signal(guidance(folder), grey, alpha, cameras)
+    signal(guidance(folder), grey, torch.ones_like(alpha), cameras)  # the object itself may be of any colour
+
+
+def test_bad_input(folder):
+    cameras = views(folder)
+    rgb, alpha = truth(folder, cameras)
+    with pytest.raises(UserError, match=r"needs cameras\.name=given"):
+        signal(guidance(folder), rgb, alpha, replace(cameras, index=None))
+    with pytest.raises(UserError, match=r"guidance\.path names no folder"):
+        Pictures(Pictures.Config())
+    wrong: list[dict[str, Any]] = [{"l1": -1.0}, {"l2": 0.0}, {"ssim": float("nan")}]
+    for weights in wrong:
+        with pytest.raises(UserError, match="must be numbers >= 0"):
+            Pictures.Config(**weights)

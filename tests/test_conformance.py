@@ -1,0 +1,309 @@
+"""The project's own parts through the kit that third parties use, and the kit against parts that break a law."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from threedgen import plugins
+from threedgen.cameras import orbit
+from threedgen.datasets.given import GivenViews
+from threedgen.datasets.multiview import PosedPictures, write_transforms
+from threedgen.guidance.priors.load import PriorConfig
+from threedgen.random import generator
+from threedgen.representations import density_control, gaussians
+from threedgen.testing import check_guidance, check_renderer, check_representation
+from threedgen.types import GaussianCloud, RadianceField, RenderOutput, Signal, TriMesh
+
+# Small sizes: the laws do not depend on them.
+REPRESENTATIONS: dict[str, dict[str, Any]] = {
+    "gaussians": {"count": 60},
+    "triplane": {"resolution": 12, "channels": 4, "hidden": 8},
+    "mesh": {"subdivisions": 2},
+    "tetrahedra": {"resolution": 10},
+}
+
+
+def cloud() -> GaussianCloud:
+    rng = torch.Generator().manual_seed(3)
+    return GaussianCloud(
+        means=0.3 * torch.randn(40, 3, generator=rng),
+        quats=torch.randn(40, 4, generator=rng),
+        scales=0.05 + 0.1 * torch.rand(40, 3, generator=rng),
+        opacities=0.1 + 0.8 * torch.rand(40, generator=rng),
+        sh=0.3 * torch.randn(40, 4, 3, generator=rng),
+    )
+
+
+def field() -> RadianceField:
+    def query(points, directions):
+        inside = torch.sigmoid(20.0 * (0.5 - points.norm(dim=1)))
+        return 8.0 * inside, 0.5 + 0.4 * torch.sin(5.0 * points)
+
+    return RadianceField(query, torch.tensor([[-0.8] * 3, [0.8] * 3]))
+
+
+def mesh() -> TriMesh:
+    import trimesh
+
+    ball = trimesh.creation.icosphere(subdivisions=2, radius=0.6)
+    vertices = torch.tensor(np.array(ball.vertices), dtype=torch.float32)
+    return TriMesh(
+        vertices, torch.tensor(np.array(ball.faces)), vertex_colors=0.5 + 0.5 * torch.sin(4 * vertices)
+    )
+
+
+RENDERERS = {"splatting": cloud, "volume": field, "mesh": mesh}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    cameras = orbit(torch.arange(3) * 120.0, torch.zeros(3), torch.full((3,), 2.85), 40.0, 24, 24)
+    alpha = (torch.arange(24 * 24).reshape(1, 24, 24, 1) % 3 == 0).float().expand(3, 24, 24, 1)
+    images = torch.linspace(0, 1, 3 * 24 * 24 * 3).reshape(3, 24, 24, 3) * alpha + (1 - alpha)
+    write_transforms(folder, PosedPictures(images, alpha, cameras))
+    return folder
+
+
+def guidances(pictures) -> dict[str, tuple[Any, dict[str, Any]]]:
+    views = GivenViews(GivenViews.Config(path=str(pictures), batch=3))(0, 0, 1)
+    disc = PriorConfig(name="disc")
+    return {
+        "score-distillation": ({"prior": disc}, {}),
+        "denoise-and-match": ({"prior": disc}, {}),
+        "pictures": (
+            {"path": str(pictures), "l1": 0.5, "ssim": 0.2},
+            {"cameras": views, "batch_independent": True},
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", plugins.BUILTIN["representation"])
+def test_representations(name):
+    cls = plugins.find("representation", name)
+    check_representation(cls, config=cls.Config(**REPRESENTATIONS[name]))
+
+
+@pytest.mark.parametrize("name", plugins.BUILTIN["renderer"])
+def test_renderers(name):
+    check_renderer(plugins.find("renderer", name)(), RENDERERS[name])
+
+
+@pytest.mark.parametrize("name", plugins.BUILTIN["guidance"])
+def test_guidances(name, pictures):
+    settings, promises = guidances(pictures)[name]
+    cls = plugins.find("guidance", name)
+    check_guidance(lambda: cls(cls.Config(**settings), "cpu"), **promises)
+
+
+def test_gaussians_that_grow():
+    grow = density_control.Config(refinements=4, grow=0.5, begin=0.1)
+    sizes = set()
+
+    def make(seed):
+        scene = gaussians.Gaussians(gaussians.Config(count=60, sh_degree=1, sh_full=0.1, density=grow), seed)
+        adapt = scene.adapt
+        scene.adapt = lambda *a: (adapt(*a), sizes.add(len(scene)))[0]  # type: ignore[method-assign]
+        return scene
+
+    make.renderer = "splatting"  # type: ignore[attr-defined]
+    check_representation(make)
+    assert len(sizes) > 1, "nothing grew: the law about the optimizer was not tried"
+
+
+# --- the kit itself: one broken part a law ---
+
+
+class Grid(nn.Module):
+    """A radiance field of one number and one colour; each flag breaks one law."""
+
+    @dataclass(frozen=True)
+    class Config:
+        broken: str = ""
+
+    renderer = "volume"
+
+    def __init__(self, config: Config, seed: int = 0) -> None:
+        super().__init__()
+        self.broken = config.broken
+        rng = None if self.broken == "global randomness" else generator(seed, "grid", 0)
+        self.density = nn.Parameter(2.0 + torch.rand(1, generator=rng))
+        self.color = nn.Parameter(torch.rand(3, generator=generator(seed, "grid", 1)))
+        self.unused = nn.Parameter(torch.zeros(2))
+        self.count = 0
+        if self.broken == "determinism":
+            self.density.data += id(self) % 997
+
+    def at(self, time=None):
+        def query(points, directions):
+            density = self.density.abs() * (1.0 + 0.0 * points[:, 0])
+            if self.broken == "gradients":
+                density = density + (self.density - self.density.detach()).sqrt()
+            color = torch.sigmoid(self.color)
+            extra = 0.0 if self.broken == "silent" else 1e-3 * self.unused.sum()
+            return density, (color + extra).expand(len(points), 3)
+
+        return RadianceField(query, torch.tensor([[-0.5] * 3, [0.5] * 3]))
+
+    def parameter_groups(self):
+        groups = {"density": [self.density], "color": [self.color], "unused": [self.unused]}
+        if self.broken == "groups":
+            del groups["unused"]
+        if self.broken == "twice":
+            groups["unused"] = [self.unused, self.color]
+        return groups
+
+    def learning_rates(self):
+        rates = dict.fromkeys(self.parameter_groups(), 0.01)
+        if self.broken == "rates":
+            rates["colour"] = rates.pop("color")
+        if self.broken == "nan rate":
+            rates["color"] = float("nan")
+        return rates
+
+    def adapt(self, step, total, output, optimizer, seed):
+        if self.broken == "adapt":
+            self.color = nn.Parameter(self.color.detach().clone())
+        if self.broken == "resume":
+            self.count += 1
+            with torch.no_grad():
+                self.color += 0.01 * self.count
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("groups", "parameter groups: parameter unused is in no optimizer group"),
+        ("twice", "parameter groups: parameter color is in 2 optimizer groups"),
+        ("rates", "learning rates: groups"),
+        ("nan rate", "learning rates: rates must be numbers"),
+        ("determinism", "determinism: two objects made with the same seed differ"),
+        ("gradients", "gradients: the gradient of 'density' is not finite"),
+        ("silent", "gradients: no gradient reached 'unused'"),
+        ("adapt", "adapt: 'color' was replaced in step 0"),
+        ("resume", "resume: 'scene.density' differs by"),
+        ("global randomness", "determinism|global randomness"),
+    ],
+)
+def test_a_broken_representation(broken, message):
+    check_representation(Grid)
+    with pytest.raises(AssertionError, match=message) as error:
+        check_representation(Grid, config=Grid.Config(broken=broken))
+    assert "\n" not in str(error.value)
+
+
+class Broken:
+    """The splatting renderer with one law broken."""
+
+    def __init__(self, broken):
+        self.inner, self.broken, self.calls = plugins.find("renderer", "splatting")(), broken, 0
+
+    def __call__(self, primitive, cameras, background, /, rng=None):
+        output = self.inner(primitive, cameras, background)
+        self.calls += 1
+        rgb, alpha = output.rgb, output.alpha
+        if self.broken == "shapes":
+            alpha = alpha[..., 0]
+        elif self.broken == "alpha":
+            alpha = alpha * 1.5
+        elif self.broken == "background":
+            rgb = rgb * 0.9
+        elif self.broken == "detached":
+            rgb = rgb.detach() + 0.0 * background.sum()
+        elif self.broken == "views":
+            rgb = rgb + 0.01 * len(cameras)
+        elif self.broken == "repeats":
+            rgb = rgb + 1e-6 * self.calls
+        elif self.broken == "global":
+            torch.rand(1)
+        elif self.broken == "translation":
+            rgb = rgb + 0.1 * alpha * cameras.centers[:, :1, None, None]
+        elif self.broken == "types":
+            rgb = rgb.double()
+        return RenderOutput(rgb, alpha)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("shapes", "shapes: alpha is"),
+        ("types", "types: rgb of a float32 primitive"),
+        ("alpha", r"alpha: alpha must lie in \[0, 1\]"),
+        ("background", "background: a background"),
+        ("detached", "background: the gradient"),
+        ("views", "background|views"),
+        ("repeats", "repeats|background"),
+        ("global", "global randomness: the renderer changed the global random state of torch"),
+        ("translation", "translation: moving camera and object together"),
+    ],
+)
+def test_a_broken_renderer(broken, message):
+    with pytest.raises(AssertionError, match=message):
+        check_renderer(Broken(broken), cloud)
+
+
+class Guide:
+    """A guidance with one law broken."""
+
+    def __init__(self, broken=""):
+        self.broken, self.calls = broken, 0
+        self.model = nn.Linear(3, 1).requires_grad_(broken == "reaches")
+
+    def __call__(self, output, cameras, prompt, step, total, seed):
+        self.calls += 1
+        with torch.no_grad():
+            noise = torch.randn(3, generator=generator(seed, "guide", step))
+        rgb = output.rgb
+        if self.broken == "in place":
+            with torch.no_grad():
+                rgb *= 0.5
+        loss = self.model(rgb - noise).square().mean()
+        if self.broken == "scalar":
+            loss = loss[None]
+        if self.broken == "nan":
+            loss = loss * float("nan")
+        if self.broken == "calls":
+            loss = loss * self.calls
+        if self.broken == "detached":
+            loss = loss.detach()
+        if self.broken == "global":
+            np.random.rand()  # noqa: NPY002
+        if self.broken == "views":
+            loss = loss * len(cameras)
+        return Signal(loss, {"x": float("inf") if self.broken == "metrics" else 1.0})
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("scalar", "gradient|loss: the loss must be a scalar"),
+        ("nan", "loss: the loss is not finite"),
+        ("calls", "determinism: the same step and seed"),
+        ("detached", "gradient: the loss does not depend"),
+        ("in place", "pictures: the guidance changed the renders"),
+        ("reaches", "gradient: a gradient reached the model behind"),
+        ("global", "global randomness: the guidance changed the global random state of numpy"),
+        ("metrics", "metrics: 'x' is inf"),
+        ("views", "views: the loss of several views"),
+    ],
+)
+def test_a_broken_guidance(broken, message):
+    torch.manual_seed(0)
+    model = Guide().model.state_dict()
+
+    def make(kind):
+        guide = Guide(kind)
+        guide.model.load_state_dict(model)
+        return guide
+
+    good, bad = make(""), make(broken)
+    check_guidance(lambda: good, batch_independent=True)
+    with pytest.raises(AssertionError, match=message):
+        check_guidance(lambda: bad, batch_independent=True)

@@ -1,0 +1,65 @@
+"""`threedgen doctor`: every backend is there or says why not; one failure hides no other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from threedgen import doctor, export
+from threedgen.doctor import KINDS, examine, render_small
+from threedgen.renderers import backends
+from threedgen.renderers.backends import native
+
+
+@pytest.fixture(scope="module")
+def findings():
+    return {finding.name: finding for finding in examine()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_backend_is_there_or_says_why_not(kind, findings):
+    for name, reason in backends.available(kind).items():
+        finding = findings[f"{kind}: {name}"]
+        if reason is None:
+            assert finding.ok is True, finding
+            assert "renders in" in finding.text
+        else:
+            assert (finding.ok, finding.text) == (None, reason)
+    torch_version = str(torch.__version__).split("+")[0]
+    assert torch_version in findings[f"{kind}: torch"].text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_small_scene_is_to_be_seen(kind):
+    picture = render_small(kind, "torch")
+    assert picture.shape == (1, 32, 32, 3)
+    assert bool((picture[0, 0, 0] == 1).all())
+    assert float(picture[0, 12:20, 12:20].std()) > 0.05
+
+
+def test_a_wrong_picture_is_a_problem(monkeypatch):
+    real = native.splat
+    monkeypatch.setattr(native, "splat", lambda *a: (0.9 * real(*a)[0], *real(*a)[1:]))
+    found = {finding.name: finding for finding in doctor._backends()}
+    assert found["splatting: native"].ok is False
+    assert "difference from the torch twin" in found["splatting: native"].text
+    assert found["mesh: native"].ok is True
+
+
+def test_a_test_that_raises_is_a_finding_and_the_rest_follows(monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError("no such\ninstruction")
+
+    monkeypatch.setattr(native, "splat", broken)
+    monkeypatch.setattr(export, "write", broken)
+    found = {finding.name: finding for finding in examine()}
+    assert found["splatting: native"].ok is False
+    assert found["splatting: native"].text.endswith("is there but fails: RuntimeError: no such instruction")
+    assert found["export"].ok is False
+    assert found["volume: torch"].ok is True
+    assert "embedded prior" in found
+
+
+def test_export_is_tried(findings):
+    assert findings["export"].ok is True
+    assert "written and read back" in findings["export"].text

@@ -1,0 +1,182 @@
+"""Recipes with stages: how they are read, what is handed over, and that a kill in any stage costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_parts
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from threedgen import checkpoint, config, job, stages
+from threedgen.config import load_recipe
+from threedgen.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
+
+STAGED = (
+    fake_parts.RECIPE
+    + """
+stages:
+  - {steps: 12}
+  - {steps: 8, cameras: {batch: 3}, representation: {name: "fake_parts:Points", nested: {rate: 0.05}}}
+"""
+)
+
+
+@pytest.fixture(autouse=True)
+def _fake_parts(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.chdir(tmp_path)
+
+
+def load(text=STAGED, *overrides, **keywords):
+    path = Path("recipe.yaml")
+    path.write_text(text)
+    return load_recipe(path, overrides, **{"prompt": "red", **keywords})
+
+
+def test_a_stage_is_the_recipe_with_its_own_sections_merged_over_it():
+    recipe = load(STAGED, "stages.1.cameras.resolution=8", "cameras.radius=[2, 2]")
+    first, second = recipe.parts
+    assert (first.steps, second.steps, recipe.steps) == (12, 8, 20)
+    assert (first.cameras.config.batch, second.cameras.config.batch) == (2, 3)
+    assert (first.cameras.config.resolution, second.cameras.config.resolution) == (4, 8)
+    assert first.cameras.config.radius == second.cameras.config.radius == (2.0, 2.0)
+    assert second.representation.config.nested.rate == 0.05
+
+
+def test_the_resolved_recipe_reads_back_as_itself(tmp_path):
+    import yaml
+
+    recipe = load()
+    path = tmp_path / "resolved.yaml"
+    path.write_text(yaml.safe_dump(dict(recipe.resolved)))
+    again = config.read_resolved(path, ["export.turntable.frames=3"])
+    assert next(part.resolved for part in again.parts)["cameras"] == recipe.parts[0].resolved["cameras"]
+    assert again.fixed["export"].config.turntable.frames == 3
+    assert again.steps == 20
+
+
+def test_a_setting_on_the_command_line_holds_for_every_stage():
+    recipe = load(STAGED, "cameras.batch=5", "representation.nested.rate=0.2")
+    assert [part.cameras.config.batch for part in recipe.parts] == [5, 5]
+    assert [part.representation.config.nested.rate for part in recipe.parts] == [0.2, 0.2]
+    assert [part.steps for part in load(STAGED, "steps=10").parts] == [6, 4]
+    with pytest.raises(UserError, match=r"'.*cameras.batch' must be a whole number"):
+        load(STAGED, "cameras.batch=x")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stages.1.camera.batch=3"], "did you mean 'cameras'"),
+        (["stages.1.cameras.bach=3"], "did you mean 'cameras.batch'"),
+        (["stages.2.steps=3"], "write stages.0 or stages.1"),
+        (["stages.0.seed=3"], "'stages.0.seed' is about the whole run"),
+        (["stages=3"], "'stages' must be a list"),
+        (["stages.0.steps=0"], "'stages.0.steps' must be at least 1"),
+    ],
+)
+def test_one_clear_line_for_each_mistake(overrides, message):
+    with pytest.raises(UserError) as caught:
+        load(STAGED, *overrides)
+    assert message in str(caught.value)
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=5), st.integers(1, 2000))
+def test_steps_of_the_whole_run_are_shared_out(shares, total):
+    values = {"stages": [{"steps": share} for share in shares]}
+    if total < len(shares):
+        with pytest.raises(UserError, match="each needs at least 1"):
+            stages.with_steps(values, total)
+        return
+    counts = [stage["steps"] for stage in stages.with_steps(values, total)["stages"]]
+    assert sum(counts) == total
+    assert min(counts) >= 1
+    if total == sum(shares):
+        assert counts == shares
+
+
+def test_a_prior_is_named_for_every_stage():
+    text = "extends: text-to-3d\nstages:\n  - {steps: 1}\n  - {steps: 1, guidance: [{name: score-distillation}]}\n"
+    for part in load(text, prior="folder").parts:
+        assert part.guidance[0].config.prior.path == "folder"
+
+
+def test_the_second_stage_goes_on_from_the_first_and_steps_count_through(tmp_path):
+    started = []
+
+    class Keep(fake_parts.Points):
+        @classmethod
+        def from_asset(cls, config, seed, asset):
+            started.append(asset)
+            return super().from_asset(config, seed, asset)
+
+    fake_parts.Keep = Keep  # type: ignore[attr-defined]
+    Keep.__module__ = "fake_parts"
+    text = STAGED.replace(
+        '8, cameras: {batch: 3}, representation: {name: "fake_parts:Points"',
+        '8, representation: {name: "fake_parts:Keep"',
+    )
+    run = job.start(load(text), tmp_path / "run")
+    assert len(started) == 1
+    assert not started[0].requires_grad
+    assert len(started[0]) == 5, "one row grew in the first stage"
+    rows = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
+    assert rows == list(range(20))
+    assert checkpoint.load_state(run.checkpoint)["stage"] == 1
+    assert sorted(file.stem for file in run.previews.iterdir())[-1] == "step-000020"
+
+
+def test_what_cannot_be_handed_over_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(fake_parts.Points, "starts_from", (int,))
+    with pytest.raises(UserError, match="starts from int, not from the Tensor"):
+        job.start(load(), tmp_path / "run")
+
+
+@pytest.mark.parametrize("kill", [("stages.0.guidance.0.kill_at", 7), ("stages.1.guidance.0.kill_at", 5)])
+def test_killed_in_either_stage_and_resumed_is_the_same_run(kill, tmp_path):
+    text = STAGED.replace("- {steps: 12", '- {guidance: [{name: "fake_parts:Pull"}], steps: 12').replace(
+        "- {steps: 8,", '- {guidance: [{name: "fake_parts:Pull"}], steps: 8,'
+    )
+    text = text.replace("checkpoint: {every: 10}", "checkpoint: {every: 3}")
+    whole = job.start(load(text), tmp_path / "whole")
+    recipe, out = Path("killed.yaml"), tmp_path / "killed"
+    recipe.write_text(text)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent),
+        "FAKE_KILL": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "threedgen",
+        "text-to-3d",
+        "red",
+        "--recipe",
+        str(recipe),
+        "--out",
+        str(out),
+    ]
+    ended = subprocess.run(
+        [*command, f"{kill[0]}={kill[1]}"], env=environment, capture_output=True, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+    resolved = out / "recipe.yaml"
+    resolved.write_text(resolved.read_text().replace(f"kill_at: {kill[1]}", "kill_at: -1"))
+    from threedgen.run import RunDirectory
+
+    job.resume(RunDirectory.open(out))
+    expected, tensors = (checkpoint.load(folder / "checkpoint")[0] for folder in (whole.path, out))
+    assert expected.keys() == tensors.keys()
+    assert all(torch.equal(expected[name], tensors[name]) for name in expected)

@@ -1,0 +1,136 @@
+"""Views of given pictures as training cameras: shuffled epochs over a folder, some views held out.
+
+The folder is in either layout of `datasets.multiview`: an SRN scene, or a transforms.json. Views that are held
+out are spread evenly over the order of the pictures, so that what they measure is between the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from threedgen.datasets.multiview import PosedPictures, read_srn, read_transforms
+from threedgen.errors import UserError
+from threedgen.random import generator
+from threedgen.schedule import Schedule, bounds, value_at
+from threedgen.types import Cameras
+
+_RIGID = 1e-3  # how far a rotation's R R^T may be from 1: poses are often written with four digits
+
+
+def read_pictures(path: str | Path) -> PosedPictures:
+    """The posed pictures of a folder (or of a transforms .json file), their cameras checked.
+
+    Raises UserError: nothing there, neither layout, a broken file, pictures of different sizes, fewer than two
+    pictures, a pose that is not a rotation and a position, a focal length that is not positive.
+    """
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise UserError(f"there are no pictures at '{folder}': the folder is missing")
+    if folder.suffix.lower() == ".json" or (folder / "transforms.json").is_file():
+        pictures = read_transforms(folder)
+    elif (folder / "intrinsics.txt").is_file():
+        pictures = read_srn(folder)
+    elif folder.is_dir():
+        raise UserError(
+            f"'{folder}' holds no posed pictures: it needs a transforms.json, or intrinsics.txt with rgb/ and pose/"
+        )
+    else:
+        raise UserError(f"'{folder}' is not a folder of pictures, nor a transforms .json file")
+    if len(pictures.images) < 2:
+        raise UserError(f"'{folder}' holds one picture: a shape needs at least two, from different sides")
+    check_cameras(pictures.cameras, folder)
+    return pictures
+
+
+def check_cameras(cameras: Cameras, source: str | Path) -> None:
+    """UserError naming the first picture of `source` whose camera cannot be one."""
+    poses, intrinsics = cameras.world_from_camera.double(), cameras.intrinsics.double()
+    rotation = poses[:, :3, :3]
+    rigid = (rotation @ rotation.transpose(1, 2) - torch.eye(3, dtype=torch.float64)).abs().amax((1, 2))
+    last = (poses[:, 3] - poses.new_tensor([0.0, 0.0, 0.0, 1.0])).abs().amax(1)
+    focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], dim=1).amin(1)
+    problems = (
+        ("has a pose with NaN or infinite numbers", poses.isfinite().flatten(1).all(1)),
+        ("has intrinsics with NaN or infinite numbers", intrinsics.isfinite().flatten(1).all(1)),
+        ("has a pose that is not a rotation and a position (is it scaled or mirrored?)",
+         (rigid < _RIGID) & (torch.linalg.det(rotation.nan_to_num()) > 0.0) & (last < _RIGID)),
+        ("has no positive focal length", focal > 0.0),
+    )  # fmt: skip
+    for problem, good in problems:
+        if not good.all():
+            index = int((~good).nonzero()[0])
+            raise UserError(f"'{source}': picture {index} {problem}")
+
+
+def held_out(total: int, holdout: int) -> Int[Tensor, " H"]:
+    """Which of `total` pictures are held out: `holdout` of them, evenly spread over their order."""
+    return torch.div((2 * torch.arange(holdout) + 1) * total, 2 * max(holdout, 1), rounding_mode="floor")
+
+
+class GivenViews:
+    """Training views that are those of given pictures, each equally often, in a new order every epoch.
+
+    cameras: all views of the folder. train, held_out: indices into them.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """path: the folder of pictures. batch: views a step. resolution: height in pixels, a number or a
+        schedule; null is the pictures' own. holdout: how many views are kept out of training."""
+
+        path: str = ""
+        batch: int = 4
+        resolution: Schedule | None = None
+        holdout: int = 0
+
+        def __post_init__(self) -> None:
+            if self.batch < 1:
+                raise UserError(f"cameras.batch must be at least 1, got {self.batch}")
+            if self.holdout < 0:
+                raise UserError(f"cameras.holdout must be 0 or more views, got {self.holdout}")
+            if self.resolution is not None and not bounds(self.resolution)[0] >= 1.0:
+                raise UserError("cameras.resolution must be at least 1 pixel all the time")
+
+    def __init__(self, config: Config) -> None:
+        """Raises UserError where the folder cannot be read, or nothing would be left to train on."""
+        if not config.path:
+            raise UserError("cameras.path names no folder of pictures: `threedgen fit FOLDER` sets it")
+        self.config = config
+        cameras = read_pictures(config.path).cameras
+        count = len(cameras)
+        if config.holdout > count - 1:
+            raise UserError(
+                f"cameras.holdout is {config.holdout} but there are {count} pictures: at least one must be left"
+            )
+        self.cameras = Cameras(
+            cameras.world_from_camera,
+            cameras.intrinsics,
+            cameras.height,
+            cameras.width,
+            cameras.time,
+            index=torch.arange(count),
+        )
+        self.held_out = held_out(count, config.holdout)
+        kept = torch.ones(count, dtype=torch.bool)
+        kept[self.held_out] = False
+        self.train = kept.nonzero().squeeze(1)
+
+    def __call__(self, seed: int, step: int, total: int) -> Cameras:
+        """The views of one step of a run of `total` steps, `index` set; a function of its arguments alone."""
+        count, first = len(self.train), step * self.config.batch
+        chosen = []
+        for position in range(first, first + self.config.batch):
+            epoch, place = divmod(position, count)
+            if place == 0 or not chosen:
+                order = torch.randperm(count, generator=generator(seed, "views", epoch))
+            chosen.append(self.train[order[place]])
+        views = self.cameras[torch.stack(chosen)]
+        if self.config.resolution is None:
+            return views
+        height = round(value_at(self.config.resolution, step, total))
+        return views.resized(height, max(1, round(views.width * height / views.height)))

@@ -1,0 +1,190 @@
+"""From a radiance field to the mesh people open in Blender: density, level set, clean, decimate, colour."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from threedgen.export.mesh import (
+    MeshConfig,
+    NoSurface,
+    fitted,
+    main_pieces,
+    signed_volume,
+    taubin,
+    vertex_normals,
+)
+from threedgen.types import RadianceField, TriMesh
+
+_COARSE = 64  # lattice points a side of the first look at where the asset is
+_BLOCK = 1 << 16  # points asked for at once
+_OPAQUE = math.log(2.0)  # optical thickness at which half of the light is stopped
+_LOG_RANGE = 3.0  # the log density is clipped to +- this much around the level
+_LEVELS = 60  # candidates for the level
+_SHADES = 12  # samples on the short way on which a vertex's colour is composited
+
+
+def extract_field_mesh(field: RadianceField, config: MeshConfig | None = None) -> TriMesh:
+    """The visible surface of a field, in the field's own units and place.
+
+    Closed and outward-oriented; what touches the border of the box is closed there, and hollows that nobody
+    sees are solid. The level, if the config has none, is the one whose silhouettes along the axes are those of
+    the field's own opacity. Colours are what somebody in front of a vertex sees, display-referred RGB in
+    [0, 1]; normals are unit.
+    Float32, int64, on the CPU. Raises NoSurface when nothing is opaque enough to have a surface.
+    """
+    config = config or MeshConfig()
+    low, high = _focus(field, config)
+    longest = float((high - low).max())
+
+    def surface(spacing: float) -> tuple[np.ndarray, np.ndarray]:
+        return _surface(field, low, high, spacing, config)
+
+    vertices, faces, spacing = fitted(surface, longest / (config.resolution - 1), config.faces)
+    if len(faces) == 0:
+        raise _empty()
+    normals = vertex_normals(vertices, faces)
+    return TriMesh(
+        vertices=torch.from_numpy(vertices.astype(np.float32)),
+        faces=torch.from_numpy(faces.astype(np.int64)),
+        vertex_colors=_colors(field, vertices, normals, reach=max(2.0 * spacing, longest / 64)),
+        normals=torch.from_numpy(normals.astype(np.float32)),
+    )
+
+
+def visible_level(density: Float[np.ndarray, "X Y Z"], spacing: float) -> float | None:
+    """The density whose level set has the field's silhouettes, None where nothing is opaque.
+
+    A pixel of a picture along an axis belongs to the silhouette where half of the light is stopped; to that of
+    the level set, where the largest density on its way reaches the level.
+    """
+    opaque = [density.sum(axis=axis) * spacing >= _OPAQUE for axis in range(3)]
+    if not all(mask.any() for mask in opaque):
+        return None
+    largest = [density.max(axis=axis) for axis in range(3)]
+    most = float(density.max())
+    levels = most * np.geomspace(1e-3, 0.9, _LEVELS)
+    overlaps = [
+        np.mean([_overlap(top >= level, mask) for top, mask in zip(largest, opaque, strict=True)])
+        for level in levels
+    ]
+    # Around a hard edge many levels do: the middle one is the furthest from both haze and holes.
+    good = np.flatnonzero(np.array(overlaps) >= max(overlaps) - 1e-3)
+    return float(levels[good[len(good) // 2]])
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one & other).sum() / max((one | other).sum(), 1))
+
+
+def _empty() -> NoSurface:
+    return NoSurface("no mesh: nothing in the field is opaque enough to have a surface; run more steps")
+
+
+@torch.no_grad()
+def _density(
+    field: RadianceField, origin: np.ndarray, spacing: float, shape: tuple[int, ...]
+) -> Float[np.ndarray, "X Y Z"]:
+    """The density at origin + spacing * (i, j, k); 0 outside the box and in cells known to be empty."""
+    bounds = field.bounds
+    axes = [torch.from_numpy(origin[axis] + spacing * np.arange(shape[axis])).to(bounds) for axis in range(3)]
+    values = np.zeros(shape, dtype=np.float32)
+    slab = max(_BLOCK // (shape[1] * shape[2]), 1)
+    down = bounds.new_tensor([0.0, 0.0, -1.0])
+    for begin in range(0, shape[0], slab):
+        points = torch.cartesian_prod(axes[0][begin : begin + slab], axes[1], axes[2])
+        inside = _lit(field, points).nonzero().squeeze(-1)
+        block = bounds.new_zeros(len(points))
+        for rows in inside.split(_BLOCK):
+            block[rows] = field.query(points[rows], down.expand(len(rows), 3))[0]
+        values[begin : begin + slab] = block.reshape(-1, *shape[1:]).float().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise ValueError("field.query returned a density that is not finite")
+    return values
+
+
+def _lit(field: RadianceField, points: Float[Tensor, "M 3"]) -> Tensor:
+    """[M] whether a renderer would look there at all."""
+    low, high = field.bounds
+    inside = ((points >= low) & (points <= high)).all(-1)
+    if field.occupancy is None:
+        return inside
+    cells = len(field.occupancy)
+    index = ((points - low) / (high - low) * cells).floor().long().clamp(0, cells - 1)
+    return inside & field.occupancy.to(points.device)[index[:, 0], index[:, 1], index[:, 2]]
+
+
+def _focus(field: RadianceField, config: MeshConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The box of the asset without far-away crumbs: these must not cost it its resolution."""
+    from skimage.measure import label
+
+    low, high = field.bounds.detach().double().cpu().numpy()
+    spacing = float((high - low).max()) / (_COARSE - 1)
+    shape = tuple(int(n) for n in np.ceil((high - low) / spacing - 1e-6).astype(int) + 1)
+    density = _density(field, low, spacing, shape)
+    level = config.level or visible_level(density, spacing)
+    if level is None:
+        raise _empty()
+    labels = np.asarray(label(density >= level, connectivity=3))
+    if labels.max() == 0:
+        raise _empty()
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    where = np.argwhere((sizes >= max(config.floaters * sizes.max(), 1))[labels])
+    return low + spacing * (where.min(axis=0) - 1.0), low + spacing * (where.max(axis=0) + 1.0)
+
+
+def _surface(
+    field: RadianceField, low: np.ndarray, high: np.ndarray, spacing: float, config: MeshConfig
+) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
+    """The cleaned level set before decimation."""
+    from skimage.measure import marching_cubes
+
+    shape = tuple(int(n) for n in np.ceil((high - low) / spacing - 1e-6).astype(int) + 3)
+    origin = low - spacing
+    density = _density(field, origin, spacing, shape)
+    level = config.level or visible_level(density, spacing)
+    if level is None:
+        raise _empty()
+    # Densities change by factors across a surface: linear interpolation is better in the logarithm.
+    log = np.log(np.maximum(density, 1e-30) / level)
+    np.clip(log, -_LOG_RANGE, _LOG_RANGE, out=log)
+    border = np.ones(shape, dtype=bool)
+    border[1:-1, 1:-1, 1:-1] = False
+    log[border] = -_LOG_RANGE
+    log[log == 0.0] = 1e-6  # a vertex on a lattice point would pinch the surface
+    if not (log > 0).any():
+        raise _empty()
+    vertices, faces, _, _ = marching_cubes(log, 0.0, gradient_direction="descent")
+    vertices, faces = origin + spacing * vertices.astype(np.float64), faces.astype(np.int64)
+    if signed_volume(vertices, faces) < 0:
+        faces = faces[:, ::-1].copy()
+    vertices, faces = main_pieces(vertices, faces, config.floaters)
+    return taubin(vertices, faces, config.smoothing), faces
+
+
+@torch.no_grad()
+def _colors(
+    field: RadianceField,
+    vertices: Float[np.ndarray, "V 3"],
+    normals: Float[np.ndarray, "V 3"],
+    reach: float,
+) -> Float[Tensor, "V 3"]:
+    """Composited from `reach` in front of each vertex to 2 reach behind it, over the colour at the end."""
+    places, outward = (torch.from_numpy(value).to(field.bounds) for value in (vertices, normals))
+    low, high = field.bounds
+    depths = (torch.arange(_SHADES) + 0.5) / _SHADES * 3.0 * reach - reach
+    color, seen = torch.zeros_like(places), torch.ones_like(places[:, :1])
+    rgb = color
+    for depth in depths.tolist():
+        points = torch.minimum(torch.maximum(places - depth * outward, low), high)
+        parts = [field.query(p, -n) for p, n in zip(points.split(_BLOCK), outward.split(_BLOCK), strict=True)]
+        density, rgb = (torch.cat(part) for part in zip(*parts, strict=True))
+        density = torch.where(_lit(field, points), density, 0.0)
+        alpha = 1 - torch.exp(-density * (3.0 * reach / _SHADES))[:, None]
+        color, seen = color + seen * alpha * rgb, seen * (1 - alpha)
+    return (color + seen * rgb).clamp(0.0, 1.0).float().cpu()

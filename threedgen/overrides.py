@@ -1,0 +1,90 @@
+"""`key=value` settings of the command line, laid over the values of a recipe under the schema of what they set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from threedgen import plugins, stages, typed
+from threedgen.errors import UserError
+from threedgen.layers import merge, nested, parse_value
+from threedgen.schema import FAMILIES, FIXED, NAMED, SCALARS, renderer_of, schema_of, section_of
+from threedgen.typed import join
+
+
+def apply_override(values: dict[str, Any], key: str, raw: str) -> dict[str, Any]:
+    """`values` with the setting `key=raw`. Raises UserError for an unknown key, or a value that is not YAML."""
+    keys = key.split(".")
+    if not values.get("stages") or keys[0] in ("stages", *stages.WHOLE_RUN):
+        return merge(values, _override(values, keys, raw, key))
+    if keys == ["steps"]:
+        return stages.with_steps(values, typed.convert(int, parse_value(key, raw), key))
+    # What is said about a section on the command line holds for every stage, also where a stage has its own.
+    own = [merge(section, _override(section, keys, raw, key)) for section in stages.merged(values)]
+    return {
+        **values,
+        "stages": [
+            {**stage, keys[0]: section[keys[0]]} for stage, section in zip(values["stages"], own, strict=True)
+        ],
+    }
+
+
+def _override(values: Mapping[str, Any], keys: list[str], raw: str, key: str) -> dict[str, Any]:
+    """The layer that a `key=value` lays over `values`."""
+    if keys[-1] in FAMILIES and keys[-1] != "guidance" and raw.lstrip()[:1] != "{":
+        keys, key = [*keys, "name"], f"{key}.name"  # representation=triplane
+    hint = _hint_at(values, keys)
+    value = raw if typed.wants_text(hint) else parse_value(key, raw)
+    return nested(values, keys, value, key)
+
+
+def _hint_at(values: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """The schema's type at a dotted key, Any where the schema is free. UserError for an unknown key."""
+    head, rest = keys[0], list(keys[1:])
+    if head == "stages":
+        sections = stages.merged(values)
+        inside = len(rest) > 1 and rest[0].isdigit() and int(rest[0]) < len(sections)
+        return _hint_at(sections[int(rest[0])], rest[1:]) if inside else Any
+    if head in SCALARS:
+        return SCALARS[head] if not rest else Any
+    if head not in FAMILIES and head not in FIXED:
+        raise UserError(typed.unknown_key("", head, [*SCALARS, *FAMILIES, *FIXED]))
+    if not rest:
+        return Any
+    path = head
+    if head == "guidance":
+        items = values.get("guidance") or []
+        if not rest[0].isdigit() or int(rest[0]) >= len(items) or len(rest) == 1:
+            return Any
+        section, path = items[int(rest[0])], f"guidance.{rest[0]}"
+        rest = rest[1:]
+        if rest[0] == "weight":
+            return Any
+    else:
+        section = section_of(values, head)
+    if head in FAMILIES and rest[0] == "name":
+        return str
+    if head in FAMILIES:
+        name = section.get("name", NAMED.get(head)) if isinstance(section, Mapping) else None
+        if name == "auto" and head == "renderer":
+            chosen = section_of(values, "representation").get("name")
+            if isinstance(chosen, str):
+                name = renderer_of(chosen, plugins.find("representation", chosen))
+        if not isinstance(name, str):
+            return Any
+        cls = plugins.find(head, name)
+    else:
+        cls = plugins.load(FIXED[head])
+    return _descend(schema_of(cls, path), rest, path, ["name", "weight"] if head == "guidance" else [])
+
+
+def _descend(hint: Any, keys: Sequence[str], path: str, extra: Sequence[str]) -> Any:
+    for key in keys:
+        if not (dataclasses.is_dataclass(hint) and isinstance(hint, type)):
+            return Any
+        known = typed.hints(hint)
+        if key not in known:
+            raise UserError(typed.unknown_key(path, key, [*known, *extra]))
+        hint, path = known[key], join(path, key)
+    return hint

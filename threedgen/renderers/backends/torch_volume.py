@@ -1,0 +1,98 @@
+"""The plain twin of the volume kernels: differentiable by autograd, float32 or float64, any device.
+
+It states the semantics that every other backend must reproduce (Max 1995, "Optical models for direct volume
+rendering"; Mildenhall et al. 2020, NeRF, equation 3):
+
+1. Samples lie as threedgen.renderers.volumetric says; those in cells marked empty are left out.
+2. alpha_i = 1 - exp(-density_i length_i); T_i = exp(-sum_j<i density_j length_j); weight_i = T_i alpha_i.
+3. A sample counts only where T_i is at least `early_stop`.
+4. Pictures are sums over samples: weight x feature, weight (alpha), weight x camera z (depth).
+
+Every sample is evaluated, also those behind an opaque surface: exact, and slow.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from threedgen.renderers.volumetric import Marching, Rays, Samples, ask
+from threedgen.types import RadianceField
+
+_BLOCK = 4096  # rays that are marched at once
+
+
+def count(field: RadianceField, rays: Rays, marching: Marching) -> Int[Tensor, " R"]:
+    """How many samples each ray has."""
+    counts = [_occupied(field, rays[i : i + _BLOCK], marching)[0].sum(1) for i in range(0, len(rays), _BLOCK)]
+    return torch.cat(counts)
+
+
+def render(
+    field: RadianceField, rays: Rays, marching: Marching
+) -> tuple[Float[Tensor, "R F"], Float[Tensor, " R"], Float[Tensor, " R"]]:
+    """(composited features, alpha, depth) of each ray; F as in `ask`."""
+    samples = march(field, rays, marching)
+    density, features = ask(field, samples.points, samples.directions, marching.probe)
+    weights = sample_weights(samples, density, len(rays), marching.early_stop)
+    values = torch.cat([features, torch.ones_like(features[:, :1]), samples.z[:, None]], dim=1)
+    sums = values.new_zeros(len(rays), values.shape[1]).index_add(0, samples.ray, weights[:, None] * values)
+    return sums[:, :-2], sums[:, -2], sums[:, -1]
+
+
+@torch.no_grad()
+def march(field: RadianceField, rays: Rays, marching: Marching) -> Samples:
+    """The samples of all rays, in the field's own floating type."""
+    begins = range(0, len(rays), _BLOCK)
+    blocks = [_march(field, rays[i : i + _BLOCK], marching) for i in begins]
+    ray = torch.cat([block[0] + begin for begin, block in zip(begins, blocks, strict=True)])
+    points, z, lengths = (torch.cat([block[i] for block in blocks]).to(field.bounds) for i in (1, 2, 3))
+    return Samples(ray, points, rays.directions[ray].to(field.bounds), z, lengths)
+
+
+def sample_weights(
+    samples: Samples, density: Float[Tensor, " M"], rays: int, early_stop: float
+) -> Float[Tensor, " M"]:
+    """The weight of each sample in its ray's sums."""
+    counts = torch.bincount(samples.ray, minlength=rays)
+    rank = (
+        torch.arange(len(samples.ray), device=samples.ray.device) - (counts.cumsum(0) - counts)[samples.ray]
+    )
+    longest = int(counts.max()) if rays > 0 else 0
+    thickness = density.new_zeros(rays, longest).index_put((samples.ray, rank), density * samples.lengths)
+    transmittance = torch.exp(thickness - thickness.cumsum(1))
+    seen = transmittance >= early_stop
+    weights = torch.where(seen, transmittance * -torch.expm1(-thickness), 0.0)
+    return weights[samples.ray, rank]
+
+
+@torch.no_grad()
+def _occupied(field: RadianceField, rays: Rays, marching: Marching) -> tuple[Tensor, Tensor, Tensor]:
+    """[R, K] which intervals have a sample, and the distances of all intervals' starts and their lengths."""
+    k = torch.arange(marching.limit, device=rays.starts.device, dtype=rays.starts.dtype)
+    starts = rays.starts[:, None] + k * marching.step
+    lengths = (rays.ends[:, None] - starts).clamp(max=marching.step)
+    kept = lengths > 0
+    if field.occupancy is not None:
+        ray, column = kept.nonzero(as_tuple=True)
+        points = _points(rays, ray, starts[ray, column], lengths[ray, column])
+        cells = len(field.occupancy)
+        low, high = field.bounds.to(points)
+        cell = ((points - low) / (high - low) * cells).floor().long().clamp(0, cells - 1)
+        kept[ray, column] = field.occupancy.to(points.device)[cell[:, 0], cell[:, 1], cell[:, 2]]
+    return kept, starts, lengths
+
+
+def _march(field: RadianceField, rays: Rays, marching: Marching) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ray, point, camera z and interval length of each sample."""
+    kept, starts, lengths = _occupied(field, rays, marching)
+    ray, column = kept.nonzero(as_tuple=True)
+    start, length = starts[ray, column], lengths[ray, column]
+    distance = start + rays.fractions[ray] * length
+    return ray, _points(rays, ray, start, length), distance * rays.slopes[ray], length
+
+
+def _points(rays: Rays, ray: Tensor, starts: Tensor, lengths: Tensor) -> Float[Tensor, "M 3"]:
+    distance = starts + rays.fractions[ray] * lengths
+    return rays.origins[ray] + distance[:, None] * rays.directions[ray]

@@ -1,0 +1,163 @@
+"""A radiance field made of three feature planes and a small decoder (EG3D, Chan et al. 2022, section 3.2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from threedgen.errors import UserError
+from threedgen.kernels.plane_sampling import sample_planes
+from threedgen.random import generator
+from threedgen.regularizers import weigh
+from threedgen.representations import occupancy
+from threedgen.representations.base import Representation, RowOptimizer
+from threedgen.schedule import Schedule
+from threedgen.types import RadianceField, RenderOutput
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Initial Adam learning rates by group, tuned for runs of a few hundred steps."""
+
+    planes: float = 0.2
+    decoder: float = 0.02
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Weights of the terms on the planes, a number or a schedule; 0 leaves a term out.
+
+    smoothness: mean squared difference of neighbouring texels.
+    """
+
+    smoothness: Schedule = 0.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """A triplane radiance field. Lengths are world units (the object fills the unit sphere).
+
+    resolution: texels a side of each plane. channels: features a texel. hidden: width and layers: number of the
+    decoder's hidden layers. extent: the field lives in the box [-extent, extent]^3. noise: standard deviation
+    of the planes at the start.
+    gain: density per world unit for a unit of the decoder's output; the larger, the sooner surfaces are sharp.
+    ball: number added inside the decoder's activation, ball * (1 - |p| / radius), so that training starts
+    from a ball of about that radius (Magic3D, Lin et al. 2023, section 4.1); 0 for none.
+    """
+
+    resolution: int = 64
+    channels: int = 16
+    hidden: int = 32
+    layers: int = 2
+    extent: float = 1.0
+    noise: float = 0.1
+    gain: float = 25.0
+    ball: float = 10.0
+    radius: float = 0.5
+    occupancy: occupancy.Config = field(default_factory=occupancy.Config)
+    learning_rates: LearningRates = field(default_factory=LearningRates)
+    regularizers: Terms = field(default_factory=Terms)
+
+    def __post_init__(self) -> None:
+        for name, least in (("resolution", 2), ("channels", 1), ("hidden", 1), ("layers", 1)):
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"representation.{name} is {getattr(self, name)}; it must be at least {least}"
+                )
+        for name in ("extent", "radius", "gain"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise UserError(f"representation.{name} is {getattr(self, name)}; it must be positive")
+        if not (0.0 <= self.noise < math.inf and 0.0 <= self.ball < math.inf):
+            raise UserError("representation.noise and representation.ball must not be negative")
+
+
+class Triplane(Representation):
+    """planes: [3, R, R, C], xy, xz and yz (first coordinate along the last spatial axis). weights and biases: the
+    decoder's layers, from the concatenated features to (density before activation, colour logits). occupancy: what
+    is known to be empty.
+
+    density = gain softplus(d + ball (1 - |p| / radius)) per world unit; colour = sigmoid(c), the same from all
+    sides.
+    """
+
+    Config = Config
+    renderer = "volume"
+
+    def __init__(self, config: Config, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self._rates = dataclasses.replace(config.learning_rates)
+        self._terms = dataclasses.replace(config.regularizers)
+        draw = generator(seed, "initialise", 0)
+        shape = (3, config.resolution, config.resolution, config.channels)
+        self.planes = nn.Parameter(config.noise * torch.randn(shape, generator=draw))
+        widths = [3 * config.channels, *[config.hidden] * config.layers, 4]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for layer, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+            scale = math.sqrt(2.0 / inputs) if layer < config.layers else 0.1 / math.sqrt(inputs)
+            self.weights.append(nn.Parameter(scale * torch.randn(outputs, inputs, generator=draw)))
+            self.biases.append(nn.Parameter(torch.zeros(outputs)))
+        self.occupancy = occupancy.OccupancyGrid(config.occupancy)
+        self._look_for_matter(generator(seed, "occupancy", -1))
+
+    @property
+    def bounds(self) -> Float[Tensor, "2 3"]:
+        corner = self.planes.new_full((3,), self.config.extent)
+        return torch.stack([-corner, corner])
+
+    def at(self, time: Float[Tensor, " B"] | None = None) -> RadianceField:
+        """The field, differentiable in all parameters; `time` is ignored (nothing moves)."""
+        return RadianceField(self._query, self.bounds, self.occupancy.occupied)
+
+    def _query(
+        self, points: Float[Tensor, "M 3"], directions: Float[Tensor, "M 3"]
+    ) -> tuple[Float[Tensor, " M"], Float[Tensor, "M 3"]]:
+        values = sample_planes(self.planes, points / self.config.extent).flatten(1)
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            values = F.linear(values, weight, bias)
+            if layer < last:
+                values = F.relu(values, inplace=True)
+        ball = 1 - torch.linalg.vector_norm(points, dim=-1) / self.config.radius
+        density = self.config.gain * F.softplus(values[:, 0] + self.config.ball * ball)
+        return density, torch.sigmoid(values[:, 1:])
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The planes, and the decoder."""
+        return {"planes": [self.planes], "decoder": [*self.weights, *self.biases]}
+
+    def learning_rates(self) -> Mapping[str, float]:
+        """Initial learning rates by group."""
+        return dataclasses.asdict(self._rates)
+
+    def penalty(
+        self, primitive: RadianceField, step: int, total: int
+    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, float]]:
+        """The weighted terms of `Terms`."""
+        return weigh({"smoothness": smoothness}, self._terms, self.planes, step, total)
+
+    @torch.no_grad()
+    def adapt(
+        self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int
+    ) -> dict[str, float]:
+        """Every `occupancy.interval` steps a look at what is empty. Logs the share of the box that is not."""
+        if (step + 1) % self.config.occupancy.interval == 0:
+            self._look_for_matter(generator(seed, "occupancy", step))
+        return {"occupied": float(self.occupancy.occupied.float().mean())}
+
+    @torch.no_grad()
+    def _look_for_matter(self, rng: torch.Generator) -> None:
+        self.occupancy.update(lambda points: self._query(points, points)[0], self.bounds, rng)
+
+
+def smoothness(planes: Float[Tensor, "3 H W C"]) -> Float[Tensor, ""]:
+    """Mean squared difference of neighbouring texels, along both axes."""
+    return planes.diff(dim=1).square().mean() + planes.diff(dim=2).square().mean()

@@ -1,0 +1,132 @@
+"""Laws of a guidance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from threedgen.testing.common import distance, law, no_global_randomness, views
+from threedgen.types import Cameras, RenderOutput, Signal
+
+_CLOSE = 1e-5
+
+
+def check_guidance(
+    guidance: Callable[[], Any],
+    *,
+    cameras: Cameras | None = None,
+    prompt: str = "a red cube",
+    batch_independent: bool = False,
+    total: int = 10,
+) -> None:
+    """Checks what `guidance()` makes, on random square pictures of `cameras` (default: three around the object).
+
+    batch_independent: promise that the loss of several views is the mean of those of each view alone.
+    Laws: a Signal with a scalar finite loss, finite numbers and a picture to show; a finite gradient that reaches
+    the pictures and nothing else; step and seed decide everything, in a fresh object and in any order of the
+    steps, too; the renders are not changed; the global random state is left alone. Raises AssertionError naming
+    the law that failed.
+    """
+    cameras = views(3, 24, 24) if cameras is None else cameras
+    with no_global_randomness("the guidance"):
+        guide = guidance()
+        first = _ask(guide, cameras, prompt, 3, total)
+        _check_signal(first, cameras)
+        _check_gradient(guide, first)
+        _ask(guide, cameras, prompt, 7, total)
+        again = _ask(guide, cameras, prompt, 3, total)
+        law(
+            _same(first, again), "determinism", "the same step and seed give another answer after other steps"
+        )
+        fresh = _ask(guidance(), cameras, prompt, 3, total)
+        law(
+            _same(first, fresh), "determinism", "the same step and seed give another answer in a fresh object"
+        )
+        if batch_independent:
+            _check_batch(guide, first, cameras, prompt, total)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    signal: Signal
+    rgb: Tensor
+    alpha: Tensor
+    gradient: Tensor
+
+
+def _ask(
+    guide: Any, cameras: Cameras, prompt: str, step: int, total: int, view: int | None = None
+) -> _Answer:
+    rng = torch.Generator().manual_seed(0)
+    shape = (len(cameras), cameras.height, cameras.width)
+    coarse = torch.rand(shape[0], 3, 5, 5, generator=rng)
+    pictures = nn.functional.interpolate(coarse, shape[1:], mode="bilinear").permute(0, 2, 3, 1).contiguous()
+    chosen = slice(None) if view is None else slice(view, view + 1)
+    rgb = pictures[chosen].clone().requires_grad_()
+    alpha = torch.full_like(rgb[..., :1], 0.9).requires_grad_()
+    before = rgb.detach().clone()
+    signal = guide(RenderOutput(rgb, alpha), cameras[chosen], prompt, step, total, 11)
+    law(isinstance(signal, Signal), "signal", f"a guidance returns a Signal, not a {type(signal).__name__}")
+    law(distance(rgb, before) == 0.0, "pictures", "the guidance changed the renders in place")
+    law(signal.loss.requires_grad, "gradient", "the loss does not depend on the pictures")
+    gradient = torch.autograd.grad(signal.loss, [rgb, alpha], allow_unused=True, retain_graph=True)
+    law(gradient[0] is not None, "gradient", "the loss does not depend on the pictures")
+    return _Answer(signal, rgb, alpha, gradient[0])
+
+
+def _check_signal(answer: _Answer, cameras: Cameras) -> None:
+    loss, signal = answer.signal.loss, answer.signal
+    law(loss.ndim == 0, "loss", f"the loss must be a scalar, it is {tuple(loss.shape)}")
+    law(bool(loss.isfinite()), "loss", "the loss is not finite")
+    for name, value in signal.metrics.items():
+        law(math.isfinite(float(value)), "metrics", f"'{name}' is {value}")
+    if signal.preview is not None:
+        shown = signal.preview()
+        law(
+            shown.ndim == 3 and shown.shape[2] == 3,
+            "preview",
+            f"a preview is [H, W, 3], not {tuple(shown.shape)}",
+        )
+
+
+def _check_gradient(guide: Any, answer: _Answer) -> None:
+    law(bool(answer.gradient.isfinite().all()), "gradient", "the gradient of the pictures is not finite")
+    law(float(answer.gradient.abs().max()) > 0.0, "gradient", "the gradient of the pictures is zero")
+    frozen = [p for module in _modules(guide, 3) for p in module.parameters() if not p.requires_grad]
+    answer.signal.loss.backward(retain_graph=True)
+    law(all(p.grad is None for p in frozen), "gradient", "a gradient reached a frozen model")
+    wanted = [p for module in _modules(guide, 3) for p in module.parameters() if p.requires_grad]
+    own = isinstance(guide, nn.Module)
+    law(own or not any(p.grad is not None for p in wanted), "gradient", "a gradient reached the model behind")
+    answer.rgb.grad = answer.alpha.grad = None
+    for parameter in wanted:
+        parameter.grad = None
+
+
+def _modules(owner: Any, depth: int) -> Iterator[nn.Module]:
+    """The torch modules that an object holds, `depth` attributes deep."""
+    if isinstance(owner, nn.Module):
+        yield owner
+    elif depth and hasattr(owner, "__dict__"):
+        for value in vars(owner).values():
+            yield from _modules(value, depth - 1)
+
+
+def _same(one: _Answer, two: _Answer) -> bool:
+    return distance(one.signal.loss, two.signal.loss) == 0.0 and distance(one.gradient, two.gradient) == 0.0
+
+
+def _check_batch(guide: Any, together: _Answer, cameras: Cameras, prompt: str, total: int) -> None:
+    alone = [_ask(guide, cameras, prompt, 3, total, view) for view in range(len(cameras))]
+    mean = torch.stack([answer.signal.loss.detach() for answer in alone]).mean()
+    scale = max(1.0, float(mean.abs()))
+    law(
+        distance(mean, together.signal.loss) <= 10 * _CLOSE * scale,
+        "views",
+        "the loss of several views is not the mean of those of each view",
+    )

@@ -1,0 +1,159 @@
+"""Laws of a renderer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from threedgen.testing.common import distance, law, no_global_randomness, views
+from threedgen.types import Cameras, GaussianCloud, RadianceField, RenderOutput, TriMesh
+
+_CLOSE = 1e-5
+
+
+def check_renderer(
+    renderer: Any, primitive: Callable[[], Any], *, moved: Callable[[Any, Tensor], Any] | None = None
+) -> None:
+    """Checks a renderer on what `primitive()` makes: something inside the unit sphere that does not fill it.
+
+    moved: (primitive, offset [3]) -> the primitive at another place; default for the three built-in kinds.
+    Laws: shapes and types; finite values; alpha in [0, 1]; nothing but the background where nothing is, in all
+    three forms of a background; d rgb / d background = 1 - alpha; views do not depend on one another; the same
+    picture each time, with a generator of the same seed, too; moving camera and object together changes
+    nothing; gradients are finite; the global random state is left alone. Raises AssertionError naming the law.
+    """
+    with no_global_randomness("the renderer"):
+        cameras = views()
+        output = renderer(primitive(), cameras, torch.tensor([0.2, 0.5, 0.9]))
+        _check_shapes(output, cameras)
+        _check_background(renderer, primitive, cameras)
+        _check_views(renderer, primitive, cameras)
+        _check_repeats(renderer, primitive, cameras)
+        _check_translation(renderer, primitive, cameras, moved or _moved)
+        _check_gradients(renderer, primitive, cameras)
+
+
+def _check_shapes(output: RenderOutput, cameras: Cameras) -> None:
+    size = (len(cameras), cameras.height, cameras.width)
+    for name, channels in (("rgb", 3), ("alpha", 1), ("depth", 1), ("normal", 3)):
+        value = getattr(output, name)
+        if value is None:
+            law(name in ("depth", "normal"), "shapes", f"{name} is missing")
+            continue
+        found = tuple(value.shape)
+        law(found == (*size, channels), "shapes", f"{name} is {found}, it must be {(*size, channels)}")
+        law(value.dtype == torch.float32, "types", f"{name} of a float32 primitive is {value.dtype}")
+        law(bool(value.isfinite().all()), "finite", f"{name} has values that are not finite")
+    alpha = output.alpha.detach()
+    inside = float(alpha.min()) >= -_CLOSE and float(alpha.max()) <= 1.0 + _CLOSE
+    law(inside, "alpha", f"alpha must lie in [0, 1], it is in [{alpha.min():.3g}, {alpha.max():.3g}]")
+    law(float(alpha.max()) > 0.1, "alpha", "the object is not to be seen: give one inside the unit sphere")
+
+
+def _check_background(renderer: Any, primitive: Callable[[], Any], cameras: Cameras) -> None:
+    shape = (len(cameras), cameras.height, cameras.width, 3)
+    rng = torch.Generator().manual_seed(0)
+    scene = primitive()
+    backgrounds = {
+        "[3]": torch.rand(3, generator=rng),
+        "[B, 3]": torch.rand(shape[0], 3, generator=rng),
+        "[B, H, W, 3]": torch.rand(shape, generator=rng),
+    }
+    turned = replace(
+        cameras, world_from_camera=cameras.world_from_camera * torch.tensor([-1.0, 1.0, -1.0, 1.0])
+    )
+    black = renderer(scene, cameras, torch.zeros(3))
+    for name, background in backgrounds.items():
+        picture = background[:, None, None].expand(shape) if name == "[B, 3]" else background.expand(shape)
+        away = renderer(scene, turned, background)
+        law(float(away.alpha.max()) <= _CLOSE, "background", "alpha is not 0 where nothing is")
+        gap = distance(away.rgb, picture)
+        law(gap <= _CLOSE, "background", f"a background {name} is not what is seen where nothing is")
+        leaf = background.clone().requires_grad_()
+        output = renderer(scene, cameras, leaf)
+        expected = black.rgb + (1.0 - black.alpha) * picture
+        gap = distance(output.rgb, expected)
+        law(
+            gap <= 10 * _CLOSE,
+            "background",
+            f"rgb over a background {name} is not rgb + (1 - alpha) background",
+        )
+        (gradient,) = torch.autograd.grad(output.rgb.sum(), leaf)
+        through = (1.0 - output.alpha.detach()).expand(shape)
+        if name != "[B, H, W, 3]":
+            through = through.sum(dim=(1, 2)) if name == "[B, 3]" else through.sum(dim=(0, 1, 2))
+        gap = distance(
+            gradient / through.abs().max().clamp_min(1.0), through / through.abs().max().clamp_min(1.0)
+        )
+        law(gap <= 10 * _CLOSE, "background", f"the gradient of a background {name} is not 1 - alpha")
+
+
+def _check_views(renderer: Any, primitive: Callable[[], Any], cameras: Cameras) -> None:
+    scene, background = primitive(), torch.ones(3)
+    together = renderer(scene, cameras, background)
+    for view in range(len(cameras)):
+        alone = renderer(scene, cameras[view : view + 1], background)
+        for name in ("rgb", "alpha"):
+            gap = distance(getattr(alone, name)[0], getattr(together, name)[view])
+            law(gap <= _CLOSE, "views", f"{name} of a view depends on the other views (by {gap:.2g})")
+
+
+def _check_repeats(renderer: Any, primitive: Callable[[], Any], cameras: Cameras) -> None:
+    scene = primitive()
+    plain = [renderer(scene, cameras, torch.ones(3)).rgb for _ in range(2)]
+    law(distance(*plain) == 0.0, "repeats", "without a generator two pictures of the same thing differ")
+    drawn = [renderer(scene, cameras, torch.ones(3), torch.Generator().manual_seed(5)).rgb for _ in range(2)]
+    law(distance(*drawn) == 0.0, "repeats", "with generators of the same seed two pictures differ")
+
+
+def _check_translation(
+    renderer: Any, primitive: Callable[[], Any], cameras: Cameras, moved: Callable[[Any, Tensor], Any]
+) -> None:
+    offset = torch.tensor([0.25, -0.5, 0.125])
+    poses = cameras.world_from_camera.clone()
+    poses[:, :3, 3] += offset
+    here = renderer(primitive(), cameras, torch.ones(3))
+    there = renderer(moved(primitive(), offset), replace(cameras, world_from_camera=poses), torch.ones(3))
+    # Rounding may decide otherwise about a pixel at an edge: the mean must agree, not each of them.
+    gap = float((here.rgb - there.rgb).detach().abs().mean())
+    law(gap <= 1e-3, "translation", f"moving camera and object together changes the picture (by {gap:.2g})")
+
+
+def _moved(primitive: Any, offset: Tensor) -> Any:
+    if isinstance(primitive, GaussianCloud):
+        return replace(primitive, means=primitive.means + offset)
+    if isinstance(primitive, TriMesh):
+        return replace(primitive, vertices=primitive.vertices + offset)
+    if isinstance(primitive, RadianceField):
+        query = primitive.query
+        return replace(
+            primitive,
+            query=lambda points, directions: query(points - offset, directions),
+            bounds=primitive.bounds + offset,
+        )
+    raise TypeError(f"say how a {type(primitive).__name__} is moved: check_renderer(..., moved=...)")
+
+
+def _check_gradients(renderer: Any, primitive: Callable[[], Any], cameras: Cameras) -> None:
+    """Where the primitive is made of tensors, each that matters gets a finite gradient, and one is not zero."""
+    scene = primitive()
+    if isinstance(scene, RadianceField):
+        return  # its query hides what it depends on; check_representation looks there
+    leaves = {
+        name: value.detach().clone().requires_grad_()
+        for name, value in vars(scene).items()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    }
+    output = renderer(replace(scene, **leaves), cameras, torch.ones(3))
+    rng = torch.Generator().manual_seed(1)
+    loss = (output.rgb * torch.randn(output.rgb.shape, generator=rng)).sum() + output.alpha.sum()
+    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    found = {name: gradient for name, gradient in zip(leaves, gradients, strict=True) if gradient is not None}
+    for name, gradient in found.items():
+        law(bool(gradient.isfinite().all()), "gradients", f"the gradient of {name} is not finite")
+    some = any(float(gradient.abs().max()) > 0.0 for gradient in found.values() if gradient.numel())
+    law(some, "gradients", "no gradient reaches the primitive")
