@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from threedgen import checkpoint
+from threedgen.datasets.mesh_files import read_mesh
 from threedgen.errors import UserError
 from threedgen.optim import Config as OptimizerConfig
 from threedgen.optim import build_optimizer
@@ -263,13 +264,27 @@ def test_a_mesh_file_starts_a_scene(tmp_path: Path):
     assert torch.equal(again.means, scene.means)
 
 
+def test_our_own_export_is_a_start(tmp_path: Path):
+    from threedgen.export.gltf import write_glb
+    from threedgen.types import TriMesh
+
+    vertices = torch.tensor([[-1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    faces = torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+    colors = torch.tensor([0.8, 0.2, 0.1]).expand(4, 3)
+    write_glb(tmp_path / "asset.glb", TriMesh(vertices, faces, colors))
+    scene = Gaussians(Gaussians.Config(count=50, init="mesh", mesh=str(tmp_path / "asset.glb")))
+    torch.testing.assert_close(
+        rgb_from_dc(scene.sh[:, 0]).detach(), colors[:1].expand(50, 3), atol=1e-4, rtol=0
+    )
+
+
 @pytest.mark.parametrize("content", [None, b"", b"not a mesh at all", b"v 0 0 0\n"])
 def test_a_bad_mesh_file_is_one_line(tmp_path: Path, content: bytes | None):
     path = tmp_path / "bad.obj"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"bad\.obj") as caught:
-        initialisers.read_mesh(path, 1.0)
+        read_mesh(path, 1.0)
     assert "\n" not in str(caught.value)
 
 

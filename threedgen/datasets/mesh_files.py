@@ -97,6 +97,20 @@ def read_painted(path: str | Path, texture: str | Path | None = None) -> Painted
     )
 
 
+def read_mesh(path: str | Path, radius: float = RADIUS) -> TriMesh:
+    """The file as `read_painted` has it, in the ball of `radius`. A vertex's colour is the mean of what its corners
+    show, texture included."""
+    painted = read_painted(path)
+    colors = painted.corner_colors.clone()
+    for index, texture in enumerate(painted.textures):
+        chosen = painted.texture == index
+        colors[chosen] *= _sample(texture, painted.corner_uvs[chosen].flatten(0, 1)).unflatten(0, (-1, 3))
+    corners = painted.mesh.faces.flatten()
+    total = torch.zeros_like(painted.mesh.vertices).index_add_(0, corners, colors.flatten(0, 1))
+    count = torch.bincount(corners, minlength=len(total)).clamp_min(1).unsqueeze(1)
+    return TriMesh(painted.mesh.vertices * (radius / RADIUS), painted.mesh.faces, total / count)
+
+
 def fibonacci_views(count: int, size: int) -> Cameras:
     """`count` cameras spread evenly over the sphere, top to bottom, a golden angle apart; size x size pixels."""
     place = (torch.arange(count, dtype=torch.float64) + 0.5) / count

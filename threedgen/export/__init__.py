@@ -66,11 +66,11 @@ def write(
 
 
 def as_mesh(primitive: Primitive, config: MeshConfig) -> TriMesh:
-    """The surface of any primitive, in its own place. Raises NoSurface where there is none to see."""
+    """The surface of any primitive, in its own place, with normals. Raises NoSurface where there is none to see."""
     from threedgen.types import GaussianCloud, TriMesh
 
     if isinstance(primitive, TriMesh):
-        return primitive
+        return _with_normals(primitive)
     if isinstance(primitive, GaussianCloud):
         from threedgen.export.mesh import extract_mesh
 
@@ -78,6 +78,20 @@ def as_mesh(primitive: Primitive, config: MeshConfig) -> TriMesh:
     from threedgen.export.field_mesh import extract_field_mesh
 
     return extract_field_mesh(primitive, config)
+
+
+def _with_normals(mesh: TriMesh) -> TriMesh:
+    """Viewers shade a mesh without normals face by face."""
+    if mesh.normals is not None or len(mesh.faces) == 0:
+        return mesh
+    from dataclasses import replace
+
+    import torch
+
+    from threedgen.export.mesh import vertex_normals
+
+    normals = vertex_normals(mesh.vertices.detach().cpu().double().numpy(), mesh.faces.cpu().numpy())
+    return replace(mesh, normals=torch.from_numpy(normals).to(mesh.vertices))
 
 
 def exporter_of(path: str | Path) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from threedgen.errors import UserError
-from threedgen.export.field_mesh import extract_field_mesh
+from threedgen.export import as_mesh
 from threedgen.export.gltf import write_glb
-from threedgen.export.mesh import MeshConfig, extract_mesh
+from threedgen.export.mesh import MeshConfig
 from threedgen.export.obj import write_obj
 from threedgen.export.splat import SplatParameters, write_splats
-from threedgen.types import GaussianCloud, Primitive, RadianceField, TriMesh
+from threedgen.types import GaussianCloud, Primitive, TriMesh
 
 
 class Glb:
@@ -21,7 +21,7 @@ class Glb:
     def write(
         self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
     ) -> TriMesh:
-        surface = _as_mesh(primitive, path, mesh)
+        surface = as_mesh(primitive, mesh)
         write_glb(path, surface, note)
         return surface
 
@@ -32,7 +32,7 @@ class Obj:
     def write(
         self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
     ) -> TriMesh:
-        surface = _as_mesh(primitive, path, mesh)
+        surface = as_mesh(primitive, mesh)
         write_obj(path, surface, _lines(note))
         return surface
 
@@ -50,13 +50,3 @@ class SplatPly:
 
 def _lines(note: Mapping[str, Any]) -> str:
     return "\n".join(f"{key}: {' '.join(str(value).split())}" for key, value in note.items())
-
-
-def _as_mesh(primitive: Primitive, path: Path, config: MeshConfig) -> TriMesh:
-    if isinstance(primitive, TriMesh):
-        return primitive
-    if isinstance(primitive, GaussianCloud):
-        return extract_mesh(primitive, config)
-    if isinstance(primitive, RadianceField):
-        return extract_field_mesh(primitive, config)
-    raise UserError(f"cannot write {path}: no mesh can be made of a {type(primitive).__name__}")

@@ -305,7 +305,9 @@ class Gaussians(Representation):
 def _starting_points(config: Config, seed: int) -> initialisers.Points:
     draw = generator(seed, "initialise", 0)
     if config.init == "mesh":
-        mesh = initialisers.read_mesh(str(config.mesh), config.radius)
+        from threedgen.datasets.mesh_files import read_mesh
+
+        mesh = read_mesh(str(config.mesh), config.radius)
         return initialisers.mesh_surface(mesh, config.count, draw)
     place = initialisers.ball if config.init == "ball" else initialisers.sphere
     points = place(config.count, config.radius, draw)

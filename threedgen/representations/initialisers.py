@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -50,33 +49,6 @@ def mesh_surface(mesh: TriMesh, count: int, generator: torch.Generator) -> Point
     return points, torch.einsum("nk,nkc->nc", weights, mesh.vertex_colors.to(weights)[mesh.faces[face]])
 
 
-def read_mesh(path: str | Path, radius: float) -> TriMesh:
-    """A mesh file (any format trimesh reads), moved and scaled into the ball of `radius` around the origin.
-
-    Raises UserError where the file is missing or holds no triangles.
-    """
-    import trimesh
-
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no mesh file {path}: check representation.mesh")
-    try:
-        loaded = trimesh.load(path, force="mesh", process=False)
-    except Exception as error:  # trimesh's readers raise anything at all on a bad file
-        raise UserError(f"cannot read the mesh {path}: {error}") from error
-    if not isinstance(loaded, trimesh.Trimesh) or len(loaded.faces) == 0:
-        raise UserError(f"{path} holds no triangles: give a surface mesh (glb, obj, ply, stl)")
-    vertices = torch.tensor(loaded.vertices, dtype=torch.float32)
-    low, high = vertices.amin(0), vertices.amax(0)
-    vertices = vertices - (low + high) / 2
-    extent = torch.linalg.vector_norm(vertices, dim=-1).amax()
-    if not (extent > 0 and torch.isfinite(extent)):
-        raise UserError(f"the mesh {path} has no finite extent")
-    return TriMesh(
-        vertices * (radius / extent), torch.tensor(loaded.faces, dtype=torch.int64), _vertex_colors(loaded)
-    )
-
-
 def neighbour_distance(points: Float[Tensor, "N 3"], neighbours: int = 3) -> Float[Tensor, " N"]:
     """Mean distance of each point to its nearest neighbours (3DGS's first scale, METHODS 10.2).
 
@@ -98,14 +70,3 @@ def _directions(count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
     azimuth = 2.0 * math.pi * torch.rand(count, generator=generator)
     across = torch.sqrt((1.0 - z * z).clamp(min=0.0))
     return torch.stack([across * torch.cos(azimuth), across * torch.sin(azimuth), z], dim=-1)
-
-
-def _vertex_colors(loaded: object) -> Float[Tensor, "V 3"] | None:
-    """Vertex colours in [0, 1]; a texture is sampled at the vertices; None where the mesh is plain."""
-    visual = getattr(loaded, "visual", None)
-    if visual is None or not visual.defined:
-        return None
-    if visual.kind == "texture":
-        visual = visual.to_color()
-    colors = torch.tensor(visual.vertex_colors[:, :3], dtype=torch.float32) / 255.0
-    return colors if len(colors) == len(loaded.vertices) else None  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from threedgen.representations.smooth_offsets import Smoother
 from threedgen.types import Primitive, RenderOutput, TriMesh
 
 if TYPE_CHECKING:
-    from threedgen.datasets.mesh_files import PaintedMesh
+    pass
 
 SPHERE_RADIUS = 0.6
 
@@ -212,27 +212,9 @@ def _source(config: Config) -> TriMesh:
             subdivisions=config.subdivisions, radius=config.radius or SPHERE_RADIUS
         )
         return TriMesh(torch.tensor(ball.vertices).float(), torch.tensor(ball.faces).long())
-    from threedgen.datasets.mesh_files import RADIUS, read_painted
+    from threedgen.datasets.mesh_files import RADIUS, read_mesh
 
-    painted = read_painted(config.source)
-    scale = 1.0 if config.radius is None else config.radius / RADIUS
-    return TriMesh(painted.mesh.vertices * scale, painted.mesh.faces, vertex_colors=_mean_colors(painted))
-
-
-def _mean_colors(painted: PaintedMesh) -> Float[Tensor, "V 3"]:
-    """What a file shows at each vertex: the mean over its corners of colour times texture."""
-    from threedgen.renderers.mesh_shading import sample_texture
-
-    colors = painted.corner_colors.clone()
-    for index, texture in enumerate(painted.textures):
-        chosen = painted.texture == index
-        uvs = painted.corner_uvs[chosen].flatten(0, 1).remainder(1.0)
-        upright = torch.stack([uvs[:, 0], 1.0 - uvs[:, 1]], dim=1)
-        colors[chosen] *= sample_texture(texture, upright).view(-1, 3, 3)
-    corners = painted.mesh.faces.flatten()
-    sums = torch.zeros_like(painted.mesh.vertices).index_add(0, corners, colors.flatten(0, 1))
-    counts = torch.bincount(corners, minlength=len(sums)).clamp(min=1)
-    return sums / counts[:, None]
+    return read_mesh(config.source, RADIUS if config.radius is None else config.radius)
 
 
 def _detached(mesh: TriMesh) -> TriMesh:

@@ -68,7 +68,7 @@ benchmarks against a known truth. It knows nothing but the shape world below; it
 
 **Conditioning.** The caption goes through a two-layer CLIP text encoder (cross-attention and pooled). The camera
 goes through the UNet's class projection: 16 numbers, see `threedgen.cameras.view_features`; zeros mean "any
-camera". A plain `IFPipeline` call cannot pass them; threedgen's loader does. Guidance scales of 2 to 6 suit it.
+camera". A plain `IFPipeline` call cannot pass them; threedgen's loader does. Guidance scales of 1 to 4 suit it.
 
 **Data.** Pictures that threedgen renders itself (`threedgen/datasets/world.py`): {", ".join(CLASSES)},
 in {", ".join(COLORS)}, with random class parameters; {100 * config.pair_share:.0f} % of the scenes are stacks of two.
