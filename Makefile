@@ -7,7 +7,7 @@ PIP_TORCH_FLAGS ?=
 BIN = $(VENV)/bin
 DEMO_PROMPT ?= a red cube
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint install sanitize clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -32,6 +32,15 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer (GCC or Clang, Linux). The second install puts
+# the ordinary build back.
+SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -g
+sanitize: install
+	$(BIN)/python -m pip install --quiet --no-deps -e . -C cmake.define.CMAKE_CXX_FLAGS="$(SANITIZERS)"
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  $(BIN)/python -m pytest -q tests/kernels tests/parity tests/datasets/test_rasterize.py tests/renderers; \
+	  status=$$?; $(BIN)/python -m pip install --quiet --no-deps -e .; exit $$status
 
 # The Khronos validator checks the exported files. Without npm its tests are skipped and say so.
 node_modules/gltf-validator:

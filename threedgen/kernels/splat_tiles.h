@@ -17,7 +17,9 @@ inline float exp2_negative(float t) {
     p = p * f + 6.9314697760e-1f;
     p = p * f + 1.0f;
     // A bit cast, not a union or memcpy through memory: those keep the row loops from becoming vector code.
-    return __builtin_bit_cast(float, __builtin_bit_cast(int32_t, p) + (__builtin_bit_cast(int32_t, shifted) << 23));
+    // Unsigned: a shift that leaves the type is defined there.
+    return __builtin_bit_cast(float,
+                              __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, shifted) << 23));
 }
 
 struct Geometry {
