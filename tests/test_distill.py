@@ -230,3 +230,34 @@ def test_killed_and_resumed_is_the_same_run(recipe_file, tmp_path):
     assert [{**row, "seconds": 0} for row in rows] == [{**row, "seconds": 0} for row in whole_rows]
     for name in ("asset.ply", "asset.glb"):
         assert (out / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+_KILLED_WHILE_WRITING = """
+import os, signal, sys
+import threedgen.export.video
+threedgen.export.video.write_contact_sheet = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+from threedgen.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_killed_while_the_files_are_written_and_resumed(recipe_file, tmp_path):
+    """The steps are not done again, and the files are those of an uninterrupted run."""
+    recipe_file.write_text(fake_parts.REAL_RECIPE)
+    whole, out = start(recipe_file, tmp_path / "whole"), tmp_path / "killed"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
+    arguments = ["text-to-3d", "red", "--recipe", str(recipe_file), "--out", str(out)]
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED_WHILE_WRITING, *arguments], env=environment, capture_output=True
+    )
+    assert killed.returncode == -9, killed.stderr
+    assert not (out / "report.json").exists(), "an unfinished run must not look finished"
+    rows = (out / "metrics.jsonl").read_text()
+    from threedgen.job import resume
+    from threedgen.run import RunDirectory
+
+    resume(RunDirectory.open(out))
+    assert (out / "metrics.jsonl").read_text() == rows
+    for name in ("asset.ply", "asset.glb", "contact_sheet.png"):
+        assert (out / name).read_bytes() == (whole.path / name).read_bytes(), name
+    assert (out / "report.json").is_file()

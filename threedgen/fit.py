@@ -33,6 +33,9 @@ _KNOWN_SHAPE = [
     "representation.color=texture",
 ]
 
+# A ray marcher costs several times what splatting does and needs fewer steps: (steps, other settings).
+_SIZES = {"triplane": (240, ["cameras.batch=2"])}
+
 
 @dataclass(frozen=True)
 class Target:
@@ -101,6 +104,10 @@ def start_fit(
     path = choose_path(out, name)
     with tempfile.TemporaryDirectory(prefix="threedgen-fit-") as folder:
         own = [] if representation is None else [f"representation={representation}"]
+        steps, more = _SIZES.get(representation or "", (None, []))
+        own += more
+        if settings.get("steps") is None:
+            settings["steps"] = steps
         own += _KNOWN_SHAPE if representation == "mesh" and target.shape is not None else []
         recipe = fit_recipe(path, target.holdout, name, overrides=[*own, *overrides], **settings)
         write_transforms(Path(folder) / PICTURES, target.pictures)
