@@ -144,7 +144,9 @@ def test_bad_input(folder):
         signal(guidance(folder), rgb, alpha, replace(cameras, index=None))
     with pytest.raises(UserError, match=r"guidance\.path names no folder"):
         Pictures(Pictures.Config())
-    wrong: list[dict[str, Any]] = [{"l1": -1.0}, {"l2": 0.0}, {"ssim": float("nan")}]
+    with pytest.raises(UserError, match="only the alpha of the pictures"):
+        guidance(folder, "plain", l2=0.0)
+    wrong: list[dict[str, Any]] = [{"l1": -1.0}, {"l2": 0.0, "alpha": 0.0}, {"ssim": float("nan")}]
     for weights in wrong:
         with pytest.raises(UserError, match="must be numbers >= 0"):
             Pictures.Config(**weights)

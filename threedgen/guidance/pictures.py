@@ -44,10 +44,8 @@ class Pictures:
 
         def __post_init__(self) -> None:
             weights = (self.l2, self.l1, self.ssim, self.alpha)
-            if not all(0.0 <= weight < math.inf for weight in weights) or not any(weights[:3]):
-                raise UserError(
-                    "l2, l1, ssim and alpha must be numbers >= 0, and one of the first three positive"
-                )
+            if not all(0.0 <= weight < math.inf for weight in weights) or not any(weights):
+                raise UserError("l2, l1, ssim and alpha must be numbers >= 0, and one of them positive")
 
     def __init__(self, config: Config, device: torch.device | str = "cpu") -> None:
         """Raises UserError where the folder cannot be read."""
@@ -57,6 +55,10 @@ class Pictures:
         pictures = read_pictures(config.path)
         self.images = pictures.images.to(device)
         self.alpha = pictures.alpha.to(device) if bool((pictures.alpha < 1.0).any()) else None
+        if self.alpha is None and not (config.l2 or config.l1 or config.ssim):
+            raise UserError(
+                "only the alpha of the pictures is asked for, but they have none: set l2, l1 or ssim"
+            )
 
     def __call__(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
