@@ -24,7 +24,8 @@ def render(
     field: RadianceField, rays: Rays, marching: Marching
 ) -> tuple[Float[Tensor, "R F"], Float[Tensor, " R"], Float[Tensor, " R"]]:
     """(composited features, alpha, depth) of each ray; F as in `ask`. Float32."""
-    import nerfacc
+    # Without nerfacc, pyright finds this very file under that name.
+    from nerfacc import accumulate_along_rays  # pyright: ignore[reportAttributeAccessIssue]
 
     samples = march(field, rays, marching)
     if marching.early_stop > 0 and len(samples.ray) > 0:
@@ -39,7 +40,7 @@ def render(
     through, alphas = _transmittance(samples, density, len(rays))
     weights = through * alphas
     values = torch.cat([features, torch.ones_like(features[:, :1]), samples.z[:, None]], dim=1)
-    sums = nerfacc.accumulate_along_rays(weights, values, samples.ray, len(rays))
+    sums = accumulate_along_rays(weights, values, samples.ray, len(rays))
     return sums[:, :-2], sums[:, -2], sums[:, -1]
 
 
@@ -47,10 +48,10 @@ def _transmittance(
     samples: Samples, density: Float[Tensor, " M"], rays: int
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
     """Transmittance before each sample, and its alpha."""
-    import nerfacc
+    from nerfacc import render_transmittance_from_density  # pyright: ignore[reportAttributeAccessIssue]
 
     starts = torch.zeros_like(samples.lengths)  # only the lengths of the intervals matter
-    return nerfacc.render_transmittance_from_density(
+    return render_transmittance_from_density(
         starts, samples.lengths, density, ray_indices=samples.ray, n_rays=rays
     )
 
