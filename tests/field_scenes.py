@@ -86,6 +86,7 @@ def render_with_gradients(
     renderer = VolumeRenderer(VolumeRenderer.Config(**config))  # pyright: ignore[reportArgumentType]
     output = renderer(field_of(cast, occupancy), cameras, background, rng)
     images = {"rgb": output.rgb, "alpha": output.alpha, "depth": output.depth, "normal": output.normal}
+    images["distortion"] = output.distortion
     images = {name: image for name, image in images.items() if image is not None}
     draw = torch.Generator().manual_seed(1)
     loss = torch.zeros((), dtype=dtype)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from threedgen import regularizers
+from threedgen.errors import UserError
 from threedgen.regularizers import Config, Regularizers
 from threedgen.representations import gaussian_terms
 from threedgen.representations.gaussians import Gaussians
@@ -78,9 +80,13 @@ def test_weights_mean_the_same_for_any_count(name: str):
 @pytest.mark.parametrize("name", list(regularizers.TERMS))
 def test_weights_mean_the_same_for_any_image_size(name: str):
     torch.manual_seed(0)
-    alpha = torch.rand(1, 4, 4, 1)
+    few = dataclasses.replace(output(torch.rand(1, 4, 4, 1)), distortion=torch.rand(1, 4, 4, 1))
+    assert few.distortion is not None
+    many = dataclasses.replace(
+        output(few.alpha.repeat(3, 2, 5, 1)), distortion=few.distortion.repeat(3, 2, 5, 1)
+    )
     term = regularizers.TERMS[name]
-    torch.testing.assert_close(term(output(alpha.repeat(3, 2, 5, 1))), term(output(alpha)))
+    torch.testing.assert_close(term(many), term(few))
 
 
 def test_the_sum_is_weighted_by_the_schedules_and_a_scene_adds_its_own():
@@ -108,6 +114,17 @@ def test_nothing_asked_nothing_done_for_any_primitive():
     loss, values = Regularizers(Config())(EMPTY, mesh, 0, 10)
     assert float(loss) == 0.0
     assert values == {}
+
+
+def test_distortion_has_to_be_rendered():
+    haze = dataclasses.replace(EMPTY, distortion=torch.full((2, 4, 4, 1), 0.25))
+    terms = Regularizers(Config(distortion=2.0))
+    mesh = TriMesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long))
+    loss, values = terms(haze, mesh, 0, 10)
+    assert float(loss) == 0.5
+    assert values == {"regularizers/distortion": 0.25}
+    with pytest.raises(UserError, match=r"renderer\.distortion=true"):
+        terms(EMPTY, mesh, 0, 10)
 
 
 def test_every_config_field_is_a_term():

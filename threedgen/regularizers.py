@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.errors import UserError
 from threedgen.schedule import Schedule, value_at
 from threedgen.types import Primitive, RenderOutput
 
@@ -31,8 +32,19 @@ def sparsity(output: RenderOutput) -> Float[Tensor, ""]:
     return (torch.sqrt(output.alpha**2 + 0.01) - 0.1).mean()
 
 
+def distortion(output: RenderOutput) -> Float[Tensor, ""]:
+    """mean_p of a NeRF's distortion: small when each ray's weight is in one place (Mip-NeRF 360, eq. 15).
+
+    Raises UserError when the renderer was not asked for it.
+    """
+    if output.distortion is None:
+        raise UserError("regularizers.distortion needs a NeRF rendered with renderer.distortion=true")
+    return output.distortion.mean()
+
+
 TERMS: dict[str, Callable[[RenderOutput], Float[Tensor, ""]]] = {
     "alpha": alpha_binarising,
+    "distortion": distortion,
     "sparsity": sparsity,
 }
 
@@ -41,10 +53,11 @@ TERMS: dict[str, Callable[[RenderOutput], Float[Tensor, ""]]] = {
 class Config:
     """The weight of each term in the loss, a number or a schedule; 0 leaves the term out.
 
-    alpha: alpha_binarising. sparsity: the function so named.
+    alpha: alpha_binarising. distortion, sparsity: the functions so named.
     """
 
     alpha: Schedule = 0.0
+    distortion: Schedule = 0.0
     sparsity: Schedule = 0.0
 
 

@@ -228,13 +228,15 @@ class RenderOutput:
 
     rgb: [B, H, W, 3] composited over the background. alpha: [B, H, W, 1] in [0, 1].
     depth: [B, H, W, 1] sum of weight x camera z (divide by alpha for the expected depth), or None.
-    normal: [B, H, W, 3] world space, or None. screen: statistics for density control, or None.
+    normal: [B, H, W, 3] world space, or None. distortion: [B, H, W, 1] of a field's rays, where it was asked for.
+    screen: statistics for density control, or None.
     """
 
     rgb: Float[Tensor, "B H W 3"]
     alpha: Float[Tensor, "B H W 1"]
     depth: Float[Tensor, "B H W 1"] | None = None
     normal: Float[Tensor, "B H W 3"] | None = None
+    distortion: Float[Tensor, "B H W 1"] | None = None
     screen: ScreenStatistics | None = None
 
 

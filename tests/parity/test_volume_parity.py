@@ -50,6 +50,15 @@ def test_normals_agree() -> None:
     assert (got.images["normal"].double() - truth.images["normal"]).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("early_stop", [0.0, 0.02])
+def test_distortion_agrees(early_stop: float) -> None:
+    truth, got = both(around(10, 10), some_cells(0.6), early_stop=early_stop, samples=24, distortion=True)
+    assert truth.images["distortion"].max() > 1e-3
+    assert (got.images["distortion"].double() - truth.images["distortion"]).abs().max() < IMAGE_TOLERANCE
+    for name, gradient in got.gradients.items():
+        assert relative_error(gradient, truth.gradients[name]) <= GRADIENT_TOLERANCE, name
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 31), (31, 7)])
 def test_picture_sizes_agree(height: int, width: int) -> None:
     assert_agrees(around(height, width), some_cells(0.3), early_stop=0.0, samples=30)
@@ -122,7 +131,7 @@ def test_the_cuda_path_agrees_up_to_its_scan(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(library, "render_transmittance_from_density", scan)
     monkeypatch.setattr(backends, "choose", lambda kind, name, device: "nerfacc")
     for occupancy in (some_cells(0.3), torch.zeros(4, 4, 4, dtype=torch.bool)):
-        truth, got = both(around(6, 6), occupancy, samples=20, early_stop=0.05)
+        truth, got = both(around(6, 6), occupancy, samples=20, early_stop=0.05, distortion=True)
         for name, image in got.images.items():
             assert (image.double() - truth.images[name]).abs().max() <= 3 * IMAGE_TOLERANCE, name
         for name, gradient in got.gradients.items():

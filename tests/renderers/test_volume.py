@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from field_scenes import around, ball, field_of, fog, leaves, relative_error, render_with_gradients
 from torch import Tensor
 
+from threedgen.cameras import orbit
 from threedgen.errors import UserError
 from threedgen.kernels import why_absent
 from threedgen.renderers.distortion import distortion
@@ -178,6 +180,37 @@ def test_a_torch_backend_renders_float32_too() -> None:
         for name in ("auto", "torch")
     ]
     torch.testing.assert_close(pictures[0], pictures[1], rtol=0, atol=5e-3)  # early stop: 1e-3
+
+
+def test_distortion_is_the_spread_of_a_haze_and_nothing_on_a_thin_wall() -> None:
+    """A constant weight over the length L of the box: w^2 L / 3, whatever the number of samples."""
+    renderer = VolumeRenderer(
+        VolumeRenderer.Config(samples=400, distortion=True, jitter=False, early_stop=0.0)
+    )
+    cameras = orbit(torch.tensor([0.0]), torch.tensor([0.0]), torch.tensor([40.0]), 0.1, 1, 1)
+
+    def spread(density: Callable[[Tensor], Tensor]) -> float:
+        def query(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+            return density(points[:, 2]), torch.ones_like(points)
+
+        field = RadianceField(query, torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]]).double())
+        output = renderer(field, cameras, torch.zeros(3))
+        assert output.distortion is not None
+        return float(output.distortion / output.alpha.square())
+
+    thin = 1e-4  # so little density that nothing hides anything: equal weights along the ray
+    length = 2.0 / 12.0**0.5  # of the box along z, in diagonals
+    assert spread(lambda z: torch.full_like(z, thin)) == pytest.approx(length / 3, rel=1e-3)
+    assert spread(lambda z: 1e4 * (z.abs() < 0.003).to(z)) < 0.005
+
+
+def test_memory_does_not_change_the_distortion() -> None:
+    pictures = []
+    for memory in (1500.0, 0.05):
+        config = VolumeRenderer.Config(distortion=True, memory=memory, jitter=False)
+        output = VolumeRenderer(config)(field_of(leaves()), around(8, 8), torch.zeros(3))
+        pictures.append(output.distortion)
+    torch.testing.assert_close(pictures[0], pictures[1])
 
 
 def test_distortion_is_its_double_sum_and_zero_for_one_thin_sample() -> None:

@@ -1,13 +1,12 @@
-"""The distortion loss of a ray, small when its weight is in one place (Mip-NeRF 360, Barron et al. 2022, eq. 15).
-
-A pure function of packed samples, for those who march rays themselves.
-"""
+"""The distortion of a ray, small when its weight is in one place (Mip-NeRF 360, Barron et al. 2022, eq. 15)."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from threedgen.renderers.volumetric import Marching, Rays
 
 
 def distortion(
@@ -32,3 +31,17 @@ def distortion(
     before = (dense.cumsum(2) - dense)[:, ray, rank]  # sums of w and of w m over the samples before
     pairs = 2 * weights * (middles * before[0] - before[1])
     return weights.new_zeros(rays).index_add(0, ray, pairs + weights.square() * lengths / 3)
+
+
+def spread_along_rays(
+    weights: Float[Tensor, " M"],
+    ray: Int[Tensor, " M"],
+    z: Float[Tensor, " M"],
+    lengths: Float[Tensor, " M"],
+    rays: Rays,
+    marching: Marching,
+) -> Float[Tensor, " R"]:
+    """The distortion of each ray's weights with distances in diagonals of the field's box, so in [0, 1]."""
+    diagonal = marching.step * marching.limit
+    distances = z / rays.slopes[ray].to(z)
+    return distortion(weights, distances / diagonal, lengths / diagonal, ray, len(rays))

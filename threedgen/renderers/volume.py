@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from threedgen.errors import UserError
 from threedgen.renderers import backends
 from threedgen.renderers.base import Background, split_background
-from threedgen.renderers.volumetric import Marching, Rays, camera_rays
+from threedgen.renderers.volumetric import Composited, Marching, Rays, camera_rays
 from threedgen.types import Cameras, RadianceField, RenderOutput
 
 # What a sample keeps until the backward pass in a field of three planes and a small MLP: an estimate.
@@ -32,7 +32,8 @@ class VolumeRenderer:
         jitter: samples at random places in their intervals while training (when a generator is given).
         early_stop: transmittance below which nothing behind is looked at, 0 to look at everything.
         memory: megabytes that samples may hold at once; beyond it, rays are rendered in chunks, and computed
-        again in the backward pass. normals: also render normals (four more densities a sample).
+        again in the backward pass. normals: also render normals (four more densities a sample). distortion: also
+        compute each ray's distortion, which the term of that name in `regularizers` needs.
         """
 
         backend: str = "auto"
@@ -41,6 +42,7 @@ class VolumeRenderer:
         early_stop: float = 1e-3
         memory: float = 1500.0
         normals: bool = False
+        distortion: bool = False
 
         def __post_init__(self) -> None:
             if not 1 <= self.samples <= 4096:
@@ -80,23 +82,28 @@ class VolumeRenderer:
         cameras = cameras.to(bounds.device, bounds.dtype)
         solid, picture = split_background(background.to(bounds), cameras)
         rays = camera_rays(cameras, bounds, rng if self.config.jitter else None)
-        features, alpha, depth = self._render(backends.load("volume", name), primitive, rays)
+        seen = self._render(backends.load("volume", name), primitive, rays)
         shape = (len(cameras), cameras.height, cameras.width)
-        alpha, features = alpha.reshape(*shape, 1), features.reshape(*shape, -1)
+        alpha, features = seen.alpha.reshape(*shape, 1), seen.features.reshape(*shape, -1)
         behind = solid[:, None, None, :] if picture is None else picture
         return RenderOutput(
             rgb=features[..., :3] + (1 - alpha) * behind,
             alpha=alpha,
-            depth=depth.reshape(*shape, 1),
+            depth=seen.depth.reshape(*shape, 1),
             normal=features[..., 3:] if self.config.normals else None,
+            distortion=None if seen.distortion is None else seen.distortion.reshape(*shape, 1),
         )
 
-    def _render(self, backend: ModuleType, field: RadianceField, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
-        """(features, alpha, depth) of all rays, in as many chunks as the memory asks for."""
+    def _render(self, backend: ModuleType, field: RadianceField, rays: Rays) -> Composited:
+        """What all rays show, in as many chunks as the memory asks for."""
         diagonal = float(torch.linalg.vector_norm((field.bounds[1] - field.bounds[0]).double()))
         step = diagonal / self.config.samples
         marching = Marching(
-            step, self.config.samples, self.config.early_stop, 0.5 * step if self.config.normals else None
+            step,
+            self.config.samples,
+            self.config.early_stop,
+            0.5 * step if self.config.normals else None,
+            self.config.distortion,
         )
         evaluations = 5 if self.config.normals else 1
         most = int(self.config.memory * 1e6 / (_BYTES_PER_SAMPLE * evaluations))
@@ -109,8 +116,13 @@ class VolumeRenderer:
                 parts.append(checkpoint(backend.render, field, rays[rows], marching, use_reentrant=False))
             else:
                 parts.append(backend.render(field, rays[rows], marching))
-        features, alpha, depth = (torch.cat(values) for values in zip(*parts, strict=True))
-        return features, alpha, depth
+        spreads = [part.distortion for part in parts if part.distortion is not None]
+        return Composited(
+            torch.cat([part.features for part in parts]),
+            torch.cat([part.alpha for part in parts]),
+            torch.cat([part.depth for part in parts]),
+            torch.cat(spreads) if spreads else None,
+        )
 
 
 def _chunks(counts: Tensor, most: int) -> Iterator[slice]:

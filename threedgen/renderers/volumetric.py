@@ -42,14 +42,27 @@ class Rays:
 @dataclass(frozen=True)
 class Marching:
     """How rays are marched: interval length in world units; the most intervals on a ray; the transmittance below
-    which nothing behind counts; and how far from a sample the density is probed for its normal, None for no
-    normals.
+    which nothing behind counts; how far from a sample the density is probed for its normal, None for no normals;
+    and whether each ray's distortion is computed.
     """
 
     step: float
     limit: int
     early_stop: float
     probe: float | None
+    distortion: bool
+
+
+@dataclass(frozen=True)
+class Composited:
+    """What R rays show: features [R, F] (see `ask`), alpha [R], depth [R] (sum of weight x camera z), and
+    distortion [R] where it was asked for.
+    """
+
+    features: Float[Tensor, "R F"]
+    alpha: Float[Tensor, " R"]
+    depth: Float[Tensor, " R"]
+    distortion: Float[Tensor, " R"] | None
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from threedgen.kernels import _native  # pyright: ignore[reportAttributeAccessIssue]
-from threedgen.renderers.volumetric import Marching, Rays, ask
+from threedgen.renderers.backends.torch_volume import sample_weights
+from threedgen.renderers.distortion import spread_along_rays
+from threedgen.renderers.volumetric import Composited, Marching, Rays, ask
 from threedgen.types import RadianceField
 
 _WAVE = 8  # samples of a ray that are asked for at once
@@ -27,10 +29,8 @@ def count(field: RadianceField, rays: Rays, marching: Marching) -> Int[Tensor, "
     return counts
 
 
-def render(
-    field: RadianceField, rays: Rays, marching: Marching
-) -> tuple[Float[Tensor, "R F"], Float[Tensor, " R"], Float[Tensor, " R"]]:
-    """(composited features, alpha, depth) of each ray; F as in `ask`. Differentiable once."""
+def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
+    """What each ray shows; F as in `ask`. Differentiable once."""
     counts = count(field, rays, marching)
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     total = int(offsets[-1])
@@ -61,10 +61,19 @@ def render(
         densities.append(density)
         features.append(values)
         asked += len(rows)
+    density = torch.cat(densities)
     sums, alpha, depth = _Composite.apply(
-        torch.cat(densities), torch.cat(features), offsets, slots, lengths, z, marching.early_stop
+        density, torch.cat(features), offsets, slots, lengths, z, marching.early_stop
     )
-    return sums, alpha, depth
+    spread = None
+    if marching.distortion:
+        asked_for = slots >= 0
+        ray = torch.repeat_interleave(torch.arange(len(rays)), counts)[asked_for]
+        weights = sample_weights(
+            ray, lengths[asked_for], density[slots[asked_for]], len(rays), marching.early_stop
+        )
+        spread = spread_along_rays(weights, ray, z[asked_for], lengths[asked_for], rays, marching)
+    return Composited(sums, alpha, depth, spread)
 
 
 class _Composite(torch.autograd.Function):

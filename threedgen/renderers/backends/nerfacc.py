@@ -14,16 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.renderers.backends.torch_volume import count, march
-from threedgen.renderers.volumetric import Marching, Rays, Samples, ask
+from threedgen.renderers.distortion import spread_along_rays
+from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, ask
 from threedgen.types import RadianceField
 
 __all__ = ["count", "render"]
 
 
-def render(
-    field: RadianceField, rays: Rays, marching: Marching
-) -> tuple[Float[Tensor, "R F"], Float[Tensor, " R"], Float[Tensor, " R"]]:
-    """(composited features, alpha, depth) of each ray; F as in `ask`. Float32."""
+def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
+    """What each ray shows; F as in `ask`. Float32."""
     # Without nerfacc, pyright finds this very file under that name.
     from nerfacc import accumulate_along_rays  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -36,12 +35,16 @@ def render(
     density, features = ask(field, samples.points, samples.directions, marching.probe)
     if len(samples.ray) == 0:
         empty = features.new_zeros(len(rays))
-        return features.new_zeros(len(rays), features.shape[1]), empty, empty
+        zeros = features.new_zeros(len(rays), features.shape[1])
+        return Composited(zeros, empty, empty, empty if marching.distortion else None)
     through, alphas = _transmittance(samples, density, len(rays))
     weights = through * alphas
     values = torch.cat([features, torch.ones_like(features[:, :1]), samples.z[:, None]], dim=1)
     sums = accumulate_along_rays(weights, values, samples.ray, len(rays))
-    return sums[:, :-2], sums[:, -2], sums[:, -1]
+    spread = None
+    if marching.distortion:
+        spread = spread_along_rays(weights, samples.ray, samples.z, samples.lengths, rays, marching)
+    return Composited(sums[:, :-2], sums[:, -2], sums[:, -1], spread)
 
 
 def _transmittance(

@@ -7,6 +7,7 @@ rendering"; Mildenhall et al. 2020, NeRF, equation 3):
 2. alpha_i = 1 - exp(-density_i length_i); T_i = exp(-sum_j<i density_j length_j); weight_i = T_i alpha_i.
 3. A sample counts only where T_i is at least `early_stop`.
 4. Pictures are sums over samples: weight x feature, weight (alpha), weight x camera z (depth).
+5. Distortion, where it is asked for, is that of renderers/distortion.py on the same weights.
 
 Every sample is evaluated, also those behind an opaque surface: exact, and slow.
 """
@@ -17,7 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from threedgen.renderers.volumetric import Marching, Rays, Samples, ask
+from threedgen.renderers.distortion import spread_along_rays
+from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, ask
 from threedgen.types import RadianceField
 
 _BLOCK = 4096  # rays that are marched at once
@@ -29,16 +31,17 @@ def count(field: RadianceField, rays: Rays, marching: Marching) -> Int[Tensor, "
     return torch.cat(counts)
 
 
-def render(
-    field: RadianceField, rays: Rays, marching: Marching
-) -> tuple[Float[Tensor, "R F"], Float[Tensor, " R"], Float[Tensor, " R"]]:
-    """(composited features, alpha, depth) of each ray; F as in `ask`."""
+def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
+    """What each ray shows; F as in `ask`."""
     samples = march(field, rays, marching)
     density, features = ask(field, samples.points, samples.directions, marching.probe)
-    weights = sample_weights(samples, density, len(rays), marching.early_stop)
+    weights = sample_weights(samples.ray, samples.lengths, density, len(rays), marching.early_stop)
     values = torch.cat([features, torch.ones_like(features[:, :1]), samples.z[:, None]], dim=1)
     sums = values.new_zeros(len(rays), values.shape[1]).index_add(0, samples.ray, weights[:, None] * values)
-    return sums[:, :-2], sums[:, -2], sums[:, -1]
+    spread = None
+    if marching.distortion:
+        spread = spread_along_rays(weights, samples.ray, samples.z, samples.lengths, rays, marching)
+    return Composited(sums[:, :-2], sums[:, -2], sums[:, -1], spread)
 
 
 @torch.no_grad()
@@ -52,19 +55,21 @@ def march(field: RadianceField, rays: Rays, marching: Marching) -> Samples:
 
 
 def sample_weights(
-    samples: Samples, density: Float[Tensor, " M"], rays: int, early_stop: float
+    ray: Int[Tensor, " M"],
+    lengths: Float[Tensor, " M"],
+    density: Float[Tensor, " M"],
+    rays: int,
+    early_stop: float,
 ) -> Float[Tensor, " M"]:
-    """The weight of each sample in its ray's sums."""
-    counts = torch.bincount(samples.ray, minlength=rays)
-    rank = (
-        torch.arange(len(samples.ray), device=samples.ray.device) - (counts.cumsum(0) - counts)[samples.ray]
-    )
+    """The weight of each sample in its ray's sums; samples sorted by ray and by distance."""
+    counts = torch.bincount(ray, minlength=rays)
+    rank = torch.arange(len(ray), device=ray.device) - (counts.cumsum(0) - counts)[ray]
     longest = int(counts.max()) if rays > 0 else 0
-    thickness = density.new_zeros(rays, longest).index_put((samples.ray, rank), density * samples.lengths)
+    thickness = density.new_zeros(rays, longest).index_put((ray, rank), density * lengths)
     transmittance = torch.exp(thickness - thickness.cumsum(1))
     seen = transmittance >= early_stop
     weights = torch.where(seen, transmittance * -torch.expm1(-thickness), 0.0)
-    return weights[samples.ray, rank]
+    return weights[ray, rank]
 
 
 @torch.no_grad()
