@@ -91,8 +91,8 @@ def test_every_command_has_help(command, capsys):
         (["text-to-3d", "x", "--prior", "empty"], "no model_index.json"),
         (["text-to-3d", "x", "--prior", "pickle"], "pickle"),
         (["text-to-3d", "x", "--prior", ""], "--prior is empty"),
-        (["text-to-3d", "x", "--recipe", "deepfloyd"], "this recipe needs --prior FOLDER"),
-        (["text-to-3d", "x", "--recipe", "stable-diffusion"], "this recipe needs --prior FOLDER"),
+        (["text-to-3d", "x", "--recipe", "dreamfusion-if"], "this recipe needs --prior FOLDER"),
+        (["text-to-3d", "x", "--recipe", "zero123"], "this recipe needs --prior FOLDER"),
         (["text-to-3d", "x", "--out", "a_file"], "'a_file' is a file"),
         (["text-to-3d", "x", "--out", "a_file/below"], "cannot write to 'a_file/below': Not a directory"),
         (["text-to-3d", "x", "--out", "/proc/threedgen", *TINY], "cannot write to '/proc/threedgen'"),
@@ -213,10 +213,12 @@ def test_the_embedded_prior_is_introduced_once(capsys):
 
 def test_recipes_lists_them(capsys):
     assert main(["recipes"]) == 0
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr().out.splitlines()
+    listed = [line.split()[0] for line in printed if not line.startswith(" ")]
     folder = Path(threedgen.__file__).parent / "configs"
     assert listed == sorted(path.stem for path in folder.glob("*.yaml"))
-    assert {"text-to-3d", "stable-diffusion", "deepfloyd"} <= set(listed)
+    assert {"text-to-3d", "prolificdreamer", "dreamfusion-if"} <= set(listed)
+    assert sum(line.strip().startswith("needs: ") for line in printed) == len(listed)
 
 
 def test_doctor(tmp_path, monkeypatch, capsys):

@@ -41,7 +41,7 @@ def load(path, *overrides, **settings):
     return load_recipe(path, overrides, **{"prompt": "a red cube", **settings})
 
 
-@pytest.mark.parametrize("name", list(layers.recipe_names()))
+@pytest.mark.parametrize("name", [card.name for card in layers.recipe_cards()])
 def test_built_in_recipes_load_and_their_resolved_form_loads_the_same(name, tmp_path):
     recipe = load(name, base=tmp_path)
     path = tmp_path / "recipe.yaml"
@@ -49,7 +49,10 @@ def test_built_in_recipes_load_and_their_resolved_form_loads_the_same(name, tmp_
     again = read_resolved(path)
     assert again.resolved == recipe.resolved
     assert again.guidance == recipe.guidance
-    assert layers.recipe_names()[name], "a recipe describes itself in one line"
+    card = next(card for card in layers.recipe_cards() if card.name == name)
+    assert card.description, "a recipe describes itself in one line"
+    assert card.needs, "a recipe says which prior it needs"
+    assert card.memory, "a recipe says how much memory it takes"
 
 
 def test_built_in_recipes_run_with_few_steps():
@@ -105,7 +108,7 @@ def test_overrides_reach_into_lists():
 
 def test_prior_setting(fake):
     assert load("text-to-3d", prior="folder/x").resolved["guidance"][0]["prior"]["path"] == "folder/x"
-    path = load("deepfloyd", prior="embedded").resolved["guidance"][0]["prior"]
+    path = load("dreamfusion-if", prior="embedded").resolved["guidance"][0]["prior"]
     assert (path["name"], path["path"]) == ("embedded", "")
     with pytest.raises(UserError, match="no guidance of this recipe has a prior"):
         load(fake, prior="x")

@@ -36,6 +36,15 @@ def test_custom_guidance_learns_its_pictures(tmp_path):
     assert (tmp_path / "1.png").stat().st_size > 1000
 
 
+def test_custom_objective_holds_its_laws_and_learns(monkeypatch):
+    module = load("custom_objective")
+    monkeypatch.setitem(sys.modules, "custom_objective", module)
+    left = module.main(steps=25)
+    assert set(left) == {"sds", "CappedSDS"}
+    assert left["sds"] != left["CappedSDS"]
+    assert all(share < 0.9 for share in left.values()), left
+
+
 @pytest.mark.skipif(not EMBEDDED_WEIGHTS.is_dir(), reason="the embedded weights are not here")
 def test_batch_of_prompts(tmp_path):
     files = load("batch_of_prompts").main(str(tmp_path), ["a red cube", "a blue cone"], steps=2)

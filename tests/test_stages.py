@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threedgen import checkpoint, config, job, stages
+from threedgen import checkpoint, config, handover, job, layers, plugins, stages
 from threedgen.config import load_recipe
 from threedgen.errors import UserError
 
@@ -66,12 +66,108 @@ def test_the_resolved_recipe_reads_back_as_itself(tmp_path):
 
 
 def test_a_setting_on_the_command_line_holds_for_every_stage():
-    recipe = load(STAGED, "cameras.batch=5", "representation.nested.rate=0.2")
+    recipe = load(STAGED, "cameras.batch=5")
     assert [part.cameras.config.batch for part in recipe.parts] == [5, 5]
-    assert [part.representation.config.nested.rate for part in recipe.parts] == [0.2, 0.2]
     assert [part.steps for part in load(STAGED, "steps=10").parts] == [6, 4]
     with pytest.raises(UserError, match=r"'.*cameras.batch' must be a whole number"):
         load(STAGED, "cameras.batch=x")
+
+
+def test_the_representation_on_the_command_line_is_that_of_the_first_stage():
+    assert rates(STAGED, "representation.nested.rate=0.2") == [0.2, 0.05]
+    assert rates(STAGED, "stages.1.representation.nested.rate=0.2") == [0.1, 0.2]
+    recipe = load(STAGED, "representation=triplane", "renderer=auto", "representation.channels=3")
+    assert [part.representation.name for part in recipe.parts] == ["triplane", "fake_parts:Points"]
+    assert recipe.parts[0].representation.config.channels == 3
+    same = fake_parts.RECIPE + "stages: [{steps: 12}, {steps: 8}]\n"
+    assert rates(same, "representation.nested.rate=0.2") == [0.2, 0.2], (
+        "a stage without its own has the recipe's"
+    )
+
+
+def rates(text, *overrides):
+    return [part.representation.config.nested.rate for part in load(text, *overrides).parts]
+
+
+@pytest.mark.parametrize("prior", [None, "folder"])
+@pytest.mark.parametrize("recipe", [card.name for card in layers.recipe_cards() if card.name != "fit"])
+def test_any_representation_goes_into_any_recipe(recipe, prior):
+    if "required" in (layers.BUILTIN_FOLDER / f"{recipe}.yaml").read_text().split("with_prior")[0]:
+        prior = prior or "folder"
+    for name in plugins.BUILTIN["representation"]:
+        chosen = load_recipe(recipe, [f"representation={name}"], prompt="x", prior=prior)
+        assert chosen.parts[0].representation.name == name
+        handover.check_recipe(chosen)
+
+
+@pytest.mark.parametrize("name", plugins.BUILTIN["representation"])
+def test_a_renderer_of_another_primitive_is_refused(name):
+    choose = {renderer: [f"representation={name}", f"renderer={renderer}"] for renderer in plugins.BUILTIN["renderer"]}
+    own = plugins.find("representation", name).renderer
+    for renderer, settings in choose.items():
+        recipe = load_recipe("text-to-3d", settings, prompt="x")
+        if renderer == own:
+            handover.check_recipe(recipe)
+        else:
+            with pytest.raises(UserError, match=f"the renderer '{renderer}' draws a .*set renderer.name=auto"):
+                handover.check_recipe(recipe)
+
+
+@pytest.mark.parametrize(("first", "second"), [("triplane", "mesh"), ("gaussians", "tetrahedra")])
+def test_another_first_stage_runs_through(first, second, tmp_path):
+    small = {
+        "triplane": ["resolution=8", "channels=2", "hidden=4", "occupancy.resolution=8"],
+        "gaussians": ["count=300", "init=sphere", "opacity=0.99"],
+    }
+    text = fake_parts.REAL_RECIPE.replace("renderer: {name: splatting}", "").replace("steps: 40", "")
+    guidance = text.index("  - {name: score-distillation"), text.index('  - {name: "fake_parts:Pull"}')
+    text = (
+        text[: guidance[0]]
+        + text[guidance[1] :]
+        + f"""
+stages:
+  - {{steps: 1}}
+  - {{steps: 1, representation: {{name: {second}}}}}
+"""
+    )
+    settings = [f"representation={first}", *(f"representation.{item}" for item in small[first])]
+    recipe = load(
+        text, *settings, *(["stages.1.representation.resolution=12"] if second == "tetrahedra" else [])
+    )
+    run = job.start(recipe, tmp_path / "run")
+    assert checkpoint.load_state(run.checkpoint)["stage"] == 1
+    assert (run.path / "asset.glb").is_file()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["stages.1.representation=triplane", "stages.1.renderer=auto"],
+            "'stages.1.representation': 'triplane' cannot go on from an earlier stage .* mesh and tetrahedra can",
+        ),
+        (
+            [
+                "stages.0.representation=tetrahedra",
+                "stages.0.renderer=auto",
+                "stages.1.representation.label=x",
+            ],
+            "starts from Tensor, not from the TriMesh of the stage before",
+        ),
+        (
+            ["stages.1.representation=mesh", "stages.1.renderer=volume"],
+            "the renderer 'volume' draws a RadianceField, but 'mesh' gives a TriMesh",
+        ),
+        (["stages.1.cameras.fov=200"], "cameras.fov must lie between 0 and 180"),
+    ],
+)
+def test_what_is_wrong_with_a_later_stage_is_said_before_the_first_step(
+    overrides, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fake_parts.Pull, "__call__", lambda *_: pytest.fail("a step was made"))
+    with pytest.raises(UserError, match=message):
+        job.start(load(STAGED, *overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -173,10 +173,13 @@ def _write_from_run(parser: Parser, argv: Sequence[str], action: str, hint: str,
 def _recipes(argv: Sequence[str]) -> None:
     """list the recipes"""
     Parser(prog=f"{PROGRAM} recipes", description="List the built-in recipes.").parse_args(list(argv))
-    from threedgen.layers import recipe_names
+    from threedgen.layers import recipe_cards
 
-    for name, description in recipe_names().items():
-        print(f"{name:20} {description}")
+    for card in recipe_cards():
+        print(f"{card.name:20} {card.description}")
+        for title in ("paper", "needs", "memory"):
+            if getattr(card, title):
+                print(f"{'':20}   {title}: {getattr(card, title)}")
 
 
 def _doctor(argv: Sequence[str]) -> None:

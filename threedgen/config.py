@@ -20,6 +20,7 @@ from typing import Any
 from threedgen import plugins, stages, typed
 from threedgen.errors import UserError
 from threedgen.layers import (
+    WITH_PRIOR,
     first_line,
     located,
     merge,
@@ -102,13 +103,17 @@ def load_recipe(
 ) -> Recipe:
     """The recipe called `source` (built-in name or YAML file) under `settings` and `key=value` overrides.
 
-    prior: "embedded", a pipeline folder or a hub id, for every guidance that has a prior. base: where "run:"
+    prior: "embedded", a pipeline folder or a hub id, for every guidance that has a prior; with the last two the
+    recipe's `with_prior` is laid over the rest. base: where "run:"
     paths are before the run's folder is there (see threedgen.layers).
     settings: top-level values taken as they are (prompt, seed, steps, device); None means "not given". Steps
     are of the whole run: stages keep their shares of it.
     Raises UserError for everything a user can get wrong.
     """
-    values = merge_layers(recipe_layers(source))
+    layers = recipe_layers(source)
+    if any(WITH_PRIOR in layer for layer in layers):  # a mistake there is said now, not when a model comes
+        resolve({**merge_layers(layers, real_prior=True), "prompt": "-"})
+    values = merge_layers(layers, real_prior=prior not in (None, "embedded"))
     steps = settings.pop("steps", None)
     values = merge(values, {key: value for key, value in settings.items() if value is not None})
     if steps is not None:

@@ -15,7 +15,7 @@ from threedgen import config, export
 from threedgen.errors import UserError
 from threedgen.export import report, video
 from threedgen.export.low_pass import as_seen, pixel_size
-from threedgen.export.mesh import MeshConfig, NoSurface, is_closed
+from threedgen.export.mesh import MeshConfig, NoSurface, is_watertight
 from threedgen.listeners import metrics
 from threedgen.types import GaussianCloud, Primitive, TriMesh
 
@@ -87,8 +87,11 @@ def write_assets(
     try:
         mesh = export.write(primitive, run.path / "asset.glb", note=note, mesh=settings.mesh)
         if mesh is not None:
-            faces = mesh.faces.cpu().numpy()
-            facts |= {"vertices": len(mesh.vertices), "faces": len(faces), "watertight": is_closed(faces)}
+            facts |= {
+                "vertices": len(mesh.vertices),
+                "faces": len(mesh.faces),
+                "watertight": is_watertight(mesh),
+            }
     except NoSurface as error:
         warnings.warn(str(error), stacklevel=1)
         facts["mesh"] = str(error)

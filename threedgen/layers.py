@@ -4,6 +4,8 @@ A later layer is merged over an earlier one section by section. A section whose 
 a whole (another component's keys make no sense in it), and so are lists and schedules. `representation: triplane`
 is short for `representation: {name: triplane}`.
 
+`with_prior` is laid over its own layer, below those that extend it, when a real prior replaces the embedded one.
+
 Paths that begin with "run:" lie in the run's own folder, so that a run can be moved with what it was given.
 """
 
@@ -11,21 +13,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from threedgen.errors import UserError
 from threedgen.plugins import did_you_mean
 
+WITH_PRIOR = "with_prior"
 BUILTIN_FOLDER = Path(__file__).parent / "configs"
 
 
-def recipe_names() -> dict[str, str]:
-    """Built-in recipes: name -> one-line description."""
-    found = {}
-    for path in sorted(BUILTIN_FOLDER.glob("*.yaml")):
-        found[path.stem] = str(_read_yaml(path).get("description", ""))
-    return found
+@dataclass(frozen=True)
+class Card:
+    """What a built-in recipe says of itself: one line, its paper, the prior it needs, its memory (an estimate)."""
+
+    name: str
+    description: str
+    paper: str
+    needs: str
+    memory: str
+
+
+def recipe_cards() -> list[Card]:
+    """The built-in recipes in the order of their names; what a recipe does not say itself is empty."""
+    cards = []
+    for path in sorted(BUILTIN_FOLDER.glob("*.yaml"), key=lambda path: path.stem):
+        values = _read_yaml(path)
+        said = {item.name: str(values.get(item.name, "")) for item in fields(Card)}
+        cards.append(Card(**{**said, "name": path.stem}))
+    return cards
 
 
 def recipe_layers(source: str | Path) -> list[dict[str, Any]]:
@@ -49,10 +66,19 @@ def recipe_layers(source: str | Path) -> list[dict[str, Any]]:
     return layers
 
 
-def merge_layers(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def merge_layers(layers: Sequence[Mapping[str, Any]], real_prior: bool = False) -> dict[str, Any]:
+    """One recipe of several layers. real_prior: with each layer's `with_prior` laid over that layer.
+
+    UserError where a `with_prior` is not a section.
+    """
     merged: dict[str, Any] = {}
     for layer in layers:
-        merged = merge(merged, layer)
+        over = layer.get(WITH_PRIOR) or {}
+        if not isinstance(over, Mapping):
+            raise UserError(f"'{WITH_PRIOR}' must be a section with keys, got {over!r}")
+        merged = merge(merged, {key: value for key, value in layer.items() if key != WITH_PRIOR})
+        if real_prior:
+            merged = merge(merged, over)
     return merged
 
 
@@ -71,12 +97,13 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 RUN = "run:"
+_TEXTS = ("prompt", "negative")  # may begin with "run:" and mean it
 
 
 def located(values: Any, base: Path | None) -> Any:
     """Plain values with every "run:..." replaced by the path in `base`."""
     if isinstance(values, Mapping):
-        return {key: located(value, base) for key, value in values.items()}
+        return {key: value if key in _TEXTS else located(value, base) for key, value in values.items()}
     if isinstance(values, list):
         return [located(value, base) for value in values]
     if isinstance(values, str) and values.startswith(RUN) and base is not None:
@@ -87,7 +114,7 @@ def located(values: Any, base: Path | None) -> Any:
 def relative(values: Any, base: Path | None) -> Any:
     """The inverse of `located`, for what is written into the run."""
     if isinstance(values, Mapping):
-        return {key: relative(value, base) for key, value in values.items()}
+        return {key: value if key in _TEXTS else relative(value, base) for key, value in values.items()}
     if isinstance(values, list):
         return [relative(value, base) for value in values]
     if isinstance(values, str) and base is not None and values.startswith(f"{base}{os.sep}"):

@@ -20,14 +20,16 @@ def apply_override(values: dict[str, Any], key: str, raw: str) -> dict[str, Any]
         return merge(values, _override(values, keys, raw, key))
     if keys == ["steps"]:
         return stages.with_steps(values, typed.convert(int, parse_value(key, raw), key))
-    # What is said about a section on the command line holds for every stage, also where a stage has its own.
-    own = [merge(section, _override(section, keys, raw, key)) for section in stages.merged(values)]
-    return {
-        **values,
-        "stages": [
-            {**stage, keys[0]: section[keys[0]]} for stage, section in zip(values["stages"], own, strict=True)
-        ],
-    }
+    # What is said about a section on the command line holds for every stage, also where a stage has its own. Not so
+    # the representation: another one in a later stage is there to go on from what the first ended in.
+    own = []
+    for index, (stage, section) in enumerate(zip(values["stages"], stages.merged(values), strict=True)):
+        if index > 0 and keys[0] == "representation" and "representation" in stage:
+            own.append(stage)
+        else:
+            changed = merge(section, _override(section, keys, raw, key))
+            own.append({**stage, keys[0]: changed[keys[0]]})
+    return {**values, "stages": own}
 
 
 def _override(values: Mapping[str, Any], keys: list[str], raw: str, key: str) -> dict[str, Any]:

@@ -36,8 +36,22 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "guidance": {
             "score-distillation": "threedgen.guidance.score_distillation:ScoreDistillation",
+            "delta-denoising": "threedgen.guidance.delta_denoising:DeltaDenoising",
             "denoise-and-match": "threedgen.guidance.denoise_and_match:DenoiseAndMatch",
             "pictures": "threedgen.guidance.pictures:Pictures",
+        },
+        # An objective is chosen inside a guidance; it is called with its options and the prior.
+        "objective": {
+            "sds": "threedgen.guidance.evaluations:SDS",
+            "recon": "threedgen.guidance.evaluations:Reconstruction",
+            "sjc": "threedgen.guidance.evaluations:SJC",
+            "csd": "threedgen.guidance.evaluations:CSD",
+            "nfsd": "threedgen.guidance.evaluations:NFSD",
+            "hifa": "threedgen.guidance.evaluations:HiFA",
+            "flow": "threedgen.guidance.evaluations:FlowMatching",
+            "ism": "threedgen.guidance.inversion:ISM",
+            "sdi": "threedgen.guidance.inversion:SDI",
+            "vsd": "threedgen.guidance.variational:VSD",
         },
         # A prior is chosen inside a guidance; its target is called with the PriorConfig and the device.
         "prior": {
@@ -56,8 +70,8 @@ def names(family: str) -> list[str]:
 
 
 def find(family: str, name: str) -> type[Any]:
-    """The class called `name` in `family` ("representation", "renderer", "guidance", "prior": there, whatever
-    makes one).
+    """The class called `name` in `family` ("representation", "renderer", "guidance", "objective", "prior": there,
+    whatever makes one).
 
     Raises UserError: unknown family or name (with the nearest known one), a module that does not import
     because it is missing, a class that is not there. Other errors inside a plug-in's module are its own.

@@ -74,6 +74,8 @@ class RunDirectory:
         check_free(path)
         run = cls(path)
         text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
+        if "\x85" in text:  # PyYAML writes this line break as it is, and reads it as another
+            text = yaml.safe_dump(dict(resolved), sort_keys=False)
         try:
             with _writing_to(path):
                 run.made = [folder for folder in (path, *path.parents) if not folder.exists()]

@@ -20,8 +20,16 @@ FIXED = {
     "checkpoint": "threedgen.listeners.checkpoints:Checkpoints",
     "export": "threedgen.finish:Config",
 }
-SCALARS: Mapping[str, Any] = {"prompt": str, "seed": int, "steps": int, "device": str, "description": str}
-DEFAULTS = {"seed": 0, "device": "auto", "description": ""}
+# What a recipe says of itself: `threedgen recipes` shows it.
+ABOUT = ("description", "paper", "needs", "memory")
+SCALARS: Mapping[str, Any] = {
+    "prompt": str,
+    "seed": int,
+    "steps": int,
+    "device": str,
+    **dict.fromkeys(ABOUT, str),
+}
+DEFAULTS = {"seed": 0, "device": "auto", **dict.fromkeys(ABOUT, "")}
 DEVICES = ("auto", "cpu", "cuda")
 
 

@@ -16,7 +16,9 @@ from typing import Any
 from threedgen.errors import UserError
 from threedgen.layers import merge
 
-WHOLE_RUN = ("prompt", "seed", "device", "description", "export", "preview", "checkpoint")
+WHOLE_RUN = (
+    "prompt", "seed", "device", "description", "paper", "needs", "memory", "export", "preview", "checkpoint",
+)  # fmt: skip
 
 
 def merged(values: Mapping[str, Any]) -> list[dict[str, Any]]:

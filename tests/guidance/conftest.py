@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_pipelines import KINDS, write
+from tiny_pipelines import Pipelines
 
 
 @pytest.fixture(scope="session")
-def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders: sd1 (epsilon, latents), sd2 (v, latents), if (T5, pixels), cameras (as the embedded one)."""
-    root = tmp_path_factory.mktemp("pipelines")
-    for kind in KINDS:
-        write(kind, root / kind)
-    return {kind: root / kind for kind in KINDS}
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Pipelines:
+    """A folder for each of tiny_pipelines.KINDS, written when a test first asks for it."""
+    return Pipelines(tmp_path_factory.mktemp("pipelines"))
+
+
+@pytest.fixture
+def copied(pipelines: Pipelines, tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of a folder, to be spoilt."""
+    return lambda kind: Path(shutil.copytree(pipelines[kind], tmp_path / kind))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tiny_pipelines import edit, ring
 
 from threedgen import machine
 from threedgen.errors import UserError
+from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 
 
@@ -19,17 +23,13 @@ def folder(pipelines, tmp_path) -> Path:
     return Path(shutil.copytree(pipelines["sd1"], tmp_path / "prior"))
 
 
-def complaint(path: Path | str, **options: str) -> str:
+def complaint(path: Path | str, **options: Any) -> str:
     with pytest.raises(UserError) as caught:
         load_prior(PriorConfig(path=str(path), **options))
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 500
     return message
-
-
-def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_the_untouched_copy_loads(folder):
@@ -59,13 +59,25 @@ def test_a_hub_model_that_cannot_be_fetched(monkeypatch, tmp_path):
         raise LocalEntryNotFoundError("not cached") if local_files_only else OSError("no route\nto host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    assert "no route" in complaint("someone/some-model")
+    message = complaint("someone/some-model")
+    assert "no route" in message
+    for file in ("model_index.json", "scheduler/scheduler_config.json", "text_encoder", "tokenizer/"):
+        assert file in message
 
 
 def test_a_file_instead_of_a_folder(tmp_path):
-    file = tmp_path / "model.safetensors"
+    file = tmp_path / "notes.txt"
     file.write_bytes(b"x")
-    assert "is a file" in complaint(file)
+    assert "is a file: name the pipeline folder" in complaint(file)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt", "model.pt", "model.bin"])
+def test_a_single_checkpoint_file_is_answered_with_the_command_that_converts_it(tmp_path, name):
+    file = tmp_path / name
+    file.write_bytes(b"x")
+    message = complaint(file)
+    assert f"from_single_file('{name}').save_pretrained('FOLDER')" in message
+    assert ("which can run code" in message) == (name != "model.safetensors")
 
 
 def test_not_a_pipeline(tmp_path):
@@ -97,7 +109,7 @@ def test_only_pickles(folder):
     torch.save({}, folder / "unet" / "diffusion_pytorch_model.bin")
     message = complaint(folder)
     assert "pickle" in message
-    assert "safe_serialization" in message
+    assert "use_safetensors=False).save_pretrained('NEW', safe_serialization=True)" in message
 
 
 def test_no_weights_at_all(folder):
@@ -150,7 +162,7 @@ def test_missing_tokenizer(folder):
             {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]},
             "two text enc",
         ),
-        ("model_index.json", {"unet": ["diffusers", "UNet3DConditionModel"]}, "no UNet2DConditionModel"),
+        ("model_index.json", {"unet": ["diffusers", "UNet3DConditionModel"]}, "not UNet2DConditionModel"),
         (
             "model_index.json",
             {"text_encoder": ["transformers", "ChatGLMModel"]},
@@ -158,7 +170,7 @@ def test_missing_tokenizer(folder):
         ),
         ("unet/config.json", {"in_channels": 9}, "takes 9 channels"),
         ("unet/config.json", {"class_embed_type": "timestep"}, "wants class labels"),
-        ("unet/config.json", {"addition_embed_type": "text_time"}, "added conditions"),
+        ("unet/config.json", {"addition_embed_type": "text_image"}, "added conditions"),
         (
             "unet/config.json",
             {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 12},
@@ -241,3 +253,110 @@ def test_unknown_names_and_types():
 def test_half_precision_on_a_cpu(folder):
     assert "needs a GPU" in complaint(folder, dtype="float16")
     assert "unknown prior dtype" in complaint(folder, dtype="int8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "changes", "expected"),
+    [
+        ("sdxl", "model_index.json", {"requires_aesthetics_score": True}, "refiner"),
+        ("sdxl", "model_index.json", {"text_encoder_2": [None, None]}, "lacks the part text_encoder_2"),
+        ("sdxl", "unet/config.json", {"in_channels": 9}, "takes 9 channels, not 4"),
+        ("edit", "model_index.json", {"text_encoder": [None, None]}, "lacks the part text_encoder"),
+        ("if2", "unet/config.json", {"class_embed_type": None}, "no noise level"),
+        ("mvdream", "unet/config.json", {"class_embed_type": None}, "no camera input"),
+        ("mvdream", "unet/config.json", {"num_views": 0}, "num_views is 0"),
+        (
+            "sd3",
+            "model_index.json",
+            {"transformer": ["diffusers", "WanTransformer3DModel"]},
+            "transformer is WanTransformer3DModel",
+        ),
+        (
+            "sd3",
+            "scheduler/scheduler_config.json",
+            {"_class_name": "DDIMScheduler", "shift": None, "base_shift": None},
+            "DDIMScheduler, which is not of a flow model",
+        ),
+        (
+            "sd3",
+            "model_index.json",
+            {"text_encoder": ["transformers", "CLIPTextModel"]},
+            "text encoder is CLIPTextModel",
+        ),
+        ("flux", "transformer/config.json", {"in_channels": 64}, "takes 64 channels"),
+        ("flux", "vae/config.json", {"latents_mean": [0.0] * 4}, "one by one"),
+        ("if", "model_index.json", {"unet": [None, None]}, "neither unet nor transformer"),
+    ],
+)
+def test_each_family_refuses_what_it_does_not_serve(copied, kind, file, changes, expected):
+    folder = copied(kind)
+    path = folder / file
+    kept = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in kept.items() if value is not None}))
+    message = complaint(folder)
+    assert expected in message
+    assert str(folder) in message or "latents_mean" in message
+
+
+def test_zero123_without_its_projection(copied):
+    folder = copied("zero123")
+    shutil.rmtree(folder / "cc_projection")
+    assert "lacks the part cc_projection or clip_camera_projection" in complaint(folder)
+
+
+def test_a_tokenizer_that_does_not_say_its_length(copied):
+    """The encoder's positions decide: nothing overflows, and the rows are the same."""
+    folder = copied("sd1")
+    path = folder / "tokenizer" / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    texts = ["a cube " * 60]
+    loaded: Any = load_prior(PriorConfig(path=str(folder)))
+    with pytest.warns(UserWarning, match="stops before the end"):
+        told = loaded.text(texts)
+    del config["model_max_length"]
+    path.write_text(json.dumps(config))
+    prior: Any = load_prior(PriorConfig(path=str(folder)))
+    with pytest.warns(UserWarning, match="stops before the end"):
+        states = prior.text(texts)["states"]
+    assert states.shape[1] == 77
+    assert torch.equal(states, told["states"])
+
+
+def test_a_torchvision_that_does_not_fit_is_named(folder, monkeypatch, tmp_path):
+    import transformers
+
+    package = tmp_path / "site" / "torchvision"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    monkeypatch.setattr(machine, "version", lambda name: "0.28.0" if name == "torchvision" else "1")
+
+    def broken(*arguments, **options):
+        raise RuntimeError("Failed to import transformers.models.clip: operator torchvision::nms")
+
+    monkeypatch.setattr(transformers.CLIPTextModel, "from_pretrained", broken)
+    message = complaint(folder)
+    assert message.startswith("torchvision 0.28.0 does not fit torch")
+    assert "pip uninstall torchvision" in message
+
+
+def test_controls_that_do_not_fit(pipelines, tmp_path):
+    sd, control = pipelines["sd1"], Path(shutil.copytree(pipelines["controlnet"], tmp_path / "control"))
+    assert "does not exist" in complaint(sd, control=str(tmp_path / "nowhere"))
+    assert "beside a Stable Diffusion UNet" in complaint(pipelines["flux"], control=str(control))
+    edit(control / "config.json", cross_attention_dim=32)
+    assert "was made for another prior: its cross_attention_dim is 32" in complaint(sd, control=str(control))
+    edit(control / "config.json", _class_name="T2IAdapter")
+    assert "holds T2IAdapter, not a ControlNetModel" in complaint(sd, control=str(control))
+
+
+@pytest.mark.parametrize("kind", ["edit", "if2", "zero123", "controlnet"])
+def test_a_prior_that_needs_a_picture_says_so(pipelines, kind):
+    control = str(pipelines["controlnet"]) if kind == "controlnet" else ""
+    path = str(pipelines["sd1" if control else kind])
+    prior: Any = load_prior(PriorConfig(path=path, control=control))
+    channels = 3 if kind == "if2" else 4
+    z, condition = torch.randn(1, channels, 16, 16), Condition(("a cube",), cameras=ring(1))
+    with pytest.raises(UserError, match=r"set `(pictures|reference)"):
+        prior.predict(z, torch.tensor([0.5]), condition)

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_pipelines import ring
 
-from threedgen.cameras import spherical
 from threedgen.errors import UserError
-from threedgen.guidance import objectives
-from threedgen.guidance.priors.analytic import DiscPrior, MixturePrior, by_prompt
+from threedgen.guidance import guided, objectives
+from threedgen.guidance.evaluations import SDS, Reconstruction
+from threedgen.guidance.objectives import Question
+from threedgen.guidance.priors.analytic import DiscPrior, MixturePrior, by_azimuth, by_prompt
 from threedgen.guidance.priors.base import Condition, Prediction, Prior
 
 SIZE = 4
@@ -47,17 +48,18 @@ def test_sds_gradient_is_the_closed_form(seed, t, std, weighting):
     prior = gaussian(std, cube=mean)
     x, eps = noise(seed + 1, 2, 3, SIZE, SIZE), noise(seed + 2, 2, 3, SIZE, SIZE)
     times = torch.full((2,), t, dtype=torch.float64)
-    evaluation = objectives.evaluate(prior, x, eps, times, Condition(("cube", "cube")), scale=1.0)
-    weight = objectives.weight_function(weighting)(evaluation.alpha, evaluation.sigma)
-    gradient = objectives.sds(evaluation, weight)
-    alpha, sigma = evaluation.alpha[0], evaluation.sigma[0]
+    named = objectives.weight_function(weighting)
+    question = Question(prior, x, eps, times, Condition(("cube", "cube")), weighting=named)
+    gradient = SDS(SDS.Config(), prior)(question).gradient
+    alpha, sigma = prior.alpha(times)[0], prior.sigma(times)[0]
     spread = alpha**2 * std**2 + sigma**2
-    expected = weight[0] * (sigma * alpha * (x - as_x(mean)) - alpha**2 * std**2 * eps) / spread
+    expected = named(alpha, sigma) * (sigma * alpha * (x - as_x(mean)) - alpha**2 * std**2 * eps) / spread
     torch.testing.assert_close(gradient, expected, rtol=1e-8, atol=1e-10)
     # The other form, METHODS 0.3, and what "recon" weighting means: the plain residual in x0.
-    torch.testing.assert_close(objectives.reconstruction(evaluation, weight), gradient, rtol=1e-8, atol=1e-10)
+    through_x0 = Reconstruction(Reconstruction.Config(), prior)(question)
+    torch.testing.assert_close(through_x0.gradient, gradient, rtol=1e-8, atol=1e-10)
     if weighting == "recon":
-        torch.testing.assert_close(gradient, x - evaluation.guided.x0, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(gradient, x - through_x0.x0, rtol=1e-8, atol=1e-10)
 
 
 def test_mixture_is_the_score_of_its_density():
@@ -92,9 +94,11 @@ def descend(prior: Prior, x: torch.Tensor, steps: int, scale: float, render=lamb
         eps = torch.cat([half, -half])
         t = torch.full((4,), 0.1 + 0.8 * ((step * 0.618) % 1.0), dtype=torch.float64)
         batch = pictures.expand(4, -1, -1, -1)
-        evaluation = objectives.evaluate(prior, batch, eps, t, Condition(("cube",) * 4), scale)
-        weight = objectives.weight_function(weighting)(evaluation.alpha, evaluation.sigma)
-        loss = objectives.inject(batch, objectives.sds(evaluation, weight))
+        named = objectives.weight_function(weighting)
+        question = Question(
+            prior, batch.detach(), eps, t, Condition(("cube",) * 4), scale=scale, weighting=named
+        )
+        loss = objectives.inject(batch, SDS(SDS.Config(), prior)(question).gradient)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -104,7 +108,7 @@ def descend(prior: Prior, x: torch.Tensor, steps: int, scale: float, render=lamb
 
 def test_descent_ends_at_the_mean():
     mean = image(5)
-    end = descend(gaussian(0.1, cube=mean), torch.zeros(1, 3, SIZE, SIZE, dtype=torch.float64), 400, 1.0)
+    end = descend(gaussian(0.1, cube=mean), torch.zeros(1, 3, SIZE, SIZE, dtype=torch.float64), 250, 1.0)
     assert (end - as_x(mean)).square().mean() < 1e-5  # > 56 dB over a range of 2
 
 
@@ -125,7 +129,7 @@ def test_a_linear_renderer_ends_at_least_squares(weighting):
     theta = torch.linalg.lstsq(matrix, as_x(mean).flatten()).solution
     prior = gaussian(0.2, cube=mean)
     start = torch.zeros(5, dtype=torch.float64)
-    end = descend(prior, start, 600, 1.0, lambda p: (matrix @ p).reshape(1, 3, SIZE, SIZE), weighting)
+    end = descend(prior, start, 350, 1.0, lambda p: (matrix @ p).reshape(1, 3, SIZE, SIZE), weighting)
     torch.testing.assert_close(end.flatten(), matrix @ theta, rtol=0, atol=5e-3)
 
 
@@ -157,14 +161,14 @@ def test_guidance_conventions(seed, scale):
         alpha = torch.tensor([0.8], dtype=torch.float64)
         made.append(Prediction.from_eps(z, eps, alpha, (1 - alpha**2).sqrt()))
     c, u = made
-    guided = objectives.guide(c, u, objectives.scale_from_convention_b(scale))
-    torch.testing.assert_close(guided.eps, c.eps + scale * (c.eps - u.eps))
+    pushed = guided.guide(c, u, guided.scale_from_convention_b(scale))
+    torch.testing.assert_close(pushed.eps, c.eps + scale * (c.eps - u.eps))
     # The forms stay consistent: combining x0 and v is combining eps.
-    again = Prediction.from_eps(noise(99, 1, 3, 2, 2), guided.eps, alpha, (1 - alpha**2).sqrt())
-    torch.testing.assert_close(guided.x0, again.x0)
-    torch.testing.assert_close(guided.v, again.v)
-    torch.testing.assert_close(objectives.guide(c, u, 1.0).eps, c.eps)
-    torch.testing.assert_close(objectives.guide(c, u, 0.0).eps, u.eps)
+    again = Prediction.from_eps(noise(99, 1, 3, 2, 2), pushed.eps, alpha, (1 - alpha**2).sqrt())
+    torch.testing.assert_close(pushed.x0, again.x0)
+    torch.testing.assert_close(pushed.v, again.v)
+    torch.testing.assert_close(guided.guide(c, u, 1.0).eps, c.eps)
+    torch.testing.assert_close(guided.guide(c, u, 0.0).eps, u.eps)
 
 
 def test_rescale_restores_the_joint_contrast_of_a_group():
@@ -173,17 +177,17 @@ def test_rescale_restores_the_joint_contrast_of_a_group():
     z = noise(1, 4, 3, 4, 4)
     conditional = Prediction.from_x0(z, noise(2, 4, 3, 4, 4), alpha, sigma)
     loud = Prediction.from_x0(z, 7.0 * noise(3, 4, 3, 4, 4) + 1.0, alpha, sigma)
-    full = objectives.rescale(loud, conditional, z, alpha, sigma, 1.0, group=2)
+    full = guided.rescale(loud, conditional, z, alpha, sigma, 1.0, group=2)
     for pair in (slice(0, 2), slice(2, 4)):
         torch.testing.assert_close(full.x0[pair].std(), conditional.x0[pair].std())
         # One factor a group: the views keep their contrast relative to each other.
         ratio = full.x0[pair] / loud.x0[pair]
         torch.testing.assert_close(ratio, ratio.flatten()[0].expand_as(ratio))
-    half = objectives.rescale(loud, conditional, z, alpha, sigma, 0.5, group=2)
+    half = guided.rescale(loud, conditional, z, alpha, sigma, 0.5, group=2)
     torch.testing.assert_close(half.x0, 0.5 * full.x0 + 0.5 * loud.x0)
     torch.testing.assert_close(half.eps, Prediction.from_x0(z, half.x0, alpha, sigma).eps)
     with pytest.raises(ValueError, match="groups of 3"):
-        objectives.rescale(loud, conditional, z, alpha, sigma, 0.5, group=3)
+        guided.rescale(loud, conditional, z, alpha, sigma, 0.5, group=3)
 
 
 def test_clipped_x0_stays_in_the_range_of_pictures():
@@ -193,26 +197,18 @@ def test_clipped_x0_stays_in_the_range_of_pictures():
         noise(2, 1, 3, SIZE, SIZE),
         torch.tensor([0.5], dtype=torch.float64),
     )
-    free = objectives.evaluate(prior, x, eps, t, Condition(("cube",)), 20.0)
-    clipped = objectives.evaluate(prior, x, eps, t, Condition(("cube",)), 20.0, clip_x0=True)
+    free = Question(prior, x, eps, t, Condition(("cube",)), scale=20.0).evaluate()
+    clipped = Question(prior, x, eps, t, Condition(("cube",)), scale=20.0, clip_x0=True).evaluate()
     assert free.guided.x0.abs().max() > 1.5
     torch.testing.assert_close(clipped.guided.x0, free.guided.x0.clamp(-1, 1))
 
 
 def test_camera_dependent_means_reach_each_view():
     pictures = torch.stack([image(i) for i in range(4)])
-
-    def means(condition: Condition) -> torch.Tensor:
-        assert condition.cameras is not None
-        quarter = (spherical(condition.cameras)[0] / 90.0).round().long() % 4
-        return pictures[quarter].unsqueeze(1)
-
-    prior = MixturePrior(means, [1e-4], SIZE, camera_conditioned=True)
+    prior = MixturePrior(by_azimuth(pictures), [1e-4], SIZE, camera_conditioned=True)
     x, t = torch.zeros(4, 3, SIZE, SIZE, dtype=torch.float64), torch.full((4,), 0.5, dtype=torch.float64)
-    evaluation = objectives.evaluate(
-        prior, x, noise(0, *x.shape), t, Condition(("a",) * 4, cameras=ring(4)), 2.0
-    )
-    torch.testing.assert_close(prior.decode(evaluation.guided.x0), pictures, rtol=0, atol=1e-3)
+    seen = Question(prior, x, noise(0, *x.shape), t, Condition(("a",) * 4, cameras=ring(4)), scale=2.0)
+    torch.testing.assert_close(prior.decode(seen.evaluate().guided.x0), pictures, rtol=0, atol=1e-3)
 
 
 def test_disc_prior_is_a_prior():
@@ -225,5 +221,141 @@ def test_disc_prior_is_a_prior():
 
 @pytest.mark.parametrize("find", [objectives.objective, objectives.weight_function])
 def test_unknown_names_list_the_known_ones(find):
-    with pytest.raises(UserError, match=r"unknown .* 'sdss': use one of sds, "):
+    with pytest.raises(UserError, match=r"unknown .* 'sdss'.*: (known|use one of|sds)"):
         find("sdss")
+
+
+class Counted(MixturePrior):
+    """Notes every condition it is asked about."""
+
+    def __init__(self, **images: torch.Tensor) -> None:
+        super().__init__(by_prompt({k.replace("none", ""): v for k, v in images.items()}), [0.3], SIZE)
+        self.asked: list[Condition] = []
+
+    def predict(self, z, t, condition):
+        self.asked.append(condition)
+        return super().predict(z, t, condition)
+
+
+def descend_to(name: str, prior: Prior, steps: int, condition: Condition, **settings_) -> torch.Tensor:
+    """Where descent on one sample ends, with opposite noises and t all over the range."""
+    options = settings_.pop("options", {})
+    objective = objectives.objective(name)(objectives.configure(name, options), prior)
+    x = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([x], lr=0.05)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 0.05 * (1.0 - step / steps) ** 2
+        half = noise(step, 1, 3, SIZE, SIZE)
+        t = torch.full((2,), 0.5, dtype=torch.float64)
+        batch = x.expand(2, -1, -1, -1)
+        both = Condition(condition.prompts * 2, condition.negative)
+        question = Question(prior, batch.detach(), torch.cat([half, -half]), t, both, **settings_)
+        loss = objectives.inject(batch, objective(question).gradient)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return x.detach()
+
+
+def test_classifier_score_distillation_needs_different_spreads():
+    """METHODS 1.9: x* = (A_c mu_c - A_u mu_u) / (A_c - A_u), A = sigma / D; with equal spreads it runs away."""
+    images = {"cube": image(6), "": image(7)}
+    spreads = {"cube": 0.3, "": 2.0}
+
+    def stds(condition: Condition) -> torch.Tensor:
+        return torch.tensor([[spreads[str(text)]] for text in condition.prompts], dtype=torch.float64)
+
+    prior = MixturePrior(by_prompt(images), stds, SIZE)
+    level = torch.tensor([0.5], dtype=torch.float64)
+    alpha, sigma = prior.alpha(level), prior.sigma(level)
+    strength = {text: sigma / (alpha**2 * s**2 + sigma**2) for text, s in spreads.items()}
+    c, u = strength["cube"], strength[""]
+    expected = (c * as_x(images["cube"]) - u * as_x(images[""])) / (c - u)
+    end = descend_to("csd", prior, 500, Condition(("cube",)))
+    torch.testing.assert_close(end[0], expected, rtol=0, atol=5e-3)
+    # The trap: a constant gradient, as strong a hundred units away.
+    flat = MixturePrior(by_prompt(images), [0.3], SIZE)
+    csd = objectives.objective("csd")(objectives.configure("csd", {}), flat)
+
+    def push(x: torch.Tensor) -> torch.Tensor:
+        return csd(Question(flat, x, torch.zeros_like(x), level, Condition(("cube",)))).gradient
+
+    here = push(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.float64))
+    torch.testing.assert_close(push(torch.full((1, 3, SIZE, SIZE), 100.0, dtype=torch.float64)), here)
+    drift = sigma**2 * sigma * alpha / (alpha**2 * 0.3**2 + sigma**2)
+    torch.testing.assert_close(here[0], -drift * (as_x(images["cube"]) - as_x(images[""])))
+
+
+def test_the_negative_of_classifier_score_distillation_takes_over_during_the_run():
+    """Coarse stage of its reference code: a_n 0 -> -1 while a_0 -1 -> 0; each step one batch, no idle branch."""
+    prior = Counted(cube=image(1), ugly=image(2), none=image(3))
+    options = {"negative": {"from": 0.0, "to": -1.0}, "null": {"from": -1.0, "to": 0.0}}
+    csd = objectives.objective("csd")(objectives.configure("csd", options), prior)
+    x, eps = noise(1, 1, 3, SIZE, SIZE), noise(2, 1, 3, SIZE, SIZE)
+    t = torch.tensor([0.5], dtype=torch.float64)
+    found = []
+    for step in (0, 5, 10):
+        question = Question(prior, x, eps, t, Condition(("cube",), "ugly"), step=step, total=11)
+        found.append(csd(question).gradient)
+    assert [condition.prompts for condition in prior.asked] == [
+        ("cube", ""),
+        ("cube", "ugly", ""),
+        ("cube", "ugly"),
+    ]
+    torch.testing.assert_close(found[1], (found[0] + found[2]) / 2)
+    with pytest.raises(UserError, match=r"sum to -1 all the time.* -0.995 at 1% of the run"):
+        objectives.configure("csd", {"negative": {"from": 0.0, "to": 0.5}})
+
+
+def test_noise_free_distillation_above_and_below_its_threshold():
+    images = {"cube": image(1), "ugly": image(2), "": image(3)}
+    prior = MixturePrior(by_prompt(images), [0.4], SIZE)
+    nfsd = objectives.objective("nfsd")(objectives.configure("nfsd", {}), prior)
+    x, eps = noise(1, 2, 3, SIZE, SIZE), noise(2, 2, 3, SIZE, SIZE)
+    t = torch.tensor([0.1, 0.5], dtype=torch.float64)
+    question = Question(
+        prior,
+        x,
+        eps,
+        t,
+        Condition(("cube", "cube"), "ugly"),
+        scale=7.5,
+        weighting=objectives.WEIGHTS["uniform"],
+    )
+    z = question.noised()
+    said = {text: prior.predict(z, t, Condition((text,) * 2)).eps for text in images}
+    classifier = 7.5 * (said["cube"] - said[""])
+    got = nfsd(question).gradient
+    torch.testing.assert_close(got[0], (said[""] + classifier)[0])
+    torch.testing.assert_close(got[1], (said[""] - said["ugly"] + classifier)[1])
+
+
+def test_the_image_term_of_hifa_is_the_distance_to_the_decoded_picture():
+    prior = gaussian(0.3, cube=image(1))
+    x, eps = noise(1, 1, 3, SIZE, SIZE), noise(2, 1, 3, SIZE, SIZE)
+    t = torch.tensor([0.4], dtype=torch.float64)
+    question = Question(prior, x, eps, t, Condition(("cube",)), images=image(9).unsqueeze(0))
+    for share in (0.1, 0.7):
+        answer = objectives.objective("hifa")(objectives.configure("hifa", {"image": share}), prior)(question)
+        kappa = share * prior.sigma(t) * prior.alpha(t)  # w alpha / sigma with w = sigma^2
+        expected = kappa * (image(9) - prior.decode(answer.x0)[0])
+        assert answer.image_gradient is not None
+        torch.testing.assert_close(answer.image_gradient[0], expected)
+        torch.testing.assert_close(answer.gradient, SDS(SDS.Config(), prior)(question).gradient)
+
+
+def test_view_prompts_cure_a_prior_that_prefers_the_front():
+    """The Janus toy (METHODS 1.16): without the view every side becomes a front, with it none does."""
+    front, back = image(1), image(2)
+    everywhere = MixturePrior(
+        lambda c: torch.stack([front, back]).expand(len(c), 2, -1, -1, -1), [0.3, 0.3], SIZE, [9.0, 1.0]
+    )
+    told = MixturePrior(by_prompt({"front": front, "back": back}), [0.3], SIZE)
+    blind = descend_to("sds", everywhere, 200, Condition(("back",)))
+    seeing = descend_to("sds", told, 200, Condition(("back",)))
+
+    def distance(x: torch.Tensor, picture: torch.Tensor) -> float:
+        return float((x[0] - as_x(picture)).square().mean())
+
+    assert distance(blind, front) < 0.1 * distance(blind, back)
+    assert distance(seeing, back) < 1e-3 < 0.1 * distance(seeing, front)

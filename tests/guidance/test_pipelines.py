@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 
 import pytest
 import torch
-from tiny_pipelines import KINDS, diffusers, ring, transformers
+from recording import own_pipeline
+from tiny_pipelines import PLAIN, diffusers, ring, transformers
 
 from threedgen.cameras import view_features
 from threedgen.guidance.priors.base import Condition, Prior
 from threedgen.guidance.priors.load import load_folder
 
 PROMPTS = ("a red cube", "a Blue cone ")
-
-
-def own_pipeline(folder):
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
-    absent = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    return diffusers().DiffusionPipeline.from_pretrained(folder, local_files_only=True, **absent)
 
 
 def own_text(pipeline, prompts, kind):
@@ -31,7 +25,7 @@ def own_text(pipeline, prompts, kind):
     return pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False, **options)[0]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PLAIN)
 def test_prediction_is_the_raw_call_of_the_pipelines_unet(pipelines, kind):
     """Tokens, attention masks, camera vector, 6-channel outputs and prediction type all have to be right."""
     prior = load_folder(pipelines[kind])
@@ -55,7 +49,7 @@ def test_prediction_is_the_raw_call_of_the_pipelines_unet(pipelines, kind):
     assert not prediction.eps.requires_grad
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PLAIN)
 def test_encoding_is_differentiable_and_the_network_frozen(pipelines, kind):
     prior = load_folder(pipelines[kind])
     images = torch.rand(1, 24, 24, 3, requires_grad=True)  # not the native size: resized on the way
@@ -66,7 +60,7 @@ def test_encoding_is_differentiable_and_the_network_frozen(pipelines, kind):
     assert images.grad is not None
     assert (images.grad != 0).float().mean() > 0.99
     assert prior.decode(x.detach()).shape == (1, prior.image_size, prior.image_size, 3)
-    networks = [prior.unet] if prior.vae is None else [prior.unet, prior.vae]
+    networks = [prior.network] if not prior.latent else [prior.network, prior.codec.vae]
     assert not any(p.requires_grad for network in networks for p in network.parameters())
 
 
@@ -99,7 +93,7 @@ def test_each_text_is_encoded_once_and_the_encoder_comes_back_when_needed(pipeli
     calls = []
     load = prior.text._load
     prior.text._load = lambda: calls.append(1) or load()
-    before = prior.text(["a cube", "a cube"])
+    before = prior.text(["a cube", "a cube"])["states"]
     assert not calls
     assert torch.equal(before[0], before[1])
     prior.text(["a torus"])
@@ -115,8 +109,10 @@ def test_half_precision_weights_are_computed_in_float32(pipelines, tmp_path):
     encoder = transformers().CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float16)
     encoder.save_pretrained(folder / "text_encoder")
     prior = load_folder(folder)
-    assert {p.dtype for p in prior.unet.parameters()} == {torch.float32}
-    torch.testing.assert_close(prior.unet.conv_in.weight, half.conv_in.weight.float())
-    states = prior.text(["a cube"])
+    assert {p.dtype for p in prior.network.parameters()} == {torch.float32}
+    torch.testing.assert_close(prior.network.conv_in.weight, half.conv_in.weight.float())
+    states = prior.text(["a cube"])["states"]
     assert states.dtype == torch.float32
-    torch.testing.assert_close(states, load_folder(pipelines["cameras"]).text(["a cube"]), rtol=0, atol=1e-2)
+    torch.testing.assert_close(
+        states, load_folder(pipelines["cameras"]).text(["a cube"])["states"], rtol=0, atol=1e-2
+    )

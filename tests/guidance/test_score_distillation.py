@@ -9,10 +9,10 @@ from tiny_pipelines import ring
 from threedgen import typed
 from threedgen.errors import UserError
 from threedgen.guidance.priors.analytic import MixturePrior
-from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.base import Condition, Text
 from threedgen.guidance.priors.load import PriorConfig
-from threedgen.guidance.prompts import CONVENTIONS, all_prompts, convention, view_prompts
 from threedgen.guidance.score_distillation import ScoreDistillation
+from threedgen.plugins import BUILTIN
 from threedgen.types import RenderOutput
 
 Config = ScoreDistillation.Config
@@ -109,6 +109,44 @@ def test_t_follows_its_range():
     assert annealed == pytest.approx([0.9, 0.5, 0.1])
 
 
+def test_the_objective_brings_its_own_weighting_unless_one_is_named():
+    own = ask(Config(objective="recon", scale=1.0))[2]
+    assert torch.equal(own, ask(Config(objective="recon", weighting="recon", scale=1.0))[2])
+    other = ask(Config(objective="recon", weighting="sds", scale=1.0))[2]
+    assert not torch.allclose(own, other)
+    torch.testing.assert_close(other, ask(Config(scale=1.0))[2], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BUILTIN["objective"])
+def test_a_step_with_each_objective(name):
+    """Finite, the same again, and one batched call of the prior for those that look at it once."""
+    prior, signal, gradient = ask(Config(objective=name, scale=3.0, negative="ugly"))
+    assert gradient.isfinite().all()
+    assert float(gradient.abs().max()) > 0.0
+    assert torch.equal(gradient, ask(Config(objective=name, scale=3.0, negative="ugly"))[2])
+    assert signal.preview is not None
+    assert signal.preview().shape == (8, 32, 3)
+    if name not in ("ism", "sdi"):
+        assert len(prior.asked) == 1
+    assert {"a cube", ""} <= set(prior.prepared)
+
+
+def test_the_image_term_reaches_renders_of_another_size():
+    plain = ask(Config(objective="hifa", options={"image": 0.0}, scale=1.0), output=render(16))[2]
+    both = ask(Config(objective="hifa", options={"image": 0.5}, scale=1.0), output=render(16))[2]
+    sds = ask(Config(scale=1.0), output=render(16))[2]
+    torch.testing.assert_close(plain, sds, rtol=1e-3, atol=1e-5)
+    # For a prior on pixels x = 2 I - 1, so the image term is 0.5 / 4 of the other in the render.
+    torch.testing.assert_close(both, 1.125 * sds, rtol=1e-3, atol=1e-5)
+
+
+def test_an_objective_of_a_third_party():
+    from test_check_objective import KeepsNoise
+
+    gradient = ask(Config(objective=f"{KeepsNoise.__module__}:KeepsNoise", scale=1.0))[2]
+    assert not torch.allclose(gradient, ask(Config(scale=1.0))[2])
+
+
 def test_the_scale_is_the_priors_own_unless_given():
     assert ask(Config())[0].asked[0][0].shape[0] == 4  # its own is 1: no second branch
     assert ask(Config(scale=2.0))[0].asked[0][0].shape[0] == 8
@@ -126,7 +164,7 @@ def test_rescale_and_clipping_reach_the_gradient():
 
 
 def test_view_prompts_are_for_priors_that_know_no_cameras():
-    def asked(**options) -> tuple[str, ...]:
+    def asked(**options) -> tuple[Text, ...]:
         mode = options.pop("mode", "auto")
         prior, _, _ = ask(Config(view_prompts=mode, negative="ugly", scale=2.0), **options)
         assert set(prior.asked[0][2].prompts) <= set(prior.prepared)  # embedded before the run
@@ -137,29 +175,6 @@ def test_view_prompts_are_for_priors_that_know_no_cameras():
     assert asked(camera_conditioned=True) == ("a cube",) * 4 + ("ugly",) * 4
     assert asked(camera_conditioned=True, mode="always")[:4] == seen
     assert asked(mode="never")[:4] == ("a cube",) * 4
-
-
-def test_conventions_of_view_words():
-    from threedgen.cameras import orbit
-
-    def words(name: str, azimuth: float, elevation: float = 0.0) -> str:
-        one = torch.ones(1)
-        cameras = orbit(azimuth * one, elevation * one, 3 * one, 40.0, 8, 8)
-        return view_prompts("x", cameras, convention(name))[0].removeprefix("x, ").removesuffix(" view")
-
-    assert [words("dreamfusion", a) for a in (0, 40, 50, 130, 140, 220, 230, 310, 320)] == [
-        "front", "front", "side", "side", "back", "back", "side", "side", "front",
-    ]  # fmt: skip
-    assert words("dreamfusion", 0, 70) == "overhead"
-    for turn in (-360.0, 360.0, 720.0):
-        assert convention("dreamfusion").suffix(10.0 + turn, 0.0) == ", front view"
-    assert [words("mvdream", a) for a in (25, 35, 145, 155)] == ["front", "side", "side", "back"]
-    assert [words("dreamgaussian", a) for a in (55, 65, 115, 125)] == ["front", "side", "side", "back"]
-    for views in CONVENTIONS.values():
-        texts = all_prompts("x", views)
-        assert {"x" + views.suffix(a, e) for a in range(-180, 400, 7) for e in (0.0, 80.0)} == set(texts)
-    with pytest.raises(UserError, match="use one of dreamfusion"):
-        convention("nobody")
 
 
 def test_an_overflowing_view_is_dropped_and_counted():
@@ -206,6 +221,10 @@ def test_a_preview_is_decoded_when_it_is_wanted_and_only_then(latent, monkeypatc
         ({"group": -1}, "group must be"),
         ({"prior": {"pth": "x"}}, "did you mean"),
         ({"scale": "big"}, "scale"),
+        ({"objective": "ism", "options": {"delta_tt": 0.1}}, "did you mean 'options.delta_t'"),
+        ({"objective": "nowhere:Objective"}, "cannot import 'nowhere:Objective'"),
+        ({"objective": "csd", "rescale": 0.5}, "rescale has no effect on the objective 'csd'"),
+        ({"objective": "nfsd", "clip_x0": True}, "clip_x0 has no effect on the objective 'nfsd'"),
     ],
 )
 def test_a_wrong_config_is_one_line(section, expected):

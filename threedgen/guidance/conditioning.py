@@ -2,32 +2,110 @@
 
 from __future__ import annotations
 
-from threedgen.guidance import prompts
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+from threedgen.errors import UserError
+from threedgen.guidance import debiasing, prompts
+from threedgen.guidance.image_conditions import ImageConditions, Picturing
 from threedgen.guidance.priors.base import Condition, Prior
-from threedgen.types import Cameras
+from threedgen.schedule import Schedule, bounds, value_at
+from threedgen.types import Cameras, RenderOutput
+
+
+@dataclass(frozen=True)
+class Prompting(Picturing):
+    """How a prompt becomes the text of each view: the part of their settings that all guidances share.
+
+    negative:   text of the unconditional branch.
+    view_prompts: always: append ", front view" and so on; never; auto: unless the prior knows cameras;
+                interpolated: mix the texts of the two sides that a view lies between.
+    view_convention: where front, side, back and overhead begin, see prompts.CONVENTIONS.
+    perp_neg:   factor >= 0 on the weights of Perp-Neg, a number or a schedule; 0: off. It works on interpolated
+                view prompts, and switches them on.
+    debias:     leave out of each view's text the prompt's words that contradict the view. "": off; words: a list
+                that ships; FOLDER: what a masked language model makes of them (see guidance/debiasing.py).
+    """
+
+    negative: str = ""
+    view_prompts: Literal["auto", "always", "never", "interpolated"] = "auto"
+    view_convention: Literal["dreamfusion", "mvdream", "dreamgaussian"] = "dreamfusion"
+    perp_neg: Schedule = 0.0
+    debias: str = ""
+
+    def __post_init__(self) -> None:
+        low, high = bounds(self.perp_neg)
+        if not 0.0 <= low <= high < math.inf:
+            raise UserError(f"perp_neg must not be negative (0 is off), got {low:g} to {high:g}")
 
 
 class ViewConditions:
-    """Makes the Condition of a step, and lets the prior embed a prompt's texts once.
+    """Makes the Condition of a step, and lets the prior embed all texts of a prompt once, when it first comes.
 
-    mode: always, never or auto: whether ", front view" and so on is appended; auto: unless the prior knows
-    cameras. convention: where front, side, back and overhead begin, see prompts.CONVENTIONS. negative: text
-    of the unconditional branch.
+    Raises UserError for settings that would change nothing because the views have no texts of their own.
     """
 
-    def __init__(self, prior: Prior, negative: str, mode: str, convention: str) -> None:
-        views = prompts.convention(convention)
-        suffixes = mode == "always" or (mode == "auto" and not prior.camera_conditioned)
-        self._prior, self._negative = prior, negative
+    def __init__(self, prior: Prior, config: Prompting) -> None:
+        mode, debias = config.view_prompts, config.debias
+        views = prompts.convention(config.view_convention)
+        suffixes = mode in ("always", "interpolated") or (mode == "auto" and not prior.camera_conditioned)
+        self._opposing = bounds(config.perp_neg)[1] > 0.0
+        if not suffixes and (self._opposing or debias):
+            why = "are off" if mode == "never" else "are left out for a prior that knows cameras"
+            raise UserError(
+                f"{'perp_neg' if self._opposing else 'debias'} works on view prompts, which {why}: "
+                f"set view_prompts to always, or take {'perp_neg' if self._opposing else 'debias'} out"
+            )
+        self._pictures = ImageConditions(prior, config)
+        self._prior, self._negative, self._perp_neg = prior, config.negative, config.perp_neg
         self._views = views if suffixes else None
-        self._prepared: str | None = None
+        self._interpolated = mode == "interpolated" or self._opposing
+        self._debias = debiasing.debiaser(debias)
+        self._prepared: dict[str, prompts.ViewTexts | None] = {}
 
-    def __call__(self, prompt: str, cameras: Cameras) -> Condition:
-        if prompt != self._prepared:
-            self._prior.prepare([*prompts.all_prompts(prompt, self._views), self._negative])
-            self._prepared = prompt
-        if self._views is None:
-            texts = (prompt,) * len(cameras)
-        else:
-            texts = prompts.view_prompts(prompt, cameras, self._views)
-        return Condition(texts, self._negative, cameras)
+    def __call__(
+        self, prompt: str, cameras: Cameras, step: int, total: int, output: RenderOutput | None = None
+    ) -> Condition:
+        """What the views of `step` of `total` show. output: their renders, for priors that are shown pictures of
+        them. Raises UserError for a prompt that is not Unicode text."""
+        condition = self._said(prompt, cameras, step, total)
+        return condition if output is None else self._pictures(condition, cameras, output)
+
+    def _said(self, prompt: str, cameras: Cameras, step: int, total: int) -> Condition:
+        texts = self._texts(prompt)
+        if texts is None or self._views is None:
+            return Condition((prompt,) * len(cameras), self._negative, cameras)
+        factor = value_at(self._perp_neg, step, total)
+        opposed: tuple[prompts.Opposed, ...] = ()
+        if factor > 0.0:
+            opposed = prompts.perpendicular_negatives(texts, cameras, self._views, factor)
+        tell = prompts.interpolated_prompts if self._interpolated else prompts.view_prompts
+        return Condition(tell(texts, cameras, self._views), self._negative, cameras, opposed)
+
+    def _texts(self, prompt: str) -> prompts.ViewTexts | None:
+        """The text of each side, None when all sides have the prompt's; embedded when the prompt is new."""
+        if prompt not in self._prepared:
+            _require_unicode(prompt, "prompt")
+            _require_unicode(self._negative, "negative prompt")
+            texts = None
+            if self._views is not None:
+                debiased = self._debias(prompt)
+                texts = self._views.texts(debiased.prompts)
+                if debiased.dropped:
+                    warnings.warn(debiased.report(), stacklevel=2)
+            # Some objectives compare with "" or ask about no view, whatever negative and view prompts say.
+            self._prior.prepare([*(() if texts is None else texts.all()), prompt, self._negative, ""])
+            self._prepared[prompt] = texts
+        return self._prepared[prompt]
+
+
+def _require_unicode(text: str, what: str) -> None:
+    """Bytes of a command line that are no UTF-8 arrive as lone surrogates, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the {what} is not Unicode text (character {error.start + 1}): write it in UTF-8"
+        ) from None

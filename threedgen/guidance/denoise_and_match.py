@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.errors import UserError
-from threedgen.guidance import objectives
-from threedgen.guidance.conditioning import ViewConditions
-from threedgen.guidance.priors.base import Condition, Prior, per_sample
+from threedgen.guidance.conditioning import Prompting, ViewConditions
+from threedgen.guidance.guided import guided_prediction
+from threedgen.guidance.priors.base import Condition, Prior
 from threedgen.guidance.priors.load import PriorConfig, load_prior
+from threedgen.guidance.priors.processes import per_sample
 from threedgen.random import generator
 from threedgen.schedule import Schedule, bounds, value_at
 from threedgen.types import Cameras, RenderOutput, Signal
@@ -31,24 +31,22 @@ class DenoiseAndMatch:
     """
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Prompting):
         """prior: which frozen model. scale: uncond + scale (cond - uncond); null takes the prior's own.
 
         t:        the noise level in [0, 1] that a render is taken to, a number or a schedule. DreamGaussian counts
                   the other way: its start index of 0.8 to 0.95 is t = 0.2 to 0.05.
         denoise_steps: DDIM steps from t down to 0.
-        negative, view_prompts, view_convention: as for score-distillation.
+        The rest: see conditioning.Prompting.
         """
 
         prior: PriorConfig = field(default_factory=PriorConfig)
         scale: Schedule | None = None
         t: Schedule = 0.2
         denoise_steps: int = 5
-        negative: str = ""
-        view_prompts: Literal["auto", "always", "never"] = "auto"
-        view_convention: Literal["dreamfusion", "mvdream", "dreamgaussian"] = "dreamfusion"
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             low, high = bounds(self.t)
             if not 0.0 < low <= high <= 1.0:
                 raise UserError(f"t must lie in (0, 1] all the time, got {low:g} to {high:g}")
@@ -61,9 +59,7 @@ class DenoiseAndMatch:
         """prior: an object to use instead of loading config.prior. Raises UserError when it cannot be loaded."""
         self.config = config
         self.prior = load_prior(config.prior, device) if prior is None else prior
-        self._conditions = ViewConditions(
-            self.prior, config.negative, config.view_prompts, config.view_convention
-        )
+        self._conditions = ViewConditions(self.prior, config)
 
     def __call__(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
@@ -73,7 +69,7 @@ class DenoiseAndMatch:
         Metrics: t, distance (root mean square between render and target, in the prior's space). Preview:
         the targets side by side.
         """
-        condition = self._conditions(prompt, cameras)
+        condition = self._conditions(prompt, cameras, step, total, output)
         x = self.prior.encode(output.rgb)
         rng = generator(seed, "guidance/denoise-and-match", step)
         t = value_at(self.config.t, step, total)
@@ -109,9 +105,8 @@ def denoised(
     levels = [t * (1.0 - index / steps) for index in range(steps + 1)]
     z = prior.add_noise(x.detach(), eps, torch.full((len(x),), t, device=x.device))
     for here, there in itertools.pairwise(levels):
-        guided = objectives.guided_prediction(
-            prior, z, torch.full((len(x),), here, device=x.device), condition, scale
-        )
+        level = torch.full((len(x),), here, device=x.device)
+        guided = guided_prediction(prior, z, level, condition, scale)
         if there == 0.0:
             return guided.x0
         after = torch.full((len(x),), there, device=x.device)

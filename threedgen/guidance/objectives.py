@@ -1,33 +1,42 @@
-"""Score distillation objectives as pure functions: one evaluation of a prior -> a gradient.
+"""Score distillation objectives as plug-ins: a `Question` about clean samples -> an `Answer`, their gradient.
 
-An objective maps an `Evaluation` and a weight w(t) to a gradient with respect to the clean sample x, of
-x's shape. `inject` then turns that gradient into a loss. Reductions follow the field's convention: sum
-over pixels, mean over the batch (METHODS 0.5).
+An objective is a class with a frozen `Config` dataclass (the guidance's `options`) that is called with a Question.
+A third party subclasses `Objective` and writes `objective: package.module:Class` in a recipe. `inject` turns the
+gradient into a loss. Reductions follow the field's convention: sum over pixels, mean over the batch (METHODS 0.5).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen import plugins, typed
 from threedgen.errors import UserError
-from threedgen.guidance.priors.base import Condition, Prediction, Prior, per_sample
+from threedgen.guidance.guided import branches, guide, rescale
+from threedgen.guidance.priors.base import Condition, Prediction, Prior
+from threedgen.guidance.priors.processes import per_sample, unit_levels
+from threedgen.random import generator
 
 WeightFunction = Callable[[Tensor, Tensor], Tensor]
+WeightName = Literal["sds", "uniform", "fantasia3d", "recon", "ism", "sjc"]
 
-# w(t) on (eps_hat - eps), from alpha and sigma (METHODS 1.3).
-WEIGHTS: dict[str, WeightFunction] = {
-    "sds": lambda alpha, sigma: sigma.square(),  # DreamFusion, DreamGaussian, ProlificDreamer
-    "uniform": lambda alpha, sigma: torch.ones_like(sigma),  # Magic3D's coarse stage
-    "fantasia3d": lambda alpha, sigma: alpha * sigma.square(),
-    "recon": lambda alpha, sigma: sigma / alpha,  # MVDream: plain 1/2 |x - x0|^2
-    "ism": lambda alpha, sigma: sigma / alpha,  # LucidDreamer
-    "sjc": lambda alpha, sigma: torch.ones_like(sigma),  # Score Jacobian Chaining
-}
+# w(t) on (eps_hat - eps), from alpha and sigma of the variance-preserving sample (METHODS 1.3).
+WEIGHTS: Mapping[str, WeightFunction] = MappingProxyType(
+    {
+        "sds": lambda alpha, sigma: sigma.square(),  # DreamFusion, DreamGaussian, ProlificDreamer
+        "uniform": lambda alpha, sigma: torch.ones_like(sigma),  # Magic3D's coarse stage
+        "fantasia3d": lambda alpha, sigma: alpha * sigma.square(),
+        "recon": lambda alpha, sigma: sigma / alpha,  # MVDream: plain 1/2 |x - x0|^2
+        "ism": lambda alpha, sigma: sigma / alpha,  # LucidDreamer
+        "sjc": lambda alpha, sigma: torch.ones_like(sigma),  # Score Jacobian Chaining
+    }
+)
 
 
 def weight_function(name: str) -> WeightFunction:
@@ -39,140 +48,169 @@ def weight_function(name: str) -> WeightFunction:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A clean batch, its noised copy, and what the prior said about it. Tensors [B, C, h, w], no graph.
+    """A noised batch and what the prior said about it. Tensors [B, C, h, w], no graph.
 
-    alpha, sigma: [B]. conditional: the prompt's branch. unconditional: the negative prompt's branch, or
-    None when it was not needed (scale 1). guided: their combination, which most objectives follow.
+    alpha, sigma: [B]. conditional: the prompt's branch. unconditional: the negative prompt's. null: the empty
+    text's. None where nobody asked. guided: their combination after rescale and clip, what most objectives follow.
     """
 
-    x: Float[Tensor, "B C h w"]
-    eps: Float[Tensor, "B C h w"]
     z: Float[Tensor, "B C h w"]
     alpha: Float[Tensor, " B"]
     sigma: Float[Tensor, " B"]
     conditional: Prediction
     unconditional: Prediction | None
+    null: Prediction | None
     guided: Prediction
 
 
-Objective = Callable[[Evaluation, Tensor], Tensor]
+@dataclass(frozen=True)
+class Question:
+    """What an objective is asked at a step: in which direction should x move?
 
-
-def guide(conditional: Prediction, unconditional: Prediction, scale: float) -> Prediction:
-    """Classifier-free guidance, uncond + scale (cond - uncond): 1 is none (METHODS 0.4, A)."""
-
-    def combine(c: Tensor, u: Tensor) -> Tensor:
-        return u + scale * (c - u)
-
-    return Prediction(
-        eps=combine(conditional.eps, unconditional.eps),
-        x0=combine(conditional.x0, unconditional.x0),
-        v=combine(conditional.v, unconditional.v),
-    )
-
-
-def scale_from_convention_b(scale: float) -> float:
-    """threestudio's cond + s (cond - uncond) as our scale: 100 there is 101 here (METHODS 0.4)."""
-    return 1.0 + scale
-
-
-def rescale(
-    guided: Prediction,
-    conditional: Prediction,
-    z: Float[Tensor, "B C h w"],
-    alpha: Float[Tensor, " B"],
-    sigma: Float[Tensor, " B"],
-    amount: float,
-    group: int,
-) -> Prediction:
-    """Undo part of the contrast that a large guidance scale adds (METHODS 1.13).
-
-    x0 is scaled by std(x0 cond) / std(x0 guided), blended in by `amount` in [0, 1]. The std is joint over
-    `group` consecutive views, all channels and pixels: one a view would break the colours' consistency.
+    prior:     the frozen model. x: clean samples in its space, detached. eps: noise ~ N(0, I). t: [B] in [0, 1].
+    condition: what each sample shall show. prompt: the text without words for the view.
+    scale:     uncond + scale (cond - uncond). weighting: w(alpha, sigma). rescale, clip_x0: edit the guided x0.
+    group:     consecutive samples that are views of one object at one t.
+    images:    the renders at prior.image_size, [B, S, S, 3] in [0, 1], where `image_space` is set, else None.
+    step, total, seed: of the run; every draw beyond eps and t comes from `generator`.
     """
-    if len(z) % group:
-        raise ValueError(f"{len(z)} views do not divide into groups of {group}")
 
-    def spread(x0: Tensor) -> Tensor:
-        return x0.reshape(len(x0) // group, -1).std(1)
+    prior: Prior
+    x: Float[Tensor, "B C h w"]
+    eps: Float[Tensor, "B C h w"]
+    t: Float[Tensor, " B"]
+    condition: Condition
+    prompt: str = ""
+    scale: float = 1.0
+    weighting: WeightFunction = WEIGHTS["sds"]
+    group: int = 1
+    rescale: float = 0.0
+    clip_x0: bool = False
+    images: Float[Tensor, "B S S 3"] | None = None
+    step: int = 0
+    total: int = 1
+    seed: int = 0
 
-    factor = spread(conditional.x0) / spread(guided.x0).clamp_min(1e-8)
-    factor = 1.0 + amount * (factor.repeat_interleave(group) - 1.0)
-    return Prediction.from_x0(z, per_sample(factor, z) * guided.x0, alpha, sigma)
+    def weight(self) -> Float[Tensor, " B"]:
+        """w(t), the same for every form (VP, VE, flow) of one prior at the same ratio of noise to signal."""
+        return self.weighting(*unit_levels(self.prior.alpha(self.t), self.prior.sigma(self.t)))
+
+    def generator(self, stream: str) -> torch.Generator:
+        """Draws of an objective's own, see random.generator."""
+        return generator(self.seed, stream, self.step)
+
+    def noised(self) -> Float[Tensor, "B C h w"]:
+        """x at level t."""
+        return self.prior.add_noise(self.x, self.eps, self.t)
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        z: Float[Tensor, "B C h w"] | None = None,
+        *,
+        unconditional: bool = False,
+        null: bool = False,
+    ) -> Evaluation:
+        """What the prior says about z (x noised to t by default), all branches in one batch.
+
+        unconditional, null: ask for these branches even where guidance does not need them.
+        """
+        z = self.noised() if z is None else z
+        alpha, sigma = self.prior.alpha(self.t), self.prior.sigma(self.t)
+        said = branches(
+            self.prior,
+            z,
+            self.t,
+            self.condition,
+            unconditional=unconditional or self.scale != 1.0,
+            null=null,
+        )
+        guided = said.conditional
+        if said.unconditional is not None and self.scale != 1.0:
+            guided = guide(guided, said.unconditional, self.scale)
+            if self.rescale > 0.0:
+                guided = rescale(guided, said.conditional, z, alpha, sigma, self.rescale, self.group)
+        if self.clip_x0:
+            guided = Prediction.from_x0(z, guided.x0.clamp(-1.0, 1.0), alpha, sigma)
+        return Evaluation(z, alpha, sigma, said.conditional, said.unconditional, said.null, guided)
 
 
-@torch.no_grad()
-def branches(
-    prior: Prior, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition, scale: float
-) -> tuple[Prediction, Prediction | None]:
-    """The prior's conditional and unconditional answers in one batch; None for the second at scale 1."""
-    if scale == 1.0:
-        return prior.predict(z, t, condition), None
-    both = condition.followed_by(condition.unconditional())
-    conditional, unconditional = prior.predict(torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
-    return conditional, unconditional
+@dataclass(frozen=True)
+class Answer:
+    """gradient: d loss / d x times the batch size, to be descended, in x's dtype and without a graph.
 
-
-def guided_prediction(
-    prior: Prior, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition, scale: float
-) -> Prediction:
-    """The prior's answer under classifier-free guidance."""
-    conditional, unconditional = branches(prior, z, t, condition, scale)
-    return conditional if unconditional is None else guide(conditional, unconditional, scale)
-
-
-@torch.no_grad()
-def evaluate(
-    prior: Prior,
-    x: Float[Tensor, "B C h w"],
-    eps: Float[Tensor, "B C h w"],
-    t: Float[Tensor, " B"],
-    condition: Condition,
-    scale: float,
-    rescale_amount: float = 0.0,
-    group: int = 1,
-    clip_x0: bool = False,
-) -> Evaluation:
-    """Noise x, ask the prior for both branches in one batch, guide, then (if asked) rescale and clip.
-
-    clip_x0 keeps the guided x0 in the range of pictures, [-1, 1]: for pixel priors only.
+    x0: the picture the prior sees, for previews. metrics: numbers of this objective's own.
+    image_gradient: the same as gradient for Question.images, for objectives with `image_space`.
     """
-    x = x.detach()
-    alpha, sigma = prior.alpha(t), prior.sigma(t)
-    z = prior.add_noise(x, eps, t)
-    conditional, unconditional = branches(prior, z, t, condition, scale)
-    guided = conditional
-    if unconditional is not None:
-        guided = guide(conditional, unconditional, scale)
-        if rescale_amount > 0.0:
-            guided = rescale(guided, conditional, z, alpha, sigma, rescale_amount, group)
-    if clip_x0:
-        guided = Prediction.from_x0(z, guided.x0.clamp(-1.0, 1.0), alpha, sigma)
-    return Evaluation(x, eps, z, alpha, sigma, conditional, unconditional, guided)
+
+    gradient: Float[Tensor, "B C h w"]
+    x0: Float[Tensor, "B C h w"]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    image_gradient: Float[Tensor, "B S S 3"] | None = None
 
 
-def sds(evaluation: Evaluation, weight: Float[Tensor, " B"]) -> Float[Tensor, "B C h w"]:
-    """w(t) (eps_hat - eps): DreamFusion, eq. 3 (the network's Jacobian left out)."""
-    return per_sample(weight, evaluation.x) * (evaluation.guided.eps - evaluation.eps)
+@dataclass(frozen=True)
+class Coefficients:
+    """Of g = w (a_c eps(y) + a_n eps(y_neg) + a_0 eps(null) + a_e eps): each a number or [B] (METHODS 1.9)."""
+
+    conditional: float | Tensor
+    negative: float | Tensor = 0.0
+    null: float | Tensor = 0.0
+    noise: float | Tensor = 0.0
+
+    def gradient(self, question: Question, said: Evaluation) -> Float[Tensor, "B C h w"]:
+        """w(t) times the combination; a branch that was not asked for must have the coefficient 0."""
+        terms = [
+            (self.conditional, said.conditional.eps),
+            (self.negative, None if said.unconditional is None else said.unconditional.eps),
+            (self.null, None if said.null is None else said.null.eps),
+            (self.noise, question.eps),
+        ]
+        weight = question.weight()
+        gradient = torch.zeros_like(question.x)
+        for share, eps in terms:
+            if eps is not None:
+                gradient = gradient + per_sample(weight * share, eps) * eps
+        return gradient
 
 
-def reconstruction(evaluation: Evaluation, weight: Float[Tensor, " B"]) -> Float[Tensor, "B C h w"]:
-    """kappa(t) (x - x0_hat) with kappa = w alpha / sigma: the same gradient, through x0 (METHODS 0.3).
+class Objective:
+    """The base of an objective; subclasses are called with a Question and return an Answer.
 
-    It stays finite where eps_hat is ill-conditioned, and is the form that edits of x0 act on.
+    weighting:   the name of w(t) that the paper uses, taken where a recipe names none.
+    edits_x0:    False where there is no guided x0, so that rescale and clip_x0 would have no effect.
+    image_space: True where Question.images is needed.
+    What learns is an nn.Module too: its state_dict holds everything that a resumed run needs.
     """
-    kappa = weight * evaluation.alpha / evaluation.sigma
-    return per_sample(kappa, evaluation.x) * (evaluation.x - evaluation.guided.x0)
+
+    @dataclass(frozen=True)
+    class Config:
+        """No options."""
+
+    weighting: ClassVar[str] = "sds"
+    edits_x0: ClassVar[bool] = True
+    image_space: ClassVar[bool] = False
+
+    def __init__(self, config: Any, prior: Prior) -> None:
+        """Raises UserError where the objective cannot work with this prior."""
+        self.config = config
+
+    def __call__(self, question: Question) -> Answer:
+        raise NotImplementedError
+
+    def coefficients(self, question: Question) -> Coefficients | None:
+        """Those of an objective that combines branches and noise linearly, None for the others."""
+        return None
 
 
-OBJECTIVES: dict[str, Objective] = {"sds": sds, "recon": reconstruction}
+def objective(name: str) -> type[Objective]:
+    """The class of a built-in or installed name, or of `package.module:Class`; UserError lists the names."""
+    return plugins.find("objective", name)
 
 
-def objective(name: str) -> Objective:
-    """The named objective; UserError lists the names when it is unknown."""
-    if name not in OBJECTIVES:
-        raise UserError(f"unknown objective '{name}': use one of {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[name]
+def configure(name: str, options: Mapping[str, Any]) -> Any:
+    """The objective's Config from a recipe's `options`; UserError names the nearest key of a misspelt one."""
+    return typed.build(objective(name).Config, options, "options")
 
 
 def inject(x: Float[Tensor, "B ..."], gradient: Float[Tensor, "B ..."]) -> Float[Tensor, ""]:

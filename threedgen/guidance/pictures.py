@@ -71,7 +71,7 @@ class Pictures:
         """
         if cameras.index is None:
             raise UserError('these cameras have no pictures: guidance "pictures" needs cameras.name=given')
-        _require_white(output)
+        require_white(output)
         config, count = self.config, len(cameras)
         height, width = output.rgb.shape[1:3]
         index = cameras.index.to(self.images.device)
@@ -110,11 +110,18 @@ def resize(pictures: Float[Tensor, "B H W C"], height: int, width: int) -> Float
 def _dissimilarity(rendered: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"]) -> Float[Tensor, ""]:
     from kornia.metrics import ssim
 
+    height, width = rendered.shape[1:3]
+    if min(height, width) <= SSIM_WINDOW // 2:  # the border is mirrored, by half a window
+        raise UserError(
+            f"renders of {width} x {height} pixels are too small for SSIM, which needs {SSIM_WINDOW // 2 + 1} on each "
+            "side: raise cameras.resolution, or set the guidance's ssim=0"
+        )
     planes = (picture.permute(0, 3, 1, 2) for picture in (rendered, target))
     return (1.0 - ssim(*planes, window_size=SSIM_WINDOW)).sum()
 
 
-def _require_white(output: RenderOutput) -> None:
+def require_white(output: RenderOutput) -> None:
+    """Raises UserError where a render shows something else than white behind the scene."""
     empty = output.alpha.detach().squeeze(-1) < _EMPTY
     seen = output.rgb.detach()[empty]
     if bool(((seen - 1.0).abs() > _WHITE).any()):

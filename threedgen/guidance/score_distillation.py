@@ -2,68 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from threedgen.errors import UserError
 from threedgen.guidance import objectives
-from threedgen.guidance.conditioning import ViewConditions
-from threedgen.guidance.priors.base import Prior
+from threedgen.guidance.conditioning import Prompting, ViewConditions
+from threedgen.guidance.priors.base import Prior, resize_images
 from threedgen.guidance.priors.load import PriorConfig, load_prior
+from threedgen.guidance.timesteps import TimeOrder, require_times, timesteps
 from threedgen.random import generator
-from threedgen.schedule import RangeSchedule, Schedule, progress, range_at, value_at
+from threedgen.schedule import RangeSchedule, Schedule, value_at
 from threedgen.types import Cameras, RenderOutput, Signal
 
+STREAM = "guidance/score-distillation"
 
-class ScoreDistillation:
-    """L with dL/dx = w(t) (eps_hat - eps) / B on the renders of a step (METHODS 1.1).
 
-    Deterministic: t and eps come from random.generator(seed, "guidance/score-distillation", step).
+class ScoreDistillation(nn.Module):
+    """L with dL/dx = g / B on the renders of a step; for SDS g = w(t) (eps_hat - eps) (METHODS 1.1).
+
+    t and eps come from random.generator(seed, "guidance/score-distillation", step). An nn.Module for the sake of
+    objectives that learn: its parameters and its state are theirs, and never the frozen prior's. Deterministic
+    in (seed, step) and, for these, in what was learnt before.
     """
 
     @dataclass(frozen=True)
-    class Config:
-        """objective: which gradient. prior: which frozen model.
+    class Config(Prompting):
+        """objective: which gradient, a name (docs/objectives.md) or package.module:Class. prior: the frozen model.
 
+        options:    of the objective, see its Config.
         scale:      uncond + scale (cond - uncond), a number or a schedule; null takes the prior's own.
         t:          [low, high] in [0, 1], or {from: [low, high], to: [low, high]}.
-        t_order:    random: uniform in the range. annealed: from the first range's top straight down to the
-                    last range's bottom, without chance (DreamGaussian).
+        t_order:    random, annealed, sqrt or dreamtime, see timesteps.
         group:      consecutive views that share one t and one rescale factor; 0 = all views of a step.
-        weighting:  w(t), see objectives.WEIGHTS.
+        weighting:  w(t), see objectives.WEIGHTS; null takes the objective's own.
         rescale:    share in [0, 1] of the contrast added by a large scale that is taken back (METHODS 1.13).
         clip_x0:    keep the prior's picture in the range of pictures; pixel priors only.
-        negative:   text of the unconditional branch.
-        view_prompts: append ", front view" and so on to the prompt; auto: unless the prior knows cameras.
-        view_convention: where front, side, back and overhead begin, see prompts.CONVENTIONS.
         """
 
-        objective: Literal["sds", "recon"] = "sds"
+        objective: str = "sds"
+        options: Mapping[str, Any] = field(default_factory=dict)
         prior: PriorConfig = field(default_factory=PriorConfig)
         scale: Schedule | None = None
         t: RangeSchedule = (0.02, 0.98)
-        t_order: Literal["random", "annealed"] = "random"
+        t_order: TimeOrder = "random"
         group: int = 0
-        weighting: Literal["sds", "uniform", "fantasia3d", "recon", "ism", "sjc"] = "sds"
+        weighting: objectives.WeightName | None = None
         rescale: float = 0.0
         clip_x0: bool = False
-        negative: str = ""
-        view_prompts: Literal["auto", "always", "never"] = "auto"
-        view_convention: Literal["dreamfusion", "mvdream", "dreamgaussian"] = "dreamfusion"
 
         def __post_init__(self) -> None:
-            bounds = [range_at(self.t, step, 101) for step in range(101)]
-            for low, high in bounds:
-                if not 0.0 <= low <= high <= 1.0:
-                    raise UserError(f"t must be a range [low, high] inside [0, 1], got [{low:g}, {high:g}]")
+            super().__post_init__()
+            require_times(self.t)
             if not 0.0 <= self.rescale <= 1.0:
                 raise UserError(f"rescale must lie between 0 and 1, got {self.rescale}")
             if self.group < 0:
                 raise UserError(f"group must be 0 (all views) or more, got {self.group}")
+            objectives.configure(self.objective, self.options)
+            if (self.rescale or self.clip_x0) and not objectives.objective(self.objective).edits_x0:
+                name = "rescale" if self.rescale else "clip_x0"
+                raise UserError(f"{name} has no effect on the objective '{self.objective}': leave it out")
 
     def __init__(
         self,
@@ -75,64 +78,74 @@ class ScoreDistillation:
 
         Raises UserError when the prior cannot be loaded or does not fit the config.
         """
+        super().__init__()
         self.config = config
-        self.prior = load_prior(config.prior, device) if prior is None else prior
+        prior = load_prior(config.prior, device) if prior is None else prior
+        # Past nn.Module, which would take a prior that is one for something that learns.
+        object.__setattr__(self, "prior", prior)
         if config.clip_x0 and self.prior.latent:
             raise UserError("clip_x0 needs a prior that works on pixels: this one works on latents")
-        self._conditions = ViewConditions(
-            self.prior, config.negative, config.view_prompts, config.view_convention
-        )
-        self._objective = objectives.objective(config.objective)
-        self._weighting = objectives.weight_function(config.weighting)
+        self._conditions = ViewConditions(self.prior, config)
+        kind = objectives.objective(config.objective)
+        self.objective = kind(objectives.configure(config.objective, config.options), self.prior)
+        self._weighting = objectives.weight_function(config.weighting or kind.weighting)
 
-    def __call__(
+    prior: Prior
+
+    def forward(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
     ) -> Signal:
         """What the prior says about the renders of `cameras` at `step` of `total`.
 
         The loss is differentiable in output.rgb. Metrics: t (mean), gradient (its length, mean over the
-        views, in the prior's space), dropped (share of views whose gradient was not finite).
+        views, in the prior's space), dropped (share of views whose gradient was not finite), the objective's own.
         Preview: the pictures the prior sees in the noised renders, side by side in the order of the views.
         """
         config = self.config
-        condition = self._conditions(prompt, cameras)
+        condition = self._conditions(prompt, cameras, step, total, output)
         x = self.prior.encode(output.rgb)
         group = config.group or len(x)
         if len(x) % group:
             raise UserError(f"guidance group {group} does not divide the {len(x)} views of a step")
-        rng = generator(seed, "guidance/score-distillation", step)
-        t = self._timesteps(len(x), group, step, total, rng).to(device=x.device)
-        eps = torch.randn(x.shape, generator=rng).to(x)
-        scale = self.prior.default_scale if config.scale is None else value_at(config.scale, step, total)
-        evaluation = objectives.evaluate(
-            self.prior, x, eps, t, condition, scale, config.rescale, group, config.clip_x0
+        rng = generator(seed, STREAM, step)
+        t = timesteps(config.t_order, config.t, self.prior, len(x), group, step, total, rng)
+        images = resize_images(output.rgb, self.prior.image_size) if self.objective.image_space else None
+        question = objectives.Question(
+            prior=self.prior,
+            x=x.detach(),
+            eps=torch.randn(x.shape, generator=rng).to(x),
+            t=t.to(device=x.device),
+            condition=condition,
+            prompt=prompt,
+            scale=self.prior.default_scale if config.scale is None else value_at(config.scale, step, total),
+            weighting=self._weighting,
+            group=group,
+            rescale=config.rescale,
+            clip_x0=config.clip_x0,
+            images=None if images is None else images.detach(),
+            step=step,
+            total=total,
+            seed=seed,
         )
-        weight = self._weighting(evaluation.alpha, evaluation.sigma)
-        gradient, dropped = _drop_overflow(self._objective(evaluation, weight))
+        answer = self.objective(question)
+        gradient, dropped = _drop_overflow(answer.gradient)
         loss = objectives.inject(x, gradient)
+        if images is not None and answer.image_gradient is not None:
+            loss = loss + objectives.inject(images, _drop_overflow(answer.image_gradient)[0])
         metrics = {
             "t": t.mean().item(),
             "gradient": gradient.flatten(1).norm(dim=1).mean().item(),
             "loss": loss.item(),
             "dropped": dropped,
+            **answer.metrics,
         }
-        x0 = evaluation.guided.x0
+        x0 = answer.x0
 
         @torch.no_grad()
         def preview() -> Float[Tensor, "H W 3"]:
             return torch.cat(list(self.prior.decode(x0).clamp(0.0, 1.0)), dim=1)
 
         return Signal(loss, metrics, preview)
-
-    def _timesteps(
-        self, count: int, group: int, step: int, total: int, rng: torch.Generator
-    ) -> Float[Tensor, " B"]:
-        if self.config.t_order == "annealed":
-            top, bottom = range_at(self.config.t, 0, total)[1], range_at(self.config.t, total - 1, total)[0]
-            return torch.full((count,), top + (bottom - top) * progress(step, total))
-        low, high = range_at(self.config.t, step, total)
-        draws = torch.rand(count // group, generator=rng)
-        return (low + (high - low) * draws).repeat_interleave(group)
 
 
 def _drop_overflow(gradient: Float[Tensor, "B ..."]) -> tuple[Float[Tensor, "B ..."], float]:

@@ -1,4 +1,4 @@
-"""The conformance kit: what every representation, renderer and guidance promises, as checks to call from pytest.
+"""The conformance kit: what each representation, renderer, guidance and objective promises, as checks for pytest.
 
     from threedgen.testing import check_representation
 
@@ -9,7 +9,8 @@ Each check raises AssertionError with one sentence that names the law that faile
 """
 
 from threedgen.testing.guidances import check_guidance
+from threedgen.testing.objectives import check_objective
 from threedgen.testing.renderers import check_renderer
 from threedgen.testing.representations import check_representation
 
-__all__ = ["check_guidance", "check_renderer", "check_representation"]
+__all__ = ["check_guidance", "check_objective", "check_renderer", "check_representation"]

@@ -112,7 +112,7 @@ def _modules(owner: Any, depth: int) -> Iterator[nn.Module]:
     """The torch modules that an object holds, `depth` attributes deep."""
     if isinstance(owner, nn.Module):
         yield owner
-    elif depth and hasattr(owner, "__dict__"):
+    if depth and hasattr(owner, "__dict__"):
         for value in vars(owner).values():
             yield from _modules(value, depth - 1)
 

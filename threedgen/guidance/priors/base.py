@@ -1,32 +1,29 @@
 """The contract between an objective and a frozen diffusion model.
 
-Every prior is variance preserving: z = alpha(t) x + sigma(t) eps with alpha^2 + sigma^2 = 1, and t in
-[0, 1] with 0 = clean. `x` is what the network denoises, channels first: pixels in [-1, 1] or scaled
-latents. Pictures outside this contract are channels-last RGB in [0, 1].
+A prior noises by z = alpha(t) x + sigma(t) eps with t in [0, 1] and 0 = clean: variance preserving (alpha^2 +
+sigma^2 = 1), rectified flow (alpha + sigma = 1) or variance exploding (alpha = 1). `x` is what the network
+denoises, channels first: pixels in [-1, 1] or scaled latents. Pictures outside this contract are channels-last
+RGB in [0, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.guidance.priors.processes import per_sample
 from threedgen.types import Cameras
-
-
-def per_sample(values: Float[Tensor, " B"], like: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
-    """[B] -> [B, 1, 1, ...] so that it multiplies one number onto each sample of `like`."""
-    return values.to(like).reshape(-1, *(1,) * (like.ndim - 1))
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One denoiser's answer in its three equivalent forms, each [B, C, h, w]; v = alpha eps - sigma x0.
+    """One denoiser's answer in its equivalent forms, each [B, C, h, w]; v = alpha eps - sigma x0.
 
     Each form is a linear function of each other one at fixed z, so a combination of predictions whose
     coefficients sum to one may be formed on all three at once (METHODS 0.2).
@@ -35,6 +32,11 @@ class Prediction:
     eps: Float[Tensor, "B C h w"]
     x0: Float[Tensor, "B C h w"]
     v: Float[Tensor, "B C h w"]
+
+    @property
+    def flow(self) -> Float[Tensor, "B C h w"]:
+        """The rectified-flow velocity, eps - x0: another v than `v`, which is a rotation of both."""
+        return self.eps - self.x0
 
     @classmethod
     def from_eps(cls, z: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
@@ -45,9 +47,16 @@ class Prediction:
 
     @classmethod
     def from_v(cls, z: Tensor, v: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
-        """From a velocity prediction (variance-preserving v, not the flow v): exact at every t."""
+        """From a variance-preserving velocity prediction: exact at every t of such a process."""
         a, s = per_sample(alpha, z), per_sample(sigma, z)
         return cls(eps=s * z + a * v, x0=a * z - s * v, v=v)
+
+    @classmethod
+    def from_flow(cls, z: Tensor, flow: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
+        """From a rectified-flow velocity, dz/dt = eps - x0, where alpha + sigma = 1: exact at every t."""
+        a, s = per_sample(alpha, z), per_sample(sigma, z)
+        eps, x0 = z + a * flow, z - s * flow
+        return cls(eps=eps, x0=x0, v=a * eps - s * x0)
 
     @classmethod
     def from_x0(cls, z: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
@@ -63,36 +72,121 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Blend:
+    """A mixture of texts: sum_i share_i embedding(text_i), for prompts between two views (METHODS 1.4, 1.11)."""
+
+    texts: tuple[str, ...]
+    shares: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.texts) != len(self.shares) or not self.texts:
+            raise ValueError(f"{len(self.texts)} texts for {len(self.shares)} shares")
+
+
+Text = str | Blend
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The picture that view-conditioned priors start from, and where it was seen from.
+
+    image: [H, W, 3] in [0, 1]. azimuth, elevation: degrees, as cameras.spherical gives them. distance: world units.
+    """
+
+    image: Float[Tensor, "H W 3"]
+    azimuth: float = 0.0
+    elevation: float = 0.0
+    distance: float = 1.0
+
+
+@dataclass(frozen=True)
 class Condition:
     """What each of B samples shall show.
 
     prompts:   B texts. negative: the text of the unconditional branch ("" = none), shared by all.
     cameras:   the B views, or None when unknown; read by camera-conditioned priors only.
+    opposed:   K texts with a weight <= 0 for each sample, or (): what Perp-Neg pushes away from (METHODS 1.11).
+    reference: the picture the views belong to, read by view-conditioned priors only.
+    pictures:  [B, H, W, 3] in [0, 1], one a sample: what a control or editing network follows.
+    dropped:   the unconditional branch: reference and pictures are replaced as the network was trained to.
     """
 
-    prompts: tuple[str, ...]
+    prompts: tuple[Text, ...]
     negative: str = ""
     cameras: Cameras | None = None
+    opposed: tuple[tuple[tuple[Text, float], ...], ...] = ()
+    reference: Reference | None = None
+    pictures: Float[Tensor, "B H W 3"] | None = None
+    dropped: bool | tuple[bool, ...] = False
 
     def __post_init__(self) -> None:
         if self.cameras is not None and len(self.cameras) != len(self.prompts):
             raise ValueError(f"{len(self.prompts)} prompts for {len(self.cameras)} cameras")
+        if self.opposed and len(self.opposed) != len(self.prompts):
+            raise ValueError(f"{len(self.opposed)} opposed texts for {len(self.prompts)} prompts")
+        if self.pictures is not None and len(self.pictures) != len(self.prompts):
+            raise ValueError(f"{len(self.pictures)} pictures for {len(self.prompts)} prompts")
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def unconditional(self) -> Condition:
         """The same views with the negative prompt: the other branch of classifier-free guidance."""
-        return replace(self, prompts=(self.negative,) * len(self))
+        return replace(self, prompts=(self.negative,) * len(self), opposed=(), dropped=True)
 
-    def followed_by(self, other: Condition) -> Condition:
-        """Both conditions as one batch. The cameras must be the same (or absent in both)."""
-        if self.cameras is None:
-            return replace(self, prompts=self.prompts + other.prompts)
-        if other.cameras is not self.cameras:
-            raise ValueError("only conditions over the same cameras can share a batch")
-        twice = torch.arange(len(self.cameras), device=self.cameras.device).repeat(2)
-        return replace(self, prompts=self.prompts + other.prompts, cameras=self.cameras[twice])
+    def null(self) -> Condition:
+        """The same views with the empty text, whatever the negative prompt says."""
+        return replace(self, prompts=("",) * len(self), opposed=(), dropped=True)
+
+    def saying(self, prompts: Iterable[Text]) -> Condition:
+        """The same views with other texts."""
+        return replace(self, prompts=tuple(prompts), opposed=())
+
+    def drops(self) -> tuple[bool, ...]:
+        """`dropped` for each sample."""
+        return self.dropped if isinstance(self.dropped, tuple) else (self.dropped,) * len(self)
+
+    def followed_by(self, *others: Condition) -> Condition:
+        """All conditions as one batch. They may differ in texts and in what is dropped, in nothing else."""
+        for other in others:
+            for name in ("cameras", "reference", "pictures"):
+                if getattr(other, name) is not getattr(self, name):
+                    raise ValueError(f"only conditions over the same {name} can share a batch")
+        parts = (self, *others)
+        cameras = self.cameras
+        if cameras is not None:
+            cameras = cameras[torch.arange(len(cameras), device=cameras.device).repeat(len(parts))]
+        return replace(
+            self,
+            prompts=tuple(text for part in parts for text in part.prompts),
+            cameras=cameras,
+            opposed=(),
+            pictures=None if self.pictures is None else self.pictures.repeat(len(parts), 1, 1, 1),
+            dropped=tuple(drop for part in parts for drop in part.drops()),
+        )
+
+
+class ParticleModel(Protocol):
+    """A denoiser that learns the distribution of one scene's renders: VSD's second network (METHODS 1.7).
+
+    An nn.Module whose parameters are what it adds to a frozen prior, nothing of the prior itself.
+    """
+
+    def predict(
+        self, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Prediction:
+        """Its answer, detached. The texts and cameras of `condition` are read, no guidance is applied."""
+        ...
+
+    def denoising_loss(
+        self,
+        x: Float[Tensor, "B C h w"],
+        eps: Float[Tensor, "B C h w"],
+        t: Float[Tensor, " B"],
+        condition: Condition,
+    ) -> Float[Tensor, ""]:
+        """Mean squared error of its own prediction target, differentiable in its parameters; x is detached."""
+        ...
 
 
 @runtime_checkable
@@ -137,40 +231,6 @@ class Prior(Protocol):
     def prepare(self, prompts: Sequence[str]) -> None:
         """Embed these texts now; afterwards the text encoder may be dropped from memory."""
         ...
-
-
-class NoiseSchedule:
-    """alpha and sigma over t in [0, 1], read from a table of cumulative products.
-
-    t maps to the table index clamp(round(t T), 0, T - 1), so t = 0.98 is step 980 of 1000 as in the
-    reference implementations, and the network and the noise always see the same step.
-    """
-
-    def __init__(self, alphas_cumprod: Float[Tensor, " T"]) -> None:
-        self.alphas_cumprod = alphas_cumprod.detach()
-
-    @classmethod
-    def scaled_linear(cls, steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> NoiseSchedule:
-        """Stable Diffusion's table: beta linear in its square root (METHODS 0.1), in float64."""
-        betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64).square()
-        return cls(torch.cumprod(1.0 - betas, 0))
-
-    def timestep(self, t: Float[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """The integer step the network is told."""
-        steps = len(self.alphas_cumprod)
-        return (t * steps).round().long().clamp(0, steps - 1)
-
-    def _lookup(self, t: Tensor) -> Tensor:
-        return self.alphas_cumprod.to(t.device)[self.timestep(t)]
-
-    def alpha(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-        return self._lookup(t).sqrt().to(t.dtype)
-
-    def sigma(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-        return (1.0 - self._lookup(t)).sqrt().to(t.dtype)
-
-    def add_noise(self, x: Tensor, eps: Tensor, t: Float[Tensor, " B"]) -> Tensor:
-        return per_sample(self.alpha(t), x) * x + per_sample(self.sigma(t), x) * eps
 
 
 def resize_images(images: Float[Tensor, "B H W 3"], size: int) -> Float[Tensor, "B size size 3"]:

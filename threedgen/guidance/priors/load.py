@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from threedgen import machine, plugins
-from threedgen.cameras import VIEW_FEATURES
+from threedgen import plugins, typed
 from threedgen.errors import UserError
-from threedgen.guidance.priors.base import NoiseSchedule, Prior
-from threedgen.guidance.priors.diffusers_image import PREDICTION_TYPES, DiffusersImagePrior, TextEmbedder
+from threedgen.guidance.priors import files, memory
+from threedgen.guidance.priors.base import Prior
+from threedgen.guidance.priors.files import PipelineFolder, first_line, readable
 
 _REQUIRED = "required"
-_INSTALL = "pip install sentencepiece protobuf (the extra threedgen[deepfloyd])"
 EMBEDDED_WEIGHTS = Path(__file__).parent / "embedded" / "weights"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_TEXT_ENCODERS = ("CLIPTextModel", "T5EncoderModel")
-_SUPPORTED = "Stable Diffusion 1.x/2.x, DeepFloyd IF stage I, or a folder written by `threedgen train prior`"
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-_NOISE_TABLE_KEYS = (
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "rescale_betas_zero_snr",
-)
-_T = TypeVar("_T")
+# Of a hub model: configs, and each part's weights under the names that diffusers loads by default (not the copies
+# for other libraries, and not the single-file checkpoints).
+_WANTED = [
+    "model_index.json",
+    "*/*.json",
+    "tokenizer*/*",
+    *(f"*/{stem}{end}.safetensors" for stem in ("model", "diffusion_pytorch_model") for end in ("", "-*")),
+]
+_OPTIONAL = ("vae", "text_encoder_3")  # parts that some folders of a family have and others do not
+_BYTES = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
 
 
 @dataclass(frozen=True)
@@ -46,34 +41,53 @@ class PriorConfig:
            The last two are called with this config and the device.
     path:  a local diffusers folder, or a hub id such as owner/name (downloaded when not yet cached); takes
            the place of the first three names.
-    dtype: auto (float32 on a CPU, float16 on CUDA, float32 for the embedded prior), float32, float16 or
-           bfloat16. The VAE stays in float32.
+    dtype: auto (float32 on a CPU, float16 on CUDA, bfloat16 there for SD3 and FLUX, float32 for the embedded
+           prior), float32, float16 or bfloat16. The VAE stays in float32.
+    lora, lora_scale: a .safetensors file of low-rank changes for the model of `path`, and their strength.
+    control, control_scale: the folder of a ControlNet beside the Stable Diffusion of `path`, and its strength.
+    memory: GB the prior may take on its device, 0: no limit; see memory.plan for what is done about it.
+    attention_slicing, vae_tiling: two of those measures, whatever the budget says.
+    options: of the one kind of model that the folder turns out to be, see the Config of its adapter.
     """
 
     name: str = "embedded"
     path: str = ""
     dtype: str = "auto"
+    lora: str = ""
+    lora_scale: float = 1.0
+    control: str = ""
+    control_scale: float = 1.0
+    memory: float = 0.0
+    attention_slicing: bool = False
+    vae_tiling: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.memory < float("inf"):
+            raise UserError(f"memory must be a number of GB, 0 for no limit, got {self.memory}")
 
 
 def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior:
     """The prior a recipe names. Raises UserError for anything about it that the user can put right."""
     device = torch.device(device)
     if config.path and config.name in (_REQUIRED, *plugins.BUILTIN["prior"]):
-        with _readable(config.path):
+        with readable(config.path):
             folder = _resolve(config.path)
-        return load_folder(folder, device, _choose_dtype(config.dtype, device))
+        return load_folder(folder, device, config=config)
     if config.name == _REQUIRED:
-        raise UserError(f"this recipe needs --prior FOLDER (or a hub id OWNER/NAME): {_SUPPORTED}")
+        from threedgen.guidance.priors.kinds import SUPPORTED
+
+        raise UserError(f"this recipe needs --prior FOLDER (or a hub id OWNER/NAME): {SUPPORTED}")
     return plugins.find("prior", config.name)(config, device)
 
 
-def load_embedded(config: PriorConfig, device: torch.device) -> DiffusersImagePrior:
+def load_embedded(config: PriorConfig, device: torch.device) -> Prior:
     """The small prior that ships with threedgen. Raises UserError when its weights are not there."""
     if not (EMBEDDED_WEIGHTS / "model_index.json").is_file():
         raise UserError(f"the embedded prior's weights are not in {EMBEDDED_WEIGHTS}: reinstall threedgen")
     # Too small to gain from half precision.
     wanted = "float32" if config.dtype == "auto" else config.dtype
-    return load_folder(EMBEDDED_WEIGHTS, device, _choose_dtype(wanted, device))
+    return load_folder(EMBEDDED_WEIGHTS, device, _choose_dtype(wanted, device), config)
 
 
 def load_disc(config: PriorConfig, device: torch.device) -> Prior:
@@ -84,34 +98,71 @@ def load_disc(config: PriorConfig, device: torch.device) -> Prior:
 
 
 def load_folder(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> DiffusersImagePrior:
-    """A text-to-image pipeline folder as diffusers writes it; only safetensors and JSON are read.
+    path: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    config: PriorConfig | None = None,
+) -> Any:
+    """The adapter for a pipeline folder as diffusers writes it; only safetensors and JSON are read.
 
-    The parts are loaded one by one: importing and building a whole pipeline takes longer and brings parts
-    (safety checkers, feature extractors) that distillation does not use. Raises UserError.
+    dtype: None takes the config's. The parts are loaded one by one: importing and building a whole pipeline takes
+    longer and brings parts (safety checkers, feature extractors) that distillation does not use. Raises UserError.
     """
-    device = torch.device(device)
-    with _readable(folder):
-        index = _read_index(folder)
-        unet_config = _read_json(folder / "unet" / "config.json")
-        has_vae = _class_of(index, "vae") is not None
-        _require_supported(folder, index, unet_config, has_vae)
-        schedule, prediction_type = _read_scheduler(folder)
-        for part in ("unet", "text_encoder", *(["vae"] if has_vae else [])):
-            _require_safe_weights(folder / part)
+    from threedgen.guidance.priors.control import Control
+    from threedgen.guidance.priors.diffusers_flow import DiffusersFluxPrior, DiffusersSD3Prior
+    from threedgen.guidance.priors.diffusers_image import DiffusersImagePrior
+    from threedgen.guidance.priors.kinds import adapter_of
+    from threedgen.guidance.priors.lora import Lora
+    from threedgen.guidance.priors.parts import Parts
 
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    device, config = torch.device(device), config or PriorConfig()
+    folder = PipelineFolder(path)
+    with readable(path):
+        adapter: Any = adapter_of(folder)
+        for part in (*_OPTIONAL, *adapter.parts):
+            if folder.class_of(part) is not None:
+                files.require_safe_weights(path / part)
+            elif part not in _OPTIONAL:
+                raise UserError(f"prior folder '{path}' lacks the part {part}: copy it again")
+    options = typed.build(adapter.Config, config.options, "options")
+    controlled = issubclass(adapter, DiffusersImagePrior)
+    if config.control and not controlled:
+        raise UserError(f"control: a ControlNet goes beside a Stable Diffusion UNet, and '{path}' has none")
+    flow = adapter in (DiffusersFluxPrior, DiffusersSD3Prior)
+    dtype = dtype or _choose_dtype(config.dtype, device, torch.bfloat16 if flow else torch.float16)
+    plan = memory.plan(
+        config.memory, _sizes(folder, config, dtype), config.attention_slicing, config.vae_tiling
+    )
+    lora = Lora(Path(config.lora).expanduser(), config.lora_scale, folder) if config.lora else None
+    if lora is not None:
+        lora.check()
+    control = ()
+    if config.control:
+        control_folder = Path(config.control).expanduser()
+        unet = folder.config("unet")
+        control = (Control.load(control_folder, unet, device, dtype, plan, config.control_scale),)
+    prior = adapter.load(Parts(folder, device, dtype, plan, lora), options, *control)
+    prior.text([""])  # a broken tokenizer or text encoder is reported now, and every run needs the empty text
+    return prior
 
-    unet = _load_model(UNet2DConditionModel, folder / "unet", "torch_dtype", dtype).to(device)
-    vae = None
-    if has_vae:
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        vae = _load_model(AutoencoderKL, folder / "vae", "torch_dtype", torch.float32).to(device)
-    text = _text_embedder(folder, str(_class_of(index, "text_encoder")), not has_vae, device, dtype)
-    text([""])  # a broken tokenizer or text encoder is reported now, and every run needs the empty text
-    return DiffusersImagePrior(unet, vae, text, schedule, prediction_type)
+def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype) -> memory.Sizes:
+    """What the parts would take in memory, from their files (which may hold another precision: then roughly)."""
+
+    def weights(*names: str) -> float:
+        parts = [folder.path / name for name in names if folder.class_of(name) is not None]
+        return memory.gigabytes(sum(files.elements_of(part) for part in parts))
+
+    side = folder.config("vae").get("sample_size", 512) if folder.class_of("vae") else 64
+    control = files.elements_of(Path(config.control).expanduser()) if config.control else 0
+    network = weights("unet", "transformer") + memory.gigabytes(control)
+    encoders = weights("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
+    return memory.Sizes(
+        network=network * _BYTES[dtype],
+        vae=weights("vae") * _BYTES[torch.float32],
+        encoders=encoders * _BYTES[dtype],
+        pixels=side[0] if isinstance(side, list) else side,
+    )
 
 
 def _resolve(path: str) -> Path:
@@ -119,7 +170,7 @@ def _resolve(path: str) -> Path:
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise UserError(f"prior '{path}' is a file: name the pipeline folder that holds model_index.json")
+        raise files.refuse_checkpoint_file(folder)
     # A path whose parent exists is a misspelt folder, not the name of a model.
     if not _HUB_ID.fullmatch(path) or folder.parent.is_dir():
         raise UserError(
@@ -133,258 +184,26 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    stems = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-    wanted = ["model_index.json", "scheduler/*.json", "tokenizer/*"]
-    for part, stem in stems.items():
-        wanted += [f"{part}/*.json", f"{part}/{stem}.safetensors", f"{part}/{stem}-*.safetensors"]
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=wanted, local_files_only=True))
+        return Path(snapshot_download(hub_id, allow_patterns=_WANTED, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=wanted))
+        return Path(snapshot_download(hub_id, allow_patterns=_WANTED))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise UserError(
-            f"no folder '{hub_id}', and the hub model of that name cannot be fetched ({_first_line(error)}): "
-            "check the name and the connection, or download it and give its folder"
+            f"no folder '{hub_id}', and the hub model of that name cannot be fetched ({first_line(error)}): "
+            "check the name and the connection, or give a folder with model_index.json, "
+            "scheduler/scheduler_config.json, and for each of unet (or transformer), vae, text_encoder its "
+            "config.json and .safetensors, and tokenizer/"
         ) from error
 
 
-def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
+def _choose_dtype(name: str, device: torch.device, cuda: torch.dtype = torch.float16) -> torch.dtype:
     if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+        return cuda if device.type == "cuda" else torch.float32
     if name not in _DTYPES:
         raise UserError(f"unknown prior dtype '{name}': use auto, {', '.join(_DTYPES)}")
     if device.type == "cpu" and name == "float16":
         raise UserError("prior dtype float16 needs a GPU: use float32, or bfloat16 on a CPU that has it")
     return _DTYPES[name]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"prior file '{path}' is missing: copy the pipeline folder again") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"prior file '{path}' cannot be read ({_first_line(error)})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"prior file '{path}' is not a JSON object: copy the folder again")
-    return content
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise UserError(f"prior folder '{folder}' does not exist: name a diffusers pipeline folder")
-    if not (folder / "model_index.json").is_file():
-        raise UserError(
-            f"prior folder '{folder}' is not a diffusers pipeline: it has no model_index.json "
-            "(convert a single checkpoint file with diffusers' save_pretrained first)"
-        )
-    return _read_json(folder / "model_index.json")
-
-
-def _class_of(index: dict[str, Any], part: str) -> str | None:
-    """The class a pipeline's index names for a part; absent parts are missing or [null, null]."""
-    entry = index.get(part)
-    return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-
-
-def _require_supported(folder: Path, index: dict[str, Any], unet: dict[str, Any], has_vae: bool) -> None:
-    """Refuse, by what the configs say, every model whose UNet needs inputs this prior does not have."""
-    inputs = unet.get("in_channels", 4)
-    encoder = _class_of(index, "text_encoder")
-    projection = unet.get("class_embed_type") == "projection"
-    camera_vector = unet.get("projection_class_embeddings_input_dim")
-    reasons = [
-        (_class_of(index, "unet") != "UNet2DConditionModel", "it has no UNet2DConditionModel"),
-        (_class_of(index, "text_encoder_2") is not None, "it has two text encoders"),
-        (encoder not in _TEXT_ENCODERS, f"its text encoder is {encoder}, not {' or '.join(_TEXT_ENCODERS)}"),
-        (inputs != (4 if has_vae else 3), f"its UNet takes {inputs} channels (inpainting or upscaling)"),
-        (unet.get("class_embed_type") not in (None, "projection"), "its UNet wants class labels"),
-        (unet.get("num_class_embeds") is not None, "its UNet wants class labels"),
-        (unet.get("addition_embed_type") not in (None, "text"), "its UNet wants added conditions"),
-        (projection and camera_vector != VIEW_FEATURES, f"its camera vector is not {VIEW_FEATURES} numbers"),
-    ]
-    for wrong, reason in reasons:
-        if wrong:
-            name = index.get("_class_name", "a pipeline without a class name")
-            raise UserError(f"prior '{folder}' ({name}) is not supported, {reason}: use {_SUPPORTED}")
-
-
-def _read_scheduler(folder: Path) -> tuple[NoiseSchedule, str]:
-    """The training noise table and the prediction type, whichever sampler the folder names."""
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-
-    config = _read_json(folder / "scheduler" / "scheduler_config.json")
-    kind = config.get("prediction_type", "epsilon")
-    if kind not in PREDICTION_TYPES:
-        raise UserError(f"prior '{folder}' predicts '{kind}': supported are {', '.join(PREDICTION_TYPES)}")
-    if "beta_schedule" not in config and "trained_betas" not in config:
-        name = config.get("_class_name", "unknown")
-        raise UserError(f"prior '{folder}' has the scheduler {name}, without betas: use {_SUPPORTED}")
-    given = {key: config[key] for key in _NOISE_TABLE_KEYS if key in config}
-    try:
-        table = DDPMScheduler(**given).alphas_cumprod
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise UserError(f"prior '{folder}': no such noise schedule ({_first_line(error)})") from error
-    return NoiseSchedule(table), kind
-
-
-def _require_safe_weights(part: Path) -> None:
-    """Every safetensors file of a part is whole; a folder of pickles is refused, never opened."""
-    files = sorted(part.glob("*.safetensors"))
-    if not files:
-        pickles = sorted(file.name for file in part.glob("*") if file.suffix in _PICKLES)
-        if pickles:
-            raise UserError(
-                f"prior part '{part}' has only pickle weights ({pickles[0]}), which can run code: "
-                "convert it with save_pretrained(..., safe_serialization=True)"
-            )
-        raise UserError(f"prior part '{part}' has no safetensors weights: copy the folder again")
-    for index in part.glob("*.safetensors.index.json"):
-        for name in set(_read_json(index).get("weight_map", {}).values()):
-            if not (part / name).is_file():
-                raise UserError(f"prior file '{part / name}' is missing: copy the folder again")
-    for file in files:
-        try:
-            whole = _is_whole(file)
-        except OSError as error:
-            raise UserError(f"prior file '{file}' cannot be read ({_first_line(error)})") from error
-        if not whole:
-            raise UserError(f"prior file '{file}' is truncated or corrupt: copy or download it again")
-
-
-def _is_whole(file: Path) -> bool:
-    """A safetensors file: 8 bytes of header length, a JSON header, exactly the bytes the header promises."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > size - 8:
-            return False
-        try:
-            header = json.loads(stream.read(length))
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            return False
-    return 8 + length + max(ends, default=0) == size
-
-
-def _variant(part: Path) -> str | None:
-    """'fp16' when the half-precision copy is the only one in the folder."""
-    files = [file.name for file in part.glob("*.safetensors")]
-    return "fp16" if all(".fp16" in name for name in files) else None
-
-
-def _load_model(model: Any, part: Path, dtype_keyword: str, dtype: torch.dtype) -> Any:
-    """`from_pretrained` of a diffusers or transformers class, offline, complete or not at all."""
-
-    def load() -> tuple[Any, dict[str, Any]]:
-        return model.from_pretrained(
-            str(part),
-            local_files_only=True,
-            use_safetensors=True,
-            variant=_variant(part),
-            output_loading_info=True,
-            **{dtype_keyword: dtype},
-        )
-
-    with _quiet():
-        loaded, info = _or_user_error(load, part)
-    # Both libraries would fill absent weights with random numbers and go on.
-    if info["missing_keys"]:
-        absent = sorted(info["missing_keys"])
-        raise UserError(
-            f"prior part '{part}' lacks {len(absent)} weights (first: {absent[0]}): copy it again"
-        )
-    return loaded
-
-
-def _text_embedder(
-    folder: Path, encoder_class: str, pixels: bool, device: torch.device, dtype: torch.dtype
-) -> TextEmbedder:
-    config = _read_json(folder / "text_encoder" / "config.json")
-    tokenizer_part = folder / "tokenizer"
-    # T5 overflows in float16; CLIP does not.
-    if encoder_class == "T5EncoderModel" and dtype == torch.float16:
-        dtype = torch.bfloat16
-
-    def load_tokenizer() -> Any:
-        from transformers import AutoTokenizer
-
-        _require_sentencepiece(tokenizer_part)
-        return AutoTokenizer.from_pretrained(
-            str(tokenizer_part), local_files_only=True, trust_remote_code=False
-        )
-
-    def load() -> tuple[Any, Any]:
-        import transformers
-
-        tokenizer = _or_user_error(load_tokenizer, tokenizer_part)
-        encoder = _load_model(getattr(transformers, encoder_class), folder / "text_encoder", "dtype", dtype)
-        return tokenizer, encoder.requires_grad_(False).eval().to(device)
-
-    # 77 tokens is what CLIP and IF were trained with; tiny encoders may have fewer positions.
-    length = min(77, int(config.get("max_position_embeddings") or 77))
-    masked = pixels or bool(config.get("use_attention_mask"))
-    return TextEmbedder(load, length, masked=masked, lower_case=pixels)
-
-
-def _require_sentencepiece(part: Path) -> None:
-    """A tokenizer that is a SentencePiece model and nothing else has to be converted (DeepFloyd IF's)."""
-    if (part / "tokenizer.json").is_file() or not (part / "spiece.model").is_file():
-        return
-    absent = [name for name in ("sentencepiece", "protobuf") if machine.version(name) is None]
-    if absent:
-        raise UserError(f"prior part '{part}' needs {' and '.join(absent)}: {_INSTALL}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and warnings of the libraries while a model loads: what matters becomes a UserError."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries = (diffusers_logging, transformers_logging)
-    levels = [library.get_verbosity() for library in libraries]
-    bars = transformers_logging.is_progress_bar_enabled()
-    try:
-        for library in libraries:
-            library.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        yield
-    finally:
-        for library, level in zip(libraries, levels, strict=True):
-            library.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-@contextmanager
-def _readable(path: Path | str) -> Iterator[None]:
-    """A folder that must not even be looked into is an OSError of `is_dir` and its like (before Python 3.14)."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot read the prior '{path}': {error.strerror or error}; check its permissions"
-        ) from error
-
-
-def _or_user_error(load: Callable[[], _T], part: Path) -> _T:
-    from safetensors import SafetensorError
-
-    try:
-        return load()
-    except ImportError as error:
-        raise UserError(
-            f"prior part '{part}' needs a package that is not here ({_first_line(error)}): {_INSTALL}"
-        ) from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise UserError(
-            f"prior part '{part}' cannot be loaded ({_first_line(error)}): copy it again"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]

@@ -1,0 +1,149 @@
+"""What a memory budget switches on, and that each measure does something and changes nothing else."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+
+from threedgen.errors import UserError
+from threedgen.guidance.priors import memory
+from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
+from threedgen.guidance.priors.memory import Plan, Sizes, plan
+
+SD = Sizes(network=1.6, vae=0.3, encoders=0.7, pixels=512)
+FLUX = Sizes(network=22.0, vae=0.3, encoders=9.1, pixels=1024)
+MEASURES = ("encoders_aside", "slicing", "tiling", "offload")
+
+
+def count(chosen: Plan) -> int:
+    return sum(getattr(chosen, name) for name in MEASURES)
+
+
+@pytest.mark.parametrize("sizes", [SD, FLUX])
+def test_less_memory_never_means_fewer_measures(sizes):
+    budgets = [0.5 * step for step in range(200, 0, -1)]
+    plans = [plan(budget, sizes) for budget in budgets]
+    for roomy, tight in pairwise(plans):
+        assert all(getattr(tight, name) >= getattr(roomy, name) for name in MEASURES)
+    assert count(plans[0]) == 0
+    assert count(plans[-1]) == len(MEASURES)
+
+
+def test_budgets_of_usual_machines():
+    assert plan(0.0, FLUX) == Plan()
+    assert plan(24.0, SD) == Plan()
+    assert plan(6.0, SD) == Plan(encoders_aside=True, tiling=True)
+    assert plan(12.0, FLUX).offload
+    assert plan(0.0, SD, slicing=True, tiling=True) == Plan(slicing=True, tiling=True)
+    with pytest.raises(UserError, match="memory must be a number of GB"):
+        PriorConfig(memory=-1.0)
+
+
+def loaded(pipelines, **options: Any) -> Any:
+    return load_prior(PriorConfig(path=str(pipelines["sd1"]), **options))
+
+
+def answer(prior):
+    z = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    return prior.predict(z, torch.tensor([0.3, 0.7]), Condition(("a cube",) * 2)).eps
+
+
+def test_sliced_attention_gives_the_same_numbers(pipelines):
+    plain, sliced = load_folder(pipelines["sd1"]), loaded(pipelines, attention_slicing=True)
+    kinds = {type(processor).__name__ for processor in sliced.network.attn_processors.values()}
+    assert kinds == {"SlicedAttnProcessor"}
+    torch.testing.assert_close(answer(sliced), answer(plain), rtol=1e-4, atol=1e-5)
+
+
+def test_multi_view_attention_can_be_sliced(pipelines):
+    from tiny_pipelines import ring
+
+    folder = str(pipelines["mvdream"])
+    plain = load_prior(PriorConfig(path=folder))
+    sliced = load_prior(PriorConfig(path=folder, attention_slicing=True))
+    z, t = torch.randn(4, 4, 16, 16), torch.full((4,), 0.5)
+    condition = Condition(("a cube",) * 4, cameras=ring(4))
+    torch.testing.assert_close(
+        sliced.predict(z, t, condition).eps, plain.predict(z, t, condition).eps, rtol=1e-4, atol=1e-5
+    )
+
+
+def kept_for_backward(prior, images):
+    """Bytes that the graph of an encoding holds."""
+    held = {}
+
+    def pack(tensor):
+        held[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        x = prior.encode(images)
+    return x, sum(held.values())
+
+
+def test_tiles_keep_less_and_give_nearly_the_same(pipelines):
+    plain, tiled = load_folder(pipelines["sd1"]), loaded(pipelines, vae_tiling=True)
+    images = torch.rand(3, 32, 32, 3, requires_grad=True)
+    (whole, much), (parts, little) = kept_for_backward(plain, images), kept_for_backward(tiled, images)
+    assert little < much / 4
+    assert whole.shape == parts.shape
+    assert torch.nn.functional.cosine_similarity(whole.flatten(), parts.flatten(), dim=0) > 0.9
+    # What is computed again gives the gradient that what is kept gives.
+    (again,) = torch.autograd.grad(parts.square().sum(), images)
+    tiled.codec.vae.encoder = tiled.codec.vae.encoder.inner
+    (kept,) = torch.autograd.grad(tiled.encode(images).square().sum(), images)
+    torch.testing.assert_close(again, kept, rtol=1e-4, atol=1e-6)
+    assert (again != 0).float().mean() > 0.99
+    assert tiled.decode(parts.detach()).shape == (3, 32, 32, 3)
+
+
+def test_recomputing_gives_the_same_gradient():
+    inner = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.SiLU()).requires_grad_(False)
+    x = torch.randn(3, 4, requires_grad=True)
+    (plain,) = torch.autograd.grad(inner(x).square().sum(), x)
+    (again,) = torch.autograd.grad(memory.Recomputed(inner)(x).square().sum(), x)
+    assert torch.equal(plain, again)
+
+
+def test_a_tight_budget_reaches_the_parts(pipelines):
+    prior = loaded(pipelines, memory=1e-6)
+    plain = load_folder(pipelines["sd1"])
+    assert prior.codec.vae.use_tiling
+    assert "Sliced" in type(next(iter(prior.network.attn_processors.values()))).__name__
+    torch.testing.assert_close(answer(prior), answer(plain), rtol=1e-4, atol=1e-5)
+    assert Plan(encoders_aside=True).encoder_device(torch.device("cuda")) == torch.device("cpu")
+    assert Plan().encoder_device(torch.device("cuda")) == torch.device("cuda")
+
+
+def test_weights_that_wait_elsewhere_are_not_moved():
+    """A network that is fetched layer by layer stays where it is, and is told where to compute."""
+
+    class Network(torch.nn.Linear):
+        def enable_group_offload(self, **options):
+            self.told = options
+
+    network = Plan(offload=True).place_network(Network(2, 2), torch.device("cuda"))
+    assert network.told == {"onload_device": torch.device("cuda"), "offload_type": "leaf_level"}
+    assert network.weight.device.type == "cpu"
+    assert not hasattr(Plan(offload=True).place_network(Network(2, 2), torch.device("cpu")), "told")
+
+
+def test_offloading_by_diffusers_computes_the_same(pipelines):
+    """The mechanism itself, CPU to CPU, which is all that this machine has."""
+    prior, plain = load_folder(pipelines["sd1"]), load_folder(pipelines["sd1"])
+    prior.network.enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
+    torch.testing.assert_close(answer(prior), answer(plain), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_offloading_on_a_gpu(pipelines):
+    device = torch.device("cuda")
+    prior: Any = load_prior(PriorConfig(path=str(pipelines["sd1"]), memory=1e-6, dtype="float32"), device)
+    assert {p.device.type for p in prior.network.parameters()} == {"cpu"}
+    z = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
+    said = prior.predict(z, torch.tensor([0.3, 0.7], device=device), Condition(("a cube",) * 2))
+    torch.testing.assert_close(said.eps.cpu(), answer(load_folder(pipelines["sd1"])), rtol=1e-3, atol=1e-4)

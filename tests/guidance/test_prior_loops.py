@@ -1,0 +1,136 @@
+"""Three steps of the normal loop with every kind of prior, and with two of them together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from tiny_pipelines import KINDS
+
+from threedgen import typed
+from threedgen.cameras import OrbitSampler
+from threedgen.distill import distill
+from threedgen.errors import UserError
+from threedgen.events import StepDone
+from threedgen.guidance.priors.load import PriorConfig
+from threedgen.guidance.score_distillation import ScoreDistillation
+from threedgen.renderers.splatting import SplattingRenderer
+from threedgen.representations.gaussians import Gaussians
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("picture") / "front.png"
+    iio.imwrite(file, np.random.default_rng(0).integers(0, 255, (24, 24, 4), dtype=np.uint8))
+    return file
+
+
+def guidance(pipelines, kind: str, **section: Any) -> ScoreDistillation:
+    prior: dict[str, Any] = {"path": str(pipelines["sd1" if kind == "controlnet" else kind])}
+    if kind == "controlnet":
+        prior["control"] = str(pipelines["controlnet"])
+    values = {"prior": prior, **section}
+    return ScoreDistillation(typed.build(ScoreDistillation.Config, values, "guidance.0"))
+
+
+def run(guidances: list[ScoreDistillation], weights: list[float] | None = None) -> tuple[Any, list[StepDone]]:
+    scene = Gaussians(Gaussians.Config(count=64))
+    cameras = OrbitSampler(OrbitSampler.Config(batch=4, resolution=16))
+    renderer = SplattingRenderer(SplattingRenderer.Config())
+    done: list[StepDone] = []
+
+    def listen(event: Any) -> None:
+        if isinstance(event, StepDone):
+            done.append(event)
+
+    state = distill(
+        scene,
+        renderer,
+        cameras,
+        guidances,
+        "a red cube",
+        steps=3,
+        seed=0,
+        listeners=[listen],
+        weights=weights,
+    )
+    return state, done
+
+
+def section_for(kind: str, picture: Path) -> dict[str, Any]:
+    if kind == "zero123":
+        return {"reference": {"image": str(picture), "elevation": 5.0}}
+    return (
+        {"pictures": "depth" if kind == "controlnet" else "render"} if kind in ("controlnet", "edit") else {}
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_three_steps(pipelines, kind, picture):
+    guide = guidance(pipelines, kind, **section_for(kind, picture))
+    start = Gaussians(Gaussians.Config(count=64)).state_dict()
+    state, done = run([guide])
+    assert len(done) == 3
+    ends = state.scene.state_dict()
+    assert all(value.isfinite().all() for value in ends.values())
+    assert any(not torch.equal(start[name], ends[name]) for name in start)
+
+
+def test_two_priors_in_one_run_are_a_weighted_sum(pipelines):
+    """The gradient is the weighted sum of both, so weight 0 leaves the other's run, to the bit."""
+    both = [guidance(pipelines, "sd1"), guidance(pipelines, "if")]
+    alone, _ = run(both[:1])
+    muted, _ = run(both, [1.0, 0.0])
+    mixed, _ = run(both, [1.0, 2.0])
+    first = alone.scene.state_dict()
+    assert all(torch.equal(first[name], value) for name, value in muted.scene.state_dict().items())
+    assert any(not torch.equal(first[name], value) for name, value in mixed.scene.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "expected"),
+    [
+        ("zero123", {}, "set reference.image to a file"),
+        ("edit", {}, "set pictures to render, depth, normal"),
+        ("controlnet", {}, "set pictures to render, depth, normal"),
+        ("sd1", {"pictures": "render"}, "reads no pictures"),
+        ("sd1", {"reference": {"image": "x.png"}}, "reads no reference"),
+        ("zero123", {"reference": {"image": "nowhere.png"}}, "nowhere.png' cannot be read"),
+        ("edit", {"pictures": "nowhere"}, "no pictures at 'nowhere'"),
+        ("zero123", {"reference": {"imge": "x.png"}}, r"did you mean 'guidance.0.reference.image'"),
+    ],
+)
+def test_pictures_that_are_missing_or_not_read(pipelines, kind, section, expected):
+    with pytest.raises(UserError, match=expected):
+        guidance(pipelines, kind, **section)
+
+
+def test_a_reference_is_on_white_and_square(pipelines, tmp_path):
+    file = tmp_path / "half.png"
+    pixels = np.zeros((8, 8, 4), dtype=np.uint8)
+    pixels[:4] = (255, 0, 0, 255)
+    iio.imwrite(file, pixels)
+    guide = guidance(pipelines, "zero123", reference={"image": str(file)})
+    reference = guide._conditions._pictures._reference
+    assert reference is not None
+    torch.testing.assert_close(reference.image[0, 0], torch.tensor([1.0, 0.0, 0.0]))
+    torch.testing.assert_close(reference.image[7, 0], torch.ones(3))
+    iio.imwrite(file, pixels[:4])
+    with pytest.raises(UserError, match="8 x 4: crop it to a square"):
+        guidance(pipelines, "zero123", reference={"image": str(file)})
+
+
+def test_options_belong_to_the_kind_of_model(pipelines):
+    for kind, options, expected in [
+        ("sd1", {"guidance": 2.0}, "options.guidance"),
+        ("flux", {"guidence": 2.0}, "did you mean 'options.guidance'"),
+        ("if2", {"noise_level": 1000}, "between 0 and 999"),
+        ("zero123", {"pose": "radius"}, "stable-zero123"),
+    ]:
+        with pytest.raises(UserError, match=expected):
+            guidance(pipelines, kind, prior={"path": str(pipelines[kind]), "options": options})
+    assert PriorConfig().options == {}

@@ -1,0 +1,78 @@
+"""A recipe's two halves: for the embedded prior, and (`with_prior`) for a real one."""
+
+from __future__ import annotations
+
+import pytest
+
+from threedgen.config import load_recipe
+from threedgen.errors import UserError
+
+BASE = """
+extends: text-to-3d
+steps: 7
+guidance: [{name: score-distillation, scale: 2}]
+with_prior:
+  steps: 70
+  cameras: {resolution: 96}
+  guidance: [{name: score-distillation, scale: 20, prior: {name: required}}]
+"""
+
+
+@pytest.fixture
+def base(tmp_path):
+    path = tmp_path / "base.yaml"
+    path.write_text(BASE)
+    return path
+
+
+def load(path, prior=None, *overrides):
+    return load_recipe(path, overrides, prompt="x", prior=prior)
+
+
+@pytest.mark.parametrize("prior", [None, "embedded"])
+def test_the_embedded_prior_takes_the_first_half(base, prior):
+    recipe = load(base, prior)
+    assert (recipe.steps, recipe.guidance[0].config.scale) == (7, 2)
+    assert recipe.guidance[0].config.prior.name == "embedded"
+    assert "with_prior" not in recipe.resolved
+
+
+def test_a_real_prior_takes_both(base):
+    recipe = load(base, "models/sd")
+    assert (recipe.steps, recipe.guidance[0].config.scale) == (70, 20)
+    assert recipe.guidance[0].config.prior.path == "models/sd"
+    assert recipe.cameras.config.resolution == 96
+    assert "with_prior" not in recipe.resolved
+
+
+def test_the_command_line_has_the_last_word(base):
+    assert load(base, "models/sd", "steps=5", "guidance.0.scale=9").steps == 5
+
+
+def test_what_a_recipe_says_itself_stands_above_the_half_of_the_one_it_extends(base, tmp_path):
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: base.yaml\nsteps: 9\n")
+    recipe = load(child, "models/sd")
+    assert recipe.steps == 9
+    assert recipe.guidance[0].config.scale == 20
+    child.write_text("extends: base.yaml\nsteps: 9\nwith_prior: {steps: 90}\n")
+    assert load(child, "models/sd").steps == 90
+    assert load(child).steps == 9
+
+
+@pytest.mark.parametrize(
+    ("half", "message"),
+    [
+        ("{cameras: {resolutoin: 3}}", "did you mean 'cameras.resolution'"),
+        ("{steps: -1}", "must be at least 1"),
+        ("[1]", "'with_prior' must be a section"),
+        ("{steeps: 3}", "did you mean 'steps'"),
+    ],
+)
+def test_a_mistake_in_the_other_half_is_said_without_a_model(tmp_path, half, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"extends: text-to-3d\nwith_prior: {half}\n")
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

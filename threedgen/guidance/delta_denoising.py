@@ -1,0 +1,134 @@
+"""The guidance that edits: towards a prompt, and away from what a source prompt says of the given pictures.
+
+Delta denoising score (Hertz et al. 2023; METHODS 1.12): what score distillation gets wrong for the render, it gets
+wrong for the picture of the same view too, and the difference cancels it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.datasets.given import read_pictures
+from threedgen.errors import UserError
+from threedgen.guidance import objectives
+from threedgen.guidance.conditioning import Prompting, ViewConditions
+from threedgen.guidance.guided import guided_prediction
+from threedgen.guidance.pictures import require_white
+from threedgen.guidance.priors.base import Condition, Prediction, Prior
+from threedgen.guidance.priors.load import PriorConfig, load_prior
+from threedgen.guidance.priors.processes import per_sample, unit_levels
+from threedgen.guidance.timesteps import TimeOrder, require_times, timesteps
+from threedgen.random import generator
+from threedgen.schedule import RangeSchedule, Schedule, value_at
+from threedgen.types import Cameras, RenderOutput, Signal
+
+STREAM = "guidance/delta-denoising"
+
+
+class DeltaDenoising:
+    """L with dL/dx = w(t) (eps_hat(z; y) - eps_hat(z'; y')) / B, z and z' noised alike from render and picture.
+
+    Deterministic: t and eps come from random.generator(seed, "guidance/delta-denoising", step).
+    """
+
+    @dataclass(frozen=True)
+    class Config(Prompting):
+        """source: the prompt y' that describes the pictures. path: their folder, the one that cameras.path names.
+
+        prior, scale, t, t_order, weighting and what a prompt becomes: as for score-distillation.
+        """
+
+        source: str = ""
+        path: str = ""
+        prior: PriorConfig = field(default_factory=PriorConfig)
+        scale: Schedule | None = None
+        t: RangeSchedule = (0.02, 0.98)
+        t_order: TimeOrder = "random"
+        weighting: objectives.WeightName = "sds"
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            require_times(self.t)
+
+    def __init__(
+        self, config: Config, device: torch.device | str = "cpu", prior: Prior | None = None
+    ) -> None:
+        """prior: an object to use instead of loading config.prior.
+
+        Raises UserError when the prior or the pictures cannot be loaded or source is missing.
+        """
+        if not config.source:
+            raise UserError("delta-denoising needs `source`: a prompt that says what the given pictures show")
+        if not config.path:
+            raise UserError("guidance.path names no folder of pictures: give the one that cameras.path names")
+        self.config = config
+        self.images = read_pictures(config.path).images.to(device)
+        self.prior = load_prior(config.prior, device) if prior is None else prior
+        self._target = ViewConditions(self.prior, config)
+        self._source = ViewConditions(self.prior, config)
+        self._weighting = objectives.weight_function(config.weighting)
+
+    def __call__(
+        self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
+    ) -> Signal:
+        """How the renders differ from the pictures that `cameras.index` names, in the sense of the two prompts.
+
+        Differentiable in output.rgb. Metrics: t, gradient (its length, mean over the views, in the prior's space).
+        Preview: the prior's pictures of the noised renders. Raises UserError for cameras that have no
+        pictures, and for a background that is not white.
+        """
+        if cameras.index is None:
+            raise UserError(
+                'these cameras have no pictures: guidance "delta-denoising" needs cameras.name=given'
+            )
+        require_white(output)
+        config = self.config
+        x = self.prior.encode(output.rgb)
+        with torch.no_grad():
+            given = self.images[cameras.index.to(self.images.device)].to(output.rgb)
+            reference = self.prior.encode(given)
+        rng = generator(seed, STREAM, step)
+        t = timesteps(config.t_order, config.t, self.prior, len(x), len(x), step, total, rng).to(x.device)
+        eps = torch.randn(x.shape, generator=rng).to(x)
+        scale = self.prior.default_scale if config.scale is None else value_at(config.scale, step, total)
+        target = self._target(prompt, cameras, step, total, output)
+        source = self._source(config.source, cameras, step, total)
+        # Only the texts differ: what a network is shown beside them is the same on both sides.
+        source = replace(source, pictures=target.pictures, reference=target.reference)
+        source = replace(source, reference=target.reference, pictures=target.pictures)
+        gradient, said = delta(self.prior, x.detach(), reference, eps, t, (target, source), scale)
+        weight = self._weighting(*unit_levels(self.prior.alpha(t), self.prior.sigma(t)))
+        gradient = per_sample(weight, gradient) * gradient
+        metrics = {"t": t.mean().item(), "gradient": gradient.flatten(1).norm(dim=1).mean().item()}
+
+        @torch.no_grad()
+        def preview() -> Float[Tensor, "H W 3"]:
+            return torch.cat(list(self.prior.decode(said.x0).clamp(0.0, 1.0)), dim=1)
+
+        return Signal(objectives.inject(x, gradient), metrics, preview)
+
+
+@torch.no_grad()
+def delta(
+    prior: Prior,
+    x: Float[Tensor, "B C h w"],
+    reference: Float[Tensor, "B C h w"],
+    eps: Float[Tensor, "B C h w"],
+    t: Float[Tensor, " B"],
+    conditions: tuple[Condition, Condition],
+    scale: float,
+) -> tuple[Float[Tensor, "B C h w"], Prediction]:
+    """eps_hat(z; target) - eps_hat(z'; source) from one call of the prior, and what it said of z.
+
+    x, reference: clean samples of the same views. conditions: target and source. Equal samples under equal
+    conditions give exactly 0.
+    """
+    target, source = conditions
+    both = replace(target.followed_by(source), opposed=target.opposed + source.opposed)
+    z = torch.cat([prior.add_noise(sample, eps, t) for sample in (x, reference)])
+    ours, theirs = guided_prediction(prior, z, t.repeat(2), both, scale).chunk(2)
+    return ours.eps - theirs.eps, ours

@@ -1,0 +1,102 @@
+"""Which adapter a pipeline folder needs, by what its configs say and never by its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from threedgen.cameras import VIEW_FEATURES
+from threedgen.errors import UserError
+from threedgen.guidance.priors.diffusers_edit import DiffusersEditPrior
+from threedgen.guidance.priors.diffusers_flow import DiffusersFluxPrior, DiffusersSD3Prior
+from threedgen.guidance.priors.diffusers_image import DiffusersImagePrior
+from threedgen.guidance.priors.diffusers_multiview import DiffusersMultiViewPrior
+from threedgen.guidance.priors.diffusers_prior import DiffusersPrior
+from threedgen.guidance.priors.diffusers_sdxl import DiffusersSDXLPrior
+from threedgen.guidance.priors.diffusers_superres import DiffusersSuperResolutionPrior
+from threedgen.guidance.priors.diffusers_view import DiffusersViewPrior
+from threedgen.guidance.priors.files import PipelineFolder
+
+SUPPORTED = (
+    "Stable Diffusion 1.x/2.x/XL/3, FLUX, DeepFloyd IF stage I or II, InstructPix2Pix, Zero-1-to-3, "
+    "an MVDream-style UNet, or a folder written by `threedgen train prior` (docs/priors.md)"
+)
+_TRANSFORMERS: dict[str, type[DiffusersPrior]] = {
+    "SD3Transformer2DModel": DiffusersSD3Prior,
+    "FluxTransformer2DModel": DiffusersFluxPrior,
+}
+
+
+def adapter_of(folder: PipelineFolder) -> type[DiffusersPrior]:
+    """The adapter for a folder. Raises UserError for models whose inputs no adapter has."""
+    transformer = folder.class_of("transformer")
+    if transformer is not None:
+        if transformer not in _TRANSFORMERS:
+            raise _refusal(folder, f"its transformer is {transformer}")
+        return _TRANSFORMERS[transformer]
+    unet = folder.class_of("unet")
+    if unet is None:
+        raise _refusal(folder, "it has neither unet nor transformer")
+    if unet != "UNet2DConditionModel":
+        raise _refusal(folder, f"its unet is {unet}, not UNet2DConditionModel")
+    config = folder.config("unet")
+    adapter = _for_unet(folder, config)
+    _require_inputs(folder, config, adapter)
+    return adapter
+
+
+def _for_unet(folder: PipelineFolder, config: dict[str, Any]) -> type[DiffusersPrior]:
+    inputs, latent = config.get("in_channels", 4), folder.class_of("vae") is not None
+    if latent and folder.class_of("image_encoder") is not None and folder.class_of("text_encoder") is None:
+        return DiffusersViewPrior
+    if config.get("addition_embed_type") == "text_time":
+        return DiffusersSDXLPrior
+    if latent and inputs == 8:
+        return DiffusersEditPrior
+    if not latent and inputs == 6:
+        return DiffusersSuperResolutionPrior
+    if latent and "num_views" in config:
+        return DiffusersMultiViewPrior
+    return DiffusersImagePrior
+
+
+def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[DiffusersPrior]) -> None:
+    """The UNet takes exactly what its adapter gives it."""
+    inputs, latent = unet.get("in_channels", 4), folder.class_of("vae") is not None
+    channels = 8 if adapter in (DiffusersEditPrior, DiffusersViewPrior) else 4 if latent else 3
+    if adapter is DiffusersSuperResolutionPrior:
+        channels = 6
+    embedding = unet.get("class_embed_type")
+    added = unet.get("addition_embed_type")
+    camera_vector = unet.get("projection_class_embeddings_input_dim")
+    labels = adapter is DiffusersSuperResolutionPrior
+    plain = issubclass(adapter, DiffusersImagePrior) and adapter is not DiffusersSDXLPrior
+    projection = embedding == "projection"
+    refiner = bool(folder.index.get("requires_aesthetics_score"))
+    views = unet.get("num_views", 4)
+    reasons = [
+        (
+            plain and folder.class_of("text_encoder_2") is not None,
+            "it has two text encoders, but its UNet takes those of one",
+        ),
+        (inputs != channels, f"its UNet takes {inputs} channels, not {channels} (inpainting or upscaling)"),
+        (labels and embedding != "timestep", "its UNet takes 6 channels, but no noise level"),
+        (not labels and embedding not in (None, "projection"), "its UNet wants class labels"),
+        (projection and not plain, "its UNet wants class labels"),
+        (unet.get("num_class_embeds") is not None, "its UNet wants class labels"),
+        (plain and added not in (None, "text"), "its UNet wants added conditions"),
+        (
+            projection and camera_vector != VIEW_FEATURES,
+            f"its camera vector is not {VIEW_FEATURES} numbers",
+        ),
+        (adapter is DiffusersMultiViewPrior and not projection, "its UNet has num_views but no camera input"),
+        (not (isinstance(views, int) and views > 0), f"its num_views is {views!r}, not a count"),
+        (refiner, "it is a refiner of finished pictures"),
+    ]
+    for wrong, reason in reasons:
+        if wrong:
+            raise _refusal(folder, reason)
+
+
+def _refusal(folder: PipelineFolder, reason: str) -> UserError:
+    name = folder.index.get("_class_name", "a pipeline without a class name")
+    return UserError(f"prior '{folder.path}' ({name}) is not supported, {reason}: use {SUPPORTED}")
