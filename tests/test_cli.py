@@ -230,7 +230,7 @@ def test_doctor(tmp_path, monkeypatch, capsys):
     poisoned.mkdir()
     (poisoned / "__init__.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert main(["doctor"]) == 0
+    assert main(["doctor"]) == 1
     assert "pip uninstall torchvision (operator torchvision::nms" in capsys.readouterr().out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from threedgen.guidance.priors.load import PriorConfig
 from threedgen.random import generator
 from threedgen.representations import density_control, gaussians
 from threedgen.testing import check_guidance, check_renderer, check_representation
+from threedgen.testing import guidances as kit_guidances
+from threedgen.testing import renderers as kit_renderers
+from threedgen.testing.common import views
 from threedgen.types import GaussianCloud, RadianceField, RenderOutput, Signal, TriMesh
 
 # Small sizes: the laws do not depend on them.
@@ -72,14 +75,18 @@ def pictures(tmp_path_factory):
 
 
 def guidances(pictures) -> dict[str, tuple[Any, dict[str, Any]]]:
-    views = GivenViews(GivenViews.Config(path=str(pictures), batch=3))(0, 0, 1)
+    given = GivenViews(GivenViews.Config(path=str(pictures), batch=3))(0, 0, 1)
     disc = PriorConfig(name="disc")
     return {
         "score-distillation": ({"prior": disc}, {}),
         "denoise-and-match": ({"prior": disc}, {}),
+        "delta-denoising": (
+            {"prior": disc, "path": str(pictures), "source": "a grey wall"},
+            {"cameras": given},
+        ),
         "pictures": (
             {"path": str(pictures), "l1": 0.5, "ssim": 0.2},
-            {"cameras": views, "batch_independent": True},
+            {"cameras": given, "batch_independent": True},
         ),
     }
 
@@ -200,10 +207,10 @@ def test_a_broken_representation(broken, message):
 
 
 class Broken:
-    """The splatting renderer with one law broken."""
+    """A renderer with one law broken."""
 
-    def __init__(self, broken):
-        self.inner, self.broken, self.calls = plugins.find("renderer", "splatting")(), broken, 0
+    def __init__(self, broken, name="splatting"):
+        self.inner, self.broken, self.calls = plugins.find("renderer", name)(), broken, 0
 
     def __call__(self, primitive, cameras, background, /, rng=None):
         output = self.inner(primitive, cameras, background)
@@ -227,7 +234,20 @@ class Broken:
             rgb = rgb + 0.1 * alpha * cameras.centers[:, :1, None, None]
         elif self.broken == "types":
             rgb = rgb.double()
-        return RenderOutput(rgb, alpha)
+        return RenderOutput(rgb, alpha, *self.geometry(output, cameras))
+
+    def geometry(self, output, cameras):
+        """depth and normal"""
+        depth, normal = output.depth, output.normal
+        if self.broken == "depth":
+            depth = 100.0 * depth
+        elif self.broken == "expected depth":
+            depth = depth / output.alpha.clamp_min(1e-3)
+        elif self.broken == "long normals":
+            normal = 7.0 * normal
+        elif self.broken == "camera normals":
+            normal = torch.einsum("bij,bhwj->bhwi", cameras.camera_from_world[:, :3, :3], normal)
+        return depth, normal
 
 
 @pytest.mark.parametrize(
@@ -247,6 +267,40 @@ class Broken:
 def test_a_broken_renderer(broken, message):
     with pytest.raises(AssertionError, match=message):
         check_renderer(Broken(broken), cloud)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("depth", "depth: depth is not alpha x camera z"),
+        ("expected depth", "depth: depth is not alpha x camera z"),
+        ("long normals", "normal: a normal is longer than alpha"),
+        ("camera normals", "normal: normals are not in world space"),
+    ],
+)
+def test_a_renderer_with_broken_geometry(broken, message):
+    check_renderer(Broken("", "mesh"), mesh)
+    with pytest.raises(AssertionError, match=message):
+        check_renderer(Broken(broken, "mesh"), mesh)
+
+
+@pytest.mark.parametrize("make", [cloud, field, mesh])
+def test_a_turned_primitive_is_the_same_to_turned_cameras(make):
+    scene, cameras = make(), views()
+    if isinstance(scene, GaussianCloud):
+        scene = replace(scene, sh=scene.sh[:, :1])  # colours that look the same from all sides
+    if isinstance(scene, RadianceField):
+        cells = torch.ones(4, 4, 4, dtype=torch.bool)
+        cells[3, :, :2] = False
+        scene = replace(scene, occupancy=cells)
+    name = {GaussianCloud: "splatting", RadianceField: "volume", TriMesh: "mesh"}[type(scene)]
+    render, there = (
+        plugins.find("renderer", name)(),
+        replace(cameras, world_from_camera=cameras.world_from_camera[:, [2, 0, 1, 3]]),
+    )
+    before = render(scene, cameras, torch.ones(3)).rgb
+    after = render(kit_renderers._turned(scene), there, torch.ones(3)).rgb
+    assert float((after - before).abs().mean()) < 1e-4
 
 
 class Guide:
@@ -277,6 +331,8 @@ class Guide:
             np.random.rand()  # noqa: NPY002
         if self.broken == "views":
             loss = loss * len(cameras)
+        if self.broken == "first view":
+            loss = self.model(rgb[:1] - noise).square().mean()
         return Signal(loss, {"x": float("inf") if self.broken == "metrics" else 1.0})
 
 
@@ -292,6 +348,7 @@ class Guide:
         ("global", "global randomness: the guidance changed the global random state of numpy"),
         ("metrics", "metrics: 'x' is inf"),
         ("views", "views: the loss of several views"),
+        ("first view", "gradient: view 1 of 3 gets no gradient"),
     ],
 )
 def test_a_broken_guidance(broken, message):
@@ -307,3 +364,48 @@ def test_a_broken_guidance(broken, message):
     check_guidance(lambda: good, batch_independent=True)
     with pytest.raises(AssertionError, match=message):
         check_guidance(lambda: bad, batch_independent=True)
+
+
+class Reaching:
+    """A guidance whose loss goes through an unfrozen model, which it holds in some way."""
+
+    def __init__(self, hold):
+        model = nn.Linear(3, 1)
+        self.held, self.apply = hold(model), lambda pictures: model(pictures)
+
+    def __call__(self, output, cameras, prompt, step, total, seed):
+        return Signal(self.apply(output.rgb).square().mean())
+
+
+class ReachingModule(nn.Module):
+    """The same as a torch module, to which the model belongs."""
+
+    def __init__(self):
+        super().__init__()
+        self.prior = nn.Linear(3, 1)
+
+    def forward(self, output, cameras, prompt, step, total, seed):
+        return Signal(self.prior(output.rgb).square().mean())
+
+
+class Holder:
+    def __init__(self, model):
+        self.inner = {"unet": (model,)}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Reaching(lambda model: [model]),
+        lambda: Reaching(lambda model: {"unet": model}),
+        lambda: Reaching(Holder),
+        ReachingModule,
+    ],
+)
+def test_a_guidance_that_reaches_into_its_model(make):
+    guide = make()
+    with pytest.raises(AssertionError, match="gradient: a gradient reached the model behind"):
+        check_guidance(lambda: guide)
+    for module in [guide] if isinstance(guide, nn.Module) else kit_guidances._modules(guide, 3, set()):
+        module.requires_grad_(False)
+    check_guidance(lambda: guide)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 import torch
 
 from threedgen import doctor, export
-from threedgen.doctor import KINDS, examine, render_small
+from threedgen.cli import main
+from threedgen.doctor import CORE, KINDS, PACKAGE, _render_small, examine
 from threedgen.renderers import backends
 from threedgen.renderers.backends import native
 
@@ -31,7 +36,7 @@ def test_every_backend_is_there_or_says_why_not(kind, findings):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_small_scene_is_to_be_seen(kind):
-    picture = render_small(kind, "torch")
+    picture = _render_small(kind, "torch")
     assert picture.shape == (1, 32, 32, 3)
     assert bool((picture[0, 0, 0] == 1).all())
     assert float(picture[0, 12:20, 12:20].std()) > 0.05
@@ -63,3 +68,27 @@ def test_a_test_that_raises_is_a_finding_and_the_rest_follows(monkeypatch):
 def test_export_is_tried(findings):
     assert findings["export"].ok is True
     assert "written and read back" in findings["export"].text
+
+
+def test_all_that_the_project_depends_on_is_looked_for(findings):
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[<>=~!;\[ ]", line)[0] for line in project["dependencies"]}
+    assert {PACKAGE.get(name, name) for name in CORE} | {"torch", "numpy"} == needed
+    assert {"xatlas", "scipy"} <= set(findings)
+
+
+def test_a_missing_dependency_is_a_problem(monkeypatch):
+    find = doctor.importlib.util.find_spec
+    monkeypatch.setattr(
+        doctor.importlib.util, "find_spec", lambda name: None if name == "xatlas" else find(name)
+    )
+    found = {name: doctor._library(name, None) for name in ("xatlas", "scipy")}
+    assert (found["xatlas"].ok, found["scipy"].ok) == (False, True)
+    assert "missing: pip install threedgen again" in found["xatlas"].text
+
+
+@pytest.mark.parametrize(("ok", "code"), [(True, 0), (None, 0), (False, 1)])
+def test_the_exit_code_says_whether_everything_needed_is_there(ok, code, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "examine", lambda: iter([doctor.Finding("part", ok, "how it is")]))
+    assert main(["doctor"]) == code
+    assert ("everything needed is there" in capsys.readouterr().out) == (code == 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 import torch
 import trimesh
 
+from threedgen.cameras import orbit
 from threedgen.cli import main
 from threedgen.config import read_resolved
 from threedgen.datasets.given import read_pictures
-from threedgen.datasets.multiview import write_srn
-from threedgen.fit import target_of
+from threedgen.datasets.multiview import PosedPictures, write_srn, write_transforms
+from threedgen.errors import UserError
+from threedgen.fit import object_reach, start_fit, target_of
 from threedgen.held_out import held_out_scores
 from threedgen.job import load_scene
 from threedgen.run import RunDirectory
@@ -27,6 +30,7 @@ TINY = [
     "export.turntable.frames=2",
     "export.turntable.size=32",
 ]
+QUICK = ["representation.texture_size=16", "export.turntable.frames=1", "export.turntable.size=16"]
 SMALL = ["--resolution", "32", "--views", "12", "--steps", "60"]
 
 
@@ -146,6 +150,10 @@ def test_bad_input(mesh_file, finished, tmp_path, capsys):
     for name in ("a.zip", "a.blend"):
         (tmp_path / name).write_text("x")
     (tmp_path / "nothing").mkdir()
+    ply = "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+    ply += "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+    (tmp_path / "range.ply").write_text(ply + "0 0 0\n1 0 0\n0 1 0\n3 0 1 77\n")
+    (tmp_path / "line.obj").write_text("v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n")
     mesh, folder = str(mesh_file), str(finished / "pictures")
     before = sorted(tmp_path.rglob("*"))
     for arguments, message in (
@@ -155,7 +163,7 @@ def test_bad_input(mesh_file, finished, tmp_path, capsys):
         (["a.zip"], "is an archive: unpack it"),
         (["a.blend"], "is neither a mesh"),
         (["nothing"], "holds no posed pictures"),
-        (["nothing/transforms.json"], "there are no pictures at"),
+        (["nothing/transforms.json"], "there is no file or folder 'nothing/transforms.json'"),
         ([mesh, "--views", "1"], "--views must be at least 2"),
         ([mesh, "--resolution", "2"], "--resolution must be at least 8"),
         ([mesh, "--light", "2"], "--light must lie between 0 and 1"),
@@ -173,9 +181,92 @@ def test_bad_input(mesh_file, finished, tmp_path, capsys):
         ([mesh, "--out", str(finished)], "already holds a run"),
         ([folder, "--views", "5"], "--views is for a mesh file"),
         ([folder, "--light", "0"], "--light is for a mesh file"),
+        (["x" * 5000], "name too long"),
+        (["~nosuchuser/x.ply"], "cannot look at '~nosuchuser/x.ply'"),
+        ([mesh, *SMALL, "--recipe", "text-to-3d"], "recipe 'text-to-3d' has no given pictures"),
+        ([mesh, *SMALL, "--recipe", "magic3d"], "recipe 'magic3d' has no given pictures"),
+        (["range.ply"], "range.ply has a triangle of corners that are not there"),
+        (["line.obj"], "line.obj has no area"),
     ):
         assert main(["fit", *arguments]) == 2, arguments
         written = capsys.readouterr().err.strip().splitlines()
         assert message in written[-1], written
         assert written[-1].startswith("threedgen: ")
         assert sorted(p for p in tmp_path.rglob("*") if p.name != "runs") == before, arguments
+
+
+def test_a_mesh_too_thin_to_be_seen_is_refused(tmp_path):
+    path = tmp_path / "needle.obj"
+    path.write_text("v 0 0 0\nv 1 0 0\nv 1 1e-7 0\nf 1 2 3\n")
+    with pytest.raises(UserError, match=r"nothing of .* is to be seen"):
+        target_of(path, resolution=16, views=2)
+
+
+@pytest.mark.parametrize("setting", ["representation=mesh", "representation.name=mesh"])
+def test_a_representation_as_a_setting_means_what_the_option_means(mesh_file, setting):
+    target = target_of(mesh_file, resolution=16, views=4)
+    overrides = [setting, *QUICK]
+    run = start_fit(target, "set", "set", overrides=overrides, steps=1)
+    representation = read_resolved(run.recipe).representation
+    assert representation.name == "mesh"
+    assert (representation.config.vertices, representation.config.color) == ("fixed", "texture")
+    assert json.loads(run.report.read_text())["scores"]["watertight"] is True
+
+
+def test_a_name_that_is_not_utf8(mesh_file):
+    """Linux names are bytes; Python shows the odd ones as halves of characters, which no file of text can hold."""
+    target = target_of(mesh_file, resolution=16, views=4)
+    run = start_fit(target, "a\udcff", "odd", representation="mesh", overrides=QUICK, steps=1)
+    assert json.loads(run.report.read_text())["prompt"] == "a?"
+
+
+def pictures_of(path, scale=1.0, shift=0.0):
+    """The mesh as a data set whose object is `scale` times as large, `shift` above the origin."""
+    pictures = target_of(path, resolution=32, views=4).pictures
+    poses = pictures.cameras.world_from_camera.clone()
+    poses[:, :3, 3] *= scale
+    poses[:, 1, 3] += shift
+    return replace(pictures, cameras=replace(pictures.cameras, world_from_camera=poses))
+
+
+def test_an_object_that_reaches_out_of_the_unit_sphere_is_scaled_into_it(mesh_file, tmp_path):
+    """As nerf-synthetic's do; our fields end at the unit box."""
+    write_transforms(tmp_path / "small", pictures_of(mesh_file))
+    write_transforms(tmp_path / "large", pictures_of(mesh_file, 2.0))
+    small, large = target_of(tmp_path / "small"), target_of(tmp_path / "large")
+    assert object_reach(small.pictures) == pytest.approx(0.9, abs=0.03)
+    assert object_reach(large.pictures) == pytest.approx(0.9, abs=1e-3)
+    assert "scaled" not in small.about
+    assert "the object reaches 1." in large.about
+    # The same rays, so the same pictures of a smaller world.
+    ratio = large.pictures.cameras.centers.norm(dim=1) / small.pictures.cameras.centers.norm(dim=1)
+    assert ratio.std() < 1e-3
+    write_srn(tmp_path / "opaque", pictures_of(mesh_file, 2.0))
+    assert "scaled" not in target_of(tmp_path / "opaque").about, "these have no alpha"
+
+
+def test_cameras_that_look_past_the_origin_are_a_warning(mesh_file, tmp_path):
+    write_srn(tmp_path / "away", pictures_of(mesh_file, shift=5.0))
+    with pytest.warns(UserWarning, match="look past the unit sphere"):
+        target_of(tmp_path / "away")
+
+
+def test_up_of_a_data_set(finished, mesh_file):
+    folder = finished / "pictures"
+    y, z = (target_of(folder, up=up).pictures.cameras.centers for up in ("y", "z"))
+    torch.testing.assert_close(z, torch.stack([y[:, 0], y[:, 2], -y[:, 1]], dim=1))
+    assert torch.equal(target_of(folder).pictures.cameras.centers, y)
+    for source, up, message in (
+        (folder, "x", "--up must be y or z"),
+        (mesh_file, "z", "--up is for a data set"),
+    ):
+        with pytest.raises(UserError, match=message):
+            target_of(source, up=up)
+
+
+def test_pictures_that_would_be_too_narrow_are_refused(tmp_path):
+    cameras = orbit(torch.tensor([0.0, 90.0]), torch.zeros(2), torch.full((2,), 3.0), 40.0, 100, 9)
+    write_srn(tmp_path / "tall", PosedPictures(torch.ones(2, 100, 9, 3), torch.ones(2, 100, 9, 1), cameras))
+    assert target_of(tmp_path / "tall").pictures.images.shape[2] == 9
+    with pytest.raises(UserError, match="4 wide at --resolution 50"):
+        target_of(tmp_path / "tall", resolution=50)

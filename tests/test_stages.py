@@ -102,14 +102,19 @@ def test_any_representation_goes_into_any_recipe(recipe, prior):
 
 @pytest.mark.parametrize("name", plugins.BUILTIN["representation"])
 def test_a_renderer_of_another_primitive_is_refused(name):
-    choose = {renderer: [f"representation={name}", f"renderer={renderer}"] for renderer in plugins.BUILTIN["renderer"]}
+    choose = {
+        renderer: [f"representation={name}", f"renderer={renderer}"]
+        for renderer in plugins.BUILTIN["renderer"]
+    }
     own = plugins.find("representation", name).renderer
     for renderer, settings in choose.items():
         recipe = load_recipe("text-to-3d", settings, prompt="x")
         if renderer == own:
             handover.check_recipe(recipe)
         else:
-            with pytest.raises(UserError, match=f"the renderer '{renderer}' draws a .*set renderer.name=auto"):
+            with pytest.raises(
+                UserError, match=f"the renderer '{renderer}' draws a .*set renderer.name=auto"
+            ):
                 handover.check_recipe(recipe)
 
 

@@ -21,24 +21,39 @@ OPTIONAL = {
     "nerfacc": "volume rendering on CUDA (pip install threedgen[cuda])",
     "pytorch3d": "meshes on CUDA (build it from source)",
     "nvdiffrast": "meshes on CUDA, by name only (non-commercial licence)",
-    "fast_simplification": "mesh decimation",
     "accelerate": "loading large priors with less memory",
     "sentencepiece": "T5 tokenizers (DeepFloyd IF; pip install threedgen[deepfloyd])",
 }
+# The dependencies in pyproject.toml beside torch and numpy, as they are imported.
 CORE = (
     "diffusers",
     "transformers",
+    "huggingface_hub",
     "safetensors",
     "omegaconf",
+    "yaml",
     "kornia",
     "trimesh",
     "skimage",
+    "scipy",
     "imageio",
+    "imageio_ffmpeg",
+    "PIL",
+    "fast_simplification",
+    "xatlas",
     "rich",
+    "jaxtyping",
 )
 KINDS = ("splatting", "volume", "mesh")
 AGREEMENT = 2e-3  # mean difference of a pixel from the torch twin's that rounding can explain
-_PACKAGE = {"skimage": "scikit-image", "fast_simplification": "fast-simplification"}
+# Distributions of another name than their module's.
+PACKAGE = {
+    "yaml": "pyyaml",
+    "skimage": "scikit-image",
+    "imageio_ffmpeg": "imageio-ffmpeg",
+    "PIL": "pillow",
+    "fast_simplification": "fast-simplification",
+}
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,7 @@ def _torchvision() -> Finding:
 def _library(name: str, purpose: str | None) -> Finding:
     found = importlib.util.find_spec(name) is not None
     if found:
-        return Finding(name, True, machine.version(_PACKAGE.get(name, name)) or "present")
+        return Finding(name, True, machine.version(PACKAGE.get(name, name)) or "present")
     if purpose is None:
         return Finding(name, False, "missing: pip install threedgen again")
     return Finding(name, None, f"not installed; would give {purpose}")
@@ -139,20 +154,20 @@ def _render_test(kind: str, name: str) -> Finding:
     label = f"{version}, " if version else ""
     try:
         started = time.perf_counter()
-        picture = render_small(kind, name)
+        picture = _render_small(kind, name)
         seconds = time.perf_counter() - started
         if name == "torch":
             return Finding(
                 f"{kind}: {name}", True, f"{label}renders in {seconds:.2f} s (the reference, slow)"
             )
-        error = float((picture - render_small(kind, "torch")).abs().mean())
+        error = float((picture - _render_small(kind, "torch")).abs().mean())
     except Exception as problem:  # noqa: BLE001  a broken backend is a finding, not the end of the report
         return Finding(f"{kind}: {name}", False, f"{label}is there but fails: {_short(problem)}")
     text = f"{label}renders in {seconds:.2f} s, mean difference from the torch twin {error:.1e}"
     return Finding(f"{kind}: {name}", error <= AGREEMENT, text)
 
 
-def render_small(kind: str, backend: str) -> Any:
+def _render_small(kind: str, backend: str) -> Any:
     """A picture [1, 32, 32, 3], on the CPU, of a small scene by a backend, on the device that it runs on."""
     import torch
 

@@ -7,21 +7,26 @@ folder. Views that are held out score the asset: PSNR, SSIM and the overlap of t
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
+import torch.nn.functional as F
 
 from threedgen import config
 from threedgen.config import Recipe
 from threedgen.datasets import mesh_files
-from threedgen.datasets.given import read_pictures
+from threedgen.datasets.given import SMALLEST, read_pictures
 from threedgen.datasets.multiview import PosedPictures, write_transforms
+from threedgen.datasets.paths import existing
 from threedgen.errors import UserError
 from threedgen.events import Listener
 from threedgen.guidance.pictures import resize
 from threedgen.run import RunDirectory, check_free, choose_path
-from threedgen.types import TriMesh
+from threedgen.types import Cameras, TriMesh
 
 PICTURES = "pictures"  # the folder in the run
 SHAPE = f"{PICTURES}/shape.ply"  # of a mesh, as the pictures show it, without colours
@@ -55,15 +60,17 @@ def target_of(
     resolution: int | None = None,
     light: float | None = None,
     texture: str | Path | None = None,
+    up: str | None = None,
 ) -> Target:
     """The pictures of a data set's folder (or transforms file), or of a mesh file rendered from all around.
 
     resolution: pixels of the pictures' height, default RESOLUTION; larger pictures of a data set are scaled down
     to it, smaller ones stay. For a mesh alone: views to train on (8 more are held out), light in [0, 1] (default:
-    only on a mesh of one colour), texture: a picture file for a mesh that names none. Raises UserError for what a
-    user can put right.
+    only on a mesh of one colour), texture: a picture file for a mesh that names none. For a data set alone: up,
+    the axis ("y", "z") of its world that points up, None for what `read_pictures` finds. Raises UserError for
+    what a user can put right.
     """
-    path = Path(source).expanduser()
+    path = existing(source, "there is no file or folder '{path}'")
     size = RESOLUTION if resolution is None else resolution
     if size < 8:
         raise UserError(f"--resolution must be at least 8 pixels, got {size}")
@@ -71,14 +78,18 @@ def target_of(
         raise UserError(f"--views must be at least 2, got {views}")
     if light is not None and not 0.0 <= light <= 1.0:
         raise UserError(f"--light must lie between 0 and 1, got {light:g}")
-    if mesh_files.is_mesh_name(path):
+    if up not in ("y", "z", None):
+        raise UserError(f"--up must be y or z, got '{up}'")
+    if mesh_files.may_be_mesh(path):
+        if up is not None:
+            raise UserError(f"--up is for a data set: '{path}' is not one, meshes have +Y up")
         return _of_mesh(path, VIEWS if views is None else views, size, light, texture)
     for option, value in (("--views", views), ("--light", light), ("--texture", texture)):
         if value is not None:
             raise UserError(
                 f"{option} is for a mesh file: '{path}' is a data set, its pictures are as they are"
             )
-    return _of_folder(path, size)
+    return _of_folder(path, size, up)
 
 
 def start_fit(
@@ -93,16 +104,19 @@ def start_fit(
 ) -> RunDirectory:
     """Fits `target` into a new run, which is scored at its end. name: of the run and in its report.
 
-    out: the folder, default runs/<name>. representation: instead of the recipe's; a "mesh" of a target that is one
-    keeps its shape and learns its texture. settings: recipe, seed, steps, device as `load_recipe` has them.
+    out: the folder, default runs/<name>. representation: instead of the recipe's, as `representation=NAME`
+    among the overrides; a "mesh" of a target that is one keeps its shape and learns its texture. settings:
+    recipe, seed, steps, device as `load_recipe` has them.
     Raises UserError like `job.start`.
     """
     from threedgen.job import start
 
+    name = name.encode(errors="replace").decode()  # of a file whose name is not UTF-8
     if out is not None:
         check_free(Path(out))
     path = choose_path(out, name)
     with tempfile.TemporaryDirectory(prefix="threedgen-fit-") as folder:
+        representation = _chosen(overrides) or representation
         own = [] if representation is None else [f"representation={representation}"]
         steps, more = _SIZES.get(representation or "", (None, []))
         own += more
@@ -116,10 +130,25 @@ def start_fit(
         return start(recipe, path, listeners, {PICTURES: Path(folder) / PICTURES})
 
 
+def _chosen(overrides: Sequence[str]) -> str | None:
+    """The last representation that `key=value` overrides name."""
+    pairs = [override.partition("=") for override in overrides]
+    names = [value for key, _, value in pairs if key.strip() in ("representation", "representation.name")]
+    return names[-1].strip() if names else None
+
+
 def fit_recipe(
     base: Path, holdout: int, name: str, recipe: str = "fit", overrides: Sequence[str] = (), **settings: Any
 ) -> Recipe:
-    """The recipe under its overrides. base: the run's folder, where the pictures will be."""
+    """The recipe under its overrides. base: the run's folder, where the pictures will be.
+
+    Raises UserError for a recipe without given pictures, like `load_recipe` otherwise.
+    """
+    plain = config.load_recipe(recipe, overrides, prompt=name, base=base, **settings)
+    if any(part.cameras.name != "given" for part in plain.parts):
+        raise UserError(
+            f"recipe '{recipe}' has no given pictures, which fit needs: cameras.name must be given"
+        )
     own = [f"cameras.holdout={holdout}"]
     return config.load_recipe(recipe, [*own, *overrides], prompt=name, base=base, **settings)
 
@@ -135,6 +164,10 @@ def _of_mesh(path: Path, views: int, size: int, light: float | None, texture: st
     if light is None:
         light = _LIGHT_OF_PLAIN if painted.plain else 0.0
     pictures = mesh_files.render(painted, mesh_files.fibonacci_views(views + HELD_OUT, size), light)
+    if not bool((pictures.alpha > 0.0).any()):
+        raise UserError(
+            f"nothing of {path} is to be seen in {size} x {size} pixels: are its triangles that thin?"
+        )
     lit = f", lit ({light:g})" if light else ""
     about = (
         f"{path.name}: {len(painted.mesh.faces)} triangles, centred and scaled into a ball of radius "
@@ -143,11 +176,33 @@ def _of_mesh(path: Path, views: int, size: int, light: float | None, texture: st
     return Target(pictures, HELD_OUT, about, painted.mesh)
 
 
-def _of_folder(path: Path, size: int) -> Target:
-    pictures = read_pictures(path)
+def _of_folder(path: Path, size: int, up: str | None) -> Target:
+    pictures = read_pictures(path, up)
     cameras, count = pictures.cameras, len(pictures.images)
+    scaled = ""
+    reach = object_reach(pictures)
+    if reach > 1.0:
+        cameras = _nearer(cameras, mesh_files.RADIUS / reach)
+        pictures = replace(pictures, cameras=cameras)
+        scaled = (
+            f"; the object reaches {reach:.2f} from the origin, it is scaled into a ball of radius "
+            f"{mesh_files.RADIUS:g}"
+        )
+    axes = cameras.world_from_camera[:, :3, 2]
+    past = cameras.centers - (cameras.centers * axes).sum(1, keepdim=True) * axes
+    if past.norm(dim=1).median() > 1.0:
+        warnings.warn(
+            f"most cameras of {path} look past the unit sphere around the origin, where the object must be: move "
+            "or scale the poses",
+            stacklevel=1,
+        )
     if cameras.height > size:
-        width = max(1, round(cameras.width * size / cameras.height))
+        width = round(cameras.width * size / cameras.height)
+        if width < SMALLEST:
+            raise UserError(
+                f"'{path}': pictures of {cameras.width} x {cameras.height} pixels would be {width} wide at "
+                f"--resolution {size}, {SMALLEST} are needed"
+            )
         pictures = PosedPictures(
             resize(pictures.images, size, width),
             resize(pictures.alpha, size, width),
@@ -155,5 +210,35 @@ def _of_folder(path: Path, size: int) -> Target:
         )
     holdout = min(count // HELD_OUT, HELD_OUT) if count >= HELD_OUT else 0
     height, width = pictures.images.shape[1:3]
-    about = f"{path}: {count - holdout} views to train on and {holdout} held out, {width} x {height} pixels"
+    about = f"{path}: {count - holdout} views to train on and {holdout} held out, {width} x {height} pixels{scaled}"
     return Target(pictures, holdout, about)
+
+
+def object_reach(pictures: PosedPictures) -> float:
+    """The least radius of a ball around the origin that may hold what the alpha of the pictures shows; 0 where they
+    have none, or show nothing.
+
+    It is the largest distance from the origin of a ray through an opaque pixel. A ray whose nearest point is the
+    camera itself looks away from the origin, and says nothing.
+    """
+    cameras = pictures.cameras
+    opaque = pictures.alpha[..., 0] > 0.5
+    if bool(opaque.all()):
+        return 0.0
+    furthest = 0.0
+    for view in range(len(cameras)):
+        rows, columns = opaque[view].nonzero(as_tuple=True)
+        pixels = torch.stack([columns + 0.5, rows + 0.5, torch.ones(len(rows))], dim=1)
+        rays = pixels @ torch.linalg.inv(cameras.intrinsics[view]).T
+        directions = F.normalize(rays @ cameras.world_from_camera[view, :3, :3].T, dim=1)
+        center = cameras.centers[view]
+        along = directions @ -center
+        distances = (center + along[:, None] * directions).norm(dim=1)[along > 0.0]
+        furthest = max(furthest, float(distances.max()) if len(distances) else 0.0)
+    return furthest
+
+
+def _nearer(cameras: Cameras, scale: float) -> Cameras:
+    poses = cameras.world_from_camera.clone()
+    poses[:, :3, 3] *= scale
+    return replace(cameras, world_from_camera=poses)

@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 
-from threedgen import checkpoint, config, finish, machine
+from threedgen import checkpoint, config, finish, handover, machine
 from threedgen.config import Recipe
 from threedgen.distill import distill, new_state
 from threedgen.errors import UserError
 from threedgen.events import Emitter, Listener, PhaseStarted
-from threedgen.export import as_mesh
 from threedgen.held_out import held_out_scores
 from threedgen.listeners import metrics
 from threedgen.listeners.checkpoints import Checkpoints, load, save, stage_of
@@ -25,10 +24,10 @@ from threedgen.listeners.metrics import MetricsFile
 from threedgen.listeners.previews import Previews
 from threedgen.listeners.watchdog import Diverged, Watchdog
 from threedgen.random import derive_seed
+from threedgen.reference_scores import reference_scores
 from threedgen.reads import ReadCheck
 from threedgen.run import RunDirectory, check_free
 from threedgen.state import RunState
-from threedgen.types import TriMesh
 
 _NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
@@ -49,26 +48,24 @@ def build(recipe: Recipe, device: str, scene: Any = None) -> Parts:
     """Every component of a recipe without stages, or of one stage, cheap ones first, so that what is wrong with
     them is said at once. scene: one that exists already, else it is made as the recipe says."""
     scene = (recipe.representation.make(recipe.seed) if scene is None else scene).to(device)
-    renderer = recipe.renderer.make()
-    _check_primitive(recipe, scene, renderer)
-    cameras, background = recipe.cameras.make(), recipe.fixed["background"].make()
+    with torch.no_grad():
+        handover.check_drawn(recipe, type(scene.at(None)))
+    renderer, cameras, background = _without_scene(recipe)
     regularizers = recipe.fixed["regularizers"].make(getattr(scene, "penalty", None))
     guidances = tuple(choice.make(device) for choice in recipe.guidance)
     return Parts(scene, renderer, cameras, background, guidances, regularizers)
 
 
-def _check_primitive(recipe: Recipe, scene: Any, renderer: Any) -> None:
-    """UserError where a renderer says what it draws and the representation gives something else."""
-    drawn = getattr(renderer, "primitive", None)
-    if drawn is None:
-        return
-    with torch.no_grad():
-        given = scene.at(None)
-    if not isinstance(given, drawn):
-        raise UserError(
-            f"the renderer '{recipe.renderer.name}' draws a {drawn.__name__}, but '{recipe.representation.name}' "
-            f"gives a {type(given).__name__}: set renderer.name=auto"
-        )
+def _without_scene(recipe: Recipe) -> tuple[Any, Any, Any]:
+    """Renderer, cameras and background."""
+    return recipe.renderer.make(), recipe.cameras.make(), recipe.fixed["background"].make()
+
+
+def _check_later_stages(recipe: Recipe) -> None:
+    """UserError for what can be known to be wrong with the stages to come before the first step of any."""
+    handover.check_recipe(recipe)
+    for part in recipe.parts[1:]:
+        _without_scene(part)
 
 
 def start(
@@ -86,6 +83,7 @@ def start(
     run = RunDirectory.create(out, recipe.resolved, files) if files else None
     try:
         clock.begin("loading the prior")
+        _check_later_stages(recipe)
         parts = build(recipe.parts[0], device)
         state = _state(recipe, 0, parts)
         run = run or RunDirectory.create(out, recipe.resolved)
@@ -115,6 +113,7 @@ def resume(
     clock = _Clock(Emitter(tuple(listeners)))
     clock.begin("loading the prior")
     device = machine.choose_device(recipe.device)
+    _check_later_stages(recipe)
     warnings = []
     if not checkpoint.exists(run.checkpoint):
         parts = build(recipe.parts[0], device)
@@ -160,25 +159,6 @@ def _blank_scene(recipe: Recipe) -> Any:
     return choice.make(recipe.seed) if blank is None else blank(choice.config)
 
 
-def _next_scene(recipe: Recipe, stage: int, scene: Any) -> Any:
-    """The scene that stage `stage` begins with: it takes over what the stage before ended in."""
-    choice = recipe.parts[stage].representation
-    take_over = getattr(choice.cls, "from_asset", None)
-    if take_over is None:
-        raise UserError(f"'{choice.name}' cannot go on from an earlier stage: it has no from_asset")
-    asset = finish.asset_of(recipe.parts[stage - 1], scene.to("cpu"))
-    wanted = choice.cls.starts_from
-    if not isinstance(asset, wanted):
-        if TriMesh not in wanted:
-            raise UserError(
-                f"'{choice.name}' starts from {' or '.join(kind.__name__ for kind in wanted)}, not from the "
-                f"{type(asset).__name__} of the stage before"
-            )
-        asset = as_mesh(asset, recipe.fixed["export"].config.mesh)
-    with torch.no_grad():
-        return take_over(choice.config, derive_seed(recipe.seed, "stage", stage), asset)
-
-
 def _steps_before(recipe: Recipe, stage: int) -> int:
     return sum(part.steps for part in recipe.parts[:stage])
 
@@ -215,12 +195,15 @@ def _go_on(
                 break
             clock.begin("preparing the next stage")
             device = machine.choose_device(recipe.device)
-            parts = build(recipe.parts[stage + 1], device, _next_scene(recipe, stage + 1, parts.scene))
+            parts = build(
+                recipe.parts[stage + 1], device, handover.next_scene(recipe, stage + 1, parts.scene)
+            )
             state = _state(recipe, stage + 1, parts)
         facts = finish.write_assets(recipe, run, parts, clock.begin)
         scores = held_out_scores(parts.cameras, parts.scene, parts.renderer)
         if scores:
             facts["held_out_views"] = parts.cameras.held_out.tolist()
+        scores |= reference_scores(parts.cameras, parts.guidances, parts.scene, parts.renderer)
         finish.write_report(recipe, run, facts, scores, clock.stop())
     except Diverged:
         save(run.checkpoint, state)

@@ -177,7 +177,8 @@ class TriMesh:
 
     vertices: [V, 3] world. faces: [F, 3] int64, counter-clockwise seen from outside.
     vertex_colors: [V, 3] display-referred (sRGB) in [0, 1]. normals: [V, 3] unit. uvs: [V, 2] with v = 0 at
-    the top. texture: [H, W, 3] in [0, 1].
+    the top. texture: [H, W, 3] in [0, 1], only beside uvs. Raises ValueError for other shapes; what the tensors
+    hold (finite numbers, faces of vertices that are there) is not looked at.
     """
 
     vertices: Float[Tensor, "V 3"]
@@ -193,15 +194,24 @@ class TriMesh:
             f"vertices must be [V, 3], got {tuple(self.vertices.shape)}",
         )
         _require(
-            self.faces.ndim == 2 and self.faces.shape[1] == 3,
-            f"faces must be [F, 3], got {tuple(self.faces.shape)}",
+            self.faces.ndim == 2 and self.faces.shape[1] == 3 and self.faces.dtype == torch.int64,
+            f"faces must be [F, 3] of int64, got {tuple(self.faces.shape)} of {self.faces.dtype}",
         )
-        for name in ("vertex_colors", "normals", "uvs"):
+        count = self.vertices.shape[0]
+        for name, width in (("vertex_colors", 3), ("normals", 3), ("uvs", 2)):
             value = getattr(self, name)
             _require(
-                value is None or value.shape[0] == self.vertices.shape[0],
-                f"{name} must have one row a vertex",
+                value is None or tuple(value.shape) == (count, width),
+                f"{name} must be [{count}, {width}], one row a vertex, "
+                f"got {None if value is None else tuple(value.shape)}",
             )
+        if self.texture is not None:
+            shape = tuple(self.texture.shape)
+            _require(
+                len(shape) == 3 and shape[2] == 3 and self.texture.numel() > 0,
+                f"texture must be [H, W, 3] with H, W > 0, got {shape}",
+            )
+            _require(self.uvs is not None, "texture needs uvs, where its colours go")
 
 
 Primitive = RadianceField | GaussianCloud | TriMesh

@@ -171,6 +171,13 @@ def test_broken_folders(folder, tmp_path):
     (tmp_path / "other/images/000001.png").rename(tmp_path / "sizes/images/000001.png")
     with pytest.raises(UserError, match="differ in size"):
         read_pictures(tmp_path / "sizes")
+    small = some_pictures(2, height=7)
+    write_transforms(tmp_path / "small", small)
+    with pytest.raises(UserError, match="12 x 7 pixels are too small"):
+        read_pictures(tmp_path / "small")
+    for path in ("x" * 5000, "a\0b", "~nosuchuser/x"):
+        with pytest.raises(UserError, match="cannot look at"):
+            read_pictures(path)
     with pytest.raises(UserError, match=r"cameras\.path names no folder"):
         GivenViews(GivenViews.Config())
     with pytest.raises(UserError, match="at least one must be left"):

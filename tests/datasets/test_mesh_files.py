@@ -187,6 +187,9 @@ def test_bad_files(tmp_path):
         ("dot.obj", None, "no extent"),
         ("box.stl", "not.png", "cannot read the texture"),
         ("box.stl", "nowhere.png", "cannot read the texture"),
+        ("x" * 5000, None, "cannot look at .*too long"),
+        ("a\0.ply", None, "cannot look at .*null"),
+        ("box.stl", "x" * 5000, "cannot read the texture"),
     ):
         with pytest.raises(UserError, match=message) as error:
             read_painted(tmp_path / name, None if texture is None else tmp_path / texture)
@@ -209,3 +212,108 @@ def test_a_reference_out_of_the_folder_is_not_followed(tmp_path):
         painted = read_painted(tmp_path / f"in/{name}.obj")
         for texture in painted.textures:
             assert texture.shape[0] < 8
+
+
+def ply(vertices, faces, colors=None) -> str:
+    """An ASCII PLY with whatever indices and colours."""
+    lines = ["ply", "format ascii 1.0", f"element vertex {len(vertices)}"]
+    lines += [f"property float {name}" for name in ("x", "y", "z")]
+    lines += [f"property float {name}" for name in ("red", "green", "blue") if colors is not None]
+    lines += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header"]
+    rows = vertices if colors is None else np.concatenate([vertices, colors], axis=1)
+    lines += [" ".join(map(str, row)) for row in np.asarray(rows).tolist()]
+    lines += [" ".join(map(str, (3, *face))) for face in np.asarray(faces).tolist()]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("index", [3, 77, -5])
+def test_triangles_of_corners_that_are_not_there_are_named(index, tmp_path):
+    path = tmp_path / "range.ply"
+    path.write_text(ply(np.eye(3), [[0, 1, 2], [0, 1, index]]))
+    with pytest.raises(UserError, match=rf"corners that are not there: triangle 1 is \[0, 1, {index}\]"):
+        read_painted(path)
+
+
+def test_a_glb_with_an_index_past_the_end_is_named(tmp_path):
+    write_glb(tmp_path / "good.glb", TriMesh(torch.eye(3), torch.tensor([[0, 1, 2]])))
+    raw = bytearray((tmp_path / "good.glb").read_bytes())
+    raw[-12:-8] = struct.pack("<I", 10**6)  # the indices are the last of the file
+    (tmp_path / "range.glb").write_bytes(raw)
+    assert len(read_painted(tmp_path / "good.glb").mesh.faces) == 1
+    with pytest.raises(UserError, match="corners that are not there"):
+        read_painted(tmp_path / "range.glb")
+
+
+@pytest.mark.parametrize("stray", [[1000.0, 0.0, 0.0], [float("nan")] * 3])
+def test_corners_that_no_triangle_uses_decide_nothing(stray, tmp_path):
+    mesh = box()
+    corners = np.concatenate([[stray], mesh.vertices])
+    (tmp_path / "stray.ply").write_text(ply(corners, mesh.faces + 1))
+    (tmp_path / "box.ply").write_text(ply(mesh.vertices, mesh.faces))
+    stray_one, plain = (read_painted(tmp_path / name).mesh for name in ("stray.ply", "box.ply"))
+    torch.testing.assert_close(stray_one.vertices, plain.vertices)
+    assert torch.equal(stray_one.faces, plain.faces)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["v 0 0 0", "v 1 0 0", "v 2 0 0", "f 1 2 3"],
+        ["v 0.1 0.3 0.7", "v 0.4 0.1 0.9", "v 0.7 -0.1 1.1", "f 1 2 3"],
+        ["v 0 0 0", "v 1 0 0", "v 0 1 0", "f 0 1 2"],
+        ["v 0 0 0", "v 1 0 0", "v 0 1 0", "f 1 1 2", "f 2 3 3"],
+    ],
+)
+def test_a_mesh_without_area_is_named(lines, tmp_path):
+    (tmp_path / "flat.obj").write_text("\n".join(lines))
+    with pytest.raises(UserError, match="no area"):
+        read_painted(tmp_path / "flat.obj")
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_sizes_whose_squares_no_float_holds_are_read(size, tmp_path):
+    (tmp_path / "size.obj").write_text(f"v 0 0 0\nv {size} 0 0\nv 0 {size} 0\nf 1 2 3\n")
+    vertices = read_painted(tmp_path / "size.obj").mesh.vertices
+    assert vertices.norm(dim=1).max().item() == pytest.approx(RADIUS, rel=1e-5)
+
+
+def test_a_mirrored_part_is_not_inside_out(tmp_path):
+    scene = trimesh.Scene()
+    part = box()
+    part.visual.face_colors = np.tile([[*COLOR, 255], [0, 0, 255, 255]], (6, 1))
+    scene.add_geometry(part, transform=np.diag([-1.0, 1.0, 1.0, 1.0]))
+    scene.export(tmp_path / "mirror.glb")
+    painted = read_painted(tmp_path / "mirror.glb")
+    corners = painted.mesh.vertices[painted.mesh.faces]
+    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    assert ((normals * corners.mean(1)).sum(1) > 0).all()
+
+
+def test_the_corners_of_a_mirrored_part_keep_their_colours(tmp_path):
+    mesh, scene = box(), trimesh.Scene()
+    mesh.visual.vertex_colors = np.where(mesh.vertices[:, :1] > 0, [[255, 0, 0, 255]], [[0, 0, 255, 255]])
+    scene.add_geometry(mesh, transform=np.diag([-1.0, 1.0, 1.0, 1.0]))
+    scene.export(tmp_path / "mirror.glb")
+    painted = read_painted(tmp_path / "mirror.glb")
+    left = painted.mesh.vertices[painted.mesh.faces][..., 0] < 0  # where the mirror put the red ones
+    assert torch.equal(painted.corner_colors[..., 0] > 0.5, left)
+
+
+def test_numbers_that_are_not_finite_in_colours_and_texture_coordinates_are_named(tmp_path):
+    colors = np.ones((3, 3))
+    (tmp_path / "good.ply").write_text(ply(np.eye(3), [[0, 1, 2]], colors))
+    colors[1, 2] = np.nan
+    (tmp_path / "bad.ply").write_text(ply(np.eye(3), [[0, 1, 2]], colors))
+    read_painted(tmp_path / "good.ply")
+    quarters().save(tmp_path / "t.png")
+    body = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt {} 0\nvt 0 1\nf 1/1 2/2 3/3\n"
+    for name, value in (("good", 1), ("nan", "nan"), ("inf", "inf")):
+        (tmp_path / f"{name}.obj").write_text(body.format(value))
+    read_painted(tmp_path / "good.obj", tmp_path / "t.png")
+    for name, texture in (
+        ("bad.ply", None),
+        ("nan.obj", tmp_path / "t.png"),
+        ("inf.obj", tmp_path / "t.png"),
+    ):
+        with pytest.raises(UserError, match="colours or texture coordinates with NaN"):
+            read_painted(tmp_path / name, texture)

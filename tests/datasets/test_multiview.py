@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from threedgen.cameras import orbit
+from threedgen.cameras import convert, orbit
 from threedgen.datasets import multiview, world
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.errors import UserError
@@ -115,3 +115,116 @@ def test_damaged_transforms_are_named_in_one_line(pictures, tmp_path, key, value
     with pytest.raises(UserError, match=message) as caught:
         multiview.read_transforms(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def rewritten(folder, pictures, change):
+    """A transforms.json that `change` had its way with: (document) -> None, or the text that it returns."""
+    multiview.write_transforms(folder, pictures)
+    path = folder / "transforms.json"
+    document = json.loads(path.read_text())
+    text = change(document)
+    path.write_bytes((json.dumps(document) if text is None else text).encode())
+    return path
+
+
+def in_blenders_world(document):
+    document.pop("up", None)
+    poses = torch.tensor([frame["transform_matrix"] for frame in document["frames"]])
+    poses = convert(convert(poses, "opengl", "opencv"), "opencv", "blender")
+    for frame, pose in zip(document["frames"], poses.tolist(), strict=True):
+        frame["transform_matrix"] = pose
+
+
+def test_a_world_with_z_up_is_turned(pictures, tmp_path):
+    """nerf-synthetic as Blender writes it: cameras above the object come back above it."""
+    back = multiview.read_transforms(rewritten(tmp_path, pictures, in_blenders_world))
+    torch.testing.assert_close(back.cameras.world_from_camera, pictures.cameras.world_from_camera)
+
+
+def test_a_file_without_up_that_has_y_up_is_left_as_it_is(pictures, tmp_path):
+    back = multiview.read_transforms(rewritten(tmp_path, pictures, lambda d: d.pop("up", None) and None))
+    torch.testing.assert_close(back.cameras.world_from_camera, pictures.cameras.world_from_camera)
+
+
+def test_what_is_said_about_up_counts_more_than_what_the_cameras_say(pictures, tmp_path):
+    path = rewritten(tmp_path, pictures, lambda d: d.update(up="z"))
+    turned = multiview.read_transforms(path).cameras.centers
+    x, y, z = pictures.cameras.centers.unbind(1)
+    torch.testing.assert_close(turned, torch.stack([x, z, -y], dim=1))
+    back = multiview.read_transforms(path, up="y").cameras.centers
+    torch.testing.assert_close(back, pictures.cameras.centers)
+    with pytest.raises(UserError, match="up must be y or z"):
+        multiview.read_transforms(rewritten(tmp_path, pictures, lambda d: d.update(up="x")))
+    multiview.write_srn(tmp_path / "srn", pictures)
+    torch.testing.assert_close(multiview.read_srn(tmp_path / "srn", "z").cameras.centers, turned)
+
+
+@pytest.mark.parametrize("up", ["y", "z"])
+def test_up_is_found_from_few_cameras_and_shaky_ones(up):
+    rng = torch.Generator().manual_seed(0)
+    to_world = {"y": "opengl", "z": "blender"}[up]
+    for azimuth, elevation in (
+        (torch.tensor([30.0, 60.0]), torch.tensor([50.0, 50.0])),
+        (torch.tensor([0.0, 180.0]), torch.tensor([20.0, 20.0])),
+        (360 * torch.rand(50, generator=rng), 90 * torch.rand(50, generator=rng)),
+    ):
+        cameras = orbit(azimuth, elevation, torch.full_like(azimuth, 4.0), 40.0, 8, 8)
+        poses = convert(cameras.world_from_camera, "opencv", to_world)
+        roll = (
+            torch.deg2rad(10 * torch.randn(len(azimuth), generator=rng)) if len(azimuth) > 2 else 0 * azimuth
+        )
+        turn = torch.eye(4).repeat(len(azimuth), 1, 1)
+        turn[:, 0, 0] = turn[:, 1, 1] = roll.cos()
+        turn[:, 0, 1], turn[:, 1, 0] = -roll.sin(), roll.sin()
+        assert multiview.upward_axis(poses @ turn) == up
+
+
+def test_cameras_that_cannot_tell_are_in_blenders_world():
+    """Half way up behind a y-up world is half way down in front of a z-up one: then it is as Blender has it."""
+    camera = orbit(torch.tensor([180.0]), torch.tensor([45.0]), torch.tensor([3.0]), 40.0, 8, 8)
+    assert multiview.upward_axis(convert(camera.world_from_camera, "opencv", "opengl")) == "z"
+
+
+@pytest.mark.parametrize(
+    "lens",
+    [
+        {"camera_model": "OPENCV_FISHEYE"},
+        {"is_fisheye": True},
+        {"camera_model": "OPENCV", "k1": 0.3},
+        {"p2": -1e-3},
+        {"k4": "wide"},
+    ],
+)
+def test_lens_distortion_is_refused(lens, pictures, tmp_path):
+    with pytest.raises(UserError, match=r"distortion|not a transforms"):
+        multiview.read_transforms(rewritten(tmp_path, pictures, lambda d: d.update(lens)))
+    with pytest.raises(UserError, match=r"distortion|not a transforms"):
+        multiview.read_transforms(rewritten(tmp_path, pictures, lambda d: d["frames"][1].update(lens)))
+    good = {"camera_model": "OPENCV", "k1": 0.0, "k2": 0, "p1": None}
+    multiview.read_transforms(rewritten(tmp_path, pictures, lambda d: d.update(good)))
+
+
+ODD = {
+    "NUL": lambda d: d["frames"][1].update(file_path="a\0b"),
+    "long": lambda d: d["frames"][1].update(file_path="a" * 5000),
+    "half a character": lambda d: d["frames"][1].update(file_path="\ud800"),
+    "huge pose": lambda d: d["frames"][1].update(transform_matrix=[[10**400] * 4] * 4),
+    "deep": lambda d: "[" * 100_000,
+    "late": lambda d: d["frames"][1].update(time=9),
+    "no time": lambda d: d["frames"][1].update(time=float("nan")),
+}
+
+
+@pytest.mark.parametrize("kind", list(ODD))
+def test_odd_values_are_one_line(kind, pictures, tmp_path):
+    with pytest.raises(
+        UserError, match=r"not a transforms\.json|no picture of the name|every time"
+    ) as caught:
+        multiview.read_transforms(rewritten(tmp_path, pictures, ODD[kind]))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_byte_order_mark_is_no_mistake(pictures, tmp_path):
+    path = rewritten(tmp_path, pictures, lambda d: "\ufeff" + json.dumps(d))
+    assert len(multiview.read_transforms(path).images) == 3

@@ -108,6 +108,11 @@ def test_nothing_visible_has_no_surface(density: float) -> None:
         extract_field_mesh(solid(sphere, 1.0), MeshConfig(resolution=16, level=50.0))
 
 
+def test_a_density_that_is_not_finite_has_no_surface() -> None:
+    with pytest.raises(NoSurface, match="not finite"):
+        extract_field_mesh(solid(sphere, float("inf")), QUICK)
+
+
 def test_a_given_level_is_used() -> None:
     def slope(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         return 100.0 * (1 - points.norm(dim=-1)).clamp(min=0), torch.zeros_like(points)

@@ -149,6 +149,13 @@ def test_bad_meshes_and_files_are_one_clear_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="cut short"):
         read_glb(path)
+    raw = bytearray(
+        write_glb(tmp_path / "a.glb", replace(mesh, vertex_colors=None, normals=None)).read_bytes()
+    )
+    raw[-12:-8] = (10**6).to_bytes(4, "little")  # the indices are the last of the file
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=r"cannot read .* names vertex 1000000"):
+        read_glb(path)
     (tmp_path / "b.glb").write_bytes(b"no mesh at all")
     with pytest.raises(UserError, match="cannot read"):
         read_glb(tmp_path / "b.glb")

@@ -12,8 +12,10 @@ import trimesh
 from test_gltf import issues
 
 from threedgen.cameras import orbit
+from threedgen.datasets.mesh_files import read_painted
 from threedgen.errors import UserError
 from threedgen.export.gltf import read_glb, write_glb
+from threedgen.export.mesh import is_closed, is_watertight
 from threedgen.export.obj import write_obj
 from threedgen.export.texture import bake, bake_vertex_colors, unwrap
 from threedgen.renderers.mesh import MeshRenderer
@@ -131,7 +133,58 @@ def test_an_obj_with_a_texture_names_its_files_and_has_no_vertex_colors(tmp_path
 
 def test_bad_meshes_are_refused() -> None:
     mesh = ball()
-    with pytest.raises(UserError, match="without faces"):
-        unwrap(replace(mesh, faces=mesh.faces[:0]))
+    for change, message in (
+        ({"faces": mesh.faces[:0]}, "no faces"),
+        ({"faces": mesh.faces + 100}, "names vertex 741, there are 642"),
+        ({"vertices": mesh.vertices * float("inf")}, "vertices of the mesh hold numbers that are not finite"),
+        ({"vertices": torch.ones_like(mesh.vertices)}, "in one place"),
+    ):
+        with pytest.raises(UserError, match=f"cannot unwrap: .*{message}"):
+            unwrap(replace(mesh, **change), 32)
     with pytest.raises(ValueError, match="uvs"):
         bake(mesh, 16, lambda points, _: points)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-9, 1e6])
+def test_a_mesh_of_any_size_and_place_is_laid_flat(size: float) -> None:
+    """xatlas itself has fixed tolerances: it gives NaN for small meshes."""
+    mesh = ball()
+    moved = unwrap(replace(mesh, vertices=size * (mesh.vertices + 3)), 32)
+    assert moved.uvs is not None
+    assert moved.uvs.isfinite().all()
+    a, b, c = (moved.uvs[moved.faces[:, i]] for i in range(3))
+    (ux, uy), (vx, vy) = (b - a).T, (c - a).T
+    assert 0.5 * (ux * vy - uy * vx).abs().sum() > 0.2, "the atlas is used"
+    torch.testing.assert_close(moved.vertices[moved.faces], (size * (mesh.vertices + 3))[mesh.faces])
+
+
+def test_a_textured_closed_mesh_is_watertight(atlas: TriMesh) -> None:
+    """Its seams have two vertices in one place."""
+    assert not is_closed(atlas.faces.numpy())
+    assert is_watertight(atlas)
+    assert not is_watertight(replace(atlas, faces=atlas.faces[1:]))
+    pole = torch.tensor([[0, 0, 1]])
+    assert is_watertight(replace(atlas, faces=torch.cat([atlas.faces, pole]))), (
+        "a face without area is no hole"
+    )
+
+
+def test_an_obj_overwrites_no_picture_and_no_material_of_somebody_else(tmp_path: Path) -> None:
+    mesh = replace(bake_vertex_colors(ball(), 32), vertex_colors=None)
+    (tmp_path / "photo.png").write_text("mine")
+    (tmp_path / "photo-2.mtl").write_text("mine, too")
+    for _ in range(2):  # the second time over its own
+        text = write_obj(tmp_path / "photo.obj", mesh).read_text()
+        assert "mtllib photo-3.mtl" in text
+        assert "map_Kd photo-3.png" in (tmp_path / "photo-3.mtl").read_text()
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {"photo.png", "photo.obj", "photo-2.mtl", "photo-3.mtl", "photo-3.png"}
+    assert (tmp_path / "photo.png").read_text() == "mine"
+    assert (tmp_path / "photo-2.mtl").read_text() == "mine, too"
+
+
+@pytest.mark.parametrize("stem", ["new\nline", "\udcff", "a b", "#x"])
+def test_the_texture_of_an_obj_of_any_name_is_found(tmp_path: Path, stem: str) -> None:
+    mesh = replace(bake_vertex_colors(ball(), 32), vertex_colors=None)
+    path = write_obj(tmp_path / f"{stem}.obj", mesh)
+    assert len(read_painted(path).textures) == 1

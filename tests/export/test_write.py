@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from clouds import ball
 from threedgen.errors import UserError
 from threedgen.export import suffixes, write
 from threedgen.export.atomic import replacing
-from threedgen.export.gltf import read_glb
+from threedgen.export.gltf import read_glb, write_glb
 from threedgen.export.mesh import MeshConfig, extract_mesh
 from threedgen.export.obj import write_obj
 from threedgen.export.report import build_report, peak_memory, versions, write_report
@@ -156,3 +157,29 @@ def test_peak_memory_counts_what_was_used_and_freed() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
     assert 300_000_000 <= after - before + 1_000_000 < 400_000_000
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".obj"])
+@pytest.mark.parametrize("normals", [False, True])
+def test_a_mesh_that_no_file_can_hold_is_named_and_nothing_is_written(
+    tmp_path: Path, suffix: str, normals: bool
+) -> None:
+    vertices = torch.eye(3)
+    mesh = TriMesh(vertices, torch.arange(3)[None], vertices, vertices if normals else None, vertices[:, :2])
+    write(mesh, tmp_path / f"good{suffix}")
+    for changed, message in (
+        ({"faces": mesh.faces + 1}, "names vertex 3, there are 3"),
+        ({"faces": mesh.faces - 1}, "names vertex -1"),
+        ({"faces": mesh.faces[:0]}, "no triangles"),
+        ({"vertices": vertices / 0}, "vertices of the mesh hold numbers that are not finite"),
+        ({"vertices": vertices.double() * 1e300}, "vertices of the mesh hold numbers that are not finite"),
+        ({"vertex_colors": vertices / 0}, "vertex_colors of the mesh hold"),
+        ({"uvs": vertices[:, :2] / 0}, "uvs of the mesh hold"),
+    ):
+        with pytest.raises(UserError, match=message):
+            write(replace(mesh, **changed), tmp_path / f"bad{suffix}")
+        with pytest.raises(UserError, match=f"cannot write .*bad{suffix}: "):
+            (write_glb if suffix == ".glb" else write_obj)(
+                tmp_path / f"bad{suffix}", replace(mesh, **changed)
+            )
+    assert [path.name for path in tmp_path.iterdir()] == [f"good{suffix}"]

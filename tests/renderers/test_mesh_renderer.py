@@ -14,7 +14,7 @@ from threedgen.errors import UserError
 from threedgen.renderers import backends
 from threedgen.renderers.mesh import Config, MeshRenderer
 from threedgen.renderers.mesh_shading import to_camera
-from threedgen.renderers.silhouettes import find_edges
+from threedgen.renderers.silhouettes import find_edges, find_places
 from threedgen.types import TriMesh
 
 BLACK = torch.zeros(3)
@@ -131,7 +131,7 @@ def test_a_seam_is_no_outline() -> None:
     camera = front_camera(32)
     whole, parts = (MeshRenderer()(each, camera, BLACK).rgb for each in (mesh, split))
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-6)
-    assert (find_edges(split.faces, split.vertices).second >= 0).all()
+    assert (find_edges(split.faces, find_places(split.vertices)[split.faces]).second >= 0).all()
 
 
 def test_back_faces_are_drawn_or_culled() -> None:
@@ -248,6 +248,51 @@ def test_new_faces_of_the_same_tensor_get_their_own_edges() -> None:
     render(mesh, camera, BLACK)
     mesh.faces[:40] = 0  # in place: the edges that were remembered are wrong now
     torch.testing.assert_close(render(mesh, camera, BLACK).rgb, MeshRenderer()(mesh, camera, BLACK).rgb)
+
+
+@pytest.mark.parametrize("first", ["without uvs", "collapsed", "split"])
+def test_the_same_faces_under_other_seams_get_their_own_edges(first: str) -> None:
+    """Which vertices are one place decides what is a seam and what an outline: edges must not outlive it."""
+    render, camera, mesh = MeshRenderer(), front_camera(32), ball(2, textured=True)
+    assert mesh.uvs is not None
+    rows = mesh.faces.flatten()
+    seams = dataclasses.replace(
+        mesh, vertices=mesh.vertices[rows], uvs=mesh.uvs[rows], faces=torch.arange(len(rows)).view(-1, 3)
+    )
+    before = {
+        "without uvs": TriMesh(seams.vertices, seams.faces),
+        "collapsed": dataclasses.replace(seams, vertices=torch.zeros_like(seams.vertices)),
+        "split": dataclasses.replace(seams, vertices=torch.rand(seams.vertices.shape)),
+    }[first]
+    render(before, camera, BLACK)
+    after, fresh = render(seams, camera, BLACK), MeshRenderer()(seams, camera, BLACK)
+    assert torch.equal(after.rgb, fresh.rgb)
+    assert torch.equal(after.alpha, fresh.alpha)
+
+
+def test_edges_are_found_once_while_nothing_they_follow_from_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    monkeypatch.setattr(
+        "threedgen.renderers.mesh.find_edges", lambda *given: (found.append(1), find_edges(*given))[1]
+    )
+    render, camera, mesh = MeshRenderer(), front_camera(16), ball(2, textured=True)
+    for factor in (1.0, 0.9, 0.8):
+        render(dataclasses.replace(mesh, vertices=factor * mesh.vertices), camera, BLACK)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_places_are_those_of_equal_coordinates(dtype: torch.dtype) -> None:
+    vertices = torch.randint(-2, 3, (400, 3), generator=torch.Generator().manual_seed(0)).to(dtype) * -0.1
+    vertices[7] = float("nan")
+    places, truth = find_places(vertices), (vertices[:, None] == vertices[None]).all(-1)
+    truth.fill_diagonal_(True)
+    assert torch.equal(places[:, None] == places[None], truth)
+
+
+def test_places_whose_hashes_collide_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("threedgen.renderers.silhouettes._PRIME", 0)
+    assert find_places(torch.eye(3)[[0, 1, 0, 2]] + 1.0).unique().numel() == 3
 
 
 def test_moving_the_whole_scene_and_camera_changes_nothing() -> None:

@@ -164,7 +164,8 @@ def test_shapes_of_a_field_are_checked(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"samples": 0}, {"early_stop": 1.0}, {"memory": 0.0}, {"early_stop": math.nan}]
+    "config",
+    [{"samples": 0}, {"early_stop": 1.0}, {"memory": 0.0}, {"memory": math.inf}, {"early_stop": math.nan}],
 )
 def test_bad_settings_are_the_users(config: dict[str, float]) -> None:
     with pytest.raises(UserError, match=f"renderer.{next(iter(config))}"):

@@ -14,27 +14,29 @@ from jaxtyping import Int
 from torch import Tensor
 
 from threedgen.datasets.multiview import PosedPictures, read_srn, read_transforms
+from threedgen.datasets.paths import existing
 from threedgen.errors import UserError
 from threedgen.random import generator
 from threedgen.schedule import Schedule, bounds, value_at
 from threedgen.types import Cameras
 
+SMALLEST = 8  # pixels: scores and losses look at windows of a few
 _RIGID = 1e-3  # how far a rotation's R R^T may be from 1: poses are often written with four digits
 
 
-def read_pictures(path: str | Path) -> PosedPictures:
+def read_pictures(path: str | Path, up: str | None = None) -> PosedPictures:
     """The posed pictures of a folder (or of a transforms .json file), their cameras checked.
 
-    Raises UserError: nothing there, neither layout, a broken file, pictures of different sizes, fewer than two
-    pictures, a pose that is not a rotation and a position, a focal length that is not positive.
+    up: "y" or "z", the axis of its world that points up; None is what a transforms file or its cameras say, and y
+    for SRN. They come back in a world with +Y up. Raises UserError:
+    nothing there, neither layout, a broken file, pictures of different sizes or below SMALLEST pixels, fewer than
+    two pictures, a pose that is not a rotation and a position, a focal length that is not positive.
     """
-    folder = Path(path).expanduser()
-    if not folder.exists():
-        raise UserError(f"there are no pictures at '{folder}': the folder is missing")
+    folder = existing(path, "there are no pictures at '{path}': the folder is missing")
     if folder.suffix.lower() == ".json" or (folder / "transforms.json").is_file():
-        pictures = read_transforms(folder)
+        pictures = read_transforms(folder, up)
     elif (folder / "intrinsics.txt").is_file():
-        pictures = read_srn(folder)
+        pictures = read_srn(folder, up or "y")
     elif folder.is_dir():
         raise UserError(
             f"'{folder}' holds no posed pictures: it needs a transforms.json, or intrinsics.txt with rgb/ and pose/"
@@ -43,6 +45,11 @@ def read_pictures(path: str | Path) -> PosedPictures:
         raise UserError(f"'{folder}' is not a folder of pictures, nor a transforms .json file")
     if len(pictures.images) < 2:
         raise UserError(f"'{folder}' holds one picture: a shape needs at least two, from different sides")
+    height, width = pictures.images.shape[1:3]
+    if min(height, width) < SMALLEST:
+        raise UserError(
+            f"'{folder}': pictures of {width} x {height} pixels are too small, {SMALLEST} are needed on each side"
+        )
     check_cameras(pictures.cameras, folder)
     return pictures
 

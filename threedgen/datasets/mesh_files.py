@@ -19,6 +19,7 @@ from torch import Tensor
 
 from threedgen.cameras import orbit
 from threedgen.datasets.multiview import PosedPictures
+from threedgen.datasets.paths import existing
 from threedgen.datasets.rasterize import box_filter, rasterize
 from threedgen.errors import UserError
 from threedgen.export.gltf import linear_from_srgb, srgb_from_linear
@@ -30,6 +31,7 @@ RADIUS = 0.9  # of the ball that the mesh is scaled into
 DISTANCE, FOV = 2.85, 40.0  # of the cameras: the unit sphere fills the picture
 SUPERSAMPLING = 4
 _GREY = 0.7  # of a mesh without colours
+_NO_AREA = 1e-12  # twice the area of a triangle in a ball of RADIUS that is only rounding
 _LIGHT = (0.3, 0.8, 0.5)  # to the light: above, in front, to the right
 
 
@@ -54,19 +56,20 @@ class PaintedMesh:
         return all(float((c.amax(1) - c.amin(1)).max()) < 1.0 / 255.0 for c in colors)
 
 
-def is_mesh_name(path: Path) -> bool:
-    """Whether a file of that name can only be meant as a mesh (a folder or a .json is a data set)."""
+def may_be_mesh(path: Path) -> bool:
+    """Whether it cannot be meant as a data set, which is a folder or a .json: then a mesh is meant."""
     return not path.is_dir() and path.suffix.lower() != ".json"
 
 
 def read_painted(path: str | Path, texture: str | Path | None = None) -> PaintedMesh:
     """The triangles of a .glb, .obj, .ply, .stl or .off, all parts of a scene in one, moved and scaled: the middle
-    of the bounding box to the origin, the furthest corner to RADIUS.
+    of the bounding box to the origin, the furthest corner to RADIUS. Corners that no triangle uses are dropped.
 
     texture: a picture to use for every part that has texture coordinates (an .obj without its .mtl).
-    Raises UserError: missing, another suffix, unreadable, no triangles, coordinates that are not finite, no extent.
+    Raises UserError: missing, another suffix, unreadable, no triangles, triangles of corners that are not there,
+    coordinates or colours that are not finite, no extent, no area.
     """
-    path = Path(path)
+    path = existing(path, "there is no file or folder '{path}'")
     _check_name(path)
     image = None if texture is None else _image(Path(texture))
     parts = _parts(path)
@@ -74,12 +77,13 @@ def read_painted(path: str | Path, texture: str | Path | None = None) -> Painted
         raise UserError(f"{path} holds no triangles: give a surface mesh")
     vertices, faces, colors, uvs, which, textures = [], [], [], [], [], []
     count = 0
-    for points, part in parts:
-        corners = np.asarray(part.faces, dtype=np.int64)
+    for points, corners, part in parts:
         paint = _paint(part, corners, path.suffix.lower() == ".glb", image)
+        if not (np.isfinite(paint[0]).all() and np.isfinite(paint[1]).all() and _finite_colors(part)):
+            raise UserError(f"{path} has colours or texture coordinates with NaN or infinite numbers")
         vertices.append(points)
         faces.append(corners + count)
-        count += len(part.vertices)
+        count += len(points)
         colors.append(paint[0])
         uvs.append(paint[1])
         which.append(np.full(len(corners), -1 if paint[2] is None else len(textures)))
@@ -87,7 +91,7 @@ def read_painted(path: str | Path, texture: str | Path | None = None) -> Painted
             textures.append(torch.from_numpy(paint[2]).float())
     if image is not None and not textures:
         raise UserError(f"{path} has no texture coordinates, so --texture has nothing to cover")
-    mesh = TriMesh(_placed(np.concatenate(vertices), path), torch.from_numpy(np.concatenate(faces)))
+    mesh = _placed(np.concatenate(vertices), np.concatenate(faces), path)
     return PaintedMesh(
         mesh,
         torch.from_numpy(np.concatenate(colors)).float(),
@@ -151,8 +155,6 @@ def render(painted: PaintedMesh, cameras: Cameras, light: float = 0.0) -> PosedP
 
 def _check_name(path: Path) -> None:
     suffix, known = path.suffix.lower(), ", ".join(SUFFIXES)
-    if not path.exists():
-        raise UserError(f"there is no file or folder '{path}'")
     if suffix in ARCHIVES:
         raise UserError(f"'{path}' is an archive: unpack it and give the mesh or the folder inside")
     if suffix not in SUFFIXES:
@@ -161,8 +163,8 @@ def _check_name(path: Path) -> None:
         )
 
 
-def _parts(path: Path) -> list[tuple[np.ndarray, Any]]:
-    """The triangle meshes of the file, and their corners at their places in the scene."""
+def _parts(path: Path) -> list[tuple[np.ndarray, np.ndarray, Any]]:
+    """The triangle meshes of the file: corners [v, 3] at their places in the scene, faces [f, 3], trimesh's own."""
     import trimesh
     from trimesh.resolvers import FilePathResolver
 
@@ -171,7 +173,7 @@ def _parts(path: Path) -> list[tuple[np.ndarray, Any]]:
     quiet.setLevel(logging.CRITICAL)  # it prints tracebacks about textures that are not there
     try:
         with path.open("rb") as file:
-            resolver = FilePathResolver(str(path))  # refuses whatever is outside the file's folder
+            resolver = FilePathResolver(str(path.absolute().parent))  # refuses whatever is outside of it
             scene = trimesh.load_scene(
                 file, file_type=path.suffix[1:].lower(), resolver=resolver, process=False, allow_remote=False
             )
@@ -181,7 +183,12 @@ def _parts(path: Path) -> list[tuple[np.ndarray, Any]]:
             part = scene.geometry[name]
             if isinstance(part, trimesh.Trimesh) and len(part.faces):
                 vertices = np.asarray(part.vertices, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
-                parts.append((vertices, part))
+                faces = np.asarray(part.faces, dtype=np.int64)
+                _check_faces(faces, len(vertices), path)
+                # A mirrored part would be inside out: its faces go round the other way.
+                parts.append((vertices, faces[:, ::-1] if np.linalg.det(matrix[:3, :3]) < 0 else faces, part))
+    except UserError:
+        raise
     except Exception as error:  # trimesh's readers raise anything at all on a bad file
         raise UserError(f"cannot read the mesh {path}: {' '.join(str(error).split())[:160]}") from error
     finally:
@@ -189,14 +196,45 @@ def _parts(path: Path) -> list[tuple[np.ndarray, Any]]:
     return parts
 
 
-def _placed(vertices: np.ndarray, path: Path) -> Float[Tensor, "V 3"]:
+def _check_faces(faces: np.ndarray, count: int, path: Path) -> None:
+    wrong = ((faces < 0) | (faces >= count)).any(axis=1)
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise UserError(
+            f"{path} has a triangle of corners that are not there: triangle {index} is {faces[index].tolist()}, "
+            f"of {count} corners"
+        )
+
+
+def _placed(vertices: np.ndarray, faces: np.ndarray, path: Path) -> TriMesh:
+    # What no face uses is not seen, and must not decide where the mesh lies and how large it is.
+    used, faces = np.unique(faces, return_inverse=True)
+    vertices, faces = vertices[used], faces.reshape(-1, 3)
     if not np.isfinite(vertices).all():
         raise UserError(f"{path} has corners with NaN or infinite coordinates")
-    centred = vertices - 0.5 * (vertices.min(axis=0) + vertices.max(axis=0))
-    extent = np.linalg.norm(centred, axis=1).max()
-    if not (np.isfinite(extent) and extent > 0.0):
+    centred = vertices - (0.5 * vertices.min(axis=0) + 0.5 * vertices.max(axis=0))
+    span = np.abs(centred).max()
+    if not span > 0.0:
         raise UserError(f"{path} has no extent: all its corners are in one place")
-    return torch.from_numpy(centred * (RADIUS / extent)).float()
+    unit = centred / span  # first: squares of 1e200 overflow, those of 1e-200 vanish
+    placed = unit * (RADIUS / np.linalg.norm(unit, axis=1).max())
+    a, b, c = (placed[faces[:, corner]] for corner in range(3))
+    if not np.linalg.norm(np.cross(b - a, c - a), axis=1).max() > _NO_AREA:
+        raise UserError(
+            f"{path} has no area: all its triangles are lines or points, nothing of it can be seen"
+        )
+    return TriMesh(torch.from_numpy(placed).float(), torch.from_numpy(faces))
+
+
+def _finite_colors(part: Any) -> bool:
+    """trimesh's colours are bytes, and black where a .ply has NaN: what the file holds is kept beside them."""
+    for element in part.metadata.get("_ply_raw", {}).values():
+        data = element.get("data")
+        names = data if isinstance(data, dict) else getattr(getattr(data, "dtype", None), "names", None)
+        for name in set(names or ()) & {"red", "green", "blue"}:
+            if not np.isfinite(np.asarray(data[name], dtype=np.float64)).all():
+                return False
+    return True
 
 
 def _paint(

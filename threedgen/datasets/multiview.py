@@ -21,6 +21,13 @@ from threedgen.cameras import convert
 from threedgen.errors import UserError
 from threedgen.types import Cameras
 
+# What odd values in a JSON file raise on their way into tensors: a list too deep, a number too large, a word.
+_MALFORMED = (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, RuntimeError)
+_PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "perspective")
+_DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
+_WORLDS = {"y": "opengl", "z": "blender"}  # by the axis that points up
+_LEVEL = 0.05  # of a unit vector: less is no difference between two directions
+
 
 @dataclass(frozen=True)
 class PosedPictures:
@@ -51,8 +58,11 @@ def write_srn(folder: Path, pictures: PosedPictures) -> None:
         _write_png(folder / "rgb" / f"{index:06d}.png", pictures.images[index])
 
 
-def read_srn(folder: Path) -> PosedPictures:
-    """A scene in the SRN layout, pictures sorted by name. The intrinsics are scaled to the pictures' size."""
+def read_srn(folder: Path, up: str = "y") -> PosedPictures:
+    """A scene in the SRN layout, pictures sorted by name. The intrinsics are scaled to the pictures' size.
+
+    up: "y" or "z", the axis of its world that points up.
+    """
     lines = _read_text(folder / "intrinsics.txt").splitlines()
     try:
         focal, cx, cy = (float(word) for word in lines[0].split()[:3])
@@ -75,12 +85,12 @@ def read_srn(folder: Path) -> PosedPictures:
         except ValueError as error:
             raise UserError(f"{pose} must hold 16 numbers (a 4x4 matrix): {error}") from error
     matrix = torch.tensor([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]]).expand(len(paths), 3, 3)
-    world_from_camera = convert(torch.tensor(poses).reshape(-1, 4, 4), "srn", "opencv")
-    return _assemble(paths, world_from_camera, matrix, height, width)
+    world_from_camera = convert(torch.tensor(poses).reshape(-1, 4, 4), "srn", "opengl")
+    return _assemble(paths, convert(world_from_camera, _WORLDS[up], "opencv"), matrix, height, width)
 
 
 def write_transforms(folder: Path, pictures: PosedPictures) -> None:
-    """transforms.json with fl_x, fl_y, cx, cy, w, h and straight-alpha RGBA pictures in images/."""
+    """transforms.json with fl_x, fl_y, cx, cy, w, h, up and straight-alpha RGBA pictures in images/."""
     cameras = pictures.cameras
     (folder / "images").mkdir(parents=True, exist_ok=True)
     poses = convert(cameras.world_from_camera, "opencv", "opengl")
@@ -106,14 +116,17 @@ def write_transforms(folder: Path, pictures: PosedPictures) -> None:
             }
         )
     angle = 2.0 * math.atan(0.5 * cameras.width / first[0, 0].item())
-    document = {"camera_angle_x": angle, "w": cameras.width, "h": cameras.height, "frames": frames}
+    document = {"camera_angle_x": angle, "w": cameras.width, "h": cameras.height, "up": "y", "frames": frames}
     (folder / "transforms.json").write_text(json.dumps(document, indent=1))
 
 
-def read_transforms(file: Path) -> PosedPictures:
+def read_transforms(file: Path, up: str | None = None) -> PosedPictures:
     """nerf-synthetic and nerfstudio style `transforms.json` (or the folder that holds it).
 
     Focal lengths: per frame fl_x, fl_y, cx, cy, else the same keys of the whole file, else camera_angle_x.
+    up: "y" or "z", the axis of the file's world that points up; None is the file's own key "up", and without one
+    what its cameras say (`upward_axis`). Poses come back in a world with +Y up.
+    Raises UserError: unreadable, another layout, pictures with lens distortion, a time outside [0, 1].
     """
     file = file / "transforms.json" if file.is_dir() else file
     try:
@@ -121,18 +134,51 @@ def read_transforms(file: Path) -> PosedPictures:
         frames = document["frames"]
         poses = torch.tensor([frame["transform_matrix"] for frame in frames], dtype=torch.float32)
         names = [str(frame["file_path"]) for frame in frames]
-    except (ValueError, KeyError, TypeError) as error:
+    except _MALFORMED as error:
         raise UserError(f"{file} is not a transforms.json ({error})") from error
     if not frames or poses.shape[1:] != (4, 4):
         raise UserError(f"{file}: 'frames' must list pictures with 4x4 transform_matrix")
+    up = document.get("up") if up is None else up
+    if up not in (*_WORLDS, None):
+        raise UserError(f"{file}: up must be y or z, the axis of its world that points up, got {up!r}")
     paths = [_inside(file.parent, name) for name in names]
     height, width = _read_png(paths[0]).shape[:2]
     try:
+        for frame in frames:
+            _check_lens(document | frame, file)
         matrices = torch.stack([_frame_intrinsics(document | frame, height, width, file) for frame in frames])
         times = torch.tensor([float(frame.get("time", 0.0)) for frame in frames])
-    except (ValueError, TypeError, ArithmeticError) as error:
+    except _MALFORMED as error:
         raise UserError(f"{file} is not a transforms.json ({error})") from error
-    return _assemble(paths, convert(poses, "opengl", "opencv"), matrices, height, width, times)
+    if not ((times >= 0.0) & (times <= 1.0)).all():
+        raise UserError(f"{file}: every time must lie between 0 and 1")
+    poses = convert(poses, _WORLDS[up or upward_axis(poses)], "opencv")
+    return _assemble(paths, poses, matrices, height, width, times)
+
+
+def upward_axis(poses: Float[Tensor, "B 4 4"]) -> str:
+    """ "y" or "z": which axis points up in a world with these OpenGL (or Blender) camera-to-world matrices.
+
+    A camera that is not rolled, wherever it looks, has its right-hand axis level, so up is the axis to which these
+    are closer to perpendicular. Where they cannot tell (all cameras in front or behind), the one along which the
+    cameras' own upward axes point; then z, as Blender, nerfstudio and instant-ngp have it.
+    """
+    right, upward = poses[:, 1:3, 0].square().mean(0).sqrt(), poses[:, 1:3, 1].mean(0)
+    if (right[0] - right[1]).abs() > _LEVEL:
+        return "y" if right[0] < right[1] else "z"
+    return "y" if upward[0] > upward[1] + _LEVEL else "z"
+
+
+def _check_lens(values: dict[str, Any], file: Path) -> None:
+    """Pictures through a lens that bends lines would be fitted with the wrong rays."""
+    model = values.get("camera_model", "PINHOLE")
+    bent = [name for name in _DISTORTION if float(values.get(name) or 0.0) != 0.0]
+    if model not in _PINHOLES or values.get("is_fisheye") or bent:
+        what = f"{', '.join(bent)} not 0" if bent else f"camera_model {model}, fisheye"
+        raise UserError(
+            f"{file} is of pictures with lens distortion ({what}): undistort them first, for example with "
+            "`colmap image_undistorter`"
+        )
 
 
 def _frame_intrinsics(values: dict[str, Any], height: int, width: int, file: Path) -> Float[Tensor, "3 3"]:
@@ -169,18 +215,21 @@ def _assemble(
 def _inside(folder: Path, name: str) -> Path:
     """`name` (with .png added if it has no such file) as a path that stays inside `folder`."""
     path = folder / name
-    if not path.is_file():
-        path = folder / f"{name}.png"
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{folder / 'transforms.json'} names a picture outside its folder: {name}")
-    if not path.is_file():
-        raise UserError(f"{path} is missing")
+    try:
+        if not path.is_file():
+            path = folder / f"{name}.png"
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{folder / 'transforms.json'} names a picture outside its folder: {name}")
+        if not path.is_file():
+            raise UserError(f"{path} is missing")
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, half a character, a loop of links
+        raise UserError(f"{folder} has no picture of the name {name[:80]!r}") from error
     return path
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
 

@@ -50,9 +50,9 @@ def write(
 ) -> TriMesh | None:
     """Writes an asset in the format its suffix names; returns the mesh for formats that hold one.
 
-    asset: a representation (taken at time 0) or a primitive. .glb and .obj hold a mesh with vertex colours
-    (Gaussians are meshed as `mesh` says), .ply holds 3D Gaussians. note: plain JSON values (prompt, seed, ...)
-    for the file's own metadata: asset.extras of a GLB, comments elsewhere.
+    asset: a representation (taken at time 0) or a primitive. .glb and .obj hold a mesh with its texture or vertex
+    colours (Gaussians and fields are meshed as `mesh` says), .ply holds 3D Gaussians. note: plain
+    JSON values (prompt, seed, ...) for the file's own metadata: asset.extras of a GLB, comments elsewhere.
     Raises UserError: unknown suffix, an asset that does not fit the format, a place that cannot be written.
     """
     from threedgen.export.mesh import MeshConfig
@@ -66,7 +66,10 @@ def write(
 
 
 def as_mesh(primitive: Primitive, config: MeshConfig) -> TriMesh:
-    """The surface of any primitive, in its own place, with normals. Raises NoSurface where there is none to see."""
+    """The surface of any primitive, in its own place, with normals.
+
+    Raises NoSurface where there is none to see, and UserError for a mesh that no file can hold (`check_mesh`).
+    """
     from threedgen.types import GaussianCloud, TriMesh
 
     if isinstance(primitive, TriMesh):
@@ -82,13 +85,18 @@ def as_mesh(primitive: Primitive, config: MeshConfig) -> TriMesh:
 
 def _with_normals(mesh: TriMesh) -> TriMesh:
     """Viewers shade a mesh without normals face by face."""
-    if mesh.normals is not None or len(mesh.faces) == 0:
-        return mesh
     from dataclasses import replace
 
     import torch
 
-    from threedgen.export.mesh import vertex_normals
+    from threedgen.export.checks import check_mesh
+    from threedgen.export.mesh import NoSurface, vertex_normals
+
+    if len(mesh.faces) == 0:
+        raise NoSurface("no mesh: the asset has no triangles; run more steps")
+    check_mesh(mesh, "cannot take the mesh of this asset")
+    if mesh.normals is not None:
+        return mesh
 
     normals = vertex_normals(mesh.vertices.detach().cpu().double().numpy(), mesh.faces.cpu().numpy())
     return replace(mesh, normals=torch.from_numpy(normals).to(mesh.vertices))

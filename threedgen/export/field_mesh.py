@@ -103,7 +103,9 @@ def _density(
             block[rows] = field.query(points[rows], down.expand(len(rows), 3))[0]
         values[begin : begin + slab] = block.reshape(-1, *shape[1:]).float().cpu().numpy()
     if not np.isfinite(values).all():
-        raise ValueError("field.query returned a density that is not finite")
+        raise NoSurface(
+            "no mesh: the field's density is not finite everywhere; lower its learning rate or gain"
+        )
     return values
 
 

@@ -16,7 +16,7 @@ from threedgen.types import GaussianCloud, Primitive, TriMesh
 
 
 class Glb:
-    """A mesh with vertex colours, for Blender, Unity, three.js. The note is in `asset.extras`."""
+    """A mesh with a texture or vertex colours, for Blender, Unity, three.js. The note is in `asset.extras`."""
 
     def write(
         self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
@@ -27,7 +27,7 @@ class Glb:
 
 
 class Obj:
-    """A mesh with colours behind the vertices. The note is in comments."""
+    """A mesh with a texture (.mtl and .png beside it), or colours behind the vertices. The note is in comments."""
 
     def write(
         self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig

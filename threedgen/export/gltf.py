@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from threedgen.errors import UserError
 from threedgen.export.atomic import replacing
+from threedgen.export.checks import check_mesh
 from threedgen.types import TriMesh
 
 _MAGIC, _JSON, _BIN = 0x46546C67, 0x4E4F534A, 0x004E4942
@@ -36,22 +37,20 @@ def write_glb(path: str | Path, mesh: TriMesh, extras: Mapping[str, Any] | None 
 
     vertex_colors are taken as display-referred sRGB and stored linear; they are left out beside a texture,
     with which viewers would multiply them. The material is a rough dielectric with
-    base colour 1, so that viewers show the vertex colours. Raises UserError for a mesh without faces or with
-    numbers that are not finite, and when the place cannot be written.
+    base colour 1, so that viewers show the vertex colours. Raises UserError for a mesh that no file can hold
+    (`check_mesh`), and when the place cannot be written.
     """
     path = Path(path)
-    if len(mesh.faces) == 0:
-        raise UserError(f"cannot write {path}: the mesh has no faces")
+    check_mesh(mesh, f"cannot write {path}")
     buffer = _Buffer()
-    attributes = {"POSITION": buffer.add(_array(mesh.vertices, path), _VERTEX_BUFFER, bounds=True)}
+    attributes = {"POSITION": buffer.add(_array(mesh.vertices), _VERTEX_BUFFER, bounds=True)}
     if mesh.normals is not None:
-        attributes["NORMAL"] = buffer.add(_array(mesh.normals, path), _VERTEX_BUFFER)
-    textured = mesh.texture is not None and mesh.uvs is not None
-    if mesh.vertex_colors is not None and not textured:
-        linear = linear_from_srgb(_array(mesh.vertex_colors, path)).astype(np.float32)
+        attributes["NORMAL"] = buffer.add(_array(mesh.normals), _VERTEX_BUFFER)
+    if mesh.vertex_colors is not None and mesh.texture is None:
+        linear = linear_from_srgb(_array(mesh.vertex_colors)).astype(np.float32)
         attributes["COLOR_0"] = buffer.add(linear, _VERTEX_BUFFER)
     if mesh.uvs is not None:
-        attributes["TEXCOORD_0"] = buffer.add(_array(mesh.uvs, path), _VERTEX_BUFFER)
+        attributes["TEXCOORD_0"] = buffer.add(_array(mesh.uvs), _VERTEX_BUFFER)
     indices = buffer.add(mesh.faces.cpu().numpy().reshape(-1, 1).astype("<u4"), _INDEX_BUFFER)
     surface: dict[str, Any] = {"baseColorFactor": [1.0] * 4, "metallicFactor": 0.0, "roughnessFactor": 1.0}
     document: dict[str, Any] = {
@@ -64,7 +63,7 @@ def write_glb(path: str | Path, mesh: TriMesh, extras: Mapping[str, Any] | None 
     }
     if extras:
         document["asset"]["extras"] = dict(extras)
-    if mesh.texture is not None and textured:
+    if mesh.texture is not None:
         document["images"] = [{"bufferView": buffer.add_bytes(png(mesh.texture)), "mimeType": "image/png"}]
         document["samplers"] = [_SAMPLER]
         document["textures"] = [{"source": 0, "sampler": 0}]
@@ -88,7 +87,8 @@ def write_glb(path: str | Path, mesh: TriMesh, extras: Mapping[str, Any] | None 
 def read_glb(path: str | Path) -> tuple[TriMesh, dict[str, Any]]:
     """The first primitive of a GLB as `write_glb` writes it, and the asset's extras.
 
-    Colours come back display-referred. Raises UserError for a file that is no GLB or is laid out otherwise.
+    Colours come back display-referred. Raises UserError for a file that is no GLB or is laid out otherwise, and for
+    a mesh that `write_glb` would refuse.
     """
     path = Path(path)
     try:
@@ -102,23 +102,23 @@ def read_glb(path: str | Path) -> tuple[TriMesh, dict[str, Any]]:
         primitive = document["meshes"][0]["primitives"][0]
         arrays = {name: _read(document, data, index) for name, index in primitive["attributes"].items()}
         faces = _read(document, data, primitive["indices"]).reshape(-1, 3).astype(np.int64)
-        texture = _read_texture(document, data)
+        colors = arrays.get("COLOR_0")
+        mesh = TriMesh(
+            vertices=torch.from_numpy(arrays["POSITION"].astype(np.float32)),
+            faces=torch.from_numpy(faces),
+            vertex_colors=_tensor(None if colors is None else srgb_from_linear(colors[:, :3])),
+            normals=_tensor(arrays.get("NORMAL")),
+            uvs=_tensor(arrays.get("TEXCOORD_0")),
+            texture=_tensor(_read_texture(document, data)),
+        )
     except (OSError, ValueError, KeyError, IndexError, struct.error) as error:
         raise UserError(f"cannot read {path} as a mesh: {error}") from error
-    colors = arrays.get("COLOR_0")
-
-    def tensor(array: np.ndarray | None) -> torch.Tensor | None:
-        return None if array is None else torch.from_numpy(array.astype(np.float32))
-
-    mesh = TriMesh(
-        vertices=torch.from_numpy(arrays["POSITION"].astype(np.float32)),
-        faces=torch.from_numpy(faces),
-        vertex_colors=tensor(None if colors is None else srgb_from_linear(colors[:, :3])),
-        normals=tensor(arrays.get("NORMAL")),
-        uvs=tensor(arrays.get("TEXCOORD_0")),
-        texture=tensor(texture),
-    )
+    check_mesh(mesh, f"cannot read {path}")
     return mesh, document["asset"].get("extras", {})
+
+
+def _tensor(array: np.ndarray | None) -> torch.Tensor | None:
+    return None if array is None else torch.from_numpy(array.astype(np.float32))
 
 
 def linear_from_srgb(rgb: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
@@ -162,11 +162,8 @@ class _Buffer:
         return len(self.accessors) - 1
 
 
-def _array(tensor: torch.Tensor, path: Path) -> np.ndarray:
-    array = tensor.detach().cpu().numpy().astype("<f4")
-    if not np.isfinite(array).all():
-        raise UserError(f"cannot write {path}: the mesh holds numbers that are not finite")
-    return array
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy().astype("<f4")
 
 
 def _read(document: dict[str, Any], data: memoryview, index: int) -> np.ndarray:

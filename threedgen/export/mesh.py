@@ -268,6 +268,17 @@ def is_closed(faces: Int[np.ndarray, "F 3"]) -> bool:
     return bool((np.diff(forward) > 0).all() and (forward == backward).all())
 
 
+def is_watertight(mesh: TriMesh) -> bool:
+    """`is_closed`, of places instead of vertices: a seam of a texture has two vertices in one place.
+
+    Faces with two corners in one place have no inside and no outside, and do not count.
+    """
+    place = np.unique(mesh.vertices.detach().cpu().numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+    faces = place[mesh.faces.cpu().numpy()]
+    line = (faces == np.roll(faces, 1, axis=1)).any(axis=1)
+    return is_closed(faces[~line])
+
+
 def signed_volume(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> float:
     """Volume inside a closed mesh; positive when faces are counter-clockwise from outside."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))

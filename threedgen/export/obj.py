@@ -4,6 +4,8 @@ beside it."""
 from __future__ import annotations
 
 import io
+import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from threedgen.errors import UserError
 from threedgen.export.atomic import replacing
+from threedgen.export.checks import check_mesh
 from threedgen.export.gltf import png
 from threedgen.types import TriMesh
 
@@ -19,44 +22,46 @@ from threedgen.types import TriMesh
 def write_obj(path: str | Path, mesh: TriMesh, comment: str = "") -> Path:
     """Writes positions, colours, normals and faces; world units, +Y up, colours display-referred in [0, 1].
 
-    A mesh with uvs and a texture gets NAME.mtl and NAME.png in the same folder, and no vertex colours, which
-    readers would multiply with the texture. comment: goes on top, one `#` a line. Nine significant digits:
-    float32 positions survive exactly. Raises UserError for a mesh without faces and when the place cannot be
-    written.
+    A mesh with a texture gets NAME.mtl and NAME.png in the same folder, and no vertex colours, which
+    readers would multiply with the texture. Where files of these names are somebody else's, they are NAME-2.mtl
+    and NAME-2.png, and so on. comment: goes on top, one `#` a line. Nine significant digits: float32 positions
+    survive exactly. Raises UserError for a mesh that no file can hold (`check_mesh`), and when the place
+    cannot be written.
     """
     path = Path(path)
-    if len(mesh.faces) == 0:
-        raise UserError(f"cannot write {path}: the mesh has no faces")
+    check_mesh(mesh, f"cannot write {path}")
+    material = None if mesh.texture is None else _material_path(path)
     text = io.StringIO()
     for line in ("threedgen", *comment.splitlines()):
         text.write(f"# {line}\n")
-    textured = mesh.texture is not None and mesh.uvs is not None
-    if textured:
-        text.write(f"mtllib {path.stem}.mtl\nusemtl surface\n")
+    if material is not None:
+        text.write(f"mtllib {material.name}\nusemtl surface\n")
     rows, form = _rows(mesh.vertices), "v %.9g %.9g %.9g"
-    if mesh.vertex_colors is not None and not textured:
+    if mesh.vertex_colors is not None and material is None:
         rows, form = (
             np.concatenate([rows, _rows(mesh.vertex_colors.clamp(0.0, 1.0))], axis=1),
             (form + " %.6g %.6g %.6g"),
         )
     np.savetxt(text, rows, fmt=form)
-    if textured:
-        assert mesh.uvs is not None
+    if material is not None:
+        assert mesh.uvs is not None  # a texture has them
         uvs = _rows(mesh.uvs)
         uvs = np.stack([uvs[:, 0], 1.0 - uvs[:, 1]], axis=1)  # OBJ's v = 0 is at the bottom
         np.savetxt(text, uvs, fmt="vt %.9g %.9g")
     if mesh.normals is not None:
         np.savetxt(text, _rows(mesh.normals), fmt="vn %.6g %.6g %.6g")
-    corner = _CORNERS[textured, mesh.normals is not None]
+    corner = _CORNERS[material is not None, mesh.normals is not None]
     numbers = np.repeat(mesh.faces.cpu().numpy() + 1, corner.count("%d"), axis=1)
     np.savetxt(text, numbers, fmt=f"f {corner} {corner} {corner}")
-    if textured:
+    if material is not None:
         assert mesh.texture is not None
-        _write_material(path, mesh.texture)
+        _write_material(material, mesh.texture)
     with replacing(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
     return path
 
+
+_MARK = "# threedgen: written with its .png, both are overwritten by the next export to the same name\n"
 
 # How a face names a corner that has (texture coordinates, a normal).
 _CORNERS = {
@@ -71,11 +76,34 @@ def _rows(values: Tensor) -> Float[np.ndarray, "V C"]:
     return values.detach().cpu().numpy()
 
 
-def _write_material(path: Path, texture: Float[Tensor, "H W 3"]) -> None:
-    with replacing(path.with_suffix(".png")) as temporary:
+def _material_path(path: Path) -> Path:
+    """The first of NAME.mtl, NAME-2.mtl, ... that, with its .png, is free or was written here."""
+    # Readers take a line of the .obj as the name: what is not printable would end it, or is no UTF-8.
+    stem = "".join(letter if letter.isprintable() else "_" for letter in path.stem)
+    for number in itertools.count(1):
+        material = path.with_name(f"{stem}.mtl" if number == 1 else f"{stem}-{number}.mtl")
+        try:
+            if _ours(material) or not any(map(os.path.lexists, (material, material.with_suffix(".png")))):
+                return material
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from error
+    raise AssertionError("numbers do not end")
+
+
+def _ours(material: Path) -> bool:
+    """Whether `_write_material` wrote it, and its .png with it."""
+    if not material.is_file():
+        return False
+    with material.open("rb") as file:
+        return file.read(len(_MARK)) == _MARK.encode()
+
+
+def _write_material(material: Path, texture: Float[Tensor, "H W 3"]) -> None:
+    picture = material.with_suffix(".png")
+    with replacing(picture) as temporary:
         temporary.write_bytes(png(texture))
-    with replacing(path.with_suffix(".mtl")) as temporary:
+    with replacing(material) as temporary:
         temporary.write_text(
-            f"newmtl surface\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {path.stem}.png\n",
+            f"{_MARK}newmtl surface\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n",
             encoding="utf-8",
         )

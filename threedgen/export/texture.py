@@ -13,6 +13,7 @@ from torch import Tensor
 
 from threedgen.datasets.rasterize import rasterize
 from threedgen.errors import UserError
+from threedgen.export.checks import check_mesh
 from threedgen.renderers.mesh_shading import face_normals
 from threedgen.types import Cameras, TriMesh
 
@@ -26,16 +27,21 @@ def unwrap(mesh: TriMesh, size: int = 512) -> TriMesh:
 
     Vertices on seams are doubled, so there are more of them; faces keep their number and order. Colours and
     normals follow their vertices; a texture is dropped. size: of the square texture that the atlas is for:
-    charts lie GUTTER texels apart in it. Raises UserError when xatlas is not installed or the mesh has no
-    faces.
+    charts lie GUTTER texels apart in it. Raises UserError when xatlas is not installed, or can lay nothing of the
+    mesh flat: no faces, faces of vertices that are not there, numbers that are not finite, all in one place.
     """
     try:
         import xatlas
     except ImportError as error:
         raise UserError("texture coordinates need xatlas: pip install xatlas") from error
-    if len(mesh.faces) == 0:
-        raise UserError("cannot unwrap a mesh without faces")
-    vertices = np.ascontiguousarray(mesh.vertices.detach().cpu().numpy(), dtype=np.float32)
+    check_mesh(mesh, "cannot unwrap")
+    places = mesh.vertices.detach().cpu().double().numpy()
+    # xatlas compares lengths with fixed tolerances: give it a mesh of unit size around the origin.
+    centred = places - (0.5 * places.min(axis=0) + 0.5 * places.max(axis=0))
+    extent = np.abs(centred).max()
+    if not extent > 0.0:
+        raise UserError("cannot unwrap: all vertices of the mesh are in one place")
+    vertices = np.ascontiguousarray(centred / extent, dtype=np.float32)
     atlas = xatlas.Atlas()
     atlas.add_mesh(vertices, np.ascontiguousarray(mesh.faces.cpu().numpy(), dtype=np.uint32))
     options = xatlas.PackOptions()
@@ -45,6 +51,8 @@ def unwrap(mesh: TriMesh, size: int = 512) -> TriMesh:
         options.resolution = 0
         atlas.generate(pack_options=options)
     origin, faces, uvs = atlas[0]
+    if not np.isfinite(uvs).all():
+        raise UserError("cannot unwrap: triangles of the mesh are without area")
     source = torch.from_numpy(origin.astype(np.int64)).to(mesh.vertices.device)
 
     def of(values: Tensor | None) -> Tensor | None:

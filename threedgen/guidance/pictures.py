@@ -69,7 +69,7 @@ class Pictures:
         Preview: the pictures, side by side in the order of the views. Raises UserError for cameras that are
         not of given pictures and for a background that is not white.
         """
-        if cameras.index is None:
+        if cameras.index is None or bool((cameras.index < 0).any()):
             raise UserError('these cameras have no pictures: guidance "pictures" needs cameras.name=given')
         require_white(output)
         config, count = self.config, len(cameras)
@@ -113,8 +113,8 @@ def _dissimilarity(rendered: Float[Tensor, "B H W 3"], target: Float[Tensor, "B 
     height, width = rendered.shape[1:3]
     if min(height, width) <= SSIM_WINDOW // 2:  # the border is mirrored, by half a window
         raise UserError(
-            f"renders of {width} x {height} pixels are too small for SSIM, which needs {SSIM_WINDOW // 2 + 1} on each "
-            "side: raise cameras.resolution, or set the guidance's ssim=0"
+            f"renders of {width} x {height} pixels are too small for SSIM, which needs {SSIM_WINDOW // 2 + 1} "
+            "on each side: raise cameras.resolution, or set the guidance's ssim=0"
         )
     planes = (picture.permute(0, 3, 1, 2) for picture in (rendered, target))
     return (1.0 - ssim(*planes, window_size=SSIM_WINDOW)).sum()

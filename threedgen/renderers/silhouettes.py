@@ -22,6 +22,8 @@ from torch import Tensor
 from threedgen.renderers.mesh_shading import facing, rays
 from threedgen.types import Cameras
 
+_PRIME = 1_000_003
+
 
 @dataclass(frozen=True)
 class Edges:
@@ -54,15 +56,31 @@ class Blends:
 
 
 @torch.no_grad()
-def find_edges(faces: Int[Tensor, "F 3"], vertices: Float[Tensor, "V 3"] | None = None) -> Edges:
-    """The edges of a mesh. vertices: given where seams double vertices (a textured mesh): those in one place
-    are one vertex, so that a seam is no outline.
+def find_places(vertices: Float[Tensor, "V 3"]) -> Int[Tensor, " V"]:
+    """For each vertex the first one with the same coordinates, which stands for their place."""
+    whole = torch.int32 if vertices.dtype == torch.float32 else torch.int64
+    bits = (vertices.detach().contiguous() + 0.0).view(whole).long()  # + 0: -0 becomes 0
+    key = (bits[:, 0] * _PRIME ^ bits[:, 1]) * _PRIME ^ bits[:, 2]
+    places = _first(torch.unique(key, return_inverse=True)[1])
+    if not torch.equal(bits[places], bits):  # two places with one key
+        places = _first(torch.unique(bits, dim=0, return_inverse=True)[1])  # 30 times slower
+    return places
+
+
+def _first(group: Int[Tensor, " V"]) -> Int[Tensor, " V"]:
+    """For each item the first one of its group."""
+    item = torch.arange(len(group), device=group.device)
+    return torch.full_like(item, len(group)).scatter_reduce_(0, group, item, "amin")[group]
+
+
+@torch.no_grad()
+def find_edges(faces: Int[Tensor, "F 3"], corners: Int[Tensor, "F 3"] | None = None) -> Edges:
+    """The edges of a mesh. corners: the place of each face's corners (`find_places`) where seams double
+    vertices, as in a textured mesh, so that a seam is no outline; default: each vertex is its own place.
 
     An edge of three faces or more is a border of each of them.
     """
-    corners = faces
-    if vertices is not None and len(vertices):
-        corners = torch.unique(vertices.detach(), dim=0, return_inverse=True)[1][faces]
+    corners = faces if corners is None else corners
     halves = torch.stack([faces, faces.roll(-1, 1)], dim=-1).flatten(0, 1)  # [3F, 2] in the order of the face
     keys = torch.stack([corners, corners.roll(-1, 1)], dim=-1).flatten(0, 1)
     forward = keys[:, 0] < keys[:, 1]

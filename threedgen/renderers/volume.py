@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -22,6 +23,8 @@ _BYTES_PER_SAMPLE = 1000
 
 class VolumeRenderer:
     """Renders radiance fields: rgb, alpha, depth, and normals where they are asked for."""
+
+    primitive = RadianceField
 
     @dataclass(frozen=True)
     class Config:
@@ -49,7 +52,7 @@ class VolumeRenderer:
                 raise UserError(f"renderer.samples is {self.samples}; it must be between 1 and 4096")
             if not 0.0 <= self.early_stop < 1.0:
                 raise UserError(f"renderer.early_stop is {self.early_stop}; it must be in [0, 1)")
-            if not self.memory > 0.0:
+            if not 0.0 < self.memory < math.inf:
                 raise UserError(
                     f"renderer.memory is {self.memory}; it must be a positive number of megabytes"
                 )

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -16,9 +16,6 @@ from threedgen.errors import UserError
 from threedgen.representations.base import Representation, RowOptimizer
 from threedgen.representations.smooth_offsets import Smoother
 from threedgen.types import Primitive, RenderOutput, TriMesh
-
-if TYPE_CHECKING:
-    pass
 
 SPHERE_RADIUS = 0.6
 
@@ -39,7 +36,7 @@ class LearningRates:
 class Config:
     """A mesh of fixed topology. Lengths are world units (the object fills the unit sphere).
 
-    source: sphere, or a mesh file (glb, obj, ply, stl) with the colours it has. radius: of the sphere
+    source: sphere, or a mesh file (glb, obj, ply, stl, off) with the colours it has. radius: of the sphere
     (default 0.6), or of the ball around the origin into which the file's mesh is scaled (default 0.9).
     subdivisions: of the sphere, 20 x 4^n faces. vertices: learn, or fixed. smoothness: how far a vertex takes
     its neighbours along (0: not at all; lambda of Nicolet et al. 2021). color: vertex or texture.

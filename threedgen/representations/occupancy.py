@@ -34,11 +34,13 @@ class Config:
 
     def __post_init__(self) -> None:
         if not 1 <= self.resolution <= 512:
-            raise UserError(f"occupancy.resolution is {self.resolution}; it must be between 1 and 512")
+            raise UserError(
+                f"representation.occupancy.resolution is {self.resolution}; it must be between 1 and 512"
+            )
         if self.interval < 1 or self.margin < 0:
-            raise UserError("occupancy.interval must be at least 1 and occupancy.margin not negative")
+            raise UserError("representation.occupancy: interval must be at least 1 and margin not negative")
         if not (0.0 <= self.decay < 1.0 and 0.0 < self.threshold < float("inf")):
-            raise UserError("occupancy.decay must be in [0, 1) and occupancy.threshold positive")
+            raise UserError("representation.occupancy: decay must be in [0, 1) and threshold positive")
 
 
 class OccupancyGrid(nn.Module):

@@ -22,6 +22,9 @@ from threedgen.representations.base import Representation, RowOptimizer
 from threedgen.schedule import Schedule
 from threedgen.types import RadianceField, RenderOutput
 
+_LARGEST = 1e6  # of lengths, densities and the like: far from what float32 cannot hold
+_MOST_GIGABYTES = 64  # of a triplane in training, a large GPU's
+
 
 @dataclass(frozen=True)
 class LearningRates:
@@ -73,10 +76,28 @@ class Config:
                     f"representation.{name} is {getattr(self, name)}; it must be at least {least}"
                 )
         for name in ("extent", "radius", "gain"):
-            if not 0.0 < getattr(self, name) < math.inf:
-                raise UserError(f"representation.{name} is {getattr(self, name)}; it must be positive")
-        if not (0.0 <= self.noise < math.inf and 0.0 <= self.ball < math.inf):
-            raise UserError("representation.noise and representation.ball must not be negative")
+            if not 0.0 < getattr(self, name) <= _LARGEST:
+                raise UserError(
+                    f"representation.{name} is {getattr(self, name)}; it must be positive and at most {_LARGEST:g}"
+                )
+        for name in ("noise", "ball"):
+            if not 0.0 <= getattr(self, name) <= _LARGEST:
+                raise UserError(
+                    f"representation.{name} is {getattr(self, name)}; it must lie between 0 and {_LARGEST:g}"
+                )
+        if (gigabytes := self._gigabytes()) > _MOST_GIGABYTES:
+            raise UserError(
+                f"representation: a triplane of {self.resolution} x {self.resolution} x {self.channels} and a "
+                f"decoder of {self.layers} x {self.hidden} would take {gigabytes:,.0f} GB with their gradients and "
+                f"the optimizer's moments, more than the {_MOST_GIGABYTES} GB that are allowed: lower "
+                "representation.resolution"
+            )
+
+    def _gigabytes(self) -> float:
+        """Of the parameters, their gradients and two moments."""
+        planes = 3 * self.channels * self.resolution**2
+        decoder = self.hidden * (3 * self.channels + (self.layers - 1) * self.hidden + 4)
+        return 4 * 4 * (planes + decoder) / 1e9
 
 
 class Triplane(Representation):

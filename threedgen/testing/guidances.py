@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -28,9 +29,9 @@ def check_guidance(
 
     batch_independent: promise that the loss of several views is the mean of those of each view alone.
     Laws: a Signal with a scalar finite loss, finite numbers and a picture to show; a finite gradient that reaches
-    the pictures and nothing else; step and seed decide everything, in a fresh object and in any order of the
-    steps, too; the renders are not changed; the global random state is left alone. Raises AssertionError naming
-    the law that failed.
+    the picture of every view and nothing else, no parameter of a model that the guidance holds either; step and
+    seed decide everything, in a fresh object and in any order of the steps, too; the renders are not changed; the
+    global random state is left alone. Raises AssertionError naming the law that failed.
     """
     cameras = views(3, 24, 24) if cameras is None else cameras
     with no_global_randomness("the guidance"):
@@ -96,25 +97,41 @@ def _check_signal(answer: _Answer, cameras: Cameras) -> None:
 
 def _check_gradient(guide: Any, answer: _Answer) -> None:
     law(bool(answer.gradient.isfinite().all()), "gradient", "the gradient of the pictures is not finite")
-    law(float(answer.gradient.abs().max()) > 0.0, "gradient", "the gradient of the pictures is zero")
-    frozen = [p for module in _modules(guide, 3) for p in module.parameters() if not p.requires_grad]
-    answer.signal.loss.backward(retain_graph=True)
-    law(all(p.grad is None for p in frozen), "gradient", "a gradient reached a frozen model")
-    wanted = [p for module in _modules(guide, 3) for p in module.parameters() if p.requires_grad]
-    own = isinstance(guide, nn.Module)
-    law(own or not any(p.grad is not None for p in wanted), "gradient", "a gradient reached the model behind")
-    answer.rgb.grad = answer.alpha.grad = None
-    for parameter in wanted:
-        parameter.grad = None
+    reached = answer.gradient.flatten(1).abs().amax(1) > 0.0
+    law(bool(reached.any()), "gradient", "the gradient of the pictures is zero")
+    law(
+        bool(reached.all()),
+        "gradient",
+        f"view {int(reached.int().argmin())} of {len(reached)} gets no gradient",
+    )
+    models = (p for module in _modules(guide, 3, set()) for p in module.parameters() if p.requires_grad)
+    unfrozen = list(dict.fromkeys(models))
+    if unfrozen:
+        found = torch.autograd.grad(answer.signal.loss, unfrozen, allow_unused=True, retain_graph=True)
+        law(
+            all(g is None for g in found),
+            "gradient",
+            "a gradient reached the model behind: freeze or detach it",
+        )
 
 
-def _modules(owner: Any, depth: int) -> Iterator[nn.Module]:
-    """The torch modules that an object holds, `depth` attributes deep."""
+def _modules(owner: Any, depth: int, seen: set[int]) -> Iterator[nn.Module]:
+    """The torch modules that an object holds, `depth` attributes deep, and in lists, tuples, sets and dicts."""
+    if id(owner) in seen or isinstance(owner, type | ModuleType | Tensor):
+        return
+    seen.add(id(owner))
     if isinstance(owner, nn.Module):
         yield owner
-    if depth and hasattr(owner, "__dict__"):
-        for value in vars(owner).values():
-            yield from _modules(value, depth - 1)
+    if isinstance(owner, Mapping):
+        held = owner.values()
+    elif isinstance(owner, list | tuple | set | frozenset):
+        held = owner
+    elif depth:
+        held, depth = vars(owner).values() if hasattr(owner, "__dict__") else (), depth - 1
+    else:
+        return
+    for value in list(held):
+        yield from _modules(value, depth, seen)
 
 
 def _same(one: _Answer, two: _Answer) -> bool:

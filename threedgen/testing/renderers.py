@@ -16,15 +16,23 @@ _CLOSE = 1e-5
 
 
 def check_renderer(
-    renderer: Any, primitive: Callable[[], Any], *, moved: Callable[[Any, Tensor], Any] | None = None
+    renderer: Any,
+    primitive: Callable[[], Any],
+    *,
+    moved: Callable[[Any, Tensor], Any] | None = None,
+    turned: Callable[[Any], Any] | None = None,
 ) -> None:
     """Checks a renderer on what `primitive()` makes: something inside the unit sphere that does not fill it.
 
     moved: (primitive, offset [3]) -> the primitive at another place; default for the three built-in kinds.
-    Laws: shapes and types; finite values; alpha in [0, 1]; nothing but the background where nothing is, in all
-    three forms of a background; d rgb / d background = 1 - alpha; views do not depend on one another; the same
-    picture each time, with a generator of the same seed, too; moving camera and object together changes
-    nothing; gradients are finite; the global random state is left alone. Raises AssertionError naming the law.
+    turned: primitive -> the primitive turned so that (x, y, z) comes to (z, x, y), its colours need not be right;
+    asked for only where the renderer gives normals; default as for `moved`.
+    Laws: shapes and types; finite values; alpha in [0, 1]; depth is alpha x the camera z of something inside the
+    unit sphere; a normal is no longer than alpha and turns with the object, as one in world space does; nothing but
+    the background where nothing is, in all three forms of a background; d rgb / d background = 1 - alpha; views do
+    not depend on one another; the same picture each time, with a generator of the same seed, too; moving camera and
+    object together changes nothing; gradients are finite; the global random state is left alone. Raises
+    AssertionError naming the law.
     """
     with no_global_randomness("the renderer"):
         cameras = views()
@@ -34,6 +42,8 @@ def check_renderer(
         _check_views(renderer, primitive, cameras)
         _check_repeats(renderer, primitive, cameras)
         _check_translation(renderer, primitive, cameras, moved or _moved)
+        if output.normal is not None:
+            _check_turn(renderer, primitive, cameras, turned or _turned)
         _check_gradients(renderer, primitive, cameras)
 
 
@@ -52,6 +62,17 @@ def _check_shapes(output: RenderOutput, cameras: Cameras) -> None:
     inside = float(alpha.min()) >= -_CLOSE and float(alpha.max()) <= 1.0 + _CLOSE
     law(inside, "alpha", f"alpha must lie in [0, 1], it is in [{alpha.min():.3g}, {alpha.max():.3g}]")
     law(float(alpha.max()) > 0.1, "alpha", "the object is not to be seen: give one inside the unit sphere")
+    if output.depth is not None:
+        middle = cameras.centers.norm(dim=1)[:, None, None, None]
+        off = (output.depth.detach() - alpha * middle).abs() - alpha
+        law(
+            float(off.max()) <= 0.05,
+            "depth",
+            "depth is not alpha x camera z of anything inside the unit sphere",
+        )
+    if output.normal is not None:
+        excess = output.normal.detach().norm(dim=-1, keepdim=True) - alpha
+        law(float(excess.max()) <= 1e-3, "normal", f"a normal is longer than alpha (by {excess.max():.2g})")
 
 
 def _check_background(renderer: Any, primitive: Callable[[], Any], cameras: Cameras) -> None:
@@ -136,6 +157,44 @@ def _moved(primitive: Any, offset: Tensor) -> Any:
             bounds=primitive.bounds + offset,
         )
     raise TypeError(f"say how a {type(primitive).__name__} is moved: check_renderer(..., moved=...)")
+
+
+_AXES = [2, 0, 1]  # (x, y, z) comes to (z, x, y): a third of a turn, exact in every number format
+_AXES_BACK = [1, 2, 0]
+
+
+def _check_turn(
+    renderer: Any, primitive: Callable[[], Any], cameras: Cameras, turned: Callable[[Any], Any]
+) -> None:
+    poses = cameras.world_from_camera[:, [*_AXES, 3]]
+    here = renderer(primitive(), cameras, torch.ones(3))
+    there = renderer(turned(primitive()), replace(cameras, world_from_camera=poses), torch.ones(3))
+    gap = float((there.normal - here.normal[..., _AXES]).detach().abs().mean())
+    law(
+        gap <= 1e-3,
+        "normal",
+        f"normals are not in world space: they do not turn with the object (by {gap:.2g})",
+    )
+
+
+def _turned(primitive: Any) -> Any:
+    if isinstance(primitive, TriMesh):
+        normals = None if primitive.normals is None else primitive.normals[:, _AXES]
+        return replace(primitive, vertices=primitive.vertices[:, _AXES], normals=normals)
+    if isinstance(primitive, RadianceField):
+        query, cells = primitive.query, primitive.occupancy
+        return replace(
+            primitive,
+            query=lambda points, directions: query(points[:, _AXES_BACK], directions[:, _AXES_BACK]),
+            bounds=primitive.bounds[:, _AXES],
+            occupancy=None if cells is None else cells.permute(_AXES),
+        )
+    if isinstance(primitive, GaussianCloud):
+        w, x, y, z = primitive.quats.unbind(1)
+        # (1 + i + j + k) / 2 times the quaternion.
+        quats = 0.5 * torch.stack([w - x - y - z, w + x - y + z, w + x + y - z, w - x + y + z], dim=1)
+        return replace(primitive, means=primitive.means[:, _AXES], quats=quats)
+    raise TypeError(f"say how a {type(primitive).__name__} is turned: check_renderer(..., turned=...)")
 
 
 def _check_gradients(renderer: Any, primitive: Callable[[], Any], cameras: Cameras) -> None:
