@@ -1,16 +1,18 @@
 """Every objective on the embedded prior: same prompts, seeds, steps, Gaussians, cameras and backgrounds.
 
     python benchmarks/objectives.py [--only NAME ...] [--prompts PROMPT ...] [--seeds N] [--out runs/objectives]
+    python benchmarks/objectives.py --time
     python benchmarks/objectives.py --collect [--markdown FILE] [--picture FILE.png]
 
 The recipe is text-to-3d; SETTINGS says what each objective changes in its guidance, found by trying few values on
 one prompt that is not among the measured ones. Rows that `--out` holds already are not computed again, so that
-several processes may share the work; --collect prints the table of what is there.
+several processes may share the work; --time measures a step of each objective in turn, in one process; --collect
+prints the table of what is there.
 
 R-precision, IoU and PSNR are those of benchmarks/text_to_3d.py, means over prompts and seeds. Diversity: root mean
 square difference, in per cent of the range, between the pictures of two seeds of one prompt. Saturation: mean HSV
-saturation on the object over that of the true object's pictures; above 1 is too colourful. Seconds a step include
-rendering.
+saturation on the object over that of the true object's pictures; above 1 is too colourful. Seconds a step (the
+whole loop, rendering too) are medians over ROUNDS turns of a few steps.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from PIL import Image, ImageDraw, ImageFont
 from text_to_3d import scene_of, viewer
 from torch import Tensor
 
-from threedgen.config import load_recipe
+from threedgen.config import Recipe, load_recipe
 from threedgen.distill import distill, new_state
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.metrics.shape_world import RESOLUTION, VIEWS, ring, score_asset, truth
@@ -56,10 +58,11 @@ SETTINGS: Mapping[str, Sequence[str]] = MappingProxyType(
     }
 )
 SIZE, LABEL = 128, 96
+ROUNDS, TIMED_STEPS = 5, 6
 
 
-def run(name: str, prompt: str, seed: int, prior: Any, out: Path, steps: int | None) -> dict[str, Any]:
-    """One asset: its scores, and its pictures beside them."""
+def distilled(name: str, prompt: str, seed: int, prior: Any, steps: int | None) -> tuple[Recipe, Any, float]:
+    """The recipe, the scene it made, and the seconds a step took."""
     changes = [f"{GUIDANCE}objective={name}", *(GUIDANCE + change for change in SETTINGS[name])]
     recipe = load_recipe("text-to-3d", changes, prompt=prompt, seed=seed, steps=steps)
     choice = recipe.guidance[0]
@@ -81,7 +84,22 @@ def run(name: str, prompt: str, seed: int, prior: Any, out: Path, steps: int | N
         regularizers=recipe.fixed["regularizers"].make(scene.penalty),
         state=state,
     )
-    seconds = (time.perf_counter() - began) / recipe.steps
+    return recipe, scene, (time.perf_counter() - began) / recipe.steps
+
+
+def time_steps(out: Path, prior: Any) -> None:
+    """Writes the median seconds of a step of each objective, measured in turns."""
+    measured: dict[str, list[float]] = {name: [] for name in SETTINGS}
+    for _, name in itertools.product(range(ROUNDS), SETTINGS):
+        measured[name].append(distilled(name, PROMPTS[0], 0, prior, TIMED_STEPS)[2])
+    medians = {name: statistics.median(values) for name, values in measured.items()}
+    (out / "seconds").write_text(json.dumps(medians))
+    print(json.dumps(medians))
+
+
+def run(name: str, prompt: str, seed: int, prior: Any, out: Path, steps: int | None) -> dict[str, Any]:
+    """One asset: its scores, and its pictures beside them."""
+    recipe, scene, _ = distilled(name, prompt, seed, prior, steps)
     view = viewer(recipe, scene)
     color, shape = scene_of(prompt)
     with torch.no_grad():
@@ -92,9 +110,10 @@ def run(name: str, prompt: str, seed: int, prior: Any, out: Path, steps: int | N
         "objective": name,
         "prompt": prompt,
         "seed": seed,
+        "steps": recipe.steps,
+        "settings": list(SETTINGS[name]),
         **asdict(score_asset(view, shape, color)),
         "saturation": saturation(rgb, alpha) / saturation(true_rgb, true_alpha),
-        "seconds": seconds,
     }
 
 
@@ -142,13 +161,15 @@ def table(out: Path) -> str:
     def mean(name: str, key: str) -> float:
         return statistics.mean(float(row[key]) for row in rows[name])
 
-    base = statistics.median(row["seconds"] for row in rows["sds"]) if rows["sds"] else float("nan")
+    file = out / "seconds"
+    seconds = json.loads(file.read_text()) if file.exists() else {}
+    nothing = float("nan")
     for name in sorted((n for n in rows if rows[n]), key=lambda name: -mean(name, "psnr")):
-        seconds = statistics.median(row["seconds"] for row in rows[name])
         lines.append(
             f"| {name} | {', '.join(SETTINGS[name]) or '-'} | {len(rows[name])} | {mean(name, 'retrieved'):.2f} "
             f"| {mean(name, 'iou'):.3f} | {mean(name, 'psnr'):.1f} | {diversity(out, rows[name]):.1f} "
-            f"| {mean(name, 'saturation'):.2f} | {seconds:.3f} | {seconds / base:.1f} |"
+            f"| {mean(name, 'saturation'):.2f} | {seconds.get(name, nothing):.3f} "
+            f"| {seconds.get(name, nothing) / seconds.get('sds', nothing):.1f} |"
         )
     return "\n".join(lines)
 
@@ -180,6 +201,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--out", type=Path, default=Path("runs/objectives"))
+    parser.add_argument("--time", action="store_true", help="only measure the time of a step")
     parser.add_argument("--collect", action="store_true", help="compute nothing, print what is there")
     parser.add_argument("--markdown", type=Path, help="also write the table to this file")
     parser.add_argument("--picture", type=Path, help="write a picture of all objectives")
@@ -188,15 +210,21 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     if not arguments.collect:
         prior = load_prior(PriorConfig())
+        if arguments.time:
+            time_steps(out, prior)
+            return
         jobs = [
             (n, p, seed) for seed in range(arguments.seeds) for p in arguments.prompts for n in arguments.only
         ]
         for name, prompt, seed in jobs:
             file = out / f"{stem(name, prompt, seed)}.json"
-            if not file.exists():
-                row = run(name, prompt, seed, prior, out, arguments.steps)
-                file.write_text(json.dumps(row))
-                print(json.dumps(row), flush=True)
+            if file.exists():
+                if json.loads(file.read_text())["settings"] != SETTINGS[name]:
+                    raise SystemExit(f"{file} was made with other settings: choose another --out")
+                continue
+            row = run(name, prompt, seed, prior, out, arguments.steps)
+            file.write_text(json.dumps(row))
+            print(json.dumps(row), flush=True)
     text = table(out)
     print(text)
     if arguments.markdown is not None:

@@ -88,6 +88,10 @@ def guidances(pictures) -> dict[str, tuple[Any, dict[str, Any]]]:
             {"path": str(pictures), "l1": 0.5, "ssim": 0.2},
             {"cameras": given, "batch_independent": True},
         ),
+        "reference": (
+            {"image": str(pictures / "images" / "000000.png")},
+            {"cameras": given, "batch_independent": True},
+        ),
     }
 
 

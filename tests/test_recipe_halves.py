@@ -49,6 +49,36 @@ def test_the_command_line_has_the_last_word(base):
     assert load(base, "models/sd", "steps=5", "guidance.0.scale=9").steps == 5
 
 
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        ("extends: base.yaml\nguidance: [{name: score-distillation, prior: {path: models/sd}}]\n", []),
+        ("extends: base.yaml\n", ["guidance.0.prior.path=models/sd"]),
+    ],
+)
+def test_a_model_named_in_the_recipe_or_a_setting_takes_both_halves(base, tmp_path, text, overrides):
+    child = tmp_path / "child.yaml"
+    child.write_text(text)
+    recipe = load(child, None, *overrides)
+    assert (recipe.steps, recipe.guidance[0].config.prior.path) == (70, "models/sd")
+    assert load(child, "embedded").steps == 7
+
+
+def test_how_a_prior_is_loaded_outlives_the_flag(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "extends: text-to-3d\nguidance:\n  - name: score-distillation\n"
+        "    prior: {name: required, dtype: bfloat16, lora: style.safetensors, memory: 8}\n"
+    )
+    prior = load(path, "models/sd").guidance[0].config.prior
+    assert (prior.path, prior.dtype, prior.lora, prior.memory) == (
+        "models/sd",
+        "bfloat16",
+        "style.safetensors",
+        8,
+    )
+
+
 def test_what_a_recipe_says_itself_stands_above_the_half_of_the_one_it_extends(base, tmp_path):
     child = tmp_path / "child.yaml"
     child.write_text("extends: base.yaml\nsteps: 9\n")

@@ -83,6 +83,9 @@ def _fit(argv: Sequence[str]) -> None:
     parser.add_argument("--views", type=_whole("--views"), metavar="N", help="of a mesh; default: 24")
     parser.add_argument("--light", type=float, metavar="0..1", help="on a mesh; default: 0, plain ones 0.6")
     parser.add_argument("--texture", metavar="FILE", help="for a mesh whose file names none")
+    parser.add_argument(
+        "--up", choices=("y", "z"), help="of a data set's world; default: what its cameras say"
+    )
     _add_run_options(parser, "runs/<name>")
     arguments = parser.parse_intermixed_args(list(argv))
 
@@ -98,6 +101,7 @@ def _fit(argv: Sequence[str]) -> None:
         resolution=arguments.resolution,
         light=arguments.light,
         texture=arguments.texture,
+        up=arguments.up,
     )
     print(target.about, file=sys.stderr)
     with _progress() as progress:
@@ -108,6 +112,48 @@ def _fit(argv: Sequence[str]) -> None:
             [progress],
             representation=arguments.representation,
             recipe=arguments.recipe,
+            overrides=[*_backend(arguments), *arguments.settings],
+            seed=arguments.seed,
+            steps=arguments.steps,
+            device=arguments.device,
+        )
+    _print_results(run)
+
+
+def _image_to_3d(argv: Sequence[str]) -> None:
+    """make a 3D asset from one picture"""
+    parser = Parser(
+        prog=f"{PROGRAM} image-to-3d",
+        description="Make a 3D asset from one picture of an object; the files are those of text-to-3d, and the "
+        "cut-out in reference/picture.png.",
+        epilog="key=value changes a setting of the recipe, such as cameras.reference.elevation=20 for a picture "
+        "that looks down by 20 degrees.",
+    )
+    parser.add_argument("picture", metavar="PICTURE", help="PNG, JPEG or WebP; transparent or opaque")
+    parser.add_argument("settings", metavar="key=value", nargs="*", help="changes of the recipe's settings")
+    parser.add_argument("--mask", metavar="M.png", help="white where the object is; default: told by itself")
+    parser.add_argument("--recipe", default="zero123", metavar="NAME|FILE", help="default: zero123")
+    parser.add_argument("--prior", metavar="FOLDER|HUB_ID", help="a Zero-1-to-3 or Stable-Zero123")
+    _add_run_options(parser, "runs/<name>")
+    arguments = parser.parse_intermixed_args(list(argv))
+
+    from threedgen.run import check_free
+
+    if arguments.out is not None:
+        check_free(Path(arguments.out))
+    from threedgen.datasets.cut_outs import cut_out_of
+    from threedgen.image_to_3d import start_image_to_3d
+
+    cut_out = cut_out_of(arguments.picture, arguments.mask)
+    print(cut_out.about, file=sys.stderr)
+    with _progress() as progress:
+        run = start_image_to_3d(
+            cut_out,
+            Path(arguments.picture).absolute().stem,
+            arguments.out,
+            [progress],
+            recipe=arguments.recipe,
+            prior=arguments.prior,
             overrides=[*_backend(arguments), *arguments.settings],
             seed=arguments.seed,
             steps=arguments.steps,
@@ -184,7 +230,9 @@ def _recipes(argv: Sequence[str]) -> None:
 
 def _doctor(argv: Sequence[str]) -> None:
     """say what works on this machine, what does not, and why"""
-    Parser(prog=f"{PROGRAM} doctor", description="Check this machine.").parse_args(list(argv))
+    Parser(
+        prog=f"{PROGRAM} doctor", description="Check this machine. Exit code 1: there are problems."
+    ).parse_args(list(argv))
     from threedgen.doctor import examine
 
     marks = {True: "ok", None: "-", False: "PROBLEM"}
@@ -193,6 +241,8 @@ def _doctor(argv: Sequence[str]) -> None:
         problems += finding.ok is False
         print(f"{marks[finding.ok]:8} {finding.name:22} {finding.text}", flush=True)
     print("everything needed is there" if problems == 0 else f"{problems} problem(s), see above")
+    if problems:
+        sys.exit(1)
 
 
 def _train(argv: Sequence[str]) -> None:
@@ -209,6 +259,7 @@ def _train(argv: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "text-to-3d": _text_to_3d,
+    "image-to-3d": _image_to_3d,
     "fit": _fit,
     "resume": _resume,
     "export": _export,
@@ -220,7 +271,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0, 2 for bad input, 130 for Ctrl-C."""
+    """Runs a command; returns the exit code: 0, 1 for a doctor with problems, 2 for bad input, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
@@ -245,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = f"; `{PROGRAM} resume {stop.args[0]}` goes on from the last checkpoint" if stop.args else ""
         print(f"{PROGRAM}: interrupted{advice}", file=sys.stderr)
         return 130
-    except SystemExit as request:  # argparse after --help
+    except SystemExit as request:  # argparse after --help, doctor
         return request.code if isinstance(request.code, int) else 1
     return 0
 
@@ -309,7 +360,15 @@ def _say_what_embedded_is_for(recipe: Any) -> None:
 
 
 def _print_results(run: Any) -> None:
-    for name in ("asset.glb", "asset.ply", "turntable.mp4", "contact_sheet.png", "report.json"):
+    made = (
+        "asset.glb",
+        "asset.ply",
+        "turntable.mp4",
+        "contact_sheet.png",
+        "reference/picture.png",
+        "report.json",
+    )
+    for name in made:
         path = run.path / name
         if path.is_file():
             print(path)

@@ -103,8 +103,8 @@ def load_recipe(
 ) -> Recipe:
     """The recipe called `source` (built-in name or YAML file) under `settings` and `key=value` overrides.
 
-    prior: "embedded", a pipeline folder or a hub id, for every guidance that has a prior; with the last two the
-    recipe's `with_prior` is laid over the rest. base: where "run:"
+    prior: "embedded", a pipeline folder or a hub id, for every guidance that has a prior. Where a folder or an id
+    is named, here or as `prior.path`, the recipe's `with_prior` is laid over the rest. base: where "run:"
     paths are before the run's folder is there (see threedgen.layers).
     settings: top-level values taken as they are (prompt, seed, steps, device); None means "not given". Steps
     are of the whole run: stages keep their shares of it.
@@ -113,7 +113,8 @@ def load_recipe(
     layers = recipe_layers(source)
     if any(WITH_PRIOR in layer for layer in layers):  # a mistake there is said now, not when a model comes
         resolve({**merge_layers(layers, real_prior=True), "prompt": "-"})
-    values = merge_layers(layers, real_prior=prior not in (None, "embedded"))
+    pairs = split_overrides(overrides)
+    values = merge_layers(layers, real_prior=_names_a_model(prior, layers, pairs))
     steps = settings.pop("steps", None)
     values = merge(values, {key: value for key, value in settings.items() if value is not None})
     if steps is not None:
@@ -122,7 +123,7 @@ def load_recipe(
         values = stages.over_all(values, lambda section: _with_prior(section, prior))
         if not any(_has_prior(item) for section in stages.merged(values) for item in _guides(section)):
             raise UserError("--prior: no guidance of this recipe has a prior")
-    for key, raw in split_overrides(overrides):
+    for key, raw in pairs:
         values = apply_override(values, key, raw)
     return resolve(values, base)
 
@@ -270,14 +271,43 @@ def _graft(
     return Choice(name, cls, typed.Tracked(config, path, reads), path, weight)
 
 
+def _names_a_model(
+    prior: str | None, layers: Sequence[Mapping[str, Any]], overrides: Sequence[tuple[str, str]]
+) -> bool:
+    """Whether a real prior guides: by --prior, by `prior.path` in a recipe, or by a setting of it."""
+    if prior is not None:
+        return prior != "embedded"
+    if any(key.endswith("prior.path") and raw.strip(" '\"") for key, raw in overrides):
+        return True
+    sections = [section for layer in layers for section in stages.merged(layer)]
+    priors = [
+        item.get("prior") for section in sections for item in _guides(section) if isinstance(item, Mapping)
+    ]
+    return any(isinstance(section, Mapping) and section.get("path") for section in priors)
+
+
 def _with_prior(values: Mapping[str, Any], prior: str) -> dict[str, Any]:
+    """Every guidance's prior replaced by the one named; how it is loaded (dtype, LoRA, options) stays as it is."""
     if not prior.strip():
         raise UserError("--prior is empty: name embedded, a pipeline folder or a hub id")
     chosen = {"name": "embedded"} if prior == "embedded" else {"path": prior}
-    if "guidance" not in values:
-        return dict(values)
-    guides = [{**item, "prior": chosen} if _has_prior(item) else item for item in _guides(values)]
-    return {**values, "guidance": guides}
+
+    def renamed(item: Any) -> Any:
+        if not _has_prior(item):
+            return item
+        old = item.get("prior")
+        kept = (
+            {key: value for key, value in old.items() if key not in ("name", "path")}
+            if isinstance(old, Mapping)
+            else {}
+        )
+        return {**item, "prior": {**kept, **chosen}}
+
+    return (
+        {**values, "guidance": [renamed(item) for item in _guides(values)]}
+        if "guidance" in values
+        else dict(values)
+    )
 
 
 def _guides(values: Mapping[str, Any]) -> list[Any]:

@@ -24,8 +24,8 @@ from threedgen.listeners.metrics import MetricsFile
 from threedgen.listeners.previews import Previews
 from threedgen.listeners.watchdog import Diverged, Watchdog
 from threedgen.random import derive_seed
-from threedgen.reference_scores import reference_scores
 from threedgen.reads import ReadCheck
+from threedgen.reference_scores import reference_scores
 from threedgen.run import RunDirectory, check_free
 from threedgen.state import RunState
 

@@ -33,12 +33,14 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "cameras": {
             "orbit": "threedgen.cameras:OrbitSampler",
             "given": "threedgen.datasets.given:GivenViews",
+            "reference": "threedgen.reference_view:ReferenceOrbit",
         },
         "guidance": {
             "score-distillation": "threedgen.guidance.score_distillation:ScoreDistillation",
             "delta-denoising": "threedgen.guidance.delta_denoising:DeltaDenoising",
             "denoise-and-match": "threedgen.guidance.denoise_and_match:DenoiseAndMatch",
             "pictures": "threedgen.guidance.pictures:Pictures",
+            "reference": "threedgen.guidance.reference:Reference",
         },
         # An objective is chosen inside a guidance; it is called with its options and the prior.
         "objective": {

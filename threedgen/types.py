@@ -29,7 +29,7 @@ class Cameras:
     height, width:     image size in pixels.
     time:              [B] in [0, 1]; zeros for a static scene.
     near, far:         clipping distances along the camera's z axis, world units.
-    index:             [B] which of a set of given pictures each view belongs to, or None.
+    index:             [B] which of a set of given pictures each view belongs to (-1: to none), or None.
     """
 
     world_from_camera: Float[Tensor, "B 4 4"]

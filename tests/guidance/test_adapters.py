@@ -81,9 +81,9 @@ def test_flux(pipelines, kind):
     torch.testing.assert_close(packed(answer), recorded.output, **CLOSE)
     arguments = prior.arguments(z, t, condition)
     assert (arguments["guidance"] is None) == (kind == "flux-schnell")
-    louder = load_prior(PriorConfig(path=str(pipelines[kind]), options={"guidance": 7.0}))
-    differs = not torch.equal(louder.predict(z, t, condition).eps, prior.predict(z, t, condition).eps)
-    assert differs == (kind == "flux")
+    if kind == "flux":
+        louder = load_prior(PriorConfig(path=str(pipelines[kind]), options={"guidance": 7.0}))
+        assert not torch.equal(louder.predict(z, t, condition).eps, prior.predict(z, t, condition).eps)
 
 
 @pytest.mark.parametrize("kind", ["sd3", "flux"])

@@ -178,6 +178,8 @@ def test_missing_tokenizer(folder):
         ),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "predicts 'flow'"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "wavy"}, "no such noise schedule"),
+        ("scheduler/scheduler_config.json", {"beta_start": "low"}, "its beta_start is 'low', not a number"),
+        ("model_index.json", {"vae": ["diffusers", "AutoencoderTiny"]}, "its autoencoder is AutoencoderTiny"),
     ],
 )
 def test_unsupported_pipelines(folder, file, changes, expected):
@@ -286,6 +288,10 @@ def test_half_precision_on_a_cpu(folder):
         ("flux", "transformer/config.json", {"in_channels": 64}, "takes 64 channels"),
         ("flux", "vae/config.json", {"latents_mean": [0.0] * 4}, "one by one"),
         ("if", "model_index.json", {"unet": [None, None]}, "neither unet nor transformer"),
+        ("if", "unet/config.json", {"sample_size": None}, "sample_size in unet/config.json is None"),
+        ("if", "unet/config.json", {"sample_size": "large"}, "sample_size in unet/config.json is large"),
+        ("sd3", "model_index.json", {"vae": [None, None]}, "lacks the part vae"),
+        ("sd3", "transformer/config.json", {"sample_size": 0}, "sample_size in transformer/config.json is 0"),
     ],
 )
 def test_each_family_refuses_what_it_does_not_serve(copied, kind, file, changes, expected):
@@ -296,6 +302,16 @@ def test_each_family_refuses_what_it_does_not_serve(copied, kind, file, changes,
     message = complaint(folder)
     assert expected in message
     assert str(folder) in message or "latents_mean" in message
+
+
+def test_a_unet_that_does_not_say_its_size_takes_the_autoencoders(folder):
+    """sample_size: null is what diffusers' own class writes by default."""
+    assert load_prior(PriorConfig(path=str(folder))).image_size == 32
+    edit(folder / "unet" / "config.json", sample_size=None)
+    edit(folder / "vae" / "config.json", sample_size=[16, 16])
+    assert load_prior(PriorConfig(path=str(folder), memory=100.0)).image_size == 16
+    edit(folder / "vae" / "config.json", sample_size=None)
+    assert "sample_size in vae/config.json is None" in complaint(folder, memory=100.0)
 
 
 def test_zero123_without_its_projection(copied):
@@ -343,10 +359,21 @@ def test_a_torchvision_that_does_not_fit_is_named(folder, monkeypatch, tmp_path)
 
 def test_controls_that_do_not_fit(pipelines, tmp_path):
     sd, control = pipelines["sd1"], Path(shutil.copytree(pipelines["controlnet"], tmp_path / "control"))
-    assert "does not exist" in complaint(sd, control=str(tmp_path / "nowhere"))
-    assert "beside a Stable Diffusion UNet" in complaint(pipelines["flux"], control=str(control))
-    edit(control / "config.json", cross_attention_dim=32)
-    assert "was made for another prior: its cross_attention_dim is 32" in complaint(sd, control=str(control))
+    assert "hub ids are for `path` only" in complaint(sd, control="someone/sd-controlnet-depth")
+    assert "lacks config.json (it is a whole pipeline)" in complaint(sd, control=str(sd))
+    for kind in ("flux", "if", "if2"):  # one without a UNet, two on pixels
+        assert "beside a Stable Diffusion UNet" in complaint(pipelines[kind], control=str(control))
+    for key, value, own in (
+        ("cross_attention_dim", 32, 16),
+        ("in_channels", 3, 4),
+        ("addition_embed_type", "text_time", None),
+    ):
+        edit(control / "config.json", **{key: value})
+        message = complaint(sd, control=str(control))
+        assert f"was made for another prior: its {key} is {value}, the prior's is {own}" in message
+        edit(control / "config.json", **{key: own})
+    edit(control / "config.json", class_embed_type="projection")
+    assert "wants class labels" in complaint(sd, control=str(control))
     edit(control / "config.json", _class_name="T2IAdapter")
     assert "holds T2IAdapter, not a ControlNetModel" in complaint(sd, control=str(control))
 

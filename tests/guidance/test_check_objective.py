@@ -79,7 +79,7 @@ CASES: dict[str, dict[str, Any]] = {
     "sjc": {},
     "hifa": {},
     # Where all branches agree there is no gradient, and so no fixed point: see test_objectives for its own.
-    "csd": {"skip": ["fixed point"], "options": {"negative": -0.4, "null": -0.6}},
+    "csd": {"skip": ["fixed point"], "options": {"negative": -0.4, "empty": -0.6}},
     # The kit's t are above the threshold; below it the coefficients sum to 1, as in the paper.
     "nfsd": {},
     "flow": {"expected": flow_matching},

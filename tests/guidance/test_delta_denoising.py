@@ -12,6 +12,7 @@ from threedgen.errors import UserError
 from threedgen.guidance.delta_denoising import DeltaDenoising, delta
 from threedgen.guidance.priors.analytic import MixturePrior, by_prompt
 from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.processes import FlowSchedule
 from threedgen.testing import check_guidance
 from threedgen.types import RenderOutput
 
@@ -97,7 +98,31 @@ def test_it_is_a_guidance(folder):
     check_guidance(lambda: make(folder), cameras=cameras, prompt="a dog")
 
 
+def test_an_overflowing_view_is_dropped_and_counted(folder, monkeypatch):
+    cameras = GivenViews(GivenViews.Config(path=folder, batch=4))(0, 0, 1)
+    real = MixturePrior.predict
+
+    def overflowing(self, z, t, condition):
+        answer = real(self, z, t, condition)
+        answer.eps[1, 0, 0, 0] = torch.inf
+        return answer
+
+    monkeypatch.setattr(MixturePrior, "predict", overflowing)
+    rgb = torch.rand(4, SIZE, SIZE, 3, requires_grad=True)
+    signal = make(folder)(RenderOutput(rgb, torch.ones(4, SIZE, SIZE, 1)), cameras, "a dog", 0, 10, 0)
+    (gradient,) = torch.autograd.grad(signal.loss, rgb)
+    assert signal.metrics["dropped"] == 0.25
+    assert signal.metrics["loss"] == signal.loss.item()
+    assert gradient.isfinite().all()
+
+
 def test_bad_settings(folder):
+    with pytest.raises(UserError, match="scale must be a finite number, got nan"):
+        DeltaDenoising.Config(scale={"from": 3.0, "to": float("nan")})
+    flow = MixturePrior(lambda c: torch.zeros(len(c), 1, SIZE, SIZE, 3), [0.4], SIZE, schedule=FlowSchedule())
+    config = DeltaDenoising.Config(source="a cat", path=folder, t=(0.02, 1.0), weighting="recon")
+    with pytest.raises(UserError, match=r"^t reaches 1, .* keep t below 1"):
+        DeltaDenoising(config, prior=flow)
     with pytest.raises(UserError, match="delta-denoising needs `source`"):
         make(folder, source="")
     with pytest.raises(UserError, match="names no folder of pictures"):

@@ -83,3 +83,8 @@ def test_bad_settings():
         DenoiseAndMatch.Config(t=0.0)
     with pytest.raises(UserError, match="denoise_steps must be at least 1"):
         DenoiseAndMatch.Config(denoise_steps=0)
+    broken = {"from": 0.5, "to": float("nan")}
+    with pytest.raises(UserError, match="t must be a finite number"):
+        DenoiseAndMatch.Config(t=broken)
+    with pytest.raises(UserError, match="scale must be a finite number"):
+        DenoiseAndMatch.Config(scale=broken)

@@ -172,7 +172,7 @@ def test_fresh_noise_comes_from_the_seed():
         ("sdi", {"inversion_steps": 0}, "inversion_steps must be at least 1"),
         ("sdi", {"eta": 1.5}, "eta must lie"),
         ("sds", {"eta": 0.5}, "unknown key 'options.eta'"),
-        ("hifa", {"image": -1}, "image must be 0 or more"),
+        ("hifa", {"image": -1}, "image must be a number >= 0"),
         ("nfsd", {"threshold": 2}, "threshold must lie"),
     ],
 )

@@ -161,7 +161,7 @@ def test_guidance_conventions(seed, scale):
         alpha = torch.tensor([0.8], dtype=torch.float64)
         made.append(Prediction.from_eps(z, eps, alpha, (1 - alpha**2).sqrt()))
     c, u = made
-    pushed = guided.guide(c, u, guided.scale_from_convention_b(scale))
+    pushed = guided.guide(c, u, 1.0 + scale)
     torch.testing.assert_close(pushed.eps, c.eps + scale * (c.eps - u.eps))
     # The forms stay consistent: combining x0 and v is combining eps.
     again = Prediction.from_eps(noise(99, 1, 3, 2, 2), pushed.eps, alpha, (1 - alpha**2).sqrt())
@@ -289,7 +289,7 @@ def test_classifier_score_distillation_needs_different_spreads():
 def test_the_negative_of_classifier_score_distillation_takes_over_during_the_run():
     """Coarse stage of its reference code: a_n 0 -> -1 while a_0 -1 -> 0; each step one batch, no idle branch."""
     prior = Counted(cube=image(1), ugly=image(2), none=image(3))
-    options = {"negative": {"from": 0.0, "to": -1.0}, "null": {"from": -1.0, "to": 0.0}}
+    options = {"negative": {"from": 0.0, "to": -1.0}, "empty": {"from": -1.0, "to": 0.0}}
     csd = objectives.objective("csd")(objectives.configure("csd", options), prior)
     x, eps = noise(1, 1, 3, SIZE, SIZE), noise(2, 1, 3, SIZE, SIZE)
     t = torch.tensor([0.5], dtype=torch.float64)
@@ -305,6 +305,8 @@ def test_the_negative_of_classifier_score_distillation_takes_over_during_the_run
     torch.testing.assert_close(found[1], (found[0] + found[2]) / 2)
     with pytest.raises(UserError, match=r"sum to -1 all the time.* -0.995 at 1% of the run"):
         objectives.configure("csd", {"negative": {"from": 0.0, "to": 0.5}})
+    with pytest.raises(UserError, match=r"give -6 at 33% of the run"):
+        objectives.configure("csd", {"negative": {0: 0, 0.333: -5, 0.338: 0}})
 
 
 def test_noise_free_distillation_above_and_below_its_threshold():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from threedgen.cameras import OrbitSampler
 from threedgen.distill import distill
 from threedgen.errors import UserError
 from threedgen.events import StepDone
-from threedgen.guidance.priors.load import PriorConfig
+from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.score_distillation import ScoreDistillation
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations.gaussians import Gaussians
@@ -100,6 +101,10 @@ def test_two_priors_in_one_run_are_a_weighted_sum(pipelines):
         ("sd1", {"pictures": "render"}, "reads no pictures"),
         ("sd1", {"reference": {"image": "x.png"}}, "reads no reference"),
         ("zero123", {"reference": {"image": "nowhere.png"}}, "nowhere.png' cannot be read"),
+        ("zero123", {"negative": "ugly", "perp_neg": 1.0}, "reads no text: take negative and perp_neg out"),
+        ("zero123", {"view_prompts": "always"}, "reads no text: take view_prompts out"),
+        ("sd1", {"reference": {"azimuth": 40.0}}, "reads no reference"),
+        ("if2", {"pictures": "depth"}, "sharpens the render itself, not 'depth'"),
         ("edit", {"pictures": "nowhere"}, "no pictures at 'nowhere'"),
         ("zero123", {"reference": {"imge": "x.png"}}, r"did you mean 'guidance.0.reference.image'"),
     ],
@@ -128,9 +133,24 @@ def test_options_belong_to_the_kind_of_model(pipelines):
     for kind, options, expected in [
         ("sd1", {"guidance": 2.0}, "options.guidance"),
         ("flux", {"guidence": 2.0}, "did you mean 'options.guidance'"),
+        ("flux", {"guidance": float("nan")}, "guidance must be a finite number"),
+        ("flux-schnell", {"guidance": 9.0}, "no embedded guidance .FLUX.1-schnell."),
+        ("edit", {"image": float("nan")}, "image must be a number >= 0"),
         ("if2", {"noise_level": 1000}, "between 0 and 999"),
         ("zero123", {"pose": "radius"}, "stable-zero123"),
     ]:
         with pytest.raises(UserError, match=expected):
             guidance(pipelines, kind, prior={"path": str(pipelines[kind]), "options": options})
     assert PriorConfig().options == {}
+
+
+def test_settings_of_a_model_beside_the_closed_form_prior():
+    for name, value in (
+        ("lora", "a.safetensors"),
+        ("dtype", "float32"),
+        ("options", {"a": 1}),
+        ("memory", 8.0),
+    ):
+        with pytest.raises(UserError, match=f"'disc' is no model, {name} has no effect"):
+            load_prior(replace(PriorConfig(name="disc"), **{name: value}))
+    assert not load_prior(PriorConfig(name="disc")).latent

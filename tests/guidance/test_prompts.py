@@ -215,7 +215,7 @@ def test_factor_0_is_plain_prompts_and_a_schedule_scales_the_weights():
     [
         ({"perp_neg": -1.0}, "perp_neg must not be negative"),
         ({"perp_neg": {"from": 1.0, "to": -0.5}}, "perp_neg must not be negative"),
-        ({"perp_neg": float("nan")}, "perp_neg must not be negative"),
+        ({"perp_neg": float("nan")}, "perp_neg must be a finite number"),
         ({"perp_neg": 1.0, "view_prompts": "never"}, "perp_neg works on view prompts, which are off"),
         ({"debias": "words", "view_prompts": "never"}, "debias works on view prompts, which are off"),
         ({"view_prompts": "interpolate"}, "did you mean 'interpolated'"),

@@ -120,10 +120,12 @@ def test_the_objective_brings_its_own_weighting_unless_one_is_named():
 @pytest.mark.parametrize("name", BUILTIN["objective"])
 def test_a_step_with_each_objective(name):
     """Finite, the same again, and one batched call of the prior for those that look at it once."""
-    prior, signal, gradient = ask(Config(objective=name, scale=3.0, negative="ugly"))
+    options = {"negative": -0.5, "empty": -0.5} if name == "csd" else {}
+    config = Config(objective=name, options=options, scale=3.0, negative="ugly")
+    prior, signal, gradient = ask(config)
     assert gradient.isfinite().all()
     assert float(gradient.abs().max()) > 0.0
-    assert torch.equal(gradient, ask(Config(objective=name, scale=3.0, negative="ugly"))[2])
+    assert torch.equal(gradient, ask(config)[2])
     assert signal.preview is not None
     assert signal.preview().shape == (8, 32, 3)
     if name not in ("ism", "sdi"):
@@ -225,6 +227,40 @@ def test_a_preview_is_decoded_when_it_is_wanted_and_only_then(latent, monkeypatc
         ({"objective": "nowhere:Objective"}, "cannot import 'nowhere:Objective'"),
         ({"objective": "csd", "rescale": 0.5}, "rescale has no effect on the objective 'csd'"),
         ({"objective": "nfsd", "clip_x0": True}, "clip_x0 has no effect on the objective 'nfsd'"),
+        ({"scale": 1.0, "rescale": 0.5}, "rescale has no effect at scale 1"),
+        ({"objective": "csd", "negative": "blurry"}, "'csd' never reads `negative` with these options"),
+        (
+            {"objective": "csd", "options": {"null": -1.0}},
+            "unknown key 'options.null'",
+        ),
+        ({"scale": float("nan")}, "scale must be a finite number, got nan"),
+        ({"scale": {"from": 3.0, "to": float("nan")}}, "scale must be a finite number, got nan"),
+        ({"scale": {0: 3.0, 0.5: float("inf")}}, "scale must be a finite number, got inf"),
+        ({"rescale": float("nan")}, "rescale must lie between 0 and 1"),
+        ({"t": [0.02, float("nan")]}, "inside"),
+        ({"t": {0: [0.02, 0.98], 0.333: [0.9, 0.1], 0.338: [0.02, 0.5]}}, r"got \[0.9, 0.1\]"),
+        ({"perp_neg": {"from": 1.0, "to": float("nan")}}, "perp_neg must be a finite number"),
+        ({"objective": "hifa", "options": {"image": float("inf")}}, "image must be a number >= 0"),
+        (
+            {"objective": "ism", "options": {"delta_t": {"from": 0.1, "to": float("nan")}}},
+            "delta_t must be a fin",
+        ),
+        (
+            {"objective": "sdi", "options": {"inversion_scale": float("nan")}},
+            "inversion_scale must be a finite",
+        ),
+        ({"objective": "csd", "options": {"negative": float("nan")}}, "negative must be a finite number"),
+        (
+            {"objective": "vsd", "options": {"learning_rate": float("inf")}},
+            "learning_rate must be a positive",
+        ),
+        ({"reference": {"elevation": float("nan")}}, "reference.elevation must lie between -90 and 90"),
+        ({"reference": {"azimuth": float("inf")}}, "reference.azimuth must be a number of degrees"),
+        ({"reference": {"distance": 0.0}}, "reference.distance must be a positive number"),
+        ({"prior": {"lora_scale": float("nan"), "lora": "a"}}, "lora_scale must be a finite number"),
+        ({"prior": {"control_scale": float("nan"), "control": "a"}}, "control_scale must be a number >= 0"),
+        ({"prior": {"lora_scale": 0.5}}, "lora_scale has no effect without lora"),
+        ({"prior": {"control_scale": 0.5}}, "control_scale has no effect without control"),
     ],
 )
 def test_a_wrong_config_is_one_line(section, expected):

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from threedgen.errors import UserError
+from threedgen.guidance.checks import require_times
 from threedgen.guidance.priors.analytic import DiscPrior, MixturePrior
 from threedgen.guidance.priors.processes import FlowSchedule
-from threedgen.guidance.timesteps import require_times, timesteps
+from threedgen.guidance.timesteps import timesteps
 
 PRIOR: MixturePrior = DiscPrior(4)
 

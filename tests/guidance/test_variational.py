@@ -210,7 +210,7 @@ def test_bad_settings():
         make(DiscPrior(8), kind="lora")
     for options, expected in (
         ({"rank": 0}, "rank must be at least 1"),
-        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
         ({"updates": 0}, "updates must be at least 1"),
         ({"camera_dropout": 1.5}, "camera_dropout must lie"),
         ({"kind": "dora"}, "did you mean 'lora'"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 from threedgen.errors import UserError
 from threedgen.guidance import debiasing, prompts
+from threedgen.guidance.checks import numbers, require_numbers
 from threedgen.guidance.image_conditions import ImageConditions, Picturing
 from threedgen.guidance.priors.base import Condition, Prior
 from threedgen.schedule import Schedule, bounds, value_at
@@ -36,19 +36,23 @@ class Prompting(Picturing):
     debias: str = ""
 
     def __post_init__(self) -> None:
+        require_numbers(perp_neg=self.perp_neg)
         low, high = bounds(self.perp_neg)
-        if not 0.0 <= low <= high < math.inf:
+        if low < 0.0:
             raise UserError(f"perp_neg must not be negative (0 is off), got {low:g} to {high:g}")
 
 
 class ViewConditions:
     """Makes the Condition of a step, and lets the prior embed all texts of a prompt once, when it first comes.
 
-    Raises UserError for settings that would change nothing because the views have no texts of their own.
+    Raises UserError for settings that would change nothing because the prior reads no text, or because the views
+    have no texts of their own.
     """
 
     def __init__(self, prior: Prior, config: Prompting) -> None:
         mode, debias = config.view_prompts, config.debias
+        if not getattr(prior, "reads_text", True):
+            _refuse_texts(config)
         views = prompts.convention(config.view_convention)
         suffixes = mode in ("always", "interpolated") or (mode == "auto" and not prior.camera_conditioned)
         self._opposing = bounds(config.perp_neg)[1] > 0.0
@@ -99,6 +103,19 @@ class ViewConditions:
             self._prior.prepare([*(() if texts is None else texts.all()), prompt, self._negative, ""])
             self._prepared[prompt] = texts
         return self._prepared[prompt]
+
+
+def _refuse_texts(config: Prompting) -> None:
+    """UserError for a setting about texts, beside a prior that reads none."""
+    given = {
+        "negative": config.negative,
+        "view_prompts": config.view_prompts in ("always", "interpolated"),
+        "perp_neg": any(numbers(config.perp_neg)),
+        "debias": config.debias,
+    }
+    unread = [name for name, value in given.items() if value]
+    if unread:
+        raise UserError(f"this prior turns a picture and reads no text: take {' and '.join(unread)} out")
 
 
 def _require_unicode(text: str, what: str) -> None:

@@ -15,13 +15,14 @@ from torch import Tensor
 from threedgen.datasets.given import read_pictures
 from threedgen.errors import UserError
 from threedgen.guidance import objectives
+from threedgen.guidance.checks import require_numbers, require_times
 from threedgen.guidance.conditioning import Prompting, ViewConditions
 from threedgen.guidance.guided import guided_prediction
 from threedgen.guidance.pictures import require_white
 from threedgen.guidance.priors.base import Condition, Prediction, Prior
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.priors.processes import per_sample, unit_levels
-from threedgen.guidance.timesteps import TimeOrder, require_times, timesteps
+from threedgen.guidance.timesteps import TimeOrder, timesteps
 from threedgen.random import generator
 from threedgen.schedule import RangeSchedule, Schedule, value_at
 from threedgen.types import Cameras, RenderOutput, Signal
@@ -52,6 +53,7 @@ class DeltaDenoising:
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            require_numbers(scale=self.scale)
             require_times(self.t)
 
     def __init__(
@@ -71,17 +73,19 @@ class DeltaDenoising:
         self._target = ViewConditions(self.prior, config)
         self._source = ViewConditions(self.prior, config)
         self._weighting = objectives.weight_function(config.weighting)
+        objectives.require_limits(self.prior, config.t, self._weighting)
 
     def __call__(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
     ) -> Signal:
         """How the renders differ from the pictures that `cameras.index` names, in the sense of the two prompts.
 
-        Differentiable in output.rgb. Metrics: t, gradient (its length, mean over the views, in the prior's space).
+        Differentiable in output.rgb. Metrics: t, gradient (its length, mean over the views, in the prior's space),
+        loss, dropped (share of views whose gradient was not finite).
         Preview: the prior's pictures of the noised renders. Raises UserError for cameras that have no
         pictures, and for a background that is not white.
         """
-        if cameras.index is None:
+        if cameras.index is None or bool((cameras.index < 0).any()):
             raise UserError(
                 'these cameras have no pictures: guidance "delta-denoising" needs cameras.name=given'
             )
@@ -99,17 +103,22 @@ class DeltaDenoising:
         source = self._source(config.source, cameras, step, total)
         # Only the texts differ: what a network is shown beside them is the same on both sides.
         source = replace(source, pictures=target.pictures, reference=target.reference)
-        source = replace(source, reference=target.reference, pictures=target.pictures)
         gradient, said = delta(self.prior, x.detach(), reference, eps, t, (target, source), scale)
         weight = self._weighting(*unit_levels(self.prior.alpha(t), self.prior.sigma(t)))
-        gradient = per_sample(weight, gradient) * gradient
-        metrics = {"t": t.mean().item(), "gradient": gradient.flatten(1).norm(dim=1).mean().item()}
+        gradient, dropped = objectives.drop_overflow(per_sample(weight, gradient) * gradient)
+        loss = objectives.inject(x, gradient)
+        metrics = {
+            "t": t.mean().item(),
+            "gradient": gradient.flatten(1).norm(dim=1).mean().item(),
+            "loss": loss.item(),
+            "dropped": dropped,
+        }
 
         @torch.no_grad()
         def preview() -> Float[Tensor, "H W 3"]:
             return torch.cat(list(self.prior.decode(said.x0).clamp(0.0, 1.0)), dim=1)
 
-        return Signal(objectives.inject(x, gradient), metrics, preview)
+        return Signal(loss, metrics, preview)
 
 
 @torch.no_grad()

@@ -14,12 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.errors import UserError
+from threedgen.guidance.checks import require_numbers
 from threedgen.guidance.conditioning import Prompting, ViewConditions
 from threedgen.guidance.guided import guided_prediction
 from threedgen.guidance.priors.base import Condition, Prior
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.priors.processes import per_sample
 from threedgen.random import generator
+from threedgen.reference_view import free_views
 from threedgen.schedule import Schedule, bounds, value_at
 from threedgen.types import Cameras, RenderOutput, Signal
 
@@ -47,6 +49,7 @@ class DenoiseAndMatch:
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            require_numbers(scale=self.scale, t=self.t)
             low, high = bounds(self.t)
             if not 0.0 < low <= high <= 1.0:
                 raise UserError(f"t must lie in (0, 1] all the time, got {low:g} to {high:g}")
@@ -69,6 +72,7 @@ class DenoiseAndMatch:
         Metrics: t, distance (root mean square between render and target, in the prior's space). Preview:
         the targets side by side.
         """
+        output, cameras = free_views(output, cameras)
         condition = self._conditions(prompt, cameras, step, total, output)
         x = self.prior.encode(output.rgb)
         rng = generator(seed, "guidance/denoise-and-match", step)

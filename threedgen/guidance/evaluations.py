@@ -6,6 +6,7 @@ that sum to 0: otherwise the noise itself would be written into x (METHODS 1.9).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -14,11 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.errors import UserError
+from threedgen.guidance.checks import RUN, decisive_steps, numbers, require_numbers
 from threedgen.guidance.objectives import Answer, Coefficients, Evaluation, Objective, Question
 from threedgen.guidance.priors.processes import per_sample
 from threedgen.schedule import Schedule, value_at
-
-_TRIED = 101  # points of a run at which schedules are checked
 
 
 def guided_coefficients(scale: float) -> Coefficients:
@@ -40,17 +40,17 @@ class SDS(Objective):
 
 def _residual(question: Question, said: Evaluation) -> Float[Tensor, "B C h w"]:
     """w alpha / sigma (x - x0_hat), which equals w (eps_hat - eps) (METHODS 0.3)."""
-    kappa = question.weight() * said.alpha / said.sigma
-    return per_sample(kappa, question.x) * (question.x - said.guided.x0)
+    return per_sample(question.through_x0(), question.x) * (question.x - said.guided.x0)
 
 
 class Reconstruction(Objective):
     """g = kappa (x - x0_hat), kappa = w alpha / sigma: SDS through x0 (MVDream, Shi et al. 2023, eq. 4).
 
-    It stays finite where eps_hat is ill-conditioned, and is the form that edits of x0 act on.
+    It stays finite at every t under its own weight (kappa = 1), and is the form that edits of x0 act on.
     """
 
     weighting: ClassVar[str] = "recon"
+    divides: ClassVar[bool] = True
 
     def coefficients(self, question: Question) -> Coefficients:
         return guided_coefficients(question.scale)
@@ -97,26 +97,34 @@ class CSD(Objective):
 
     @dataclass(frozen=True)
     class Config:
-        """negative, null: a_n and a_0, numbers or schedules; they must sum to -1 all the time."""
+        """negative, empty: a_n and a_0, numbers or schedules; they must sum to -1 all the time.
+
+        empty: of the empty text (YAML reads a key that is called null as no key).
+        """
 
         negative: Schedule = 0.0
-        null: Schedule = -1.0
+        empty: Schedule = -1.0
 
         def __post_init__(self) -> None:
-            for step in range(_TRIED):
-                total = value_at(self.negative, step, _TRIED) + value_at(self.null, step, _TRIED)
+            require_numbers(negative=self.negative, empty=self.empty)
+            for step in decisive_steps(self.negative, self.empty):
+                total = value_at(self.negative, step, RUN + 1) + value_at(self.empty, step, RUN + 1)
                 if abs(total + 1.0) > 1e-6:
                     raise UserError(
-                        f"negative and null must sum to -1 all the time, or noise is written into the scene; they "
-                        f"give {total:g} at {step / (_TRIED - 1):.0%} of the run"
+                        f"negative and empty must sum to -1 all the time, or noise is written into the scene; they "
+                        f"give {total:g} at {step / RUN:.0%} of the run"
                     )
 
     edits_x0: ClassVar[bool] = False
 
+    @classmethod
+    def reads_negative(cls, config: Config) -> bool:
+        return any(numbers(config.negative))
+
     def coefficients(self, question: Question) -> Coefficients:
         negative = value_at(self.config.negative, question.step, question.total)
-        null = value_at(self.config.null, question.step, question.total)
-        return Coefficients(question.scale, question.scale * negative, question.scale * null)
+        empty = value_at(self.config.empty, question.step, question.total)
+        return Coefficients(question.scale, question.scale * negative, question.scale * empty)
 
     def __call__(self, question: Question) -> Answer:
         share = self.coefficients(question)
@@ -163,17 +171,18 @@ class HiFA(SDS):
         image: float = 0.1
 
         def __post_init__(self) -> None:
-            if not self.image >= 0.0:
-                raise UserError(f"image must be 0 or more, got {self.image:g}")
+            if not 0.0 <= self.image < math.inf:
+                raise UserError(f"image must be a number >= 0, got {self.image:g}")
 
     image_space: ClassVar[bool] = True
+    divides: ClassVar[bool] = True
 
     @torch.no_grad()
     def __call__(self, question: Question) -> Answer:
         if question.images is None:
             raise ValueError("hifa needs Question.images")
         said = question.evaluate()
-        kappa = self.config.image * question.weight() * said.alpha / said.sigma
+        kappa = self.config.image * question.through_x0()
         difference = question.images - question.prior.decode(said.guided.x0)
         towards = per_sample(kappa, difference) * difference
         return Answer(_residual(question, said), said.guided.x0, image_gradient=towards)

@@ -77,11 +77,6 @@ def guide(conditional: Prediction, unconditional: Prediction, scale: float) -> P
     )
 
 
-def scale_from_convention_b(scale: float) -> float:
-    """threestudio's cond + s (cond - uncond) as our scale: 100 there is 101 here (METHODS 0.4)."""
-    return 1.0 + scale
-
-
 def perpendicular(
     conditional: Prediction,
     unconditional: Prediction,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +26,14 @@ class ReferenceConfig:
     azimuth: float = 0.0
     elevation: float = 0.0
     distance: float = 2.85
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.azimuth):
+            raise UserError(f"reference.azimuth must be a number of degrees, got {self.azimuth}")
+        if not -90.0 <= self.elevation <= 90.0:
+            raise UserError(f"reference.elevation must lie between -90 and 90 degrees, got {self.elevation}")
+        if not 0.0 < self.distance < math.inf:
+            raise UserError(f"reference.distance must be a positive number, got {self.distance}")
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,11 @@ class ImageConditions:
                 "this prior follows a picture of each view: set pictures to render, depth, normal, or the folder "
                 "of given pictures"
             )
-        unread = "reference" if config.reference.image and wanted != "reference" else ""
+        if wanted == "render" and config.pictures not in ("", "render"):
+            raise UserError(
+                f"this prior sharpens the render itself, not '{config.pictures}': leave `pictures` out"
+            )
+        unread = "reference" if config.reference != ReferenceConfig() and wanted != "reference" else ""
         unread = unread or ("pictures" if config.pictures and wanted not in ("pictures", "render") else "")
         if unread:
             raise UserError(f"this prior reads no {unread}: take '{unread}' out, or choose another prior")
@@ -87,7 +100,10 @@ class ImageConditions:
             return output.rgb.detach()
         picture = depth_picture(output) if self._kind == "depth" else normal_picture(output, cameras)
         if picture is None:
-            raise UserError(f"this renderer gives no {self._kind}: set pictures to render")
+            raise UserError(
+                f"`pictures` asks for {self._kind}, which this renderer does not give: render meshes (or volumes "
+                "with renderer.normals=true), or choose other pictures and a prior that follows them"
+            )
         return picture
 
 

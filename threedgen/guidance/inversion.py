@@ -6,12 +6,14 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.errors import UserError
+from threedgen.guidance.checks import require_numbers
 from threedgen.guidance.guided import guided_prediction
 from threedgen.guidance.objectives import Answer, Objective, Question
 from threedgen.guidance.priors.base import Prediction, Prior
@@ -91,6 +93,7 @@ class ISM(Objective):
         max_steps: int = 5
 
         def __post_init__(self) -> None:
+            require_numbers(delta_t=self.delta_t)
             low, high = bounds(self.delta_t)
             if not 0.0 < low <= high <= 1.0:
                 raise UserError(f"delta_t must lie in (0, 1] all the time, got {low:g} to {high:g}")
@@ -99,7 +102,7 @@ class ISM(Objective):
             if self.max_steps < 1:
                 raise UserError(f"max_steps must be at least 1, got {self.max_steps}")
 
-    weighting = "ism"
+    weighting: ClassVar[str] = "ism"
 
     @torch.no_grad()
     def __call__(self, question: Question) -> Answer:
@@ -140,6 +143,9 @@ class SDI(Objective):
                 raise UserError(f"inversion_steps must be at least 1, got {self.inversion_steps}")
             if not 0.0 <= self.eta <= 1.0:
                 raise UserError(f"eta must lie between 0 and 1, got {self.eta:g}")
+            require_numbers(inversion_scale=self.inversion_scale)
+
+    divides: ClassVar[bool] = True
 
     @torch.no_grad()
     def __call__(self, question: Question) -> Answer:
@@ -151,5 +157,5 @@ class SDI(Objective):
         levels = rungs(question.t, 1.0 / config.inversion_steps, config.inversion_steps)
         said = question.evaluate(invert(question, levels, predict, config.eta))
         # w (eps_hat - eps_inv), through x0: no division by sigma of a difference of large numbers.
-        kappa = question.weight() * said.alpha / said.sigma
-        return Answer(per_sample(kappa, question.x) * (question.x - said.guided.x0), said.guided.x0)
+        towards = question.x - said.guided.x0
+        return Answer(per_sample(question.through_x0(), towards) * towards, said.guided.x0)

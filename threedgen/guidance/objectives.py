@@ -18,10 +18,14 @@ from torch import Tensor
 
 from threedgen import plugins, typed
 from threedgen.errors import UserError
+from threedgen.guidance.checks import numbers
 from threedgen.guidance.guided import branches, guide, rescale
 from threedgen.guidance.priors.base import Condition, Prediction, Prior
-from threedgen.guidance.priors.processes import per_sample, unit_levels
+from threedgen.guidance.priors.processes import SMALLEST_LEVEL, per_sample, unit_levels
 from threedgen.random import generator
+from threedgen.schedule import parse_range
+
+_NO_LIMIT = 1e3  # a ratio at SMALLEST_LEVEL that is larger grows with 1 / level
 
 WeightFunction = Callable[[Tensor, Tensor], Tensor]
 WeightName = Literal["sds", "uniform", "fantasia3d", "recon", "ism", "sjc"]
@@ -44,6 +48,37 @@ def weight_function(name: str) -> WeightFunction:
     if name not in WEIGHTS:
         raise UserError(f"unknown weight '{name}': use one of {', '.join(WEIGHTS)}")
     return WEIGHTS[name]
+
+
+def through_x0(
+    weighting: WeightFunction, alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]
+) -> Float[Tensor, " B"]:
+    """w alpha / sigma with levels of at least SMALLEST_LEVEL."""
+    alpha, sigma = alpha.clamp_min(SMALLEST_LEVEL), sigma.clamp_min(SMALLEST_LEVEL)
+    return weighting(*unit_levels(alpha, sigma)) * alpha / sigma
+
+
+def require_limits(
+    prior: Prior, times: object, weighting: WeightFunction, *, plain: bool = True, divided: bool = False
+) -> None:
+    """UserError when t reaches 0 or 1, the prior has no noise or no signal left there, and the weight has no limit.
+
+    times: a range schedule. plain, divided: whether w itself and whether w alpha / sigma is asked for.
+    """
+    bottom, top = parse_range(times)
+    for end in (min(numbers(bottom)), max(numbers(top))):
+        t = torch.tensor([end], dtype=torch.float64)
+        alpha, sigma = prior.alpha(t).double().cpu(), prior.sigma(t).double().cpu()
+        if float(torch.minimum(alpha, sigma)) >= SMALLEST_LEVEL:
+            continue
+        weights = [weighting(*unit_levels(alpha, sigma))] if plain else []
+        weights += [through_x0(weighting, alpha, sigma)] if divided else []
+        if any(float(weight) > _NO_LIMIT for weight in weights):
+            side = "below 1" if float(alpha) < float(sigma) else "above 0"
+            raise UserError(
+                f"t reaches {end:g}, where the weight of this objective grows without limit with this prior: keep "
+                f"t {side} (0.02 to 0.98, say), or set weighting=sds"
+            )
 
 
 @dataclass(frozen=True)
@@ -94,6 +129,14 @@ class Question:
     def weight(self) -> Float[Tensor, " B"]:
         """w(t), the same for every form (VP, VE, flow) of one prior at the same ratio of noise to signal."""
         return self.weighting(*unit_levels(self.prior.alpha(self.t), self.prior.sigma(self.t)))
+
+    def through_x0(self) -> Float[Tensor, " B"]:
+        """w alpha / sigma, the factor on (x - x0_hat) that makes it w (eps_hat - eps).
+
+        Where alpha or sigma is 0 it is the limit: as it stands it would be 0 times infinity (a flow at t = 1 under
+        w = sigma / alpha, for which it is 1). See require_limits for the weights that have none.
+        """
+        return through_x0(self.weighting, self.prior.alpha(self.t), self.prior.sigma(self.t))
 
     def generator(self, stream: str) -> torch.Generator:
         """Draws of an objective's own, see random.generator."""
@@ -180,6 +223,7 @@ class Objective:
     weighting:   the name of w(t) that the paper uses, taken where a recipe names none.
     edits_x0:    False where there is no guided x0, so that rescale and clip_x0 would have no effect.
     image_space: True where Question.images is needed.
+    divides:     True where the gradient is w alpha / sigma (x - x0_hat), so that this factor must have a limit.
     What learns is an nn.Module too: its state_dict holds everything that a resumed run needs.
     """
 
@@ -190,6 +234,12 @@ class Objective:
     weighting: ClassVar[str] = "sds"
     edits_x0: ClassVar[bool] = True
     image_space: ClassVar[bool] = False
+    divides: ClassVar[bool] = False
+
+    @classmethod
+    def reads_negative(cls, config: Any) -> bool:
+        """Whether it ever asks for the negative prompt, with these options."""
+        return True
 
     def __init__(self, config: Any, prior: Prior) -> None:
         """Raises UserError where the objective cannot work with this prior."""
@@ -222,3 +272,16 @@ def inject(x: Float[Tensor, "B ..."], gradient: Float[Tensor, "B ..."]) -> Float
     gradient = gradient.detach()
     linear = (gradient * (x - x.detach())).sum()
     return (linear + 0.5 * gradient.square().sum()) / x.shape[0]
+
+
+def drop_overflow(gradient: Float[Tensor, "B ..."]) -> tuple[Float[Tensor, "B ..."], float]:
+    """Zero the views whose gradient overflowed (half precision does it now and then); their share.
+
+    When every view is bad something is broken, and the values stay for the watchdog to see.
+    """
+    bad = ~gradient.isfinite().flatten(1).all(dim=1)
+    share = bad.float().mean().item()
+    if 0.0 < share < 1.0:
+        gradient = gradient.clone()
+        gradient[bad] = 0.0
+    return gradient, share

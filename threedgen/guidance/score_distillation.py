@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from threedgen.errors import UserError
 from threedgen.guidance import objectives
+from threedgen.guidance.checks import numbers, require_numbers, require_times
 from threedgen.guidance.conditioning import Prompting, ViewConditions
 from threedgen.guidance.priors.base import Prior, resize_images
 from threedgen.guidance.priors.load import PriorConfig, load_prior
-from threedgen.guidance.timesteps import TimeOrder, require_times, timesteps
+from threedgen.guidance.timesteps import TimeOrder, timesteps
 from threedgen.random import generator
+from threedgen.reference_view import free_views
 from threedgen.schedule import RangeSchedule, Schedule, value_at
 from threedgen.types import Cameras, RenderOutput, Signal
 
@@ -58,15 +60,25 @@ class ScoreDistillation(nn.Module):
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            require_numbers(scale=self.scale)
             require_times(self.t)
             if not 0.0 <= self.rescale <= 1.0:
                 raise UserError(f"rescale must lie between 0 and 1, got {self.rescale}")
             if self.group < 0:
                 raise UserError(f"group must be 0 (all views) or more, got {self.group}")
-            objectives.configure(self.objective, self.options)
-            if (self.rescale or self.clip_x0) and not objectives.objective(self.objective).edits_x0:
+            kind = objectives.objective(self.objective)
+            options = objectives.configure(self.objective, self.options)
+            if (self.rescale or self.clip_x0) and not kind.edits_x0:
                 name = "rescale" if self.rescale else "clip_x0"
                 raise UserError(f"{name} has no effect on the objective '{self.objective}': leave it out")
+            if self.rescale and self.scale is not None and set(numbers(self.scale)) == {1.0}:
+                raise UserError("rescale has no effect at scale 1, which is no guidance: leave it out")
+            # Perp-Neg asks for the unconditional branch, whatever the objective does.
+            if self.negative and not any(numbers(self.perp_neg)) and not kind.reads_negative(options):
+                raise UserError(
+                    f"the objective '{self.objective}' never reads `negative` with these options: set "
+                    "options.negative (docs/objectives.md), or leave it out"
+                )
 
     def __init__(
         self,
@@ -89,19 +101,25 @@ class ScoreDistillation(nn.Module):
         kind = objectives.objective(config.objective)
         self.objective = kind(objectives.configure(config.objective, config.options), self.prior)
         self._weighting = objectives.weight_function(config.weighting or kind.weighting)
+        # An edited x0 becomes eps again by a division by sigma.
+        divided = kind.divides or bool(config.rescale) or config.clip_x0
+        objectives.require_limits(
+            self.prior, config.t, self._weighting, plain=not kind.divides, divided=divided
+        )
 
     prior: Prior
 
     def forward(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
     ) -> Signal:
-        """What the prior says about the renders of `cameras` at `step` of `total`.
+        """What the prior says about the renders of `cameras` at `step` of `total` (`free_views` of them).
 
         The loss is differentiable in output.rgb. Metrics: t (mean), gradient (its length, mean over the
         views, in the prior's space), dropped (share of views whose gradient was not finite), the objective's own.
         Preview: the pictures the prior sees in the noised renders, side by side in the order of the views.
         """
         config = self.config
+        output, cameras = free_views(output, cameras)
         condition = self._conditions(prompt, cameras, step, total, output)
         x = self.prior.encode(output.rgb)
         group = config.group or len(x)
@@ -128,10 +146,10 @@ class ScoreDistillation(nn.Module):
             seed=seed,
         )
         answer = self.objective(question)
-        gradient, dropped = _drop_overflow(answer.gradient)
+        gradient, dropped = objectives.drop_overflow(answer.gradient)
         loss = objectives.inject(x, gradient)
         if images is not None and answer.image_gradient is not None:
-            loss = loss + objectives.inject(images, _drop_overflow(answer.image_gradient)[0])
+            loss = loss + objectives.inject(images, objectives.drop_overflow(answer.image_gradient)[0])
         metrics = {
             "t": t.mean().item(),
             "gradient": gradient.flatten(1).norm(dim=1).mean().item(),
@@ -146,16 +164,3 @@ class ScoreDistillation(nn.Module):
             return torch.cat(list(self.prior.decode(x0).clamp(0.0, 1.0)), dim=1)
 
         return Signal(loss, metrics, preview)
-
-
-def _drop_overflow(gradient: Float[Tensor, "B ..."]) -> tuple[Float[Tensor, "B ..."], float]:
-    """Zero the views whose gradient overflowed (half precision does it now and then); their share.
-
-    When every view is bad something is broken, and the values stay for the watchdog to see.
-    """
-    bad = ~gradient.isfinite().flatten(1).all(dim=1)
-    share = bad.float().mean().item()
-    if 0.0 < share < 1.0:
-        gradient = gradient.clone()
-        gradient[bad] = 0.0
-    return gradient, share

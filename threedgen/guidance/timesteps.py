@@ -9,23 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.errors import UserError
 from threedgen.guidance.priors.base import Prior
 from threedgen.schedule import progress, range_at
 
 TimeOrder = Literal["random", "annealed", "sqrt", "dreamtime"]
 
-_TRIED = 101  # points of a run at which a schedule is checked
 _BUMP, _WIDTH = 0.8, 0.3  # centre and width in t of DreamTime's bump
 _GRID = 1001
-
-
-def require_times(schedule: object) -> None:
-    """UserError unless a range schedule stays a range inside [0, 1]."""
-    for step in range(_TRIED):
-        low, high = range_at(schedule, step, _TRIED)
-        if not 0.0 <= low <= high <= 1.0:
-            raise UserError(f"t must be a range [low, high] inside [0, 1], got [{low:g}, {high:g}]")
 
 
 def timesteps(

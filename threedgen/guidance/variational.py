@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -47,8 +48,8 @@ class VSD(nn.Module, Objective):
         def __post_init__(self) -> None:
             if self.rank < 1:
                 raise UserError(f"rank must be at least 1, got {self.rank}")
-            if not self.learning_rate > 0.0:
-                raise UserError(f"learning_rate must be positive, got {self.learning_rate:g}")
+            if not 0.0 < self.learning_rate < math.inf:
+                raise UserError(f"learning_rate must be a positive number, got {self.learning_rate:g}")
             if self.updates < 1:
                 raise UserError(f"updates must be at least 1, got {self.updates}")
             if not 0.0 <= self.camera_dropout <= 1.0:

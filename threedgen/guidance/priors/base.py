@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.guidance.priors.processes import per_sample
+from threedgen.guidance.priors.processes import SMALLEST_LEVEL, per_sample
 from threedgen.types import Cameras
 
 
@@ -60,9 +60,10 @@ class Prediction:
 
     @classmethod
     def from_x0(cls, z: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
-        """From a prediction of the clean sample. sigma must not be 0 (eps is undefined there)."""
+        """From a prediction of the clean sample. At sigma = 0, where eps is undefined, it is finite and no more:
+        a weight that vanishes there makes 0 of it."""
         a, s = per_sample(alpha, z), per_sample(sigma, z)
-        eps = (z - a * x0) / s
+        eps = (z - a * x0) / s.clamp_min(SMALLEST_LEVEL)
         return cls(eps=eps, x0=x0, v=a * eps - s * x0)
 
     def chunk(self, parts: int) -> tuple[Prediction, ...]:

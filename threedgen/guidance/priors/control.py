@@ -13,6 +13,15 @@ from threedgen.guidance.priors import files, parts
 from threedgen.guidance.priors.base import Condition, resize_images
 from threedgen.guidance.priors.memory import Plan
 
+# Keys of both configs that must agree, and what an absent one means. Not class_embed_type: beside MVDream's UNet a
+# ControlNet is not told the camera.
+_SHARED = {
+    "cross_attention_dim": None,
+    "block_out_channels": None,
+    "in_channels": 4,
+    "addition_embed_type": None,
+}
+
 
 class Control:
     """A frozen ControlNetModel. scale: what its residuals are multiplied with."""
@@ -34,17 +43,28 @@ class Control:
         model or was made for another UNet than that of `unet_config`."""
         with files.readable(folder):
             if not folder.is_dir():
-                raise UserError(f"control folder '{folder}' does not exist: name a ControlNet's folder")
+                raise UserError(
+                    f"control folder '{folder}' does not exist: name a ControlNet's folder on this machine (hub "
+                    "ids are for `path` only)"
+                )
+            if not (folder / "config.json").is_file():
+                raise UserError(
+                    f"control folder '{folder}' is no ControlNet's: it lacks config.json"
+                    + (" (it is a whole pipeline)" if (folder / "model_index.json").is_file() else "")
+                )
             config = files.read_json(folder / "config.json")
             found = config.get("_class_name")
             if found != "ControlNetModel":
                 raise UserError(f"control folder '{folder}' holds {found}, not a ControlNetModel")
-            for key in ("cross_attention_dim", "block_out_channels"):
-                if config.get(key) != unet_config.get(key):
+            for key, absent in _SHARED.items():
+                ours, theirs = config.get(key, absent), unet_config.get(key, absent)
+                if ours != theirs:
                     raise UserError(
-                        f"control folder '{folder}' was made for another prior: its {key} is {config.get(key)}, "
-                        f"the prior's is {unet_config.get(key)}"
+                        f"control folder '{folder}' was made for another prior: its {key} is {ours}, "
+                        f"the prior's is {theirs}"
                     )
+            if config.get("class_embed_type") is not None:
+                raise UserError(f"control folder '{folder}' is not supported, it wants class labels")
             files.require_safe_weights(folder)
         network = parts.load_model(parts.diffusers_class("ControlNetModel"), folder, "torch_dtype", dtype)
         return cls(plan.place_network(network, device), scale)

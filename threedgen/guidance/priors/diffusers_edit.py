@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,10 @@ class DiffusersEditPrior(DiffusersPrior):
 
         image: float = 1.5
 
+        def __post_init__(self) -> None:
+            if not 0.0 <= self.image < math.inf:
+                raise UserError(f"options.image must be a number >= 0, got {self.image}")
+
     image_condition = "pictures"
     image_scale = 1.5
     codec: Latents
@@ -43,7 +48,7 @@ class DiffusersEditPrior(DiffusersPrior):
         network = parts.network("UNet2DConditionModel", "unet")
         process, form = parts.noise_table()
         text = encoders.one_encoder(parts, pixels=False)
-        prior = cls(network, parts.codec(network.config.sample_size), text, process, form, _SCALE)
+        prior = cls(network, parts.codec(), text, process, form, _SCALE)
         prior.image_scale = options.image
         return prior
 

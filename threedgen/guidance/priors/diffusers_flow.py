@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +24,13 @@ class DiffusersSD3Prior(DiffusersPrior):
 
     @classmethod
     def load(cls, parts: Parts, options: Any) -> DiffusersSD3Prior:
+        if parts.folder.class_of("vae") is None:
+            raise UserError(f"prior folder '{parts.folder.path}' lacks the part vae: copy it again")
+        side = parts.side("transformer", 128)
         network = parts.network("SD3Transformer2DModel", "transformer")
-        codec = parts.codec(network.config.sample_size)
+        codec = parts.codec("transformer", 128)
         text = encoders.two_clips_and_t5(parts, network.config.joint_attention_dim)
-        tokens = (network.config.sample_size // network.config.patch_size) ** 2
+        tokens = (side // network.config.patch_size) ** 2
         process = parts.flow(tokens, scale=_timesteps(parts))
         return cls(network, codec, text, process, "flow", SCALE_LATENT)
 
@@ -49,9 +53,13 @@ class DiffusersFluxPrior(DiffusersPrior):
 
     @dataclass(frozen=True)
     class Config:
-        """guidance: the embedded scale; read by folders whose transformer has guidance_embeds only."""
+        """guidance: the embedded scale, for transformers with guidance_embeds (FLUX.1-dev); null: 3.5."""
 
-        guidance: float = 3.5
+        guidance: float | None = None
+
+        def __post_init__(self) -> None:
+            if self.guidance is not None and not math.isfinite(self.guidance):
+                raise UserError(f"options.guidance must be a finite number, got {self.guidance}")
 
     parts = ("transformer", "text_encoder", "text_encoder_2")
     guidance = 3.5
@@ -65,12 +73,18 @@ class DiffusersFluxPrior(DiffusersPrior):
                 f"prior '{parts.folder.path}' is not supported, its transformer takes {inputs} channels "
                 f"(fill, depth and canny models do), not {4 * channels}"
             )
+        if options.guidance is not None and not parts.folder.config("transformer").get("guidance_embeds"):
+            raise UserError(
+                f"options.guidance has no effect on prior '{parts.folder.path}', which has no embedded guidance "
+                "(FLUX.1-schnell): leave it out"
+            )
         network = parts.network("FluxTransformer2DModel", "transformer")
         codec = parts.latents()
         tokens = (codec.size // codec.reduction // 2) ** 2
         process = parts.flow(tokens, scale=_timesteps(parts) / 1000.0)
         prior = cls(network, codec, encoders.clip_and_t5(parts), process, "flow", SCALE_LATENT)
-        prior.guidance = options.guidance
+        if options.guidance is not None:
+            prior.guidance = options.guidance
         return prior
 
     def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class DiffusersImagePrior(DiffusersPrior):
     def load(cls, parts: Parts, options: Any, control: Control | None = None) -> DiffusersImagePrior:
         """From a folder that `kinds` has found to be one of these."""
         network = parts.network("UNet2DConditionModel", "unet")
-        codec = parts.codec(network.config.sample_size)
+        codec = parts.codec()
         process, form = parts.noise_table()
         text = encoders.one_encoder(parts, pixels=not codec.latent)
         pixels = _SCALE_CAMERAS if network.config.class_embed_type == "projection" else SCALE_PIXELS

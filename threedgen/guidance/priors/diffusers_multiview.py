@@ -37,7 +37,7 @@ class DiffusersMultiViewPrior(DiffusersImagePrior):
         views = int(parts.folder.config("unet")["num_views"])
         join_views(network, views)
         process, form = parts.noise_table()
-        codec = parts.codec(network.config.sample_size)
+        codec = parts.codec()
         text = encoders.one_encoder(parts, pixels=False)
         prior = cls(network, codec, text, process, form, _SCALE, control)
         prior.num_views = views

@@ -53,6 +53,8 @@ class DiffusersPrior:
     """What it needs beside text: Condition.reference, Condition.pictures (a picture for each view, whatever it
     shows), or Condition.pictures holding the renders themselves."""
     camera_conditioned = False
+    reads_text: ClassVar[bool] = True
+    """False where only pictures and cameras say what to show."""
     needs_cameras: ClassVar[bool] = False
     """True when "any camera" is nothing it knows: a condition without cameras is an error."""
 

@@ -22,7 +22,7 @@ class DiffusersSDXLPrior(DiffusersImagePrior):
     @classmethod
     def load(cls, parts: Parts, options: Any, control: Control | None = None) -> DiffusersSDXLPrior:
         network = parts.network("UNet2DConditionModel", "unet")
-        codec = parts.codec(network.config.sample_size)
+        codec = parts.codec()
         process, form = parts.noise_table()
         return cls(network, codec, encoders.two_clips(parts), process, form, SCALE_LATENT, control)
 

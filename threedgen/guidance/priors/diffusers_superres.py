@@ -53,7 +53,7 @@ class DiffusersSuperResolutionPrior(DiffusersPrior):
         network = parts.network("UNet2DConditionModel", "unet")
         process, form = parts.noise_table()
         text = encoders.one_encoder(parts, pixels=True)
-        codec = parts.codec(network.config.sample_size)
+        codec = parts.codec()
         prior = cls(network, codec, text, process, form, SCALE_PIXELS)
         prior.noise_level = options.noise_level
         file = parts.folder.path / "image_noising_scheduler" / "scheduler_config.json"

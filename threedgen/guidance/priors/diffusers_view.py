@@ -43,6 +43,7 @@ class DiffusersViewPrior(DiffusersPrior):
 
     parts = ("unet", "image_encoder")
     image_condition = "reference"
+    reads_text = False
     camera_conditioned = True
     needs_cameras = True
     codec: Latents
@@ -56,7 +57,7 @@ class DiffusersViewPrior(DiffusersPrior):
     def load(cls, parts: Parts, options: Any) -> DiffusersViewPrior:
         network = parts.network("UNet2DConditionModel", "unet")
         process, form = parts.noise_table()
-        codec = parts.codec(network.config.sample_size)
+        codec = parts.codec()
         clip = parts.encoder("image_encoder")
         projection = load_projection(parts.folder).to(device=parts.device, dtype=torch.float32)
         common = (network, codec, _no_text(), process, form, _SCALE)

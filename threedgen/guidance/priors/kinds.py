@@ -28,6 +28,9 @@ _TRANSFORMERS: dict[str, type[DiffusersPrior]] = {
 
 def adapter_of(folder: PipelineFolder) -> type[DiffusersPrior]:
     """The adapter for a folder. Raises UserError for models whose inputs no adapter has."""
+    autoencoder = folder.class_of("vae")
+    if autoencoder not in (None, "AutoencoderKL"):
+        raise _refusal(folder, f"its autoencoder is {autoencoder}, not AutoencoderKL")
     transformer = folder.class_of("transformer")
     if transformer is not None:
         if transformer not in _TRANSFORMERS:

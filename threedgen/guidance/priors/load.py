@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,6 +66,13 @@ class PriorConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.memory < float("inf"):
             raise UserError(f"memory must be a number of GB, 0 for no limit, got {self.memory}")
+        if not math.isfinite(self.lora_scale):
+            raise UserError(f"lora_scale must be a finite number, got {self.lora_scale}")
+        if not 0.0 <= self.control_scale < math.inf:
+            raise UserError(f"control_scale must be a number >= 0, got {self.control_scale}")
+        for part in ("lora", "control"):
+            if getattr(self, f"{part}_scale") != 1.0 and not getattr(self, part):
+                raise UserError(f"{part}_scale has no effect without {part}: name its file, or leave it out")
 
 
 def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior:
@@ -91,7 +99,10 @@ def load_embedded(config: PriorConfig, device: torch.device) -> Prior:
 
 
 def load_disc(config: PriorConfig, device: torch.device) -> Prior:
-    """The closed-form prior of a coloured disc: no weights at all."""
+    """The closed-form prior of a coloured disc: no weights at all. Raises UserError for settings of a model."""
+    for name, default in vars(PriorConfig(name=config.name)).items():
+        if name != "path" and getattr(config, name) != default:
+            raise UserError(f"the prior 'disc' is no model, {name} has no effect on it: leave it out")
     from threedgen.guidance.priors.analytic import DiscPrior
 
     return DiscPrior(device=device)
@@ -125,7 +136,7 @@ def load_folder(
             elif part not in _OPTIONAL:
                 raise UserError(f"prior folder '{path}' lacks the part {part}: copy it again")
     options = typed.build(adapter.Config, config.options, "options")
-    controlled = issubclass(adapter, DiffusersImagePrior)
+    controlled = issubclass(adapter, DiffusersImagePrior) and folder.class_of("vae") is not None
     if config.control and not controlled:
         raise UserError(f"control: a ControlNet goes beside a Stable Diffusion UNet, and '{path}' has none")
     flow = adapter in (DiffusersFluxPrior, DiffusersSD3Prior)
@@ -153,7 +164,8 @@ def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype) -> m
         parts = [folder.path / name for name in names if folder.class_of(name) is not None]
         return memory.gigabytes(sum(files.elements_of(part) for part in parts))
 
-    side = folder.config("vae").get("sample_size", 512) if folder.class_of("vae") else 64
+    # Without a size the folder is about to be refused: any number does.
+    side = folder.config("vae").get("sample_size") or 512 if folder.class_of("vae") else 64
     control = files.elements_of(Path(config.control).expanduser()) if config.control else 0
     network = weights("unet", "transformer") + memory.gigabytes(control)
     encoders = weights("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")

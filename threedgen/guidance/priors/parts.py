@@ -56,19 +56,38 @@ class Parts:
 
     def latents(self, size: int | None = None) -> Latents:
         """The autoencoder, in float32 (in float16 it overflows). size: pixels; None: its own sample size."""
+        own = self.side("vae", 32)
         vae = load_model(
             diffusers_class("AutoencoderKL"), self.folder.path / "vae", "torch_dtype", torch.float32
         )
-        codec = Latents(vae.to(self.device), size or _side(vae.config.sample_size))
+        codec = Latents(vae.to(self.device), size or own)
         self.plan.place_codec(codec)
         return codec
 
-    def codec(self, latent_side: Any) -> Latents | Pixels:
-        """Pictures to samples of `latent_side` (a config's sample_size): latents when there is an autoencoder."""
-        side = _side(latent_side)
+    def codec(self, part: str = "unet", absent: int | None = None) -> Latents | Pixels:
+        """Pictures to samples of the size of a denoiser: latents when there is an autoencoder.
+
+        Where sample_size is null, the default of UNets, the autoencoder's counts. absent: see side.
+        """
         if self.folder.class_of("vae") is None:
-            return Pixels(side)
-        return self.latents(side * _reduction(self.folder.config("vae")))
+            return Pixels(self.side(part, absent))
+        if self.folder.config(part).get("sample_size", absent) is None:
+            return self.latents()
+        return self.latents(self.side(part, absent) * _reduction(self.folder.config("vae")))
+
+    def side(self, part: str, absent: int | None = None) -> int:
+        """sample_size of a config, one number or a pair; absent: what its class takes where the key is not there.
+
+        Raises UserError where it is no size.
+        """
+        said = self.folder.config(part).get("sample_size", absent)
+        side = said[0] if isinstance(said, list) and said else said
+        if isinstance(side, bool) or not isinstance(side, int) or side < 1:
+            raise UserError(
+                f"prior '{self.folder.path}' does not say its size, sample_size in {part}/config.json is {said}: "
+                "write the side of the samples it was trained at"
+            )
+        return side
 
     def noise_table(self) -> tuple[NoiseSchedule, str]:
         """The training noise table and the prediction type, whichever sampler the folder names."""
@@ -130,6 +149,11 @@ def read_noise_table(path: Path, config: dict[str, Any]) -> NoiseSchedule:
         name = config.get("_class_name", "unknown")
         raise UserError(f"prior '{path}' has the scheduler {name}, without betas: its noise is not known")
     given = {key: config[key] for key in _NOISE_TABLE_KEYS if key in config}
+    for key in ("num_train_timesteps", "beta_start", "beta_end"):
+        if isinstance(given.get(key), str | bool | list):
+            raise UserError(
+                f"prior '{path}': no such noise schedule, its {key} is {given[key]!r}, not a number"
+            )
     try:
         return NoiseSchedule(DDPMScheduler(**given).alphas_cumprod)
     except (NotImplementedError, TypeError, ValueError) as error:
@@ -236,7 +260,3 @@ def _class(library: str, name: str, part: Path) -> Any:
 
 def _reduction(vae_config: dict[str, Any]) -> int:
     return 2 ** (len(vae_config.get("block_out_channels", [64])) - 1)
-
-
-def _side(sample_size: Any) -> int:
-    return int(sample_size[0] if isinstance(sample_size, list | tuple) else sample_size)

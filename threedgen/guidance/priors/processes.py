@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+SMALLEST_LEVEL = 1e-6
+"""Of alpha and sigma where one is divided by: a flow has no noise at t = 0 and no signal at t = 1."""
+
 
 def per_sample(values: Float[Tensor, " B"], like: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
     """[B] -> [B, 1, 1, ...] so that it multiplies one number onto each sample of `like`."""

@@ -1,0 +1,178 @@
+"""The picture's own view: rendered beside the others, compared with the picture, kept from priors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from threedgen.background import Background
+from threedgen.cameras import OrbitSampler, spherical
+from threedgen.distill import distill
+from threedgen.errors import UserError
+from threedgen.guidance.pictures import Pictures
+from threedgen.guidance.priors.analytic import DiscPrior
+from threedgen.guidance.reference import Reference
+from threedgen.guidance.score_distillation import ScoreDistillation
+from threedgen.reference_scores import reference_scores
+from threedgen.reference_view import ReferenceOrbit, ReferencePose, free_views
+from threedgen.renderers.splatting import SplattingRenderer
+from threedgen.representations.gaussians import Gaussians
+from threedgen.types import RenderOutput
+
+WHITE = Background(Background.Config(random=0.0))
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A disc, red above and blue below: upside down or from behind it would not fit."""
+    rows, columns = np.mgrid[:64, :64] + 0.5
+    rgba = np.zeros((64, 64, 4), dtype=np.uint8)
+    rgba[:32, :, 0], rgba[32:, :, 2] = 220, 220
+    rgba[..., 3] = 255 * (np.hypot(rows - 32, columns - 32) < 24)
+    Image.fromarray(rgba).save(tmp_path / "picture.png")
+    return str(tmp_path / "picture.png")
+
+
+def sampler(**pose):
+    return ReferenceOrbit(
+        ReferenceOrbit.Config(batch=2, resolution={0: 16, 0.5: 32}, reference=ReferencePose(**pose))
+    )
+
+
+def rendered(cameras, seed: int = 0) -> RenderOutput:
+    rng = torch.Generator().manual_seed(seed)
+    shape = (len(cameras), cameras.height, cameras.width)
+    return RenderOutput(
+        torch.rand(*shape, 3, generator=rng).requires_grad_(),
+        torch.full((*shape, 1), 0.5).requires_grad_(),
+        depth=torch.rand(*shape, 1, generator=rng),
+    )
+
+
+def test_the_pictures_view_is_added_to_the_orbits():
+    views = sampler(azimuth=30.0, elevation=-20.0, distance=2.5, fov=50.0)(3, 5, 10)
+    orbit = OrbitSampler(OrbitSampler.Config(batch=2, resolution={0: 16, 0.5: 32}))(3, 5, 10)
+    assert views.index is not None
+    assert views.index.tolist() == [-1, -1, 0]
+    assert (views.height, views.width) == (32, 32)
+    torch.testing.assert_close(views[:2].world_from_camera, orbit.world_from_camera)
+    expected = torch.tensor([[30.0], [-20.0], [2.5]])
+    torch.testing.assert_close(torch.stack(spherical(views[2:])), expected, atol=1e-4, rtol=0)
+    assert float(views.intrinsics[2, 0, 0]) == pytest.approx(16 / np.tan(np.radians(25)), rel=1e-5)
+    front = sampler()(3, 0, 10)[2:].centers
+    torch.testing.assert_close(front, torch.tensor([[0.0, 0.0, 2.85]]))
+
+
+@pytest.mark.parametrize(
+    ("pose", "message"),
+    [
+        ({"elevation": 91.0}, "between -90 and 90"),
+        ({"azimuth": float("nan")}, "must be an angle"),
+        ({"distance": 0.5}, "outside the unit sphere"),
+        ({"fov": 180.0}, "fov between 0 and 180"),
+    ],
+)
+def test_a_pose_that_no_camera_has(pose, message):
+    with pytest.raises(UserError, match=message):
+        ReferencePose(**pose)
+
+
+def test_priors_are_asked_about_the_other_views():
+    views = sampler()(0, 0, 2)
+    output = rendered(views)
+    some, cameras = free_views(output, views)
+    assert cameras.index is None
+    assert len(cameras) == 2
+    torch.testing.assert_close(some.rgb, output.rgb[:2])
+    assert some.depth is not None
+    assert some.depth.shape == (2, 16, 16, 1)
+    for index in (None, torch.tensor([0, 1, 2])):  # nothing to leave out
+        same = replace(views, index=index)
+        assert free_views(output, same) == (output, same)
+    guide = ScoreDistillation(ScoreDistillation.Config(scale=1.0), prior=DiscPrior())
+    signal = guide(output, views, "x", 0, 2, 0)
+    gradient = torch.autograd.grad(signal.loss, output.rgb)[0]
+    assert (gradient[:2].abs().amax((1, 2, 3)) > 0).all()
+    assert (gradient[2] == 0).all()
+
+
+def test_the_loss_is_what_it_says(picture):
+    guide = Reference(Reference.Config(image=picture, rgb=7.0, mask=3.0))
+    views = sampler()(0, 5, 10)
+    output = rendered(views)
+    signal = guide(output, views, "x", 5, 10, 0)
+    pixels = torch.from_numpy(np.asarray(Image.open(picture)).astype(np.float32) / 255)
+    cover = pixels[..., 3:]
+    white = pixels[..., :3] * cover + 1 - cover
+    small = [part.reshape(32, 2, 32, 2, -1).mean((1, 3)) for part in (white, cover)]
+    expected = (
+        7.0 * (output.rgb[2] - small[0]).square().mean() + 3.0 * (output.alpha[2] - small[1]).square().mean()
+    )
+    torch.testing.assert_close(signal.loss, expected)
+    gradients = torch.autograd.grad(signal.loss, [output.rgb, output.alpha])
+    for gradient in gradients:
+        assert (gradient[:2] == 0).all()
+        assert (gradient[2] != 0).any()
+    assert signal.preview is not None
+    torch.testing.assert_close(signal.preview(), small[0])
+
+
+def test_scores_of_the_picture_itself_are_perfect(picture):
+    guide = Reference(Reference.Config(image=picture))
+    scores = guide.scores(RenderOutput(guide.image, guide.alpha))
+    assert scores == {"psnr": pytest.approx(100.0), "mask_iou": 1.0}
+    flipped = guide.scores(RenderOutput(guide.image.flip(1), guide.alpha))
+    assert flipped["psnr"] < 15
+
+
+def test_a_scene_takes_on_the_picture(picture):
+    """Beside a prior that wants something else from the other sides, the picture's view becomes the picture."""
+    torch.manual_seed(0)
+    scene = Gaussians(Gaussians.Config(count=400))
+    cameras = ReferenceOrbit(ReferenceOrbit.Config(batch=2, resolution=32))
+    guides = [
+        ScoreDistillation(ScoreDistillation.Config(scale=1.0), prior=DiscPrior()),
+        Reference(Reference.Config(image=picture)),
+    ]
+    renderer = SplattingRenderer(SplattingRenderer.Config())
+    before = reference_scores(cameras, guides, scene, renderer)
+    distill(scene, renderer, cameras, guides, "x", steps=150, background=WHITE, listeners=[])
+    after = reference_scores(cameras, guides, scene, renderer)
+    assert before["reference_psnr"] < 15
+    assert after["reference_psnr"] > 23, after
+    assert after["reference_mask_iou"] > 0.93, after
+    assert reference_scores(cameras, guides[:1], scene, renderer) == {}
+    assert reference_scores(OrbitSampler(OrbitSampler.Config()), guides, scene, renderer) == {}
+
+
+def test_what_does_not_fit_is_said(picture, tmp_path):
+    guide = Reference(Reference.Config(image=picture))
+    orbit = OrbitSampler(OrbitSampler.Config(batch=2, resolution=16))(0, 0, 1)
+    with pytest.raises(UserError, match=r"needs cameras\.name=reference"):
+        guide(rendered(orbit), orbit, "x", 0, 1, 0)
+    views = sampler()(0, 0, 2)
+    black = RenderOutput(torch.zeros(3, 16, 16, 3), torch.zeros(3, 16, 16, 1))
+    with pytest.raises(UserError, match="compared on white"):
+        guide(black, views, "x", 0, 2, 0)
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
+        ({}, "names no cut-out"),
+        ({"image": str(tmp_path / "no.png")}, "there is no picture"),
+        ({"image": picture, "rgb": 0.0, "mask": 0.0}, "one of them positive"),
+        ({"image": picture, "rgb": -1.0}, "one of them positive"),
+    )
+    for settings, message in refused:
+        with pytest.raises(UserError, match=message):
+            Reference(Reference.Config(**settings))
+
+
+def test_given_pictures_refuse_views_without_one(tmp_path):
+    """Their index -1 would be the last picture."""
+    guide = Pictures.__new__(Pictures)
+    views = sampler()(0, 0, 2)
+    with pytest.raises(UserError, match="these cameras have no pictures"):
+        guide(rendered(views), views, "x", 0, 2, 0)

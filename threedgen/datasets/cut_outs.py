@@ -1,0 +1,144 @@
+"""The object of a picture, cut out, centred and scaled as our cameras would frame it.
+
+The cut-out is a square RGBA picture. Its frame is that of a camera with FOV degrees at DISTANCE from the origin:
+the smallest circle about the centre of the object's bounding box that holds the object has FILL times the frame's
+side as diameter, so the object fits a ball of radius RADIUS around the origin, inside the unit sphere.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from threedgen.datasets.background_removal import remove_background
+from threedgen.datasets.picture import Picture, read_mask, read_picture
+from threedgen.errors import UserError
+
+FOV, DISTANCE = 40.0, 2.85
+FILL = 0.9
+RADIUS = DISTANCE * math.sin(math.atan(FILL * math.tan(math.radians(FOV / 2.0))))  # 0.89
+SIZE = 512  # pixels: the largest that priors and renders look at
+_LEAST_OBJECT = 16  # pixels of that circle's diameter
+_SOLID = 128  # alpha from which on a pixel counts as the object's
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """rgba: [SIZE, SIZE, 4]. source: alpha, mask or border, what told object and background apart. about: one line
+    for the user."""
+
+    rgba: UInt8[np.ndarray, "S S 4"]
+    source: str
+    about: str
+
+
+def cut_out_of(path: str | Path, mask: str | Path | None = None, size: int = SIZE) -> CutOut:
+    """The object of a picture file.
+
+    What is object: `mask` where one is given, else the picture's alpha, else `remove_background`. Raises UserError
+    like `read_picture`, and where there is no object or less than _LEAST_OBJECT pixels of one.
+    """
+    picture = read_picture(path)
+    alpha, source = _alpha_of(picture, path, mask)
+    rgb = picture.rgb if source == "alpha" else _without_bleeding(picture.rgb, alpha)
+    center, radius = _circle(alpha, source)
+    if 2.0 * radius < _LEAST_OBJECT:
+        raise UserError(
+            f"the object in '{path}' is {2.0 * radius:.0f} pixels large, {_LEAST_OBJECT} are needed: crop the "
+            "picture nearer to it and save it larger"
+        )
+    rgba = _framed(np.dstack([rgb, alpha]), center, 2.0 * radius / FILL, size)
+    said = {
+        "alpha": "its transparency tells the object from the background",
+        "mask": "the mask tells the object from the background",
+        "border": "no transparency and no mask: what its border shows was taken for background",
+    }[source]
+    share = 100.0 * float((alpha >= _SOLID).mean())
+    about = f"{Path(path).name}: {picture.width} x {picture.height} pixels, {said}; the object covers {share:.0f}%"
+    return CutOut(rgba, source, about)
+
+
+def write_cut_out(path: Path, cut_out: CutOut) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(cut_out.rgba).save(path)
+
+
+def read_cut_out(path: str | Path) -> tuple[Float[Tensor, "S S 3"], Float[Tensor, "S S 1"]]:
+    """The colours on white and the alpha of a cut-out's file, in [0, 1]. UserError: not there, not square, without
+    transparency, or like `read_picture`."""
+    picture = read_picture(path)
+    if picture.width != picture.height or picture.alpha is None:
+        raise UserError(
+            f"'{path}' is no cut-out, a square picture with transparency: `threedgen image-to-3d` makes one"
+        )
+    rgb, alpha = (
+        torch.from_numpy(channels.astype(np.float32) / 255.0) for channels in (picture.rgb, picture.alpha)
+    )
+    alpha = alpha[..., None]
+    return rgb * alpha + (1.0 - alpha), alpha
+
+
+def _alpha_of(
+    picture: Picture, path: str | Path, mask: str | Path | None
+) -> tuple[UInt8[np.ndarray, "H W"], str]:
+    if mask is not None:
+        alpha, source = read_mask(mask, picture), "mask"
+        if alpha.max() < _SOLID:
+            raise UserError(f"the mask '{mask}' is black all over: white says where the object is")
+    elif picture.alpha is not None:
+        alpha, source = picture.alpha, "alpha"
+        if alpha.max() < _SOLID:
+            raise UserError(f"'{path}' is transparent all over: there is nothing to see")
+    else:
+        alpha, source = remove_background(picture.rgb), "border"
+    return alpha, source
+
+
+def _without_bleeding(
+    rgb: UInt8[np.ndarray, "H W 3"], alpha: UInt8[np.ndarray, "H W"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Half-transparent pixels of an opaque picture show some background: they get the nearest solid colour."""
+    from scipy import ndimage
+
+    solid = alpha >= 250
+    if not solid.any():
+        return rgb
+    _, (rows, columns) = ndimage.distance_transform_edt(~solid, return_indices=True)  # type: ignore[misc]
+    return rgb[rows, columns]
+
+
+def _circle(alpha: UInt8[np.ndarray, "H W"], source: str) -> tuple[tuple[float, float], float]:
+    """Centre (x, y) of the object's bounding box and distance of its farthest pixel's far corner from there."""
+    rows, columns = np.nonzero(alpha >= _SOLID)
+    if len(rows) == 0:
+        raise UserError(f"nothing of the object is left after cutting it out by its {source}: give a --mask")
+    x = 0.5 * (columns.min() + columns.max() + 1)
+    y = 0.5 * (rows.min() + rows.max() + 1)
+    corners = np.hypot(np.abs(columns + 0.5 - x) + 0.5, np.abs(rows + 0.5 - y) + 0.5)
+    return (float(x), float(y)), float(corners.max())
+
+
+def _framed(
+    rgba: UInt8[np.ndarray, "H W 4"], center: tuple[float, float], side: float, size: int
+) -> UInt8[np.ndarray, "S S 4"]:
+    """The square of `side` pixels around `center`, transparent outside the picture, at `size` pixels. Colours are
+    weighted with alpha, so nothing of what is transparent mixes in."""
+    from PIL import Image
+
+    left, top = center[0] - 0.5 * side, center[1] - 0.5 * side
+    height, width = rgba.shape[:2]
+    before = (max(0, math.ceil(-top)) + 1, max(0, math.ceil(-left)) + 1)
+    after = (max(0, math.ceil(top + side - height)) + 1, max(0, math.ceil(left + side - width)) + 1)
+    padded = np.pad(rgba, ((before[0], after[0]), (before[1], after[1]), (0, 0)))
+    box = (left + before[1], top + before[0], left + before[1] + side, top + before[0] + side)
+    picture = Image.fromarray(padded).convert("RGBa")  # premultiplied
+    filter_ = Image.Resampling.LANCZOS if side > size else Image.Resampling.BICUBIC
+    return np.asarray(picture.resize((size, size), filter_, box=box).convert("RGBA"))
