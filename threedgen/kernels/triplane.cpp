@@ -1,7 +1,7 @@
 // Bilinear features of points on three axis-aligned planes, and the gradient of the planes. Channels lie together,
 // so that a texel is a few vectors and a point reads twelve texels.
 //
-// Backward, a thread owns a band of rows of one plane and takes all points in order: no two threads write one texel,
+// Backward, a thread owns a plane or a band of its rows and takes all points in order: no two threads write one texel,
 // and each texel sums its points in the same order whatever the number of threads.
 #include <algorithm>
 #include <cstdint>
@@ -180,8 +180,10 @@ void sample_planes_backward(Points points, Features gradients, int threads, Plan
         int64_t begin, end;
     };
     std::vector<Task> tasks;
+    // Whole planes as long as every thread gets as many: of a band's points a thread still passes all others by.
+    const int whole = 3 / std::max(1, threads) * std::max(1, threads);
     for (int p = 0; p < 3; ++p) {
-        const std::vector<int64_t> cuts = bands(places, shape, p, threads);
+        const std::vector<int64_t> cuts = bands(places, shape, p, p < whole ? 1 : threads);
         for (size_t i = 0; i + 1 < cuts.size(); ++i) tasks.push_back({p, cuts[i], cuts[i + 1]});
     }
     const int64_t plane_size = shape.height * shape.width * shape.channels;
