@@ -42,10 +42,7 @@ def _text_to_3d(argv: Sequence[str]) -> None:
     if not arguments.prompt.strip():
         raise UserError('the prompt is empty: say what to make, for example "a red cube"')
 
-    from threedgen.run import check_free, choose_path
-
-    if arguments.out is not None:
-        check_free(Path(arguments.out))
+    _require_free(arguments)
     from threedgen.config import load_recipe
 
     recipe = load_recipe(
@@ -61,6 +58,7 @@ def _text_to_3d(argv: Sequence[str]) -> None:
         _say_what_embedded_is_for(recipe)
 
     from threedgen.job import start
+    from threedgen.run import choose_path
 
     with _progress() as progress:
         run = start(recipe, choose_path(arguments.out, recipe.prompt), [progress])
@@ -89,10 +87,7 @@ def _fit(argv: Sequence[str]) -> None:
     _add_run_options(parser, "runs/<name>")
     arguments = parser.parse_intermixed_args(list(argv))
 
-    from threedgen.run import check_free
-
-    if arguments.out is not None:
-        check_free(Path(arguments.out))
+    _require_free(arguments)
     from threedgen.fit import start_fit, target_of
 
     target = target_of(
@@ -111,11 +106,7 @@ def _fit(argv: Sequence[str]) -> None:
             arguments.out,
             [progress],
             representation=arguments.representation,
-            recipe=arguments.recipe,
-            overrides=[*_backend(arguments), *arguments.settings],
-            seed=arguments.seed,
-            steps=arguments.steps,
-            device=arguments.device,
+            **_recipe_of(arguments),
         )
     _print_results(run)
 
@@ -137,10 +128,7 @@ def _image_to_3d(argv: Sequence[str]) -> None:
     _add_run_options(parser, "runs/<name>")
     arguments = parser.parse_intermixed_args(list(argv))
 
-    from threedgen.run import check_free
-
-    if arguments.out is not None:
-        check_free(Path(arguments.out))
+    _require_free(arguments)
     from threedgen.datasets.cut_outs import cut_out_of
     from threedgen.image_to_3d import start_image_to_3d
 
@@ -152,12 +140,8 @@ def _image_to_3d(argv: Sequence[str]) -> None:
             Path(arguments.picture).absolute().stem,
             arguments.out,
             [progress],
-            recipe=arguments.recipe,
             prior=arguments.prior,
-            overrides=[*_backend(arguments), *arguments.settings],
-            seed=arguments.seed,
-            steps=arguments.steps,
-            device=arguments.device,
+            **_recipe_of(arguments),
         )
     _print_results(run)
 
@@ -331,6 +315,25 @@ def _add_backend(parser: Parser) -> None:
 
 def _backend(arguments: argparse.Namespace) -> list[str]:
     return [] if arguments.backend is None else [f"renderer.backend={arguments.backend}"]
+
+
+def _require_free(arguments: argparse.Namespace) -> None:
+    """A folder that is taken is said before anything is read."""
+    if arguments.out is not None:
+        from threedgen.run import check_free
+
+        check_free(Path(arguments.out))
+
+
+def _recipe_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What every command that starts from a source says of its recipe."""
+    return {
+        "recipe": arguments.recipe,
+        "overrides": [*_backend(arguments), *arguments.settings],
+        "seed": arguments.seed,
+        "steps": arguments.steps,
+        "device": arguments.device,
+    }
 
 
 def _whole(option: str) -> Callable[[str], int]:

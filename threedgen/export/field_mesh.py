@@ -18,6 +18,7 @@ from threedgen.export.mesh import (
     taubin,
     vertex_normals,
 )
+from threedgen.renderers.volumetric import in_occupied_cell
 from threedgen.types import RadianceField, TriMesh
 
 _COARSE = 64  # lattice points a side of the first look at where the asset is
@@ -112,12 +113,7 @@ def _density(
 def _lit(field: RadianceField, points: Float[Tensor, "M 3"]) -> Tensor:
     """[M] whether a renderer would look there at all."""
     low, high = field.bounds
-    inside = ((points >= low) & (points <= high)).all(-1)
-    if field.occupancy is None:
-        return inside
-    cells = len(field.occupancy)
-    index = ((points - low) / (high - low) * cells).floor().long().clamp(0, cells - 1)
-    return inside & field.occupancy.to(points.device)[index[:, 0], index[:, 1], index[:, 2]]
+    return ((points >= low) & (points <= high)).all(-1) & in_occupied_cell(field, points)
 
 
 def _focus(field: RadianceField, config: MeshConfig) -> tuple[np.ndarray, np.ndarray]:

@@ -17,14 +17,14 @@ from threedgen.errors import UserError
 from threedgen.guidance import objectives
 from threedgen.guidance.checks import require_numbers, require_times
 from threedgen.guidance.conditioning import Prompting, ViewConditions
-from threedgen.guidance.guided import guided_prediction
+from threedgen.guidance.guided import guidance_scale, guided_prediction, preview_of
 from threedgen.guidance.pictures import require_white
 from threedgen.guidance.priors.base import Condition, Prediction, Prior
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.priors.processes import per_sample, unit_levels
 from threedgen.guidance.timesteps import TimeOrder, timesteps
 from threedgen.random import generator
-from threedgen.schedule import RangeSchedule, Schedule, value_at
+from threedgen.schedule import RangeSchedule, Schedule
 from threedgen.types import Cameras, RenderOutput, Signal
 
 STREAM = "guidance/delta-denoising"
@@ -98,7 +98,7 @@ class DeltaDenoising:
         rng = generator(seed, STREAM, step)
         t = timesteps(config.t_order, config.t, self.prior, len(x), len(x), step, total, rng).to(x.device)
         eps = torch.randn(x.shape, generator=rng).to(x)
-        scale = self.prior.default_scale if config.scale is None else value_at(config.scale, step, total)
+        scale = guidance_scale(self.prior, config.scale, step, total)
         target = self._target(prompt, cameras, step, total, output)
         source = self._source(config.source, cameras, step, total)
         # Only the texts differ: what a network is shown beside them is the same on both sides.
@@ -114,11 +114,7 @@ class DeltaDenoising:
             "dropped": dropped,
         }
 
-        @torch.no_grad()
-        def preview() -> Float[Tensor, "H W 3"]:
-            return torch.cat(list(self.prior.decode(said.x0).clamp(0.0, 1.0)), dim=1)
-
-        return Signal(loss, metrics, preview)
+        return Signal(loss, metrics, preview_of(self.prior, said.x0))
 
 
 @torch.no_grad()

@@ -16,10 +16,9 @@ from torch import Tensor
 from threedgen.errors import UserError
 from threedgen.guidance.checks import require_numbers
 from threedgen.guidance.conditioning import Prompting, ViewConditions
-from threedgen.guidance.guided import guided_prediction
+from threedgen.guidance.guided import ddim_step, guidance_scale, guided_prediction, preview_of
 from threedgen.guidance.priors.base import Condition, Prior
 from threedgen.guidance.priors.load import PriorConfig, load_prior
-from threedgen.guidance.priors.processes import per_sample
 from threedgen.random import generator
 from threedgen.reference_view import free_views
 from threedgen.schedule import Schedule, bounds, value_at
@@ -77,21 +76,12 @@ class DenoiseAndMatch:
         x = self.prior.encode(output.rgb)
         rng = generator(seed, "guidance/denoise-and-match", step)
         t = value_at(self.config.t, step, total)
-        scale = (
-            self.prior.default_scale
-            if self.config.scale is None
-            else value_at(self.config.scale, step, total)
-        )
+        scale = guidance_scale(self.prior, self.config.scale, step, total)
         eps = torch.randn(x.shape, generator=rng).to(x)
         target = denoised(self.prior, x, eps, t, condition, scale, self.config.denoise_steps)
         distance = x - target
         metrics = {"t": t, "distance": distance.detach().square().mean().sqrt().item()}
-
-        @torch.no_grad()
-        def preview() -> Float[Tensor, "H W 3"]:
-            return torch.cat(list(self.prior.decode(target).clamp(0.0, 1.0)), dim=1)
-
-        return Signal(0.5 * distance.square().sum() / len(x), metrics, preview)
+        return Signal(0.5 * distance.square().sum() / len(x), metrics, preview_of(self.prior, target))
 
 
 @torch.no_grad()
@@ -113,6 +103,5 @@ def denoised(
         guided = guided_prediction(prior, z, level, condition, scale)
         if there == 0.0:
             return guided.x0
-        after = torch.full((len(x),), there, device=x.device)
-        z = per_sample(prior.alpha(after), z) * guided.x0 + per_sample(prior.sigma(after), z) * guided.eps
+        z = ddim_step(prior, guided, torch.full((len(x),), there, device=x.device))
     raise AssertionError("the last level is 0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from threedgen.guidance.priors.base import Condition, Prediction, Prior
 from threedgen.guidance.priors.processes import per_sample
+from threedgen.schedule import Schedule, value_at
 
 _SMALLEST = 1e-6  # of |e_pos|^2 in Perp-Neg: below it there is no direction to be perpendicular to
 
@@ -141,3 +142,26 @@ def guided_prediction(
     if answer.unconditional is None or scale == 1.0:
         return answer.conditional
     return guide(answer.conditional, answer.unconditional, scale)
+
+
+def ddim_step(prior: Prior, said: Prediction, there: Float[Tensor, " B"]) -> Float[Tensor, "B C h w"]:
+    """alpha x0_hat + sigma eps_hat at level `there`, up or down (Song et al. 2020, eq. 12, eta = 0)."""
+    return (
+        per_sample(prior.alpha(there), said.x0) * said.x0
+        + per_sample(prior.sigma(there), said.eps) * said.eps
+    )
+
+
+def guidance_scale(prior: Prior, scale: Schedule | None, step: int, total: int) -> float:
+    """What a scheduled scale is at a step; None is the prior's own."""
+    return prior.default_scale if scale is None else value_at(scale, step, total)
+
+
+def preview_of(prior: Prior, x0: Float[Tensor, "B C h w"]) -> Callable[[], Float[Tensor, "H W 3"]]:
+    """A Signal's preview: the pictures of clean samples side by side, decoded when they are looked at."""
+
+    @torch.no_grad()
+    def preview() -> Float[Tensor, "H W 3"]:
+        return torch.cat(list(prior.decode(x0).clamp(0.0, 1.0)), dim=1)
+
+    return preview

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from threedgen.errors import UserError
 from threedgen.guidance.checks import require_numbers
-from threedgen.guidance.guided import guided_prediction
+from threedgen.guidance.guided import ddim_step, guided_prediction
 from threedgen.guidance.objectives import Answer, Objective, Question
 from threedgen.guidance.priors.base import Prediction, Prior
 from threedgen.guidance.priors.processes import per_sample, unit_levels
@@ -23,14 +23,6 @@ from threedgen.schedule import Schedule, bounds, value_at
 STREAM = "guidance/inversion"
 Predict = Callable[[Tensor, Tensor], Prediction]
 """(z, t) -> the denoiser's answer that an inversion follows."""
-
-
-def ddim_step(prior: Prior, said: Prediction, there: Float[Tensor, " B"]) -> Float[Tensor, "B C h w"]:
-    """alpha x0_hat + sigma eps_hat at level `there`, up or down (Song et al. 2020, eq. 12, eta = 0)."""
-    return (
-        per_sample(prior.alpha(there), said.x0) * said.x0
-        + per_sample(prior.sigma(there), said.eps) * said.eps
-    )
 
 
 def rungs(end: Float[Tensor, " B"], stride: float, max_steps: int) -> list[Float[Tensor, " B"]]:

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from threedgen.errors import UserError
 from threedgen.guidance import objectives
 from threedgen.guidance.checks import numbers, require_numbers, require_times
 from threedgen.guidance.conditioning import Prompting, ViewConditions
+from threedgen.guidance.guided import guidance_scale, preview_of
 from threedgen.guidance.priors.base import Prior, resize_images
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.timesteps import TimeOrder, timesteps
 from threedgen.random import generator
 from threedgen.reference_view import free_views
-from threedgen.schedule import RangeSchedule, Schedule, value_at
+from threedgen.schedule import RangeSchedule, Schedule
 from threedgen.types import Cameras, RenderOutput, Signal
 
 STREAM = "guidance/score-distillation"
@@ -135,7 +135,7 @@ class ScoreDistillation(nn.Module):
             t=t.to(device=x.device),
             condition=condition,
             prompt=prompt,
-            scale=self.prior.default_scale if config.scale is None else value_at(config.scale, step, total),
+            scale=guidance_scale(self.prior, config.scale, step, total),
             weighting=self._weighting,
             group=group,
             rescale=config.rescale,
@@ -157,10 +157,5 @@ class ScoreDistillation(nn.Module):
             "dropped": dropped,
             **answer.metrics,
         }
-        x0 = answer.x0
 
-        @torch.no_grad()
-        def preview() -> Float[Tensor, "H W 3"]:
-            return torch.cat(list(self.prior.decode(x0).clamp(0.0, 1.0)), dim=1)
-
-        return Signal(loss, metrics, preview)
+        return Signal(loss, metrics, preview_of(self.prior, answer.x0))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from threedgen.types import Cameras, RadianceField
@@ -106,6 +106,17 @@ def camera_rays(cameras: Cameras, bounds: Float[Tensor, "2 3"], rng: torch.Gener
     else:
         fractions = torch.rand(shape, generator=rng).reshape(-1).to(starts)
     return Rays(origins, directions, starts, ends, slopes, fractions)
+
+
+def in_occupied_cell(field: RadianceField, points: Float[Tensor, "M 3"]) -> Bool[Tensor, " M"]:
+    """Whether the field's occupancy says that something may be there; everywhere where it has none. Points outside
+    the box count to the nearest cell."""
+    if field.occupancy is None:
+        return torch.ones(len(points), dtype=torch.bool, device=points.device)
+    cells = len(field.occupancy)
+    low, high = field.bounds.to(points)
+    cell = ((points - low) / (high - low) * cells).floor().long().clamp(0, cells - 1)
+    return field.occupancy.to(points.device)[cell[:, 0], cell[:, 1], cell[:, 2]]
 
 
 def ask(

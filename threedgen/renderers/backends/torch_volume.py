@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from threedgen.renderers.distortion import spread_along_rays
-from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, ask
+from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, ask, in_occupied_cell
 from threedgen.types import RadianceField
 
 _BLOCK = 4096  # rays that are marched at once
@@ -82,10 +82,7 @@ def _occupied(field: RadianceField, rays: Rays, marching: Marching) -> tuple[Ten
     if field.occupancy is not None:
         ray, column = kept.nonzero(as_tuple=True)
         points = _points(rays, ray, starts[ray, column], lengths[ray, column])
-        cells = len(field.occupancy)
-        low, high = field.bounds.to(points)
-        cell = ((points - low) / (high - low) * cells).floor().long().clamp(0, cells - 1)
-        kept[ray, column] = field.occupancy.to(points.device)[cell[:, 0], cell[:, 1], cell[:, 2]]
+        kept[ray, column] = in_occupied_cell(field, points)
     return kept, starts, lengths
 
 
