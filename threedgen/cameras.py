@@ -7,7 +7,7 @@ positive above the horizon. The world has +Y up; cameras are OpenCV (x right, y 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,7 @@ _CAMERA_AXES = {
 _Y_UP_FROM_Z_UP = ((1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, -1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
 VIEW_FEATURES = 16
+RELATIVE_VIEW_FEATURES = VIEW_FEATURES + 4
 
 
 def look_at(
@@ -107,6 +108,27 @@ def view_features(cameras: Cameras) -> Float[Tensor, "B 16"]:
         ],
         dim=1,
     )
+
+
+def relative_view_features(
+    cameras: Cameras, azimuth: Tensor | float, elevation: Tensor | float, distance: Tensor | float
+) -> Float[Tensor, "B 20"]:
+    """What a prior that turns a picture is told about each view: its features as seen from the picture's side, then
+    cos and sin of the picture's elevation, sin of twice that, and the apparent size of the unit sphere in it.
+
+    azimuth, elevation, distance: where the picture was seen from, degrees and world units, with the views' lens.
+    """
+    turn, up = torch.deg2rad(torch.as_tensor(azimuth)), torch.deg2rad(torch.as_tensor(elevation))
+    turn, up = turn.to(cameras.centers).expand(len(cameras)), up.to(cameras.centers).expand(len(cameras))
+    back = cameras.world_from_camera.clone()
+    x, z = cameras.world_from_camera[:, 0, 3], cameras.world_from_camera[:, 2, 3]
+    back[:, 0, 3] = turn.cos() * x - turn.sin() * z
+    back[:, 2, 3] = turn.sin() * x + turn.cos() * z
+    features = view_features(replace(cameras, world_from_camera=back))
+    sphere = torch.as_tensor(distance).to(cameras.centers).expand(len(cameras)).square() - 1.0
+    size = 4.0 * (sphere.clamp_min(1e-2).rsqrt() * 2.0 * cameras.intrinsics[:, 1, 1] / cameras.height - 1.05)
+    known = torch.stack([up.cos(), up.sin(), (2.0 * up).sin(), size], dim=1)
+    return torch.cat([features, known], dim=1)
 
 
 def convert(world_from_camera: Float[Tensor, "B 4 4"], source: str, target: str) -> Float[Tensor, "B 4 4"]:

@@ -14,7 +14,8 @@ from threedgen.training.prior_model import (
     save_pipeline,
     scheduler_config,
 )
-from threedgen.training.prior_trainer import PriorTrainer, TrainingConfig, cosine_alphas, learning_rate
+from threedgen.training.denoiser_trainer import TrainingConfig, cosine_alphas, learning_rate
+from threedgen.training.prior_trainer import PriorTrainer
 from threedgen.training.render_bank import RenderBank
 from threedgen.training.tokenizer import MAX_TOKENS, write_tokenizer
 

@@ -11,14 +11,15 @@ from threedgen.arguments import Parser
 from threedgen.errors import UserError
 
 if TYPE_CHECKING:
-    from threedgen.training.prior_trainer import PriorTrainer, TrainingConfig
+    from threedgen.training.denoiser_trainer import TrainingConfig
+    from threedgen.training.prior_trainer import PriorTrainer
 
 _CHOICES = {"precision": ("bf16", "fp32"), "device": ("auto", "cpu", "cuda")}
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, TrainingConfig]:
     from threedgen.machine import choose_device
-    from threedgen.training.prior_trainer import TrainingConfig
+    from threedgen.training.denoiser_trainer import TrainingConfig
 
     options = Parser(prog="threedgen train prior", description=__doc__)
     options.add_argument("--out", type=Path, default=Path("runs/prior"), help="folder, resumed if there")

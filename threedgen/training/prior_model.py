@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,49 @@ def for_size(size: int) -> PriorArchitecture:
     return replace(inner, size=size, channels=channels, attention=attention)
 
 
+def make_unet(architecture: PriorArchitecture, inputs: int, outputs: int, view_numbers: int) -> Any:
+    """The UNet of an embedded prior; its last convolution starts at zero.
+
+    It attends to states of `text_width`, which are pooled into its time embedding as well, and its class embedding
+    is a projection of `view_numbers` numbers.
+    """
+    from diffusers.models.attention_processor import AttnProcessor
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    down = ["CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in architecture.attention]
+    up = ["CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(architecture.attention)]
+    unet = UNet2DConditionModel(
+        sample_size=architecture.size,
+        in_channels=inputs,
+        out_channels=outputs,
+        down_block_types=tuple(down),
+        up_block_types=tuple(up),
+        block_out_channels=architecture.channels,
+        layers_per_block=1,
+        cross_attention_dim=architecture.text_width,
+        # In diffusers this number is the count of heads; two are fast on a CPU.
+        attention_head_dim=2,
+        norm_num_groups=8,
+        time_embedding_dim=architecture.embedding,
+        resnet_time_scale_shift="scale_shift",
+        addition_embed_type="text",
+        addition_embed_type_num_heads=2,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=view_numbers,
+    )
+    # Plain attention: at 77 tokens and 8x8 pixels the fused kernels are slower on a CPU.
+    unet.set_attn_processor(AttnProcessor())
+    nn.init.zeros_(unet.conv_out.weight)
+    bias = unet.conv_out.bias
+    assert bias is not None
+    nn.init.zeros_(bias)
+    return unet
+
+
 class PriorModel(nn.Module):
     """UNet and text encoder, trained together. Predicts v (METHODS 0.2) of images scaled to [-1, 1]."""
 
     def __init__(self, architecture: PriorArchitecture) -> None:
-        from diffusers.models.attention_processor import AttnProcessor
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
         from transformers.models.clip.configuration_clip import CLIPTextConfig
         from transformers.models.clip.modeling_clip import CLIPTextModel
 
@@ -62,7 +100,6 @@ class PriorModel(nn.Module):
         self.architecture = architecture
         vocab, _ = vocabulary()
         end = vocab["<|endoftext|>"]
-        # Plain attention throughout: at 77 tokens and 8x8 pixels the fused kernels are slower on a CPU.
         self.text_encoder = CLIPTextModel._from_config(
             CLIPTextConfig(
                 vocab_size=len(vocab),
@@ -77,33 +114,8 @@ class PriorModel(nn.Module):
             ),
             attn_implementation="eager",
         )
-        down = ["CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in architecture.attention]
-        up = ["CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(architecture.attention)]
-        self.unet = UNet2DConditionModel(
-            sample_size=architecture.size,
-            in_channels=3,
-            # IFPipeline splits the output in two and ignores the second half (a learned variance).
-            out_channels=6,
-            down_block_types=tuple(down),
-            up_block_types=tuple(up),
-            block_out_channels=architecture.channels,
-            layers_per_block=1,
-            cross_attention_dim=architecture.text_width,
-            # In diffusers this number is the count of heads; two are fast on a CPU.
-            attention_head_dim=2,
-            norm_num_groups=8,
-            time_embedding_dim=architecture.embedding,
-            resnet_time_scale_shift="scale_shift",
-            addition_embed_type="text",
-            addition_embed_type_num_heads=2,
-            class_embed_type="projection",
-            projection_class_embeddings_input_dim=VIEW_FEATURES,
-        )
-        self.unet.set_attn_processor(AttnProcessor())
-        nn.init.zeros_(self.unet.conv_out.weight)
-        bias = self.unet.conv_out.bias
-        assert bias is not None
-        nn.init.zeros_(bias)
+        # IFPipeline splits the output in two and ignores the second half (a learned variance).
+        self.unet = make_unet(architecture, 3, 6, VIEW_FEATURES)
 
     def forward(
         self,
@@ -169,20 +181,52 @@ def scheduler_config() -> dict[str, Any]:
 
 def save_pipeline(model: PriorModel, folder: Path, dtype: torch.dtype = torch.float16) -> None:
     """Writes `model` as an IFPipeline folder (safetensors in `dtype`), replacing `folder` in one step."""
+    copy = PriorModel(model.architecture)
+    copy.load_state_dict(model.state_dict())
+    copy.to(dtype)
+    index = {
+        "feature_extractor": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "watermarker": [None, None],
+    }
+    networks = {"unet": copy.unet, "text_encoder": copy.text_encoder}
+    write_pipeline(folder, networks, "IFPipeline", index, write_tokenizer)
+
+
+def write_pipeline(
+    folder: Path,
+    networks: Mapping[str, Any],
+    kind: str,
+    index: Mapping[str, Any],
+    tokenizer: Callable[[Path], None] | None = None,
+) -> None:
+    """Writes a pipeline folder of these networks, our scheduler and model_index.json, replacing `folder` in one step.
+
+    kind: the index's _class_name. index: its other entries, but for the scheduler. tokenizer: writes one into a folder.
+    """
+    import json
+
+    from diffusers import __version__
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     try:
-        copy = PriorModel(model.architecture)
-        copy.load_state_dict(model.state_dict())
-        copy.to(dtype)
-        copy.unet.save_pretrained(temporary / "unet", safe_serialization=True)
-        copy.text_encoder.save_pretrained(temporary / "text_encoder", safe_serialization=True)
+        for name, network in networks.items():
+            network.save_pretrained(temporary / name, safe_serialization=True)
         scheduler: Any = DDPMScheduler.from_config(scheduler_config())
         scheduler.save_pretrained(temporary / "scheduler")
-        write_tokenizer(temporary / "tokenizer")
-        _write_index(temporary)
+        if tokenizer is not None:
+            tokenizer(temporary / "tokenizer")
+        document = {"_class_name": kind, "_diffusers_version": __version__, **index}
+        document["scheduler"] = ["diffusers", "DDPMScheduler"]
+        (temporary / "model_index.json").write_text(
+            json.dumps(document, indent=1, sort_keys=True), encoding="utf-8"
+        )
         temporary.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
@@ -212,28 +256,3 @@ def load_pipeline(folder: Path) -> PriorModel:
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder} is not a pipeline that `threedgen train prior` left ({reason})") from error
     return model
-
-
-def _write_index(folder: Path) -> None:
-    import json
-
-    from diffusers import __version__
-
-    index = {
-        "_class_name": "IFPipeline",
-        "_diffusers_version": __version__,
-        "feature_extractor": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
-        "scheduler": ["diffusers", "DDPMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "watermarker": [None, None],
-    }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
-
-
-def architecture_state(architecture: PriorArchitecture) -> dict[str, Any]:
-    """JSON form of an architecture."""
-    return asdict(architecture)

@@ -1,0 +1,91 @@
+"""The embedded view-conditioned prior's networks: how a pictured object looks from elsewhere.
+
+The contract is Zero-1-to-3's (Liu et al. 2023; METHODS 9.1) without its autoencoder and CLIP's weights: the picture
+is concatenated to the noisy view, its tokens are attended to, and the class embedding is told the relative pose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from threedgen.cameras import RELATIVE_VIEW_FEATURES
+from threedgen.training.prior_model import PriorArchitecture, make_unet
+
+PATCH = 4  # pixels
+
+
+class ViewModel(nn.Module):
+    """UNet and image encoder, trained together. Predicts v (METHODS 0.2) of pictures scaled to [-1, 1]."""
+
+    def __init__(self, architecture: PriorArchitecture) -> None:
+        from transformers.models.clip.configuration_clip import CLIPVisionConfig
+        from transformers.models.clip.modeling_clip import CLIPVisionModel
+
+        super().__init__()
+        self.architecture = architecture
+        self.image_encoder = CLIPVisionModel._from_config(
+            CLIPVisionConfig(
+                hidden_size=architecture.text_width,
+                intermediate_size=4 * architecture.text_width,
+                num_hidden_layers=architecture.text_layers,
+                num_attention_heads=4,
+                image_size=architecture.size,
+                patch_size=PATCH * architecture.size // 32,
+            ),
+            attn_implementation="eager",
+        )
+        self.unet = make_unet(architecture, 6, 3, RELATIVE_VIEW_FEATURES)
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "B 3 H W"],
+        timesteps: Int[Tensor, " B"],
+        pictures: Float[Tensor, "B 3 H W"],
+        kept: Float[Tensor, " B"],
+        poses: Float[Tensor, "B 20"],
+    ) -> Float[Tensor, "B 3 H W"]:
+        """The predicted v. pictures: in [-1, 1]. kept: 1, or 0 where the picture is withheld. poses: see
+        `cameras.relative_view_features`."""
+        states = picture_tokens(self.image_encoder, pictures) * kept.to(pictures)[:, None, None]
+        both = torch.cat([noisy, pictures * kept.to(pictures)[:, None, None, None]], dim=1)
+        return self.unet(both, timesteps, states, class_labels=poses).sample
+
+
+def picture_tokens(image_encoder: Any, pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B L C"]:
+    """What the UNet attends to: every token of the encoder, normalised."""
+    states = image_encoder(pictures).last_hidden_state
+    vision = getattr(image_encoder, "vision_model", image_encoder)
+    return vision.post_layernorm(states)
+
+
+def start_from_text_prior(model: ViewModel, unet: Mapping[str, Tensor]) -> None:
+    """Takes over the UNet of a text prior of the same architecture: what it knows of shapes and noise. The picture
+    and the numbers about it that are new begin without effect, and only the mean of its two outputs is kept."""
+    weights = model.unet.state_dict()
+    for name, value in unet.items():
+        if name in ("conv_in.weight", "class_embedding.linear_1.weight"):
+            weights[name].zero_()
+            weights[name][:, : value.shape[1]] = value
+        else:
+            weights[name] = value[: len(weights[name])] if name.startswith("conv_out") else value
+    model.unet.load_state_dict(weights)
+
+
+def save_view_pipeline(model: ViewModel, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Writes `model` as a folder of diffusers parts (safetensors in `dtype`), replacing `folder` in one step."""
+    from threedgen.training.prior_model import write_pipeline
+
+    copy = ViewModel(model.architecture)
+    copy.load_state_dict(model.state_dict())
+    copy.to(dtype)
+    index = {
+        "image_encoder": ["transformers", "CLIPVisionModel"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+    }
+    write_pipeline(folder, {"unet": copy.unet, "image_encoder": copy.image_encoder}, "ThreedgenViewPipeline", index)

@@ -1,0 +1,32 @@
+"""Trains the embedded view-conditioned prior on pairs of views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from threedgen.training.denoiser_trainer import DenoiserTrainer, TrainingConfig
+from threedgen.training.prior_model import PriorArchitecture, load_pipeline
+from threedgen.training.view_bank import ViewBatch
+from threedgen.training.view_model import ViewModel, start_from_text_prior
+
+
+class ViewTrainer(DenoiserTrainer):
+    """Of a model that is told a picture and a relative pose."""
+
+    def __init__(self, config: TrainingConfig, architecture: PriorArchitecture, folder: Path) -> None:
+        super().__init__(config, lambda: ViewModel(architecture), folder)
+
+    def told(self, batch: ViewBatch, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """Pictures in [-1, 1], whether they are kept, relative poses."""
+        kept = (torch.rand(len(batch.images), generator=rng) >= self.config.text_dropout).float()
+        pictures = batch.pictures.permute(0, 3, 1, 2) * 2.0 - 1.0
+        return tuple(value.to(self.config.device) for value in (pictures, kept, batch.poses))
+
+    def start_from(self, folder: Path) -> None:
+        """Takes over the UNet of a text prior's folder of this size."""
+        start_from_text_prior(self.model, load_pipeline(folder).unet.state_dict())
+        self.average.load_state_dict(self.model.state_dict())
+        self.origin = str(folder)
