@@ -24,6 +24,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "triplane": "threedgen.representations.triplane:Triplane",
             "mesh": "threedgen.representations.mesh:Mesh",
             "tetrahedra": "threedgen.representations.tetrahedra:Tetrahedra",
+            "camera-triplane": "threedgen.representations.camera_triplane:CameraTriplane",
         },
         "renderer": {
             "splatting": "threedgen.renderers.splatting:SplattingRenderer",
@@ -34,6 +35,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "orbit": "threedgen.cameras:OrbitSampler",
             "given": "threedgen.datasets.given:GivenViews",
             "reference": "threedgen.reference_view:ReferenceOrbit",
+            "virtual-views": "threedgen.nerfdiff.virtual_views:VirtualViews",
         },
         "guidance": {
             "score-distillation": "threedgen.guidance.score_distillation:ScoreDistillation",
@@ -41,6 +43,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "denoise-and-match": "threedgen.guidance.denoise_and_match:DenoiseAndMatch",
             "pictures": "threedgen.guidance.pictures:Pictures",
             "reference": "threedgen.guidance.reference:Reference",
+            "nerf-guided-distillation": "threedgen.nerfdiff.distillation:NerfGuidedDistillation",
         },
         # An objective is chosen inside a guidance; it is called with its options and the prior.
         "objective": {
@@ -59,6 +62,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "prior": {
             "disc": "threedgen.guidance.priors.load:load_disc",
             "embedded": "threedgen.guidance.priors.load:load_embedded",
+            "embedded-view": "threedgen.guidance.priors.load:load_embedded_view",
         },
     }
 )

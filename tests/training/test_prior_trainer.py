@@ -6,6 +6,7 @@ import torch
 
 from threedgen.errors import UserError
 from threedgen.training.cli import train_prior
+from threedgen.training.denoiser_trainer import cosine_alphas, learning_rate
 from threedgen.training.prior_model import (
     PriorArchitecture,
     PriorModel,
@@ -14,13 +15,12 @@ from threedgen.training.prior_model import (
     save_pipeline,
     scheduler_config,
 )
-from threedgen.training.denoiser_trainer import TrainingConfig, cosine_alphas, learning_rate
-from threedgen.training.prior_trainer import PriorTrainer
+from threedgen.training.prior_trainer import PriorTrainer, PriorTrainingConfig
 from threedgen.training.render_bank import RenderBank
 from threedgen.training.tokenizer import MAX_TOKENS, write_tokenizer
 
 TINY = PriorArchitecture(16, (8, 16), (False, True), embedding=32, text_width=16, text_layers=1)
-CONFIG = TrainingConfig(steps=6, batch=4, warmup=2, bank_views=32, precision="fp32")
+CONFIG = PriorTrainingConfig(steps=6, batch=4, warmup=2, bank_views=32, precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,9 @@ def test_a_checkpoint_of_another_architecture_is_refused(bank, tmp_path):
 
 
 def test_training_lowers_the_loss(bank, tmp_path):
-    config = TrainingConfig(steps=120, batch=8, warmup=5, bank_views=32, precision="fp32", learning_rate=3e-3)
+    config = PriorTrainingConfig(
+        steps=120, batch=8, warmup=5, bank_views=32, precision="fp32", learning_rate=3e-3
+    )
     trainer = PriorTrainer(config, TINY, tmp_path)
     losses = [trainer.train_step(bank.batch(8, 0, step % 4)) for step in range(120)]
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
@@ -74,7 +76,7 @@ def test_noise_schedule_is_that_of_the_stored_scheduler():
 
 
 def test_learning_rate_warms_up_stays_and_falls_to_zero():
-    config = TrainingConfig(steps=1000, warmup=100, decay=0.4, learning_rate=1.0)
+    config = PriorTrainingConfig(steps=1000, warmup=100, decay=0.4, learning_rate=1.0)
     rates = [learning_rate(config, step) for step in (0, 99, 599, 800, 999)]
     assert rates == pytest.approx([0.01, 1.0, 1.0, 0.5, 0.0], abs=1e-4)
 

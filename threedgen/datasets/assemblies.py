@@ -1,8 +1,8 @@
 """Random objects: a few solids grown onto one another, mirrored more often than not, with painted surfaces.
 
 They teach a view-conditioned prior what the shape world's named classes cannot: shapes without a name, several
-colours on one object, gradients, stripes and blotches, lights from anywhere. Like most real things they tend to have
-a left side that mirrors the right one. Everything is a function of the numpy generator.
+colours on one object, gradients, stripes and blotches, lights from anywhere. Like most real things they tend to
+have a left side that mirrors the right one. Everything is a function of the numpy generator.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def sample_assembly(rng: np.random.Generator) -> Assembly:
 def render_assembly(
     assembly: Assembly, cameras: Cameras
 ) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"]]:
-    """Anti-aliased pictures on white, and alphas. Paints are looked up at each fine pixel's point of the surface."""
+    """Anti-aliased pictures on white, and alphas. Paints are looked up at each fine pixel's point of the
+    surface."""
     mesh = assembly.mesh
     assert mesh.normals is not None
     fine = cameras.resized(cameras.height * SUPERSAMPLING, cameras.width * SUPERSAMPLING)
@@ -80,7 +81,9 @@ def render_assembly(
     normals = torch.nn.functional.normalize(values[:, 3:], dim=1)
     lit = (normals @ assembly.light).clamp_min(0.0)[:, None]
     pixels = torch.zeros(*seen.shape, 4)
-    pixels[seen] = torch.cat([albedo * (assembly.ambient + (1.0 - assembly.ambient) * lit), torch.ones_like(lit)], 1)
+    pixels[seen] = torch.cat(
+        [albedo * (assembly.ambient + (1.0 - assembly.ambient) * lit), torch.ones_like(lit)], 1
+    )
     picture = box_filter(pixels, SUPERSAMPLING)
     return picture[..., :3] + (1.0 - picture[..., 3:]), picture[..., 3:]
 
@@ -144,7 +147,9 @@ def _painted(parts: list[Solid], paints: list[np.ndarray], rng: np.random.Genera
     low, high = vertices.min(0), vertices.max(0)
     vertices = vertices - 0.5 * (low + high)
     vertices *= rng.uniform(*_RADIUS) / np.linalg.norm(vertices, axis=1).max()
-    yaw = solids.rotation_about("y", rng.uniform(-20.0, 20.0) if rng.random() < 0.6 else rng.uniform(0.0, 360.0))
+    yaw = solids.rotation_about(
+        "y", rng.uniform(-20.0, 20.0) if rng.random() < 0.6 else rng.uniform(0.0, 360.0)
+    )
     normals = np.concatenate([part.normals for part in parts])
     faces = np.concatenate([part.faces + offset for part, offset in zip(parts, offsets, strict=True)])
     pattern = np.column_stack(

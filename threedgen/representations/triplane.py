@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -141,12 +141,7 @@ class Triplane(Representation):
     def _query(
         self, points: Float[Tensor, "M 3"], directions: Float[Tensor, "M 3"]
     ) -> tuple[Float[Tensor, " M"], Float[Tensor, "M 3"]]:
-        values = sample_planes(self.planes, points / self.config.extent).flatten(1)
-        last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            values = F.linear(values, weight, bias)
-            if layer < last:
-                values = F.relu(values, inplace=True)
+        values = decode(sample_planes(self.planes, points / self.config.extent), self.weights, self.biases)
         ball = 1 - torch.linalg.vector_norm(points, dim=-1) / self.config.radius
         density = self.config.gain * F.softplus(values[:, 0] + self.config.ball * ball)
         return density, torch.sigmoid(values[:, 1:])
@@ -177,6 +172,17 @@ class Triplane(Representation):
     @torch.no_grad()
     def _look_for_matter(self, rng: torch.Generator) -> None:
         self.occupancy.update(lambda points: self._query(points, points)[0], self.bounds, rng)
+
+
+def decode(
+    features: Float[Tensor, "M 3 C"], weights: Iterable[Tensor], biases: Iterable[Tensor]
+) -> Float[Tensor, "M 4"]:
+    """The decoder: linear layers with ReLU between them, over the three features side by side."""
+    values = features.flatten(1)
+    layers = list(zip(weights, biases, strict=True))
+    for weight, bias in layers[:-1]:
+        values = F.relu(F.linear(values, weight, bias), inplace=True)
+    return F.linear(values, *layers[-1])
 
 
 def smoothness(planes: Float[Tensor, "3 H W C"]) -> Float[Tensor, ""]:

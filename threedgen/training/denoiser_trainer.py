@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from threedgen import checkpoint
@@ -26,7 +26,6 @@ from threedgen.random import derive_seed, generator
 class TrainingConfig:
     """steps, batch: of the whole run. learning_rate: the plateau. decay: the last share of the run, falling.
 
-    text_dropout, view_dropout: how often the prompt and the camera are withheld (for guidance).
     precision: "bf16" runs the networks in bfloat16 autocast, the weights stay float32.
     """
 
@@ -37,10 +36,6 @@ class TrainingConfig:
     decay: float = 0.4
     weight_decay: float = 1e-3
     ema: float = 0.999
-    text_dropout: float = 0.1
-    view_dropout: float = 0.1
-    bank_views: int = 24000
-    pair_share: float = 0.2
     seed: int = 0
     precision: str = "bf16"
     device: str = "cpu"
@@ -116,25 +111,35 @@ class DenoiserTrainer:
         config, device = self.config, self.config.device
         rng = generator(config.seed, "train", self.step)
         count = len(batch.images)
-        # More than half of the noise levels are drawn where shape, colour and side are decided.
-        level = torch.rand(count, generator=rng)
-        high = 0.45 + 0.55 * level
-        timesteps = (
-            (torch.where(torch.rand(count, generator=rng) < 0.55, high, level) * 1000).long().clamp(0, 999)
-        )
+        timesteps = self.timesteps(count, rng)
         clean = batch.images.permute(0, 3, 1, 2) * 2.0 - 1.0
         noise = torch.randn(clean.shape, generator=rng)
         told = self.told(batch, rng)
-        alpha, sigma = (table[timesteps].view(-1, 1, 1, 1) for table in (self.alpha, self.sigma))
-        noisy, target = alpha * clean + sigma * noise, alpha * noise - sigma * clean
+        noisy, target = self.noised(clean, noise, timesteps)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.step)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with self.half():
             predicted = self.model(noisy.to(device), timesteps.to(device), *told)
         loss = (predicted.float() - target.to(device)).square().mean()
         self.update(loss)
         self.pictures += count
         return float(loss.detach())
+
+    def timesteps(self, count: int, rng: torch.Generator) -> Int[Tensor, " B"]:
+        """More than half of the noise levels are drawn where shape, colour and side are decided."""
+        level = torch.rand(count, generator=rng)
+        high = 0.45 + 0.55 * level
+        return (torch.where(torch.rand(count, generator=rng) < 0.55, high, level) * 1000).long().clamp(0, 999)
+
+    def noised(self, clean: Tensor, noise: Tensor, timesteps: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
+        """alpha x + sigma eps, and the v to be predicted: alpha eps - sigma x."""
+        alpha, sigma = (table[timesteps].view(-1, 1, 1, 1).to(clean) for table in (self.alpha, self.sigma))
+        return alpha * clean + sigma * noise, alpha * noise - sigma * clean
+
+    def half(self) -> torch.autocast:
+        """bfloat16 for the networks, where the config wants it."""
+        device = torch.device(self.config.device).type
+        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def update(self, loss: Float[Tensor, ""]) -> None:
         """One step of the optimizer and of the moving average."""

@@ -204,9 +204,11 @@ def write_pipeline(
     index: Mapping[str, Any],
     tokenizer: Callable[[Path], None] | None = None,
 ) -> None:
-    """Writes a pipeline folder of these networks, our scheduler and model_index.json, replacing `folder` in one step.
+    """Writes a pipeline folder of these networks, our scheduler and model_index.json, replacing `folder` in one
+    step.
 
-    kind: the index's _class_name. index: its other entries, but for the scheduler. tokenizer: writes one into a folder.
+    kind: the index's _class_name. index: its other entries, but for the scheduler. tokenizer: writes one into a
+    folder.
     """
     import json
 

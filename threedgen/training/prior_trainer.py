@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,23 @@ from threedgen.training.render_bank import Batch
 from threedgen.training.tokenizer import MAX_TOKENS, vocabulary
 
 
+@dataclass(frozen=True)
+class PriorTrainingConfig(TrainingConfig):
+    """text_dropout, view_dropout: how often the prompt and the camera are withheld (for guidance). bank_views: how
+    many pictures are rendered. pair_share: of scenes with two objects."""
+
+    text_dropout: float = 0.1
+    view_dropout: float = 0.1
+    bank_views: int = 24000
+    pair_share: float = 0.2
+
+
 class PriorTrainer(DenoiserTrainer):
     """Of a model that is told a caption and a camera."""
 
-    def __init__(self, config: TrainingConfig, architecture: PriorArchitecture, folder: Path) -> None:
+    config: PriorTrainingConfig
+
+    def __init__(self, config: PriorTrainingConfig, architecture: PriorArchitecture, folder: Path) -> None:
         from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
         super().__init__(config, lambda: PriorModel(architecture), folder)

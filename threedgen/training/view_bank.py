@@ -51,7 +51,9 @@ class ViewBank:
             low, high = SOURCE_ELEVATION
             elevation[:SOURCES_PER_SCENE] = low + (high - low) * draw[1, :SOURCES_PER_SCENE]
             azimuth = 360.0 * draw[0]
-            if rng.random() < 0.5:  # the first source sees the front, where an assembly is its own mirror image
+            if (
+                rng.random() < 0.5
+            ):  # the first source sees the front, where an assembly is its own mirror image
                 azimuth[0] = 30.0 * draw[0, 0] - 15.0
             radius = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * draw[2]
             pictures.append((_render(rng, self._cameras(azimuth, elevation, radius)) * 255.0).round().byte())
@@ -86,7 +88,9 @@ class ViewBank:
         known = self.angles[scene, source]
         turn = torch.where(flip, -1.0, 1.0) * (azimuth - known[:, 0])
         views = self._cameras(turn, elevation, radius)
-        return ViewBatch(look(target), look(source), relative_view_features(views, 0.0, known[:, 1], known[:, 2]))
+        return ViewBatch(
+            look(target), look(source), relative_view_features(views, 0.0, known[:, 1], known[:, 2])
+        )
 
 
 def _render(rng: np.random.Generator, cameras: Cameras) -> Float[Tensor, "B H W 3"]:

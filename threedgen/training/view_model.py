@@ -88,4 +88,6 @@ def save_view_pipeline(model: ViewModel, folder: Path, dtype: torch.dtype = torc
         "image_encoder": ["transformers", "CLIPVisionModel"],
         "unet": ["diffusers", "UNet2DConditionModel"],
     }
-    write_pipeline(folder, {"unet": copy.unet, "image_encoder": copy.image_encoder}, "ThreedgenViewPipeline", index)
+    write_pipeline(
+        folder, {"unet": copy.unet, "image_encoder": copy.image_encoder}, "ThreedgenViewPipeline", index
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,15 +14,29 @@ from threedgen.training.view_bank import ViewBatch
 from threedgen.training.view_model import ViewModel, start_from_text_prior
 
 
+@dataclass(frozen=True)
+class ViewTrainingConfig(TrainingConfig):
+    """picture_dropout: how often the picture is withheld (for guidance). bank_views: how many are rendered."""
+
+    steps: int = 10000
+    batch: int = 32
+    learning_rate: float = 1e-3
+    decay: float = 0.5
+    picture_dropout: float = 0.12
+    bank_views: int = 64000
+
+
 class ViewTrainer(DenoiserTrainer):
     """Of a model that is told a picture and a relative pose."""
 
-    def __init__(self, config: TrainingConfig, architecture: PriorArchitecture, folder: Path) -> None:
+    config: ViewTrainingConfig
+
+    def __init__(self, config: ViewTrainingConfig, architecture: PriorArchitecture, folder: Path) -> None:
         super().__init__(config, lambda: ViewModel(architecture), folder)
 
     def told(self, batch: ViewBatch, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Pictures in [-1, 1], whether they are kept, relative poses."""
-        kept = (torch.rand(len(batch.images), generator=rng) >= self.config.text_dropout).float()
+        kept = (torch.rand(len(batch.images), generator=rng) >= self.config.picture_dropout).float()
         pictures = batch.pictures.permute(0, 3, 1, 2) * 2.0 - 1.0
         return tuple(value.to(self.config.device) for value in (pictures, kept, batch.poses))
 

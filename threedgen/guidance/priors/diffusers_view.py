@@ -17,7 +17,7 @@ from threedgen.guidance.priors.codec import Latents
 from threedgen.guidance.priors.diffusers_prior import DiffusersPrior, unet_arguments
 from threedgen.guidance.priors.files import PipelineFolder, require_safe_weights
 from threedgen.guidance.priors.parts import Parts, or_user_error
-from threedgen.guidance.priors.text import TextEmbedder
+from threedgen.guidance.priors.text import no_text
 from threedgen.types import Cameras
 
 _SCALE = 5.0  # DreamGaussian's
@@ -60,7 +60,7 @@ class DiffusersViewPrior(DiffusersPrior):
         codec = parts.codec()
         clip = parts.encoder("image_encoder")
         projection = load_projection(parts.folder).to(device=parts.device, dtype=torch.float32)
-        common = (network, codec, _no_text(), process, form, _SCALE)
+        common = (network, codec, no_text(), process, form, _SCALE)
         return cls(*common, clip=clip, projection=projection, pose=options.pose)
 
     def prepare(self, prompts: Any) -> None:
@@ -133,10 +133,3 @@ def load_projection(folder: PipelineFolder) -> torch.nn.Linear:
         return layer.requires_grad_(False)
 
     return or_user_error(load, part)
-
-
-def _no_text() -> TextEmbedder:
-    def unread(texts: list[str]) -> dict[str, Tensor]:
-        return {"states": torch.zeros(len(texts), 1)}
-
-    return TextEmbedder(lambda: unread, "")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from threedgen.cameras import VIEW_FEATURES
+from threedgen.cameras import RELATIVE_VIEW_FEATURES, VIEW_FEATURES
 from threedgen.errors import UserError
 from threedgen.guidance.priors.diffusers_edit import DiffusersEditPrior
 from threedgen.guidance.priors.diffusers_flow import DiffusersFluxPrior, DiffusersSD3Prior
 from threedgen.guidance.priors.diffusers_image import DiffusersImagePrior
 from threedgen.guidance.priors.diffusers_multiview import DiffusersMultiViewPrior
+from threedgen.guidance.priors.diffusers_pixel_view import DiffusersPixelViewPrior
 from threedgen.guidance.priors.diffusers_prior import DiffusersPrior
 from threedgen.guidance.priors.diffusers_sdxl import DiffusersSDXLPrior
 from threedgen.guidance.priors.diffusers_superres import DiffusersSuperResolutionPrior
@@ -49,8 +50,8 @@ def adapter_of(folder: PipelineFolder) -> type[DiffusersPrior]:
 
 def _for_unet(folder: PipelineFolder, config: dict[str, Any]) -> type[DiffusersPrior]:
     inputs, latent = config.get("in_channels", 4), folder.class_of("vae") is not None
-    if latent and folder.class_of("image_encoder") is not None and folder.class_of("text_encoder") is None:
-        return DiffusersViewPrior
+    if folder.class_of("image_encoder") is not None and folder.class_of("text_encoder") is None:
+        return DiffusersViewPrior if latent else DiffusersPixelViewPrior
     if config.get("addition_embed_type") == "text_time":
         return DiffusersSDXLPrior
     if latent and inputs == 8:
@@ -66,12 +67,13 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
     """The UNet takes exactly what its adapter gives it."""
     inputs, latent = unet.get("in_channels", 4), folder.class_of("vae") is not None
     channels = 8 if adapter in (DiffusersEditPrior, DiffusersViewPrior) else 4 if latent else 3
-    if adapter is DiffusersSuperResolutionPrior:
+    if adapter in (DiffusersSuperResolutionPrior, DiffusersPixelViewPrior):
         channels = 6
     embedding = unet.get("class_embed_type")
     added = unet.get("addition_embed_type")
     camera_vector = unet.get("projection_class_embeddings_input_dim")
     labels = adapter is DiffusersSuperResolutionPrior
+    turning = adapter is DiffusersPixelViewPrior
     plain = issubclass(adapter, DiffusersImagePrior) and adapter is not DiffusersSDXLPrior
     projection = embedding == "projection"
     refiner = bool(folder.index.get("requires_aesthetics_score"))
@@ -84,11 +86,12 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
         (inputs != channels, f"its UNet takes {inputs} channels, not {channels} (inpainting or upscaling)"),
         (labels and embedding != "timestep", "its UNet takes 6 channels, but no noise level"),
         (not labels and embedding not in (None, "projection"), "its UNet wants class labels"),
-        (projection and not plain, "its UNet wants class labels"),
+        (projection and not (plain or turning), "its UNet wants class labels"),
+        (turning and not projection, "its UNet has no camera input"),
         (unet.get("num_class_embeds") is not None, "its UNet wants class labels"),
         (plain and added not in (None, "text"), "its UNet wants added conditions"),
         (
-            projection and camera_vector != VIEW_FEATURES,
+            projection and camera_vector != (RELATIVE_VIEW_FEATURES if turning else VIEW_FEATURES),
             f"its camera vector is not {VIEW_FEATURES} numbers",
         ),
         (adapter is DiffusersMultiViewPrior and not projection, "its UNet has num_views but no camera input"),

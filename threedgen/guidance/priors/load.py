@@ -19,6 +19,7 @@ from threedgen.guidance.priors.files import PipelineFolder, first_line, readable
 
 _REQUIRED = "required"
 EMBEDDED_WEIGHTS = Path(__file__).parent / "embedded" / "weights"
+EMBEDDED_VIEW_WEIGHTS = Path(__file__).parent / "embedded" / "view_weights"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Of a hub model: configs, and each part's weights under the names that diffusers loads by default (not the copies
@@ -37,11 +38,12 @@ _BYTES = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
 class PriorConfig:
     """Which frozen model guides.
 
-    name:  embedded (the small one that ships), disc (closed form, for trying things out), required (none:
+    name:  embedded, embedded-view (the small ones that ship, told a text or a picture), disc (closed form, for
+           trying things out), required (none:
            the recipe wants `path`), an entry point of the group threedgen.prior or package.module:Class.
            The last two are called with this config and the device.
     path:  a local diffusers folder, or a hub id such as owner/name (downloaded when not yet cached); takes
-           the place of the first three names.
+           the place of the first four names.
     dtype: auto (float32 on a CPU, float16 on CUDA, bfloat16 there for SD3 and FLUX, float32 for the embedded
            prior), float32, float16 or bfloat16. The VAE stays in float32.
     lora, lora_scale: a .safetensors file of low-rank changes for the model of `path`, and their strength.
@@ -90,12 +92,21 @@ def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior
 
 
 def load_embedded(config: PriorConfig, device: torch.device) -> Prior:
-    """The small prior that ships with threedgen. Raises UserError when its weights are not there."""
-    if not (EMBEDDED_WEIGHTS / "model_index.json").is_file():
-        raise UserError(f"the embedded prior's weights are not in {EMBEDDED_WEIGHTS}: reinstall threedgen")
+    """The small text prior that ships with threedgen. Raises UserError when its weights are not there."""
+    return _shipped(EMBEDDED_WEIGHTS, config, device)
+
+
+def load_embedded_view(config: PriorConfig, device: torch.device) -> Prior:
+    """The small view-conditioned prior that ships with threedgen. Raises UserError like `load_embedded`."""
+    return _shipped(EMBEDDED_VIEW_WEIGHTS, config, device)
+
+
+def _shipped(folder: Path, config: PriorConfig, device: torch.device) -> Prior:
+    if not (folder / "model_index.json").is_file():
+        raise UserError(f"the embedded prior's weights are not in {folder}: reinstall threedgen")
     # Too small to gain from half precision.
     wanted = "float32" if config.dtype == "auto" else config.dtype
-    return load_folder(EMBEDDED_WEIGHTS, device, _choose_dtype(wanted, device), config)
+    return load_folder(folder, device, _choose_dtype(wanted, device), config)
 
 
 def load_disc(config: PriorConfig, device: torch.device) -> Prior:

@@ -186,3 +186,12 @@ def _quoted(text: str, limit: int = 80) -> str:
     if len(text) > limit:
         text = f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
     return json.dumps(text, ensure_ascii=False)
+
+
+def no_text() -> TextEmbedder:
+    """For priors that read none: every text is the same row of zeros."""
+
+    def unread(texts: list[str]) -> dict[str, Tensor]:
+        return {"states": torch.zeros(len(texts), 1)}
+
+    return TextEmbedder(lambda: unread, "")

@@ -1,0 +1,103 @@
+"""Sets of objects with posed pictures of each: SRN folders as they are published, and the shape world.
+
+A set loads one object at a time: published sets have thousands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from threedgen.cameras import orbit
+from threedgen.datasets import world
+from threedgen.datasets.given import read_pictures
+from threedgen.datasets.multiview import PosedPictures
+from threedgen.datasets.paths import existing
+from threedgen.datasets.shapes import CLASSES
+from threedgen.datasets.world import Scene
+from threedgen.errors import UserError
+from threedgen.random import derive_seed
+from threedgen.types import Cameras
+
+SHAPE_WORLD = "shape-world:"
+_FOV, _RADIUS = 40.0, 2.85
+_ELEVATION = (0.0, 60.0)
+_TEST_VIEWS, _TRAINING_VIEWS = 32, 12
+
+
+@dataclass(frozen=True)
+class ObjectSet:
+    """names: of the objects, in order. load: the pictures of one, by its place."""
+
+    names: Sequence[str]
+    load: Callable[[int], PosedPictures]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def open_objects(
+    source: str, count: int | None = None, size: int = 64, split: str = "test", seed: int = 0
+) -> ObjectSet:
+    """The objects of `source`: a folder of SRN scenes or of folders with a transforms.json, one such folder, or
+    shape-world:CLASS[,CLASS...], whose objects are drawn.
+
+    count: the first so many; None: all of a folder, 100 of the shape world. size: pixels, of the shape world's
+    pictures only. split: "train" or "test", different draws of the shape world with different cameras: random ones,
+    and SRN's spiral. Raises UserError for a source that is neither.
+    """
+    if source.startswith(SHAPE_WORLD):
+        return _shape_world(source, count or 100, size, split, seed)
+    folder = existing(source, "there are no objects at '{path}': the folder is missing")
+    scenes = [folder] if _is_scene(folder) else sorted(path for path in folder.iterdir() if _is_scene(path))
+    if not scenes:
+        raise UserError(
+            f"'{folder}' holds no objects: it needs folders with rgb/, pose/ and intrinsics.txt (SRN), or with a "
+            "transforms.json"
+        )
+    scenes = scenes[:count]
+    return ObjectSet([path.name for path in scenes], lambda index: read_pictures(scenes[index]))
+
+
+def spiral(count: int, size: int) -> Cameras:
+    """`count` cameras on a spiral from low to high that turns four times, like those of SRN's test sets."""
+    share = (torch.arange(count) + 0.5) / count
+    low, high = _ELEVATION
+    elevation = low + (high - low) * share
+    return orbit(4.0 * 360.0 * share, elevation, torch.full((count,), _RADIUS), _FOV, size, size)
+
+
+def _is_scene(folder: Path) -> bool:
+    return (folder / "intrinsics.txt").is_file() or (folder / "transforms.json").is_file()
+
+
+def _shape_world(source: str, count: int, size: int, split: str, seed: int) -> ObjectSet:
+    shapes = tuple(name for name in source.removeprefix(SHAPE_WORLD).split(",") if name)
+    unknown = [name for name in shapes if name not in CLASSES]
+    if not shapes or unknown:
+        wrong = f"no class '{unknown[0]}'" if unknown else "no class"
+        raise UserError(f"'{source}' names {wrong}: use {SHAPE_WORLD}CLASS with {', '.join(CLASSES)}")
+    names = [f"{shapes[index % len(shapes)]}-{index:05d}" for index in range(count)]
+    return ObjectSet(names, partial(_draw, shapes, size, split, seed))
+
+
+def _draw(shapes: tuple[str, ...], size: int, split: str, seed: int, index: int) -> PosedPictures:
+    """The object of that place, the classes in turn; a function of its arguments."""
+    rng = np.random.default_rng(derive_seed(seed, f"objects/{split}", index))
+    scene = Scene((world.sample_object(rng, (shapes[index % len(shapes)],)),))
+    if split == "test":
+        cameras = spiral(_TEST_VIEWS, size)
+    else:
+        draw = torch.from_numpy(rng.random((2, _TRAINING_VIEWS))).float()
+        low, high = (math.sin(math.radians(angle)) for angle in _ELEVATION)
+        elevation = torch.rad2deg(torch.asin(low + (high - low) * draw[1]))
+        full = torch.full((_TRAINING_VIEWS,), _RADIUS)
+        cameras = orbit(360.0 * draw[0], elevation, full, _FOV, size, size)
+    images, alpha = world.render(scene, cameras)
+    return PosedPictures(images.clamp(0.0, 1.0), alpha, cameras)

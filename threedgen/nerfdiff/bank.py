@@ -1,0 +1,73 @@
+"""Training pictures for NerfDiff: views of many objects, as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.datasets.objects import ObjectSet
+from threedgen.errors import UserError
+from threedgen.guidance.priors.base import resize_images
+from threedgen.nerfdiff.field import scene_radius
+from threedgen.random import generator
+from threedgen.types import Cameras
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """images: the views asked for, [B, S, S, 3] in [0, 1]; pictures: the source views. cameras, sources: of
+    both, one an object. radii: of the objects' scenes."""
+
+    images: Float[Tensor, "B S S 3"]
+    pictures: Float[Tensor, "B S S 3"]
+    cameras: Cameras
+    sources: Cameras
+    radii: list[float]
+
+
+class PairBank:
+    """All views of all objects of a set at `size` pixels, in memory. Raises UserError for objects with one view."""
+
+    def __init__(
+        self, objects: ObjectSet, size: int, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        self._pictures: list[Tensor] = []
+        self._cameras: list[Cameras] = []
+        self._radii: list[float] = []
+        for index in range(len(objects)):
+            posed = objects.load(index)
+            if len(posed.images) < 2:
+                raise UserError(f"object '{objects.names[index]}' has one view: training needs two of each")
+            images = resize_images(posed.images, size)
+            self._pictures.append((images.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8))
+            self._cameras.append(posed.cameras.resized(size, size))
+            self._radii.append(scene_radius(posed.cameras))
+            if progress is not None:
+                progress(index + 1, len(objects))
+
+    def batch(self, count: int, seed: int, step: int) -> PairBatch:
+        """Two different views of each of `count` objects; a function of (seed, step)."""
+        rng = generator(seed, "pair-batch", step)
+        objects = torch.randint(len(self._pictures), (count,), generator=rng).tolist()
+        pairs = [torch.randperm(len(self._pictures[item]), generator=rng)[:2] for item in objects]
+        images, pictures = (
+            torch.stack([self._pictures[i][pair[k]] for i, pair in zip(objects, pairs, strict=True)]).float()
+            / 255.0
+            for k in (0, 1)
+        )
+        cameras, sources = (
+            _joined([self._cameras[i][pair[k : k + 1]] for i, pair in zip(objects, pairs, strict=True)])
+            for k in (0, 1)
+        )
+        return PairBatch(images, pictures, cameras, sources, [self._radii[item] for item in objects])
+
+
+def _joined(views: list[Cameras]) -> Cameras:
+    poses, intrinsics = (
+        torch.cat([getattr(v, name) for v in views]) for name in ("world_from_camera", "intrinsics")
+    )
+    return Cameras(poses, intrinsics, views[0].height, views[0].width, torch.zeros(len(views)))

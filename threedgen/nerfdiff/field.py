@@ -1,0 +1,112 @@
+"""A triplane in the frame of the source camera (NerfDiff, Gu et al. 2023, section 3.1; METHODS 3.1).
+
+The xy plane is the source picture's own plane: a point's place on it is its pixel, so a feature there belongs
+to that pixel. The third coordinate runs linearly from the near to the far side of the scene's sphere. No pose
+of the object is needed: only poses relative to the source view ever matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from threedgen.kernels.plane_sampling import sample_planes
+from threedgen.representations.triplane import decode
+from threedgen.types import Cameras, RadianceField
+
+GAIN = 25.0  # density per radius of the scene, for a unit of the decoder's output
+_CELLS = 32
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """Where a source view stands. camera_from_world: [4, 4]. focal, principal: [2], a share of the picture's width
+    and height. radius: of the sphere about the world's origin that holds the scene, world units.
+    """
+
+    camera_from_world: Float[Tensor, "4 4"]
+    focal: Float[Tensor, " 2"]
+    principal: Float[Tensor, " 2"]
+    radius: float
+
+    def to(self, device: torch.device | str) -> SourceFrame:
+        pose, focal, principal = (
+            value.to(device) for value in (self.camera_from_world, self.focal, self.principal)
+        )
+        return SourceFrame(pose, focal, principal, self.radius)
+
+    def coordinates(
+        self, points: Float[Tensor, "M 3"], resolution: int
+    ) -> tuple[Float[Tensor, "M 3"], Bool[Tensor, " M"]]:
+        """Where world points are on planes of `resolution` texels a side, and whether they are there: in front
+        of the camera, inside its picture, between the near and the far side.
+
+        Texels are the picture's pixels or blocks of them: `sample_planes` puts the outermost centres on +-1, half a
+        texel inside the picture's edge.
+        """
+        local = points @ self.camera_from_world[:3, :3].T + self.camera_from_world[:3, 3]
+        distance = torch.linalg.vector_norm(self.camera_from_world[:3, 3])
+        depth = local[:, 2:]
+        across = 2.0 * (self.focal * local[:, :2] / depth.clamp_min(1e-6) + self.principal) - 1.0
+        along = (depth - distance) / self.radius
+        places = torch.cat([across, along], dim=1)
+        inside = (depth[:, 0] > 0.0) & (places.abs() <= 1.0).all(dim=1)
+        return places * (resolution / (resolution - 1.0)), inside
+
+
+def scene_radius(cameras: Cameras) -> float:
+    """Of the largest sphere about the origin that every view sees whole: the scene is taken to be inside.
+
+    Published sets say no size; their cameras are made to frame the object.
+    """
+    half = 0.5 * torch.tensor([cameras.width, cameras.height]).to(cameras.intrinsics)
+    focal = cameras.intrinsics.diagonal(dim1=1, dim2=2)[:, :2]
+    sine = (half / torch.hypot(half, focal)).amin(dim=1)
+    return float((cameras.centers.norm(dim=1) * sine).amin())
+
+
+def source_frame(source: Cameras, radius: float) -> SourceFrame:
+    """Of the one view `source`."""
+    size = source.intrinsics.new_tensor([source.width, source.height])
+    intrinsics = source.intrinsics[0]
+    focal = torch.stack([intrinsics[0, 0], intrinsics[1, 1]]) / size
+    return SourceFrame(source.camera_from_world[0], focal, intrinsics[:2, 2] / size, radius)
+
+
+def camera_field(
+    planes: Float[Tensor, "3 R R C"],
+    weights: Iterable[Tensor],
+    biases: Iterable[Tensor],
+    frame: SourceFrame,
+    occupancy: Bool[Tensor, "G G G"] | None = None,
+) -> RadianceField:
+    """density = GAIN / radius softplus(d), colour = sigmoid(c), both 0 outside the source's view and the sphere.
+
+    Differentiable in planes, weights and biases. occupancy: of the box around the sphere, None: all of the sphere.
+    """
+    weights, biases = list(weights), list(biases)
+
+    def query(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        places, inside = frame.coordinates(points, planes.shape[1])
+        values = decode(sample_planes(planes, places), weights, biases)
+        inside = inside & (points.square().sum(dim=1) <= frame.radius**2)
+        density = torch.where(inside, GAIN / frame.radius * F.softplus(values[:, 0]), 0.0)
+        return density, torch.sigmoid(values[:, 1:])
+
+    corner = planes.new_full((3,), frame.radius)
+    occupied = sphere_cells(_CELLS).to(planes.device) if occupancy is None else occupancy
+    return RadianceField(query, torch.stack([-corner, corner]), occupied)
+
+
+@cache
+def sphere_cells(cells: int) -> Bool[Tensor, "G G G"]:
+    """The cells of a box that its inscribed sphere touches."""
+    edges = torch.linspace(-1.0, 1.0, cells + 1)
+    nearest = torch.where(edges[:-1] > 0, edges[:-1], torch.where(edges[1:] < 0, edges[1:], 0.0)).square()
+    return nearest[:, None, None] + nearest[None, :, None] + nearest[None, None, :] <= 1.0

@@ -1,0 +1,101 @@
+"""The two networks of NerfDiff: a UNet that turns a picture into a triplane, and a denoiser of other views.
+
+Both work on pictures with 2 x 2 pixels folded into channels, so that a picture of 64 pixels costs what one of
+32 does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from threedgen.nerfdiff.field import SourceFrame, camera_field
+from threedgen.types import RadianceField
+
+_FOLD = 2
+
+
+@dataclass(frozen=True)
+class NerfDiffArchitecture:
+    """size: pixels of the pictures, and texels of the planes. features: a texel. hidden: width of the decoder's two
+    hidden layers. planes, denoiser: widths of the two UNets' levels, finest (half the size) first; the two coarsest
+    attend to themselves.
+    """
+
+    size: int = 64
+    features: int = 8
+    hidden: int = 32
+    planes: tuple[int, ...] = (32, 48, 64, 96)
+    denoiser: tuple[int, ...] = (32, 48, 64, 96)
+
+
+class NerfDiffModel(nn.Module):
+    """Picture -> triplane (`planes`), and noisy view + render + picture -> v of the view (`denoise`)."""
+
+    def __init__(self, architecture: NerfDiffArchitecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        pixel = 3 * _FOLD**2
+        self.encoder = _unet(architecture, architecture.planes, pixel, 3 * architecture.features * _FOLD**2)
+        self.denoiser = _unet(architecture, architecture.denoiser, 3 * pixel, pixel)
+        widths = (3 * architecture.features, architecture.hidden, architecture.hidden, 4)
+        layers = [nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(widths)]
+        self.decoder = nn.ModuleList(layers)
+        with torch.no_grad():
+            layers[-1].bias[0] = -2.0  # a scene that begins as thin fog can still be seen through
+            for network in (self.encoder, self.denoiser):
+                network.conv_out.weight.mul_(0.1 if network is self.encoder else 0.0)
+
+    def planes(self, pictures: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S C"]:
+        """The triplanes of pictures in [-1, 1]."""
+        size, features = self.architecture.size, self.architecture.features
+        folded = F.pixel_unshuffle(pictures, _FOLD)
+        texels = self.encoder(folded, torch.zeros(len(pictures), device=pictures.device)).sample
+        texels = F.pixel_shuffle(texels.float(), _FOLD)
+        return texels.reshape(-1, 3, features, size, size).permute(0, 1, 3, 4, 2).contiguous()
+
+    def field(self, planes: Float[Tensor, "3 S S C"], frame: SourceFrame) -> RadianceField:
+        """The scene that one triplane means."""
+        return camera_field(planes, *self.decoder_parameters(), frame)
+
+    def decoder_parameters(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and biases of the decoder's layers."""
+        layers: Any = self.decoder
+        return [layer.weight for layer in layers], [layer.bias for layer in layers]
+
+    def denoise(
+        self,
+        noisy: Float[Tensor, "B 3 S S"],
+        timesteps: Int[Tensor, " B"],
+        renders: Float[Tensor, "B 3 S S"],
+        pictures: Float[Tensor, "B 3 S S"],
+    ) -> Float[Tensor, "B 3 S S"]:
+        """The predicted v (METHODS 0.2) of views; all pictures in [-1, 1]. renders: of the single-image NeRF from
+        each view, pictures: the source of each."""
+        seen = F.pixel_unshuffle(torch.cat([noisy, renders, pictures], dim=1), _FOLD)
+        return F.pixel_shuffle(self.denoiser(seen, timesteps).sample, _FOLD)
+
+
+def _unet(architecture: NerfDiffArchitecture, widths: tuple[int, ...], inputs: int, outputs: int) -> Any:
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    attends = [level >= len(widths) - 2 for level in range(len(widths))]
+    return UNet2DModel(
+        sample_size=architecture.size // _FOLD,
+        in_channels=inputs,
+        out_channels=outputs,
+        block_out_channels=widths,
+        down_block_types=tuple("AttnDownBlock2D" if attend else "DownBlock2D" for attend in attends),
+        up_block_types=tuple("AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)),
+        layers_per_block=1,
+        attention_head_dim=math.gcd(*widths[-2:]),
+        norm_num_groups=8,
+        resnet_time_scale_shift="scale_shift",
+    )

@@ -1,0 +1,88 @@
+"""NerfDiff's triplane as an asset of the loop: predicted from one picture, then finetuned (METHODS 3.1, 3.3)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from threedgen.nerfdiff.field import SourceFrame, camera_field, source_frame
+from threedgen.nerfdiff.model import NerfDiffModel
+from threedgen.nerfdiff.source import Source, SourceConfig
+from threedgen.random import generator
+from threedgen.representations import occupancy
+from threedgen.representations.base import Representation, RowOptimizer
+from threedgen.types import RadianceField, RenderOutput
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Initial Adam learning rates by group."""
+
+    planes: float = 0.02
+    decoder: float = 0.001
+
+
+class CameraTriplane(Representation):
+    """planes: [3, S, S, C] in the frame of the source camera. weights, biases: the decoder's layers. Both start as
+    the model predicts them for the picture; the model itself stays as it was, so the next scene starts afresh.
+    """
+
+    renderer = "volume"
+
+    @dataclass(frozen=True)
+    class Config(SourceConfig):
+        """See SourceConfig. occupancy: how the grid of empty cells follows the field."""
+
+        occupancy: occupancy.Config = field(default_factory=lambda: occupancy.Config(resolution=32))
+        learning_rates: LearningRates = field(default_factory=LearningRates)
+
+    def __init__(self, config: Config, seed: int = 0, source: Source | None = None) -> None:
+        """source: model, picture and camera to use instead of loading those of the config. Raises UserError."""
+        super().__init__()
+        source = Source.load(config) if source is None else source
+        self.config, self._rates = config, dataclasses.replace(config.learning_rates)
+        self._frame = source_frame(source.camera, source.radius)
+        model: NerfDiffModel = source.model
+        with torch.no_grad():
+            self.planes = nn.Parameter(model.planes(source.picture)[0])
+        weights, biases = model.decoder_parameters()
+        self.weights = nn.ParameterList([nn.Parameter(value.detach().clone()) for value in weights])
+        self.biases = nn.ParameterList([nn.Parameter(value.detach().clone()) for value in biases])
+        self.occupancy = occupancy.OccupancyGrid(config.occupancy)
+        self._look_for_matter(generator(seed, "occupancy", -1))
+
+    @property
+    def frame(self) -> SourceFrame:
+        """Of the source camera, on the device of the planes."""
+        return self._frame.to(self.planes.device)
+
+    def at(self, time: Float[Tensor, " B"] | None = None) -> RadianceField:
+        """The field, differentiable in all parameters; `time` is ignored (nothing moves)."""
+        return camera_field(self.planes, self.weights, self.biases, self.frame, self.occupancy.occupied)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The planes, and the decoder."""
+        return {"planes": [self.planes], "decoder": [*self.weights, *self.biases]}
+
+    def learning_rates(self) -> Mapping[str, float]:
+        """Initial learning rates by group."""
+        return dataclasses.asdict(self._rates)
+
+    @torch.no_grad()
+    def adapt(
+        self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int
+    ) -> dict[str, float]:
+        """Every `occupancy.interval` steps a look at what is empty. Logs the share of the box that is not."""
+        if (step + 1) % self.config.occupancy.interval == 0:
+            self._look_for_matter(generator(seed, "occupancy", step))
+        return {"occupied": float(self.occupancy.occupied.float().mean())}
+
+    @torch.no_grad()
+    def _look_for_matter(self, rng: torch.Generator) -> None:
+        everywhere = camera_field(self.planes, self.weights, self.biases, self.frame)
+        self.occupancy.update(lambda points: everywhere.query(points, points)[0], everywhere.bounds, rng)
