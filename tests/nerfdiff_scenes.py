@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from threedgen.cameras import orbit
 from threedgen.datasets import world
 from threedgen.datasets.multiview import PosedPictures
+from threedgen.export.video import write_png
 from threedgen.nerfdiff.model import NerfDiffArchitecture, NerfDiffModel
 from threedgen.nerfdiff.source import Source
 from threedgen.nerfdiff.virtual_views import around
@@ -37,3 +40,9 @@ def cube_source(model: NerfDiffModel | None = None) -> Source:
 
 def virtual(count: int) -> Cameras:
     return around(source_camera(), count, (0.0, 50.0))
+
+
+def write_cut_out(path: Path, pictures: PosedPictures) -> Path:
+    """The first picture as a file with transparency."""
+    rgba = torch.cat([pictures.images, pictures.alpha], dim=-1)[0]
+    return write_png(path, (rgba * 255.0).round().byte().numpy())

@@ -92,7 +92,7 @@ def test_every_command_has_help(command, capsys):
         (["text-to-3d", "x", "--prior", "pickle"], "pickle"),
         (["text-to-3d", "x", "--prior", ""], "--prior is empty"),
         (["text-to-3d", "x", "--recipe", "dreamfusion-if"], "this recipe needs --prior FOLDER"),
-        (["text-to-3d", "x", "--recipe", "zero123"], "this recipe needs --prior FOLDER"),
+        (["text-to-3d", "x", "--recipe", "zero123"], "threedgen image-to-3d PICTURE --recipe zero123"),
         (["text-to-3d", "x", "--out", "a_file"], "'a_file' is a file"),
         (["text-to-3d", "x", "--out", "a_file/below"], "cannot write to 'a_file/below': Not a directory"),
         (["text-to-3d", "x", "--out", "/proc/threedgen", *TINY], "cannot write to '/proc/threedgen'"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nerfdiff_scenes import seen, source_camera, tiny_model, write_cut_out
 from torch import nn
 
 from threedgen import plugins
@@ -15,7 +16,9 @@ from threedgen.cameras import orbit
 from threedgen.datasets.given import GivenViews
 from threedgen.datasets.multiview import PosedPictures, write_transforms
 from threedgen.guidance.priors.load import PriorConfig
+from threedgen.nerfdiff.store import save_model
 from threedgen.random import generator
+from threedgen.reference_view import ReferenceOrbit
 from threedgen.representations import density_control, gaussians
 from threedgen.testing import check_guidance, check_renderer, check_representation
 from threedgen.testing import guidances as kit_guidances
@@ -74,7 +77,15 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def guidances(pictures) -> dict[str, tuple[Any, dict[str, Any]]]:
+@pytest.fixture(scope="module")
+def nerfdiff(tmp_path_factory):
+    """The settings of a tiny NerfDiff and its picture."""
+    folder = tmp_path_factory.mktemp("nerfdiff")
+    save_model(tiny_model(), folder, {})
+    return {"model": str(folder), "image": str(write_cut_out(folder / "picture.png", seen(source_camera())))}
+
+
+def guidances(pictures, nerfdiff) -> dict[str, tuple[Any, dict[str, Any]]]:
     given = GivenViews(GivenViews.Config(path=str(pictures), batch=3))(0, 0, 1)
     disc = PriorConfig(name="disc")
     return {
@@ -90,15 +101,17 @@ def guidances(pictures) -> dict[str, tuple[Any, dict[str, Any]]]:
         ),
         "reference": (
             {"image": str(pictures / "images" / "000000.png")},
-            {"cameras": given, "batch_independent": True},
+            {"cameras": ReferenceOrbit(ReferenceOrbit.Config()).reference(24)},
         ),
+        "nerf-guided-distillation": ({**nerfdiff, "count": 3}, {"remembers": True}),
     }
 
 
 @pytest.mark.parametrize("name", plugins.BUILTIN["representation"])
-def test_representations(name):
+def test_representations(name, nerfdiff):
     cls = plugins.find("representation", name)
-    check_representation(cls, config=cls.Config(**REPRESENTATIONS[name]))
+    settings = nerfdiff if name == "camera-triplane" else REPRESENTATIONS[name]
+    check_representation(cls, config=cls.Config(**settings))
 
 
 @pytest.mark.parametrize("name", plugins.BUILTIN["renderer"])
@@ -107,8 +120,8 @@ def test_renderers(name):
 
 
 @pytest.mark.parametrize("name", plugins.BUILTIN["guidance"])
-def test_guidances(name, pictures):
-    settings, promises = guidances(pictures)[name]
+def test_guidances(name, pictures, nerfdiff):
+    settings, promises = guidances(pictures, nerfdiff)[name]
     cls = plugins.find("guidance", name)
     check_guidance(lambda: cls(cls.Config(**settings), "cpu"), **promises)
 

@@ -5,7 +5,6 @@ Anything a user can put right ends in one line on stderr and exit code 2; a bug 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from threedgen.arguments import Parser
+from threedgen.cli_options import (
+    add_backend,
+    add_run_options,
+    backend,
+    print_results,
+    progress_bar,
+    recipe_of,
+    require_free,
+    whole,
+)
 from threedgen.errors import UserError
 
 PROGRAM = "threedgen"
-BACKENDS = ("auto", "native", "torch", "gsplat", "nerfacc", "pytorch3d", "nvdiffrast")
 EMBEDDED_HINT = (
     "No --prior given: using the embedded prior, a small model that ships with threedgen and knows simple "
     "coloured objects only: {classes}, in {colors}, and one on another ('a red cube on a blue cylinder'). "
@@ -37,32 +45,35 @@ def _text_to_3d(argv: Sequence[str]) -> None:
     parser.add_argument("settings", metavar="key=value", nargs="*", help="changes of the recipe's settings")
     parser.add_argument("--recipe", default="text-to-3d", metavar="NAME|FILE", help="default: text-to-3d")
     parser.add_argument("--prior", metavar="embedded|FOLDER|HUB_ID", help="the frozen model that guides")
-    _add_run_options(parser, "runs/<prompt>")
+    add_run_options(parser, "runs/<prompt>")
     arguments = parser.parse_intermixed_args(list(argv))
     if not arguments.prompt.strip():
         raise UserError('the prompt is empty: say what to make, for example "a red cube"')
 
-    _require_free(arguments)
+    require_free(arguments)
     from threedgen.config import load_recipe
 
     recipe = load_recipe(
         arguments.recipe,
-        [*_backend(arguments), *arguments.settings],
+        [*backend(arguments), *arguments.settings],
         prior=arguments.prior,
         prompt=arguments.prompt,
         seed=arguments.seed,
         steps=arguments.steps,
         device=arguments.device,
     )
+    from threedgen.image_to_3d import require_no_picture
+
+    require_no_picture(recipe, arguments.recipe)
     if arguments.prior is None:
         _say_what_embedded_is_for(recipe)
 
     from threedgen.job import start
     from threedgen.run import choose_path
 
-    with _progress() as progress:
+    with progress_bar() as progress:
         run = start(recipe, choose_path(arguments.out, recipe.prompt), [progress])
-    _print_results(run)
+    print_results(run)
 
 
 def _fit(argv: Sequence[str]) -> None:
@@ -77,17 +88,17 @@ def _fit(argv: Sequence[str]) -> None:
     parser.add_argument("settings", metavar="key=value", nargs="*", help="changes of the recipe's settings")
     parser.add_argument("--representation", metavar="NAME", help="gaussians (default), triplane, mesh, ...")
     parser.add_argument("--recipe", default="fit", metavar="NAME|FILE", help="default: fit")
-    parser.add_argument("--resolution", type=_whole("--resolution"), metavar="R", help="pixels; default: 128")
-    parser.add_argument("--views", type=_whole("--views"), metavar="N", help="of a mesh; default: 24")
+    parser.add_argument("--resolution", type=whole("--resolution"), metavar="R", help="pixels; default: 128")
+    parser.add_argument("--views", type=whole("--views"), metavar="N", help="of a mesh; default: 24")
     parser.add_argument("--light", type=float, metavar="0..1", help="on a mesh; default: 0, plain ones 0.6")
     parser.add_argument("--texture", metavar="FILE", help="for a mesh whose file names none")
     parser.add_argument(
         "--up", choices=("y", "z"), help="of a data set's world; default: what its cameras say"
     )
-    _add_run_options(parser, "runs/<name>")
+    add_run_options(parser, "runs/<name>")
     arguments = parser.parse_intermixed_args(list(argv))
 
-    _require_free(arguments)
+    require_free(arguments)
     from threedgen.fit import start_fit, target_of
 
     target = target_of(
@@ -99,51 +110,72 @@ def _fit(argv: Sequence[str]) -> None:
         up=arguments.up,
     )
     print(target.about, file=sys.stderr)
-    with _progress() as progress:
+    with progress_bar() as progress:
         run = start_fit(
             target,
             Path(arguments.source).absolute().stem,
             arguments.out,
             [progress],
             representation=arguments.representation,
-            **_recipe_of(arguments),
+            **recipe_of(arguments),
         )
-    _print_results(run)
+    print_results(run)
 
 
 def _image_to_3d(argv: Sequence[str]) -> None:
-    """make a 3D asset from one picture"""
+    """make a 3D asset from one picture, or several"""
     parser = Parser(
         prog=f"{PROGRAM} image-to-3d",
-        description="Make a 3D asset from one picture of an object; the files are those of text-to-3d, and the "
-        "cut-out in reference/picture.png.",
-        epilog="key=value changes a setting of the recipe, such as cameras.reference.elevation=20 for a picture "
-        "that looks down by 20 degrees.",
+        description="Make a 3D asset from one picture of an object, or several; the files are those of text-to-3d, "
+        "and the cut-outs in reference/.",
+        epilog="key=value changes a setting of the recipe, such as cameras.batch=2.",
     )
     parser.add_argument("picture", metavar="PICTURE", help="PNG, JPEG or WebP; transparent or opaque")
     parser.add_argument("settings", metavar="key=value", nargs="*", help="changes of the recipe's settings")
     parser.add_argument("--mask", metavar="M.png", help="white where the object is; default: told by itself")
+    parser.add_argument("--depth", metavar="D.png", help="grey, nearer is brighter; of the picture's size")
+    parser.add_argument("--elevation", type=float, metavar="DEG", help="the picture's; positive looks down")
+    parser.add_argument(
+        "--views", action="append", metavar="FILE@AZIMUTH[,ELEVATION]", help="another picture; repeatable"
+    )
     parser.add_argument("--recipe", default="zero123", metavar="NAME|FILE", help="default: zero123")
-    parser.add_argument("--prior", metavar="FOLDER|HUB_ID", help="a Zero-1-to-3 or Stable-Zero123")
-    _add_run_options(parser, "runs/<name>")
+    parser.add_argument(
+        "--prior",
+        metavar="FOLDER|HUB_ID",
+        help="a Zero-1-to-3 or Stable-Zero123; default: the small one that ships",
+    )
+    parser.add_argument(
+        "--text-prior", metavar="FOLDER|HUB_ID", help="of recipes that have one too (magic123)"
+    )
+    parser.add_argument(
+        "--prompt", metavar="TEXT", help="what a text prior is told; default: the picture's name"
+    )
+    add_run_options(parser, "runs/<name>")
     arguments = parser.parse_intermixed_args(list(argv))
 
-    _require_free(arguments)
+    require_free(arguments)
     from threedgen.datasets.cut_outs import cut_out_of
-    from threedgen.image_to_3d import start_image_to_3d
+    from threedgen.image_to_3d import start_image_to_3d, views_of
 
-    cut_out = cut_out_of(arguments.picture, arguments.mask)
-    print(cut_out.about, file=sys.stderr)
-    with _progress() as progress:
+    if arguments.elevation is not None:
+        arguments.settings.insert(0, f"cameras.reference.elevation={arguments.elevation}")
+    cut_out = cut_out_of(arguments.picture, arguments.mask, arguments.depth)
+    views, arguments.settings = views_of(arguments.views or [], arguments.settings)
+    for seen in (cut_out, *(view.cut_out for view in views)):
+        print(seen.about, file=sys.stderr)
+    with progress_bar() as progress:
         run = start_image_to_3d(
             cut_out,
             Path(arguments.picture).absolute().stem,
             arguments.out,
             [progress],
+            views,
             prior=arguments.prior,
-            **_recipe_of(arguments),
+            text_prior=arguments.text_prior,
+            prompt=arguments.prompt,
+            **recipe_of(arguments),
         )
-    _print_results(run)
+    print_results(run)
 
 
 def _resume(argv: Sequence[str]) -> None:
@@ -151,7 +183,7 @@ def _resume(argv: Sequence[str]) -> None:
     parser = Parser(prog=f"{PROGRAM} resume", description="Go on with a run from its last checkpoint.")
     parser.add_argument("run", metavar="RUN", help="the run's directory")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
-    _add_backend(parser)
+    add_backend(parser)
     arguments = parser.parse_args(list(argv))
 
     from threedgen.run import RunDirectory
@@ -162,11 +194,11 @@ def _resume(argv: Sequence[str]) -> None:
         return
     from threedgen.job import resume
 
-    with _progress() as progress:
-        warnings = resume(run, [progress], arguments.device, _backend(arguments))
+    with progress_bar() as progress:
+        warnings = resume(run, [progress], arguments.device, backend(arguments))
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    _print_results(run)
+    print_results(run)
 
 
 def _export(argv: Sequence[str]) -> None:
@@ -179,7 +211,7 @@ def _export(argv: Sequence[str]) -> None:
 def _render(argv: Sequence[str]) -> None:
     """render a run as a turntable .mp4 or .gif, or as pictures into a folder"""
     parser = Parser(prog=f"{PROGRAM} render", description="Render a run on a turntable.")
-    _add_backend(parser)
+    add_backend(parser)
     _write_from_run(parser, argv, "render_run", "turntable settings, such as frames=90", "FILE.{mp4,gif}|DIR")
 
 
@@ -229,16 +261,32 @@ def _doctor(argv: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def _train(argv: Sequence[str]) -> None:
-    """train the embedded prior or another of its kind (train prior --help)"""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(f"usage: {PROGRAM} train prior [options]   (options: {PROGRAM} train prior --help)")
-        return
-    if argv[0] != "prior":
-        raise UserError(f"unknown training '{argv[0]}': use `{PROGRAM} train prior`")
-    from threedgen.training.cli import train_prior
+def _eval(argv: Sequence[str]) -> None:
+    """measure a run, pictures or a model: PSNR, SSIM, LPIPS, FID, KID, consistency"""
+    from threedgen.eval_cli import evaluate
 
-    train_prior(list(argv[1:]))
+    evaluate(argv)
+
+
+def _train(argv: Sequence[str]) -> None:
+    """train a prior like the embedded ones, or a NerfDiff (train prior --help, train nerfdiff --help)"""
+    kinds = ("prior", "nerfdiff")
+    if not argv or argv[0] in ("-h", "--help"):
+        lines = [
+            f"{PROGRAM} train {kind} [options]   (options: {PROGRAM} train {kind} --help)" for kind in kinds
+        ]
+        print("usage: " + "\n       ".join(lines))
+        return
+    if argv[0] not in kinds:
+        raise UserError(f"unknown training '{argv[0]}': use {PROGRAM} train {' or '.join(kinds)}")
+    if argv[0] == "prior":
+        from threedgen.training.cli import train_prior
+
+        train_prior(list(argv[1:]))
+    else:
+        from threedgen.nerfdiff.cli import train_nerfdiff
+
+        train_nerfdiff(list(argv[1:]))
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -249,6 +297,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "export": _export,
     "render": _render,
     "recipes": _recipes,
+    "eval": _eval,
     "doctor": _doctor,
     "train": _train,
 }
@@ -301,57 +350,6 @@ def _help() -> str:
     )
 
 
-def _add_run_options(parser: Parser, default_out: str) -> None:
-    parser.add_argument("--out", metavar="DIR", help=f"run directory; default: {default_out}")
-    parser.add_argument("--seed", type=_whole("--seed"), metavar="N")
-    parser.add_argument("--steps", type=_whole("--steps"), metavar="N")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
-    _add_backend(parser)
-
-
-def _add_backend(parser: Parser) -> None:
-    parser.add_argument("--backend", choices=BACKENDS, help="who renders; default: the fastest there is")
-
-
-def _backend(arguments: argparse.Namespace) -> list[str]:
-    return [] if arguments.backend is None else [f"renderer.backend={arguments.backend}"]
-
-
-def _require_free(arguments: argparse.Namespace) -> None:
-    """A folder that is taken is said before anything is read."""
-    if arguments.out is not None:
-        from threedgen.run import check_free
-
-        check_free(Path(arguments.out))
-
-
-def _recipe_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What every command that starts from a source says of its recipe."""
-    return {
-        "recipe": arguments.recipe,
-        "overrides": [*_backend(arguments), *arguments.settings],
-        "seed": arguments.seed,
-        "steps": arguments.steps,
-        "device": arguments.device,
-    }
-
-
-def _whole(option: str) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            return int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'") from None
-
-    return parse
-
-
-def _progress() -> Any:
-    from threedgen.listeners.progress import ProgressBar
-
-    return contextlib.closing(ProgressBar())
-
-
 def _say_what_embedded_is_for(recipe: Any) -> None:
     guides = [guide for part in recipe.parts for guide in part.resolved["guidance"]]
     if any(
@@ -360,21 +358,6 @@ def _say_what_embedded_is_for(recipe: Any) -> None:
         from threedgen.datasets.shapes import CLASSES, COLORS
 
         print(EMBEDDED_HINT.format(classes=", ".join(CLASSES), colors=", ".join(COLORS)), file=sys.stderr)
-
-
-def _print_results(run: Any) -> None:
-    made = (
-        "asset.glb",
-        "asset.ply",
-        "turntable.mp4",
-        "contact_sheet.png",
-        "reference/picture.png",
-        "report.json",
-    )
-    for name in made:
-        path = run.path / name
-        if path.is_file():
-            print(path)
 
 
 @contextlib.contextmanager

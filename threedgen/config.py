@@ -98,31 +98,30 @@ def load_recipe(
     overrides: Sequence[str] = (),
     *,
     prior: str | None = None,
+    text_prior: str | None = None,
     base: Path | None = None,
     **settings: Any,
 ) -> Recipe:
     """The recipe called `source` (built-in name or YAML file) under `settings` and `key=value` overrides.
 
-    prior: "embedded", a pipeline folder or a hub id, for every guidance that has a prior. Where a folder or an id
-    is named, here or as `prior.path`, the recipe's `with_prior` is laid over the rest. base: where "run:"
-    paths are before the run's folder is there (see threedgen.layers).
-    settings: top-level values taken as they are (prompt, seed, steps, device); None means "not given". Steps
-    are of the whole run: stages keep their shares of it.
-    Raises UserError for everything a user can get wrong.
+    prior: "embedded", a pipeline folder or a hub id, for every guidance that has a prior. text_prior: the same, for
+    the guidances that go by the prompt where others turn a picture (Magic123); `prior` is then for the latter.
+    Where a folder or an id is named, here or as `prior.path`, the recipe's `with_prior` is laid over the rest.
+    base: where "run:" paths are before the run's folder is there (see threedgen.layers). settings: top-level
+    values taken as they are (prompt, seed, steps, device); None means "not given". Steps are of the whole run:
+    stages keep their shares of it. Raises UserError for everything a user can get wrong.
     """
     layers = recipe_layers(source)
     if any(WITH_PRIOR in layer for layer in layers):  # a mistake there is said now, not when a model comes
         resolve({**merge_layers(layers, real_prior=True), "prompt": "-"})
     pairs = split_overrides(overrides)
-    values = merge_layers(layers, real_prior=_names_a_model(prior, layers, pairs))
+    values = merge_layers(layers, real_prior=_names_a_model((prior, text_prior), layers, pairs))
     steps = settings.pop("steps", None)
     values = merge(values, {key: value for key, value in settings.items() if value is not None})
     if steps is not None:
         values = stages.with_steps(values, steps)
-    if prior is not None:
-        values = stages.over_all(values, lambda section: _with_prior(section, prior))
-        if not any(_has_prior(item) for section in stages.merged(values) for item in _guides(section)):
-            raise UserError("--prior: no guidance of this recipe has a prior")
+    if prior is not None or text_prior is not None:
+        values = _name_priors(values, prior, text_prior)
     for key, raw in pairs:
         values = apply_override(values, key, raw)
     return resolve(values, base)
@@ -272,42 +271,75 @@ def _graft(
 
 
 def _names_a_model(
-    prior: str | None, layers: Sequence[Mapping[str, Any]], overrides: Sequence[tuple[str, str]]
+    priors: Sequence[str | None], layers: Sequence[Mapping[str, Any]], overrides: Sequence[tuple[str, str]]
 ) -> bool:
     """Whether a real prior guides: by --prior, by `prior.path` in a recipe, or by a setting of it."""
-    if prior is not None:
-        return prior != "embedded"
+    named = [prior for prior in priors if prior is not None]
+    if named:
+        return any(prior != "embedded" for prior in named)
     if any(key.endswith("prior.path") and raw.strip(" '\"") for key, raw in overrides):
         return True
     sections = [section for layer in layers for section in stages.merged(layer)]
-    priors = [
+    asked = [
         item.get("prior") for section in sections for item in _guides(section) if isinstance(item, Mapping)
     ]
-    return any(isinstance(section, Mapping) and section.get("path") for section in priors)
+    return any(isinstance(section, Mapping) and section.get("path") for section in asked)
 
 
-def _with_prior(values: Mapping[str, Any], prior: str) -> dict[str, Any]:
-    """Every guidance's prior replaced by the one named; how it is loaded (dtype, LoRA, options) stays as it is."""
-    if not prior.strip():
-        raise UserError("--prior is empty: name embedded, a pipeline folder or a hub id")
-    chosen = {"name": "embedded"} if prior == "embedded" else {"path": prior}
+def _name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str | None) -> dict[str, Any]:
+    """Every guidance's prior replaced by the one named for its kind; how it is loaded (dtype, LoRA, options) stays.
 
-    def renamed(item: Any) -> Any:
-        if not _has_prior(item):
+    Raises UserError for an empty name, and where no guidance is of the kind.
+    """
+    for option, name in (("--prior", prior), ("--text-prior", text_prior)):
+        if name is not None and not name.strip():
+            raise UserError(f"{option} is empty: name embedded, a pipeline folder or a hub id")
+    guides = [item for section in stages.merged(values) for item in _guides(section)]
+    both = any(map(_turns_a_picture, guides)) and any(map(_goes_by_text, guides))
+    if text_prior is not None and not both:
+        raise UserError(
+            "--text-prior is for recipes that have a view-conditioned prior as well, such as magic123"
+        )
+    if prior is not None and not any(
+        _has_field(item, field) for item in guides for field in ("prior", "model")
+    ):
+        raise UserError("--prior: no guidance of this recipe has a prior")
+
+    def named(item: Any) -> Any:
+        chosen = text_prior if both and _goes_by_text(item) else prior
+        if chosen is None:
+            return item
+        if _has_field(item, "model"):
+            return {**item, "model": "" if chosen == "embedded" else chosen}
+        if not _has_field(item, "prior"):
             return item
         old = item.get("prior")
         kept = (
-            {key: value for key, value in old.items() if key not in ("name", "path")}
-            if isinstance(old, Mapping)
-            else {}
+            {key: old[key] for key in old if key not in ("name", "path")} if isinstance(old, Mapping) else {}
         )
-        return {**item, "prior": {**kept, **chosen}}
+        own = "embedded-view" if _turns_a_picture(item) else "embedded"
+        return {**item, "prior": {**kept, **({"name": own} if chosen == "embedded" else {"path": chosen})}}
 
-    return (
-        {**values, "guidance": [renamed(item) for item in _guides(values)]}
-        if "guidance" in values
-        else dict(values)
-    )
+    def renamed(section: Mapping[str, Any]) -> dict[str, Any]:
+        new = dict(section)
+        if "guidance" in section:
+            new["guidance"] = [named(item) for item in _guides(section)]
+        scene = section.get("representation")
+        if prior is not None and isinstance(scene, Mapping) and _has_field(scene, "model", "representation"):
+            new["representation"] = {**scene, "model": "" if prior == "embedded" else prior}
+        return new
+
+    return stages.over_all(values, renamed)
+
+
+def _turns_a_picture(item: Any) -> bool:
+    """Whether a guidance asks its prior about a picture seen from elsewhere."""
+    told = item.get("reference") if isinstance(item, Mapping) else None
+    return _has_field(item, "prior") and isinstance(told, Mapping) and bool(told.get("image"))
+
+
+def _goes_by_text(item: Any) -> bool:
+    return _has_field(item, "prior") and not _turns_a_picture(item)
 
 
 def _guides(values: Mapping[str, Any]) -> list[Any]:
@@ -315,11 +347,12 @@ def _guides(values: Mapping[str, Any]) -> list[Any]:
     return list(items) if isinstance(items, Sequence) and not isinstance(items, str) else []
 
 
-def _has_prior(item: Any) -> bool:
+def _has_field(item: Any, field: str, family: str = "guidance") -> bool:
+    """Whether the component that a section chooses has such a setting."""
     name = item.get("name") if isinstance(item, Mapping) else None
     if not isinstance(name, str):
         return False
-    return "prior" in typed.hints(schema_of(plugins.find("guidance", name), "guidance"))
+    return field in typed.hints(schema_of(plugins.find(family, name), family))
 
 
 def _paths(values: Any, path: str = "") -> Iterator[str]:

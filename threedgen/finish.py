@@ -54,8 +54,11 @@ class Config:
     turntable: Turntable = field(default_factory=Turntable)
 
 
-def asset_of(recipe: Recipe, scene: Any) -> Primitive:
-    """The scene as users get it: Gaussians with the blur of the pictures that they were optimised in."""
+def asset_of(recipe: Recipe, scene: Any, pixel: float = 0.0) -> Primitive:
+    """The scene as users get it: Gaussians with the blur of the pictures that they were optimised in.
+
+    pixel: world size of the pixels that it will be rendered in: what the renderer blurs by them is left out.
+    """
     with torch.no_grad():
         primitive = scene.at(None)
     if isinstance(primitive, GaussianCloud):
@@ -63,7 +66,7 @@ def asset_of(recipe: Recipe, scene: Any) -> Primitive:
         sampler = part.cameras.make()
         last = range(max(0, part.steps - _LAST_STEPS), part.steps)
         views = [sampler(recipe.seed, step, part.steps) for step in last]
-        return as_seen(primitive, pixel_size(*views))
+        return as_seen(primitive, max(0.0, pixel_size(*views) ** 2 - pixel**2) ** 0.5)
     return primitive
 
 
@@ -152,12 +155,12 @@ def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = (), back
     recipe = config.read_resolved(run.recipe, [f"export.turntable.{setting}" for setting in settings])
     table = recipe.fixed["export"].config.turntable
     primitive = asset_of(recipe, load_scene(run, recipe))
-    view = _viewer(_renderer_here(recipe, backend), primitive)
+    view = _viewer(renderer_here(recipe, backend), primitive)
     frames = video.orbit_frames(view, table.frames, elevation=table.elevation, size=table.size)
     video.write_video(path, frames, table.fps)
 
 
-def _renderer_here(recipe: Recipe, backend: str) -> Any:
+def renderer_here(recipe: Recipe, backend: str) -> Any:
     """The recipe's renderer for an asset on the CPU, wherever the run itself was rendered."""
     settings = recipe.renderer.config
     if any(item.name == "backend" for item in dataclasses.fields(settings)):

@@ -16,6 +16,13 @@ from threedgen.typed import join
 def apply_override(values: dict[str, Any], key: str, raw: str) -> dict[str, Any]:
     """`values` with the setting `key=raw`. Raises UserError for an unknown key, or a value that is not YAML."""
     keys = key.split(".")
+    place = int(keys[1]) if keys[0] == "stages" and len(keys) > 2 and keys[1].isdigit() else -1
+    if 0 <= place < len(values.get("stages") or ()):
+        # A list that the stage shares with others becomes its own.
+        section, own = stages.merged(values)[place], list(values["stages"])
+        changed = merge(section, _override(section, keys[2:], raw, key))
+        own[place] = {**own[place], keys[2]: changed[keys[2]]}
+        return {**values, "stages": own}
     if not values.get("stages") or keys[0] in ("stages", *stages.WHOLE_RUN):
         return merge(values, _override(values, keys, raw, key))
     if keys == ["steps"]:

@@ -1,12 +1,14 @@
-"""The view that a picture was taken from, rendered beside the usual ones, and how guidances tell them apart.
+"""The views that given pictures were taken from, rendered beside the usual ones, and how guidances tell them apart.
 
-`Cameras.index` marks it: 0 for the view of the picture, -1 for views of which no picture is given. Guidances that
-compare with the picture look at the former, those that ask a prior at the latter (`free_views`).
+`Cameras.index` marks them: 0 for the view of the picture, 1, 2, ... for those of further ones, -1 for views of
+which no picture is given. Guidances that compare with pictures look at the former, those that ask a prior at the
+latter (`free_views`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,6 +17,8 @@ from threedgen.cameras import OrbitSampler, orbit
 from threedgen.errors import UserError
 from threedgen.schedule import bounds
 from threedgen.types import Cameras, RenderOutput
+
+_SAME = 1e-6  # one minus the cosine of an angle: a tenth of a degree
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,10 @@ class ReferencePose:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.azimuth):
-            raise UserError(f"cameras.reference.azimuth must be an angle in degrees, got {self.azimuth}")
+            raise UserError(f"the azimuth of a picture must be an angle in degrees, got {self.azimuth}")
         if not -90.0 <= self.elevation <= 90.0:
             raise UserError(
-                f"cameras.reference.elevation must lie between -90 and 90 degrees, got {self.elevation}"
+                f"the elevation of a picture must lie between -90 and 90 degrees, got {self.elevation}"
             )
         if not (1.0 < self.distance < math.inf and 0.0 < self.fov < 180.0):
             raise UserError(
@@ -43,13 +47,26 @@ class ReferencePose:
 
 
 class ReferenceOrbit(OrbitSampler):
-    """The views of an orbit, `index` -1, and after them that of the picture, `index` 0, at their resolution."""
+    """The views of an orbit, `index` -1, and after them those of the pictures, `index` 0, 1, ..., at their
+    resolution."""
 
     @dataclass(frozen=True)
     class Config(OrbitSampler.Config):
-        """See OrbitSampler.Config; `batch` does not count the picture's view. reference: that view's pose."""
+        """See OrbitSampler.Config; `batch` does not count the pictures' views. reference: the picture's pose.
+        views: [azimuth, elevation] of each further picture, in degrees; distance and fov are the reference's."""
 
         reference: ReferencePose = field(default_factory=ReferencePose)
+        views: tuple[tuple[float, float], ...] = ()
+
+        def __post_init__(self) -> None:
+            poses = _poses(self.reference, self.views)
+            towards = torch.nn.functional.normalize(_cameras(poses, 1).centers, dim=1)
+            for later, pose in enumerate(poses):
+                if bool((towards[:later] @ towards[later] > 1.0 - _SAME).any()):
+                    raise UserError(
+                        f"two pictures are said to be of one view, azimuth {pose.azimuth:g} and elevation "
+                        f"{pose.elevation:g} degrees: give each its own"
+                    )
 
     config: Config
 
@@ -57,7 +74,7 @@ class ReferenceOrbit(OrbitSampler):
         super().__init__(config)
 
     def __call__(self, seed: int, step: int, total: int) -> Cameras:
-        """batch + 1 views, a function of the arguments alone."""
+        """batch + 1 + further views, a function of the arguments alone."""
         free = super().__call__(seed, step, total)
         known = self.reference(free.height)
         return replace(
@@ -65,16 +82,25 @@ class ReferenceOrbit(OrbitSampler):
             world_from_camera=torch.cat([free.world_from_camera, known.world_from_camera]),
             intrinsics=torch.cat([free.intrinsics, known.intrinsics]),
             time=torch.cat([free.time, known.time]),
-            index=torch.tensor([-1] * len(free) + [0]),
+            index=torch.cat([torch.full((len(free),), -1), torch.arange(len(known))]),
         )
 
     def reference(self, size: int | None = None) -> Cameras:
-        """The picture's view alone, size x size pixels; None: the largest resolution of a run."""
-        pose = self.config.reference
+        """The pictures' views alone, size x size pixels; None: the largest resolution of a run."""
         size = round(bounds(self.config.resolution)[1]) if size is None else size
-        azimuth, elevation, distance = torch.tensor([[pose.azimuth], [pose.elevation], [pose.distance]])
-        view = orbit(azimuth, elevation, distance, pose.fov, size, size)
-        return replace(view, index=torch.zeros(1, dtype=torch.long))
+        known = _cameras(_poses(self.config.reference, self.config.views), size)
+        return replace(known, index=torch.arange(len(known)))
+
+
+def _poses(first: ReferencePose, others: Sequence[tuple[float, float]]) -> list[ReferencePose]:
+    return [first, *(ReferencePose(*angles, first.distance, first.fov) for angles in others)]
+
+
+def _cameras(poses: Sequence[ReferencePose], size: int) -> Cameras:
+    azimuth, elevation, distance, fov = torch.tensor(
+        [[pose.azimuth, pose.elevation, pose.distance, pose.fov] for pose in poses]
+    ).unbind(1)
+    return orbit(azimuth, elevation, distance, fov, size, size)
 
 
 def views_at(output: RenderOutput, cameras: Cameras, chosen: torch.Tensor) -> tuple[RenderOutput, Cameras]:

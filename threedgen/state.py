@@ -31,8 +31,8 @@ class RunState:
 
     seed: of the run. rollbacks: how often a bad step was taken back; each one changes the draws that follow
     (the same draws would only repeat the failure), deterministically. guidances: in recipe order; those that
-    learn (nn.Module) are part of the state. stage: of a recipe with several, which one this is (steps count
-    from 0 in each); steps_before: how many steps the stages before it had.
+    remember something (an nn.Module with a state_dict) are part of the state. stage: of a recipe with several,
+    which one this is (steps count from 0 in each); steps_before: how many steps the stages before it had.
     """
 
     scene: Any
@@ -92,5 +92,5 @@ class RunState:
         return [
             (index, guide)
             for index, guide in enumerate(self.guidances)
-            if isinstance(guide, nn.Module) and any(p.requires_grad for p in guide.parameters())
+            if isinstance(guide, nn.Module) and guide.state_dict()
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import os
 import sys
 import types
 
@@ -13,7 +15,15 @@ from PIL import Image
 from threedgen.cameras import orbit
 from threedgen.datasets import cut_outs
 from threedgen.datasets.background_removal import cut_out
-from threedgen.datasets.cut_outs import FILL, RADIUS, cut_out_of, read_cut_out, write_cut_out
+from threedgen.datasets.cut_outs import (
+    FILL,
+    RADIUS,
+    cut_out_of,
+    read_cut_out,
+    read_nearness,
+    write_cut_out,
+    write_nearness,
+)
 from threedgen.errors import UserError
 
 SIDE = 96
@@ -63,6 +73,22 @@ def test_a_hole_stays_and_a_spot_of_the_backgrounds_colour_is_filled():
     assert overlap(cut_out(spotted), disc()) > 0.95
 
 
+def test_dust_is_no_part_of_the_object():
+    dusty = np.maximum(disc(), disc(3.0, 10.0, 85.0))
+    for name in ("white", "busy"):
+        alpha = cut_out(on(backgrounds()[name], dusty))
+        assert overlap(alpha, disc()) > 0.95
+        assert alpha[80:90, 5:15].max() < 128
+
+
+def test_the_objects_colour_at_the_border_is_background():
+    object_ = disc(18.0, 44.0, 44.0)
+    marked = np.maximum(object_, disc(14.0, 96.0, 70.0))  # half of it is outside the picture
+    alpha = cut_out(on(textures()["clouds"], marked))
+    assert overlap(alpha[:, :75], object_[:, :75]) > 0.95
+    assert alpha[:, -2:].max() < 128
+
+
 def test_no_object():
     noise = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     grey = np.full((SIDE, SIDE, 3), 128, dtype=np.uint8)
@@ -72,6 +98,77 @@ def test_no_object():
     for picture in (noise, grey, nearly, halves, backgrounds()["gradient"].astype(np.uint8)):
         with pytest.raises(UserError, match=r"no object stands out.*--mask"):
             cut_out(picture)
+
+
+def textures() -> dict[str, np.ndarray]:
+    """Backgrounds that no smooth surface explains: clouds, tiles, stripes, a wall above a table; all with grain."""
+    from scipy.ndimage import gaussian_filter
+
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    rng = np.random.default_rng(1)
+    clouds = np.stack([gaussian_filter(rng.standard_normal((SIDE, SIDE)), 7.0) for _ in range(3)], axis=2)
+    clouds = np.array([90.0, 130.0, 110.0]) + 30.0 * clouds / clouds.std()
+    tiles = np.where(
+        ((x * 6).astype(int) + (y * 6).astype(int))[..., None] % 2, [70, 90, 140], [120, 150, 170]
+    )
+    stripes = np.array([120.0, 140.0, 90.0]) + 50.0 * np.sin(40.0 * (x + 0.4 * y))[..., None]
+    boards = np.stack([150 - 60 * (x % 0.2 < 0.1), 0 * x + 130, 0 * x + 90], axis=2)
+    table = np.where((y < 0.6)[..., None], [120.0, 160.0, 220.0], boards)
+    return {
+        name: np.clip(texture + 6.0 * rng.standard_normal((SIDE, SIDE, 3)), 0, 255)
+        for name, texture in (("clouds", clouds), ("tiles", tiles), ("stripes", stripes), ("table", table))
+    }
+
+
+def person(side: int = SIDE) -> np.ndarray:
+    """A head on a body with two legs: an outline that is neither round nor convex."""
+    y, x = np.mgrid[:side, :side] + 0.5
+    head = np.hypot(x - 50, y - 26) < 11
+    body = (np.abs(x - 50) < 17) & (y > 36) & (y < 64)
+    legs = ((np.abs(x - 40) < 6) | (np.abs(x - 60) < 6)) & (y >= 64) & (y < 84)
+    return (head | body | legs).astype(float)
+
+
+@pytest.mark.parametrize("cover", [disc(), person()], ids=["disc", "person"])
+@pytest.mark.parametrize("name", textures())
+def test_textured_backgrounds(name, cover):
+    """What GrabCut is for. The object has two colours of its own."""
+    two = np.where((np.mgrid[:SIDE, :SIDE][0] < 48)[..., None], [200.0, 60.0, 40.0], [235.0, 190.0, 60.0])
+    alpha = cut_out(on(textures()[name], cover, two))
+    assert overlap(alpha, cover) > 0.93
+
+
+def test_the_outline_is_refined_at_the_pictures_own_size():
+    """The cut is made at 192 pixels a side; the alpha of a larger picture is better than that."""
+    side = 600
+    cover = disc(170.0, 310.0, 290.0, side)
+    background = np.random.default_rng(0).normal([110, 150, 190], 12.0, (side, side, 3))
+    alpha = cut_out(on(background, cover))
+    assert overlap(alpha, cover) > 0.985
+    soft = (alpha > 10) & (alpha < 245)
+    assert soft.sum() < 2 * 2 * np.pi * 170 * 3, "soft in a narrow band alone"
+    away = np.abs(np.hypot(*(np.mgrid[:side, :side] + 0.5 - np.array([290, 310])[:, None, None])) - 170)
+    assert away[soft].max() < 8
+
+
+def test_what_reaches_the_border_is_background():
+    """No object in a frame, however long, and none that is a frame; one that reaches the border stays."""
+    framed = np.full((48, 192, 3), 255, dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    framed[6:-6, 6:-6] = rng.integers(0, 200, (36, 180, 1)) + np.array([0, 30, 55], dtype=np.uint8)
+    with pytest.raises(UserError, match="no object stands out"):
+        cut_out(framed)
+    framed[8:-8, 8:-8] = 255  # an object that is only a frame is none
+    with pytest.raises(UserError, match="no object stands out"):
+        cut_out(framed)
+    filled = np.full((192, 192, 3), 255, dtype=np.uint8)
+    filled[7:-7, 7:-7] = (40, 90, 200)  # nearly all of the picture, but nothing along the border
+    with pytest.raises(UserError, match="no object stands out"):
+        cut_out(filled)
+    y, x = np.mgrid[:SIDE, :SIDE] + 0.5
+    standing = np.maximum(disc(), (np.abs(x - 52) < 6) & (y > 44))
+    alpha = cut_out(on(backgrounds()["gradient"], standing))
+    assert overlap(alpha, standing) > 0.9
 
 
 def save(path, rgb, alpha=None):
@@ -164,18 +261,83 @@ def test_bad_objects(tmp_path):
             cut_out_of(*arguments)
 
 
-def test_rembg_is_asked_only_where_its_model_is(tmp_path, monkeypatch):
-    """Without the model it would fetch one from the web."""
-    cover = disc(10.0)
+def test_a_depth_picture_is_cut_like_the_picture(tmp_path):
+    """Scaled to what the object has; what stands behind it, however near, mixes nowhere in."""
+    cover = disc(20.0, 60.0, 40.0)
+    x = np.mgrid[:SIDE, :SIDE][1] + 0.5
+    slope = 0.3 + 0.4 * (x - 40.0) / 40.0  # over the disc: 0.3 to 0.7
+    depth = np.where(cover > 0.5, slope, 1.0)
+    path = save(tmp_path / "a.png", on(backgrounds()["white"], cover), cover)
+    Image.fromarray(np.round(65535 * depth).astype(np.uint16)).save(tmp_path / "d.png")
+    for size in (40, 64, 300):
+        made = cut_out_of(path, depth=tmp_path / "d.png", size=size)
+        assert made.nearness is not None
+        solid = made.rgba[..., 3] > 127
+        place = ((np.arange(size) + 0.5) / size - 0.5) / FILL + 0.5
+        expected = np.broadcast_to(place.clip(0, 1), (size, size))
+        assert np.abs(made.nearness - expected)[solid].max() < 0.06
+        assert made.nearness[0, 0] == 0
+        write_nearness(tmp_path / "n.png", made.nearness)
+        write_cut_out(tmp_path / "c.png", made)
+        again = read_nearness(tmp_path / "n.png", tmp_path / "c.png")
+        assert again.shape == (size, size, 1)
+        assert np.abs(again[..., 0].numpy() - made.nearness).max() < 1e-4
+    assert cut_out_of(path).nearness is None
+    Image.new("L", (SIDE, SIDE), 80).save(tmp_path / "f.png")
+    with pytest.raises(UserError, match="one depth for all of the object"):
+        cut_out_of(path, depth=tmp_path / "f.png")
+
+
+@pytest.fixture
+def rembg(monkeypatch, tmp_path):
+    """A package that notes in what surroundings it was asked for a session; its object is a disc."""
+    asked = []
     fake = types.ModuleType("rembg")
-    fake.new_session = lambda name: name  # type: ignore[attr-defined]
-    fake.remove = lambda image, session, only_mask: Image.fromarray(  # type: ignore[attr-defined]
-        np.round(255 * cover).astype(np.uint8)
-    )
-    fake.__spec__ = types.SimpleNamespace(name="rembg")  # type: ignore[assignment]
-    monkeypatch.setitem(sys.modules, "rembg", fake)
-    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
+
+    def new_session(name):
+        asked.append((name, os.environ["U2NET_HOME"], os.environ["MODEL_CHECKSUM_DISABLED"]))
+        return name
+
+    def remove(image, session, only_mask):
+        assert (session, only_mask) == ("u2net", True)
+        return Image.fromarray(np.round(255 * disc(10.0)).astype(np.uint8))
+
+    fake.new_session, fake.remove = new_session, remove  # type: ignore[attr-defined]
+    for name, module in (("rembg", fake), ("onnxruntime", types.ModuleType("onnxruntime"))):
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
+    for name in ("U2NET_HOME", "REMBG_HOME", "XDG_DATA_HOME", "MODEL_CHECKSUM_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder"),
+    [
+        ("", "home/.rembg/models/u2net"),
+        ("", "home/.u2net"),
+        ("U2NET_HOME", "own"),
+        ("U2NET_HOME", "own/models/u2net"),
+        ("REMBG_HOME", "own/models/u2net"),
+        ("XDG_DATA_HOME", "own/rembg/models/u2net"),
+        ("XDG_DATA_HOME", "own/.u2net"),
+    ],
+)
+def test_rembg_is_asked_only_where_its_model_is(tmp_path, monkeypatch, rembg, variable, folder):
+    """Without the model, or for one that it does not know, it would fetch one from the web."""
+    if variable:
+        monkeypatch.setenv(variable, str(tmp_path / "own"))
+    before = dict(os.environ)
     path = save(tmp_path / "a.png", on(backgrounds()["white"], disc()))
     assert covered(path) == pytest.approx(0.2, abs=0.015)
-    (tmp_path / "u2net.onnx").write_bytes(b"weights")
+    assert rembg == []
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "u2net.onnx").write_bytes(b"weights")
     assert covered(path) == pytest.approx(0.034, abs=0.01)
+    assert rembg == [("u2net", str(tmp_path / folder), "1")]
+    assert dict(os.environ) == before
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # rembg would end the process
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.setattr(sys, "meta_path", [])
+    assert covered(path) == pytest.approx(0.2, abs=0.015)

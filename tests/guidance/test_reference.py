@@ -16,7 +16,7 @@ from threedgen.distill import distill
 from threedgen.errors import UserError
 from threedgen.guidance.pictures import Pictures
 from threedgen.guidance.priors.analytic import DiscPrior
-from threedgen.guidance.reference import Reference
+from threedgen.guidance.reference import Depth, Reference
 from threedgen.guidance.score_distillation import ScoreDistillation
 from threedgen.reference_scores import reference_scores
 from threedgen.reference_view import ReferenceOrbit, ReferencePose, free_views
@@ -66,6 +66,32 @@ def test_the_pictures_view_is_added_to_the_orbits():
     assert float(views.intrinsics[2, 0, 0]) == pytest.approx(16 / np.tan(np.radians(25)), rel=1e-5)
     front = sampler()(3, 0, 10)[2:].centers
     torch.testing.assert_close(front, torch.tensor([[0.0, 0.0, 2.85]]))
+
+
+def test_the_views_of_further_pictures_come_after_it():
+    views = sampler(elevation=10.0, distance=2.5)
+    config = replace(views.config, views=((90.0, 0.0), (-120.0, 30.0)))
+    cameras = ReferenceOrbit(config)(3, 5, 10)
+    assert cameras.index is not None
+    assert cameras.index.tolist() == [-1, -1, 0, 1, 2]
+    expected = torch.tensor([[0.0, 90.0, -120.0], [10.0, 0.0, 30.0], [2.5, 2.5, 2.5]])
+    torch.testing.assert_close(torch.stack(spherical(cameras[2:])), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(cameras[:3].world_from_camera, views(3, 5, 10).world_from_camera)
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        (((0.0, 0.0),), "one view, azimuth 0 and elevation 0"),
+        (((90.0, 5.0), (450.0, 5.0)), "one view, azimuth 450"),
+        (((10.0, 90.0), (70.0, 90.0)), "one view"),  # from straight above there is only one
+        (((90.0, 91.0),), "between -90 and 90"),
+        (((float("inf"), 0.0),), "must be an angle"),
+    ],
+)
+def test_views_that_cannot_be(views, message):
+    with pytest.raises(UserError, match=message):
+        ReferenceOrbit.Config(views=views)
 
 
 @pytest.mark.parametrize(
@@ -124,10 +150,31 @@ def test_the_loss_is_what_it_says(picture):
 
 def test_scores_of_the_picture_itself_are_perfect(picture):
     guide = Reference(Reference.Config(image=picture))
-    scores = guide.scores(RenderOutput(guide.image, guide.alpha))
-    assert scores == {"psnr": pytest.approx(100.0), "mask_iou": 1.0}
-    flipped = guide.scores(RenderOutput(guide.image.flip(1), guide.alpha))
+    image, alpha = guide.targets(RenderOutput(torch.zeros(1, 64, 64, 3), torch.zeros(1, 64, 64, 1)))
+    assert guide.scores(RenderOutput(image, alpha)) == [{"psnr": pytest.approx(100.0), "mask_iou": 1.0}]
+    (flipped,) = guide.scores(RenderOutput(image.flip(1), alpha))
     assert flipped["psnr"] < 15
+
+
+def test_each_view_is_compared_with_its_own_picture(picture, tmp_path):
+    other = tmp_path / "other.png"
+    Image.fromarray(np.asarray(Image.open(picture))[::-1]).save(other)
+    guide = Reference(Reference.Config(image=picture, views=(str(other),)))
+    cameras = ReferenceOrbit(replace(sampler().config, views=((90.0, 0.0),)))(0, 0, 2)
+    output = rendered(cameras)
+    image, alpha = guide.targets(output)
+    right = replace(
+        output, rgb=torch.cat([output.rgb[:2], image]), alpha=torch.cat([output.alpha[:2], alpha])
+    )
+    assert guide(right, cameras, "x", 0, 2, 0).loss == 0
+    swapped = cameras[torch.tensor([0, 1, 3, 2])]  # the index says which is which, not the place
+    assert guide(right, swapped, "x", 0, 2, 0).loss > 100
+    turned = replace(right, rgb=right.rgb[[0, 1, 3, 2]], alpha=right.alpha[[0, 1, 3, 2]])
+    assert guide(turned, swapped, "x", 0, 2, 0).loss == 0
+    assert [row["psnr"] > 50 for row in guide.scores(RenderOutput(image, alpha))] == [True, True]
+    for index in (torch.tensor([-1, -1, -1, 0]), torch.tensor([-1, 0, 1, 2])):
+        with pytest.raises(UserError, match=r"2 pictures for \d given views"):
+            guide(right, replace(cameras, index=index), "x", 0, 2, 0)
 
 
 def test_a_scene_takes_on_the_picture(picture):
@@ -162,8 +209,14 @@ def test_what_does_not_fit_is_said(picture, tmp_path):
     refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({}, "names no cut-out"),
         ({"image": str(tmp_path / "no.png")}, "there is no picture"),
-        ({"image": picture, "rgb": 0.0, "mask": 0.0}, "one of them positive"),
-        ({"image": picture, "rgb": -1.0}, "one of them positive"),
+        ({"image": picture, "rgb": 0.0, "mask": 0.0}, "rgb or mask positive"),
+        ({"image": picture, "rgb": -1.0}, "must be numbers >= 0"),
+        ({"image": picture, "normal_smoothness": float("nan")}, "must be numbers >= 0"),
+        ({"image": picture, "depth": Depth(order=-1.0)}, "must be numbers >= 0"),
+        ({"image": picture, "depth": Depth(order=5.0)}, "need a depth picture"),
+        ({"image": picture, "depth": Depth(picture, 0.0, 0.0)}, r"nothing reads depth\.image"),
+        ({"image": picture, "depth": Depth(picture)}, "is coloured"),
+        ({"image": picture, "views": (str(tmp_path / "no.png"),)}, "there is no picture"),
     )
     for settings, message in refused:
         with pytest.raises(UserError, match=message):

@@ -28,7 +28,7 @@ def _run(targets, gamma, passes=8, seed=0, repeats=1, t=(0.8, 0.02)):
     source = cube_source()
     scene = CameraTriplane(CameraTriplane.Config(learning_rates=RATES), seed, source)
     guidance = NerfGuidedDistillation(
-        NerfGuidedDistillation.Config(views=VIEWS, gamma=gamma, repeats=repeats, t=t),
+        NerfGuidedDistillation.Config(count=VIEWS, gamma=gamma, repeats=repeats, t=t),
         "cpu",
         source,
         lambda z, t, shown, views: targets[views],
@@ -117,7 +117,7 @@ def test_every_view_takes_every_ddim_step_once_whatever_is_repeated():
         return truth[views]
 
     guidance = NerfGuidedDistillation(
-        NerfGuidedDistillation.Config(views=VIEWS, repeats=2), "cpu", source, denoiser
+        NerfGuidedDistillation.Config(count=VIEWS, repeats=2), "cpu", source, denoiser
     )
     cameras = ViewsInTurn(virtual(VIEWS), source.camera, BATCH)
     scene = CameraTriplane(CameraTriplane.Config(), 0, source)
@@ -141,9 +141,9 @@ def test_views_come_in_turn():
 
 
 def test_a_run_without_time_for_a_ddim_step_says_so():
-    guidance = NerfGuidedDistillation(NerfGuidedDistillation.Config(views=VIEWS), "cpu", cube_source())
-    with pytest.raises(UserError, match="at least 4 steps"):
-        guidance.ddim_steps(3, BATCH)
+    guidance = NerfGuidedDistillation(NerfGuidedDistillation.Config(count=VIEWS), "cpu", cube_source())
+    with pytest.raises(UserError, match="at least 6 steps"):
+        guidance.ddim_steps(5, BATCH)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_run_without_time_for_a_ddim_step_says_so():
         {"gamma": math.nan},
         {"t": (0.2, 0.8)},
         {"t": (0.5, 0.0)},
-        {"views": 0},
+        {"count": 0},
         {"source": -1.0},
     ],
 )
@@ -169,7 +169,7 @@ def test_the_shared_decoder_stays_as_it_was():
     truth = signed(seen(virtual(VIEWS)).images)
     scene = CameraTriplane(CameraTriplane.Config(), 0, source)
     guidance = NerfGuidedDistillation(
-        NerfGuidedDistillation.Config(views=VIEWS), "cpu", source, lambda z, t, shown, views: truth[views]
+        NerfGuidedDistillation.Config(count=VIEWS), "cpu", source, lambda z, t, shown, views: truth[views]
     )
     distill(
         scene, VolumeRenderer(VolumeRenderer.Config(samples=8)), ViewsInTurn(virtual(VIEWS), source.camera, BATCH),

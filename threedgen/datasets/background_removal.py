@@ -10,9 +10,11 @@ Deterministic.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +28,7 @@ _PLACE = 25.0  # how much the whole side counts as in Lab, so that a background 
 _SMOOTH = 30.0  # GrabCut's gamma
 _PLAIN = 3.0  # Lab units, root mean square: how far from a smooth surface a plain border may be
 _LIGHTNESS = 0.7  # of lightness beside the other two channels on plain backgrounds, where shadows lie
-_PLAIN_DISTANCE, _PLAIN_SPREADS = (
-    4.0,
-    4.0,
-)  # an object is at least so far from the surface: Lab units, spreads
+_PLAIN_DISTANCE, _PLAIN_SPREADS = 4.0, 4.0  # an object is at least so far off that: Lab units, spreads
 _PLAIN_COST, _PLAIN_SMOOTH = 8.0, 6.0  # of a pixel at that distance; gamma there
 _COMPONENTS, _ROUNDS = 5, 5
 _VARIANCE = 4.0  # least of a Gaussian, Lab units squared
@@ -274,16 +273,46 @@ def _refined(rgb: UInt8[np.ndarray, "H W 3"], inside: Bool[np.ndarray, "h w"]) -
 
 
 def _by_rembg(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"] | None:
-    """What rembg says, None where it or its model is not there. rembg would fetch the model; so it is only asked
-    when the file is already where it looks for it (U2NET_HOME, else ~/.u2net)."""
-    home = os.environ.get("U2NET_HOME") or Path(os.environ.get("XDG_DATA_HOME") or Path.home()) / ".u2net"
-    if not (Path(home) / f"{_REMBG_MODEL}.onnx").is_file() or importlib.util.find_spec("rembg") is None:
+    """What rembg says, None where it or its model is not there. rembg would fetch a model that it does not find,
+    or whose checksum is not the one it knows: so it is asked only where the file is, and is told where that is and
+    not to check."""
+    packages = ("rembg", "onnxruntime")
+    folder = next((home for home in _rembg_homes() if (home / f"{_REMBG_MODEL}.onnx").is_file()), None)
+    if folder is None or not all(importlib.util.find_spec(package) for package in packages):
         return None
     from PIL import Image
 
     rembg = importlib.import_module("rembg")
-    mask = rembg.remove(Image.fromarray(rgb), session=rembg.new_session(_REMBG_MODEL), only_mask=True)
+    with _environment(U2NET_HOME=str(folder), MODEL_CHECKSUM_DISABLED="1"):
+        session = rembg.new_session(_REMBG_MODEL)
+    mask = rembg.remove(Image.fromarray(rgb), session=session, only_mask=True)
     alpha = np.asarray(mask.convert("L"))
     if alpha.max() < 128:
         raise _nothing_found()
     return alpha
+
+
+def _rembg_homes() -> Iterator[Path]:
+    """Where rembg keeps models: today's folder, and the one of before."""
+    data, own = os.environ.get("XDG_DATA_HOME"), os.environ.get("REMBG_HOME")
+    if told := os.environ.get("U2NET_HOME"):
+        today = before = Path(told)
+    else:
+        today = Path(own) if own else Path(data) / "rembg" if data else Path.home() / ".rembg"
+        before = Path(data or Path.home()) / ".u2net"
+    yield today.expanduser() / "models" / _REMBG_MODEL
+    yield before.expanduser()
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

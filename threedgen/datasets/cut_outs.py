@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from threedgen.datasets.background_removal import remove_background
-from threedgen.datasets.picture import Picture, read_mask, read_picture
+from threedgen.datasets.picture import Picture, read_depth, read_mask, read_picture
 from threedgen.errors import UserError
 
 FOV, DISTANCE = 40.0, 2.85
@@ -31,18 +31,23 @@ _SOLID = 128  # alpha from which on a pixel counts as the object's
 @dataclass(frozen=True)
 class CutOut:
     """rgba: [SIZE, SIZE, 4]. source: alpha, mask or border, what told object and background apart. about: one line
-    for the user."""
+    for the user. nearness: [SIZE, SIZE] in [0, 1], where a depth picture was given: 1 is the object's nearest
+    point, 0 its farthest; it goes on a little beyond the outline, and is 0 from there on."""
 
     rgba: UInt8[np.ndarray, "S S 4"]
     source: str
     about: str
+    nearness: Float[np.ndarray, "S S"] | None = None
 
 
-def cut_out_of(path: str | Path, mask: str | Path | None = None, size: int = SIZE) -> CutOut:
+def cut_out_of(
+    path: str | Path, mask: str | Path | None = None, depth: str | Path | None = None, size: int = SIZE
+) -> CutOut:
     """The object of a picture file.
 
-    What is object: `mask` where one is given, else the picture's alpha, else `remove_background`. Raises UserError
-    like `read_picture`, and where there is no object or less than _LEAST_OBJECT pixels of one.
+    What is object: `mask` where one is given, else the picture's alpha, else `remove_background`. depth: a depth
+    picture of the picture's size, see `read_depth`. Raises UserError like these, and where there is no object, less
+    than _LEAST_OBJECT pixels of one, or one depth for all of it.
     """
     picture = read_picture(path)
     alpha, source = _alpha_of(picture, path, mask)
@@ -53,7 +58,11 @@ def cut_out_of(path: str | Path, mask: str | Path | None = None, size: int = SIZ
             f"the object in '{path}' is {2.0 * radius:.0f} pixels large, {_LEAST_OBJECT} are needed: crop the "
             "picture nearer to it and save it larger"
         )
-    rgba = _framed(np.dstack([rgb, alpha]), center, 2.0 * radius / FILL, size)
+    side = 2.0 * radius / FILL
+    rgba = _framed(np.dstack([rgb, alpha]), center, side, size)
+    nearness = None
+    if depth is not None:
+        nearness = _nearness(read_depth(depth, picture), alpha, center, side, size, depth)
     said = {
         "alpha": "its transparency tells the object from the background",
         "mask": "the mask tells the object from the background",
@@ -61,7 +70,7 @@ def cut_out_of(path: str | Path, mask: str | Path | None = None, size: int = SIZ
     }[source]
     share = 100.0 * float((alpha >= _SOLID).mean())
     about = f"{Path(path).name}: {picture.width} x {picture.height} pixels, {said}; the object covers {share:.0f}%"
-    return CutOut(rgba, source, about)
+    return CutOut(rgba, source, about, nearness)
 
 
 def write_cut_out(path: Path, cut_out: CutOut) -> None:
@@ -69,6 +78,18 @@ def write_cut_out(path: Path, cut_out: CutOut) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(cut_out.rgba).save(path)
+
+
+def write_nearness(path: Path, nearness: Float[np.ndarray, "S S"]) -> None:
+    """As 16 bits of grey."""
+    from PIL import Image
+
+    Image.fromarray(np.round(65535.0 * nearness).astype(np.uint16)).save(path)
+
+
+def read_nearness(path: str | Path, like: str | Path) -> Float[Tensor, "S S 1"]:
+    """The depth picture of the cut-out in the file `like`. UserError like `read_depth`."""
+    return torch.from_numpy(read_depth(path, read_picture(like)).copy())[..., None]
 
 
 def read_cut_out(path: str | Path) -> tuple[Float[Tensor, "S S 3"], Float[Tensor, "S S 1"]]:
@@ -133,12 +154,47 @@ def _framed(
     weighted with alpha, so nothing of what is transparent mixes in."""
     from PIL import Image
 
-    left, top = center[0] - 0.5 * side, center[1] - 0.5 * side
-    height, width = rgba.shape[:2]
-    before = (max(0, math.ceil(-top)) + 1, max(0, math.ceil(-left)) + 1)
-    after = (max(0, math.ceil(top + side - height)) + 1, max(0, math.ceil(left + side - width)) + 1)
-    padded = np.pad(rgba, ((before[0], after[0]), (before[1], after[1]), (0, 0)))
-    box = (left + before[1], top + before[0], left + before[1] + side, top + before[0] + side)
+    padded, box = _window(rgba, center, side)
     picture = Image.fromarray(padded).convert("RGBa")  # premultiplied
     filter_ = Image.Resampling.LANCZOS if side > size else Image.Resampling.BICUBIC
     return np.asarray(picture.resize((size, size), filter_, box=box).convert("RGBA"))
+
+
+def _nearness(
+    depth: Float[np.ndarray, "H W"],
+    alpha: UInt8[np.ndarray, "H W"],
+    center: tuple[float, float],
+    side: float,
+    size: int,
+    path: str | Path,
+) -> Float[np.ndarray, "S S"]:
+    """The same square of a depth picture, scaled to what the object has; nothing of what is behind it mixes in."""
+    from PIL import Image
+
+    solid = alpha >= _SOLID
+    low, high = float(depth[solid].min()), float(depth[solid].max())
+    if high <= low:
+        raise UserError(f"the depth picture '{path}' has one depth for all of the object: it says nothing")
+    filter_ = Image.Resampling.BOX if side > size else Image.Resampling.BILINEAR
+
+    def seen(values: np.ndarray) -> np.ndarray:
+        padded, box = _window(values.astype(np.float32), center, side)
+        return np.asarray(Image.fromarray(padded).resize((size, size), filter_, box=box))
+
+    weight = seen(solid)
+    scaled = seen(solid * (depth - low) / (high - low))
+    return np.where(weight > 0.0, scaled / np.maximum(weight, 1e-6), 0.0).clip(0.0, 1.0)
+
+
+def _window(
+    picture: np.ndarray, center: tuple[float, float], side: float
+) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """`picture` with zeros around it where the square of `side` pixels around `center` leaves it, and that square
+    in it: left, top, right, bottom."""
+    left, top = center[0] - 0.5 * side, center[1] - 0.5 * side
+    height, width = picture.shape[:2]
+    before = (max(0, math.ceil(-top)) + 1, max(0, math.ceil(-left)) + 1)
+    after = (max(0, math.ceil(top + side - height)) + 1, max(0, math.ceil(left + side - width)) + 1)
+    pads = [(before[0], after[0]), (before[1], after[1]), (0, 0)]
+    corner = (left + before[1], top + before[0])
+    return np.pad(picture, pads[: picture.ndim]), (*corner, corner[0] + side, corner[1] + side)

@@ -15,6 +15,7 @@ def train_nerfdiff(argv: list[str]) -> None:
     there."""
     from threedgen.datasets.objects import open_objects
     from threedgen.nerfdiff.bank import PairBank
+    from threedgen.nerfdiff.card import write_card
     from threedgen.nerfdiff.model import NerfDiffArchitecture
     from threedgen.nerfdiff.store import save_model
     from threedgen.nerfdiff.trainer import NerfDiffTrainer, NerfDiffTrainingConfig
@@ -65,6 +66,7 @@ def train_nerfdiff(argv: list[str]) -> None:
             "machine": machine_name(config.device),
         }
         save_model(trainer.average, folder, about)
+        write_card(trainer.average, config, about, folder)
 
     run(trainer, lambda progress: PairBank(objects, arguments.size, progress), arguments.save_every, saved)
     saved()

@@ -50,7 +50,7 @@ class NerfGuidedDistillation(nn.Module):
 
     @dataclass(frozen=True)
     class Config(SourceConfig):
-        """See SourceConfig. views: of the cameras, which must be cameras.name=virtual-views.
+        """See SourceConfig. count: of the virtual views, that of the cameras (cameras.name=virtual-views).
 
         gamma:   how strongly the NeRF corrects an estimate; capped at alpha^2 / sigma^2, where it would replace it.
         t:       [high, low] of the DDIM steps, evenly spaced, in [0, 1].
@@ -58,15 +58,15 @@ class NerfGuidedDistillation(nn.Module):
         source:  weight of the source view.
         """
 
-        views: int = 16
+        count: int = 12
         gamma: float = 0.5
         t: tuple[float, float] = (0.8, 0.02)
-        repeats: int = 1
+        repeats: int = 2
         source: float = 2.0
 
         def __post_init__(self) -> None:
-            if self.views < 1 or self.repeats < 1:
-                raise UserError(f"views and repeats must be at least 1, got {self.views} and {self.repeats}")
+            if self.count < 1 or self.repeats < 1:
+                raise UserError(f"count and repeats must be at least 1, got {self.count} and {self.repeats}")
             if not 0.0 <= self.gamma < math.inf:
                 raise UserError(f"gamma must be a number >= 0, got {self.gamma}")
             if not 0.0 < self.t[1] <= self.t[0] <= 1.0:
@@ -95,8 +95,8 @@ class NerfGuidedDistillation(nn.Module):
         )
         size = source.picture.shape[-1]
         for name in ("images", "noise", "shown"):
-            self.register_buffer(name, torch.zeros(config.views, 3, size, size, device=device))
-        self.register_buffer("done", torch.full((config.views,), -1, device=device))
+            self.register_buffer(name, torch.zeros(config.count, 3, size, size, device=device))
+        self.register_buffer("done", torch.full((config.count,), -1, device=device))
 
     _source: Source
 
@@ -111,11 +111,11 @@ class NerfGuidedDistillation(nn.Module):
         """
         free, views = free_views(output, cameras)
         count, config = len(views), self.config
-        if config.views % count:
+        if config.count % count:
             raise UserError(
-                f"{count} views a step do not divide {config.views}: set guidance's views to the cameras'"
+                f"{count} views a step do not divide {config.count}: set guidance's count to the cameras'"
             )
-        turn, now = in_turn(step, count, config.views)
+        turn, now = in_turn(step, count, config.count)
         steps = self.ddim_steps(total, count)
         rgb = resize_images(free.rgb, self.images.shape[-1])
         now = now.to(rgb.device)
@@ -133,10 +133,10 @@ class NerfGuidedDistillation(nn.Module):
 
     def ddim_steps(self, total: int, batch: int) -> list[float]:
         """t of each DDIM step of a run of `total` steps. Raises UserError where there is time for none."""
-        passes = total * batch // self.config.views
+        passes = total * batch // self.config.count
         count = (passes - 1) // self.config.repeats
         if count < 1:
-            least = math.ceil((1 + self.config.repeats) * self.config.views / batch)
+            least = math.ceil((1 + self.config.repeats) * self.config.count / batch)
             raise UserError(
                 f"NeRF-guided distillation needs at least {least} steps with these views, got {total}"
             )

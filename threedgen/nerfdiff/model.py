@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from threedgen.nerfdiff.field import SourceFrame, camera_field
 from threedgen.types import RadianceField
 
+DECODER_LAYERS = 3
 _FOLD = 2
 
 
@@ -45,7 +46,7 @@ class NerfDiffModel(nn.Module):
         pixel = 3 * _FOLD**2
         self.encoder = _unet(architecture, architecture.planes, pixel, 3 * architecture.features * _FOLD**2)
         self.denoiser = _unet(architecture, architecture.denoiser, 3 * pixel, pixel)
-        widths = (3 * architecture.features, architecture.hidden, architecture.hidden, 4)
+        widths = (3 * architecture.features, *(architecture.hidden,) * (DECODER_LAYERS - 1), 4)
         layers = [nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(widths)]
         self.decoder = nn.ModuleList(layers)
         with torch.no_grad():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from threedgen.background import Background
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.distill import distill
+from threedgen.evaluation.benchmark import Predictor
 from threedgen.nerfdiff.distillation import NerfGuidedDistillation
 from threedgen.nerfdiff.field import source_frame
 from threedgen.nerfdiff.model import NerfDiffModel
@@ -22,11 +25,6 @@ from threedgen.representations.camera_triplane import CameraTriplane, LearningRa
 from threedgen.types import Cameras, RadianceField, RenderOutput
 
 _RENDERER = VolumeRenderer.Config(samples=96)
-
-
-def load_predictor(folder: str | Path, device: torch.device | str = "cpu") -> FeedForward:
-    """The single-image NeRF of a trained folder. Raises UserError."""
-    return FeedForward(load_model(folder, device))
 
 
 def _source(model: NerfDiffModel, given: PosedPictures) -> Source:
@@ -84,12 +82,12 @@ class Distilled:
     """
 
     model: NerfDiffModel
-    views: int = 16
+    views: int = 12
     batch: int = 4
-    steps: int = 100
+    steps: int = 75
     gamma: float = 0.5
     t: tuple[float, float] = (0.8, 0.02)
-    repeats: int = 1
+    repeats: int = 2
     source: float = 2.0
     elevation: tuple[float, float] = (0.0, 60.0)
     learning_rates: LearningRates = field(default_factory=LearningRates)
@@ -99,7 +97,7 @@ class Distilled:
         scene = CameraTriplane(CameraTriplane.Config(learning_rates=self.learning_rates), seed, source)
         guidance = NerfGuidedDistillation(
             NerfGuidedDistillation.Config(
-                views=self.views, gamma=self.gamma, t=self.t, repeats=self.repeats, source=self.source
+                count=self.views, gamma=self.gamma, t=self.t, repeats=self.repeats, source=self.source
             ),
             source.picture.device,
             source,
@@ -120,3 +118,15 @@ class Distilled:
         )
         with torch.no_grad():
             return _seen(scene.at(), cameras, source.picture.device)
+
+
+ANSWERS: Mapping[str, Callable[[NerfDiffModel], Predictor]] = MappingProxyType(
+    {"feed-forward": FeedForward, "views": FreeViews, "ngd": Distilled}
+)
+
+
+def load_predictor(
+    folder: str | Path, answer: str = "feed-forward", device: torch.device | str = "cpu"
+) -> Predictor:
+    """One of ANSWERS of a trained folder. Raises UserError."""
+    return ANSWERS[answer](load_model(folder, device))

@@ -50,10 +50,8 @@ class Source:
         if not config.image:
             raise UserError("image names no cut-out: `threedgen image-to-3d PICTURE` makes one")
         image, _ = read_cut_out(config.image)
-        pose = config.reference
-        angles = torch.tensor([[pose.azimuth], [pose.elevation], [pose.distance]])
-        camera = orbit(angles[0], angles[1], angles[2], pose.fov, 1, 1)
-        return cls.of(load_model(config.model or EMBEDDED, device), image[None].to(device), camera.to(device))
+        camera = camera_of(config.reference).to(device)
+        return cls.of(load_model(config.model or EMBEDDED, device), image[None].to(device), camera)
 
     @classmethod
     def of(cls, model: NerfDiffModel, image: Float[Tensor, "1 H W 3"], camera: Cameras) -> Source:
@@ -62,3 +60,9 @@ class Source:
         return cls(
             model, signed(resize_images(image, size)), camera.resized(size, size), scene_radius(camera)
         )
+
+
+def camera_of(pose: ReferencePose) -> Cameras:
+    """The one view of a pose, of one pixel."""
+    angles = torch.tensor([[pose.azimuth], [pose.elevation], [pose.distance]])
+    return orbit(angles[0], angles[1], angles[2], pose.fov, 1, 1)

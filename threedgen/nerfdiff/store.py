@@ -45,7 +45,8 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> NerfDi
             key: tuple(value) if isinstance(value, list) else value
             for key, value in document["architecture"].items()
         }
-        model = NerfDiffModel(NerfDiffArchitecture(**values))
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and thrown away
+            model = NerfDiffModel(NerfDiffArchitecture(**values))
         weights = load_file(folder / WEIGHTS)
         model.load_state_dict({name: value.float() for name, value in weights.items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:

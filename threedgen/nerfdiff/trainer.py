@@ -6,7 +6,7 @@ NeRF seen from the target view. I_theta is detached in the second term unless `c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,22 +15,29 @@ from torch import Tensor
 from threedgen.nerfdiff.bank import PairBatch
 from threedgen.nerfdiff.field import source_frame
 from threedgen.nerfdiff.model import NerfDiffArchitecture, NerfDiffModel
+from threedgen.nerfdiff.sampling import signed
 from threedgen.random import generator
 from threedgen.renderers.volume import VolumeRenderer
 from threedgen.training.denoiser_trainer import DenoiserTrainer, TrainingConfig, learning_rate
+from threedgen.types import Cameras
 
 SAMPLES = 48  # intervals on the diagonal of the scene's box
 
 
 @dataclass(frozen=True)
 class NerfDiffTrainingConfig(TrainingConfig):
-    """denoising: lambda, the weight of the denoiser's loss; 0 trains the single-image NeRF alone. coupled: the
-    denoiser's loss reaches the NeRF as well (0 or 1)."""
+    """stride: the NeRF is compared with every stride-th pixel of each row and column, from a random one on.
+    denoised: how many objects of a batch the denoiser is trained on; only these are rendered whole. denoising:
+    lambda, the weight of its loss; 0 trains the single-image NeRF alone. coupled: its loss reaches the NeRF as
+    well (0 or 1).
+    """
 
-    steps: int = 4000
+    steps: int = 6000
     batch: int = 16
     learning_rate: float = 1e-3
     decay: float = 0.5
+    stride: int = 2
+    denoised: int = 8
     denoising: float = 1.0
     coupled: int = 0
 
@@ -48,38 +55,56 @@ class NerfDiffTrainer(DenoiserTrainer):
 
     def train_step(self, batch: PairBatch) -> float:
         """One update; returns the whole loss."""
-        config = self.config
-        device, count = torch.device(config.device), len(batch.images)
+        config, device = self.config, torch.device(self.config.device)
+        rng = generator(config.seed, "train", self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.step)
-        pictures, clean = (
-            (value.permute(0, 3, 1, 2) * 2.0 - 1.0).to(device) for value in (batch.pictures, batch.images)
-        )
+        pictures = signed(batch.pictures).to(device)
         with self.half():
             planes = self.model.planes(pictures)
-        renders = self._renders(planes, batch)
-        loss = (renders - batch.images.to(device)).square().mean()
-        if config.denoising:
-            rng = generator(config.seed, "train", self.step)
-            timesteps = self.timesteps(count, rng)
-            noise = torch.randn(clean.shape, generator=rng).to(device)
-            noisy, target = self.noised(clean, noise, timesteps)
-            seen = (renders if config.coupled else renders.detach()).permute(0, 3, 1, 2) * 2.0 - 1.0
-            with self.half():
-                predicted = self.model.denoise(noisy, timesteps.to(device), seen, pictures)
-            loss = loss + config.denoising * (predicted.float() - target).square().mean()
+        row, column = torch.randint(config.stride, (2,), generator=rng).tolist()
+        seen = self.renders(planes, batch, strided(batch.cameras, config.stride, row, column))
+        truth = batch.images[:, row :: config.stride, column :: config.stride].to(device)
+        loss = (seen - truth).square().mean()
+        count = min(config.denoised, len(pictures))
+        if config.denoising and count:
+            with torch.set_grad_enabled(bool(config.coupled)):
+                renders = signed(self.renders(planes[:count], batch, batch.cameras))
+            loss = loss + config.denoising * self._denoising(batch, renders, pictures[:count], rng)
         self.update(loss)
-        self.pictures += count
+        self.pictures += len(pictures)
         return float(loss.detach())
 
-    def _renders(self, planes: Tensor, batch: PairBatch) -> Tensor:
-        """Each object's NeRF from its target view, [B, S, S, 3] on white."""
+    def _denoising(self, batch: PairBatch, renders: Tensor, pictures: Tensor, rng: torch.Generator) -> Tensor:
+        """The denoiser's loss on the first objects of the batch, as many as there are renders."""
+        clean = signed(batch.images[: len(renders)]).to(renders)
+        timesteps = self.timesteps(len(clean), rng)
+        noise = torch.randn(clean.shape, generator=rng).to(clean)
+        noisy, target = self.noised(clean, noise, timesteps)
+        with self.half():
+            predicted = self.model.denoise(noisy, timesteps.to(clean.device), renders, pictures)
+        return (predicted.float() - target).square().mean()
+
+    def renders(self, planes: Tensor, batch: PairBatch, cameras: Cameras) -> Tensor:
+        """The NeRFs of the first objects of a batch, each from its camera, [B, h, w, 3] on white."""
         white, views = torch.ones(3, device=planes.device), []
-        for index, radius in enumerate(batch.radii):
+        for index in range(len(planes)):
             one = slice(index, index + 1)
-            frame = source_frame(batch.sources[one], radius).to(planes.device)
+            frame = source_frame(batch.sources[one], batch.radii[index]).to(planes.device)
             rng = generator(self.config.seed, f"jitter/{index}", self.step)
-            views.append(
-                self._renderer(self.model.field(planes[index], frame), batch.cameras[one], white, rng=rng).rgb
-            )
+            field = self.model.field(planes[index], frame)
+            views.append(self._renderer(field, cameras[one], white, rng=rng).rgb)
         return torch.cat(views)
+
+
+def strided(cameras: Cameras, stride: int, row: int, column: int) -> Cameras:
+    """The same views through every stride-th pixel centre, beginning with that of `row` and `column`."""
+    intrinsics = cameras.intrinsics.clone()
+    intrinsics[:, :2] /= stride
+    for axis, first in ((0, column), (1, row)):
+        # u = stride (u' - 1/2) + first + 1/2, so the principal point moves by what is left of the half pixels.
+        intrinsics[:, axis, 2] += 0.5 - (first + 0.5) / stride
+    height, width = (
+        len(range(first, side, stride)) for first, side in ((row, cameras.height), (column, cameras.width))
+    )
+    return replace(cameras, intrinsics=intrinsics, height=height, width=width)

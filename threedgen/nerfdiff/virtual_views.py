@@ -23,26 +23,27 @@ def in_turn(step: int, batch: int, views: int) -> tuple[int, Int[Tensor, " batch
 
 
 class VirtualViews(ReferenceOrbit):
-    """`views` cameras spread evenly over a band of elevations, `batch` of them a step, and the picture's own view
-    after them (`index` 0, the others' -1)."""
+    """`views` cameras spread evenly over a band of elevations, `batch` of them a step, and the pictures' own views
+    after them (`index` 0 and so on, the others' -1)."""
 
     @dataclass(frozen=True)
     class Config:
-        """views: how many there are; batch: of them a step. resolution: pixels. fov: degrees, vertical. radius:
-        world units. elevation: [low, high] degrees of the band. reference: the pose of the picture's view."""
+        """count: how many there are; batch: of them a step. resolution: pixels. fov: degrees, vertical. radius:
+        world units. elevation: [low, high] degrees of the band. reference, views: as of ReferenceOrbit."""
 
-        views: int = 16
+        count: int = 12
         batch: int = 4
         resolution: int = 64
         fov: float = 40.0
         radius: float = 2.85
         elevation: tuple[float, float] = (0.0, 60.0)
         reference: ReferencePose = field(default_factory=ReferencePose)
+        views: tuple[tuple[float, float], ...] = ()
 
         def __post_init__(self) -> None:
-            if not 1 <= self.batch <= self.views or self.views % self.batch:
+            if not 1 <= self.batch <= self.count or self.count % self.batch:
                 raise UserError(
-                    f"cameras.views is {self.views}: it must be a multiple of cameras.batch, {self.batch}"
+                    f"cameras.count is {self.count}: it must be a multiple of cameras.batch, {self.batch}"
                 )
             if self.resolution < 1:
                 raise UserError(f"cameras.resolution must be at least 1 pixel, got {self.resolution}")
@@ -59,7 +60,7 @@ class VirtualViews(ReferenceOrbit):
     def __init__(self, config: Config) -> None:
         self.config = config
         size = config.resolution
-        poses = spread(config.views, config.elevation, config.radius)
+        poses = spread(config.count, config.elevation, config.radius)
         self._in_turn = ViewsInTurn(orbit(*poses, config.fov, size, size), self.reference(size), config.batch)
 
     def __call__(self, seed: int, step: int, total: int) -> Cameras:
@@ -68,7 +69,7 @@ class VirtualViews(ReferenceOrbit):
 
 
 class ViewsInTurn:
-    """`batch` of the views `virtual` a step, `index` -1, and after them the one view `source`, `index` 0."""
+    """`batch` of the views `virtual` a step, `index` -1, and after them the views `source`, `index` 0 and so on."""
 
     def __init__(self, virtual: Cameras, source: Cameras, batch: int) -> None:
         self._virtual, self._source, self._batch = virtual, source, batch
@@ -80,7 +81,7 @@ class ViewsInTurn:
             torch.cat([getattr(part, name) for part in (free, known)])
             for name in ("world_from_camera", "intrinsics")
         )
-        index = torch.tensor([-1] * len(now) + [0])
+        index = torch.cat([torch.full((len(now),), -1), torch.arange(len(known))])
         return replace(
             free, world_from_camera=poses, intrinsics=intrinsics, time=torch.zeros(len(index)), index=index
         )

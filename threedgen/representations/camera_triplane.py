@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from threedgen.nerfdiff.field import SourceFrame, camera_field, source_frame
-from threedgen.nerfdiff.model import NerfDiffModel
-from threedgen.nerfdiff.source import Source, SourceConfig
+from threedgen.nerfdiff.field import SourceFrame, camera_field, scene_radius, source_frame
+from threedgen.nerfdiff.model import DECODER_LAYERS, NerfDiffModel
+from threedgen.nerfdiff.source import Source, SourceConfig, camera_of
 from threedgen.random import generator
 from threedgen.representations import occupancy
 from threedgen.representations.base import Representation, RowOptimizer
@@ -55,6 +56,30 @@ class CameraTriplane(Representation):
         self.biases = nn.ParameterList([nn.Parameter(value.detach().clone()) for value in biases])
         self.occupancy = occupancy.OccupancyGrid(config.occupancy)
         self._look_for_matter(generator(seed, "occupancy", -1))
+
+    @classmethod
+    def blank(cls, config: Config) -> CameraTriplane:
+        """One to load a state into, for which neither the model nor the picture has to be there any more."""
+        scene = cls.__new__(cls)
+        Representation.__init__(scene)
+        scene.config, scene._rates = config, dataclasses.replace(config.learning_rates)
+        camera = camera_of(config.reference)
+        scene._frame = source_frame(camera, scene_radius(camera))
+        scene.planes = nn.Parameter(torch.zeros(0))
+        scene.weights, scene.biases = (
+            nn.ParameterList([nn.Parameter(torch.zeros(0)) for _ in range(DECODER_LAYERS)]) for _ in range(2)
+        )
+        scene.occupancy = occupancy.OccupancyGrid(config.occupancy)
+        return scene
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Sizes come from the state: a blank scene has none of its own."""
+        for name, parameter in self.named_parameters():
+            if name in state_dict and parameter.shape != state_dict[name].shape:
+                parameter.data = torch.empty_like(state_dict[name], device=parameter.device)
+        return super().load_state_dict(state_dict, strict, assign)
 
     @property
     def frame(self) -> SourceFrame:

@@ -23,19 +23,24 @@ def check_guidance(
     cameras: Cameras | None = None,
     prompt: str = "a red cube",
     batch_independent: bool = False,
+    remembers: bool = False,
     total: int = 10,
 ) -> None:
     """Checks what `guidance()` makes, on random square pictures of `cameras` (default: three around the object).
 
     batch_independent: promise that the loss of several views is the mean of those of each view alone.
-    Laws: a Signal with a scalar finite loss, finite numbers and a picture to show; a finite gradient that reaches
-    the picture of every view and nothing else, no parameter of a model that the guidance holds either; step and
-    seed decide everything, in a fresh object and in any order of the steps, too; the renders are not changed; the
-    global random state is left alone. Raises AssertionError naming the law that failed.
+    remembers: it may answer by what it saw before; then its `state_dict` holds all of that, and steps come in
+    order. Laws: a Signal with a scalar finite loss, finite numbers and a picture to show; a finite gradient
+    that reaches the picture of every view and nothing else, no parameter of a model that the guidance holds
+    either; step and seed decide everything, in a fresh object and in any order of the steps, too; the renders
+    are not changed; the global random state is left alone. Raises AssertionError naming the law that failed.
     """
     cameras = views(3, 24, 24) if cameras is None else cameras
     with no_global_randomness("the guidance"):
         guide = guidance()
+        if remembers:
+            _check_memory(guidance, guide, cameras, prompt, total)
+            return
         first = _ask(guide, cameras, prompt, 3, total)
         _check_signal(first, cameras)
         _check_gradient(guide, first)
@@ -136,6 +141,18 @@ def _modules(owner: Any, depth: int, seen: set[int]) -> Iterator[nn.Module]:
 
 def _same(one: _Answer, two: _Answer) -> bool:
     return distance(one.signal.loss, two.signal.loss) == 0.0 and distance(one.gradient, two.gradient) == 0.0
+
+
+def _check_memory(guidance: Callable[[], Any], guide: Any, cameras: Cameras, prompt: str, total: int) -> None:
+    """Three steps in order, each answered alike by a fresh object that takes the state from before it."""
+    for step in range(3):
+        fresh = guidance()
+        fresh.load_state_dict({name: value.clone() for name, value in guide.state_dict().items()})
+        answer = _ask(guide, cameras, prompt, step, total)
+        _check_signal(answer, cameras)
+        again = _ask(fresh, cameras, prompt, step, total)
+        law(_same(answer, again), "memory", "its state_dict does not hold all that its answer depends on")
+    _check_gradient(guide, answer)
 
 
 def _check_batch(guide: Any, together: _Answer, cameras: Cameras, prompt: str, total: int) -> None:

@@ -75,7 +75,7 @@ def turned(
     trainer: ViewTrainer,
     picture: Float[Tensor, "S S 3"],
     elevation: float = 15.0,
-    steps: int = 24,
+    steps: int = 12,
     scale: float = 2.0,
 ) -> Float[Tensor, "V S S 3"]:
     """DDIM samples of the averaged model: `picture` turned by GRID_TURNS, seen from its own elevation, in [0,
@@ -107,7 +107,7 @@ def write_view_grid(trainer: ViewTrainer, path: Path) -> None:
 
     size = trainer.average.architecture.size
     azimuth = torch.tensor([*GRID_TURNS])
-    truth = held_out_pictures(size, azimuth + 25.0, torch.full_like(azimuth, 15.0))
+    truth = held_out_pictures(size, azimuth + 25.0, torch.full_like(azimuth, 15.0))[::2]
     rows = [row for seen in truth for row in (seen, turned(trainer, seen[0]))]
     picture = torch.stack(rows).permute(0, 2, 1, 3, 4).reshape(len(rows) * size, len(azimuth) * size, 3)
     imageio.imwrite(path, (picture * 255.0).round().to(torch.uint8).numpy())

@@ -1,0 +1,163 @@
+"""`threedgen image-to-3d` on pictures and on renders of meshes: scores of the reference view, seconds, memory.
+
+    python benchmarks/image_to_3d.py [PICTURE ...] [--meshes MESH[@TEXTURE] ...] [--recipe zero123]
+                                     [--out runs/image-to-3d] [--markdown FILE] [--sheet FILE.png]
+
+Each row is the command a user types, in a process of its own. A mesh is rendered from the front, cut out, and
+the asset is compared with the mesh from seven more sides a turn of 45 degrees apart: side PSNR and IoU, where
+the back is what the prior made of it. Rows whose run is in --out are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from threedgen.cameras import orbit
+from threedgen.config import read_resolved
+from threedgen.datasets import mesh_files
+from threedgen.datasets.cut_outs import DISTANCE, FILL, FOV
+from threedgen.finish import renderer_here
+from threedgen.job import load_scene
+from threedgen.metrics.images import psnr, silhouette_iou
+from threedgen.run import RunDirectory
+from threedgen.types import Cameras
+
+LIGHT = 0.4
+SHOWN = (0.0, 45.0, 90.0, 180.0, 270.0, 315.0)
+HEADER = "| picture | reference PSNR | mask IoU | side PSNR | side IoU | s | GB |"
+
+
+def ring(azimuths: tuple[float, ...], size: int) -> Cameras:
+    """Level cameras where the picture's camera stands, turned."""
+    angles = torch.tensor(azimuths)
+    full = torch.ones_like(angles)
+    return orbit(angles, 0.0 * full, DISTANCE * full, FOV, size, size)
+
+
+def framed(mesh: str) -> mesh_files.PaintedMesh:
+    """The mesh, moved and scaled so that the front view's cut-out has the frame of the view itself: the asset
+    is then where the mesh is."""
+    path, _, texture = mesh.partition("@")
+    painted = mesh_files.read_painted(path, texture or None)
+    for _ in range(2):  # perspective: the second time corrects what the first moved
+        alpha = mesh_files.render(painted, ring((0.0,), 512)).alpha[0, ..., 0].numpy()
+        rows, columns = np.nonzero(alpha >= 0.5)
+        x, y = (0.5 * (places.min() + places.max() + 1) for places in (columns, rows))
+        radius = np.hypot(np.abs(columns + 0.5 - x) + 0.5, np.abs(rows + 0.5 - y) + 0.5).max()
+        pixel = 2.0 * DISTANCE * math.tan(math.radians(FOV / 2.0)) / 512  # world units, at the origin's depth
+        shift = torch.tensor([(x - 256.0) * pixel, (256.0 - y) * pixel, 0.0]).float()
+        vertices = (painted.mesh.vertices - shift) * (FILL * 256.0 / radius)
+        painted = replace(painted, mesh=replace(painted.mesh, vertices=vertices))
+    return painted
+
+
+def picture_of(mesh: str, out: Path) -> Path:
+    """The mesh from the front, cut out, lit a little so that its shape shows."""
+    seen = mesh_files.render(framed(mesh), ring((0.0,), 512), LIGHT)
+    straight = (seen.images - (1.0 - seen.alpha)) / seen.alpha.clamp_min(1e-6)
+    rgba = torch.cat([straight.clamp(0.0, 1.0), seen.alpha], dim=-1)[0]
+    target = out / f"{Path(mesh.partition('@')[0]).stem}.png"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    imageio.imwrite(target, (rgba * 255.0).round().byte().numpy())
+    return target
+
+
+def views_of(folder: Path, azimuths: tuple[float, ...], size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The run's asset as it was optimised, on white: [V, size, size, 3] and alphas."""
+    run = RunDirectory.open(folder)
+    recipe = read_resolved(run.recipe)
+    primitive, renderer = load_scene(run, recipe).at(None), renderer_here(recipe, "auto")
+    cameras = ring(azimuths, size)
+    with torch.no_grad():
+        outputs = [renderer(primitive, cameras[i : i + 1], torch.ones(3)) for i in range(len(cameras))]
+    return torch.cat([o.rgb for o in outputs]), torch.cat([o.alpha for o in outputs])
+
+
+def run(picture: Path, recipe: str, folder: Path) -> None:
+    """The command, if its run is not there; seconds go into a file of their own."""
+    if (folder / "seconds").is_file():
+        return
+    command = ["-m", "threedgen", "image-to-3d", str(picture), "--recipe", recipe, "--out", str(folder)]
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+    (folder / "seconds").write_text(f"{time.perf_counter() - started:.1f}")
+
+
+def row(name: str, folder: Path, mesh: str | None) -> str:
+    """One line of the table."""
+    report = json.loads((folder / "report.json").read_text())
+    scores, seconds = report["scores"], float((folder / "seconds").read_text())
+    cells = [name, f"{scores['reference_psnr']:.1f}", f"{scores['reference_mask_iou']:.3f}"]
+    if mesh is None:
+        cells += ["-", "-"]
+    else:
+        sides = tuple(45.0 * turn for turn in range(1, 8))
+        truth = mesh_files.render(framed(mesh), ring(sides, 128), LIGHT)
+        rgb, alpha = views_of(folder, sides, 128)
+        cells += [f"{psnr(rgb, truth.images).mean():.1f}", f"{silhouette_iou(alpha, truth.alpha).mean():.3f}"]
+    cells += [f"{seconds:.0f}", f"{report['peak_memory_bytes'] / 1e9:.2f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def sheet(runs: list[tuple[str, Path]], path: Path, size: int = 160) -> None:
+    """One row a run: the cut-out, then the asset from SHOWN."""
+    rows = []
+    for _, folder in runs:
+        cut_out = Image.open(folder / "reference" / "picture.png").resize(
+            (size, size), Image.Resampling.LANCZOS
+        )
+        white = Image.new("RGBA", cut_out.size, "white")
+        seen = np.asarray(Image.alpha_composite(white, cut_out.convert("RGBA")).convert("RGB"))
+        rgb, _ = views_of(folder, SHOWN, size)
+        views = [(view.clamp(0.0, 1.0) * 255.0).round().byte().numpy() for view in rgb]
+        rows.append(np.concatenate([seen, *views], axis=1))
+    picture = Image.fromarray(np.concatenate(rows))
+    labelled = Image.new("RGB", (picture.width, picture.height + 24), "white")
+    labelled.paste(picture, (0, 24))
+    draw, font = ImageDraw.Draw(labelled), ImageFont.load_default(14)
+    for column, label in enumerate(["cut-out", *(f"{azimuth:.0f} degrees" for azimuth in SHOWN)]):
+        draw.text((column * size + 8, 4), label, fill="black", font=font)
+    labelled.save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pictures", nargs="*", type=Path)
+    parser.add_argument("--meshes", nargs="*", default=[], metavar="MESH[@TEXTURE]")
+    parser.add_argument("--recipe", default="zero123")
+    parser.add_argument("--out", type=Path, default=Path("runs/image-to-3d"))
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--sheet", type=Path)
+    arguments = parser.parse_args()
+    jobs: list[tuple[Path, str | None]] = [(picture, None) for picture in arguments.pictures]
+    jobs += [(picture_of(mesh, arguments.out / "pictures"), mesh) for mesh in arguments.meshes]
+    lines, runs = [HEADER, "|---|---|---|---|---|---|---|"], []
+    print("\n".join(lines))
+    for picture, mesh in jobs:
+        folder = arguments.out / arguments.recipe / picture.stem
+        run(picture, arguments.recipe, folder)
+        runs.append((picture.stem, folder))
+        lines.append(row(picture.stem, folder, mesh))
+        print(lines[-1], flush=True)
+    if arguments.markdown:
+        arguments.markdown.write_text("\n".join(lines) + "\n")
+    if arguments.sheet:
+        sheet(runs, arguments.sheet)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Models that answer "one view in, other views out", on a set of objects whose every view is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+
+from threedgen.datasets.multiview import PosedPictures
+from threedgen.datasets.objects import ObjectSet
+from threedgen.errors import UserError
+from threedgen.evaluation.result import Evaluation
+from threedgen.evaluation.scorer import Scorer
+from threedgen.guidance.pictures import resize
+from threedgen.metrics.features import Features
+from threedgen.random import derive_seed
+from threedgen.types import Cameras, RenderOutput
+
+ProtocolName = Literal["srn", "short"]
+PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
+SOURCE = 64  # the view that SRN's test sets give as input, of 251
+SHORT = 8  # views that the short protocol asks
+
+Progress = Callable[[int, int], None]
+
+
+class Predictor(Protocol):
+    """A model that is shown one view of an object and asked for others."""
+
+    def __call__(self, source: PosedPictures, cameras: Cameras, seed: int, /) -> RenderOutput:
+        """source: one view, on white. cameras: the V views asked, in the same world. Their pictures on white;
+        depth, where it has one, is what consistency is measured by. The same seed gives the same answer."""
+        ...
+
+
+def views_of(protocol: str, count: int) -> tuple[int, list[int]]:
+    """The source view and the views asked, of an object of `count` views in their order.
+
+    srn: view 64, and all others (METHODS 3.4). short: view 64, and 8 others spread evenly over the order. Where
+    there is no view 64 it is that of a quarter of them. Raises UserError for another protocol, or one view.
+    """
+    if protocol not in PROTOCOLS:
+        raise UserError(f"unknown protocol '{protocol}': use {' or '.join(PROTOCOLS)}")
+    if count < 2:
+        raise UserError(f"an object needs at least two views, one shown and one asked: there is {count}")
+    source = SOURCE if count > SOURCE else count // 4
+    others = [view for view in range(count) if view != source]
+    if protocol == "short" and len(others) > SHORT:
+        others = [others[round(i * (len(others) - 1) / (SHORT - 1))] for i in range(SHORT)]
+    return source, others
+
+
+def evaluate_objects(
+    predictor: Predictor,
+    objects: ObjectSet,
+    protocol: str = "short",
+    features: str | Features = "embedded",
+    lpips: str | Path | None = None,
+    seed: int = 0,
+    *,
+    count: int | None = None,
+    name: str = "model",
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """Shows `predictor` the source view of each object and compares its answers with the true views.
+
+    count: of the objects, spread evenly over the set; None: all. features, lpips: as of `Scorer`. Pictures of
+    another size than the true ones are resized to it, which the result says. seconds: of the predictor alone.
+    Raises UserError for what a user can put right.
+    """
+    views_of(protocol, 2)
+    scorer = Scorer(features, lpips, seed)
+    chosen = _spread(len(objects), count)
+    said: dict[str, None] = {}  # each once, in order
+    for done, index in enumerate(chosen):
+        progress(done, len(chosen))
+        truth = objects.load(index)
+        views = len(truth.images)
+        source, asked = views_of(protocol, views)
+        if source != SOURCE:
+            said[f"objects of {views} views have no view {SOURCE}: they start from view {source}"] = None
+        cameras = truth.cameras[torch.tensor(asked)]
+        begin = time.perf_counter()
+        output = predictor(
+            _view(truth, source), cameras, derive_seed(seed, f"evaluation/{objects.names[index]}", index)
+        )
+        scorer.add_seconds(time.perf_counter() - begin)
+        size, wanted = tuple(output.rgb.shape[1:3]), (cameras.height, cameras.width)
+        if size != wanted:
+            said[f"pictures of {size[1]} x {size[0]} were resized to {wanted[1]} x {wanted[0]}"] = None
+        pictures = resize(output.rgb.detach(), *wanted)
+        scorer.add(objects.names[index], [str(view) for view in asked], pictures, truth.images[asked])
+        scorer.add_geometry(output, cameras.resized(*size).to(output.rgb.device))
+    progress(len(chosen), len(chosen))
+    about: dict[str, Any] = {"protocol": protocol, "seed": seed}
+    return scorer.result(name, tuple(said), about=about)
+
+
+def _spread(total: int, count: int | None) -> list[int]:
+    """`count` of `total` places, evenly: sets are often sorted by class."""
+    if count is None or count >= total:
+        return list(range(total))
+    if count < 1:
+        raise UserError(f"--objects must be at least 1, got {count}")
+    return [i * total // count for i in range(count)]
+
+
+def _view(pictures: PosedPictures, view: int) -> PosedPictures:
+    one = slice(view, view + 1)
+    return PosedPictures(pictures.images[one], pictures.alpha[one], pictures.cameras[one])

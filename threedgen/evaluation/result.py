@@ -1,0 +1,164 @@
+"""What an evaluation found, and its three files: eval.json (all of it), views.csv (a row a view), table.md."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from threedgen.export.atomic import replacing
+from threedgen.export.report import write_report
+from threedgen.metrics.consistency import Consistency
+from threedgen.random import generator
+
+METRICS = ("psnr", "ssim", "lpips")
+_ORDER = ("", "PSNR", "SSIM", "LPIPS", "FID", "KID", "consistency", "s")  # of columns, by their first words
+_RESAMPLES, _TAIL = 1000, 0.025  # of the bootstrap: 95 of 100 resamples lie inside the interval
+
+
+class ViewScore(NamedTuple):
+    """One picture against its true one. view: its number or file name. lpips: None where it was not measured."""
+
+    object: str
+    view: str
+    psnr: float
+    ssim: float
+    lpips: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """name: what was evaluated. views: a row a picture. features, weights: the feature network's label and
+    fingerprint. lpips: its network, or None. fid, kid: None where nothing was compared. kid_deviation: over
+    subsets. consistency: means over objects. seconds: of the model, an object. warnings: what a reader must know.
+    about: of what and how (target, truth, protocol). report: the scores that the run itself reported.
+    """
+
+    name: str
+    views: Sequence[ViewScore] = ()
+    features: str | None = None
+    weights: str | None = None
+    lpips: str | None = None
+    fid: float | None = None
+    kid: float | None = None
+    kid_deviation: float | None = None
+    consistency: Consistency | None = None
+    seconds: float | None = None
+    warnings: Sequence[str] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """In the order in which they were evaluated."""
+        return tuple(dict.fromkeys(view.object for view in self.views))
+
+    def mean(self, metric: str) -> float | None:
+        """Mean over objects of the mean over their views of "psnr", "ssim" or "lpips"; None where not measured."""
+        means = self._means(metric)
+        return sum(means) / len(means) if means else None
+
+    def interval(self, metric: str) -> tuple[float, float] | None:
+        """95 % bootstrap interval of `mean` over objects (views of one object are not independent); None with
+        fewer than two objects."""
+        means = self._means(metric)
+        if len(means) < 2:
+            return None
+        rng = generator(0, f"bootstrap/{metric}", 0)
+        draws = torch.randint(len(means), (_RESAMPLES, len(means)), generator=rng)
+        resampled = torch.tensor(means, dtype=torch.float64)[draws].mean(dim=1)
+        low, high = resampled.quantile(torch.tensor([_TAIL, 1.0 - _TAIL], dtype=torch.float64)).tolist()
+        return low, high
+
+    def row(self) -> dict[str, str]:
+        """Its row of a table: column -> text, "-" where there is no number."""
+        kid = None if self.kid is None else 1e3 * self.kid
+        cells = {
+            "": self.name,
+            "PSNR dB": _shown(self.mean("psnr"), 2),
+            "SSIM": _shown(self.mean("ssim"), 3),
+        }
+        if self.lpips is not None:
+            cells[f"LPIPS ({self.lpips})"] = _shown(self.mean("lpips"), 3)
+        if self.features is not None:
+            cells[f"FID ({self.features})"] = _shown(self.fid, 3)
+            cells[f"KID ({self.features}) x 1000"] = _shown(kid, 2)
+        seen = self.consistency
+        cells["consistency dB (share)"] = "-" if seen is None else f"{seen.psnr:.2f} ({seen.share:.0%})"
+        if self.seconds is not None:
+            cells["s an object"] = _shown(self.seconds, 2)
+        return cells
+
+    def document(self) -> dict[str, Any]:
+        """What eval.json holds."""
+        scores: dict[str, Any] = {metric: self.mean(metric) for metric in METRICS}
+        scores |= {"fid": self.fid, "kid": self.kid, "kid_deviation": self.kid_deviation}
+        seen = self.consistency
+        if seen is not None:
+            scores["consistency"] = {"psnr": seen.psnr, "error": seen.error, "share": seen.share}
+        intervals = {metric: self.interval(metric) for metric in METRICS}
+        return {
+            "name": self.name,
+            **self.about,
+            "objects": len(self.objects),
+            "views": len(self.views),
+            "scores": {metric: value for metric, value in scores.items() if value is not None},
+            "interval_95": {metric: value for metric, value in intervals.items() if value is not None},
+            "networks": {"features": self.features, "features_weights": self.weights, "lpips": self.lpips},
+            "seconds_an_object": self.seconds,
+            "report": dict(self.report),
+            "warnings": list(self.warnings),
+        }
+
+    def write(self, folder: str | Path) -> None:
+        """eval.json, views.csv and table.md, each there whole or as before. Raises UserError where it cannot."""
+        folder = Path(folder)
+        with replacing(folder / "views.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(ViewScore._fields)
+            writer.writerows(self.views)
+        with replacing(folder / "table.md") as path:
+            path.write_text(table([self]) + "\n", encoding="utf-8")
+        write_report(folder / "eval.json", self.document())
+
+    def _means(self, metric: str) -> list[float]:
+        values: dict[str, list[float]] = {}
+        for view in self.views:
+            value = getattr(view, metric)
+            if value is not None:
+                values.setdefault(view.object, []).append(value)
+        return [sum(of_one) / len(of_one) for of_one in values.values()]
+
+
+def table(evaluations: Iterable[Evaluation]) -> str:
+    """One Markdown table of all of them, a row each, and what a reader must know below it.
+
+    A column names its network, so numbers of different networks stand in different columns.
+    """
+    evaluations = list(evaluations)
+    rows = [evaluation.row() for evaluation in evaluations]
+    columns = sorted(dict.fromkeys(name for row in rows for name in row), key=_rank)
+    cells = [columns, *([row.get(name, "-") for name in columns] for row in rows)]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in cells]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in cells]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    for evaluation in evaluations:
+        prefix = f"{evaluation.name}: " if len(evaluations) > 1 else ""
+        lines += (
+            ["", *(f"- {prefix}{warning}" for warning in evaluation.warnings)] if evaluation.warnings else []
+        )
+    return "\n".join(lines)
+
+
+def _rank(column: str) -> int:
+    """Where a column stands: by the measure, before its network."""
+    return _ORDER.index(column.partition(" ")[0])
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

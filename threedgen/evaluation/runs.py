@@ -1,0 +1,159 @@
+"""A run's asset: against true pictures, or against the pictures it was fitted to; and how consistent it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from threedgen import config, finish
+from threedgen.cameras import orbit
+from threedgen.config import Recipe
+from threedgen.datasets.given import GivenViews, read_pictures
+from threedgen.datasets.multiview import PosedPictures
+from threedgen.errors import UserError
+from threedgen.evaluation.result import Evaluation
+from threedgen.evaluation.scorer import Scorer
+from threedgen.export.low_pass import pixel_size
+from threedgen.fit import object_reach
+from threedgen.job import load_scene
+from threedgen.metrics.consistency import consistency
+from threedgen.metrics.features import Features
+from threedgen.run import RunDirectory
+from threedgen.types import Cameras, RenderOutput
+
+RING, RING_SIZE, RING_ELEVATION = 24, 128, 15.0  # the views, their pixels and degrees, that consistency is of
+_RADIUS, _FOV = 2.85, 40.0
+_AT_ONCE = 8  # views that are rendered before they are scored
+_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_ALIKE = 0.01  # by how much distances of cameras may differ, relatively, to be called proportional
+
+Progress = Callable[[int, int], None]
+
+
+@torch.no_grad()
+def evaluate_run(
+    run: RunDirectory,
+    truth: str | Path | None = None,
+    features: str | Features = "embedded",
+    lpips: str | Path | None = None,
+    seed: int = 0,
+    *,
+    up: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """The asset of a run, rendered on white. features, lpips, seed: as of `Scorer`.
+
+    truth: posed pictures (a folder of either layout, or a transforms file; up: as of `read_pictures`), in the
+    run's world; of a fit whose object was scaled into the unit ball, the pictures' world, from cameras at the same
+    distances. None: a fitted run is compared with the pictures that it held out.
+    Every run's consistency is measured on a ring of RING views. Raises UserError.
+    """
+    recipe = config.read_resolved(run.recipe)
+    scene = load_scene(run, recipe)
+    draw = partial(_rendered, finish.renderer_here(recipe.parts[-1], "auto"))
+    sampler, name = recipe.parts[-1].cameras.make(), run.path.absolute().name
+    task = _task(recipe, scene, sampler, truth, up)
+    found = Evaluation(name)
+    if task is not None:
+        scorer, views = Scorer(features, lpips, seed), len(task.views)
+        for part in torch.arange(views).split(_AT_ONCE):
+            progress(int(part[0]), views + RING)
+            numbers = [str(view) for view in task.views[part].tolist()]
+            scorer.add(name, numbers, draw(task.primitive, task.cameras[part]).rgb, task.images[part])
+        progress(views, views + RING)
+        found = scorer.result(name)
+    ring = _ring()
+    seen = draw(finish.asset_of(recipe, scene, pixel_size(ring)), ring)
+    warnings = [*found.warnings]
+    if task is None and isinstance(sampler, GivenViews):
+        warnings.append("no view was held out: there is nothing to compare with but what it was trained on")
+    if seen.depth is None:
+        warnings.append("its renderer gives no depth: no consistency")
+    return replace(
+        found, consistency=consistency(seen, ring), warnings=tuple(warnings), report=_reported(run)
+    )
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is rendered, from where, and the true pictures and their numbers."""
+
+    primitive: Any
+    cameras: Cameras
+    images: Float[Tensor, "V H W 3"]
+    views: Int[Tensor, " V"]
+
+
+def _task(recipe: Recipe, scene: Any, sampler: Any, truth: str | Path | None, up: str | None) -> _Task | None:
+    """None where there is nothing to compare with."""
+    if truth is not None:
+        pictures = read_pictures(truth, up)
+        cameras = pictures.cameras
+        if isinstance(sampler, GivenViews):
+            cameras = _in_the_world_of(sampler, pictures, str(truth))
+        primitive = finish.asset_of(recipe, scene, pixel_size(cameras))
+        return _Task(primitive, cameras, pictures.images, torch.arange(len(cameras)))
+    if not isinstance(sampler, GivenViews) or not len(sampler.held_out):
+        return None
+    # As it was optimised, from cameras like those of its optimisation: the very scores of report.json.
+    views, pictures = sampler.held_out, read_pictures(sampler.config.path)
+    return _Task(scene.at(None), sampler.cameras[views], pictures.images[views], views)
+
+
+def _ring() -> Cameras:
+    full = torch.ones(RING)
+    azimuth = torch.arange(RING) * (360.0 / RING)
+    return orbit(azimuth, RING_ELEVATION * full, _RADIUS * full, _FOV, RING_SIZE, RING_SIZE)
+
+
+def _rendered(renderer: Any, primitive: Any, cameras: Cameras) -> RenderOutput:
+    """Every view on white, one at a time: renderers keep more than their pictures."""
+    views = [renderer(primitive, cameras[i : i + 1], torch.ones(3)) for i in range(len(cameras))]
+    depth = None if views[0].depth is None else torch.cat([view.depth for view in views])
+    return RenderOutput(
+        torch.cat([view.rgb for view in views]), torch.cat([view.alpha for view in views]), depth
+    )
+
+
+def _in_the_world_of(fitted: GivenViews, truth: PosedPictures, source: str) -> Cameras:
+    """The true cameras in the world of a fit: `fit` scales an object that reaches out of the unit sphere.
+
+    By how much is told by the cameras' distances, which must be those of the fit's but for one factor.
+    """
+    if object_reach(truth) <= 1.0:
+        return truth.cameras
+    levels = torch.tensor(_QUANTILES)
+    mine, others = (
+        cameras.centers.norm(dim=1).quantile(levels) for cameras in (fitted.cameras, truth.cameras)
+    )
+    factors = mine / others
+    if (factors.max() - factors.min()) > _ALIKE * factors.mean():
+        raise UserError(
+            f"'{source}': its object reaches out of the unit sphere, so `threedgen fit` scaled its world, and by "
+            "how much cannot be told: these cameras are at other distances than the run's; scale all poses before "
+            "the fit"
+        )
+    poses = truth.cameras.world_from_camera.clone()
+    poses[:, :3, 3] *= factors.median()
+    return replace(truth.cameras, world_from_camera=poses)
+
+
+def _reported(run: RunDirectory) -> dict[str, Any]:
+    """The scores of the run's own report; none where it is not finished."""
+    if not run.finished:
+        return {}
+    try:
+        scores = json.loads(run.report.read_text(encoding="utf-8")).get("scores")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"'{run.report}' cannot be read ({error}): `threedgen resume` writes it anew"
+        ) from error
+    return scores if isinstance(scores, dict) else {}

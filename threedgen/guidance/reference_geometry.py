@@ -1,0 +1,94 @@
+"""What a picture says about shape: terms on the depth and the normals of a render (image to 3D).
+
+A depth picture has neither unit nor origin. So a render is held to it twice: by correlation, which no increasing
+affine map of the picture changes, and by the order of pairs of pixels, which no increasing map changes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from threedgen.types import Cameras, RenderOutput
+
+_PAIRS = 2048  # pixel pairs drawn a step
+_TIE = (
+    0.02  # of the object's range: nearer to each other than this, two points of a depth picture have no order
+)
+_FLAT = 1e-6  # world units squared: a variance of depth that is only noise
+_EDGE = 10.0  # a step of 0.1 in the picture's mean colour lets a crease through with weight 1/e
+_SMOOTH = 1e-3  # where the length of a difference of normals turns into its square
+
+
+def expected_depth(output: RenderOutput) -> Float[Tensor, "B H W 1"]:
+    """Camera z of what each pixel shows, world units; means something where alpha is high. Needs output.depth."""
+    assert output.depth is not None
+    return output.depth / output.alpha.clamp_min(1e-6)
+
+
+def decorrelation(depth: Float[Tensor, " n"], nearness: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """1 + Pearson's correlation of depth (far is large) with nearness (near is large), in [0, 2]: 0 where one is a
+    falling affine map of the other, 1 for depth without relief. 0 for fewer than two pixels."""
+    if len(depth) < 2:
+        return depth.sum() * 0.0
+    depth, nearness = depth - depth.mean(), nearness - nearness.mean()
+    spread = (depth.square().mean() + _FLAT).sqrt() * nearness.square().mean().sqrt()
+    return 1.0 + (depth * nearness).mean() / spread.clamp_min(1e-12)
+
+
+def misorder(
+    depth: Float[Tensor, " n"], nearness: Float[Tensor, " n"], rng: torch.Generator
+) -> Float[Tensor, ""]:
+    """Mean over random pairs of pixels of how much farther, in world units, the render has the one that the
+    picture has nearer: a hinge with margin 0 in the place of the logistic loss of Chen et al. 2016. 0 where every
+    pair is in order, and without pairs; pairs that the picture has at one depth count for nothing."""
+    if len(depth) < 2:
+        return depth.sum() * 0.0
+    one, two = torch.randint(len(depth), (2, _PAIRS), generator=rng).to(depth.device)
+    difference = nearness[one] - nearness[two]
+    nearer = difference.sign() * (difference.abs() > _TIE)
+    return F.relu(nearer * (depth[one] - depth[two])).sum() / nearer.abs().sum().clamp_min(1.0)
+
+
+def normals(
+    output: RenderOutput, cameras: Cameras, seen: Bool[Tensor, "B H W 1"]
+) -> tuple[Float[Tensor, "B h w 3"], Bool[Tensor, "B h w 1"]]:
+    """Unit normals, and where they are known. The renderer's (world axes) where it gives them; else those of the
+    rendered depth (camera axes, towards the camera), each from a pixel in `seen` and its neighbours to the right
+    and below: h, w = H - 1, W - 1. Needs output.normal or output.depth."""
+    if output.normal is not None:
+        return F.normalize(output.normal, dim=-1, eps=1e-6), seen
+    depth = expected_depth(output)
+    height, width = depth.shape[1:3]
+    rows = torch.arange(height, device=depth.device, dtype=depth.dtype) + 0.5
+    columns = torch.arange(width, device=depth.device, dtype=depth.dtype) + 0.5
+    intrinsics = cameras.intrinsics.to(depth)[:, :, :, None, None]
+    x = ((columns[None, None, :] - intrinsics[:, 0, 2]) / intrinsics[:, 0, 0]).expand(-1, height, -1)
+    y = ((rows[None, :, None] - intrinsics[:, 1, 2]) / intrinsics[:, 1, 1]).expand(-1, -1, width)
+    points = depth * torch.stack([x, y, torch.ones_like(x)], dim=-1)
+    corner = points[:, :-1, :-1]
+    across = torch.linalg.cross(points[:, 1:, :-1] - corner, points[:, :-1, 1:] - corner)
+    return (
+        F.normalize(across, dim=-1, eps=1e-12),
+        seen[:, :-1, :-1] & seen[:, 1:, :-1] & seen[:, :-1, 1:],
+    )
+
+
+def roughness(
+    normals: Float[Tensor, "B h w 3"], known: Bool[Tensor, "B h w 1"], picture: Float[Tensor, "B h w 3"]
+) -> Float[Tensor, ""]:
+    """Total variation of normals, edge-aware: the mean over neighbours (across and down, both known) of the length
+    of the normals' difference times exp(-10 x the difference of the picture's colours, mean over channels). In
+    [0, 2]; 0 for a plane, and where nothing is known."""
+    total, count = normals.new_zeros(()), known.new_zeros((), dtype=torch.long)
+    for axis in (1, 2):
+        size = normals.shape[axis] - 1
+        change, colors = (torch.diff(values, dim=axis) for values in (normals, picture))
+        both = known.narrow(axis, 0, size) & known.narrow(axis, 1, size)
+        length = (change.square().sum(-1, keepdim=True) + _SMOOTH**2).sqrt() - _SMOOTH
+        weight = torch.exp(-_EDGE * colors.abs().mean(-1, keepdim=True))
+        total = total + torch.where(both, weight * length, 0.0).sum()
+        count = count + both.sum()
+    return total / count.clamp_min(1)

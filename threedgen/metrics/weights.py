@@ -1,0 +1,61 @@
+"""Weights of a measuring network, from one safetensors file that its user made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from threedgen.datasets.paths import existing
+from threedgen.errors import UserError
+
+
+def read_weights(
+    path: str | Path, wanted: Mapping[str, Mapping[str, tuple[int, ...]]], what: str, how: str
+) -> tuple[str, dict[str, Tensor]]:
+    """Which of several networks a safetensors file holds, and its tensors, in float32 on the CPU.
+
+    wanted: name of a network -> its tensors' names and shapes; more tensors in the file do no harm. what: the
+    network, for messages; how: one line that makes the file. Raises UserError: no file, not safetensors, truncated,
+    none of the networks, another shape, numbers that are not finite.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    said = f"{what}; {how}".replace("{", "{{").replace("}", "}}")
+    file = existing(path, f"there is no file '{{path}}' of {said}")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            names = set(opened.keys())
+            shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+            network = _fitting(file, wanted, shapes, what, how)
+            tensors = {name: opened.get_tensor(name).float() for name in wanted[network]}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"'{file}' is not a safetensors file, or not whole ({error}); {how}") from error
+    broken = sorted(name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all()))
+    if broken:
+        raise UserError(f"'{file}' holds numbers that are not finite (first: {broken[0]}); {how}")
+    return network, tensors
+
+
+def _fitting(
+    file: Path,
+    wanted: Mapping[str, Mapping[str, tuple[int, ...]]],
+    shapes: Mapping[str, tuple[int, ...]],
+    what: str,
+    how: str,
+) -> str:
+    """The network of which the file has every tensor in its shape; else what the nearest one lacks is said."""
+    problems = {}
+    for network, needed in wanted.items():
+        wrong = [name for name, shape in needed.items() if shapes.get(name) != shape]
+        if not wrong:
+            return network
+        problems[network] = wrong
+    nearest = min(problems, key=lambda network: len(problems[network]) / len(wanted[network]))
+    first = problems[nearest][0]
+    has = f"is {list(shapes[first])}" if first in shapes else "is missing"
+    raise UserError(
+        f"'{file}' is not of {what}: {first} {has}, {list(wanted[nearest][first])} is needed; {how}"
+    )
