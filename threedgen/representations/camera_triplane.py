@@ -103,11 +103,16 @@ class CameraTriplane(Representation):
         self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int
     ) -> dict[str, float]:
         """Every `occupancy.interval` steps a look at what is empty. Logs the share of the box that is not."""
-        if (step + 1) % self.config.occupancy.interval == 0:
-            self._look_for_matter(generator(seed, "occupancy", step))
-        return {"occupied": float(self.occupancy.occupied.float().mean())}
+        everywhere = self._everywhere()
+        return self.occupancy.follow(
+            step, lambda points: everywhere.query(points, points)[0], everywhere.bounds, seed
+        )
+
+    def _everywhere(self) -> RadianceField:
+        """The field as if nothing were known to be empty."""
+        return camera_field(self.planes, self.weights, self.biases, self.frame)
 
     @torch.no_grad()
     def _look_for_matter(self, rng: torch.Generator) -> None:
-        everywhere = camera_field(self.planes, self.weights, self.biases, self.frame)
+        everywhere = self._everywhere()
         self.occupancy.update(lambda points: everywhere.query(points, points)[0], everywhere.bounds, rng)

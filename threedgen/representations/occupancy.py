@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from threedgen.errors import UserError
+from threedgen.random import generator
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,16 @@ class OccupancyGrid(nn.Module):
         dense = (self.density >= self.config.threshold).float()[None, None]
         width = 2 * self.config.margin + 1
         self.occupied.copy_(F.max_pool3d(dense, width, stride=1, padding=self.config.margin)[0, 0] > 0)
+
+    @torch.no_grad()
+    def follow(
+        self,
+        step: int,
+        density: Callable[[Float[Tensor, "M 3"]], Float[Tensor, " M"]],
+        bounds: Float[Tensor, "2 3"],
+        seed: int,
+    ) -> dict[str, float]:
+        """What a representation's `adapt` does: an update every `interval` steps. The share that is occupied."""
+        if (step + 1) % self.config.interval == 0:
+            self.update(density, bounds, generator(seed, "occupancy", step))
+        return {"occupied": float(self.occupied.float().mean())}

@@ -165,9 +165,7 @@ class Triplane(Representation):
         self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int
     ) -> dict[str, float]:
         """Every `occupancy.interval` steps a look at what is empty. Logs the share of the box that is not."""
-        if (step + 1) % self.config.occupancy.interval == 0:
-            self._look_for_matter(generator(seed, "occupancy", step))
-        return {"occupied": float(self.occupancy.occupied.float().mean())}
+        return self.occupancy.follow(step, lambda points: self._query(points, points)[0], self.bounds, seed)
 
     @torch.no_grad()
     def _look_for_matter(self, rng: torch.Generator) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from threedgen.arguments import Parser
-from threedgen.training.command import add_config, config_of, machine_name, make_folder, run
+from threedgen.training.command import Config, add_config, config_of, machine_name, make_folder, run
+
+if TYPE_CHECKING:
+    from threedgen.training.denoiser_trainer import Bank, DenoiserTrainer
 
 
 def train_prior(argv: list[str]) -> None:
@@ -17,13 +22,38 @@ def train_prior(argv: list[str]) -> None:
     (_train_view if kind == "view" else _train_text)(argv)
 
 
-def _options(start: str) -> Parser:
+def _train(
+    argv: list[str],
+    start: str,
+    kind: type[Config],
+    make_trainer: Callable[[Config, int, Path], DenoiserTrainer],
+    make_bank: Callable[[Config, int, Callable[[int, int], None]], Bank],
+    write_grid: Callable[[Any, Path], None],
+    finish: Callable[[Any, Path, float, str], None],
+) -> None:
+    """Parses, trains, and hands the trainer, its folder, the last loss and the machine's name to `finish`.
+
+    start: what --start-from takes over. make_trainer, make_bank: of the config and the pictures' size.
+    """
     options = Parser(prog="threedgen train prior", description=__doc__)
     options.add_argument("--kind", choices=("text", "view"), default="text", help="what it is told")
     options.add_argument("--out", type=Path, default=Path("runs/prior"), help="folder, resumed if there")
     options.add_argument("--size", type=int, default=32, help="pixels: 32, or a doubling of it")
     options.add_argument("--start-from", type=Path, metavar="FOLDER", help=start)
-    return options
+    add_config(options, kind)
+    arguments = options.parse_args(argv)
+    config, size, folder = config_of(arguments, kind), arguments.size, arguments.out
+    make_folder(folder)
+    trainer: Any = make_trainer(config, size, folder)
+    if not trainer.resume() and arguments.start_from is not None:
+        trainer.start_from(arguments.start_from)
+    loss = run(
+        trainer,
+        lambda progress: make_bank(config, size, progress),
+        arguments.save_every,
+        lambda: write_grid(trainer, folder / "samples.png"),
+    )
+    finish(trainer, folder / "pipeline", loss, machine_name(config.device))
 
 
 def _train_text(argv: list[str]) -> None:
@@ -33,22 +63,21 @@ def _train_text(argv: list[str]) -> None:
     from threedgen.training.render_bank import RenderBank
     from threedgen.training.samples import write_sample_grid
 
-    options = _options("start with the weights of a pipeline folder of this size or of half of it")
-    add_config(options, PriorTrainingConfig)
-    arguments = options.parse_args(argv)
-    config, size, folder = config_of(arguments, PriorTrainingConfig), arguments.size, arguments.out
-    make_folder(folder)
-    trainer = PriorTrainer(config, for_size(size), folder)
-    if not trainer.resume() and arguments.start_from is not None:
-        trainer.start_from(arguments.start_from)
-    loss = run(
-        trainer,
-        lambda progress: RenderBank(config.bank_views, size, config.seed, config.pair_share, progress),
-        arguments.save_every,
-        lambda: write_sample_grid(trainer, folder / "samples.png"),
+    def finish(trainer: Any, folder: Path, loss: float, machine: str) -> None:
+        save_pipeline(trainer.average, folder)
+        write_model_card(trainer, folder, loss, machine)
+
+    _train(
+        argv,
+        "start with the weights of a pipeline folder of this size or of half of it",
+        PriorTrainingConfig,
+        lambda config, size, folder: PriorTrainer(config, for_size(size), folder),
+        lambda config, size, progress: RenderBank(
+            config.bank_views, size, config.seed, config.pair_share, progress
+        ),
+        write_sample_grid,
+        finish,
     )
-    save_pipeline(trainer.average, folder / "pipeline")
-    write_model_card(trainer, folder / "pipeline", loss, machine_name(config.device))
 
 
 def _train_view(argv: list[str]) -> None:
@@ -58,19 +87,16 @@ def _train_view(argv: list[str]) -> None:
     from threedgen.training.view_model import save_view_pipeline
     from threedgen.training.view_trainer import ViewTrainer, ViewTrainingConfig
 
-    options = _options("start with the UNet of a text prior's folder of this size")
-    add_config(options, ViewTrainingConfig)
-    arguments = options.parse_args(argv)
-    config, size, folder = config_of(arguments, ViewTrainingConfig), arguments.size, arguments.out
-    make_folder(folder)
-    trainer = ViewTrainer(config, for_size(size), folder)
-    if not trainer.resume() and arguments.start_from is not None:
-        trainer.start_from(arguments.start_from)
-    loss = run(
-        trainer,
-        lambda progress: ViewBank(config.bank_views, size, config.seed, progress),
-        arguments.save_every,
-        lambda: write_view_grid(trainer, folder / "samples.png"),
+    def finish(trainer: Any, folder: Path, loss: float, machine: str) -> None:
+        save_view_pipeline(trainer.average, folder)
+        write_view_card(trainer, folder, loss, machine)
+
+    _train(
+        argv,
+        "start with the UNet of a text prior's folder of this size",
+        ViewTrainingConfig,
+        lambda config, size, folder: ViewTrainer(config, for_size(size), folder),
+        lambda config, size, progress: ViewBank(config.bank_views, size, config.seed, progress),
+        write_view_grid,
+        finish,
     )
-    save_view_pipeline(trainer.average, folder / "pipeline")
-    write_view_card(trainer, folder / "pipeline", loss, machine_name(config.device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,14 +45,27 @@ def sample(
     tokens, mask = trainer.tokens([*prompts, *([""] * count)])
     views = torch.cat([views, views]).to(device)
     z = torch.randn(count, 3, size, size, generator=generator(seed, "samples", 0)).to(device)
-    times = torch.linspace(999, 0, steps + 1).long()
-    for now, after in itertools.pairwise(times):
-        alpha, sigma = trainer.alpha[now].item(), trainer.sigma[now].item()
+
+    def predict(z: Tensor, now: Tensor) -> Tensor:
         v = model(torch.cat([z, z]), now.expand(2 * count).to(device), tokens, mask, views)
-        v = v[count:] + scale * (v[:count] - v[count:])
-        clean = (alpha * z - sigma * v).clamp(-1.0, 1.0)
-        noise = (z - alpha * clean) / sigma
-        z = trainer.alpha[after].item() * clean + trainer.sigma[after].item() * noise
+        return v[count:] + scale * (v[:count] - v[count:])
+
+    return ddim(predict, z, trainer.alpha, trainer.sigma, steps)
+
+
+def ddim(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    z: Float[Tensor, "B 3 H W"],
+    alpha: Float[Tensor, " T"],
+    sigma: Float[Tensor, " T"],
+    steps: int,
+) -> Float[Tensor, "B H W 3"]:
+    """Pictures in [0, 1] by DDIM (Song et al. 2021) from the noise z. predict: (z, time step) -> v. alpha, sigma:
+    tables."""
+    for now, after in itertools.pairwise(torch.linspace(len(alpha) - 1, 0, steps + 1).long()):
+        a, s = alpha[now].item(), sigma[now].item()
+        clean = (a * z - s * predict(z, now)).clamp(-1.0, 1.0)
+        z = alpha[after].item() * clean + sigma[after].item() * (z - a * clean) / s
     return (z.clamp(-1.0, 1.0) * 0.5 + 0.5).permute(0, 2, 3, 1).cpu()
 
 

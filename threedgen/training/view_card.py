@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from threedgen.datasets import world
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
 from threedgen.random import derive_seed, generator
 from threedgen.training.render_bank import ELEVATION, FOV, RADIUS
+from threedgen.training.samples import ddim
 from threedgen.training.view_bank import ASSEMBLY_SHARE, SOURCE_ELEVATION, VIEWS_PER_SCENE
 
 if TYPE_CHECKING:
@@ -90,14 +90,12 @@ def turned(
     source = (picture.permute(2, 0, 1) * 2.0 - 1.0).to(device).expand(2 * count, -1, -1, -1)
     kept = torch.tensor([1.0] * count + [0.0] * count, device=device)
     z = torch.randn(count, 3, size, size, generator=generator(0, "view-samples", 0)).to(device)
-    times = torch.linspace(999, 0, steps + 1).long()
-    for now, after in itertools.pairwise(times):
-        alpha, sigma = trainer.alpha[now].item(), trainer.sigma[now].item()
+
+    def predict(z: Tensor, now: Tensor) -> Tensor:
         v = model(torch.cat([z, z]), now.expand(2 * count).to(device), source, kept, poses)
-        v = v[count:] + scale * (v[:count] - v[count:])
-        clean = (alpha * z - sigma * v).clamp(-1.0, 1.0)
-        z = trainer.alpha[after].item() * clean + trainer.sigma[after].item() * (z - alpha * clean) / sigma
-    return (z.clamp(-1.0, 1.0) * 0.5 + 0.5).permute(0, 2, 3, 1).cpu()
+        return v[count:] + scale * (v[:count] - v[count:])
+
+    return ddim(predict, z, trainer.alpha, trainer.sigma, steps)
 
 
 def write_view_grid(trainer: ViewTrainer, path: Path) -> None:
