@@ -56,7 +56,7 @@ ABLATIONS: Rows = MappingProxyType(
         "NGD, gamma 0.1": lambda model: Distilled(model, gamma=0.1),
         "NGD, gamma 2": lambda model: Distilled(model, gamma=2.0),
         "NGD, one pass a DDIM step": lambda model: Distilled(model, repeats=1),
-        "NGD, half the steps": lambda model: Distilled(model, steps=Distilled.steps // 2),
+        "NGD, half the steps": lambda model: Distilled(model, steps=39),
         "NGD, twice the steps": lambda model: Distilled(model, steps=2 * Distilled.steps),
         "NGD, 6 views": lambda model: Distilled(model, views=6, batch=2),
         "NGD, 24 views": lambda model: Distilled(model, views=24, steps=2 * Distilled.steps),
