@@ -105,3 +105,11 @@ def test_the_plug_in_s_entry_point(plugin, tmp_path, monkeypatch):
     assert recipe.renderer.name == "volume"
     with pytest.raises(UserError, match=r"representation.resolution is 1; it must be at least 2"):
         load_recipe("text-to-3d", ["representation=voxels", "representation.resolution=1"], prompt="x")
+
+
+def test_a_turned_mug_stays_red_and_on_white(tmp_path):
+    pictures = load("turn_a_picture").main(str(tmp_path / "ring.png"), views=4, steps=8)
+    assert (tmp_path / "ring.png").stat().st_size > 1000
+    middle, corner = pictures[:, 12:20, 12:20].mean((1, 2)), pictures[:, :3, :3].mean((1, 2, 3))
+    assert (middle[:, 0] > middle[:, 1:].amax(1) + 0.2).all()
+    assert (corner > 0.9).all()

@@ -83,7 +83,7 @@ def examine() -> Iterator[Finding]:
         yield _library(name, purpose)
     yield from _backends()
     yield _export()
-    yield _embedded_prior()
+    yield from _embedded_priors()
 
 
 def _usable_cores() -> int:
@@ -249,10 +249,15 @@ def _short(problem: Exception) -> str:
     return " ".join(f"{type(problem).__name__}: {problem}".split())[:160]
 
 
-def _embedded_prior() -> Finding:
-    from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS
+def _embedded_priors() -> Iterator[Finding]:
+    from threedgen.guidance.priors.load import EMBEDDED_VIEW_WEIGHTS, EMBEDDED_WEIGHTS
 
-    if (EMBEDDED_WEIGHTS / "model_index.json").is_file():
-        size = sum(file.stat().st_size for file in EMBEDDED_WEIGHTS.rglob("*") if file.is_file())
-        return Finding("embedded prior", True, f"{size / 1e6:.1f} MB")
-    return Finding("embedded prior", False, "weights missing: reinstall threedgen, or name one with --prior")
+    for name, folder in (
+        ("embedded prior", EMBEDDED_WEIGHTS),
+        ("embedded view prior", EMBEDDED_VIEW_WEIGHTS),
+    ):
+        if (folder / "model_index.json").is_file():
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            yield Finding(name, True, f"{size / 1e6:.1f} MB")
+        else:
+            yield Finding(name, False, "weights missing: reinstall threedgen, or name one with --prior")
