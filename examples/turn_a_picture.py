@@ -56,4 +56,4 @@ def main(out: str, path: str | None = None, views: int = 8, steps: int = 16, sca
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
