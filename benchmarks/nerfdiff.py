@@ -54,7 +54,7 @@ ABLATIONS: Rows = MappingProxyType(
         "NGD": Distilled,
         "NGD, gamma 0": lambda model: Distilled(model, gamma=0.0),
         "NGD, gamma 0.1": lambda model: Distilled(model, gamma=0.1),
-        "NGD, gamma 2": lambda model: Distilled(model, gamma=2.0),
+        "NGD, gamma 0.5": lambda model: Distilled(model, gamma=0.5),
         "NGD, one pass a DDIM step": lambda model: Distilled(model, repeats=1),
         "NGD, half the steps": lambda model: Distilled(model, steps=39),
         "NGD, twice the steps": lambda model: Distilled(model, steps=2 * Distilled.steps),

@@ -59,7 +59,7 @@ class NerfGuidedDistillation(nn.Module):
         """
 
         count: int = 12
-        gamma: float = 0.5
+        gamma: float = 0.02
         t: tuple[float, float] = (0.8, 0.02)
         repeats: int = 2
         source: float = 2.0

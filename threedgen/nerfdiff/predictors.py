@@ -85,7 +85,7 @@ class Distilled:
     views: int = 12
     batch: int = 4
     steps: int = 75
-    gamma: float = 0.5
+    gamma: float = 0.02
     t: tuple[float, float] = (0.8, 0.02)
     repeats: int = 2
     source: float = 2.0
