@@ -31,6 +31,7 @@ from threedgen.datasets.cut_outs import DISTANCE, FILL, FOV
 from threedgen.finish import renderer_here
 from threedgen.job import load_scene
 from threedgen.metrics.images import psnr, silhouette_iou
+from threedgen.renderers.base import on_white
 from threedgen.run import RunDirectory
 from threedgen.types import Cameras
 
@@ -79,10 +80,9 @@ def views_of(folder: Path, azimuths: tuple[float, ...], size: int) -> tuple[torc
     run = RunDirectory.open(folder)
     recipe = read_resolved(run.recipe)
     primitive, renderer = load_scene(run, recipe).at(None), renderer_here(recipe, "auto")
-    cameras = ring(azimuths, size)
     with torch.no_grad():
-        outputs = [renderer(primitive, cameras[i : i + 1], torch.ones(3)) for i in range(len(cameras))]
-    return torch.cat([o.rgb for o in outputs]), torch.cat([o.alpha for o in outputs])
+        output = on_white(renderer, primitive, ring(azimuths, size))
+    return output.rgb, output.alpha
 
 
 def run(picture: Path, recipe: str, folder: Path) -> None:

@@ -30,11 +30,13 @@ from threedgen.datasets.objects import open_objects
 from threedgen.evaluation import evaluate_objects
 from threedgen.evaluation.baselines import MeanImage, NearestSource
 from threedgen.evaluation.benchmark import views_of
+from threedgen.nerfdiff.distillation import NerfGuidedDistillation
 from threedgen.nerfdiff.model import NerfDiffModel
 from threedgen.nerfdiff.predictors import Distilled, FeedForward, FreeViews
 from threedgen.nerfdiff.source import EMBEDDED
 from threedgen.nerfdiff.store import load_model
 
+NGD = NerfGuidedDistillation.Config
 DATA = "shape-world:car,chair"
 TRAINING_OBJECTS = 200  # that the mean picture is of
 
@@ -52,16 +54,16 @@ ABLATIONS: Rows = MappingProxyType(
     {
         "feed-forward NeRF": FeedForward,
         "NGD": Distilled,
-        "NGD, gamma 0": lambda model: Distilled(model, gamma=0.0),
-        "NGD, gamma 0.1": lambda model: Distilled(model, gamma=0.1),
-        "NGD, gamma 0.5": lambda model: Distilled(model, gamma=0.5),
-        "NGD, one pass a DDIM step": lambda model: Distilled(model, repeats=1),
+        "NGD, gamma 0": lambda model: Distilled(model, guidance=NGD(gamma=0.0)),
+        "NGD, gamma 0.1": lambda model: Distilled(model, guidance=NGD(gamma=0.1)),
+        "NGD, gamma 0.5": lambda model: Distilled(model, guidance=NGD(gamma=0.5)),
+        "NGD, one pass a DDIM step": lambda model: Distilled(model, guidance=NGD(repeats=1)),
         "NGD, half the steps": lambda model: Distilled(model, steps=39),
         "NGD, twice the steps": lambda model: Distilled(model, steps=2 * Distilled.steps),
-        "NGD, 6 views": lambda model: Distilled(model, views=6, batch=2),
-        "NGD, 24 views": lambda model: Distilled(model, views=24, steps=2 * Distilled.steps),
-        "NGD, from t = 1": lambda model: Distilled(model, t=(1.0, 0.02)),
-        "NGD, from t = 0.5": lambda model: Distilled(model, t=(0.5, 0.02)),
+        "NGD, 6 views": lambda model: Distilled(model, batch=2, guidance=NGD(count=6)),
+        "NGD, 24 views": lambda model: Distilled(model, steps=2 * Distilled.steps, guidance=NGD(count=24)),
+        "NGD, from t = 1": lambda model: Distilled(model, guidance=NGD(t=(1.0, 0.02))),
+        "NGD, from t = 0.5": lambda model: Distilled(model, guidance=NGD(t=(0.5, 0.02))),
     }
 )
 

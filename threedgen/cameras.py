@@ -7,6 +7,7 @@ positive above the horizon. The world has +Y up; cameras are OpenCV (x right, y 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -73,6 +74,15 @@ def orbit(
     intrinsics[:, 1, 2] = 0.5 * height
     intrinsics[:, 2, 2] = 1.0
     return Cameras(look_at(positions), intrinsics, height, width, positions.new_zeros(count))
+
+
+def joined(parts: Sequence[Cameras]) -> Cameras:
+    """The views of all parts in one batch, of one size; clipping distances are the first's, `index` is None."""
+    poses, intrinsics, times = (
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("world_from_camera", "intrinsics", "time")
+    )
+    return replace(parts[0], world_from_camera=poses, intrinsics=intrinsics, time=times, index=None)
 
 
 def spherical(cameras: Cameras) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Float[Tensor, " B"]]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from threedgen.datasets.given import GivenViews, read_pictures
+from threedgen.renderers.base import on_white
 
 
 @torch.no_grad()
@@ -22,9 +23,8 @@ def held_out_scores(sampler: Any, scene: Any, renderer: Any) -> dict[str, float]
 
     device = next(scene.parameters()).device
     pictures, primitive = read_pictures(sampler.config.path), scene.at(None)
-    views = [sampler.cameras[i : i + 1].to(device) for i in sampler.held_out.tolist()]
-    outputs = [renderer(primitive, view, torch.ones(3, device=device)) for view in views]
-    rgb, alpha = (torch.cat([getattr(output, part) for output in outputs]).cpu() for part in ("rgb", "alpha"))
+    output = on_white(renderer, primitive, sampler.cameras[sampler.held_out].to(device))
+    rgb, alpha = output.rgb.cpu(), output.alpha.cpu()
     truth, cover = pictures.images[sampler.held_out], pictures.alpha[sampler.held_out]
     scores = {"psnr": psnr(rgb, truth).mean().item(), "ssim": ssim(rgb, truth).mean().item()}
     if bool((pictures.alpha < 1.0).any()):

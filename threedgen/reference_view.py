@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from threedgen.cameras import OrbitSampler, orbit
+from threedgen.cameras import OrbitSampler, joined, orbit
 from threedgen.errors import UserError
 from threedgen.schedule import bounds
 from threedgen.types import Cameras, RenderOutput
@@ -60,7 +60,7 @@ class ReferenceOrbit(OrbitSampler):
 
         def __post_init__(self) -> None:
             poses = _poses(self.reference, self.views)
-            towards = torch.nn.functional.normalize(_cameras(poses, 1).centers, dim=1)
+            towards = torch.nn.functional.normalize(cameras_of(poses, 1).centers, dim=1)
             for later, pose in enumerate(poses):
                 if bool((towards[:later] @ towards[later] > 1.0 - _SAME).any()):
                     raise UserError(
@@ -77,26 +77,27 @@ class ReferenceOrbit(OrbitSampler):
         """batch + 1 + further views, a function of the arguments alone."""
         free = super().__call__(seed, step, total)
         known = self.reference(free.height)
-        return replace(
-            free,
-            world_from_camera=torch.cat([free.world_from_camera, known.world_from_camera]),
-            intrinsics=torch.cat([free.intrinsics, known.intrinsics]),
-            time=torch.cat([free.time, known.time]),
-            index=torch.cat([torch.full((len(free),), -1), torch.arange(len(known))]),
-        )
+        return with_known(free, known)
 
     def reference(self, size: int | None = None) -> Cameras:
         """The pictures' views alone, size x size pixels; None: the largest resolution of a run."""
         size = round(bounds(self.config.resolution)[1]) if size is None else size
-        known = _cameras(_poses(self.config.reference, self.config.views), size)
+        known = cameras_of(_poses(self.config.reference, self.config.views), size)
         return replace(known, index=torch.arange(len(known)))
+
+
+def with_known(free: Cameras, known: Cameras) -> Cameras:
+    """Views without a picture, `index` -1, and after them those of pictures, `index` 0 and so on."""
+    index = torch.cat([torch.full((len(free),), -1), torch.arange(len(known))])
+    return replace(joined([free, known]), index=index)
 
 
 def _poses(first: ReferencePose, others: Sequence[tuple[float, float]]) -> list[ReferencePose]:
     return [first, *(ReferencePose(*angles, first.distance, first.fov) for angles in others)]
 
 
-def _cameras(poses: Sequence[ReferencePose], size: int) -> Cameras:
+def cameras_of(poses: Sequence[ReferencePose], size: int) -> Cameras:
+    """Their views, size x size pixels."""
     azimuth, elevation, distance, fov = torch.tensor(
         [[pose.azimuth, pose.elevation, pose.distance, pose.fov] for pose in poses]
     ).unbind(1)

@@ -12,6 +12,7 @@ from threedgen.datasets.multiview import write_srn
 from threedgen.datasets.objects import open_objects
 from threedgen.errors import UserError
 from threedgen.nerfdiff.bank import PairBank
+from threedgen.nerfdiff.distillation import NerfGuidedDistillation
 from threedgen.nerfdiff.field import camera_field, source_frame
 from threedgen.nerfdiff.predictors import Distilled, FeedForward, FreeViews, load_predictor
 from threedgen.nerfdiff.store import load_model, save_model
@@ -121,7 +122,12 @@ def test_a_folder_that_is_no_model_is_one_line(tmp_path, harm):
 
 
 @pytest.mark.parametrize(
-    "make", [FeedForward, FreeViews, lambda model: Distilled(model, views=4, batch=2, steps=6)]
+    "make",
+    [
+        FeedForward,
+        FreeViews,
+        lambda model: Distilled(model, batch=2, steps=6, guidance=NerfGuidedDistillation.Config(count=4)),
+    ],
 )
 def test_a_predictor_answers_at_the_views_it_is_asked(make):
     model, given = tiny_model(), open_objects("shape-world:chair", 1, SIZE).load(0)

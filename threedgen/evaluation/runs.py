@@ -26,8 +26,9 @@ from threedgen.fit import object_reach
 from threedgen.job import load_scene
 from threedgen.metrics.consistency import consistency
 from threedgen.metrics.features import Features
+from threedgen.renderers.base import on_white
 from threedgen.run import RunDirectory
-from threedgen.types import Cameras, RenderOutput
+from threedgen.types import Cameras
 
 RING, RING_SIZE, RING_ELEVATION = 24, 128, 15.0  # the views, their pixels and degrees, that consistency is of
 _RADIUS, _FOV = 2.85, 40.0
@@ -58,7 +59,7 @@ def evaluate_run(
     """
     recipe = config.read_resolved(run.recipe)
     scene = load_scene(run, recipe)
-    draw = partial(_rendered, finish.renderer_here(recipe.parts[-1], "auto"))
+    draw = partial(on_white, finish.renderer_here(recipe.parts[-1], "auto"))
     sampler, name = recipe.parts[-1].cameras.make(), run.path.absolute().name
     task = _task(recipe, scene, sampler, truth, up)
     found = Evaluation(name)
@@ -112,15 +113,6 @@ def _ring() -> Cameras:
     full = torch.ones(RING)
     azimuth = torch.arange(RING) * (360.0 / RING)
     return orbit(azimuth, RING_ELEVATION * full, _RADIUS * full, _FOV, RING_SIZE, RING_SIZE)
-
-
-def _rendered(renderer: Any, primitive: Any, cameras: Cameras) -> RenderOutput:
-    """Every view on white, one at a time: renderers keep more than their pictures."""
-    views = [renderer(primitive, cameras[i : i + 1], torch.ones(3)) for i in range(len(cameras))]
-    depth = None if views[0].depth is None else torch.cat([view.depth for view in views])
-    return RenderOutput(
-        torch.cat([view.rgb for view in views]), torch.cat([view.alpha for view in views]), depth
-    )
 
 
 def _in_the_world_of(fitted: GivenViews, truth: PosedPictures, source: str) -> Cameras:

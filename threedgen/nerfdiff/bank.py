@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.cameras import joined
 from threedgen.datasets.objects import ObjectSet
 from threedgen.errors import UserError
 from threedgen.guidance.priors.base import resize_images
@@ -60,14 +61,7 @@ class PairBank:
             for k in (0, 1)
         )
         cameras, sources = (
-            _joined([self._cameras[i][pair[k : k + 1]] for i, pair in zip(objects, pairs, strict=True)])
+            joined([self._cameras[i][pair[k : k + 1]] for i, pair in zip(objects, pairs, strict=True)])
             for k in (0, 1)
         )
         return PairBatch(images, pictures, cameras, sources, [self._radii[item] for item in objects])
-
-
-def _joined(views: list[Cameras]) -> Cameras:
-    poses, intrinsics = (
-        torch.cat([getattr(v, name) for v in views]) for name in ("world_from_camera", "intrinsics")
-    )
-    return Cameras(poses, intrinsics, views[0].height, views[0].width, torch.zeros(len(views)))

@@ -19,12 +19,13 @@ from threedgen.nerfdiff.model import NerfDiffModel
 from threedgen.nerfdiff.sampling import sample_views, signed, unsigned
 from threedgen.nerfdiff.source import Source
 from threedgen.nerfdiff.store import load_model
-from threedgen.nerfdiff.virtual_views import ViewsInTurn, around
+from threedgen.nerfdiff.virtual_views import ViewsInTurn, VirtualViews, around
+from threedgen.renderers.base import on_white
 from threedgen.renderers.volume import VolumeRenderer
 from threedgen.representations.camera_triplane import CameraTriplane, LearningRates
 from threedgen.types import Cameras, RadianceField, RenderOutput
 
-_RENDERER = VolumeRenderer.Config(samples=96)
+_RENDERER = VolumeRenderer(VolumeRenderer.Config(samples=96))
 
 
 def _source(model: NerfDiffModel, given: PosedPictures) -> Source:
@@ -32,13 +33,10 @@ def _source(model: NerfDiffModel, given: PosedPictures) -> Source:
     return Source.of(model, given.images[:1].to(device), given.cameras[:1].to(device))
 
 
-def _seen(field: RadianceField, cameras: Cameras, device: torch.device) -> RenderOutput:
-    """Every view on white, one at a time: memory does not grow with their number."""
-    renderer, white = VolumeRenderer(_RENDERER), torch.ones(3, device=device)
-    views = [renderer(field, cameras[i : i + 1], white) for i in range(len(cameras))]
-    rgb, alpha = torch.cat([view.rgb for view in views]), torch.cat([view.alpha for view in views])
-    depths = [view.depth for view in views if view.depth is not None]
-    return RenderOutput(rgb=rgb, alpha=alpha, depth=torch.cat(depths) if depths else None)
+def _predicted(source: Source) -> RadianceField:
+    """The single-image NeRF."""
+    frame = source_frame(source.camera, source.radius)
+    return source.model.field(source.model.planes(source.picture)[0], frame)
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,7 @@ class FeedForward:
     @torch.no_grad()
     def __call__(self, given: PosedPictures, cameras: Cameras, seed: int = 0) -> RenderOutput:
         source = _source(self.model, given)
-        field = self.model.field(
-            self.model.planes(source.picture)[0], source_frame(source.camera, source.radius)
-        )
-        return _seen(field, cameras, source.picture.device)
+        return on_white(_RENDERER, _predicted(source), cameras.to(source.picture.device))
 
 
 @dataclass(frozen=True)
@@ -66,58 +61,45 @@ class FreeViews:
 
     @torch.no_grad()
     def __call__(self, given: PosedPictures, cameras: Cameras, seed: int = 0) -> RenderOutput:
-        size = self.model.architecture.size
-        seen = FeedForward(self.model)(given, cameras.resized(size, size), seed)
-        picture = _source(self.model, given).picture
-        views = unsigned(sample_views(self.model, signed(seen.rgb), picture, seed, self.steps))
-        return RenderOutput(rgb=views, alpha=seen.alpha)
+        source, size = _source(self.model, given), self.model.architecture.size
+        views = cameras.resized(size, size).to(source.picture.device)
+        seen = on_white(_RENDERER, _predicted(source), views)
+        drawn = sample_views(self.model, signed(seen.rgb), source.picture, seed, self.steps)
+        return RenderOutput(rgb=unsigned(drawn), alpha=seen.alpha)
 
 
 @dataclass(frozen=True)
 class Distilled:
     """The single-image NeRF finetuned by NeRF-guided distillation: the project's loop, one run an object.
 
-    views, batch: virtual views, and how many of them a step. steps: of the loop. See NerfGuidedDistillation.Config
-    and CameraTriplane for the rest.
+    batch: virtual views a step. steps: of the loop. elevation: band of the virtual views, degrees. guidance:
+    how many views there are, and how they are distilled.
     """
 
     model: NerfDiffModel
-    views: int = 12
-    batch: int = 4
+    batch: int = VirtualViews.Config.batch
     steps: int = 75
-    gamma: float = 0.02
-    t: tuple[float, float] = (0.8, 0.02)
-    repeats: int = 2
-    source: float = 2.0
-    elevation: tuple[float, float] = (0.0, 60.0)
+    elevation: tuple[float, float] = VirtualViews.Config.elevation
+    guidance: NerfGuidedDistillation.Config = field(default_factory=NerfGuidedDistillation.Config)
     learning_rates: LearningRates = field(default_factory=LearningRates)
 
     def __call__(self, given: PosedPictures, cameras: Cameras, seed: int = 0) -> RenderOutput:
         source = _source(self.model, given)
         scene = CameraTriplane(CameraTriplane.Config(learning_rates=self.learning_rates), seed, source)
-        guidance = NerfGuidedDistillation(
-            NerfGuidedDistillation.Config(
-                count=self.views, gamma=self.gamma, t=self.t, repeats=self.repeats, source=self.source
-            ),
-            source.picture.device,
-            source,
-        )
-        views = ViewsInTurn(around(source.camera, self.views, self.elevation), source.camera, self.batch)
-        white = Background(Background.Config(random=0.0))
-        renderer = VolumeRenderer(VolumeRenderer.Config(samples=64))
+        virtual = around(source.camera, self.guidance.count, self.elevation)
         distill(
             scene,
-            renderer,
-            views,
-            [guidance],
+            VolumeRenderer(VolumeRenderer.Config(samples=64)),
+            ViewsInTurn(virtual, source.camera, self.batch),
+            [NerfGuidedDistillation(self.guidance, source.picture.device, source)],
             "",
             steps=self.steps,
             seed=seed,
-            background=white,
+            background=Background(Background.Config(random=0.0)),
             listeners=(),
         )
         with torch.no_grad():
-            return _seen(scene.at(), cameras, source.picture.device)
+            return on_white(_RENDERER, scene.at(), cameras.to(source.picture.device))
 
 
 ANSWERS: Mapping[str, Callable[[NerfDiffModel], Predictor]] = MappingProxyType(

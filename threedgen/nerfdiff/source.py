@@ -9,14 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras import orbit
 from threedgen.errors import UserError
 from threedgen.guidance.priors.base import resize_images
 from threedgen.nerfdiff.field import scene_radius
 from threedgen.nerfdiff.model import NerfDiffModel
 from threedgen.nerfdiff.sampling import signed
 from threedgen.nerfdiff.store import load_model
-from threedgen.reference_view import ReferencePose
+from threedgen.reference_view import ReferencePose, cameras_of
 from threedgen.types import Cameras
 
 EMBEDDED = Path(__file__).parent / "weights"
@@ -50,7 +49,7 @@ class Source:
         if not config.image:
             raise UserError("image names no cut-out: `threedgen image-to-3d PICTURE` makes one")
         image, _ = read_cut_out(config.image)
-        camera = camera_of(config.reference).to(device)
+        camera = cameras_of([config.reference], 1).to(device)
         return cls.of(load_model(config.model or EMBEDDED, device), image[None].to(device), camera)
 
     @classmethod
@@ -60,9 +59,3 @@ class Source:
         return cls(
             model, signed(resize_images(image, size)), camera.resized(size, size), scene_radius(camera)
         )
-
-
-def camera_of(pose: ReferencePose) -> Cameras:
-    """The one view of a pose, of one pixel."""
-    angles = torch.tensor([[pose.azimuth], [pose.elevation], [pose.distance]])
-    return orbit(angles[0], angles[1], angles[2], pose.fov, 1, 1)

@@ -18,7 +18,7 @@ from threedgen.nerfdiff.model import NerfDiffArchitecture, NerfDiffModel
 from threedgen.nerfdiff.sampling import signed
 from threedgen.random import generator
 from threedgen.renderers.volume import VolumeRenderer
-from threedgen.training.denoiser_trainer import DenoiserTrainer, TrainingConfig, learning_rate
+from threedgen.training.denoiser_trainer import DenoiserTrainer, TrainingConfig
 from threedgen.types import Cameras
 
 SAMPLES = 48  # intervals on the diagonal of the scene's box
@@ -57,8 +57,6 @@ class NerfDiffTrainer(DenoiserTrainer):
         """One update; returns the whole loss."""
         config, device = self.config, torch.device(self.config.device)
         rng = generator(config.seed, "train", self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.step)
         pictures = signed(batch.pictures).to(device)
         with self.half():
             planes = self.model.planes(pictures)

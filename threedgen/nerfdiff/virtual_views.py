@@ -12,7 +12,7 @@ from torch import Tensor
 
 from threedgen.cameras import orbit
 from threedgen.errors import UserError
-from threedgen.reference_view import ReferenceOrbit, ReferencePose
+from threedgen.reference_view import ReferenceOrbit, ReferencePose, with_known
 from threedgen.types import Cameras
 
 
@@ -76,15 +76,7 @@ class ViewsInTurn:
 
     def __call__(self, seed: int, step: int, total: int) -> Cameras:
         _, now = in_turn(step, self._batch, len(self._virtual))
-        free, known = self._virtual[now], self._source
-        poses, intrinsics = (
-            torch.cat([getattr(part, name) for part in (free, known)])
-            for name in ("world_from_camera", "intrinsics")
-        )
-        index = torch.cat([torch.full((len(now),), -1), torch.arange(len(known))])
-        return replace(
-            free, world_from_camera=poses, intrinsics=intrinsics, time=torch.zeros(len(index)), index=index
-        )
+        return with_known(self._virtual[now], self._source)
 
 
 def around(source: Cameras, views: int, elevation: tuple[float, float]) -> Cameras:

@@ -40,6 +40,19 @@ class Renderer(Protocol[PrimitiveT]):
         ...
 
 
+def on_white(renderer: Renderer[PrimitiveT], primitive: PrimitiveT, cameras: Cameras) -> RenderOutput:
+    """rgb, alpha and (where the renderer has it) depth of every view on white, one at a time: renderers keep more
+    than their pictures, and memory does not grow with the number of views. On the cameras' device."""
+    white = torch.ones(3, device=cameras.device)
+    views = [renderer(primitive, cameras[i : i + 1], white) for i in range(len(cameras))]
+    depths = [view.depth for view in views if view.depth is not None]
+    return RenderOutput(
+        rgb=torch.cat([view.rgb for view in views]),
+        alpha=torch.cat([view.alpha for view in views]),
+        depth=torch.cat(depths) if depths else None,
+    )
+
+
 def split_background(background: Background, cameras: Cameras) -> tuple[Tensor, Tensor | None]:
     """A solid colour a view [B, 3] for a backend, and the pictures (if any) to composite over black afterwards.
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from threedgen.nerfdiff.field import SourceFrame, camera_field, scene_radius, source_frame
 from threedgen.nerfdiff.model import DECODER_LAYERS, NerfDiffModel
-from threedgen.nerfdiff.source import Source, SourceConfig, camera_of
+from threedgen.nerfdiff.source import Source, SourceConfig
 from threedgen.random import generator
+from threedgen.reference_view import cameras_of
 from threedgen.representations import occupancy
 from threedgen.representations.base import Representation, RowOptimizer
 from threedgen.types import RadianceField, RenderOutput
@@ -63,7 +64,7 @@ class CameraTriplane(Representation):
         scene = cls.__new__(cls)
         Representation.__init__(scene)
         scene.config, scene._rates = config, dataclasses.replace(config.learning_rates)
-        camera = camera_of(config.reference)
+        camera = cameras_of([config.reference], 1)
         scene._frame = source_frame(camera, scene_radius(camera))
         scene.planes = nn.Parameter(torch.zeros(0))
         scene.weights, scene.biases = (

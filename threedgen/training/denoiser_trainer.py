@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,6 +59,7 @@ class Bank(Protocol):
         ...
 
 
+@cache
 def cosine_alphas(steps: int = 1000) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
     """alpha_t and sigma_t of the squared-cosine schedule, as diffusers' scheduler makes them (METHODS 0.1)."""
 
@@ -116,8 +118,6 @@ class DenoiserTrainer:
         noise = torch.randn(clean.shape, generator=rng)
         told = self.told(batch, rng)
         noisy, target = self.noised(clean, noise, timesteps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.step)
         with self.half():
             predicted = self.model(noisy.to(device), timesteps.to(device), *told)
         loss = (predicted.float() - target.to(device)).square().mean()
@@ -142,7 +142,9 @@ class DenoiserTrainer:
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def update(self, loss: Float[Tensor, ""]) -> None:
-        """One step of the optimizer and of the moving average."""
+        """One step of the optimizer, at this step's learning rate, and of the moving average."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()

@@ -51,9 +51,8 @@ class ViewBank:
             low, high = SOURCE_ELEVATION
             elevation[:SOURCES_PER_SCENE] = low + (high - low) * draw[1, :SOURCES_PER_SCENE]
             azimuth = 360.0 * draw[0]
-            if (
-                rng.random() < 0.5
-            ):  # the first source sees the front, where an assembly is its own mirror image
+            # Half of the first sources see the front, where an assembly is its own mirror image.
+            if rng.random() < 0.5:
                 azimuth[0] = 30.0 * draw[0, 0] - 15.0
             radius = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * draw[2]
             pictures.append((_render(rng, self._cameras(azimuth, elevation, radius)) * 255.0).round().byte())
