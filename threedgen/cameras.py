@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from threedgen.errors import UserError
@@ -83,6 +83,19 @@ def joined(parts: Sequence[Cameras]) -> Cameras:
         for name in ("world_from_camera", "intrinsics", "time")
     )
     return replace(parts[0], world_from_camera=poses, intrinsics=intrinsics, time=times, index=None)
+
+
+def single_pixels(cameras: Cameras, pixels: Int[Tensor, " n"]) -> Cameras:
+    """Views of one pixel each, whose centre is that of a pixel of `cameras`.
+
+    pixels: places in the order of the views, their rows and their columns, below B x height x width.
+    """
+    view = pixels // (cameras.height * cameras.width)
+    corner = torch.stack([pixels % cameras.width, pixels // cameras.width % cameras.height], dim=1)
+    chosen = cameras[view]
+    intrinsics = chosen.intrinsics.clone()
+    intrinsics[:, :2, 2] -= corner.to(intrinsics)  # what was at the pixel's corner is at the picture's
+    return replace(chosen, intrinsics=intrinsics, height=1, width=1)
 
 
 def spherical(cameras: Cameras) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Float[Tensor, " B"]]:

@@ -269,8 +269,8 @@ def _eval(argv: Sequence[str]) -> None:
 
 
 def _train(argv: Sequence[str]) -> None:
-    """train a prior like the embedded ones, or a NerfDiff (train prior --help, train nerfdiff --help)"""
-    kinds = ("prior", "nerfdiff")
+    """train a prior like the embedded ones, a NerfDiff or an SSDNeRF (train prior --help, ...)"""
+    kinds = ("prior", "nerfdiff", "ssdnerf")
     if not argv or argv[0] in ("-h", "--help"):
         lines = [
             f"{PROGRAM} train {kind} [options]   (options: {PROGRAM} train {kind} --help)" for kind in kinds
@@ -283,10 +283,28 @@ def _train(argv: Sequence[str]) -> None:
         from threedgen.training.cli import train_prior
 
         train_prior(list(argv[1:]))
-    else:
+    elif argv[0] == "nerfdiff":
         from threedgen.nerfdiff.cli import train_nerfdiff
 
         train_nerfdiff(list(argv[1:]))
+    else:
+        from threedgen.latent.cli import train_ssdnerf
+
+        train_ssdnerf(list(argv[1:]))
+
+
+def _sample(argv: Sequence[str]) -> None:
+    """draw 3D assets from a trained SSDNeRF"""
+    from threedgen.latent.cli import sample
+
+    sample(list(argv))
+
+
+def _reconstruct(argv: Sequence[str]) -> None:
+    """find the 3D asset that views show, with a trained SSDNeRF"""
+    from threedgen.latent.cli import reconstruct
+
+    reconstruct(list(argv))
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -300,6 +318,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "eval": _eval,
     "doctor": _doctor,
     "train": _train,
+    "sample": _sample,
+    "reconstruct": _reconstruct,
 }
 
 

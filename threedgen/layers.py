@@ -45,14 +45,17 @@ def recipe_cards() -> list[Card]:
     return cards
 
 
-def recipe_layers(source: str | Path) -> list[dict[str, Any]]:
-    """The YAML layers of a recipe, the most basic first. UserError: missing file, cycle, not YAML."""
+def recipe_layers(source: str | Path, builtin: Path = BUILTIN_FOLDER) -> list[dict[str, Any]]:
+    """The YAML layers of a recipe, the most basic first. builtin: the folder of those that have names.
+
+    UserError: missing file, cycle, not YAML.
+    """
     layers: list[dict[str, Any]] = []
     visited: list[Path] = []
     current: str | None = str(source)
     folder = Path.cwd()
     while current is not None:
-        path = _locate(current, folder)
+        path = _locate(current, folder, builtin)
         if path in visited:
             chain = " -> ".join(p.name for p in [*visited, path])
             raise UserError(f"recipes extend each other in a circle: {chain}")
@@ -175,14 +178,14 @@ def parse_value(key: str, raw: str) -> Any:
         raise UserError(f"cannot read the value of '{key}': {raw!r} is not valid YAML") from error
 
 
-def _locate(name: str, folder: Path) -> Path:
-    builtin = BUILTIN_FOLDER / f"{name}.yaml"
-    if "/" not in name and "\\" not in name and builtin.is_file():
-        return builtin.resolve()
+def _locate(name: str, folder: Path, builtin: Path) -> Path:
+    named = builtin / f"{name}.yaml"
+    if "/" not in name and "\\" not in name and named.is_file():
+        return named.resolve()
     path = (folder / name).expanduser().resolve()
     if path.is_file():
         return path
-    known = sorted(file.stem for file in BUILTIN_FOLDER.glob("*.yaml"))
+    known = sorted(file.stem for file in builtin.glob("*.yaml"))
     near = did_you_mean(name, known)
     if name.endswith((".yaml", ".yml")):
         raise UserError(f"there is no recipe file {path}")

@@ -74,19 +74,31 @@ def read_srn(folder: Path, up: str = "y") -> PosedPictures:
     paths = sorted((folder / "rgb").glob("*.png"))
     if not paths:
         raise UserError(f"{folder / 'rgb'} holds no PNG pictures")
-    poses = []
-    for path in paths:
-        pose = folder / "pose" / f"{path.stem}.txt"
-        words = _read_text(pose).split()
-        if len(words) != 16:
-            raise UserError(f"{pose} must hold 16 numbers (a 4x4 matrix), it holds {len(words)}")
-        try:
-            poses.append([float(word) for word in words])
-        except ValueError as error:
-            raise UserError(f"{pose} must hold 16 numbers (a 4x4 matrix): {error}") from error
+    poses = torch.stack([_read_matrix(folder / "pose" / f"{path.stem}.txt") for path in paths])
     matrix = torch.tensor([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]]).expand(len(paths), 3, 3)
-    world_from_camera = convert(torch.tensor(poses).reshape(-1, 4, 4), "srn", "opengl")
-    return _assemble(paths, convert(world_from_camera, _WORLDS[up], "opencv"), matrix, height, width)
+    return _assemble(paths, _from_srn(poses, up), matrix, height, width)
+
+
+def read_srn_pose(path: Path, up: str = "y") -> Float[Tensor, "4 4"]:
+    """The world_from_camera matrix of one pose file of the SRN layout. up: as of `read_srn`. Raises UserError."""
+    return _from_srn(_read_matrix(path)[None], up)[0]
+
+
+def _from_srn(poses: Float[Tensor, "B 4 4"], up: str) -> Float[Tensor, "B 4 4"]:
+    return convert(convert(poses, "srn", "opengl"), _WORLDS[up], "opencv")
+
+
+def _read_matrix(path: Path) -> Float[Tensor, "4 4"]:
+    words = _read_text(path).split()
+    if len(words) != 16:
+        raise UserError(f"{path} must hold 16 numbers (a 4x4 matrix), it holds {len(words)}")
+    try:
+        numbers = [float(word) for word in words]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("it holds NaN or infinite ones")
+    except ValueError as error:
+        raise UserError(f"{path} must hold 16 numbers (a 4x4 matrix): {error}") from error
+    return torch.tensor(numbers).reshape(4, 4)
 
 
 def write_transforms(folder: Path, pictures: PosedPictures) -> None:
@@ -239,7 +251,7 @@ def _read_png(path: Path) -> Float[Tensor, "H W 4"]:
 
     try:
         pixels = np.asarray(imageio.imread(path, plugin="pillow"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow's, of a chunk that is broken
         raise UserError(f"cannot read the picture {path}: {error}") from error
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
         raise UserError(f"{path} must be an 8-bit RGB or RGBA picture, it is {pixels.dtype} {pixels.shape}")

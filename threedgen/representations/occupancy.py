@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -72,9 +72,13 @@ class OccupancyGrid(nn.Module):
         points = bounds[0] + (corners + places) / cells * (bounds[1] - bounds[0])
         now = torch.cat([density(block) for block in points.split(1 << 16)]).reshape_as(self.density)
         self.density.copy_(torch.maximum(self.density * self.config.decay, now))
-        dense = (self.density >= self.config.threshold).float()[None, None]
+        self.occupied.copy_(self.meant(self.density))
+
+    def meant(self, density: Float[Tensor, "G G G"]) -> Bool[Tensor, "G G G"]:
+        """Which cells a running maximum says are occupied."""
+        dense = (density >= self.config.threshold).float()[None, None]
         width = 2 * self.config.margin + 1
-        self.occupied.copy_(F.max_pool3d(dense, width, stride=1, padding=self.config.margin)[0, 0] > 0)
+        return F.max_pool3d(dense, width, stride=1, padding=self.config.margin)[0, 0] > 0
 
     @torch.no_grad()
     def follow(

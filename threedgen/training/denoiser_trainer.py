@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from threedgen import checkpoint
 from threedgen.errors import UserError
 from threedgen.random import derive_seed, generator
+from threedgen.training.optimizer_state import moments, restore
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,7 @@ class DenoiserTrainer:
         """Writes the checkpoint: weights, averages, the optimizer's moments."""
         tensors = checkpoint.prefixed("model", self.model.state_dict())
         tensors |= checkpoint.prefixed("average", self.average.state_dict())
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        tensors |= checkpoint.prefixed("optimizer", moments(self.optimizer))
         state: dict[str, Any] = {"step": self.step, "pictures": self.pictures, "seconds": self.seconds}
         state["origin"] = self.origin
         state["architecture"] = asdict(self.model.architecture)
@@ -197,12 +197,7 @@ class DenoiserTrainer:
             raise UserError(f"{self.folder} holds a training of another architecture: choose another --out")
         self.model.load_state_dict(checkpoint.unprefixed("model", tensors))
         self.average.load_state_dict(checkpoint.unprefixed("average", tensors))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in checkpoint.unprefixed("optimizer", tensors).items():
-            index, key = name.split(".", 1)
-            moments.setdefault(int(index), {})[key] = value
-        document = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": moments, "param_groups": document["param_groups"]})
+        restore(self.optimizer, checkpoint.unprefixed("optimizer", tensors))
         self.step, self.pictures, self.seconds = state["step"], state["pictures"], state["seconds"]
         self.origin = state.get("origin", "")
         return True

@@ -1,0 +1,263 @@
+"""`threedgen train ssdnerf`, `sample` and `reconstruct`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from threedgen.arguments import Parser
+from threedgen.errors import UserError
+
+if TYPE_CHECKING:
+    from threedgen.distributed import World
+    from threedgen.latent.config import Config
+    from threedgen.latent.scenes import Scenes
+
+_OBJECTS, _VIEWS = 600, 12  # of the shape world, where nothing is said
+TRAINING = "training.yaml"
+
+
+def train_ssdnerf(argv: list[str]) -> None:
+    """Trains, or goes on with, the model in --out; leaves ssdnerf.json, model.safetensors, metrics.jsonl and
+    watch/ there."""
+    options = Parser(
+        prog="threedgen train ssdnerf",
+        description=__doc__,
+        epilog="key=value changes a setting of the recipe, such as batch=8 or diffusion.weight=2. Several "
+        "processes: torchrun --nproc-per-node N -m threedgen train ssdnerf ...",
+    )
+    options.add_argument(
+        "dataset", metavar="DATASET", help="a folder of scenes (SRN or transforms.json), or shape-world:CLASS"
+    )
+    options.add_argument("settings", metavar="key=value", nargs="*", help="changes of the recipe's settings")
+    options.add_argument(
+        "--recipe", default="ssdnerf-tiny", metavar="NAME|FILE", help="default: ssdnerf-tiny"
+    )
+    options.add_argument("--out", type=Path, default=Path("runs/ssdnerf"), help="folder, resumed if there")
+    options.add_argument("--steps", type=int, metavar="N", help="default: the recipe's")
+    options.add_argument("--objects", type=int, default=0, help=f"0: all, of the shape world {_OBJECTS}")
+    options.add_argument("--size", type=int, default=64, help="pixels, of the shape world's pictures")
+    options.add_argument(
+        "--tolerant", action="store_true", help="leave out scenes that cannot be used, and say how many"
+    )
+    options.add_argument("--start-from", type=Path, metavar="RUN", help="with its codes and its decoder")
+    options.add_argument("--save-every", type=int, default=250, metavar="N", help="steps between checkpoints")
+    options.add_argument(
+        "--grid-every", type=int, default=500, metavar="N", help="steps between grids, 0: none"
+    )
+    options.add_argument("--fid-every", type=int, default=1000, metavar="N", help="of the FID curve, 0: none")
+    options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    arguments = options.parse_intermixed_args(argv)
+    for name in ("objects", "grid_every", "fid_every"):
+        if getattr(arguments, name) < 0:
+            raise UserError(f"--{name.replace('_', '-')} must be 0 or more")
+    if arguments.save_every < 1 or not 8 <= arguments.size <= 1024:
+        raise UserError("--save-every must be at least 1, and --size between 8 and 1024")
+
+    from threedgen.distributed import join_world
+    from threedgen.latent.config import load_config
+    from threedgen.machine import choose_device
+    from threedgen.training.command import make_folder
+
+    config = load_config(arguments.recipe, arguments.settings, arguments.steps)
+    device = choose_device(arguments.device)
+    world = join_world(device)
+    make_folder(arguments.out)
+    with _bars(world.first) as bars:
+        scenes = _scenes(arguments, config, world, bars)
+        _train(arguments, config, scenes, device, world, bars)
+
+
+def _scenes(arguments: Any, config: Config, world: World, bars: Any) -> Scenes:
+    """All scenes, checked; the first process packs them."""
+    from threedgen.datasets.objects import SHAPE_WORLD, open_objects
+    from threedgen.latent.scenes import open_scenes, pack
+
+    drawn = arguments.dataset.startswith(SHAPE_WORLD)
+    folder = arguments.out / "scenes"
+    if world.first:
+        objects = open_objects(
+            arguments.dataset,
+            arguments.objects or (_OBJECTS if drawn else None),
+            arguments.size,
+            "train",
+            config.seed,
+            config.views or _VIEWS,
+        )
+        checking = bars.add_task("checking scenes", total=len(objects))
+        scenes = pack(
+            objects,
+            folder,
+            config.views or None,
+            not arguments.tolerant,
+            lambda done, total: bars.update(checking, completed=done, total=total),
+        )
+        bars.update(checking, completed=len(objects))
+        for name, reason in scenes.skipped:
+            bars.console.print(f"warning: left out '{name}': {reason}", style="none", markup=False)
+        if scenes.skipped:
+            bars.console.print(f"warning: {len(scenes.skipped)} of {len(objects)} scenes left out")
+    world.wait()
+    return open_scenes(folder)
+
+
+def _train(arguments: Any, config: Config, scenes: Scenes, device: str, world: World, bars: Any) -> None:
+    from threedgen.datasets.objects import SHAPE_WORLD
+    from threedgen.latent.trainer import Trainer
+    from threedgen.latent.training import train
+    from threedgen.latent.watch import Every, Watch
+    from threedgen.training.command import machine_name
+    from threedgen.typed import plain
+
+    trainer = Trainer(config, scenes, arguments.out, device, world)
+    if trainer.step == 0 and arguments.start_from is not None:
+        trainer.start_from(arguments.start_from)
+    training = bars.add_task("training", total=config.steps, completed=trainer.step)
+    every = Every(arguments.grid_every, arguments.fid_every)
+    drawn = arguments.dataset.startswith(SHAPE_WORLD)
+    about = {
+        "recipe": Path(arguments.recipe).stem,
+        "dataset": arguments.dataset if drawn else Path(arguments.dataset).name,
+        "machine": machine_name(device),
+    }
+    if world.first:
+        _write_settings(arguments, plain(config))
+
+    def report(step: int, headline: str) -> None:
+        bars.update(training, completed=step, description=f"training {headline}".strip())
+
+    watch = Watch(arguments.out, trainer.step, every)
+    train(trainer, watch, about, arguments.save_every, report)
+
+
+def _write_settings(arguments: Any, settings: dict[str, Any]) -> None:
+    """What the training was asked for, for whoever finds the folder."""
+    import yaml
+
+    from threedgen.export.atomic import replacing
+
+    document = {"dataset": arguments.dataset, "objects": arguments.objects, **settings}
+    with replacing(arguments.out / TRAINING) as path:
+        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _bars(shown: bool) -> Iterator[Any]:
+    """Progress bars with the time left on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bars:
+        yield bars
+
+
+def sample(argv: list[str]) -> None:
+    """Draws scenes from a trained model: GLBs and a contact sheet."""
+    options = Parser(
+        prog="threedgen sample",
+        description="Draw 3D assets from a trained SSDNeRF: a GLB each and contact_sheet.png in RUN/samples.",
+    )
+    options.add_argument("run", metavar="RUN", help="a folder that `threedgen train ssdnerf` left")
+    options.add_argument("--count", type=int, default=8, metavar="N", help="default: 8")
+    options.add_argument("--caption", metavar="TEXT", help='of a model with captions, such as "a red car"')
+    options.add_argument("--scale", type=float, default=2.0, help="of the caption's guidance; default: 2")
+    options.add_argument("--steps", type=int, default=50, help="of the sampler; default: 50")
+    options.add_argument("--sampler", choices=("ddim", "dpm-solver++"), default="ddim")
+    options.add_argument("--seed", type=int, default=0, metavar="N")
+    options.add_argument(
+        "--interpolate",
+        nargs=2,
+        type=int,
+        metavar=("A", "B"),
+        help="from sample A to sample B in --count steps",
+    )
+    options.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/samples")
+    options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    arguments = options.parse_args(argv)
+    if arguments.count < 1 or not arguments.scale >= 0.0:
+        raise UserError("--count must be at least 1, and --scale not negative")
+
+    from threedgen.latent.making import write_scenes
+    from threedgen.latent.model import load_model
+    from threedgen.latent.sampling import denoise_codes, draw_noise, interpolate, sample_codes
+    from threedgen.machine import choose_device
+
+    model = load_model(arguments.run, choose_device(arguments.device))
+    seed, count = arguments.seed, arguments.count
+    told = (arguments.caption, arguments.scale, arguments.steps, arguments.sampler)
+    if arguments.interpolate is None:
+        made = sample_codes(model, range(count), seed, *told)
+        names = [f"seed{seed}-{number:04d}" for number in range(count)]
+    else:
+        first, last = arguments.interpolate
+        ends = draw_noise(model, (first, last), seed)
+        made = denoise_codes(model, interpolate(ends[0], ends[1], count), *told)
+        names = [f"seed{seed}-{first:04d}-to-{last:04d}-{number:04d}" for number in range(count)]
+    note = {
+        "seed": seed,
+        "caption": arguments.caption,
+        "sampler": arguments.sampler,
+        "steps": arguments.steps,
+    }
+    with _bars(True) as bars:
+        writing = bars.add_task("writing", total=count)
+        written, empty = write_scenes(
+            model,
+            made,
+            names,
+            arguments.out or Path(arguments.run) / "samples",
+            note,
+            lambda done, total: bars.update(writing, completed=done, total=total),
+        )
+    _said(written, empty)
+
+
+def reconstruct(argv: list[str]) -> None:
+    """Finds the scene that given views show."""
+    options = Parser(
+        prog="threedgen reconstruct",
+        description="Find the 3D asset that one or several views show, with a trained SSDNeRF: asset.glb, "
+        "contact_sheet.png and report.json in --out.",
+        epilog="CAMERA is AZIMUTH[,ELEVATION[,DISTANCE]] in degrees and world units, or a file with an SRN pose; "
+        "what is not said is as the training pictures have it. The picture is looked at as it is, on white: it "
+        "must be framed as the training pictures are.",
+    )
+    options.add_argument("run", metavar="RUN", help="a folder that `threedgen train ssdnerf` left")
+    options.add_argument("views", metavar="VIEW.png[@CAMERA]", nargs="+")
+    options.add_argument(
+        "--guiding", type=int, metavar="N", help="steps of guided sampling, 0: none; default: 75"
+    )
+    options.add_argument("--gain", type=float, help="of the guidance by the views")
+    options.add_argument("--finetuning", type=int, metavar="N", help="times 4 steps, 0: none; default: 25")
+    options.add_argument("--seed", type=int, default=0, metavar="N")
+    options.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/reconstructions/<name>")
+    options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    arguments = options.parse_args(argv)
+
+    from threedgen.latent.making import given_views, write_reconstruction
+    from threedgen.latent.model import load_model
+    from threedgen.latent.reconstruction import Finetuning, Guiding, Reconstruction
+    from threedgen.machine import choose_device
+
+    chosen = {"steps": arguments.guiding, "gain": arguments.gain}
+    guiding = Guiding(**{name: value for name, value in chosen.items() if value is not None})
+    finetuning = Finetuning() if arguments.finetuning is None else Finetuning(outer=arguments.finetuning)
+    model = load_model(arguments.run, choose_device(arguments.device))
+    views = given_views(arguments.views, model.viewpoint)
+    name = Path(arguments.views[0].rpartition("@")[0] or arguments.views[0]).stem
+    folder = arguments.out or Path(arguments.run) / "reconstructions" / name
+    how = Reconstruction(guiding, finetuning)
+    _said(*write_reconstruction(model, views, how, arguments.seed, folder, arguments.views))
+
+
+def _said(written: list[Path], empty: list[str]) -> None:
+    """Where the results are; what has no surface on stderr."""
+    import sys
+
+    for path in written:
+        print(path)
+    for name in empty:
+        print(f"warning: '{name}' has no surface, and no GLB: train longer", file=sys.stderr)

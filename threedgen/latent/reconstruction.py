@@ -1,0 +1,226 @@
+"""A code of given views: sampling guided through the renderer, then finetuning (SSDNeRF, section 5; METHODS
+4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from threedgen.cameras import single_pixels
+from threedgen.datasets.multiview import PosedPictures
+from threedgen.errors import UserError
+from threedgen.guidance.priors.processes import per_sample
+from threedgen.latent.decoder import activate, as_pictures, deactivate
+from threedgen.latent.emptiness import Emptiness
+from threedgen.latent.losses import prior_weight, rendering_loss
+from threedgen.latent.model import LatentModel
+from threedgen.latent.sampling import draw_noise, integrate, require_plain
+from threedgen.latent.views import look
+from threedgen.random import generator
+from threedgen.renderers.volume import VolumeRenderer
+from threedgen.types import Cameras, RenderOutput
+
+
+@dataclass(frozen=True)
+class Guiding:
+    """Sampling guided by the given views; steps 0: none, the code is found by finetuning alone.
+
+    gain: lambda_gd, for the squared error summed over all pixels given. rays: of them looked at in each step, which
+    stand for all. correctors: Langevin steps after each DDIM step. delta: their size.
+    """
+
+    steps: int = 75
+    gain: float = 3.2
+    rays: int = 1024
+    correctors: int = 0
+    delta: float = 0.4
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.rays < 1 or self.correctors < 0 or not self.gain >= 0 or not self.delta > 0:
+            raise UserError(
+                "guiding: steps, gain and correctors must not be negative, rays and delta positive"
+            )
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """Gradient steps on the code; outer 0: none.
+
+    outer: times that the prior's gradient is taken. inner: steps of Adam with each. learning_rate: the first,
+    decay: its factor from step to step. prior: c_diff of the diffusion loss, 0 for none. rays: of the views in
+    each step; 0: all.
+    """
+
+    outer: int = 25
+    inner: int = 4
+    learning_rate: float = 5e-3
+    decay: float = 0.998
+    prior: float = 1.0
+    rays: int = 0
+
+    def __post_init__(self) -> None:
+        if self.outer < 0 or self.inner < 1 or self.rays < 0 or not self.prior >= 0:
+            raise UserError("finetuning: outer, rays and prior must not be negative, inner at least 1")
+        if not self.learning_rate > 0 or not 0 < self.decay <= 1:
+            raise UserError("finetuning: learning_rate must be positive and decay in (0, 1]")
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """How views become a code: both by default, as in the paper."""
+
+    guiding: Guiding = field(default_factory=Guiding)
+    finetuning: Finetuning = field(default_factory=Finetuning)
+
+
+def reconstruct(
+    model: LatentModel, views: PosedPictures, how: Reconstruction | None = None, seed: int = 0
+) -> Float[Tensor, "K R R"]:
+    """The code, in +-2, of a scene that is seen in `views`, on white. The same seed gives the same code."""
+    how = how or Reconstruction()
+    if how.guiding.steps:
+        code = guided_sample(model, views, how.guiding, seed)
+    else:
+        code = torch.zeros(model.shape, device=model.device)
+    return finetuned(model, code, views, how.finetuning, seed)
+
+
+def guided_sample(
+    model: LatentModel, views: PosedPictures, guiding: Guiding, seed: int = 0
+) -> Float[Tensor, "K R R"]:
+    """A sample whose estimate at each step is moved to where it looks like the views: x_hat - gain sigma^(2 - 2 w)
+    alpha^(2 w - 1) dL/dz, through decoder and denoiser, with w = diffusion.power."""
+    require_plain(model, "guided sampling")
+    power = model.config.diffusion.power
+    renderer = VolumeRenderer(VolumeRenderer.Config(samples=model.config.rendering.samples))
+    rays = _Rays(views, guiding.rays, model.device, seed, "latent/guide")
+
+    def guided(z: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = per_sample(model.schedule.alpha(t), z), per_sample(model.schedule.sigma(t), z)
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            clean = model.clean(z, t)
+            loss = _squared_error(model, clean[0], renderer, *next(rays)) * rays.pixels
+            (gradient,) = torch.autograd.grad(loss, z)
+        step = guiding.gain * sigma ** (2 - 2 * power) * alpha ** (2 * power - 1)
+        return (clean.detach() - step * gradient).clamp(-2.0, 2.0)
+
+    correct = _corrector(model, guided, guiding, seed) if guiding.correctors else None
+    noise = draw_noise(model, [0], seed)
+    return integrate(guided, noise, model.schedule, guiding.steps, after=correct)[0].detach()
+
+
+def finetuned(
+    model: LatentModel,
+    code: Float[Tensor, "K R R"],
+    views: PosedPictures,
+    finetuning: Finetuning,
+    seed: int = 0,
+) -> Float[Tensor, "K R R"]:
+    """The code after some steps of Adam along the gradients of both losses; the networks stay as they are."""
+    if not finetuning.outer:
+        return code
+    rendering = model.config.rendering
+    renderer = VolumeRenderer(VolumeRenderer.Config(samples=rendering.samples))
+    emptiness = Emptiness(rendering, model.device)
+    density = torch.zeros((rendering.cells,) * 3)
+    rays = _Rays(views, finetuning.rays, model.device, seed, "latent/finetune")
+    parameters = nn.Parameter(deactivate(model.planes(code[None])[0]))
+    adam = torch.optim.Adam([parameters], finetuning.learning_rate)
+    slower = torch.optim.lr_scheduler.ExponentialLR(adam, finetuning.decay)
+    for outer in range(finetuning.outer):
+        prior = _prior_gradient(model, parameters, finetuning.prior, seed, outer)
+        density = emptiness.look(
+            model.decoder, activate(parameters).detach(), density, seed, "latent/finetune/look", outer
+        )
+        occupied = emptiness.occupied(density)
+        for inner in range(finetuning.inner):
+            cameras, colors = next(rays)
+            scene = model.decoder.field(activate(parameters), occupied)
+            jitter = generator(seed, "latent/finetune/jitter", outer * finetuning.inner + inner)
+            seen = renderer(scene, cameras, torch.ones(3, device=model.device), rng=jitter).rgb
+            loss = rendering_loss(seen.reshape(-1, 3), colors, rendering.weight, len(views.images))
+            adam.zero_grad()
+            loss.backward()
+            if prior is not None and parameters.grad is not None:
+                parameters.grad += prior
+            adam.step()
+            slower.step()
+    return as_pictures(activate(parameters.detach())[None])[0]
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """One view in, other views out: what `threedgen eval` compares."""
+
+    model: LatentModel
+    how: Reconstruction = field(default_factory=Reconstruction)
+
+    def __call__(self, given: PosedPictures, cameras: Cameras, seed: int = 0) -> RenderOutput:
+        return look(self.model, reconstruct(self.model, given, self.how, seed), cameras)
+
+
+class _Rays:
+    """Batches of pixels of views: `count` of them, drawn anew each time, or all. pixels: of all views together."""
+
+    def __init__(
+        self, views: PosedPictures, count: int, device: torch.device, seed: int, stream: str
+    ) -> None:
+        self.pixels = views.images.shape[:3].numel()
+        self._cameras, self._colors = views.cameras.to(device), views.images.to(device)
+        self._count, self._seed, self._stream, self._drawn = count, seed, stream, 0
+
+    def __iter__(self) -> Iterator[tuple[Cameras, Float[Tensor, "N 3"]]]:
+        return self
+
+    def __next__(self) -> tuple[Cameras, Float[Tensor, "N 3"]]:
+        if not 0 < self._count < self.pixels:
+            return self._cameras, self._colors.reshape(-1, 3)
+        rng = generator(self._seed, self._stream, self._drawn)
+        self._drawn += 1
+        chosen = torch.randint(self.pixels, (self._count,), generator=rng).to(self._colors.device)
+        return single_pixels(self._cameras, chosen), self._colors.reshape(-1, 3)[chosen]
+
+
+def _squared_error(
+    model: LatentModel,
+    code: Float[Tensor, "K R R"],
+    renderer: VolumeRenderer,
+    cameras: Cameras,
+    colors: Float[Tensor, "N 3"],
+) -> Float[Tensor, ""]:
+    """Half of the mean over pixels of the squared error, summed over rgb."""
+    seen = renderer(model.field(code), cameras, torch.ones(3, device=model.device)).rgb
+    return 0.5 * (seen.reshape(-1, 3) - colors).square().sum(1).mean()
+
+
+def _prior_gradient(
+    model: LatentModel, parameters: nn.Parameter, weight: float, seed: int, outer: int
+) -> Tensor | None:
+    """Of lambda_diff L_diff in the parameters, None without a weight."""
+    if not weight:
+        return None
+    draws = [generator(seed, "latent/finetune/noise", outer)]
+    loss = model.prior_loss(as_pictures(activate(parameters)[None]), draws)
+    (gradient,) = torch.autograd.grad(prior_weight(weight, model.mean_square) * loss.sum(), parameters)
+    return gradient
+
+
+def _corrector(model: LatentModel, denoise: Any, guiding: Guiding, seed: int) -> Any:
+    """Langevin steps at one noise level: z - 1/2 delta sigma eps_hat + sqrt(delta) sigma n."""
+
+    def correct(z: Tensor, t: Tensor, step: int) -> Tensor:
+        alpha, sigma = per_sample(model.schedule.alpha(t), z), per_sample(model.schedule.sigma(t), z)
+        for number in range(guiding.correctors):
+            eps = (z - alpha * denoise(z, t)) / sigma
+            rng = generator(seed, f"latent/langevin/{number}", step)
+            fresh = torch.randn(z.shape, generator=rng).to(z)
+            z = z - 0.5 * guiding.delta * sigma * eps + guiding.delta**0.5 * sigma * fresh
+        return z
+
+    return correct

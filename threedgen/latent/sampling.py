@@ -1,0 +1,156 @@
+"""Codes out of noise: DDIM (Song et al. 2021) and DPM-Solver++ (Lu et al. 2022), by diffusers' schedulers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.errors import UserError
+from threedgen.guidance.priors.processes import NoiseSchedule, per_sample
+from threedgen.latent.model import LatentModel
+from threedgen.random import generator
+
+Sampler = Literal["ddim", "dpm-solver++"]
+SAMPLERS: tuple[str, ...] = get_args(Sampler)
+STEPS = 50
+
+Corrector = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def draw_noise(model: LatentModel, numbers: Sequence[int], seed: int) -> Float[Tensor, "B K R R"]:
+    """The noise that samples of these numbers begin with, whichever of them are asked for together."""
+    drawn = [torch.randn(model.shape, generator=generator(seed, "latent/sample", i)) for i in numbers]
+    return torch.stack(drawn).to(model.device)
+
+
+@torch.no_grad()
+def sample_codes(
+    model: LatentModel,
+    numbers: Sequence[int],
+    seed: int = 0,
+    caption: str | None = None,
+    scale: float = 1.0,
+    steps: int = STEPS,
+    sampler: str = "ddim",
+) -> Float[Tensor, "B K R R"]:
+    """Samples of these numbers, codes in +-2. caption: told to all; scale: of its guidance.
+
+    A plain diffusion's sample of a number is the same whichever others are drawn with it; those of coarse-to-fine
+    kinds, which have a sampler of their own, belong to the batch. Raises UserError for words the model does not
+    know, and for a sampler that it has not.
+    """
+    if model.coarse_to_fine is None:
+        return denoise_codes(model, draw_noise(model, numbers, seed), caption, scale, steps, sampler)
+    if sampler != "ddim":
+        raise UserError(
+            f"a {model.config.diffusion.kind} diffusion is sampled by ddim only, not by {sampler}"
+        )
+    told = _told(model, caption, len(numbers))
+
+    def network(noisy: Any, timesteps: Tensor) -> Any:
+        return model.network(noisy, timesteps, told, scale)
+
+    rng = generator(seed, f"latent/samples/{list(numbers)}", 0)
+    return model.coarse_to_fine.sample(network, len(numbers), model.shape, steps, rng, device=model.device)
+
+
+@torch.no_grad()
+def denoise_codes(
+    model: LatentModel,
+    noise: Float[Tensor, "B K R R"],
+    caption: str | None = None,
+    scale: float = 1.0,
+    steps: int = STEPS,
+    sampler: str = "ddim",
+) -> Float[Tensor, "B K R R"]:
+    """The codes that a plain diffusion makes of noise; the rest as of `sample_codes`."""
+    require_plain(model, "to begin with given noise")
+    told = _told(model, caption, len(noise))
+
+    def denoise(z: Tensor, t: Tensor) -> Tensor:
+        return model.clean(z, t, told, scale)
+
+    return integrate(denoise, noise, model.schedule, steps, sampler)
+
+
+def require_plain(model: LatentModel, what: str) -> None:
+    """UserError for a model of another kind."""
+    if model.coarse_to_fine is not None:
+        raise UserError(f"{what} needs a plain diffusion, and this model's is {model.config.diffusion.kind}")
+
+
+def _told(model: LatentModel, caption: str | None, count: int) -> Tensor | None:
+    return None if not caption else model.denoiser.tokens([caption] * count).to(model.device)
+
+
+def integrate(
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    noise: Float[Tensor, "B K R R"],
+    schedule: NoiseSchedule,
+    steps: int = STEPS,
+    sampler: str = "ddim",
+    after: Corrector | None = None,
+) -> Float[Tensor, "B K R R"]:
+    """Follows the probability flow from noise to a clean sample. denoise: (z [B, K, R, R], t [B]) -> x_hat.
+
+    after: what else happens at the noise level that a step ends at: (z, t [B], step) -> z. The last x_hat is
+    the result. Raises UserError for another sampler, or less than one step.
+    """
+    scheduler = make_scheduler(schedule, steps, sampler)
+    z, clean = noise, noise
+    times = scheduler.timesteps.tolist()
+    for number, step in enumerate(times):
+        t = torch.full((len(z),), float(step) / len(schedule.alphas_cumprod), device=z.device)
+        alpha, sigma = per_sample(schedule.alpha(t), z), per_sample(schedule.sigma(t), z)
+        clean = denoise(z, t)
+        v = (alpha * z - clean) / sigma
+        z = scheduler.step(v, step, z).prev_sample
+        if after is not None and number + 1 < len(times):
+            z = after(z, torch.full_like(t, times[number + 1] / len(schedule.alphas_cumprod)), number)
+    return clean
+
+
+def make_scheduler(schedule: NoiseSchedule, steps: int, sampler: str) -> Any:
+    """diffusers' scheduler over this table, `steps` steps from pure noise on."""
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+    total = len(schedule.alphas_cumprod)
+    if not 1 <= steps <= total:
+        raise UserError(f"a sampler takes between 1 and {total} steps, got {steps}")
+    cumulative = schedule.alphas_cumprod.double()
+    before = torch.cat([cumulative.new_ones(1), cumulative[:-1]])
+    settings: dict[str, Any] = {
+        "num_train_timesteps": total,
+        "trained_betas": (1.0 - cumulative / before).tolist(),
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+    }
+    if sampler == "ddim":
+        scheduler: Any = DDIMScheduler(**settings, clip_sample=False)
+    elif sampler == "dpm-solver++":
+        # Without the last noise level set to 0 its own last step divides by what is nearly nothing.
+        scheduler = DPMSolverMultistepScheduler(**settings, final_sigmas_type="zero")
+    else:
+        raise UserError(f"unknown sampler '{sampler}': use {' or '.join(SAMPLERS)}")
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def interpolate(
+    first: Float[Tensor, "K R R"], last: Float[Tensor, "K R R"], count: int
+) -> Float[Tensor, "B K R R"]:
+    """`count` noises on the great circle from one to the other, both included: each is as likely as its ends."""
+    a, b = first.flatten(), last.flatten()
+    angle = torch.arccos((torch.dot(a, b) / (a.norm() * b.norm())).clamp(-1.0, 1.0))
+    if float(angle) < 1e-4:
+        return first.expand(count, *first.shape).clone()
+    shares = torch.linspace(0.0, 1.0, count, device=first.device).reshape(-1, 1, 1, 1)
+    return (torch.sin((1.0 - shares) * angle) * first + torch.sin(shares * angle) * last) / math.sin(
+        float(angle)
+    )
