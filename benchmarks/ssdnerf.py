@@ -19,25 +19,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from threedgen.datasets.objects import ObjectSet, open_objects
-from threedgen.evaluation import evaluate_objects
+from threedgen.evaluation import evaluate_objects, evaluate_samples
+from threedgen.evaluation.samples import VIEWS
 from threedgen.export.atomic import replacing
 from threedgen.latent.config import Config, load_config
 from threedgen.latent.model import LatentModel
 from threedgen.latent.reconstruction import Finetuning, Guiding, Reconstructed, Reconstruction
-from threedgen.latent.sampling import sample_codes
 from threedgen.latent.scenes import Scenes, pack
 from threedgen.latent.trainer import Trainer
-from threedgen.latent.views import look
+from threedgen.latent.views import Sampled
 from threedgen.latent.watch import Watch
-from threedgen.metrics.distribution import fid, kid
-from threedgen.metrics.features import load_features
 
 CATEGORY, SIZE = "shape-world:car", 64
-VIEWS_OF_A_SAMPLE = (3, 11, 19, 27)  # of the spiral of a held-out object
-AT_ONCE = 16
 SMOOTHNESS = 0.3  # of the two-stage codes
 WAYS = {
     "guidance and finetuning": Reconstruction(),
@@ -86,17 +80,8 @@ def models(arguments: argparse.Namespace, views: int) -> dict[str, tuple[LatentM
 
 def of_samples(model: LatentModel, objects: ObjectSet, count: int) -> dict[str, float]:
     """FID and KID of `count` samples against as many objects, from the same cameras."""
-    features = load_features()
-    views = torch.tensor(VIEWS_OF_A_SAMPLE)
-    made, true = [], []
-    for start in range(0, count, AT_ONCE):
-        numbers = range(start, min(start + AT_ONCE, count))
-        for number, code in zip(numbers, sample_codes(model, numbers, steps=25), strict=True):
-            held_out = objects.load(number)
-            made.append(features(look(model, code, held_out.cameras[views]).rgb))
-            true.append(features(held_out.images[views]))
-    ours, theirs = torch.cat(made), torch.cat(true)
-    return {"fid": fid(ours, theirs), "kid": 1e3 * kid(ours, theirs).mean}
+    found = evaluate_samples(Sampled(model, steps=25), objects, count=count)
+    return {"fid": found.fid or 0.0, "kid": 1e3 * (found.kid or 0.0)}
 
 
 def of_views(model: LatentModel, how: Reconstruction, objects: ObjectSet) -> dict[str, float]:
@@ -146,7 +131,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def print_tables(rows: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> None:
     print(f"\n{arguments.scenes} scenes, {arguments.steps} steps; {arguments.samples} samples x ", end="")
-    print(f"{len(VIEWS_OF_A_SAMPLE)} views; 1 view of {arguments.objects} held-out objects\n")
+    print(f"{VIEWS} views; 1 view of {arguments.objects} held-out objects\n")
     print("| training | FID (embedded) | KID x 1000 | PSNR dB | SSIM | minutes |\n|---|---|---|---|---|---|")
     for views in arguments.views:
         for name in ("single-stage", "two-stage"):

@@ -213,12 +213,14 @@ def test_the_embedded_prior_is_introduced_once(capsys):
 
 def test_recipes_lists_them(capsys):
     assert main(["recipes"]) == 0
-    printed = capsys.readouterr().out.splitlines()
+    text, _, latent = capsys.readouterr().out.partition("\n\n")
+    printed = text.splitlines()
     listed = [line.split()[0] for line in printed if not line.startswith(" ")]
     folder = Path(threedgen.__file__).parent / "configs"
     assert listed == sorted(path.stem for path in folder.glob("*.yaml"))
     assert {"text-to-3d", "prolificdreamer", "dreamfusion-if"} <= set(listed)
     assert sum(line.strip().startswith("needs: ") for line in printed) == len(listed)
+    assert {"ssdnerf-tiny", "ssdnerf-srn-cars"} <= set(latent.split())
 
 
 def test_doctor(tmp_path, monkeypatch, capsys):

@@ -113,3 +113,15 @@ def test_a_turned_mug_stays_red_and_on_white(tmp_path):
     middle, corner = pictures[:, 12:20, 12:20].mean((1, 2)), pictures[:, :3, :3].mean((1, 2, 3))
     assert (middle[:, 0] > middle[:, 1:].amax(1) + 0.2).all()
     assert (corner > 0.9).all()
+
+
+def test_a_generator_of_one_s_own_scenes(tmp_path):
+    """Few steps: the files are there, the last checkpoint says so, and a second call trains no more."""
+    module = load("train_on_your_scenes")
+    files = module.main(str(tmp_path), steps=3, count=1)
+    assert {"contact_sheet.png", "codes.safetensors"} <= {path.name for path in files}
+    assert all(path.stat().st_size > 100 for path in files)
+    before = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    again = module.main(str(tmp_path), folder=str(tmp_path / "mugs"), steps=3, count=1)
+    assert [path.name for path in again] == [path.name for path in files]
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before

@@ -6,6 +6,7 @@ Anything a user can put right ends in one line on stderr and exit code 2; a bug 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -235,13 +236,19 @@ def _write_from_run(parser: Parser, argv: Sequence[str], action: str, hint: str,
 def _recipes(argv: Sequence[str]) -> None:
     """list the recipes"""
     Parser(prog=f"{PROGRAM} recipes", description="List the built-in recipes.").parse_args(list(argv))
-    from threedgen.layers import recipe_cards
+    from threedgen.latent.recipes import FOLDER
+    from threedgen.layers import BUILTIN_FOLDER, recipe_cards
 
-    for card in recipe_cards():
-        print(f"{card.name:20} {card.description}")
-        for title in ("paper", "needs", "memory"):
-            if getattr(card, title):
-                print(f"{'':20}   {title}: {getattr(card, title)}")
+    for folder, command in ((BUILTIN_FOLDER, ""), (FOLDER, "train ssdnerf")):
+        if command:
+            print(f"\nof {PROGRAM} {command} DATASET --recipe NAME:")
+        cards = recipe_cards(folder)
+        width = max(20, *(len(card.name) for card in cards))
+        for card in cards:
+            print(f"{card.name:{width}} {card.description}")
+            for title in ("paper", "needs", "memory"):
+                if getattr(card, title):
+                    print(f"{'':{width}}   {title}: {getattr(card, title)}")
 
 
 def _doctor(argv: Sequence[str]) -> None:
@@ -268,29 +275,27 @@ def _eval(argv: Sequence[str]) -> None:
     evaluate(argv)
 
 
+TRAININGS = {
+    "prior": "threedgen.training.cli:train_prior",
+    "nerfdiff": "threedgen.nerfdiff.cli:train_nerfdiff",
+    "ssdnerf": "threedgen.latent.cli:train_ssdnerf",
+    "one-step": "threedgen.latent.cli:train_one_step",
+}
+
+
 def _train(argv: Sequence[str]) -> None:
     """train a prior like the embedded ones, a NerfDiff or an SSDNeRF (train prior --help, ...)"""
-    kinds = ("prior", "nerfdiff", "ssdnerf")
     if not argv or argv[0] in ("-h", "--help"):
         lines = [
-            f"{PROGRAM} train {kind} [options]   (options: {PROGRAM} train {kind} --help)" for kind in kinds
+            f"{PROGRAM} train {kind} [options]   (options: {PROGRAM} train {kind} --help)"
+            for kind in TRAININGS
         ]
         print("usage: " + "\n       ".join(lines))
         return
-    if argv[0] not in kinds:
-        raise UserError(f"unknown training '{argv[0]}': use {PROGRAM} train {' or '.join(kinds)}")
-    if argv[0] == "prior":
-        from threedgen.training.cli import train_prior
-
-        train_prior(list(argv[1:]))
-    elif argv[0] == "nerfdiff":
-        from threedgen.nerfdiff.cli import train_nerfdiff
-
-        train_nerfdiff(list(argv[1:]))
-    else:
-        from threedgen.latent.cli import train_ssdnerf
-
-        train_ssdnerf(list(argv[1:]))
+    if argv[0] not in TRAININGS:
+        raise UserError(f"unknown training '{argv[0]}': use {PROGRAM} train {' or '.join(TRAININGS)}")
+    module, _, name = TRAININGS[argv[0]].partition(":")
+    getattr(importlib.import_module(module), name)(list(argv[1:]))
 
 
 def _sample(argv: Sequence[str]) -> None:

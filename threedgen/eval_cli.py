@@ -15,9 +15,11 @@ from threedgen.arguments import Parser
 from threedgen.errors import UserError
 
 if TYPE_CHECKING:
+    from threedgen.evaluation.benchmark import Predictor
     from threedgen.evaluation.result import Evaluation
 
 PREDICTOR = "nerfdiff.json"  # of a folder that `threedgen train nerfdiff` left
+LATENT = "ssdnerf.json"  # and of `threedgen train ssdnerf`
 FOLDER = "eval"  # in the target, where no --out is given
 _SECONDS = 30.0
 
@@ -52,7 +54,7 @@ def _parser() -> Parser:
         "3D consistency. Prints a table; eval.json, views.csv and table.md go to --out.",
         epilog="FID and KID belong to the network that they name: compare them within one network only.",
     )
-    parser.add_argument("target", metavar="TARGET", help="a run, a folder of pictures, or a trained nerfdiff")
+    parser.add_argument("target", metavar="TARGET", help="a run, pictures, or a trained nerfdiff or ssdnerf")
     parser.add_argument(
         "--truth",
         metavar="DATASET",
@@ -62,8 +64,9 @@ def _parser() -> Parser:
     parser.add_argument("--protocol", choices=("srn", "short"), help="of a model; default: short")
     parser.add_argument(
         "--answer",
-        choices=("feed-forward", "views", "ngd"),
-        help="of a model: its NeRF as predicted (default), views drawn freely, or NeRF-guided distillation",
+        choices=("feed-forward", "views", "ngd", "reconstruction", "samples"),
+        help="of a nerfdiff: its NeRF as predicted (default), views drawn freely, or NeRF-guided distillation; of "
+        "an ssdnerf: what it makes of one view (default), or of nothing",
     )
     parser.add_argument("--objects", type=int, metavar="N", help="of a model; default: all")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of a model and of KID; default: 0")
@@ -86,41 +89,80 @@ def _parser() -> Parser:
 def _evaluated(target: Path, arguments: argparse.Namespace, progress: Progress) -> Evaluation:
     from threedgen.run import RECIPE
 
-    if (target / PREDICTOR).is_file():
+    if (target / PREDICTOR).is_file() or (target / LATENT).is_file():
         return _model(target, arguments, progress)
     for option in ("protocol", "objects", "answer"):
         if getattr(arguments, option) is not None:
-            raise UserError(f"--{option} is for a trained model: '{target}' has no {PREDICTOR}")
+            raise UserError(f"--{option} is for a trained model: '{target}' has no {PREDICTOR} or {LATENT}")
     if (target / RECIPE).is_file():
         return _run(target, arguments, progress)
     return _pictures(target, arguments, progress)
 
 
 def _model(target: Path, arguments: argparse.Namespace, progress: Progress) -> Evaluation:
-    if arguments.truth is None:
+    latent = (target / LATENT).is_file()
+    truth = arguments.truth or (_learnt_on(target) if latent else None)
+    if truth is None:
         raise UserError(
             "a model is measured on objects: --truth DATASET, for example --truth shape-world:car,chair"
         )
     if arguments.up is not None:
         raise UserError("--up is for the pictures of one object: the objects of a set have +Y up")
+    answer = arguments.answer or ("reconstruction" if latent else "feed-forward")
+    if (answer in ("reconstruction", "samples")) != latent:
+        raise UserError(
+            f"--answer {answer} is not what {LATENT if latent else PREDICTOR} of '{target}' gives"
+        )
     from threedgen.datasets.objects import SHAPE_WORLD, open_objects
-    from threedgen.evaluation import evaluate_objects
-    from threedgen.nerfdiff.predictors import load_predictor
+    from threedgen.evaluation import evaluate_objects, evaluate_samples
 
-    drawn = arguments.objects if arguments.truth.startswith(SHAPE_WORLD) else None
-    objects = open_objects(arguments.truth, drawn)
+    drawn = arguments.objects if truth.startswith(SHAPE_WORLD) else None
+    name = target.absolute().name
+    if answer == "samples":
+        from threedgen.latent.model import load_model
+        from threedgen.latent.views import Sampled
+
+        sampled = Sampled(load_model(target), arguments.seed)
+        objects = open_objects(truth, drawn, sampled.model.viewpoint.size)
+        count, networks = arguments.objects, (arguments.features, arguments.seed)
+        evaluation = evaluate_samples(sampled, objects, *networks, count=count, name=name, progress=progress)
+        return _about(evaluation, target, truth)
     evaluation = evaluate_objects(
-        load_predictor(target, arguments.answer or "feed-forward"),
-        objects,
+        _predictor(target, answer),
+        open_objects(truth, drawn),
         arguments.protocol or "short",
         arguments.features,
         arguments.lpips,
         arguments.seed,
         count=arguments.objects,
-        name=target.absolute().name,
+        name=name,
         progress=progress,
     )
-    return _about(evaluation, target, arguments.truth)
+    return _about(evaluation, target, truth)
+
+
+def _predictor(target: Path, answer: str) -> Predictor:
+    if answer == "reconstruction":
+        from threedgen.latent.model import load_model
+        from threedgen.latent.reconstruction import Reconstructed
+
+        return Reconstructed(load_model(target))
+    from threedgen.nerfdiff.predictors import load_predictor
+
+    return load_predictor(target, answer)
+
+
+def _learnt_on(target: Path) -> str | None:
+    """The shape world's classes that a model was trained on, of which others can be drawn; None for a folder."""
+    import json
+
+    from threedgen.datasets.objects import SHAPE_WORLD
+
+    try:
+        dataset = json.loads((target / LATENT).read_text(encoding="utf-8")).get("dataset")
+    except (OSError, ValueError, AttributeError):
+        return None  # loading the model says what is wrong
+    return dataset if isinstance(dataset, str) and dataset.startswith(SHAPE_WORLD) else None
 
 
 def _run(target: Path, arguments: argparse.Namespace, progress: Progress) -> Evaluation:

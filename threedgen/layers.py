@@ -35,10 +35,10 @@ class Card:
     memory: str
 
 
-def recipe_cards() -> list[Card]:
-    """The built-in recipes in the order of their names; what a recipe does not say itself is empty."""
+def recipe_cards(builtin: Path = BUILTIN_FOLDER) -> list[Card]:
+    """The built-in recipes of a folder by name; what a recipe does not say itself is empty."""
     cards = []
-    for path in sorted(BUILTIN_FOLDER.glob("*.yaml"), key=lambda path: path.stem):
+    for path in sorted(builtin.glob("*.yaml"), key=lambda path: path.stem):
         values = _read_yaml(path)
         said = {item.name: str(values.get(item.name, "")) for item in fields(Card)}
         cards.append(Card(**{**said, "name": path.stem}))

@@ -118,8 +118,8 @@ def test_what_lies_behind_a_surface_is_not_evaluated() -> None:
         asked.append(len(points))
         return field.query(points, directions)
 
-    render(RadianceField(query, field.bounds), samples=96)
-    assert sum(asked) <= 2 * 16 * 16 * 8
+    render(RadianceField(query, field.bounds), size=48, samples=96)
+    assert sum(asked) <= 2 * 48 * 48 * 8
 
 
 @each_backend

@@ -2,5 +2,6 @@
 
 from threedgen.evaluation.benchmark import Predictor, evaluate_objects
 from threedgen.evaluation.result import Evaluation, table
+from threedgen.evaluation.samples import Generator, evaluate_samples
 
-__all__ = ["Evaluation", "Predictor", "evaluate_objects", "table"]
+__all__ = ["Evaluation", "Generator", "Predictor", "evaluate_objects", "evaluate_samples", "table"]

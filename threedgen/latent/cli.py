@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,14 @@ from threedgen.arguments import Parser
 from threedgen.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from threedgen.distributed import World
     from threedgen.latent.config import Config
+    from threedgen.latent.model import LatentModel
     from threedgen.latent.scenes import Scenes
 
-_OBJECTS, _VIEWS = 600, 12  # of the shape world, where nothing is said
+_OBJECTS, _VIEWS = 300, 12  # of the shape world, where nothing is said
 TRAINING = "training.yaml"
 
 
@@ -128,7 +132,7 @@ def _train(arguments: Any, config: Config, scenes: Scenes, device: str, world: W
     def report(step: int, headline: str) -> None:
         bars.update(training, completed=step, description=f"training {headline}".strip())
 
-    watch = Watch(arguments.out, trainer.step, every)
+    watch = Watch(arguments.out, trainer.step, every) if world.first else None
     train(trainer, watch, about, arguments.save_every, report)
 
 
@@ -165,7 +169,7 @@ def sample(argv: list[str]) -> None:
     options.add_argument("--caption", metavar="TEXT", help='of a model with captions, such as "a red car"')
     options.add_argument("--scale", type=float, default=2.0, help="of the caption's guidance; default: 2")
     options.add_argument("--steps", type=int, default=50, help="of the sampler; default: 50")
-    options.add_argument("--sampler", choices=("ddim", "dpm-solver++"), default="ddim")
+    options.add_argument("--sampler", choices=("ddim", "dpm-solver++", "one-step"), default="ddim")
     options.add_argument("--seed", type=int, default=0, metavar="N")
     options.add_argument(
         "--interpolate",
@@ -182,28 +186,14 @@ def sample(argv: list[str]) -> None:
 
     from threedgen.latent.making import write_scenes
     from threedgen.latent.model import load_model
-    from threedgen.latent.sampling import denoise_codes, draw_noise, interpolate, sample_codes
     from threedgen.machine import choose_device
 
     model = load_model(arguments.run, choose_device(arguments.device))
-    seed, count = arguments.seed, arguments.count
-    told = (arguments.caption, arguments.scale, arguments.steps, arguments.sampler)
-    if arguments.interpolate is None:
-        made = sample_codes(model, range(count), seed, *told)
-        names = [f"seed{seed}-{number:04d}" for number in range(count)]
-    else:
-        first, last = arguments.interpolate
-        ends = draw_noise(model, (first, last), seed)
-        made = denoise_codes(model, interpolate(ends[0], ends[1], count), *told)
-        names = [f"seed{seed}-{first:04d}-to-{last:04d}-{number:04d}" for number in range(count)]
-    note = {
-        "seed": seed,
-        "caption": arguments.caption,
-        "sampler": arguments.sampler,
-        "steps": arguments.steps,
-    }
+    made, names = _drawn(model, arguments)
+    told = ("seed", "caption", "scale", "sampler", "steps")
+    note = {name: getattr(arguments, name) for name in told}
     with _bars(True) as bars:
-        writing = bars.add_task("writing", total=count)
+        writing = bars.add_task("writing", total=len(names))
         written, empty = write_scenes(
             model,
             made,
@@ -213,6 +203,69 @@ def sample(argv: list[str]) -> None:
             lambda done, total: bars.update(writing, completed=done, total=total),
         )
     _said(written, empty)
+
+
+def _drawn(model: LatentModel, arguments: Any) -> tuple[Tensor, list[str]]:
+    """The codes that were asked for, and their names."""
+    from threedgen.latent.one_step import load_one_step, sample_one_step
+    from threedgen.latent.sampling import denoise_codes, draw_noise, interpolate, sample_codes
+
+    seed, count = arguments.seed, arguments.count
+    told = (arguments.caption, arguments.scale, arguments.steps, arguments.sampler)
+    names = [f"seed{seed}-{number:04d}" for number in range(count)]
+    if arguments.interpolate is None and arguments.sampler != "one-step":
+        return sample_codes(model, range(count), seed, *told), names
+    if arguments.interpolate is None:
+        noise = draw_noise(model, range(count), seed)
+    else:
+        first, last = arguments.interpolate
+        ends = draw_noise(model, (first, last), seed)
+        noise = interpolate(ends[0], ends[1], count)
+        names = [f"seed{seed}-{first:04d}-to-{last:04d}-{number:04d}" for number in range(count)]
+    if arguments.sampler != "one-step":
+        return denoise_codes(model, noise, *told), names
+    if arguments.caption:
+        raise UserError("the one-step sampler knows no captions: leave --caption out, or use --sampler ddim")
+    return sample_one_step(model, load_one_step(model, arguments.run), noise), names
+
+
+def train_one_step(argv: list[str]) -> None:
+    """Distils, or goes on distilling, a trained SSDNeRF into a sampler of one step."""
+    import dataclasses
+
+    options = Parser(
+        prog="threedgen train one-step",
+        description="Distil a trained SSDNeRF, without its data, into a sampler of one step (BOOT), which "
+        "`threedgen sample RUN --sampler one-step` then uses.",
+    )
+    options.add_argument("run", metavar="RUN", help="a folder that `threedgen train ssdnerf` left")
+    options.add_argument("--steps", type=int, default=2000, metavar="N", help="default: 2000")
+    options.add_argument("--batch", type=int, default=16, metavar="N")
+    options.add_argument("--learning-rate", type=float, default=2e-4)
+    options.add_argument("--seed", type=int, default=0, metavar="N")
+    options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    arguments = options.parse_args(argv)
+
+    from threedgen.latent import one_step
+    from threedgen.latent.bootstrapping import BootstrapConfig
+    from threedgen.latent.model import load_model
+    from threedgen.machine import choose_device
+    from threedgen.training.command import make_folder
+
+    names = [field.name for field in dataclasses.fields(BootstrapConfig)]
+    config = BootstrapConfig(**{name: value for name, value in vars(arguments).items() if name in names})
+    model = load_model(arguments.run, choose_device(arguments.device))
+    folder = Path(arguments.run) / one_step.FOLDER
+    make_folder(folder)
+    with _bars(True) as bars:
+        task = bars.add_task("distilling", total=config.steps)
+
+        def report(step: int, taught: float, edge: float) -> None:
+            said = f"distilling, bootstrapping {taught:.3g}, boundary {edge:.3g}"
+            bars.update(task, completed=step, description=said)
+
+        one_step.train_one_step(model, folder, config, report)
+    print(folder)
 
 
 def reconstruct(argv: list[str]) -> None:
@@ -227,11 +280,9 @@ def reconstruct(argv: list[str]) -> None:
     )
     options.add_argument("run", metavar="RUN", help="a folder that `threedgen train ssdnerf` left")
     options.add_argument("views", metavar="VIEW.png[@CAMERA]", nargs="+")
-    options.add_argument(
-        "--guiding", type=int, metavar="N", help="steps of guided sampling, 0: none; default: 75"
-    )
+    options.add_argument("--guiding", type=int, metavar="N", help="steps of guided sampling, 0: none")
     options.add_argument("--gain", type=float, help="of the guidance by the views")
-    options.add_argument("--finetuning", type=int, metavar="N", help="times 4 steps, 0: none; default: 25")
+    options.add_argument("--finetuning", type=int, metavar="N", help="times 4 steps, 0: none")
     options.add_argument("--seed", type=int, default=0, metavar="N")
     options.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/reconstructions/<name>")
     options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -239,13 +290,15 @@ def reconstruct(argv: list[str]) -> None:
 
     from threedgen.latent.making import given_views, write_reconstruction
     from threedgen.latent.model import load_model
-    from threedgen.latent.reconstruction import Finetuning, Guiding, Reconstruction
+    from threedgen.latent.reconstruction import Reconstruction
     from threedgen.machine import choose_device
 
-    chosen = {"steps": arguments.guiding, "gain": arguments.gain}
-    guiding = Guiding(**{name: value for name, value in chosen.items() if value is not None})
-    finetuning = Finetuning() if arguments.finetuning is None else Finetuning(outer=arguments.finetuning)
     model = load_model(arguments.run, choose_device(arguments.device))
+    chosen = {"steps": arguments.guiding, "gain": arguments.gain}
+    said = {name: value for name, value in chosen.items() if value is not None}
+    guiding, finetuning = replace(model.config.guiding, **said), model.config.finetuning
+    if arguments.finetuning is not None:
+        finetuning = replace(finetuning, outer=arguments.finetuning)
     views = given_views(arguments.views, model.viewpoint)
     name = Path(arguments.views[0].rpartition("@")[0] or arguments.views[0]).stem
     folder = arguments.out or Path(arguments.run) / "reconstructions" / name

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from threedgen.errors import UserError
-from threedgen.schedule import Schedule
-
-FOLDER = Path(__file__).parent / "recipes"
+from threedgen.latent.recipes import FOLDER
+from threedgen.schedule import Schedule, bounds
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,13 @@ class Diffusion:
     learning_rate: float = 1e-4
     captions: bool = False
     drop: float = 0.1
+    centred: bool = False
+    places: int = 0
     kind: Literal["plain", "stage-wise", "matryoshka"] = "plain"
 
     def __post_init__(self) -> None:
         _positive("diffusion", self, ("layers", "head", "fold", "learning_rate", "momentum"))
-        _not_negative("diffusion", self, ("weight", "power"))
+        _not_negative("diffusion", self, ("weight", "power", "places"))
         if len(self.widths) != len(self.attention) or not self.widths or min(self.widths) < 8:
             raise UserError(
                 "diffusion.attention must say true or false for each of diffusion.widths, which are at least 8"
@@ -103,24 +104,73 @@ class Diffusion:
 class Rendering:
     """How scenes are seen in training.
 
-    rays: of one scene, an inner step. samples: intervals on the diagonal of the box. extent: scenes live in
+    samples: intervals on the diagonal of the box. extent: scenes live in
     [-extent, extent]^3. weight: of the mean squared error of the colours' sum over rgb, times 1 - exp(-0.1 views).
     cells: a side of the grid of what is empty. decay: of its running maximum. threshold: of the density that
     counts.
     """
 
-    rays: int = 4096
     samples: int = 256
     extent: float = 1.0
     weight: float = 20.0
     cells: int = 64
     decay: float = 0.9
     threshold: float = 0.1
+    look: int = 1
 
     def __post_init__(self) -> None:
-        _positive("rendering", self, ("rays", "samples", "extent", "weight", "cells", "threshold"))
+        _positive("rendering", self, ("samples", "extent", "weight", "cells", "threshold", "look"))
         if not 0.0 <= self.decay < 1.0:
             raise UserError(f"rendering.decay is {self.decay}; it must be in [0, 1)")
+        if self.samples > 4096 or self.cells > 512:
+            raise UserError(
+                f"rendering.samples is {self.samples} and rendering.cells is {self.cells}; they must be at most "
+                "4096 and 512"
+            )
+
+
+@dataclass(frozen=True)
+class Guiding:
+    """Sampling guided by the given views; steps 0: none, the code is found by finetuning alone.
+
+    gain: lambda_gd, for the squared error summed over all pixels given. rays: of them looked at in each step, which
+    stand for all. correctors: Langevin steps after each DDIM step. delta: their size.
+    """
+
+    steps: int = 75
+    gain: float = 3.2
+    rays: int = 1024
+    correctors: int = 0
+    delta: float = 0.4
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.rays < 1 or self.correctors < 0 or not self.gain >= 0 or not self.delta > 0:
+            raise UserError(
+                "guiding: steps, gain and correctors must not be negative, rays and delta positive"
+            )
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """Gradient steps on the code; outer 0: none.
+
+    outer: times that the prior's gradient is taken. inner: steps of Adam with each. learning_rate: the first,
+    decay: its factor from step to step. prior: c_diff of the diffusion loss, 0 for none. rays: of the views in
+    each step; 0: all.
+    """
+
+    outer: int = 25
+    inner: int = 4
+    learning_rate: float = 5e-3
+    decay: float = 0.998
+    prior: float = 1.0
+    rays: int = 0
+
+    def __post_init__(self) -> None:
+        _not_negative("finetuning", self, ("outer", "rays", "prior"))
+        _positive("finetuning", self, ("inner", "learning_rate", "decay"))
+        if self.decay > 1.0:
+            raise UserError(f"finetuning.decay is {self.decay}; it must be at most 1")
 
 
 @dataclass(frozen=True)
@@ -128,18 +178,22 @@ class Config:
     """A training.
 
     steps: outer steps. batch: scenes in each, over all processes. inner: steps of the codes in each; 0: the codes
-    stay as they are, and only the diffusion learns. views: kept of each scene, 0: all. warmup: steps in which the
-    learning rates rise. rates: factor of all learning rates. fidelity: factor of the weights of rendering and
-    regularizer. ema: decay of the averages of decoder and denoiser. reset: fraction of the run at which all codes
-    become their mean (training on a few views, METHODS 4.3); 0: never. precision: of the denoiser.
+    stay as they are, and only the diffusion learns. rays: of one scene, an inner step. views: kept of each
+    scene, 0: all. warmup: steps in which the learning rates rise. rates: factor of all learning rates,
+    code_rates: of that of the codes on top: steps as large as what makes scenes differ are noise to the
+    diffusion. fidelity: factor of the weights of rendering and regularizer. ema: decay of the averages of
+    decoder and denoiser. reset: fraction of the run at which all codes become their mean (training on a few
+    views, METHODS 4.3); 0: never. precision: of the denoiser.
     """
 
     steps: int = 1_000_000
     batch: int = 16
     inner: Schedule = field(default_factory=lambda: {0: 16, 0.002: 4, 0.1: 2})
+    rays: Schedule = 4096
     views: int = 0
     warmup: int = 500
     rates: Schedule = field(default_factory=lambda: {0: 1.0, 0.5: 0.5})
+    code_rates: Schedule = 1.0
     fidelity: Schedule = field(default_factory=lambda: {0: 1.0, 0.5: 0.5})
     ema: float = 0.9999
     reset: float = 0.0
@@ -149,11 +203,18 @@ class Config:
     decoder: Decoder = field(default_factory=Decoder)
     diffusion: Diffusion = field(default_factory=Diffusion)
     rendering: Rendering = field(default_factory=Rendering)
+    guiding: Guiding = field(default_factory=Guiding)
+    finetuning: Finetuning = field(default_factory=Finetuning)
 
     def __post_init__(self) -> None:
         _positive("", self, ("steps", "batch", "warmup"))
+        if bounds(self.rays)[0] < 1 or bounds(self.inner)[0] < 0:
+            raise UserError("rays must be at least 1, and inner not negative")
         if self.views < 0:
             raise UserError(f"views is {self.views}: 0 for all, or how many of each scene")
+        for name in ("inner", "rates", "fidelity"):
+            if not 0 <= bounds(getattr(self, name))[0] < float("inf"):
+                raise UserError(f"{name} must not be negative, got {bounds(getattr(self, name))[0]}")
         if not 0.0 <= self.ema < 1.0 or not 0.0 <= self.reset < 1.0:
             raise UserError("ema and reset must be in [0, 1)")
         levels = self.diffusion.fold * 2 ** (len(self.diffusion.widths) - 1)

@@ -43,4 +43,4 @@ class Emptiness:
         self._grid.update(
             lambda points: field.query(points, points)[0], field.bounds, generator(seed, stream, step)
         )
-        return self._grid.density.cpu()
+        return self._grid.density.to("cpu", copy=True)  # the grid is one for all scenes

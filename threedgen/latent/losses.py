@@ -9,7 +9,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.guidance.priors.processes import NoiseSchedule, per_sample
+from threedgen.guidance.priors.processes import Process, per_sample
 from threedgen.latent.resolutions import velocity_loss
 
 Network = Callable[[Tensor, Tensor], Tensor]  # (noisy codes, time steps) -> v
@@ -20,7 +20,7 @@ def diffusion_loss(
     codes: Float[Tensor, "B K R R"],
     t: Float[Tensor, " B"],
     eps: Float[Tensor, "B K R R"],
-    schedule: NoiseSchedule,
+    schedule: Process,
     power: float,
 ) -> Float[Tensor, " B"]:
     """1/2 w(t) mean (x_hat - x)^2 of each scene, w(t) = (alpha / sigma)^(2 power).
@@ -31,11 +31,6 @@ def diffusion_loss(
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     noisy = per_sample(alpha, codes) * codes + per_sample(sigma, codes) * eps
     return velocity_loss(network(noisy, schedule.timestep(t)), codes, eps, alpha, sigma, power)
-
-
-def prior_weight(weight: float, mean_square: float) -> float:
-    """lambda_diff for a loss that is a mean over a code's elements: c_diff / EMA of the codes' mean square."""
-    return weight / max(mean_square, 1e-8)
 
 
 def rendering_loss(

@@ -145,10 +145,12 @@ def write_reconstruction(
     rows = [torch.cat(list(views.images), dim=1), torch.cat(list(seen), dim=1)]
     rows.append(torch.cat(list(look(model, code, around(model.viewpoint)).rgb.cpu()), dim=1))
     write_rows(folder / "contact_sheet.png", rows)
+    guiding, finetuning = how.of(model)
     report = {
         "views": list(names),
         "seed": seed,
-        "how": asdict(how),
+        "guiding": asdict(guiding),
+        "finetuning": asdict(finetuning),
         "psnr": psnr(seen, views.images).tolist(),
         "ssim": ssim(seen, views.images).tolist(),
         "seconds": round(seconds, 2),

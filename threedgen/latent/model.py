@@ -18,13 +18,21 @@ from threedgen.latent.losses import diffusion_loss
 from threedgen.latent.matryoshka import MatryoshkaDiffusion, NestedUNet
 from threedgen.latent.network import CodeDenoiser, noise_schedule
 from threedgen.latent.stage_wise import StageWiseDiffusion
+from threedgen.latent.statistics import CodeStatistics
 from threedgen.random import derive_seed
 from threedgen.training.store import read_model, write_model
 from threedgen.types import RadianceField
 
 DOCUMENT = "ssdnerf.json"
 LIMIT = 2.0  # codes lie in +- this
-_PARTS = ("codes", "decoder", "diffusion", "rendering")  # of the settings: the others are of the training
+_PARTS = (
+    "codes",
+    "decoder",
+    "diffusion",
+    "rendering",
+    "guiding",
+    "finetuning",
+)  # the others are of the training
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,6 @@ class LatentModel(nn.Module):
         self.config, self.words = config, tuple(words)
         self.schedule = noise_schedule(config.diffusion)
         self.viewpoint = Viewpoint()
-        self.mean_square = 1.0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights", 0) % 2**31)
             self.denoiser = CodeDenoiser(config.codes, config.diffusion, words)
@@ -54,6 +61,7 @@ class LatentModel(nn.Module):
             self.nested = None
             if config.diffusion.kind == "matryoshka":
                 self.nested = NestedUNet(self.denoiser, self.shape[0], config.diffusion.widths[0])
+        self.statistics = CodeStatistics(self.shape, config.diffusion.centred)
         self.coarse_to_fine = _coarse_to_fine(config, self.schedule)
 
     @property
@@ -102,12 +110,22 @@ class LatentModel(nn.Module):
         told: Int[Tensor, "B L"] | None = None,
         scale: float = 1.0,
     ) -> Float[Tensor, "B K R R"]:
-        """x_hat = alpha z - sigma v of plain diffusion at t in [0, 1], inside of the codes' range of +-2."""
+        """alpha z - sigma v of plain diffusion at t in [0, 1]: what it sees of a code inside of the range of
+        +-2."""
         alpha, sigma = (
             per_sample(level, noisy) for level in (self.schedule.alpha(t), self.schedule.sigma(t))
         )
         v = self.network(noisy, self.schedule.timestep(t), told, scale).float()
-        return (alpha * noisy - sigma * v).clamp(-LIMIT, LIMIT)
+        return self.within(alpha * noisy - sigma * v)
+
+    def within(self, seen: Float[Tensor, "B K R R"]) -> Float[Tensor, "B K R R"]:
+        """What is seen of a code, moved to where the code lies in +-2."""
+        statistics = self.statistics
+        return statistics.seen(statistics.meant(seen).clamp(-LIMIT, LIMIT))
+
+    def codes_of(self, seen: Float[Tensor, "B K R R"]) -> Float[Tensor, "B K R R"]:
+        """The codes in +-2 that the diffusion sees so."""
+        return self.statistics.meant(seen).clamp(-LIMIT, LIMIT)
 
     def prior_loss(
         self,
@@ -115,7 +133,9 @@ class LatentModel(nn.Module):
         draws: Sequence[torch.Generator],
         told: Int[Tensor, "B L"] | None = None,
     ) -> Float[Tensor, " B"]:
-        """The diffusion loss of each code, at a t and with a noise from its own generator."""
+        """The diffusion loss of each code, in the units that the diffusion sees, at a t and with a noise from
+        its own generator. Its weight is `statistics.weight`."""
+        codes = self.statistics.seen(codes)
         t = torch.stack([torch.rand((), generator=rng) for rng in draws]).to(codes.device)
         rows = () if told is None else (told,)
         if isinstance(self.coarse_to_fine, MatryoshkaDiffusion):
@@ -145,9 +165,10 @@ def _coarse_to_fine(
 ) -> StageWiseDiffusion | MatryoshkaDiffusion | None:
     """The process of a kind that denoises coarse codes first; None for plain diffusion."""
     kind, power = config.diffusion.kind, config.diffusion.power
+    clip = None if config.diffusion.centred else LIMIT  # centred, the range is another in each texel
     if kind == "stage-wise":
-        return StageWiseDiffusion(schedule, power=power, clip=LIMIT)
-    return MatryoshkaDiffusion(schedule, power=power, clip=LIMIT) if kind == "matryoshka" else None
+        return StageWiseDiffusion(schedule, power=power, clip=clip)
+    return MatryoshkaDiffusion(schedule, power=power, clip=clip) if kind == "matryoshka" else None
 
 
 def _each(change: Callable[[Tensor], Tensor], answers: Tensor | Sequence[Tensor]) -> Any:
@@ -162,9 +183,9 @@ def _doubled(batch: Tensor) -> Tensor:
 def save_model(model: LatentModel, folder: Path, about: dict[str, Any]) -> None:
     """Writes weights and document. about: what else the document says (of its training)."""
     document = {
-        "config": {part: asdict(getattr(model.config, part)) for part in _PARTS},
+        "config": {"precision": model.config.precision}
+        | {part: asdict(getattr(model.config, part)) for part in _PARTS},
         "words": model.words,
-        "mean_square": model.mean_square,
         "viewpoint": asdict(model.viewpoint),
         **about,
     }
@@ -176,7 +197,6 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Latent
 
     def make(document: dict[str, Any]) -> LatentModel:
         model = LatentModel(config_of(document["config"]), document["words"])
-        model.mean_square = float(document["mean_square"])
         model.viewpoint = Viewpoint(**document["viewpoint"])
         return model
 

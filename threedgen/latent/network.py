@@ -52,7 +52,8 @@ class CodeDenoiser(nn.Module):
         self.answers = 2 if diffusion.kind == "stage-wise" else 1
         channels = 3 * codes.channels * self.fold**2
         size = codes.resolution // self.fold
-        self.unet = _unet(channels, self.answers * channels, size, diffusion, told=bool(words))
+        self.unet = _unet(channels + diffusion.places, self.answers * channels, size, diffusion, bool(words))
+        self.places = nn.Parameter(torch.randn(1, diffusion.places, size, size)) if diffusion.places else None
         if words:
             width = _TIME * diffusion.widths[0]
             self.word = nn.Embedding(len(words) + 1, width, padding_idx=PADDING)
@@ -70,7 +71,12 @@ class CodeDenoiser(nn.Module):
         labels = None
         if self.words:
             labels = self._told(noisy.new_zeros(len(noisy), 1, dtype=torch.long) if told is None else told)
-        folded = F.pixel_unshuffle(noisy, self.fold).contiguous(memory_format=torch.channels_last)
+        folded = F.pixel_unshuffle(noisy, self.fold)
+        if self.places is not None:
+            # A coarse stage's codes are smaller.
+            places = F.adaptive_avg_pool2d(self.places, (folded.shape[-2], folded.shape[-1]))
+            folded = torch.cat([folded, places.expand(len(folded), -1, -1, -1).to(folded)], dim=1)
+        folded = folded.contiguous(memory_format=torch.channels_last)
         answer = self.unet(folded, timesteps, class_labels=labels).sample
         parts = [F.pixel_shuffle(part, self.fold) for part in answer.chunk(self.answers, dim=1)]
         return parts[0] if self.answers == 1 else tuple(parts)
@@ -118,6 +124,33 @@ def _unet(inputs: int, outputs: int, size: int, diffusion: Diffusion, told: bool
         resnet_time_scale_shift="scale_shift",
         class_embed_type="identity" if told else None,
     )
+    for module in unet.modules():
+        if hasattr(module, "set_processor"):
+            module.set_processor(_Attention())
     with torch.no_grad():  # it begins by answering 0
         unet.conv_out.weight.zero_()
     return unet.to(memory_format=torch.channels_last)  # a sixth faster on a CPU
+
+
+class _Attention:
+    """diffusers' attention; on a CPU always in float32, where the backward pass of bfloat16's is the slow part."""
+
+    def __init__(self) -> None:
+        from diffusers.models.attention_processor import AttnProcessor2_0
+
+        self._attend = AttnProcessor2_0()
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        # diffusers looks at these names to know what a processor takes.
+        more = (encoder_hidden_states, attention_mask, temb)
+        if hidden_states.device.type != "cpu":
+            return self._attend(attn, hidden_states, *more)
+        with torch.autocast("cpu", enabled=False):
+            return self._attend(attn, hidden_states.float(), *more)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from threedgen.cameras import single_pixels
 from threedgen.datasets.multiview import PosedPictures
-from threedgen.errors import UserError
 from threedgen.guidance.priors.processes import per_sample
+from threedgen.latent.config import Finetuning, Guiding
 from threedgen.latent.decoder import activate, as_pictures, deactivate
 from threedgen.latent.emptiness import Emptiness
-from threedgen.latent.losses import prior_weight, rendering_loss
+from threedgen.latent.losses import rendering_loss
 from threedgen.latent.model import LatentModel
 from threedgen.latent.sampling import draw_noise, integrate, require_plain
 from threedgen.latent.views import look
@@ -27,67 +27,27 @@ from threedgen.types import Cameras, RenderOutput
 
 
 @dataclass(frozen=True)
-class Guiding:
-    """Sampling guided by the given views; steps 0: none, the code is found by finetuning alone.
-
-    gain: lambda_gd, for the squared error summed over all pixels given. rays: of them looked at in each step, which
-    stand for all. correctors: Langevin steps after each DDIM step. delta: their size.
-    """
-
-    steps: int = 75
-    gain: float = 3.2
-    rays: int = 1024
-    correctors: int = 0
-    delta: float = 0.4
-
-    def __post_init__(self) -> None:
-        if self.steps < 0 or self.rays < 1 or self.correctors < 0 or not self.gain >= 0 or not self.delta > 0:
-            raise UserError(
-                "guiding: steps, gain and correctors must not be negative, rays and delta positive"
-            )
-
-
-@dataclass(frozen=True)
-class Finetuning:
-    """Gradient steps on the code; outer 0: none.
-
-    outer: times that the prior's gradient is taken. inner: steps of Adam with each. learning_rate: the first,
-    decay: its factor from step to step. prior: c_diff of the diffusion loss, 0 for none. rays: of the views in
-    each step; 0: all.
-    """
-
-    outer: int = 25
-    inner: int = 4
-    learning_rate: float = 5e-3
-    decay: float = 0.998
-    prior: float = 1.0
-    rays: int = 0
-
-    def __post_init__(self) -> None:
-        if self.outer < 0 or self.inner < 1 or self.rays < 0 or not self.prior >= 0:
-            raise UserError("finetuning: outer, rays and prior must not be negative, inner at least 1")
-        if not self.learning_rate > 0 or not 0 < self.decay <= 1:
-            raise UserError("finetuning: learning_rate must be positive and decay in (0, 1]")
-
-
-@dataclass(frozen=True)
 class Reconstruction:
-    """How views become a code: both by default, as in the paper."""
+    """How views become a code; None: as the model's recipe says."""
 
-    guiding: Guiding = field(default_factory=Guiding)
-    finetuning: Finetuning = field(default_factory=Finetuning)
+    guiding: Guiding | None = None
+    finetuning: Finetuning | None = None
+
+    def of(self, model: LatentModel) -> tuple[Guiding, Finetuning]:
+        """What is done with a model."""
+        return self.guiding or model.config.guiding, self.finetuning or model.config.finetuning
 
 
 def reconstruct(
     model: LatentModel, views: PosedPictures, how: Reconstruction | None = None, seed: int = 0
 ) -> Float[Tensor, "K R R"]:
     """The code, in +-2, of a scene that is seen in `views`, on white. The same seed gives the same code."""
-    how = how or Reconstruction()
-    if how.guiding.steps:
-        code = guided_sample(model, views, how.guiding, seed)
+    guiding, finetuning = (how or Reconstruction()).of(model)
+    if guiding.steps:
+        code = guided_sample(model, views, guiding, seed)
     else:
-        code = torch.zeros(model.shape, device=model.device)
-    return finetuned(model, code, views, how.finetuning, seed)
+        code = model.codes_of(torch.zeros((1, *model.shape), device=model.device))[0]
+    return finetuned(model, code, views, finetuning, seed)
 
 
 def guided_sample(
@@ -105,14 +65,15 @@ def guided_sample(
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             clean = model.clean(z, t)
-            loss = _squared_error(model, clean[0], renderer, *next(rays)) * rays.pixels
+            code = model.statistics.meant(clean)[0]
+            loss = _squared_error(model, code, renderer, *next(rays)) * rays.pixels
             (gradient,) = torch.autograd.grad(loss, z)
         step = guiding.gain * sigma ** (2 - 2 * power) * alpha ** (2 * power - 1)
-        return (clean.detach() - step * gradient).clamp(-2.0, 2.0)
+        return model.within(clean.detach() - step * gradient)
 
     correct = _corrector(model, guided, guiding, seed) if guiding.correctors else None
     noise = draw_noise(model, [0], seed)
-    return integrate(guided, noise, model.schedule, guiding.steps, after=correct)[0].detach()
+    return model.codes_of(integrate(guided, noise, model.schedule, guiding.steps, after=correct))[0].detach()
 
 
 def finetuned(
@@ -207,7 +168,7 @@ def _prior_gradient(
         return None
     draws = [generator(seed, "latent/finetune/noise", outer)]
     loss = model.prior_loss(as_pictures(activate(parameters)[None]), draws)
-    (gradient,) = torch.autograd.grad(prior_weight(weight, model.mean_square) * loss.sum(), parameters)
+    (gradient,) = torch.autograd.grad(model.statistics.weight(weight) * loss.sum(), parameters)
     return gradient
 
 

@@ -18,6 +18,7 @@ from threedgen.random import generator
 Sampler = Literal["ddim", "dpm-solver++"]
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
 STEPS = 50
+_AT_ONCE = 16  # samples: memory does not grow with their number
 
 Corrector = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -45,18 +46,22 @@ def sample_codes(
     know, and for a sampler that it has not.
     """
     if model.coarse_to_fine is None:
-        return denoise_codes(model, draw_noise(model, numbers, seed), caption, scale, steps, sampler)
+        told = (caption, scale, steps, sampler)
+        parts = [numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE)]
+        return torch.cat([denoise_codes(model, draw_noise(model, part, seed), *told) for part in parts])
     if sampler != "ddim":
         raise UserError(
             f"a {model.config.diffusion.kind} diffusion is sampled by ddim only, not by {sampler}"
         )
+    _require_steps(steps, len(model.schedule.alphas_cumprod))
     told = _told(model, caption, len(numbers))
 
     def network(noisy: Any, timesteps: Tensor) -> Any:
         return model.network(noisy, timesteps, told, scale)
 
     rng = generator(seed, f"latent/samples/{list(numbers)}", 0)
-    return model.coarse_to_fine.sample(network, len(numbers), model.shape, steps, rng, device=model.device)
+    seen = model.coarse_to_fine.sample(network, len(numbers), model.shape, steps, rng, device=model.device)
+    return model.codes_of(seen)
 
 
 @torch.no_grad()
@@ -75,7 +80,7 @@ def denoise_codes(
     def denoise(z: Tensor, t: Tensor) -> Tensor:
         return model.clean(z, t, told, scale)
 
-    return integrate(denoise, noise, model.schedule, steps, sampler)
+    return model.codes_of(integrate(denoise, noise, model.schedule, steps, sampler))
 
 
 def require_plain(model: LatentModel, what: str) -> None:
@@ -117,29 +122,32 @@ def integrate(
 
 def make_scheduler(schedule: NoiseSchedule, steps: int, sampler: str) -> Any:
     """diffusers' scheduler over this table, `steps` steps from pure noise on."""
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
     total = len(schedule.alphas_cumprod)
-    if not 1 <= steps <= total:
-        raise UserError(f"a sampler takes between 1 and {total} steps, got {steps}")
+    _require_steps(steps, total)
+    if sampler not in SAMPLERS:
+        raise UserError(f"unknown sampler '{sampler}': use {' or '.join(SAMPLERS)}")
     cumulative = schedule.alphas_cumprod.double()
     before = torch.cat([cumulative.new_ones(1), cumulative[:-1]])
-    settings: dict[str, Any] = {
-        "num_train_timesteps": total,
-        "trained_betas": (1.0 - cumulative / before).tolist(),
-        "prediction_type": "v_prediction",
-        "timestep_spacing": "trailing",
-    }
-    if sampler == "ddim":
-        scheduler: Any = DDIMScheduler(**settings, clip_sample=False)
-    elif sampler == "dpm-solver++":
+    scheduler: Any = DPMSolverMultistepScheduler(
+        num_train_timesteps=total,
+        trained_betas=(1.0 - cumulative / before).tolist(),
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        # Its first order is DDIM; diffusers' own DDIM steps to other levels than the next one's where the steps do
+        # not divide the table.
+        solver_order=1 if sampler == "ddim" else 2,
         # Without the last noise level set to 0 its own last step divides by what is nearly nothing.
-        scheduler = DPMSolverMultistepScheduler(**settings, final_sigmas_type="zero")
-    else:
-        raise UserError(f"unknown sampler '{sampler}': use {' or '.join(SAMPLERS)}")
+        final_sigmas_type="zero",
+    )
     scheduler.set_timesteps(steps)
     return scheduler
+
+
+def _require_steps(steps: int, most: int) -> None:
+    if not 1 <= steps <= most:
+        raise UserError(f"a sampler takes between 1 and {most} steps, got {steps}")
 
 
 def interpolate(

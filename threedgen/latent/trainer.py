@@ -12,6 +12,8 @@ Codes, their moments and what is known to be empty lie in a bank on disk; a step
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,11 +31,11 @@ from threedgen.latent.code_optimizer import CodeOptimizer
 from threedgen.latent.config import Config
 from threedgen.latent.decoder import activate, as_pictures
 from threedgen.latent.emptiness import Emptiness
-from threedgen.latent.losses import prior_weight, rendering_loss
+from threedgen.latent.losses import rendering_loss
 from threedgen.latent.model import LatentModel, Viewpoint
 from threedgen.latent.network import vocabulary
 from threedgen.latent.scenes import Scenes
-from threedgen.random import generator
+from threedgen.random import derive_seed, generator
 from threedgen.renderers.volume import VolumeRenderer
 from threedgen.representations.triplane import smoothness
 from threedgen.schedule import value_at
@@ -62,6 +64,7 @@ class Trainer:
         self.renderer = VolumeRenderer(VolumeRenderer.Config(samples=config.rendering.samples))
         self.emptiness = Emptiness(config.rendering, self.device)
         self.white = torch.ones(3, device=self.device)
+        self.networks.statistics = self.averages.statistics  # they are of the codes, which are one
         self.averages.viewpoint = viewpoint_of(scenes)
         self.step, self.seconds = 0, 0.0
         self.bank = self._resumed() or self._new_bank()
@@ -80,6 +83,7 @@ class Trainer:
         codes = [nn.Parameter(code) for code in records.code.to(self.device)]
         seen: dict[str, float] = {}
         prior = self._learn_prior(codes, mine, seen)
+        require_finite(seen, self.step + 1)  # before it is in the codes, which no renderer could look at
         inner = round(value_at(config.inner, self.step, config.steps))
         if inner:
             self._learn_scenes(codes, mine, records, prior, inner, seen)
@@ -113,13 +117,12 @@ class Trainer:
             return None
         parameters = torch.stack(list(codes)).detach().requires_grad_()
         clean = as_pictures(activate(parameters))
-        self._follow_scale(clean)
+        self.averages.statistics.follow(clean.detach(), config.diffusion.momentum, self.world.average)
         loss = self._diffusion(clean, mine)
-        weighted = prior_weight(config.diffusion.weight, self.averages.mean_square) * loss
+        weighted = self.averages.statistics.weight(config.diffusion.weight) * loss
         weighted.mean().backward()
         self._update("denoiser", config.diffusion.learning_rate)
         assert parameters.grad is not None
-        seen["diffusion"] = float(loss.detach().mean()) / self.averages.mean_square
         seen["prior"] = float(weighted.detach().mean())
         prior = parameters.grad * len(codes)  # each scene's own, not the mean's share
         seen["prior gradient"] = float(torch.linalg.vector_norm(prior)) / len(codes) ** 0.5
@@ -138,7 +141,9 @@ class Trainer:
                 self.scenes.captions[scene] if keep else None for scene, keep in zip(mine, kept, strict=True)
             ]
             told = model.denoiser.tokens(captions).to(self.device)
-        return model.prior_loss(clean, draws, told)
+        with torch.random.fork_rng(devices=[]):  # dropout draws from torch's own stream
+            torch.manual_seed(derive_seed(self.config.seed, f"dropout/{mine[0]}", self.step))
+            return model.prior_loss(clean, draws, told)
 
     def _learn_scenes(
         self,
@@ -151,7 +156,8 @@ class Trainer:
     ) -> None:
         """The inner steps; the last one moves the decoder too. Writes the scenes' records."""
         decoder = self.networks.decoder
-        optimizer = CodeOptimizer(codes, records, self._rate() * self.config.codes.learning_rate)
+        quiet = value_at(self.config.code_rates, self.step, self.config.steps)
+        optimizer = CodeOptimizer(codes, records, quiet * self._rate() * self.config.codes.learning_rate)
         # A scene that nobody has looked at yet may have something anywhere.
         occupied = [
             self.emptiness.occupied(density) if steps else None
@@ -169,19 +175,31 @@ class Trainer:
                 self._update("decoder", self.config.decoder.learning_rate)
             optimizer.step()
         densities = [
-            self.emptiness.look(
-                decoder, activate(code), density, self.config.seed, f"occupancy/{scene}", self.step
+            self._looked(scene, code, density, first=steps == 0)
+            for scene, code, density, steps in zip(
+                mine, codes, records.density, records.step.tolist(), strict=True
             )
-            for scene, code, density in zip(mine, codes, records.density, strict=True)
         ]
         self.bank.write(mine, optimizer.records(torch.stack(densities)))
+
+    def _looked(
+        self, scene: int, code: nn.Parameter, density: Float[Tensor, "G G G"], first: bool
+    ) -> Float[Tensor, "G G G"]:
+        """The scene's grid, after a look at where it is empty if one is due."""
+        if self.step % self.config.rendering.look and not first:
+            return density.float()
+        seed, stream = self.config.seed, f"occupancy/{scene}"
+        return self.emptiness.look(
+            self.networks.decoder, activate(code).detach(), density, seed, stream, self.step
+        )
 
     def _render(self, scene: int, code: nn.Parameter, occupied: Tensor | None, k: int) -> tuple[float, float]:
         """Adds the gradient of some of a scene's rays to those of its code and, where it wants one, the decoder;
         the loss and the mean squared error."""
         config = self.config
         fidelity = value_at(config.fidelity, self.step, config.steps)
-        cameras, colors = self.scenes.rays(scene, config.rendering.rays, self._rng(f"rays/{scene}", k))
+        count = round(value_at(config.rays, self.step, config.steps))
+        cameras, colors = self.scenes.rays(scene, count, self._rng(f"rays/{scene}", k))
         colors = colors.to(self.device)
         activated = activate(code)
         field = self.networks.decoder.field(activated, occupied)
@@ -234,14 +252,6 @@ class Trainer:
         optimizer.zero_grad()
 
     @torch.no_grad()
-    def _follow_scale(self, clean: Tensor) -> None:
-        """The running mean square of the codes, which the diffusion loss is measured against."""
-        now = clean.square().mean()
-        self.world.average([now])
-        model = self.averages
-        model.mean_square += self.config.diffusion.momentum * (float(now) - model.mean_square)
-
-    @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         for average, value in zip(self.averages.parameters(), self.networks.parameters(), strict=True):
@@ -257,7 +267,7 @@ class Trainer:
             for name, optimizer in self.optimizers.items():
                 tensors |= checkpoint.prefixed(name, moments(optimizer))
             tensors["slots"] = self.bank.slots
-            state = {"step": self.step, "seconds": self.seconds, "mean_square": self.averages.mean_square}
+            state = {"step": self.step, "seconds": self.seconds, "scenes": digest(self.scenes)}
             checkpoint.save(self.folder / "checkpoint", tensors, state)
         self.world.wait()
         self.bank.committed()
@@ -267,6 +277,8 @@ class Trainer:
         if not checkpoint.exists(self.folder / "checkpoint"):
             return None
         tensors, state = checkpoint.load(self.folder / "checkpoint")
+        if state["scenes"] != digest(self.scenes):
+            raise UserError(f"{self.folder} holds a training on other scenes: choose another --out")
         try:
             self.networks.load_state_dict(checkpoint.unprefixed("networks", tensors))
             self.averages.load_state_dict(checkpoint.unprefixed("averages", tensors))
@@ -278,7 +290,6 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             restore(optimizer, checkpoint.unprefixed(name, tensors))
         self.step, self.seconds = state["step"], state["seconds"]
-        self.averages.mean_square = state["mean_square"]
         bank = CodeBank.open(self.folder / BANK, tensors["slots"])
         bank.require(*self._bank_shape())
         return bank
@@ -286,7 +297,9 @@ class Trainer:
     def start_from(self, folder: Path) -> None:
         """Takes over the codes, what is known to be empty, and the decoder of another training on the same scenes,
         as they were at its last checkpoint. Raises UserError."""
-        tensors, _ = checkpoint.load(folder / "checkpoint")
+        tensors, state = checkpoint.load(folder / "checkpoint")
+        if state["scenes"] != digest(self.scenes):
+            raise UserError(f"{folder} holds a training on other scenes: its codes are not these scenes'")
         other = CodeBank.open(folder / BANK, tensors["slots"])
         other.require(*self._bank_shape())
         for name, model in (("networks", self.networks), ("averages", self.averages)):
@@ -318,6 +331,21 @@ class Trainer:
 
 def _adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(parameters, learning_rate, fused=True)
+
+
+def digest(scenes: Scenes) -> str:
+    """Of the names of a set's scenes, in their order: to whom the codes of a bank belong."""
+    return hashlib.blake2b(repr(list(scenes.names)).encode(), digest_size=8).hexdigest()
+
+
+def require_finite(seen: dict[str, float], step: int) -> None:
+    """UserError where something that there is to watch is not a number any more."""
+    broken = [name for name, value in seen.items() if not math.isfinite(value)]
+    if broken:
+        raise UserError(
+            f"'{broken[0]}' became {seen[broken[0]]} at step {step}: lower diffusion.learning_rate or "
+            "codes.learning_rate; the same command goes on from the last checkpoint"
+        )
 
 
 def viewpoint_of(scenes: Scenes, most: int = 100) -> Viewpoint:

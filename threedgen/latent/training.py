@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
-from threedgen.errors import UserError
 from threedgen.latent.model import save_model
-from threedgen.latent.trainer import Trainer
+from threedgen.latent.trainer import Trainer, require_finite
 from threedgen.latent.watch import Watch
 
 Report = Callable[[int, str], None]  # (steps done, what the progress bar says)
 
 
-def train(trainer: Trainer, watch: Watch, about: dict[str, Any], save_every: int, report: Report) -> None:
+def train(
+    trainer: Trainer, watch: Watch | None, about: dict[str, Any], save_every: int, report: Report
+) -> None:
     """Trains to config.steps. about: what the model's document says of the training.
 
     Saves every `save_every` steps and at the end, and leaves the averaged networks in trainer.folder each time.
     Raises UserError where a loss is not a number any more; the last checkpoint is from before that.
     """
-    config, world = trainer.config, trainer.world
+    config = trainer.config
     while trainer.step < config.steps:
         seen = trainer.train_step()
-        broken = [name for name, value in seen.items() if not math.isfinite(value)]
-        if broken:
-            raise UserError(
-                f"'{broken[0]}' became {seen[broken[0]]} at step {trainer.step}: lower "
-                "diffusion.learning_rate or codes.learning_rate; the same command goes on from the last checkpoint"
-            )
+        require_finite(seen, trainer.step)
         saving = trainer.step % save_every == 0 or trainer.step == config.steps
         if saving:
             trainer.save()
-        if not world.first:
+        if watch is None:
             continue
         watch.step(trainer, seen)
         report(trainer.step, watch.headline)

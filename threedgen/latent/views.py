@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,6 +12,7 @@ from torch import Tensor
 from threedgen.cameras import orbit
 from threedgen.latent.emptiness import Emptiness
 from threedgen.latent.model import LatentModel, Viewpoint
+from threedgen.latent.sampling import sample_codes
 from threedgen.renderers.base import on_white
 from threedgen.renderers.volume import VolumeRenderer
 from threedgen.types import Cameras, RadianceField, RenderOutput
@@ -36,6 +40,19 @@ def scene_of(model: LatentModel, code: Float[Tensor, "K R R"]) -> RadianceField:
     emptiness = Emptiness(rendering, model.device)
     seen = emptiness.look(model.decoder, planes, grid, 0, "latent/look", 0)
     return model.decoder.field(planes, emptiness.occupied(seen))
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Unconditional samples as pictures: what `evaluate_samples` asks for. steps: of DDIM."""
+
+    model: LatentModel
+    seed: int = 0
+    steps: int = 50
+
+    def __call__(self, numbers: Sequence[int], cameras: Sequence[Cameras]) -> list[Float[Tensor, "V H W 3"]]:
+        codes = sample_codes(self.model, numbers, self.seed, steps=self.steps)
+        return [look(self.model, code, views).rgb for code, views in zip(codes, cameras, strict=True)]
 
 
 @torch.no_grad()

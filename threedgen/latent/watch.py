@@ -90,7 +90,7 @@ class Watch:
             row["psnr"] = -10.0 * math.log10(max(row.pop("mse"), 1e-12))
         if row.get("rendering gradient") and "prior gradient" in row:
             row["balance"] = row["prior gradient"] / row["rendering gradient"]
-        shown = (f"{name} {row[name]:.3g}" for name in ("psnr", "diffusion", "balance") if name in row)
+        shown = (f"{name} {row[name]:.3g}" for name in ("psnr", "prior", "balance") if name in row)
         self.headline = ", ".join(shown)
         return row
 

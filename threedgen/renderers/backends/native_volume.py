@@ -20,6 +20,7 @@ from threedgen.renderers.volumetric import Composited, Marching, Rays, ask
 from threedgen.types import RadianceField
 
 _WAVE = 8  # samples of a ray that are asked for at once
+_LEAST = 16384  # samples of all rays together: of fewer, asking costs more than what lies behind a surface
 
 
 def count(field: RadianceField, rays: Rays, marching: Marching) -> Int[Tensor, " R"]:
@@ -50,7 +51,7 @@ def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
     thickness = torch.zeros(len(rays), dtype=torch.float64)
     slots, chosen = torch.full((total,), -1), torch.empty(total, dtype=torch.int64)
     densities, features, asked = [], [], 0
-    wave = _WAVE if marching.early_stop > 0 else marching.limit
+    wave = max(_WAVE, _LEAST // max(len(rays), 1)) if marching.early_stop > 0 else marching.limit
     longest = int(counts.max()) if len(rays) > 0 else 0
     for first in range(0, max(longest, 1), wave):
         rows = chosen[

@@ -1,0 +1,83 @@
+"""Two processes, each with half of the batch, are one process with all of it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from latent_scenes import CONTEXT, made, state, tiny, trainer
+
+from threedgen.distributed import World
+from threedgen.latent.scenes import Scenes, open_scenes
+from threedgen.latent.trainer import Trainer
+
+STEPS = 3
+# Adam divides the first gradients by their own size: weights whose gradient is nothing but rounding must not move.
+SETTINGS = {"steps": 2 * STEPS, "batch": 2, "codes": {"initial": 0.5}, "diffusion": {"captions": True}}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    return made(tmp_path_factory.mktemp("scenes") / "packed")
+
+
+def _one_of_two(rank: int, meeting: Path, packed: Path, folder: Path, changes: dict) -> None:
+    torch.set_num_threads(1)
+    store = f"file://{meeting}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    of = trainer(
+        tiny(**{**SETTINGS, **changes}), open_scenes(packed), folder, STEPS, World(rank=rank, size=2)
+    )
+    of.save()
+    torch.save(state(of), folder / f"rank{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def in_two(tmp_path: Path, **changes: object) -> Path:
+    """The folder of a training in two processes; they leave what each has in the end."""
+    made(tmp_path / "scenes")
+    folder = tmp_path / "two"
+    folder.mkdir(exist_ok=True)
+    meeting = tmp_path / f"meeting{len(list(tmp_path.iterdir()))}"
+    processes = [
+        CONTEXT.Process(target=_one_of_two, args=(rank, meeting, tmp_path / "scenes", folder, changes))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    return folder
+
+
+def _close(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], names: list[str]) -> None:
+    for name in names:
+        torch.testing.assert_close(left[name].float(), right[name].float(), rtol=2e-3, atol=2e-5, msg=name)
+
+
+def test_two_processes_are_one_with_twice_the_batch(scenes, tmp_path):
+    one = trainer(tiny(**SETTINGS), scenes, tmp_path / "one", STEPS)
+    whole = state(one)
+    folder = in_two(tmp_path)
+    ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    for name, value in ranks[0].items():
+        assert torch.equal(value, ranks[1][name]), name  # both have the same networks, and see the same bank
+    _close(ranks[0], whole, [name for name in whole if name.startswith(("networks", "averages", "records"))])
+    assert torch.equal(ranks[0]["records.step"], whole["records.step"])
+    start = state(trainer(tiny(**SETTINGS), scenes, tmp_path / "start"))
+    moved = (whole["networks.decoder.base.weight"] - start["networks.decoder.base.weight"]).abs().max()
+    assert float(moved) > 1e-3  # what is compared has moved
+    again = Trainer(tiny(**SETTINGS), scenes, folder)  # one process goes on where two stopped
+    assert again.step == STEPS
+    assert all(torch.equal(value, ranks[0][name]) for name, value in state(again).items())
+
+
+def test_two_processes_go_on_where_they_stopped(scenes, tmp_path):
+    """Twice three steps, in two processes each time, are six of one."""
+    in_two(tmp_path, reset=0.5)
+    folder = in_two(tmp_path, reset=0.5)
+    found = torch.load(folder / "rank1.pt", weights_only=True)
+    whole = state(trainer(tiny(**SETTINGS, reset=0.5), scenes, tmp_path / "one", 2 * STEPS))
+    assert int(found["step"]) == 2 * STEPS
+    assert torch.equal(found["records.step"], whole["records.step"])
+    _close(found, whole, [name for name in whole if name.startswith("records")])

@@ -1,0 +1,125 @@
+"""A training that was stopped goes on with the same bits, whatever stopped it."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from latent_scenes import CONTEXT, assert_same, made, state, tiny, trainer
+
+from threedgen import checkpoint
+from threedgen.errors import UserError
+from threedgen.latent.scenes import Scenes, open_scenes
+from threedgen.latent.trainer import Trainer
+from threedgen.latent.training import train
+from threedgen.latent.watch import Every, Watch
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    return made(tmp_path_factory.mktemp("scenes") / "packed")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"diffusion": {"captions": True, "kind": "matryoshka"}},
+        {"diffusion": {"dropout": 0.3}},
+        {"batch": 3, "reset": 0.5, "precision": "bf16"},
+    ],
+)
+def test_a_resumed_training_ends_at_the_same_bits(scenes, tmp_path, changes):
+    config = tiny(**changes)
+    torch.manual_seed(1)
+    whole = trainer(config, scenes, tmp_path / "whole", steps=6)
+    first = trainer(config, scenes, tmp_path / "parts", steps=2)
+    first.save()
+    assert first.train_step()  # is lost
+    del first
+    torch.manual_seed(9)  # where torch's own stream stands makes no difference
+    second = trainer(config, scenes, tmp_path / "parts", steps=1)
+    assert second.step == 3
+    second.save()
+    third = trainer(config, scenes, tmp_path / "parts", steps=3)
+    assert_same(state(whole), state(third))
+
+
+def _train(folder: Path, packed: Path, killed_at: int | None) -> None:
+    """A whole training that saves every second step; killed in the middle of a step, or of a save."""
+    torch.set_num_threads(1)
+    of = Trainer(tiny(steps=7), open_scenes(packed), folder)
+    render, flush = of._render, of.bank.flush
+
+    def dies_in_step(*arguments):
+        if of.step == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return render(*arguments)
+
+    def dies_in_save():
+        flush()
+        if of.step == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if killed_at is not None:
+        of._render, of.bank.flush = dies_in_step, dies_in_save  # type: ignore[method-assign]
+    train(of, Watch(folder, of.step, Every(0, 0)), {}, 2, lambda *_: None)
+
+
+def test_a_training_that_is_killed_again_and_again_ends_at_the_same_bits(scenes, tmp_path):
+    packed = tmp_path / "scenes"
+    made(packed)
+    stood = []
+    for killed_at in (1, 3, 4, None):  # before the first save, in a step, after a save's codes are on disk
+        process = CONTEXT.Process(target=_train, args=(tmp_path / "run", packed, killed_at))
+        process.start()
+        process.join(60)
+        assert process.exitcode == (0 if killed_at is None else -signal.SIGKILL)
+        there = checkpoint.exists(tmp_path / "run" / "checkpoint")
+        stood.append(checkpoint.load_state(tmp_path / "run" / "checkpoint")["step"] if there else 0)
+    assert stood == [0, 2, 2, 7]
+    whole = trainer(tiny(steps=7), scenes, tmp_path / "whole", steps=7)
+    assert_same(state(whole), state(Trainer(tiny(steps=7), scenes, tmp_path / "run")))
+
+
+def test_a_finished_training_does_nothing_more(scenes, tmp_path):
+    of = trainer(tiny(steps=2), scenes, tmp_path, steps=2)
+    of.save()
+    before = state(of)
+    again = Trainer(tiny(steps=2), scenes, tmp_path)
+    train(again, Watch(tmp_path, 2, Every(0, 0)), {}, 1, lambda *_: None)
+    assert_same(before, state(again))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"diffusion": {"widths": [16, 16]}}, "training of other networks"),
+        ({"diffusion": {"captions": True}}, "training of other networks"),
+        ({"diffusion": {"kind": "matryoshka"}}, "training of other networks"),
+        ({"codes": {"resolution": 16}}, "training of other networks"),
+        ({"codes": {"channels": 4}}, "training of other networks"),
+        ({"rendering": {"cells": 4}}, "4: use the settings it was made with"),
+    ],
+)
+def test_other_settings_than_the_stopped_trainings_are_said(scenes, tmp_path, changes, said):
+    trainer(tiny(), scenes, tmp_path, steps=1).save()
+    with pytest.raises(UserError, match=said) as caught:
+        Trainer(tiny(**changes), scenes, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_scenes_than_the_stopped_trainings_are_said(scenes, tmp_path):
+    trainer(tiny(), scenes, tmp_path / "run", steps=1).save()
+    with pytest.raises(UserError, match="on other scenes"):
+        Trainer(tiny(), made(tmp_path / "few", count=3), tmp_path / "run")
+
+
+def test_a_lost_code_bank_is_said(scenes, tmp_path):
+    of = trainer(tiny(), scenes, tmp_path, steps=1)
+    of.save()
+    for path in (tmp_path / "codes").glob("codes-*"):
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="truncated"):
+        Trainer(tiny(), scenes, tmp_path)

@@ -1,0 +1,172 @@
+"""What a training leaves to be looked at while it runs: metrics.jsonl, grids, warnings."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from latent_scenes import VIEWS, made, tiny, trainer
+from PIL import Image
+
+from threedgen.latent import watch as watching
+from threedgen.latent.model import load_model
+from threedgen.latent.scenes import Scenes
+from threedgen.latent.trainer import Trainer
+from threedgen.latent.training import train
+from threedgen.latent.watch import METRICS, Every, Watch
+
+QUIET = Every(0, 0)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    return made(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture
+def short_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_MEAN_OVER", 2)
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+
+
+def trained(config, scenes: Scenes, folder: Path, every: Every = QUIET, steps: int | None = None) -> Trainer:
+    """Trains on from the last checkpoint of the folder; stops after `steps` as a killed one would."""
+    of = trainer(config, scenes, folder)
+
+    def report(step: int, headline: str) -> None:
+        if step == steps:
+            raise InterruptedError
+
+    try:
+        train(of, Watch(folder, of.step, every), {"recipe": "tiny"}, 4, report)
+    except InterruptedError:
+        assert of.step == steps
+    return of
+
+
+@pytest.mark.usefixtures("short_lines")
+def test_lines_are_means_and_say_what_there_is_to_watch(scenes, tmp_path):
+    of, seen = trainer(tiny(steps=5), scenes, tmp_path), []
+    watch = Watch(tmp_path, 0, QUIET)
+    for _ in range(5):
+        seen.append(of.train_step())
+        watch.step(of, seen[-1])
+    found = rows(tmp_path)
+    assert [row["step"] for row in found] == [2, 4, 5]  # the last step has a line of its own
+    assert found[0]["rendering"] == pytest.approx((seen[0]["rendering"] + seen[1]["rendering"]) / 2, rel=1e-3)
+    assert found[2]["rendering"] == pytest.approx(seen[4]["rendering"], rel=1e-3)
+    expected = -10.0 * torch.log10(torch.tensor((seen[2]["mse"] + seen[3]["mse"]) / 2))
+    assert found[1]["psnr"] == pytest.approx(float(expected), rel=1e-3)
+    balance = found[1]["prior gradient"] / found[1]["rendering gradient"]
+    assert found[1]["balance"] == pytest.approx(balance, rel=1e-3)
+    assert {"prior", "code std", "saturated", "seconds"} <= set(found[0])
+    assert f"psnr {found[2]['psnr']:.3g}"[:7] in watch.headline
+
+
+@pytest.mark.usefixtures("short_lines")
+def test_a_resumed_trainings_lines_are_those_of_an_uninterrupted_one(scenes, tmp_path):
+    """What was said after the last checkpoint is said again, once; a line cut short is dropped."""
+    config = tiny(steps=8)
+    trained(config, scenes, tmp_path / "parts", steps=7)
+    assert [row["step"] for row in rows(tmp_path / "parts")] == [2, 4, 6]
+    with (tmp_path / "parts" / METRICS).open("a") as file:
+        file.write('{"step": 7, "psn')
+    trained(config, scenes, tmp_path / "parts")
+    trained(config, scenes, tmp_path / "whole")
+    parts, whole = rows(tmp_path / "parts"), rows(tmp_path / "whole")
+    for row in (*parts, *whole):
+        del row["seconds"]
+    assert parts == whole
+    assert [row["step"] for row in whole] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (
+            {"prior gradient": 40.0},
+            "the prior pulls 40.0 times as hard as the pictures: lower diffusion.weight",
+        ),
+        ({"prior gradient": 1e-4}, "only 1.0e-04 times as hard as the pictures: raise diffusion.weight"),
+        ({"saturated": 0.5}, "50% of the codes' values are at their bounds: raise codes.regularizer"),
+        ({"prior gradient": 1.0, "saturated": 0.1}, ""),
+    ],
+)
+@pytest.mark.usefixtures("short_lines")
+def test_what_is_out_of_balance_is_said_once(scenes, tmp_path, capsys, seen, said):
+    of, watch = trainer(tiny(), scenes, tmp_path), Watch(tmp_path, 0, QUIET)
+    for of.step in range(1, 7):
+        watch.step(of, {"rendering gradient": 1.0, "prior gradient": 1.0, "mse": 0.1, **seen})
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == (1 if said else 0)
+    assert all(line.startswith("warning: ") and said in line for line in lines)
+
+
+def test_without_a_prior_there_is_no_balance_to_warn_of(scenes, tmp_path, capsys):
+    trained(tiny(diffusion={"weight": 0.0}), scenes, tmp_path, Every(grid=6, fid=6))
+    assert capsys.readouterr().err == ""
+    (row,) = rows(tmp_path)
+    assert "psnr" in row
+    assert not {"balance", "fid", "prior"} & set(row)
+    with Image.open(tmp_path / "watch" / "grid_0000006.png") as grid:
+        assert grid.height == 4 * 16  # two scenes' pictures and what was learnt of them; no samples
+
+
+def test_grids_show_samples_and_pictures_and_what_was_learnt(scenes, tmp_path):
+    of = trained(tiny(steps=4), scenes, tmp_path, Every(grid=3, fid=0))
+    names = sorted(path.name for path in (tmp_path / "watch").iterdir())
+    assert names == ["grid_0000003.png", "grid_0000004.png"]
+    with Image.open(tmp_path / "watch" / names[1]) as grid:
+        assert grid.size == (6 * 16, (6 + 2 * 2) * 16)
+        pixels = torch.tensor(list(grid.convert("RGB").tobytes())).reshape(grid.height, grid.width, 3)
+    chosen = torch.linspace(0, VIEWS - 1, 6).long()
+    true = torch.cat(list(scenes.pictures(0)[chosen]), dim=1)
+    assert torch.equal(pixels[6 * 16 : 7 * 16], true.long())
+    assert of.step == 4
+
+
+def test_the_fid_row_is_there_and_is_zero_of_the_pictures_themselves(scenes, tmp_path, monkeypatch):
+    of = trained(tiny(steps=2), scenes, tmp_path, Every(grid=0, fid=2, samples=6))
+    (row,) = rows(tmp_path)
+    assert row["fid"] > 0.0
+    watch, given = Watch(tmp_path, 2, Every(samples=6)), []
+
+    def themselves(model, code, camera):
+        """In place of a sample: the training picture of that camera."""
+        for scene in range(4):
+            for view, pose in enumerate(scenes.cameras(scene).world_from_camera):
+                if torch.equal(pose, camera.world_from_camera[0]):
+                    given.append((scene, view))
+                    rgb = scenes.pictures(scene)[view : view + 1].float() / 255.0
+                    return type("Seen", (), {"rgb": rgb})
+        raise AssertionError("a camera that no picture has")
+
+    monkeypatch.setattr(watching, "look", themselves)
+    assert watch.fid(of) == pytest.approx(0.0, abs=1e-2)
+    assert len(given) == 6
+    assert len({scene for scene, _ in given}) > 1
+
+
+def test_watching_does_not_change_the_training(scenes, tmp_path):
+    from latent_scenes import assert_same, state
+
+    looked, alone = (
+        trained(tiny(steps=3), scenes, tmp_path / str(every.grid), every) for every in (Every(1, 0), QUIET)
+    )
+    assert_same(state(looked), state(alone))
+
+
+def test_a_training_leaves_its_averaged_model(scenes, tmp_path):
+    of = trained(tiny(diffusion={"captions": True}), scenes, tmp_path)
+    model = load_model(tmp_path)
+    for name, value in of.averages.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value.half().float(), rtol=0, atol=0)
+    assert model.words == of.averages.words
+    assert "car" in model.words
+    assert model.viewpoint == of.averages.viewpoint
+    assert (model.config.codes, model.config.diffusion) == (of.config.codes, of.config.diffusion)
+    about = json.loads((tmp_path / "ssdnerf.json").read_text())
+    assert (about["recipe"], about["steps"], about["scenes"], about["processes"]) == ("tiny", 6, 4, 1)
