@@ -254,8 +254,9 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        for average, value in zip(self.averages.parameters(), self.networks.parameters(), strict=True):
-            average.lerp_(value, 1.0 - decay)
+        averages: list[Tensor] = list(self.averages.parameters())
+        values: list[Tensor] = list(self.networks.parameters())
+        torch._foreach_lerp_(averages, values, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def save(self) -> None:
         """Writes the checkpoint: networks, averages, moments, and which of each scene's records it means."""

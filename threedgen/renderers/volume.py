@@ -110,6 +110,8 @@ class VolumeRenderer:
         )
         evaluations = 5 if self.config.normals else 1
         most = int(self.config.memory * 1e6 / (_BYTES_PER_SAMPLE * evaluations))
+        if len(rays) * marching.limit <= most:  # they cannot have more samples than that: no need to count
+            return backend.render(field, rays, marching)
         chunks = list(_chunks(backend.count(field, rays, marching), most))
         if len(chunks) == 1:
             return backend.render(field, rays, marching)
