@@ -239,6 +239,7 @@ def test_bad_reconstructions_are_one_line(run, folder, tmp_path, capsys):
         ([f"{view}@{pose}"], f"{pose} must hold 16 numbers"),
         ([view, "--gain", "-1"], "guiding: steps, gain and correctors must not be negative"),
         ([view, "--finetuning", "-1"], "finetuning.outer is -1; it must not be negative"),
+        ([view, "--guiding", "0", "--finetuning", "0"], "nothing to be done"),
         ([view, "--guiding", "2000"], "between 1 and 1000 steps"),
     ):
         assert expected in said(capsys, ["reconstruct", run, *arguments])

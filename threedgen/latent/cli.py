@@ -299,6 +299,8 @@ def reconstruct(argv: list[str]) -> None:
     guiding, finetuning = replace(model.config.guiding, **said), model.config.finetuning
     if arguments.finetuning is not None:
         finetuning = replace(finetuning, outer=arguments.finetuning)
+    if not guiding.steps and not finetuning.outer:
+        raise UserError("--guiding 0 and --finetuning 0 together leave nothing to be done")
     views = given_views(arguments.views, model.viewpoint)
     name = Path(arguments.views[0].rpartition("@")[0] or arguments.views[0]).stem
     folder = arguments.out or Path(arguments.run) / "reconstructions" / name
