@@ -65,15 +65,17 @@ class Plain:
         model = LatentModel(config)
         model.load_state_dict(checkpoint.unprefixed("networks", tensors))
         self.unet = model.denoiser.unet.to(memory_format=torch.contiguous_format)
+        self.places = model.denoiser.places
         self.decoder, self.schedule = model.decoder, model.schedule
-        networks = [*self.unet.parameters(), *self.decoder.parameters()]
+        denoiser = list(model.denoiser.parameters())
+        networks = [*denoiser, *self.decoder.parameters()]
         self.networks, self.averages = networks, [value.detach().clone() for value in networks]
         self.statistics, self.step = model.statistics, state["step"]
         stored = CodeBank.open(folder / BANK, tensors["slots"]).read(range(len(scenes))).code
         self.codes = [nn.Parameter(code.clone()) for code in stored]
         rate = config.codes.learning_rate
         self.code_optimizers = [torch.optim.Adam([code], rate) for code in self.codes]
-        self.denoiser_optimizer = torch.optim.Adam(self.unet.parameters(), config.diffusion.learning_rate)
+        self.denoiser_optimizer = torch.optim.Adam(denoiser, config.diffusion.learning_rate)
         self.decoder_optimizer = torch.optim.Adam(self.decoder.parameters(), config.decoder.learning_rate)
 
     def train_step(self) -> dict[str, float]:
@@ -118,7 +120,10 @@ class Plain:
 
     def denoise(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
         fold = self.config.diffusion.fold
-        return F.pixel_shuffle(self.unet(F.pixel_unshuffle(noisy, fold), timesteps).sample, fold)
+        folded = F.pixel_unshuffle(noisy, fold)
+        if self.places is not None:
+            folded = torch.cat([folded, self.places.expand(len(folded), -1, -1, -1)], dim=1)
+        return F.pixel_shuffle(self.unet(folded, timesteps).sample, fold)
 
     def rendered(self, scene: int, code: nn.Parameter, rng: torch.Generator) -> Float[Tensor, ""]:
         """The loss of some rays of a scene, with the codes' regularizer."""
