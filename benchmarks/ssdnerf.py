@@ -29,7 +29,7 @@ from threedgen.latent.reconstruction import Finetuning, Guiding, Reconstructed, 
 from threedgen.latent.scenes import Scenes, pack
 from threedgen.latent.trainer import Trainer
 from threedgen.latent.views import Sampled
-from threedgen.latent.watch import Watch
+from threedgen.latent.watch import write_grid
 
 CATEGORY, SIZE = "shape-world:car", 64
 SMOOTHNESS = 0.3  # of the two-stage codes
@@ -55,7 +55,7 @@ def trained(config: Config, scenes: Scenes, folder: Path, start: Path | None = N
             said = {name: round(value, 4) for name, value in seen.items()}
             print(f"  {folder.name} {trainer.step} {time.perf_counter() - begun:.0f} s {said}", flush=True)
     if not list(folder.glob("grid.png")):
-        Watch(folder, trainer.step).grid(trainer, folder / "grid.png", samples=config.diffusion.weight > 0)
+        write_grid(trainer, folder / "grid.png", samples=config.diffusion.weight > 0)
     return trainer
 
 

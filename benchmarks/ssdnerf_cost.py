@@ -236,7 +236,7 @@ def agreement(config: Config, scenes: Scenes, work: Path) -> tuple[float, float]
     for scene, (code, density) in enumerate(zip(records.code, records.density, strict=True)):
         cameras, colors = scenes.rays(scene, 2048, generator(0, "agreement", scene))
         field = decoder.field(activate(code), trainer.emptiness.occupied(density))
-        ours = trainer.renderer(field, cameras, trainer.white).rgb.reshape(-1, 3)
+        ours = trainer.networks.renderer(field, cameras, trainer.white).rgb.reshape(-1, 3)
         other = plain_colors(plain.decoder, activate(code), cameras, config.rendering.samples, None)
         losses.append((float((ours - colors).square().mean()), float((other - colors).square().mean())))
     first, second = zip(*losses, strict=True)

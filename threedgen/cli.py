@@ -6,7 +6,6 @@ Anything a user can put right ends in one line on stderr and exit code 2; a bug 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -294,8 +293,9 @@ def _train(argv: Sequence[str]) -> None:
         return
     if argv[0] not in TRAININGS:
         raise UserError(f"unknown training '{argv[0]}': use {PROGRAM} train {' or '.join(TRAININGS)}")
-    module, _, name = TRAININGS[argv[0]].partition(":")
-    getattr(importlib.import_module(module), name)(list(argv[1:]))
+    from threedgen.plugins import load
+
+    load(TRAININGS[argv[0]])(list(argv[1:]))
 
 
 def _sample(argv: Sequence[str]) -> None:

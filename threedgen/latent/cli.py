@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from threedgen.latent.model import LatentModel
     from threedgen.latent.scenes import Scenes
 
-_OBJECTS, _VIEWS = 300, 12  # of the shape world, where nothing is said
+_OBJECTS = 300  # of the shape world, where nothing is said
 TRAINING = "training.yaml"
 
 
@@ -76,7 +76,7 @@ def train_ssdnerf(argv: list[str]) -> None:
 
 def _scenes(arguments: Any, config: Config, world: World, bars: Any) -> Scenes:
     """All scenes, checked; the first process packs them."""
-    from threedgen.datasets.objects import SHAPE_WORLD, open_objects
+    from threedgen.datasets.objects import SHAPE_WORLD, TRAINING_VIEWS, open_objects
     from threedgen.latent.scenes import open_scenes, pack
 
     drawn = arguments.dataset.startswith(SHAPE_WORLD)
@@ -88,7 +88,7 @@ def _scenes(arguments: Any, config: Config, world: World, bars: Any) -> Scenes:
             arguments.size,
             "train",
             config.seed,
-            config.views or _VIEWS,
+            config.views or TRAINING_VIEWS,
         )
         checking = bars.add_task("checking scenes", total=len(objects))
         scenes = pack(

@@ -21,18 +21,18 @@ _SATURATION = (
 )
 _DEGREE = 3  # of the spherical harmonics that a direction becomes
 _FOG = 2.0  # density at the start, of what counts as something: thin fog, but none that is taken for nothing
-_AMPLITUDE = 2.0  # codes lie in +- this
+LIMIT = 2.0  # codes lie in +- this
 
 
 def activate(parameters: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The codes that parameters mean: 2 tanh(c)."""
-    return _AMPLITUDE * torch.tanh(parameters)
+    return LIMIT * torch.tanh(parameters)
 
 
 def deactivate(codes: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The parameters of codes, which are clipped just inside of +-2 first."""
     inside = 1.0 - 1e-4
-    return torch.atanh((codes / _AMPLITUDE).clamp(-inside, inside))
+    return torch.atanh((codes / LIMIT).clamp(-inside, inside))
 
 
 def as_pictures(codes: Float[Tensor, "B P C R R"]) -> Float[Tensor, "B P*C R R"]:

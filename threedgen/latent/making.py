@@ -22,9 +22,9 @@ from threedgen.export.mesh import NoSurface
 from threedgen.export.video import to_uint8, write_contact_sheet
 from threedgen.latent.model import LatentModel, Viewpoint
 from threedgen.latent.reconstruction import Reconstruction, reconstruct
-from threedgen.latent.views import VIEWS, around, look, scene_of
+from threedgen.latent.views import VIEWS, around, scene_of, shown
 from threedgen.listeners.previews import write_rows
-from threedgen.types import Cameras
+from threedgen.types import Cameras, RadianceField
 
 _WHITE = 0.97  # mean brightness of the border from which on a picture has a white background
 
@@ -42,25 +42,39 @@ def write_scenes(
     Returns the files, and the names of codes that have no surface and therefore no GLB. Raises UserError where the
     folder cannot be written.
     """
-    from safetensors.torch import save_file
-
-    from threedgen.export.atomic import replacing
-
     cameras = around(model.viewpoint).to(model.device)
     written, empty, frames = [], [], []
     for number, (name, code) in enumerate(zip(names, codes, strict=True)):
         progress(number, len(names))
-        frames += [to_uint8(picture) for picture in look(model, code, cameras).rgb.clamp(0.0, 1.0)]
-        try:
-            export.write(scene_of(model, code), folder / f"{name}.glb", note={**note, "name": name})
+        scene = scene_of(model, code)
+        frames += [to_uint8(picture) for picture in shown(model, scene, cameras).rgb.clamp(0.0, 1.0)]
+        if _write_mesh(scene, folder / f"{name}.glb", {**note, "name": name}):
             written.append(folder / f"{name}.glb")
-        except NoSurface:
+        else:
             empty.append(name)
     sheet = write_contact_sheet(folder / "contact_sheet.png", frames, VIEWS)
-    with replacing(folder / "codes.safetensors") as path:
-        save_file({name: code.cpu().contiguous() for name, code in zip(names, codes, strict=True)}, path)
+    kept = _write_codes(folder, dict(zip(names, codes, strict=True)))
     progress(len(names), len(names))
-    return [*written, sheet, folder / "codes.safetensors"], empty
+    return [*written, sheet, kept], empty
+
+
+def _write_mesh(scene: RadianceField, path: Path, note: dict[str, Any]) -> bool:
+    """Whether there was a surface to write."""
+    try:
+        export.write(scene, path, note=note)
+    except NoSurface:
+        return False
+    return True
+
+
+def _write_codes(folder: Path, codes: dict[str, Tensor]) -> Path:
+    from safetensors.torch import save_file
+
+    from threedgen.export.atomic import replacing
+
+    with replacing(folder / "codes.safetensors") as path:
+        save_file({name: code.cpu().contiguous() for name, code in codes.items()}, path)
+    return folder / "codes.safetensors"
 
 
 def given_views(texts: Sequence[str], viewpoint: Viewpoint) -> PosedPictures:
@@ -140,11 +154,12 @@ def write_reconstruction(
     begun = time.perf_counter()
     code = reconstruct(model, views, how, seed)
     seconds = time.perf_counter() - begun
-    written, empty = write_scenes(model, code[None], ["asset"], folder, {"seed": seed, "views": list(names)})
-    seen = look(model, code, views.cameras).rgb.clamp(0.0, 1.0).cpu()
-    rows = [torch.cat(list(views.images), dim=1), torch.cat(list(seen), dim=1)]
-    rows.append(torch.cat(list(look(model, code, around(model.viewpoint)).rgb.cpu()), dim=1))
-    write_rows(folder / "contact_sheet.png", rows)
+    scene, asset, sheet = scene_of(model, code), folder / "asset.glb", folder / "contact_sheet.png"
+    found = _write_mesh(scene, asset, {"seed": seed, "views": list(names), "name": "asset"})
+    seen = shown(model, scene, views.cameras).rgb.clamp(0.0, 1.0).cpu()
+    beside = shown(model, scene, around(model.viewpoint)).rgb.cpu()
+    write_rows(sheet, [torch.cat(list(pictures), dim=1) for pictures in (views.images, seen, beside)])
+    written = [*([asset] if found else []), sheet, _write_codes(folder, {"asset": code})]
     guiding, finetuning = how.of(model)
     report = {
         "views": list(names),
@@ -155,4 +170,4 @@ def write_reconstruction(
         "ssim": ssim(seen, views.images).tolist(),
         "seconds": round(seconds, 2),
     }
-    return [*written, write_report(folder / "report.json", report)], empty
+    return [*written, write_report(folder / "report.json", report)], [] if found else ["asset"]

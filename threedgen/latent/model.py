@@ -13,26 +13,20 @@ from torch import Tensor, nn
 
 from threedgen.guidance.priors.processes import NoiseSchedule, per_sample
 from threedgen.latent.config import Config, config_of
-from threedgen.latent.decoder import TriplaneDecoder
+from threedgen.latent.decoder import LIMIT, TriplaneDecoder
 from threedgen.latent.losses import diffusion_loss
 from threedgen.latent.matryoshka import MatryoshkaDiffusion, NestedUNet
 from threedgen.latent.network import CodeDenoiser, noise_schedule
 from threedgen.latent.stage_wise import StageWiseDiffusion
 from threedgen.latent.statistics import CodeStatistics
 from threedgen.random import derive_seed
+from threedgen.renderers.volume import VolumeRenderer
 from threedgen.training.store import read_model, write_model
 from threedgen.types import RadianceField
 
 DOCUMENT = "ssdnerf.json"
-LIMIT = 2.0  # codes lie in +- this
-_PARTS = (
-    "codes",
-    "decoder",
-    "diffusion",
-    "rendering",
-    "guiding",
-    "finetuning",
-)  # the others are of the training
+# Of the settings; the others are of the training.
+_PARTS = ("codes", "decoder", "diffusion", "rendering", "guiding", "finetuning")
 
 
 @dataclass(frozen=True)
@@ -54,6 +48,7 @@ class LatentModel(nn.Module):
         self.config, self.words = config, tuple(words)
         self.schedule = noise_schedule(config.diffusion)
         self.viewpoint = Viewpoint()
+        self.renderer = VolumeRenderer(VolumeRenderer.Config(samples=config.rendering.samples))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights", 0) % 2**31)
             self.denoiser = CodeDenoiser(config.codes, config.diffusion, words)

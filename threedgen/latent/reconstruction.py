@@ -22,7 +22,6 @@ from threedgen.latent.model import LatentModel
 from threedgen.latent.sampling import draw_noise, integrate, require_plain
 from threedgen.latent.views import look
 from threedgen.random import generator
-from threedgen.renderers.volume import VolumeRenderer
 from threedgen.types import Cameras, RenderOutput
 
 
@@ -57,7 +56,6 @@ def guided_sample(
     alpha^(2 w - 1) dL/dz, through decoder and denoiser, with w = diffusion.power."""
     require_plain(model, "guided sampling")
     power = model.config.diffusion.power
-    renderer = VolumeRenderer(VolumeRenderer.Config(samples=model.config.rendering.samples))
     rays = _Rays(views, guiding.rays, model.device, seed, "latent/guide")
 
     def guided(z: Tensor, t: Tensor) -> Tensor:
@@ -66,7 +64,7 @@ def guided_sample(
             z = z.detach().requires_grad_()
             clean = model.clean(z, t)
             code = model.statistics.meant(clean)[0]
-            loss = _squared_error(model, code, renderer, *next(rays)) * rays.pixels
+            loss = _squared_error(model, code, *next(rays)) * rays.pixels
             (gradient,) = torch.autograd.grad(loss, z)
         step = guiding.gain * sigma ** (2 - 2 * power) * alpha ** (2 * power - 1)
         return model.within(clean.detach() - step * gradient)
@@ -87,7 +85,6 @@ def finetuned(
     if not finetuning.outer:
         return code
     rendering = model.config.rendering
-    renderer = VolumeRenderer(VolumeRenderer.Config(samples=rendering.samples))
     emptiness = Emptiness(rendering, model.device)
     density = torch.zeros((rendering.cells,) * 3)
     rays = _Rays(views, finetuning.rays, model.device, seed, "latent/finetune")
@@ -104,7 +101,7 @@ def finetuned(
             cameras, colors = next(rays)
             scene = model.decoder.field(activate(parameters), occupied)
             jitter = generator(seed, "latent/finetune/jitter", outer * finetuning.inner + inner)
-            seen = renderer(scene, cameras, torch.ones(3, device=model.device), rng=jitter).rgb
+            seen = model.renderer(scene, cameras, torch.ones(3, device=model.device), rng=jitter).rgb
             loss = rendering_loss(seen.reshape(-1, 3), colors, rendering.weight, len(views.images))
             adam.zero_grad()
             loss.backward()
@@ -151,12 +148,11 @@ class _Rays:
 def _squared_error(
     model: LatentModel,
     code: Float[Tensor, "K R R"],
-    renderer: VolumeRenderer,
     cameras: Cameras,
     colors: Float[Tensor, "N 3"],
 ) -> Float[Tensor, ""]:
     """Half of the mean over pixels of the squared error, summed over rgb."""
-    seen = renderer(model.field(code), cameras, torch.ones(3, device=model.device)).rgb
+    seen = model.renderer(model.field(code), cameras, torch.ones(3, device=model.device)).rgb
     return 0.5 * (seen.reshape(-1, 3) - colors).square().sum(1).mean()
 
 

@@ -45,10 +45,11 @@ def sample_codes(
     kinds, which have a sampler of their own, belong to the batch. Raises UserError for words the model does not
     know, and for a sampler that it has not.
     """
+    parts = [numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE)]
+    if len(parts) > 1:
+        return torch.cat([sample_codes(model, part, seed, caption, scale, steps, sampler) for part in parts])
     if model.coarse_to_fine is None:
-        told = (caption, scale, steps, sampler)
-        parts = [numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE)]
-        return torch.cat([denoise_codes(model, draw_noise(model, part, seed), *told) for part in parts])
+        return denoise_codes(model, draw_noise(model, numbers, seed), caption, scale, steps, sampler)
     if sampler != "ddim":
         raise UserError(
             f"a {model.config.diffusion.kind} diffusion is sampled by ddim only, not by {sampler}"

@@ -29,14 +29,13 @@ from threedgen.errors import UserError
 from threedgen.latent.code_bank import CodeBank, Records
 from threedgen.latent.code_optimizer import CodeOptimizer
 from threedgen.latent.config import Config
-from threedgen.latent.decoder import activate, as_pictures
+from threedgen.latent.decoder import LIMIT, activate, as_pictures
 from threedgen.latent.emptiness import Emptiness
 from threedgen.latent.losses import rendering_loss
 from threedgen.latent.model import LatentModel, Viewpoint
 from threedgen.latent.network import vocabulary
 from threedgen.latent.scenes import Scenes
 from threedgen.random import derive_seed, generator
-from threedgen.renderers.volume import VolumeRenderer
 from threedgen.representations.triplane import smoothness
 from threedgen.schedule import value_at
 from threedgen.training.optimizer_state import moments, restore
@@ -61,7 +60,6 @@ class Trainer:
             "denoiser": _adam(self.networks.prior_parameters(), config.diffusion.learning_rate),
             "decoder": _adam(self.networks.decoder.parameters(), config.decoder.learning_rate),
         }
-        self.renderer = VolumeRenderer(VolumeRenderer.Config(samples=config.rendering.samples))
         self.emptiness = Emptiness(config.rendering, self.device)
         self.white = torch.ones(3, device=self.device)
         self.networks.statistics = self.averages.statistics  # they are of the codes, which are one
@@ -97,6 +95,8 @@ class Trainer:
     def batch_at(self, step: int) -> list[int]:
         """The scenes of a step, of all processes: each pass over the set in a new order, cut into batches."""
         count, batch = len(self.scenes), self.config.batch
+        if count < batch:
+            raise UserError(f"a batch of {batch} needs as many scenes, there are {count}: set batch=N")
         chosen: list[int] = []
         place = step * batch
         while len(chosen) < batch:
@@ -104,8 +104,6 @@ class Trainer:
             order = torch.randperm(count, generator=generator(self.config.seed, "scenes", turn)).tolist()
             # A batch that spans two passes must not hold a scene twice: its two updates would be one.
             chosen += [scene for scene in order[first:] if scene not in chosen][: batch - len(chosen)]
-            if count < batch:
-                raise UserError(f"a batch of {batch} needs as many scenes, there are {count}: set batch=N")
         return chosen
 
     def _learn_prior(
@@ -127,7 +125,7 @@ class Trainer:
         prior = parameters.grad * len(codes)  # each scene's own, not the mean's share
         seen["prior gradient"] = float(torch.linalg.vector_norm(prior)) / len(codes) ** 0.5
         seen["code std"] = float(clean.detach().std())
-        seen["saturated"] = float((clean.detach().abs() > 1.9).float().mean())
+        seen["saturated"] = float((clean.detach().abs() > 0.95 * LIMIT).float().mean())
         return prior
 
     def _diffusion(self, clean: Float[Tensor, "B K R R"], mine: list[int]) -> Float[Tensor, " B"]:
@@ -203,7 +201,7 @@ class Trainer:
         colors = colors.to(self.device)
         activated = activate(code)
         field = self.networks.decoder.field(activated, occupied)
-        shown = self.renderer(field, cameras, self.white, rng=self._rng(f"jitter/{scene}", k))
+        shown = self.networks.renderer(field, cameras, self.white, rng=self._rng(f"jitter/{scene}", k))
         rgb = shown.rgb.reshape(-1, 3)
         weight = fidelity * config.rendering.weight
         loss = rendering_loss(rgb, colors, weight, self.scenes.views(scene))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -37,11 +36,10 @@ def train(
 
 
 def _progress(trainer: Trainer) -> dict[str, Any]:
-    config = dataclasses.asdict(trainer.config)
     return {
         "steps": trainer.step,
         "scenes": len(trainer.scenes),
         "processes": trainer.world.size,
         "hours": round(trainer.seconds / 3600.0, 3),
-        "batch": config["batch"],
+        "batch": trainer.config.batch,
     }

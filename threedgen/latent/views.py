@@ -12,9 +12,8 @@ from torch import Tensor
 from threedgen.cameras import orbit
 from threedgen.latent.emptiness import Emptiness
 from threedgen.latent.model import LatentModel, Viewpoint
-from threedgen.latent.sampling import sample_codes
+from threedgen.latent.sampling import STEPS, sample_codes
 from threedgen.renderers.base import on_white
-from threedgen.renderers.volume import VolumeRenderer
 from threedgen.types import Cameras, RadianceField, RenderOutput
 
 VIEWS = 6  # of a code in sheets and grids
@@ -48,7 +47,7 @@ class Sampled:
 
     model: LatentModel
     seed: int = 0
-    steps: int = 50
+    steps: int = STEPS
 
     def __call__(self, numbers: Sequence[int], cameras: Sequence[Cameras]) -> list[Float[Tensor, "V H W 3"]]:
         codes = sample_codes(self.model, numbers, self.seed, steps=self.steps)
@@ -58,5 +57,10 @@ class Sampled:
 @torch.no_grad()
 def look(model: LatentModel, code: Float[Tensor, "K R R"], cameras: Cameras) -> RenderOutput:
     """A code seen by cameras, on white; on the model's device."""
-    renderer = VolumeRenderer(VolumeRenderer.Config(samples=model.config.rendering.samples))
-    return on_white(renderer, scene_of(model, code), cameras.to(model.device))
+    return shown(model, scene_of(model, code), cameras)
+
+
+@torch.no_grad()
+def shown(model: LatentModel, scene: RadianceField, cameras: Cameras) -> RenderOutput:
+    """The scene of a code (`scene_of`, which costs a look at all of it) seen by cameras, on white."""
+    return on_white(model.renderer, scene, cameras.to(model.device))

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 METRICS, PICTURES = "metrics.jsonl", "watch"
 _MEAN_OVER = 50  # steps a line of the file
 _SAMPLES, _SCENES = 6, 2  # of a grid
-_AT_ONCE = 16  # samples
 _STEPS = 25  # of a sample
 _DROWNED, _IDLE = 3.0, 1e-3  # of the prior's gradient over the pictures' in the codes
 _SATURATED = 0.3  # of the codes' values near +-2
@@ -74,7 +73,7 @@ class Watch:
             self._warn(row)
         learnt = trainer.config.diffusion.weight > 0
         if due["grid"]:
-            self.grid(trainer, self._folder / PICTURES / f"grid_{step:07d}.png", samples=learnt)
+            write_grid(trainer, self._folder / PICTURES / f"grid_{step:07d}.png", samples=learnt)
         if due["fid"] and learnt:
             row["fid"] = self.fid(trainer)
         if row:
@@ -114,23 +113,6 @@ class Watch:
             self._said.add(kind)
             print(f"warning: {text}", file=sys.stderr)
 
-    def grid(self, trainer: Trainer, path: Path, samples: bool = True) -> None:
-        """A row a sample, seen from around; then for some scenes a row of pictures and a row of what was learnt."""
-        from threedgen.listeners.previews import write_rows
-
-        model, rows = trainer.averages, []
-        if samples:
-            codes = sample_codes(model, range(_SAMPLES), steps=_STEPS)
-            rows += [_row(look(model, code, around(model.viewpoint)).rgb) for code in codes]
-        learnt = as_pictures(activate(trainer.bank.read(range(min(_SCENES, len(trainer.scenes)))).code))
-        for scene, code in enumerate(learnt.to(model.device)):
-            chosen = torch.linspace(0, trainer.scenes.views(scene) - 1, VIEWS).long()
-            cameras = trainer.scenes.cameras(scene)[chosen]
-            true = trainer.scenes.pictures(scene)[chosen].float() / 255.0
-            rows += [_row(true), _row(look(model, code, cameras).rgb)]
-        path.parent.mkdir(exist_ok=True)
-        write_rows(path, rows)
-
     def fid(self, trainer: Trainer) -> float:
         """FID, by the embedded features, of one view each of some samples against as many training pictures.
 
@@ -148,12 +130,10 @@ class Watch:
             pictures = [trainer.scenes.pictures(s)[v] for s, v in zip(scenes, views, strict=True)]
             self._true = features(torch.stack(pictures).float() / 255.0)
         made = []
-        for start in range(0, count, _AT_ONCE):
-            numbers = range(start, min(start + _AT_ONCE, count))
-            codes = sample_codes(model, numbers, 1, steps=_STEPS)
-            for number, code in zip(numbers, codes, strict=True):
-                camera = trainer.scenes.cameras(scenes[number])[views[number] : views[number] + 1]
-                made.append(look(model, code, camera).rgb)
+        codes = sample_codes(model, range(count), 1, steps=_STEPS)
+        for scene, view, code in zip(scenes, views, codes, strict=True):
+            camera = trainer.scenes.cameras(scene)[view : view + 1]
+            made.append(look(model, code, camera).rgb)
         return fid(features(torch.cat(made).cpu()), self._true)
 
     def _write(self, step: int, seconds: float, row: dict[str, float]) -> None:
@@ -164,6 +144,24 @@ class Watch:
         if self._board is not None:
             for name, value in row.items():
                 self._board.add_scalar(name, value, step)
+
+
+def write_grid(trainer: Trainer, path: Path, samples: bool = True) -> None:
+    """A row a sample, seen from around; then for some scenes a row of pictures and a row of what was learnt."""
+    from threedgen.listeners.previews import write_rows
+
+    model, rows = trainer.averages, []
+    if samples:
+        codes = sample_codes(model, range(_SAMPLES), steps=_STEPS)
+        rows += [_row(look(model, code, around(model.viewpoint)).rgb) for code in codes]
+    learnt = as_pictures(activate(trainer.bank.read(range(min(_SCENES, len(trainer.scenes)))).code))
+    for scene, code in enumerate(learnt.to(model.device)):
+        chosen = torch.linspace(0, trainer.scenes.views(scene) - 1, VIEWS).long()
+        cameras = trainer.scenes.cameras(scene)[chosen]
+        true = trainer.scenes.pictures(scene)[chosen].float() / 255.0
+        rows += [_row(true), _row(look(model, code, cameras).rgb)]
+    path.parent.mkdir(exist_ok=True)
+    write_rows(path, rows)
 
 
 def _row(pictures: Float[Tensor, "V H W 3"]) -> Float[Tensor, "H V*W 3"]:
