@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -95,24 +96,30 @@ def of_views(model: LatentModel, how: Reconstruction, objects: ObjectSet) -> dic
 
 
 class Results:
-    """What was measured, in a file that a second run goes on with."""
+    """What was measured, in a file that a second run goes on with if it is asked for the same."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+    def __init__(self, path: Path, asked: dict[str, Any]) -> None:
+        self.path, self.asked = path, asked
+        self.rows: dict[str, dict[str, Any]] = {}
+        if path.is_file():
+            document = json.loads(path.read_text())
+            if document["asked"] != asked:
+                sys.exit(f"{path} is of {document['asked']}: choose another --work")
+            self.rows = document["rows"]
 
     def measure(self, name: str, measure: Any) -> dict[str, Any]:
         """The row of that name, measured if it is not there."""
         if name not in self.rows:
             self.rows[name] = measure()
             with replacing(self.path) as path:
-                path.write_text(json.dumps(self.rows, indent=1))
+                path.write_text(json.dumps({"asked": self.asked, "rows": self.rows}, indent=1))
             print(f"  {name}: {self.rows[name]}", flush=True)
         return self.rows[name]
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    results = Results(arguments.work / "results.json")
+    asked = ("scenes", "steps", "samples", "objects", "settings")
+    results = Results(arguments.work / "results.json", {name: getattr(arguments, name) for name in asked})
     held_out = open_objects(CATEGORY, arguments.samples, SIZE, "test")
     shown = open_objects(CATEGORY, arguments.objects, SIZE, "test")
     ablated = None

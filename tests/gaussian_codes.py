@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from threedgen.latent.resolutions import pool, upsample
+from threedgen.random import generator
 
 
 class Cosine:
@@ -54,10 +55,14 @@ def projection(x: Tensor, factor: int) -> Tensor:
     return upsample(pool(x, factor), factor)
 
 
-def ordinary_ddim(network, schedule, shape: tuple[int, ...], steps: int, rng: torch.Generator) -> Tensor:
-    """DDIM with eta = 0 from pure noise, written down once more: network(z, time step) -> v."""
-    z = torch.randn(shape, generator=rng)
-    x = z
+def draws(count: int) -> list[torch.Generator]:
+    """A generator a code."""
+    return [generator(0, "draws", number) for number in range(count)]
+
+
+def ordinary_ddim(network, schedule, count: int, shape: tuple[int, ...], steps: int) -> Tensor:
+    """DDIM with eta = 0 from the noise of `draws`, written down once more: network(z, time step) -> v."""
+    x = z = torch.stack([torch.randn(shape, generator=rng) for rng in draws(count)])
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     for index in range(steps):
         now, after = times[index : index + 1], times[index + 1 : index + 2]

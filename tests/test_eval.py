@@ -79,6 +79,7 @@ def test_a_model_is_evaluated_on_srn_folders(scenes, monkeypatch, capsys):
     monkeypatch.setattr(predictors, "load_predictor", load)
     Path("model").mkdir()
     Path("model/nerfdiff.json").write_text("{}")
+    assert "--device is for an ssdnerf" in refused(capsys, "model", "--truth", scenes, "--device", "cpu")
     said = evaluated("model", "--truth", scenes, "--protocol", "srn")
     assert opened == ["model"]
     assert (said["objects"], said["views"], said["protocol"]) == (2, 10, "srn")
@@ -176,6 +177,7 @@ def test_wrong_pictures_are_one_line(scenes, capsys):
         (["pictures", "--truth", "pictures", "--lpips", "no.safetensors"], "import lpips"),
         (["pictures", "--truth", "pictures", "--protocol", "srn"], "--protocol is for a trained model"),
         (["pictures", "--truth", "pictures", "--objects", "3"], "--objects is for a trained model"),
+        (["pictures", "--truth", "pictures", "--device", "cpu"], "--device is for a trained model"),
         (["pictures", "--truth", "pictures", "--up", "z"], "--up turns the cameras"),
         (["pictures", "--truth", "pictures", "--out", "file.txt"], "is a file; choose another --out"),
         (["pictures", "--protocol", "long"], "--protocol"),

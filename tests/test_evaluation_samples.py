@@ -63,7 +63,7 @@ def test_eval_of_a_run_measures_reconstructions_by_default(run, monkeypatch):
     import threedgen.latent.reconstruction as reconstruction
 
     def begun(model, views, how, seed):
-        assert len(views.images) == 1
+        assert views.images.shape == (1, 32, 32, 3)  # the size that the model was trained on
         return torch.zeros(model.shape)
 
     monkeypatch.setattr(reconstruction, "reconstruct", begun)
@@ -73,15 +73,35 @@ def test_eval_of_a_run_measures_reconstructions_by_default(run, monkeypatch):
     assert document["scores"]["psnr"] > 3.0
 
 
+@pytest.mark.parametrize("answer", ["samples", "reconstruction"])
+def test_eval_loads_the_model_where_it_is_told(run, answer, monkeypatch):
+    """By the place that it would be loaded to, which needs no GPU."""
+    import threedgen.latent.model as latent_model
+
+    class Asked(Exception):
+        pass
+
+    def load(folder, device="nowhere"):
+        raise Asked(device)
+
+    monkeypatch.setattr(latent_model, "load_model", load)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for words, device in ((["--device", "cpu"], "cpu"), (["--device", "cuda"], "cuda"), ([], "cuda")):
+        with pytest.raises(Asked, match=device):
+            main(["eval", str(run), "--answer", answer, *words])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--device", "cuda"], "--device cuda: "),
         (["--answer", "ngd"], "is not what ssdnerf.json"),
         (["--up", "z"], "--up"),
         (["--answer", "samples", "--objects", "1"], "at least 2"),
     ],
 )
-def test_what_does_not_fit_the_model_is_said(run, words, said, capsys):
+def test_what_does_not_fit_the_model_is_said(run, words, said, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["eval", str(run), *words]) == 2
     assert said in capsys.readouterr().err
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor
@@ -57,15 +58,22 @@ def join_world(device: str) -> World:
 
     They speak gloo on the CPU and nccl on CUDA. Raises UserError where they cannot meet.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        return World()
-    world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return World()
+        world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            "WORLD_SIZE is set, but not the other variables that torchrun sets: start with torchrun, or unset it"
+        ) from error
     if not torch.distributed.is_initialized():
         try:
             if device == "cuda":
                 torch.cuda.set_device(world.local)
-            torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+            # The others wait while the first one packs the scenes, however many there are.
+            backend, patience = "nccl" if device == "cuda" else "gloo", timedelta(hours=12)
+            torch.distributed.init_process_group(backend, timeout=patience)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"the {size} processes cannot meet: {str(error).splitlines()[0]}") from error
     return world

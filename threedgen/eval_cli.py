@@ -22,6 +22,7 @@ PREDICTOR = "nerfdiff.json"  # of a folder that `threedgen train nerfdiff` left
 LATENT = "ssdnerf.json"  # and of `threedgen train ssdnerf`
 FOLDER = "eval"  # in the target, where no --out is given
 _SECONDS = 30.0
+_SIZE = 64  # pixels of the shape world, for a nerfdiff
 
 Progress = Callable[[int, int], None]
 
@@ -70,6 +71,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--objects", type=int, metavar="N", help="of a model; default: all")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of a model and of KID; default: 0")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="of an ssdnerf; default: auto")
     parser.add_argument(
         "--up", choices=("y", "z"), help="of the world of --truth; default: what its cameras say"
     )
@@ -91,7 +93,7 @@ def _evaluated(target: Path, arguments: argparse.Namespace, progress: Progress) 
 
     if (target / PREDICTOR).is_file() or (target / LATENT).is_file():
         return _model(target, arguments, progress)
-    for option in ("protocol", "objects", "answer"):
+    for option in ("protocol", "objects", "answer", "device"):
         if getattr(arguments, option) is not None:
             raise UserError(f"--{option} is for a trained model: '{target}' has no {PREDICTOR} or {LATENT}")
     if (target / RECIPE).is_file():
@@ -113,23 +115,28 @@ def _model(target: Path, arguments: argparse.Namespace, progress: Progress) -> E
         raise UserError(
             f"--answer {answer} is not what {LATENT if latent else PREDICTOR} of '{target}' gives"
         )
+    if arguments.device is not None and not latent:
+        raise UserError(f"--device is for an ssdnerf: '{target}' is measured on the CPU, leave it out")
     from threedgen.datasets.objects import SHAPE_WORLD, open_objects
     from threedgen.evaluation import evaluate_objects, evaluate_samples
+    from threedgen.machine import choose_device
 
+    device = choose_device(arguments.device or "auto")
     drawn = arguments.objects if truth.startswith(SHAPE_WORLD) else None
     name = target.absolute().name
     if answer == "samples":
         from threedgen.latent.model import load_model
         from threedgen.latent.views import Sampled
 
-        sampled = Sampled(load_model(target), arguments.seed)
+        sampled = Sampled(load_model(target, device), arguments.seed)
         objects = open_objects(truth, drawn, sampled.model.viewpoint.size)
         count, networks = arguments.objects, (arguments.features, arguments.seed)
         evaluation = evaluate_samples(sampled, objects, *networks, count=count, name=name, progress=progress)
         return _about(evaluation, target, truth)
+    predictor, size = _predictor(target, answer, device)
     evaluation = evaluate_objects(
-        _predictor(target, answer),
-        open_objects(truth, drawn),
+        predictor,
+        open_objects(truth, drawn, size),
         arguments.protocol or "short",
         arguments.features,
         arguments.lpips,
@@ -141,15 +148,18 @@ def _model(target: Path, arguments: argparse.Namespace, progress: Progress) -> E
     return _about(evaluation, target, truth)
 
 
-def _predictor(target: Path, answer: str) -> Predictor:
+def _predictor(target: Path, answer: str, device: str) -> tuple[Predictor, int]:
+    """The model, and how many pixels the shape world's pictures have that it is measured on. device: of an
+    ssdnerf."""
     if answer == "reconstruction":
         from threedgen.latent.model import load_model
         from threedgen.latent.reconstruction import Reconstructed
 
-        return Reconstructed(load_model(target))
+        model = load_model(target, device)
+        return Reconstructed(model), model.viewpoint.size
     from threedgen.nerfdiff.predictors import load_predictor
 
-    return load_predictor(target, answer)
+    return load_predictor(target, answer), _SIZE
 
 
 def _learnt_on(target: Path) -> str | None:

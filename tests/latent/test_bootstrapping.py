@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,6 @@ from threedgen.latent.bootstrapping import (
     boundary_loss,
     decay,
     distill_one_step,
-    sample_one_step,
     signal_target,
 )
 from threedgen.random import generator
@@ -159,7 +159,9 @@ def test_a_distilled_student_samples_the_teachers_gaussian_in_one_step():
     config = BootstrapConfig(steps=900, batch=64, learning_rate=0.05, warmup=20, delta=0.04, heun=True)
     reports = []
     distill_one_step(student, teacher, SHAPE, config, Cosine(), lambda *now: reports.append(now))
-    samples = sample_one_step(student, 20000, SHAPE, config.t[0], generator(0, "samples", 0))
+    with torch.no_grad():
+        drawn = torch.randn(20000, *SHAPE, generator=generator(0, "samples", 0))
+        samples = student(drawn, torch.full((20000,), config.t[0]))
     at_last = exact(torch.tensor([-1.0, 1.0])[:, None, None, None], torch.full((2,), config.t[0]))
     assert float(samples.mean()) == pytest.approx(MEAN, abs=0.03)
     assert float(samples.std()) == pytest.approx(float(at_last.diff(dim=0)) / 2, abs=0.025)  # 0.485 at t_min
@@ -202,19 +204,43 @@ def test_a_resumed_distillation_ends_at_the_same_bits(tmp_path):
     stopping.left = 2 * 7  # two questions a step: seven whole steps, five of them saved
     with pytest.raises(KeyboardInterrupt):
         distill_one_step(half, stopping, SHAPE, CONFIG, Cosine(), _quiet, tmp_path / "half", every=5)
-    assert checkpoint.load_state(tmp_path / "half")["step"] == 5
+    assert checkpoint.load_state(tmp_path / "half" / "checkpoint")["step"] == 5
     distill_one_step(rest, teacher, SHAPE, CONFIG, Cosine(), _quiet, tmp_path / "half")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, rest.state_dict()[name]), name
-    tensors = [checkpoint.load(tmp_path / name)[0] for name in ("whole", "half")]
+    tensors = [checkpoint.load(tmp_path / name / "checkpoint")[0] for name in ("whole", "half")]
     assert tensors[0].keys() == tensors[1].keys()
     assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
 
 
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
-    distill_one_step(_student(), teacher, SHAPE, CONFIG, Cosine(), _quiet, tmp_path)
-    with pytest.raises(UserError, match="other settings"):
-        distill_one_step(_student(), teacher, SHAPE, replace(CONFIG, delta=0.03), Cosine(), _quiet, tmp_path)
+class Scaled(Affine):
+    """A student with one weight more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config": replace(CONFIG, delta=0.03)}, "other settings"),
+        ({"digest": "another"}, "another model"),
+        ({"student": Scaled()}, "a student of another shape"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused_and_may_be_deleted(tmp_path, changes, said):
+    def distil(student=None, config=CONFIG, digest="this"):
+        student = student or _student()
+        distill_one_step(student, teacher, SHAPE, config, Cosine(), _quiet, tmp_path / "one", digest=digest)
+
+    distil()
+    distil()  # the same goes on
+    with pytest.raises(UserError, match=said) as caught:
+        distil(**changes)
+    assert f"delete {tmp_path / 'one'} to begin again" in str(caught.value)
+    shutil.rmtree(tmp_path / "one")
+    distil(**changes)
 
 
 def test_a_loss_that_is_not_finite_ends_with_a_named_error(tmp_path):
@@ -222,7 +248,7 @@ def test_a_loss_that_is_not_finite_ends_with_a_named_error(tmp_path):
         distill_one_step(
             _student(), lambda z, t: z / 0.0, SHAPE, CONFIG, Cosine(), _quiet, tmp_path, every=100
         )
-    assert not checkpoint.exists(tmp_path)
+    assert not checkpoint.exists(tmp_path / "checkpoint")
 
 
 def test_a_table_of_steps_serves_and_too_fine_a_delta_is_refused():

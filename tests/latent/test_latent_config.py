@@ -119,6 +119,10 @@ def test_settings_are_laid_over_a_recipe():
         ("inner=-1", "inner"),
         ("inner={0: 4, 0.5: -2}", "inner"),
         ("rates=-1", "rates"),
+        ("code_rates=-1", "code_rates must not be negative"),
+        ("rays=.inf", "rays must be at least 1, and finite"),
+        ("guiding.gain=.inf", "guiding.gain is inf"),
+        ("guiding.rays=0", "guiding.rays is 0"),
         ("fidelity={from: 1, to: -1}", "fidelity"),
         ("rates={form: 1}", "unknown key 'form' in a schedule"),
         ("codes.channels=0", "codes.channels is 0"),
@@ -155,6 +159,14 @@ def test_odd_settings_are_named(setting, said):
         load_config("ssdnerf-tiny", [setting])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["stage-wise", "matryoshka"])
+def test_coarse_codes_too_fit_the_levels(kind):
+    settings = ["codes.resolution=24", "diffusion.widths=[32, 32]", "diffusion.attention=[false, true]"]
+    assert load_config("ssdnerf-tiny", settings).codes.resolution == 24
+    with pytest.raises(UserError, match="must be a multiple of 8"):
+        load_config("ssdnerf-tiny", [*settings, "codes.resolution=20", f"diffusion.kind={kind}"])
 
 
 def test_an_unknown_recipe_is_named_with_the_nearest_one():

@@ -127,6 +127,18 @@ def test_an_untrained_decoder_is_thin_fog_that_is_not_taken_for_nothing():
     assert bool(emptiness.occupied(seen).all())
 
 
+def test_a_scene_that_is_thin_everywhere_is_not_taken_for_nothing():
+    """No ray would look at it, and nothing could make it denser."""
+    emptiness = Emptiness(RENDERING, "cpu")
+    thin = torch.full((8, 8, 8), 0.1 * RENDERING.threshold)
+    assert bool(emptiness.occupied(thin).all())
+    thin[:4] = 0.0
+    assert not bool(emptiness.occupied(thin)[:3].any())
+    dense = torch.full((8, 8, 8), 0.9 * RENDERING.threshold)
+    dense[7] = 100.0  # the mean is above the threshold, which then decides
+    assert not bool(emptiness.occupied(dense)[:6].any())
+
+
 def test_every_scene_has_an_emptiness_of_its_own():
     """One grid looks at all scenes, but what it says of one is not written over by the next."""
     net, emptiness = decoder(), Emptiness(RENDERING, "cpu")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from latent_scenes import CONTEXT, made, state, tiny, trainer
 
-from threedgen.distributed import World
+from threedgen.distributed import World, join_world
+from threedgen.errors import UserError
 from threedgen.latent.scenes import Scenes, open_scenes
 from threedgen.latent.trainer import Trainer
 
@@ -81,3 +82,12 @@ def test_two_processes_go_on_where_they_stopped(scenes, tmp_path):
     assert int(found["step"]) == 2 * STEPS
     assert torch.equal(found["records.step"], whole["records.step"])
     _close(found, whole, [name for name in whole if name.startswith("records")])
+
+
+@pytest.mark.parametrize("said", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "two"}])
+def test_half_of_what_torchrun_sets_is_said(monkeypatch, said):
+    monkeypatch.delenv("RANK", raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="start with torchrun"):
+        join_world("cpu")

@@ -28,6 +28,7 @@ from threedgen.latent.views import look
 from threedgen.metrics.images import psnr
 from threedgen.random import generator
 
+SIZE = 12  # pixels of the pictures that the model is taken to be trained on
 VARIANCE = 0.25  # of the codes that the denoiser knows
 NO_PRIOR = Finetuning(outer=8, inner=4, learning_rate=0.03, prior=0.0)
 
@@ -47,10 +48,11 @@ class GaussianModel(LatentModel):
 def gaussian_model(**changes) -> LatentModel:
     model = some_model(**changes)
     model.__class__ = GaussianModel
+    model.viewpoint = replace(model.viewpoint, size=SIZE)
     return model
 
 
-def cameras(count: int = 1, size: int = 12):
+def cameras(count: int = 1, size: int = SIZE):
     full = torch.ones(count)
     return orbit(30.0 + 90.0 * torch.arange(count), 20.0 * full, 2.85 * full, 40.0, size, size)
 
@@ -59,10 +61,10 @@ def true_code(model: LatentModel) -> torch.Tensor:
     return VARIANCE**0.5 * torch.randn(model.shape, generator=generator(0, "true", 0)).clamp(-2.0, 2.0)
 
 
-def seen(model: LatentModel, code: torch.Tensor, count: int = 1) -> PosedPictures:
+def seen(model: LatentModel, code: torch.Tensor, count: int = 1, size: int = SIZE) -> PosedPictures:
     """The code's own pictures."""
-    images = look(model, code, cameras(count)).rgb
-    return PosedPictures(images, torch.ones_like(images[..., :1]), cameras(count))
+    images = look(model, code, cameras(count, size)).rgb
+    return PosedPictures(images, torch.ones_like(images[..., :1]), cameras(count, size))
 
 
 def quality(model: LatentModel, code: torch.Tensor, views: PosedPictures) -> float:
@@ -105,6 +107,16 @@ def test_guidance_counts_all_pixels_whichever_rays_it_looks_at(model, views):
     ratio = float(moves[1].norm() / moves[0].norm())
     assert 0.5 < ratio < 2.5
     assert float(torch.cosine_similarity(moves[0].flatten(), moves[1].flatten(), 0)) > 0.3
+
+
+def test_guidance_is_as_strong_by_large_pictures_as_by_small_ones(model, views):
+    large = seen(model, true_code(model), size=4 * SIZE)
+    start = guided_sample(model, views, Guiding(steps=1, gain=0.0))
+    small_move, large_move = (
+        guided_sample(model, given, Guiding(steps=1, gain=1e-3, rays=10_000)) - start
+        for given in (views, large)
+    )
+    assert float(large_move.norm() / small_move.norm()) == pytest.approx(1.0, abs=0.15)
 
 
 def test_guidance_adds_up_the_pixels_of_all_views(model, views):

@@ -10,6 +10,7 @@ from latent_scenes import CONTEXT, assert_same, made, state, tiny, trainer
 
 from threedgen import checkpoint
 from threedgen.errors import UserError
+from threedgen.latent.model import DOCUMENT, load_model
 from threedgen.latent.scenes import Scenes, open_scenes
 from threedgen.latent.trainer import Trainer
 from threedgen.latent.training import train
@@ -46,6 +47,11 @@ def test_a_resumed_training_ends_at_the_same_bits(scenes, tmp_path, changes):
     assert_same(state(whole), state(third))
 
 
+def halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As a model's file holds them."""
+    return {name: value.half().float() for name, value in state.items()}
+
+
 def _train(folder: Path, packed: Path, killed_at: int | None) -> None:
     """A whole training that saves every second step; killed in the middle of a step, or of a save."""
     torch.set_num_threads(1)
@@ -80,7 +86,9 @@ def test_a_training_that_is_killed_again_and_again_ends_at_the_same_bits(scenes,
     made(packed)
     stood = []
     for killed_at in (1, 3, 4, None):  # before the first save, in a step, after a save's codes are on disk
-        assert _exit_code(tmp_path / "run", packed, killed_at) == (0 if killed_at is None else -signal.SIGKILL)
+        assert _exit_code(tmp_path / "run", packed, killed_at) == (
+            0 if killed_at is None else -signal.SIGKILL
+        )
         there = checkpoint.exists(tmp_path / "run" / "checkpoint")
         stood.append(checkpoint.load_state(tmp_path / "run" / "checkpoint")["step"] if there else 0)
     assert stood == [0, 2, 2, 7]
@@ -101,12 +109,13 @@ def test_a_finished_training_does_nothing_more(scenes, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"diffusion": {"widths": [16, 16]}}, "training of other networks"),
-        ({"diffusion": {"captions": True}}, "training of other networks"),
-        ({"diffusion": {"kind": "matryoshka"}}, "training of other networks"),
-        ({"codes": {"resolution": 16}}, "training of other networks"),
-        ({"codes": {"channels": 4}}, "training of other networks"),
-        ({"rendering": {"cells": 4}}, "4: use the settings it was made with"),
+        ({"diffusion": {"widths": [16, 16]}}, r"diffusion.widths is \[16, 16\] and was \[8, 16\]"),
+        ({"diffusion": {"captions": True}}, "diffusion.captions is True and was False: say "),
+        ({"diffusion": {"schedule": "cosine"}}, "diffusion.schedule=linear, or choose another --out"),
+        ({"diffusion": {"power": 1.0}}, "diffusion.power"),
+        ({"codes": {"resolution": 16}}, "codes.resolution"),
+        ({"rendering": {"threshold": 5.0}}, "rendering.threshold"),
+        ({"seed": 5}, "seed=0"),
     ],
 )
 def test_other_settings_than_the_stopped_trainings_are_said(scenes, tmp_path, changes, said):
@@ -116,10 +125,54 @@ def test_other_settings_than_the_stopped_trainings_are_said(scenes, tmp_path, ch
     assert "\n" not in str(caught.value)
 
 
+def test_settings_that_may_change_are_named_and_change(scenes, tmp_path):
+    trainer(tiny(), scenes, tmp_path, steps=1).save()
+    assert Trainer(tiny(), scenes, tmp_path).changed == []
+    other = Trainer(tiny(rays=50, inner={0: 2, 0.5: 1}, diffusion={"weight": 2.0}), scenes, tmp_path)
+    assert other.changed[-1] == "diffusion.weight is 2.0 and was 4.0"
+    assert [text.split()[0] for text in other.changed] == ["inner", "rays", "diffusion.weight"]
+    assert other.train_step()
+
+
+def test_a_model_is_left_by_a_training_that_was_stopped_behind_its_last_checkpoint(scenes, tmp_path):
+    stopped = trainer(tiny(steps=2), scenes, tmp_path, steps=2)
+    stopped.save()
+    assert not (tmp_path / DOCUMENT).exists()
+    train(Trainer(tiny(steps=2), scenes, tmp_path), Watch(tmp_path, 2, Every(0, 0)), {}, 1, lambda *_: None)
+    assert_same(load_model(tmp_path).state_dict(), halved(stopped.averages.state_dict()))
+
+
+def test_an_interruption_while_watching_leaves_checkpoint_and_model(scenes, tmp_path):
+    class Stopped(Watch):
+        def step(self, *_) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            Trainer(tiny(steps=1), scenes, tmp_path),
+            Stopped(tmp_path, 0, Every(0, 0)),
+            {},
+            1,
+            lambda *_: None,
+        )
+    assert checkpoint.load_state(tmp_path / "checkpoint")["step"] == 1
+    assert (tmp_path / DOCUMENT).is_file()
+
+
 def test_other_scenes_than_the_stopped_trainings_are_said(scenes, tmp_path):
     trainer(tiny(), scenes, tmp_path / "run", steps=1).save()
     with pytest.raises(UserError, match="on other scenes"):
         Trainer(tiny(), made(tmp_path / "few", count=3), tmp_path / "run")
+    other = made(tmp_path / "others")
+    other.source = "of other pictures with the same names"
+    with pytest.raises(UserError, match="or pictures"):
+        Trainer(tiny(), other, tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_command_is_said(scenes, tmp_path):
+    checkpoint.save(tmp_path / "checkpoint", {}, {"step": 3})
+    with pytest.raises(UserError, match="another kind of training"):
+        Trainer(tiny(), scenes, tmp_path)
 
 
 def test_a_lost_code_bank_is_said(scenes, tmp_path):

@@ -103,9 +103,12 @@ def test_what_comes_after_a_step_is_at_the_level_it_ends_at():
     assert asked[1:] == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_sample_of_a_number_does_not_depend_on_the_others(sampler):
-    model = some_model()
+@pytest.mark.parametrize(
+    ("kind", "sampler"),
+    [*(("plain", sampler) for sampler in SAMPLERS), ("stage-wise", "ddim"), ("matryoshka", "ddim")],
+)
+def test_a_sample_of_a_number_does_not_depend_on_the_others(kind, sampler):
+    model = some_model(diffusion={"kind": kind})
     together = sample_codes(model, [0, 1, 5], seed=3, steps=6, sampler=sampler)
     alone = sample_codes(model, [5], seed=3, steps=6, sampler=sampler)
     torch.testing.assert_close(together[2:], alone, rtol=1e-4, atol=1e-4)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from latent_scenes import made, state, tiny, trainer
+from latent_scenes import cars, made, state, tiny, trainer
 
+from threedgen.datasets.objects import ObjectSet
 from threedgen.distributed import World
 from threedgen.errors import UserError
-from threedgen.latent.scenes import Scenes
+from threedgen.latent.scenes import Scenes, pack
 from threedgen.latent.trainer import Trainer, viewpoint_of
 
 KINDS = ("plain", "stage-wise", "matryoshka")
@@ -142,6 +143,17 @@ def test_all_kinds_train_with_and_without_captions(scenes, tmp_path, kind):
         moved = [not torch.equal(a, b) for a, b in zip(before, of.networks.prior_parameters(), strict=True)]
         assert any(moved)
         assert ("car" in of.networks.words) is captions
+
+
+def test_a_caption_that_is_too_long_is_said_with_its_scene_before_the_first_step(tmp_path):
+    short = cars(3)
+    long = ObjectSet(short.names, short.load, lambda index: "car " * (40 if index == 2 else 2))
+    scenes = pack(long, tmp_path / "scenes")
+    assert Trainer(tiny(), scenes, tmp_path / "without").train_step()
+    with pytest.raises(
+        UserError, match=f"'{short.names[2]}': a caption has at most 32 words, this one has 40"
+    ):
+        Trainer(tiny(diffusion={"captions": True}), scenes, tmp_path / "run")
 
 
 def test_captions_are_dropped_as_often_as_is_said(scenes, tmp_path, monkeypatch):

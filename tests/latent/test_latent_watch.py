@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from latent_scenes import VIEWS, made, tiny, trainer
+from latent_scenes import VIEWS, cars, made, tiny, trainer
 from PIL import Image
 
+from threedgen.datasets.multiview import PosedPictures
+from threedgen.datasets.objects import ObjectSet
+from threedgen.guidance.pictures import resize
 from threedgen.latent import watch as watching
 from threedgen.latent.model import load_model
-from threedgen.latent.scenes import Scenes
+from threedgen.latent.scenes import Scenes, pack
 from threedgen.latent.trainer import Trainer
 from threedgen.latent.training import train
 from threedgen.latent.watch import METRICS, Every, Watch
@@ -105,6 +108,22 @@ def test_what_is_out_of_balance_is_said_once(scenes, tmp_path, capsys, seen, sai
     assert all(line.startswith("warning: ") and said in line for line in lines)
 
 
+@pytest.mark.usefixtures("short_lines")
+def test_each_kind_of_warning_is_said_once_whatever_its_numbers(scenes, tmp_path, capsys):
+    """A prior that pulls too hard and then hardly, of codes that are ever more at their bounds."""
+    of, watch = trainer(tiny(), scenes, tmp_path), Watch(tmp_path, 0, QUIET)
+    for of.step in range(1, 13):
+        seen = {
+            "prior gradient": 10.0 + of.step if of.step < 7 else 1e-5 * of.step,
+            "saturated": 0.05 * of.step,
+        }
+        watch.step(of, {"rendering gradient": 1.0, **seen})
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 3
+    for line, said in zip(lines, ("lower diffusion", "raise diffusion", "raise codes"), strict=True):
+        assert said in line
+
+
 def test_without_a_prior_there_is_no_balance_to_warn_of(scenes, tmp_path, capsys):
     trained(tiny(diffusion={"weight": 0.0}), scenes, tmp_path, Every(grid=6, fid=6))
     assert capsys.readouterr().err == ""
@@ -148,6 +167,47 @@ def test_the_fid_row_is_there_and_is_zero_of_the_pictures_themselves(scenes, tmp
     assert watch.fid(of) == pytest.approx(0.0, abs=1e-2)
     assert len(given) == 6
     assert len({scene for scene, _ in given}) > 1
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    """Scenes whose pictures are of different sizes: upright, across, and as in the other tests."""
+    drawn, sizes = cars(4), ((16, 16), (24, 16), (12, 20), (16, 16))
+
+    def load(index: int) -> PosedPictures:
+        posed, size = drawn.load(index), sizes[index]
+        images, alpha = (resize(pictures, *size) for pictures in (posed.images, posed.alpha))
+        return PosedPictures(images, alpha, posed.cameras.resized(*size))
+
+    return pack(ObjectSet(drawn.names, load, drawn.caption), tmp_path_factory.mktemp("mixed"))
+
+
+def test_scenes_of_different_picture_sizes_are_watched(mixed, tmp_path):
+    trained(tiny(steps=2), mixed, tmp_path, Every(grid=2, fid=2, samples=8))
+    (row,) = rows(tmp_path)
+    assert 0.0 < row["fid"] < float("inf")
+    with Image.open(tmp_path / "watch" / "grid_0000002.png") as grid:
+        assert grid.size == (6 * 24, 6 * 24 + 2 * 16 + 2 * 24)  # of the largest side; two scenes
+
+
+def test_large_pictures_are_reduced_before_they_are_looked_at(mixed, tmp_path, monkeypatch):
+    """Which bounds what a point of the curve and a grid cost."""
+    monkeypatch.setattr(watching, "LARGEST", 10)
+    sizes, shown = [], watching.look
+
+    def noted(model, code, cameras):
+        sizes.append((cameras.height, cameras.width))
+        return shown(model, code, cameras)
+
+    monkeypatch.setattr(watching, "look", noted)
+    of = trained(tiny(steps=2), mixed, tmp_path, Every(grid=2, fid=2, samples=8))
+    assert set(sizes) == {(10, 10), (10, 7), (6, 10)}
+    with Image.open(tmp_path / "watch" / "grid_0000002.png") as grid:
+        assert grid.size == (6 * 10, 6 * 10 + 2 * 10 + 2 * 10)
+        pixels = torch.tensor(list(grid.convert("RGB").tobytes())).reshape(grid.height, grid.width, 3)
+    true = resize(mixed.pictures(0)[:1].float(), 10, 10)[0].round()
+    assert float((pixels[6 * 10 : 7 * 10, :10] - true).abs().max()) <= 1.0
+    assert of.averages.viewpoint.size == 24  # what the model is remembered by stays as it is
 
 
 def test_watching_does_not_change_the_training(scenes, tmp_path):

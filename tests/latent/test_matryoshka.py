@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from gaussian_codes import Cosine, covariance_of, matrix, ordinary_ddim, smooth_covariance, some_network
+from gaussian_codes import (
+    Cosine,
+    covariance_of,
+    draws,
+    matrix,
+    ordinary_ddim,
+    smooth_covariance,
+    some_network,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -42,11 +50,17 @@ class PerfectNetwork:
         return answers
 
 
+def random_loss(diffusion, network, x, rng, told=()):
+    """The loss of each code at a uniform t, with noise of its own at every level."""
+    t = torch.rand(len(x), generator=rng)
+    return diffusion.loss_at(network, x, t, diffusion.noises(len(x), x.shape[1:], rng), told)
+
+
 def test_with_a_perfect_network_both_levels_have_their_covariance_and_agree():
     covariance = smooth_covariance(SIZE)
     diffusion = MatryoshkaDiffusion(Cosine())
     network = PerfectNetwork(diffusion, covariance)
-    fine, coarse = diffusion.sample_pyramid(network, COUNT, (1, SIZE, SIZE), 100, generator(0, "sample", 0))
+    fine, coarse = diffusion.sample_pyramid(network, (1, SIZE, SIZE), 160, draws(COUNT))
     down = network.views[1]
     torch.testing.assert_close(covariance_of(fine), covariance, atol=0.035, rtol=0)
     torch.testing.assert_close(covariance_of(coarse), down @ covariance @ down.T, atol=0.035, rtol=0)
@@ -59,8 +73,8 @@ def test_with_a_perfect_network_both_levels_have_their_covariance_and_agree():
 def test_one_level_is_ordinary_ddim_bit_for_bit():
     schedule = NoiseSchedule.scaled_linear()
     diffusion = MatryoshkaDiffusion(schedule, resolutions=1)
-    ours = diffusion.sample(lambda z, t: [some_network(z[0], t)], 3, (6, 8, 8), 7, generator(1, "s", 0))
-    assert torch.equal(ours, ordinary_ddim(some_network, schedule, (3, 6, 8, 8), 7, generator(1, "s", 0)))
+    ours = diffusion.sample(lambda z, t: [some_network(z[0], t)], (6, 8, 8), 7, draws(3))
+    assert torch.equal(ours, ordinary_ddim(some_network, schedule, 3, (6, 8, 8), 7))
 
 
 def test_one_level_has_the_loss_of_ordinary_diffusion():
@@ -92,23 +106,21 @@ def test_the_noise_of_one_level_says_nothing_of_the_others():
         seen.append([z / diffusion.levels(i, timesteps)[1][:, None, None, None] for i, z in enumerate(noisy)])
         return noisy
 
-    diffusion.loss(network, torch.zeros(COUNT, 1, SIZE, SIZE), generator(0, "loss", 0))
-    diffusion.sample(network, COUNT, (1, SIZE, SIZE), 1, generator(0, "sample", 0))
+    random_loss(diffusion, network, torch.zeros(COUNT, 1, SIZE, SIZE), generator(0, "loss", 0))
+    diffusion.sample(network, (1, SIZE, SIZE), 1, draws(COUNT))
     for fine, coarse in seen:
         together = torch.cat([2.0 * pool(fine, 2).flatten(1), coarse.flatten(1)], 1)
         torch.testing.assert_close(torch.corrcoef(together.T), torch.eye(8).to(together), atol=0.035, rtol=0)
 
 
-def test_the_loss_sums_over_levels_reaches_the_codes_and_follows_its_generator():
+def test_the_loss_sums_over_levels_and_reaches_the_codes():
     x = torch.randn(4, 6, 8, 8, generator=generator(0, "x", 1)).requires_grad_()
     diffusion = MatryoshkaDiffusion(Cosine(), resolutions=3)
 
     def network(noisy, timesteps, told):
         return [some_network(z, timesteps) + told[:, None, None, None] for z in noisy]
 
-    loss = diffusion.loss(network, x, generator(0, "loss", 1), (torch.arange(4.0),))
-    assert torch.equal(loss, diffusion.loss(network, x, generator(0, "loss", 1), (torch.arange(4.0),)))
-    loss.sum().backward()
+    random_loss(diffusion, network, x, generator(0, "loss", 1), (torch.arange(4.0),)).sum().backward()
     assert x.grad is not None
     assert x.grad.flatten(1).abs().sum(1).gt(0).all()
     noises, t = diffusion.noises(4, (6, 8, 8), generator(0, "n", 0)), torch.linspace(0.1, 0.9, 4)
@@ -179,7 +191,7 @@ def test_a_nested_network_learns_both_levels():
     )
     losses = []
     for step in range(60):
-        loss = diffusion.loss(nested, code.expand(8, -1, -1, -1), generator(0, "train", step)).mean()
+        loss = random_loss(diffusion, nested, code.expand(8, -1, -1, -1), generator(0, "train", step)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -195,8 +207,8 @@ def test_the_real_denoiser_fits_into_the_nest():
     nested = NestedUNet(CodeDenoiser(Codes(2, 8), settings), 6, width=8)
     diffusion = MatryoshkaDiffusion(noise_schedule(settings), clip=2.0)
     x = torch.randn(2, 6, 16, 16, generator=generator(0, "x", 3))
-    assert diffusion.loss(nested, x, generator(0, "loss", 0)).shape == (2,)
-    samples = diffusion.sample(nested, 2, (6, 16, 16), 2, generator(0, "sample", 0))
+    assert random_loss(diffusion, nested, x, generator(0, "loss", 0)).shape == (2,)
+    samples = diffusion.sample(nested, (6, 16, 16), 2, draws(2))
     assert samples.shape == x.shape
     assert float(samples.abs().max()) <= 2.0
 

@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -80,5 +81,33 @@ def test_what_cannot_be_distilled_or_loaded_is_said(tmp_path):
         load_one_step(_teacher(), tmp_path)
     train_one_step(_teacher(), tmp_path / FOLDER, SHORT, lambda *_: None)
     longer = dataclasses.replace(SHORT, steps=5)
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match=f"other settings.* delete {tmp_path / FOLDER} to begin again"):
         train_one_step(_teacher(), tmp_path / FOLDER, longer, lambda *_: None)
+
+
+def _trained_on(teacher):
+    teacher.denoiser.unet.conv_out.bias.data.add_(0.1)
+    return teacher
+
+
+def _of_other_codes(teacher):
+    teacher.statistics.center.add_(0.1)
+    return teacher
+
+
+@pytest.mark.parametrize(
+    "change", [_trained_on, _of_other_codes, lambda _: _teacher(diffusion={"widths": [16, 16]})]
+)
+def test_a_student_belongs_to_its_teacher(tmp_path, change):
+    """As it was: a run that was trained on, or begun again with other networks, has to be distilled again."""
+    train_one_step(_teacher(), tmp_path / FOLDER, SHORT, lambda *_: None)
+    load_one_step(_teacher(), tmp_path)
+    train_one_step(_teacher(), tmp_path / FOLDER, SHORT, lambda *_: None)
+    other = change(_teacher())
+    with pytest.raises(UserError, match=f"another model.* delete {tmp_path / FOLDER}"):
+        load_one_step(other, tmp_path)
+    with pytest.raises(UserError, match=f"another model.* delete {tmp_path / FOLDER}"):
+        train_one_step(other, tmp_path / FOLDER, SHORT, lambda *_: None)
+    shutil.rmtree(tmp_path / FOLDER)
+    train_one_step(other, tmp_path / FOLDER, SHORT, lambda *_: None)
+    load_one_step(other, tmp_path)

@@ -332,6 +332,39 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
     assert "cannot" in message(pack, object_set(pictures(0)), tmp_path / "file" / "packed")
 
 
+def test_a_source_that_a_training_does_not_need_is_refused_before_anything_is_replaced(tmp_path: Path):
+    first = pack(open_objects("shape-world:car", 2, 8, "train", views=2), tmp_path / "scenes")
+    before = (tmp_path / "scenes" / "index.json").read_bytes()
+    other = open_objects("shape-world:mug", 2, 8, "train", views=2)
+    with pytest.raises(UserError, match="on other scenes or pictures"):
+        pack(other, tmp_path / "scenes", needed=first.source)
+    assert (tmp_path / "scenes" / "index.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("missing", ["intrinsics.txt", "rgb", "pose"])
+def test_half_a_scene_is_not_passed_over(tmp_path: Path, missing: str):
+    """It is a scene that cannot be used: named, or counted."""
+    folder = tmp_path / "cars"
+    for index in range(3):
+        write_srn(folder / f"car{index}", pictures(index))
+    gone = folder / "car1" / missing
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    objects = open_objects(str(folder))
+    assert len(objects) == 3
+    with pytest.raises(UserError, match=objects.names[1]):
+        pack(objects, tmp_path / "scenes")
+    assert [name for name, _ in pack(objects, tmp_path / "scenes", strict=False).skipped] == [
+        objects.names[1]
+    ]
+
+
+def test_a_file_is_no_set(tmp_path: Path):
+    path = tmp_path / "cars.zip"
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match="is a file"):
+        open_objects(str(path))
+
+
 def test_shape_world_sets_of_another_seed_or_size_are_others(tmp_path: Path):
     def repack(size: int, seed: int) -> bool:
         objects = open_objects("shape-world:cube", 2, size, "train", seed, views=2)

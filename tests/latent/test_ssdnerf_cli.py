@@ -142,20 +142,31 @@ def test_coarse_to_fine_kinds_train_and_sample(kind, tmp_path, capsys):
     assert main([*command, "--out", str(tmp_path), *QUIET, *small]) == 0
     assert main(["sample", str(tmp_path), "--count", "1", "--steps", "3", "--caption", "car"]) == 0
     assert (tmp_path / "samples" / "contact_sheet.png").is_file()
-    assert "one-step" not in said(capsys, ["sample", tmp_path, "--sampler", "dpm-solver++"])
+    assert "sampled by ddim only" in said(capsys, ["sample", tmp_path, "--sampler", "dpm-solver++"])
 
 
 def test_a_training_goes_on_and_says_when_it_cannot(folder, tmp_path, capsys):
     command = ["train", "ssdnerf", str(folder), "--out", str(tmp_path / "run"), *QUIET]
     assert main([*command, *told(steps=2)]) == 0
-    assert main([*command, *told(steps=4)]) == 0
+    capsys.readouterr()
+    assert main([*command, *told(steps=4, rays=40)]) == 0
+    assert "going on where rays is 40 and was " in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "ssdnerf.json").read_text())["steps"] == 4
     found = said(capsys, [*command, *told(steps=6, decoder={"hidden": 16})])
-    assert "holds a training of other networks" in found
+    assert "decoder.hidden is 16 and was 8" in found
+    assert main([*command, *told(steps=3)]) == 0
+    assert "it is at step 4 already" in capsys.readouterr().err
     other = write_folder(tmp_path / "other", count=COUNT)
     (other / cars().names[0]).rename(other / "another")
     found = said(capsys, ["train", "ssdnerf", other, "--out", tmp_path / "run", *QUIET, *told(steps=6)])
     assert "on other scenes" in found
+    assert main([*command, *told(steps=5)]) == 0  # what was packed is still there
+    # training.yaml is a recipe
+    again = ["train", "ssdnerf", str(folder), "--recipe", str(tmp_path / "run" / "training.yaml")]
+    assert main([*again, "--out", str(tmp_path / "again"), *QUIET]) == 0
+    assert json.loads((tmp_path / "again" / "ssdnerf.json").read_text())["steps"] == 5
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    assert "without its checkpoint" in said(capsys, [*command, *told(steps=6)])
 
 
 def test_codes_of_another_training_are_started_from(folder, tmp_path, capsys):
@@ -237,7 +248,7 @@ def test_bad_reconstructions_are_one_line(run, folder, tmp_path, capsys):
         ([f"{view}@0,95"], "the elevation must lie between -90 and 90"),
         ([f"{view}@0,20,-1"], "the distance be positive"),
         ([f"{view}@{pose}"], f"{pose} must hold 16 numbers"),
-        ([view, "--gain", "-1"], "guiding: steps, gain and correctors must not be negative"),
+        ([view, "--gain", "-1"], "guiding.gain is -1.0; it must not be negative"),
         ([view, "--finetuning", "-1"], "finetuning.outer is -1; it must not be negative"),
         ([view, "--guiding", "0", "--finetuning", "0"], "nothing to be done"),
         ([view, "--guiding", "2000"], "between 1 and 1000 steps"),

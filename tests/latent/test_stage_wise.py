@@ -6,6 +6,7 @@ from gaussian_codes import (
     Cosine,
     covariance_of,
     draw,
+    draws,
     matrix,
     ordinary_ddim,
     projection,
@@ -19,7 +20,7 @@ from threedgen.errors import UserError
 from threedgen.guidance.priors.processes import NoiseSchedule
 from threedgen.latent.losses import diffusion_loss
 from threedgen.latent.resolutions import denoised, pool, upsample
-from threedgen.latent.stage_wise import StageWiseDiffusion, boundary_scale, down, up
+from threedgen.latent.stage_wise import StageWiseDiffusion, boundary_scale, up
 from threedgen.random import generator
 
 SIZE = 4
@@ -51,6 +52,11 @@ class PerfectNetwork:
         return v.reshape(z.shape).float(), delta.reshape(z.shape).float()
 
 
+def down(z, alpha, sigma, factor):
+    """P z / c: a stage's last z as the next stage's first, by the levels of the finer stage."""
+    return pool(z, factor) / boundary_scale(alpha, sigma, factor).to(z)
+
+
 def test_pooling_undoes_upsampling_and_keeps_channels_apart():
     x = torch.randn(2, 5, 4, 4, generator=generator(0, "x", 0))
     for factor in (1, 2, 4):
@@ -74,7 +80,8 @@ def test_the_next_stage_begins_where_the_boundary_leads(t, factor, stage):
 def test_going_down_undoes_going_up():
     z = torch.randn(3, 6, 4, 4, generator=generator(0, "z", 0), dtype=torch.float64)
     alpha, sigma = torch.tensor([0.6]).double(), torch.tensor([0.8]).double()
-    torch.testing.assert_close(down(up(z, alpha, sigma, 2, generator(0, "n", 0)), alpha, sigma, 2), z)
+    noise = torch.randn(3, 6, 8, 8, generator=generator(0, "n", 0))
+    torch.testing.assert_close(down(up(z, alpha, sigma, 2, noise), alpha, sigma, 2), z)
 
 
 def test_the_covariance_on_both_sides_of_a_boundary_is_that_of_the_forward_process():
@@ -86,7 +93,7 @@ def test_the_covariance_on_both_sides_of_a_boundary_is_that_of_the_forward_proce
     low = diffusion.noised(1, x, boundary, noise)[0]
     alpha, sigma = diffusion.levels(0, boundary[:1])
     torch.testing.assert_close(down(high, alpha, sigma, 2), low)  # not in distribution only
-    again = up(low, alpha, sigma, 2, generator(0, "fresh", 0))
+    again = up(low, alpha, sigma, 2, torch.randn(high.shape, generator=generator(0, "fresh", 0)))
     torch.testing.assert_close(covariance_of(again), covariance_of(high), atol=0.03, rtol=0)
     # Both by hand: U P Sigma (U P)^T alpha^2 + sigma^2 I.
     both = matrix(lambda x: projection(x, 2), SIZE)
@@ -101,7 +108,7 @@ def test_with_a_perfect_network_samples_have_the_covariance_of_the_codes(boundar
     covariance = smooth_covariance(SIZE)
     diffusion = StageWiseDiffusion(Cosine(), boundaries)
     network = PerfectNetwork(diffusion, covariance)
-    samples = diffusion.sample(network, COUNT, (1, SIZE, SIZE), 240, generator(0, "sample", 0))
+    samples = diffusion.sample(network, (1, SIZE, SIZE), 240, draws(COUNT))
     torch.testing.assert_close(covariance_of(samples), covariance, atol=0.035, rtol=0)
     fine = matrix(lambda x: x - projection(x, 2), SIZE)  # what coarse stages do not hold has less variance
     there = fine @ covariance_of(samples) @ fine.T
@@ -111,20 +118,16 @@ def test_with_a_perfect_network_samples_have_the_covariance_of_the_codes(boundar
 def test_one_stage_is_ordinary_ddim_bit_for_bit():
     schedule = NoiseSchedule.scaled_linear()
     diffusion = StageWiseDiffusion(schedule, ())
-    ours = diffusion.sample(
-        lambda z, t: (some_network(z, t), torch.zeros_like(z)), 3, (6, 8, 8), 7, generator(1, "s", 0)
-    )
-    ordinary = ordinary_ddim(some_network, schedule, (3, 6, 8, 8), 7, generator(1, "s", 0))
+    ours = diffusion.sample(lambda z, t: (some_network(z, t), torch.zeros_like(z)), (6, 8, 8), 7, draws(3))
+    ordinary = ordinary_ddim(some_network, schedule, 3, (6, 8, 8), 7)
     assert torch.equal(ours, ordinary)
 
 
 def test_stages_that_do_not_pool_are_ordinary_ddim():
     schedule = NoiseSchedule.scaled_linear()
     diffusion = StageWiseDiffusion(schedule, (0.25, 0.5), factor=1)
-    ours = diffusion.sample(
-        lambda z, t: (some_network(z, t), torch.zeros_like(z)), 3, (6, 8, 8), 8, generator(1, "s", 0)
-    )
-    ordinary = ordinary_ddim(some_network, schedule, (3, 6, 8, 8), 8, generator(1, "s", 0))
+    ours = diffusion.sample(lambda z, t: (some_network(z, t), torch.zeros_like(z)), (6, 8, 8), 8, draws(3))
+    ordinary = ordinary_ddim(some_network, schedule, 3, (6, 8, 8), 8)
     torch.testing.assert_close(ours, ordinary, atol=1e-4, rtol=1e-4)
 
 
@@ -179,17 +182,15 @@ def test_the_loss_is_zero_for_the_truth_alone_and_weighs_the_residual():
         torch.testing.assert_close(found, torch.tensor([error]), atol=1e-6, rtol=1e-4)
 
 
-def test_the_loss_reaches_the_codes_and_follows_its_generator():
-    x = _batch(4)[0].requires_grad_()
+def test_the_loss_reaches_the_codes():
+    x, t, noise = _batch(4)
+    x.requires_grad_()
     diffusion = StageWiseDiffusion(Cosine())
 
     def network(z, timesteps):
         return some_network(z, timesteps), 0.1 * z
 
-    loss = diffusion.loss(network, x, generator(0, "loss", 1))
-    assert torch.equal(loss, diffusion.loss(network, x, generator(0, "loss", 1)))
-    assert not torch.equal(loss, diffusion.loss(network, x, generator(0, "loss", 2)))
-    loss.sum().backward()
+    diffusion.loss_at(network, x, t, noise).sum().backward()
     assert x.grad is not None
     assert x.grad.flatten(1).abs().sum(1).gt(0).all()
 
@@ -201,7 +202,7 @@ def test_clipped_samples_stay_inside_and_keep_their_noisy_code():
     assert float(x.abs().max()) == 0.5
     torch.testing.assert_close(alpha * x + sigma * eps, z)
     diffusion = StageWiseDiffusion(Cosine(), (), clip=0.5)
-    samples = diffusion.sample(lambda z, t: (3.0 * z, z), 2, (6, 8, 8), 3, generator(0, "s", 0))
+    samples = diffusion.sample(lambda z, t: (3.0 * z, z), (6, 8, 8), 3, draws(2))
     assert float(samples.abs().max()) == 0.5
 
 
@@ -235,9 +236,9 @@ def _silent(z, timesteps):
 def test_too_few_steps_and_unfit_resolutions_are_named():
     diffusion = StageWiseDiffusion(Cosine(), (0.3, 0.7))
     with pytest.raises(UserError, match="at least 3 sampling steps"):
-        diffusion.sample(_silent, 1, (6, 8, 8), 2, generator(0, "s", 0))
+        diffusion.sample(_silent, (6, 8, 8), 2, draws(1))
     with pytest.raises(UserError, match="6 x 6"):
-        diffusion.sample(_silent, 1, (6, 6, 6), 9, generator(0, "s", 0))
+        diffusion.sample(_silent, (6, 6, 6), 9, draws(1))
     with pytest.raises(UserError, match="6 x 6"):
         diffusion.loss_at(_silent, torch.zeros(1, 6, 6, 6), torch.tensor([0.9]), torch.zeros(1, 6, 6, 6))
     with pytest.raises(UserError, match="factor"):

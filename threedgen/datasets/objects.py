@@ -66,6 +66,8 @@ def open_objects(
     if source.startswith(SHAPE_WORLD):
         return _shape_world(source, count or 100, size, split, seed, views)
     folder = existing(source, "there are no objects at '{path}': the folder is missing")
+    if not folder.is_dir():
+        raise UserError(f"'{folder}' is a file: name a folder of objects, or {SHAPE_WORLD}CLASS")
     scenes = [folder] if _is_scene(folder) else sorted(path for path in folder.iterdir() if _is_scene(path))
     if not scenes:
         raise UserError(
@@ -89,7 +91,9 @@ def spiral(count: int, size: int) -> Cameras:
 
 
 def _is_scene(folder: Path) -> bool:
-    return (folder / "intrinsics.txt").is_file() or (folder / "transforms.json").is_file()
+    """Whether it has anything of a scene: one that lacks the rest is to be complained of, not passed over."""
+    parts = ("intrinsics.txt", "transforms.json", "rgb", "pose")
+    return folder.is_dir() and any((folder / part).exists() for part in parts)
 
 
 def _captions(folder: Path) -> dict[str, str]:

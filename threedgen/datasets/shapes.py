@@ -31,6 +31,7 @@ FIXED_PAINTS: dict[str, tuple[float, float, float]] = {
     "glass": (0.70, 0.85, 0.95),
     "headlight": (1.00, 0.95, 0.70),
     "taillight": (0.55, 0.02, 0.04),
+    "hub": (0.90, 0.90, 0.92),
 }
 
 Part = tuple[Solid, str]

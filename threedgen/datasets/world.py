@@ -6,6 +6,7 @@ so a surface point looks the same from everywhere (Lambert) and view-independent
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.datasets.rasterize import box_filter, interpolate, rasterize
-from threedgen.datasets.shapes import CLASSES, COLORS, FIXED_PAINTS
+from threedgen.datasets.shapes import CLASSES, COLORS, FIXED_PAINTS, Part
 from threedgen.types import Cameras, TriMesh
 
 # The light: ambient plus one directional source from above, the front and the right. Display-referred.
@@ -92,11 +93,16 @@ def sample_pair(rng: np.random.Generator) -> Scene:
 
 def build(scene: Scene) -> LayeredMesh:
     """The exact mesh of a scene. A stack is scaled to fit the unit sphere and centred."""
+    return layered([CLASSES[item.shape].build(**item.parameters) for item in scene.objects])
+
+
+def layered(objects: Sequence[Sequence[Part]]) -> LayeredMesh:
+    """The mesh of one object's parts, or of two objects' stacked."""
     blocks, bounds = [], []
-    for index, item in enumerate(scene.objects):
+    for index, parts in enumerate(objects):
         vertices, normals, faces, owner, fixed = [], [], [], [], []
         count = 0
-        for solid, paint in CLASSES[item.shape].build(**item.parameters):
+        for solid, paint in parts:
             vertices.append(solid.vertices)
             normals.append(solid.normals)
             faces.append(solid.faces + count)

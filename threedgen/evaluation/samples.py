@@ -50,9 +50,9 @@ def evaluate_samples(
         views = [torch.linspace(0, len(truth.images) - 1, VIEWS + 2).long()[1:-1] for truth in truths]
         cameras = [truth.cameras[view] for truth, view in zip(truths, views, strict=True)]
         begin = time.perf_counter()
-        made = generator(numbers, cameras)
+        made = [pictures.cpu() for pictures in generator(numbers, cameras)]  # which waits for a GPU
         seconds += time.perf_counter() - begin
-        ours += [network(pictures.cpu().clamp(0.0, 1.0)) for pictures in made]
+        ours += [network(pictures.clamp(0.0, 1.0)) for pictures in made]
         true += [network(truth.images[view]) for truth, view in zip(truths, views, strict=True)]
     progress(count, count)
     pairs = torch.cat(ours), torch.cat(true)

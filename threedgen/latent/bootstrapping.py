@@ -33,7 +33,7 @@ Report = Callable[[int, float, float], None]
 """(steps done, bootstrapping loss, boundary loss), means since the last report."""
 
 REPORTED = 50  # steps between reports
-_STREAM = "bootstrapping"
+_STREAM, _CHECKPOINT = "bootstrapping", "checkpoint"
 _LARGEST_GRADIENT = (
     1.0  # norm over all parameters: where the step is short, 1 / (1 - k)^2 makes rare ones huge
 )
@@ -44,6 +44,8 @@ class BootstrapConfig:
     """steps, batch: of the distillation. learning_rate: of Adam, reached after `warmup` steps, falling to 0
     as a cosine. delta: t - s. beta: weight of the boundary loss. t: (t_min, t_max) of the student. heun:
     the teacher is asked at s as well, which is second order in delta and twice its work. Raises UserError.
+
+    No command sets warmup, delta, beta, t and heun: these are for whoever calls `distill_one_step`.
     """
 
     steps: int = 50_000
@@ -123,20 +125,6 @@ def boundary_loss(
     return (student(eps, t) - target).square().flatten(1).mean(1)
 
 
-@torch.no_grad()
-def sample_one_step(
-    student: Student,
-    count: int,
-    shape: tuple[int, ...],
-    t_min: float,
-    rng: torch.Generator,
-    device: torch.device | str = "cpu",
-) -> Float[Tensor, "count K R R"]:
-    """One evaluation of the student a sample: y(eps, t_min). The noise is drawn on the CPU."""
-    eps = torch.randn((count, *shape), generator=rng).to(device)
-    return student(eps, eps.new_full((count,), t_min))
-
-
 def distill_one_step(
     student: nn.Module,
     teacher: Teacher,
@@ -146,18 +134,20 @@ def distill_one_step(
     report: Report,
     folder: Path | None = None,
     every: int = 1000,
+    digest: str = "",
 ) -> None:
     """Trains `student`, called as Student, in place to config.steps; no data, no moving average (as in the paper).
 
-    shape: of a sample, (K, R, R). folder: of a checkpoint, written every `every` steps and at the end. One that is
-    there goes on, to the same weights as without the interruption, provided that the student draws nothing
-    itself (no dropout). Raises UserError for a checkpoint of other settings, for a delta that the schedule cannot
-    tell from 0, and for losses that are not finite.
+    shape: of a sample, (K, R, R). folder: keeps a checkpoint in FOLDER/checkpoint, written every `every` steps and
+    at the end. One that is there goes on, to the same weights as without the interruption, provided that the
+    student draws nothing itself (no dropout). digest: tells the teacher from others. Raises UserError for a
+    checkpoint of another teacher, student or settings, for a delta that the schedule cannot tell from 0, and for
+    losses that are not finite.
     """
     _check_step(config, schedule)
     optimizer = torch.optim.Adam(student.parameters(), config.learning_rate)
     device = next(student.parameters()).device
-    done = _resume(student, optimizer, config, folder) if folder is not None else 0
+    done = _resume(student, optimizer, config, folder, digest) if folder is not None else 0
     losses: list[Tensor] = []
     for step in range(done, config.steps):
         rng = generator(config.seed, _STREAM, step)
@@ -183,7 +173,10 @@ def distill_one_step(
             losses.clear()
             report(step + 1, *means)
         if folder is not None and ((step + 1) % every == 0 or step + 1 == config.steps):
-            _save(student, optimizer, config, folder, step + 1)
+            tensors = checkpoint.prefixed("student", student.state_dict())
+            tensors |= checkpoint.prefixed("optimizer", moments(optimizer))
+            state = {"step": step + 1, "config": asdict(config), "teacher": digest}
+            checkpoint.save(folder / _CHECKPOINT, tensors, state)
 
 
 def learning_rate(config: BootstrapConfig, step: int) -> float:
@@ -199,24 +192,23 @@ def _check_step(config: BootstrapConfig, schedule: Process) -> None:
         raise UserError(f"delta {config.delta} is finer than the noise schedule: choose 0.002 or more")
 
 
-def _save(
-    student: nn.Module, optimizer: torch.optim.Optimizer, config: BootstrapConfig, folder: Path, step: int
-) -> None:
-    tensors = checkpoint.prefixed("student", student.state_dict())
-    tensors |= checkpoint.prefixed("optimizer", moments(optimizer))
-    checkpoint.save(folder, tensors, {"step": step, "config": asdict(config)})
-
-
 def _resume(
-    student: nn.Module, optimizer: torch.optim.Optimizer, config: BootstrapConfig, folder: Path
+    student: nn.Module, optimizer: torch.optim.Optimizer, config: BootstrapConfig, folder: Path, digest: str
 ) -> int:
     """Loads the folder's checkpoint if there is one; the steps done."""
-    if not checkpoint.exists(folder):
+    if not checkpoint.exists(folder / _CHECKPOINT):
         return 0
-    tensors, state = checkpoint.load(folder)
-    mine = asdict(config) | {"t": list(config.t)}
-    if state["config"] != mine:
-        raise UserError(f"{folder} holds a distillation with other settings: choose another folder")
-    student.load_state_dict(checkpoint.unprefixed("student", tensors))
+    tensors, state = checkpoint.load(folder / _CHECKPOINT)
+    again = f"delete {folder} to begin again"
+    if state.get("teacher") != digest:
+        raise UserError(
+            f"{folder} holds a distillation of another model, or of this one before more training: {again}"
+        )
+    if state["config"] != asdict(config) | {"t": list(config.t)}:
+        raise UserError(f"{folder} holds a distillation with other settings: go on with these, or {again}")
+    try:
+        student.load_state_dict(checkpoint.unprefixed("student", tensors))
+    except RuntimeError as error:
+        raise UserError(f"{folder} holds a student of another shape: {again}") from error
     restore(optimizer, checkpoint.unprefixed("optimizer", tensors))
     return state["step"]

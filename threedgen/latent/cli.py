@@ -69,13 +69,29 @@ def train_ssdnerf(argv: list[str]) -> None:
     device = choose_device(arguments.device)
     world = join_world(device)
     make_folder(arguments.out)
+    state = _state(arguments.out)
     with _bars(world.first) as bars:
-        scenes = _scenes(arguments, config, world, bars)
+        scenes = _scenes(arguments, config, world, bars, state.get("source"))
         _train(arguments, config, scenes, device, world, bars)
+    if world.first:
+        print(f"{arguments.out}: threedgen sample {arguments.out}")
 
 
-def _scenes(arguments: Any, config: Config, world: World, bars: Any) -> Scenes:
-    """All scenes, checked; the first process packs them."""
+def _state(folder: Path) -> dict[str, Any]:
+    """What the checkpoint of the training that is there says, {} where there is none. Raises UserError for a model
+    whose checkpoint is gone."""
+    from threedgen import checkpoint
+    from threedgen.latent.model import DOCUMENT
+
+    if checkpoint.exists(folder / "checkpoint"):
+        return checkpoint.load_state(folder / "checkpoint")
+    if (folder / DOCUMENT).is_file():
+        raise UserError(f"'{folder}' holds a trained model without its checkpoint: choose another --out")
+    return {}
+
+
+def _scenes(arguments: Any, config: Config, world: World, bars: Any, needed: str | None) -> Scenes:
+    """All scenes, checked; the first process packs them. needed: as `pack` takes it."""
     from threedgen.datasets.objects import SHAPE_WORLD, TRAINING_VIEWS, open_objects
     from threedgen.latent.scenes import open_scenes, pack
 
@@ -97,6 +113,7 @@ def _scenes(arguments: Any, config: Config, world: World, bars: Any) -> Scenes:
             config.views or None,
             not arguments.tolerant,
             lambda done, total: bars.update(checking, completed=done, total=total),
+            needed,
         )
         bars.update(checking, completed=len(objects))
         for name, reason in scenes.skipped:
@@ -118,6 +135,11 @@ def _train(arguments: Any, config: Config, scenes: Scenes, device: str, world: W
     trainer = Trainer(config, scenes, arguments.out, device, world)
     if trainer.step == 0 and arguments.start_from is not None:
         trainer.start_from(arguments.start_from)
+    notes = [f"going on where {change}" for change in trainer.changed]
+    if trainer.step >= config.steps:
+        notes.append(f"it is at step {trainer.step} already: --steps says how far it shall go")
+    for note in notes if world.first else ():
+        bars.console.print(note, style="none", markup=False, highlight=False)
     training = bars.add_task("training", total=config.steps, completed=trainer.step)
     every = Every(arguments.grid_every, arguments.fid_every)
     drawn = arguments.dataset.startswith(SHAPE_WORLD)
@@ -137,12 +159,15 @@ def _train(arguments: Any, config: Config, scenes: Scenes, device: str, world: W
 
 
 def _write_settings(arguments: Any, settings: dict[str, Any]) -> None:
-    """What the training was asked for, for whoever finds the folder."""
+    """What the training was asked for, for whoever finds the folder; `--recipe` takes the file."""
     import yaml
 
     from threedgen.export.atomic import replacing
+    from threedgen.latent.config import CIRCUMSTANCES
 
-    document = {"dataset": arguments.dataset, "objects": arguments.objects, **settings}
+    told = {name: getattr(arguments, name) for name in CIRCUMSTANCES}
+    told["start_from"] = str(arguments.start_from) if arguments.start_from else None
+    document = {**told, **settings}
     with replacing(arguments.out / TRAINING) as path:
         path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
@@ -181,7 +206,7 @@ def sample(argv: list[str]) -> None:
     options.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/samples")
     options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     arguments = options.parse_args(argv)
-    if arguments.count < 1 or not arguments.scale >= 0.0:
+    if arguments.count < 1 or not 0.0 <= arguments.scale < float("inf"):
         raise UserError("--count must be at least 1, and --scale not negative")
 
     from threedgen.latent.making import write_scenes
@@ -288,7 +313,7 @@ def reconstruct(argv: list[str]) -> None:
     options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     arguments = options.parse_args(argv)
 
-    from threedgen.latent.making import given_views, write_reconstruction
+    from threedgen.latent.making import given_views, reconstruction_folder, write_reconstruction
     from threedgen.latent.model import load_model
     from threedgen.latent.reconstruction import Reconstruction
     from threedgen.machine import choose_device
@@ -302,8 +327,7 @@ def reconstruct(argv: list[str]) -> None:
     if not guiding.steps and not finetuning.outer:
         raise UserError("--guiding 0 and --finetuning 0 together leave nothing to be done")
     views = given_views(arguments.views, model.viewpoint)
-    name = Path(arguments.views[0].rpartition("@")[0] or arguments.views[0]).stem
-    folder = arguments.out or Path(arguments.run) / "reconstructions" / name
+    folder = arguments.out or reconstruction_folder(arguments.run, arguments.views)
     how = Reconstruction(guiding, finetuning)
     _said(*write_reconstruction(model, views, how, arguments.seed, folder, arguments.views))
 

@@ -14,6 +14,9 @@ from threedgen.errors import UserError
 from threedgen.latent.recipes import FOLDER
 from threedgen.schedule import Schedule, bounds
 
+CIRCUMSTANCES = ("dataset", "objects", "size", "tolerant", "start_from")
+"""What `training.yaml` says besides the settings."""
+
 
 @dataclass(frozen=True)
 class Codes:
@@ -61,8 +64,10 @@ class Diffusion:
     squared are stacked into channels before the UNet, which makes it that much cheaper. schedule: linear or
     cosine. weight: c_diff, of the loss against the mean square of the codes. power: omega in w(t) = (alpha /
     sigma)^(2 omega). momentum: of the running mean square. learning_rate: of Adam. captions: the network is
-    told the scene's caption. drop: how often it is not, so that guidance has an unconditional branch. kind:
-    plain; stage-wise (f-DM) and matryoshka (MDM) denoise coarse codes first.
+    told the scene's caption. drop: how often it is not, so that guidance has an unconditional branch. centred: it
+    sees codes without their running mean and at unit variance (most of a code is what all scenes have in common).
+    places: so many learnt maps tell it where on the planes it is. kind: plain; stage-wise (f-DM) and matryoshka
+    (MDM) denoise coarse codes first.
     """
 
     widths: tuple[int, ...] = (128, 256, 256, 512, 512)
@@ -107,7 +112,7 @@ class Rendering:
     samples: intervals on the diagonal of the box. extent: scenes live in
     [-extent, extent]^3. weight: of the mean squared error of the colours' sum over rgb, times 1 - exp(-0.1 views).
     cells: a side of the grid of what is empty. decay: of its running maximum. threshold: of the density that
-    counts.
+    counts. look: steps between looks at where a scene is empty.
     """
 
     samples: int = 256
@@ -133,8 +138,8 @@ class Rendering:
 class Guiding:
     """Sampling guided by the given views; steps 0: none, the code is found by finetuning alone.
 
-    gain: lambda_gd, for the squared error summed over all pixels given. rays: of them looked at in each step, which
-    stand for all. correctors: Langevin steps after each DDIM step. delta: their size.
+    gain: lambda_gd, for the squared error summed over the pixels of a training picture for each view. rays: looked
+    at in each step, which stand for all. correctors: Langevin steps after each DDIM step. delta: their size.
     """
 
     steps: int = 75
@@ -144,10 +149,8 @@ class Guiding:
     delta: float = 0.4
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.rays < 1 or self.correctors < 0 or not self.gain >= 0 or not self.delta > 0:
-            raise UserError(
-                "guiding: steps, gain and correctors must not be negative, rays and delta positive"
-            )
+        _not_negative("guiding", self, ("steps", "gain", "correctors"))
+        _positive("guiding", self, ("rays", "delta"))
 
 
 @dataclass(frozen=True)
@@ -208,16 +211,19 @@ class Config:
 
     def __post_init__(self) -> None:
         _positive("", self, ("steps", "batch", "warmup"))
-        if bounds(self.rays)[0] < 1 or bounds(self.inner)[0] < 0:
-            raise UserError("rays must be at least 1, and inner not negative")
+        if not 1 <= bounds(self.rays)[0] <= bounds(self.rays)[1] < float("inf"):
+            raise UserError("rays must be at least 1, and finite")
         if self.views < 0:
             raise UserError(f"views is {self.views}: 0 for all, or how many of each scene")
-        for name in ("inner", "rates", "fidelity"):
-            if not 0 <= bounds(getattr(self, name))[0] < float("inf"):
-                raise UserError(f"{name} must not be negative, got {bounds(getattr(self, name))[0]}")
+        for name in ("inner", "rates", "code_rates", "fidelity"):
+            low, high = bounds(getattr(self, name))
+            if not 0 <= low <= high < float("inf"):
+                raise UserError(f"{name} must not be negative, and finite, got {low} to {high}")
         if not 0.0 <= self.ema < 1.0 or not 0.0 <= self.reset < 1.0:
             raise UserError("ema and reset must be in [0, 1)")
         levels = self.diffusion.fold * 2 ** (len(self.diffusion.widths) - 1)
+        if self.diffusion.kind != "plain":
+            levels *= 2  # the coarse codes are half as large
         if self.codes.resolution % levels:
             raise UserError(
                 f"codes.resolution is {self.codes.resolution}: with {len(self.diffusion.widths)} levels and a fold "
@@ -233,7 +239,7 @@ def load_config(source: str | Path, settings: Sequence[str] = (), steps: int | N
     from threedgen.layers import merge, merge_layers, nested, parse_value, recipe_layers, split_overrides
 
     values = merge_layers(recipe_layers(source, FOLDER))
-    for about in ("description", "paper", "needs", "memory"):
+    for about in ("description", "paper", "needs", "memory", *CIRCUMSTANCES):
         values.pop(about, None)
     for key, raw in split_overrides(settings):
         values = merge(values, nested(values, key.split("."), parse_value(key, raw), key))

@@ -77,10 +77,11 @@ class TriplaneDecoder(nn.Module):
     ) -> tuple[Float[Tensor, " M"], Float[Tensor, "M 3"]]:
         """Density per world unit and colour in [0, 1] of world points."""
         base = self.base(sample_planes(planes, points / self.extent).flatten(1))
-        density = truncated_exp(self.density(F.silu(base))[:, 0])
+        hidden = F.silu(base)
+        density = truncated_exp(self.density(hidden)[:, 0])
         if self.directions is not None:
-            base = base + self.directions(basis(directions, _DEGREE))
-        color = torch.sigmoid(self.color(F.silu(base)))
+            hidden = F.silu(base + self.directions(basis(directions, _DEGREE)))
+        color = torch.sigmoid(self.color(hidden))
         return density, color * (1.0 + 2.0 * _SATURATION) - _SATURATION
 
 

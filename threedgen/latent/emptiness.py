@@ -21,8 +21,10 @@ class Emptiness:
         ).to(device)
 
     def occupied(self, density: Float[Tensor, "G G G"]) -> Bool[Tensor, "G G G"]:
-        """What a kept density says."""
-        return self._grid.meant(density.to(self._grid.density))
+        """What a kept density says. No more than the mean density is asked of a cell (METHODS 4.2): a scene that
+        is thin everywhere is not taken for an empty one, which no ray would ever look at again."""
+        density = density.to(self._grid.density)
+        return self._grid.meant(density, min(self._grid.config.threshold, float(density.double().mean())))
 
     @torch.no_grad()
     def look(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -23,9 +27,14 @@ from threedgen.export.video import to_uint8, write_contact_sheet
 from threedgen.latent.model import LatentModel, Viewpoint
 from threedgen.latent.reconstruction import Reconstruction, reconstruct
 from threedgen.latent.views import VIEWS, around, scene_of, shown
+from threedgen.latent.watch import reduced, reduced_pictures
 from threedgen.listeners.previews import write_rows
 from threedgen.types import Cameras, RadianceField
 
+REPORT = "report.json"
+RECONSTRUCTIONS = "reconstructions"  # of a run
+# What `threedgen sample` calls its assets: seed0-0007, and between two of them seed0-0001-to-0002-0007.
+_SAMPLE = re.compile(r"seed-?\d+-(-?\d+-to--?\d+-)?\d+\.glb")
 _WHITE = 0.97  # mean brightness of the border from which on a picture has a white background
 
 
@@ -39,10 +48,11 @@ def write_scenes(
 ) -> tuple[list[Path], list[str]]:
     """NAME.glb of each code, contact_sheet.png with a row a code, and codes.safetensors.
 
-    Returns the files, and the names of codes that have no surface and therefore no GLB. Raises UserError where the
-    folder cannot be written.
+    The folder then holds the samples of this call alone: GLBs that `threedgen sample` left there before are
+    removed, files of other names stay. Returns the files, and the names of codes that have no surface and therefore
+    no GLB. Raises UserError where the folder cannot be written.
     """
-    cameras = around(model.viewpoint).to(model.device)
+    cameras = reduced(around(model.viewpoint)).to(model.device)
     written, empty, frames = [], [], []
     for number, (name, code) in enumerate(zip(names, codes, strict=True)):
         progress(number, len(names))
@@ -52,6 +62,9 @@ def write_scenes(
             written.append(folder / f"{name}.glb")
         else:
             empty.append(name)
+    for path in folder.glob("seed*.glb"):
+        if path not in written and _SAMPLE.fullmatch(path.name):
+            path.unlink()
     sheet = write_contact_sheet(folder / "contact_sheet.png", frames, VIEWS)
     kept = _write_codes(folder, dict(zip(names, codes, strict=True)))
     progress(len(names), len(names))
@@ -59,10 +72,11 @@ def write_scenes(
 
 
 def _write_mesh(scene: RadianceField, path: Path, note: dict[str, Any]) -> bool:
-    """Whether there was a surface to write."""
+    """Whether there was a surface to write; where there is none, an earlier asset of that name is removed."""
     try:
         export.write(scene, path, note=note)
     except NoSurface:
+        path.unlink(missing_ok=True)
         return False
     return True
 
@@ -87,9 +101,7 @@ def given_views(texts: Sequence[str], viewpoint: Viewpoint) -> PosedPictures:
     """
     pictures, cameras = [], []
     for text in texts:
-        path, at, said = text.rpartition("@")
-        if not at or Path(text).is_file():  # a name may have an @ in it
-            path, said = text, ""
+        path, said = _parted(text)
         picture = _on_white(path)
         pictures.append(picture)
         cameras.append(_camera(said, text, viewpoint, picture.shape[0], picture.shape[1]))
@@ -97,6 +109,14 @@ def given_views(texts: Sequence[str], viewpoint: Viewpoint) -> PosedPictures:
             raise UserError(f"'{path}' has another size than '{texts[0]}': the views must be of one size")
     images = torch.stack(pictures)
     return PosedPictures(images, torch.ones_like(images[..., :1]), joined(cameras))
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """The picture and the CAMERA of VIEW.png[@CAMERA], "" where none is said."""
+    path, at, said = text.rpartition("@")
+    if not at or Path(text).is_file():  # a name may have an @ in it
+        return text, ""
+    return path, said
 
 
 def _on_white(path: str) -> Float[Tensor, "H W 3"]:
@@ -117,8 +137,11 @@ def _on_white(path: str) -> Float[Tensor, "H W 3"]:
 
 def _camera(said: str, text: str, viewpoint: Viewpoint, height: int, width: int) -> Cameras:
     full = torch.ones(1)
+    # A viewpoint's field of view is that of the longer side, an orbit's that of the height.
+    tangent = math.tan(math.radians(0.5 * viewpoint.fov)) * height / max(height, width)
+    fov_y = 2.0 * math.degrees(math.atan(tangent))
     if said and Path(said).is_file():
-        anywhere = orbit(0.0 * full, 0.0 * full, full, viewpoint.fov, height, width)
+        anywhere = orbit(0.0 * full, 0.0 * full, full, fov_y, height, width)
         return replace(anywhere, world_from_camera=read_srn_pose(Path(said))[None])
     try:
         numbers = [float(word) for word in said.split(",")] if said else []
@@ -134,7 +157,36 @@ def _camera(said: str, text: str, viewpoint: Viewpoint, height: int, width: int)
         raise UserError(
             f"'{text}': the elevation must lie between -90 and 90 degrees, the distance be positive"
         )
-    return orbit(azimuth * full, elevation * full, distance * full, viewpoint.fov, height, width)
+    return orbit(azimuth * full, elevation * full, distance * full, fov_y, height, width)
+
+
+def reconstruction_folder(run: str | Path, texts: Sequence[str]) -> Path:
+    """Where the reconstruction of the pictures that VIEW.png[@CAMERA] name goes, if no folder is named.
+
+    RUN/reconstructions/NAME, where the first picture is NAME.png. A folder of that name that other pictures have,
+    by their places, is left to them: then NAME-2 or NAME-3 and so on, the first that is free. The same pictures
+    again have the folder they had, whatever cameras they are now said to have.
+    """
+    name = Path(_parted(texts[0])[0]).stem
+    folder = Path(run) / RECONSTRUCTIONS / name
+    for number in itertools.count(2):
+        if not folder.exists() or _reconstructed(folder) == _places(texts):
+            break
+        folder = folder.with_name(f"{name}-{number}")
+    return folder
+
+
+def _places(texts: Sequence[str]) -> list[str]:
+    """Where the pictures of VIEW.png[@CAMERA] lie, from the root on."""
+    return [str(Path(_parted(text)[0]).absolute()) for text in texts]
+
+
+def _reconstructed(folder: Path) -> list[str] | None:
+    """`_places` of what a folder is the reconstruction of, None where nothing says it."""
+    try:
+        return json.loads((folder / REPORT).read_text(encoding="utf-8"))["pictures"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def write_reconstruction(
@@ -146,7 +198,8 @@ def write_reconstruction(
     names: Sequence[str],
 ) -> tuple[list[Path], list[str]]:
     """Reconstructs, and writes asset.glb, contact_sheet.png (the given views, the same views of the asset, the
-    asset from around), codes.safetensors and report.json with PSNR and SSIM of the given views. As
+    asset from around), codes.safetensors and report.json with PSNR and SSIM of the given views; what an earlier
+    one left in the folder is replaced. names: the views as they were given, VIEW.png[@CAMERA]. As
     `write_scenes`."""
     from threedgen.export.report import write_report
     from threedgen.metrics.images import psnr, ssim
@@ -157,12 +210,14 @@ def write_reconstruction(
     scene, asset, sheet = scene_of(model, code), folder / "asset.glb", folder / "contact_sheet.png"
     found = _write_mesh(scene, asset, {"seed": seed, "views": list(names), "name": "asset"})
     seen = shown(model, scene, views.cameras).rgb.clamp(0.0, 1.0).cpu()
-    beside = shown(model, scene, around(model.viewpoint)).rgb.cpu()
-    write_rows(sheet, [torch.cat(list(pictures), dim=1) for pictures in (views.images, seen, beside)])
+    beside = shown(model, scene, reduced(around(model.viewpoint))).rgb.cpu()
+    rows = (reduced_pictures(views.images), reduced_pictures(seen), beside)
+    write_rows(sheet, [torch.cat(list(pictures), dim=1) for pictures in rows])
     written = [*([asset] if found else []), sheet, _write_codes(folder, {"asset": code})]
     guiding, finetuning = how.of(model)
     report = {
         "views": list(names),
+        "pictures": _places(names),
         "seed": seed,
         "guiding": asdict(guiding),
         "finetuning": asdict(finetuning),
@@ -170,4 +225,4 @@ def write_reconstruction(
         "ssim": ssim(seen, views.images).tolist(),
         "seconds": round(seconds, 2),
     }
-    return [*written, write_report(folder / "report.json", report)], [] if found else ["asset"]
+    return [*written, write_report(folder / REPORT, report)], [] if found else ["asset"]

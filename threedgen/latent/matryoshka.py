@@ -77,18 +77,6 @@ class MatryoshkaDiffusion:
         scale = self.factor ** (self.resolutions - 1 - index)
         return shifted_levels(self.schedule, t, scale ** (self.shift / 2))
 
-    def loss(
-        self,
-        network: PyramidNetwork,
-        x: Float[Tensor, "B K R R"],
-        rng: torch.Generator,
-        told: Sequence[Tensor] = (),
-    ) -> Float[Tensor, " B"]:
-        """The loss of each code at a uniform t, with noise of its own at every level. See `loss_at`."""
-        t = torch.rand(len(x), generator=rng).to(x.device)
-        noises = [noise.to(x) for noise in self.noises(len(x), x.shape[1:], rng)]
-        return self.loss_at(network, x, t, noises, told)
-
     def loss_at(
         self,
         network: PyramidNetwork,
@@ -117,34 +105,34 @@ class MatryoshkaDiffusion:
     def sample(
         self,
         network: PyramidNetwork,
-        count: int,
         shape: tuple[int, int, int],
         steps: int,
-        rng: torch.Generator,
+        draws: Sequence[torch.Generator],
         told: Sequence[Tensor] = (),
         device: torch.device | str = "cpu",
-    ) -> Float[Tensor, "count K R R"]:
+    ) -> Float[Tensor, "B K R R"]:
         """Codes of the finest level. See `sample_pyramid`."""
-        return self.sample_pyramid(network, count, shape, steps, rng, told, device)[0]
+        return self.sample_pyramid(network, shape, steps, draws, told, device)[0]
 
     @torch.no_grad()
     def sample_pyramid(
         self,
         network: PyramidNetwork,
-        count: int,
         shape: tuple[int, int, int],
         steps: int,
-        rng: torch.Generator,
+        draws: Sequence[torch.Generator],
         told: Sequence[Tensor] = (),
         device: torch.device | str = "cpu",
-    ) -> list[Float[Tensor, "count K r r"]]:
+    ) -> list[Float[Tensor, "B K r r"]]:
         """Every level, by one DDIM (eta = 0) that takes each with its own alpha and sigma. shape: (K, R, R) of the
-        finest. Raises UserError for a resolution that cannot be pooled."""
-        noisy = [noise.to(device) for noise in self.noises(count, shape, rng)]
+        finest. draws: a generator a code, of its first noise; they draw on the CPU. Raises UserError for a
+        resolution that cannot be pooled."""
+        pyramids = [self.noises(1, shape, rng) for rng in draws]
+        noisy = [torch.cat(level).to(device) for level in zip(*pyramids, strict=True)]
         clean = noisy
         times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64, device=device)
         for now, after in itertools.pairwise(times.split(1)):
-            predicted = network(noisy, self.schedule.timestep(now).expand(count), *told)
+            predicted = network(noisy, self.schedule.timestep(now).expand(len(draws)), *told)
             pairs = [
                 denoised(z, v, *self.levels(index, now), self.clip)
                 for index, (z, v) in enumerate(zip(noisy, predicted, strict=True))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,31 +47,46 @@ class OneStep(nn.Module):
 
 def train_one_step(teacher: LatentModel, folder: Path, config: BootstrapConfig, report: Report) -> OneStep:
     """Distils a student of a plain diffusion's unconditional samples, and leaves it in `folder`; one that was begun
-    there goes on. Raises UserError."""
+    there goes on. Raises UserError, also where what is there was begun with other settings or another teacher, such
+    as this one before more training."""
     require_plain(teacher, "one-step distillation")
+    digest = digest_of(teacher)
     student = OneStep(teacher, config.t).to(teacher.device)
 
     def ask(z: Tensor, t: Tensor) -> Tensor:
         return teacher.clean(z, t)
 
-    distill_one_step(
-        student, ask, teacher.shape, config, teacher.schedule, report, folder / "checkpoint", every=250
-    )
-    write_model(folder, DOCUMENT, student.state_dict(), {"config": asdict(config)})
+    distill_one_step(student, ask, teacher.shape, config, teacher.schedule, report, folder, 250, digest)
+    write_model(folder, DOCUMENT, student.state_dict(), {"config": asdict(config), "teacher": digest})
     return student.requires_grad_(False).eval()
 
 
 def load_one_step(teacher: LatentModel, run: str | Path) -> OneStep:
-    """The student in a run's folder. Raises UserError."""
+    """The student in a run's folder. Raises UserError: none there, or one of another teacher, whose codes would lie
+    elsewhere than this one's statistics say."""
     folder = Path(run) / FOLDER
     if not (folder / DOCUMENT).is_file():
         raise UserError(f"'{run}' has no one-step sampler: make one with `threedgen train one-step {run}`")
 
     def make(document: dict[str, Any]) -> OneStep:
+        if document.get("teacher") != digest_of(teacher):
+            raise UserError(
+                f"the one-step sampler of '{run}' was made of another model, or of this one before more training: "
+                f"delete {folder}, then `threedgen train one-step {run}`"
+            )
         low, high = document["config"]["t"]
         return OneStep(teacher, (low, high))
 
     return read_model(folder, DOCUMENT, "one-step", make)[0].to(teacher.device)
+
+
+def digest_of(model: LatentModel) -> str:
+    """32 hexadecimal digits that change with any of a model's weights or statistics."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

@@ -53,9 +53,14 @@ def guided_sample(
     model: LatentModel, views: PosedPictures, guiding: Guiding, seed: int = 0
 ) -> Float[Tensor, "K R R"]:
     """A sample whose estimate at each step is moved to where it looks like the views: x_hat - gain sigma^(2 - 2 w)
-    alpha^(2 w - 1) dL/dz, through decoder and denoiser, with w = diffusion.power."""
+    alpha^(2 w - 1) dL/dz, through decoder and denoiser, with w = diffusion.power.
+
+    L is summed over as many pixels a view as the training pictures have, whatever the size of the given ones: the
+    gain is the recipe's, not the camera's.
+    """
     require_plain(model, "guided sampling")
     power = model.config.diffusion.power
+    pixels = len(views.images) * model.viewpoint.size**2
     rays = _Rays(views, guiding.rays, model.device, seed, "latent/guide")
 
     def guided(z: Tensor, t: Tensor) -> Tensor:
@@ -64,7 +69,7 @@ def guided_sample(
             z = z.detach().requires_grad_()
             clean = model.clean(z, t)
             code = model.statistics.meant(clean)[0]
-            loss = _squared_error(model, code, *next(rays)) * rays.pixels
+            loss = _squared_error(model, code, *next(rays)) * pixels
             (gradient,) = torch.autograd.grad(loss, z)
         step = guiding.gain * sigma ** (2 - 2 * power) * alpha ** (2 * power - 1)
         return model.within(clean.detach() - step * gradient)

@@ -25,8 +25,13 @@ Corrector = Callable[[Tensor, Tensor, int], Tensor]
 
 def draw_noise(model: LatentModel, numbers: Sequence[int], seed: int) -> Float[Tensor, "B K R R"]:
     """The noise that samples of these numbers begin with, whichever of them are asked for together."""
-    drawn = [torch.randn(model.shape, generator=generator(seed, "latent/sample", i)) for i in numbers]
+    drawn = [torch.randn(model.shape, generator=rng) for rng in _draws(numbers, seed)]
     return torch.stack(drawn).to(model.device)
+
+
+def _draws(numbers: Sequence[int], seed: int) -> list[torch.Generator]:
+    """A generator a sample: what one of them is made of does not depend on the others."""
+    return [generator(seed, "latent/sample", number) for number in numbers]
 
 
 @torch.no_grad()
@@ -41,9 +46,9 @@ def sample_codes(
 ) -> Float[Tensor, "B K R R"]:
     """Samples of these numbers, codes in +-2. caption: told to all; scale: of its guidance.
 
-    A plain diffusion's sample of a number is the same whichever others are drawn with it; those of coarse-to-fine
-    kinds, which have a sampler of their own, belong to the batch. Raises UserError for words the model does not
-    know, and for a sampler that it has not.
+    The sample of a number is the same whichever others are drawn with it, up to rounding. Coarse-to-fine kinds
+    have a sampler of their own. Raises UserError for words the model does not know, and for a sampler that it has
+    not.
     """
     parts = [numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE)]
     if len(parts) > 1:
@@ -60,8 +65,9 @@ def sample_codes(
     def network(noisy: Any, timesteps: Tensor) -> Any:
         return model.network(noisy, timesteps, told, scale)
 
-    rng = generator(seed, f"latent/samples/{list(numbers)}", 0)
-    seen = model.coarse_to_fine.sample(network, len(numbers), model.shape, steps, rng, device=model.device)
+    seen = model.coarse_to_fine.sample(
+        network, model.shape, steps, _draws(numbers, seed), device=model.device
+    )
     return model.codes_of(seen)
 
 

@@ -51,7 +51,8 @@ class _Place:
 class Scenes:
     """A packed training set, read from its folder as it is asked for.
 
-    names, captions: of the scenes. skipped: name and reason of those that could not be used.
+    names, captions: of the scenes. skipped: name and reason of those that could not be used. source: a digest of
+    what they were packed from.
     """
 
     def __init__(
@@ -60,10 +61,11 @@ class Scenes:
         places: list[_Place],
         cameras: dict[str, Tensor],
         skipped: tuple[tuple[str, str], ...],
+        source: str,
     ) -> None:
         self.names: list[str] = [entry["name"] for entry in entries]
         self.captions: list[str | None] = [entry["caption"] for entry in entries]
-        self.skipped = skipped
+        self.skipped, self.source = skipped, source
         self._places, self._cameras = places, cameras
 
     def __len__(self) -> int:
@@ -112,16 +114,19 @@ def pack(
     views: int | None = None,
     strict: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    needed: str | None = None,
 ) -> Scenes:
     """All scenes of a set, each read once and checked before anything is trained on it.
 
     views: how many of a scene's pictures are kept, evenly spread over their order; None, or more than there are:
     all. strict: the first scene that cannot be used is an error; otherwise it is left out and `Scenes.skipped`
-    names it. progress: is told how many of how many scenes are done.
+    names it. progress: is told how many of how many scenes are done. needed: `Scenes.source` of a training that
+    shall go on.
 
     What the folder holds already is used again where it is of the same scenes and views (names, captions, and the
     pictures of three of them are compared) and nothing was left out.
-    Raises UserError: a scene that cannot be used, none that can, a folder that cannot be written.
+    Raises UserError: a scene that cannot be used, none that can, a folder that cannot be written, another source
+    than needed.
     """
     folder = Path(folder)
     if views is not None and views < 1:
@@ -129,6 +134,8 @@ def pack(
     if not len(objects):
         raise UserError("there are no scenes to train on: the set is empty")
     source = _fingerprint(objects, views)
+    if needed not in (None, source):
+        raise UserError(f"{folder.parent} holds a training on other scenes or pictures: choose another --out")
     known = _packed(objects, folder, source, strict)
     if known is not None:
         return known
@@ -169,7 +176,7 @@ def open_scenes(folder: str | Path) -> Scenes:
             for name, region in cameras.items()
         }
         skipped = tuple((str(name), str(reason)) for name, reason in document["skipped"])
-        return Scenes(document["scenes"], places, tensors, skipped)
+        return Scenes(document["scenes"], places, tensors, skipped, document["source"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / INDEX} does not fit the files beside it ({error}): pack again") from error
 
@@ -244,7 +251,7 @@ def _checked(objects: ObjectSet, index: int) -> PosedPictures:
 
 def _unusable(name: str, error: UserError) -> UserError:
     return UserError(
-        f"scene '{name}' cannot be used: {error}; repair it or take it out, or let it be skipped"
+        f"scene '{name}' cannot be used: {error}; repair it, take it out, or leave it out with --tolerant"
     )
 
 

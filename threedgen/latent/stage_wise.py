@@ -82,17 +82,6 @@ class StageWiseDiffusion:
         low, high = (0.0, *self.boundaries)[stage : stage + 2]
         return (t - low) / (high - low)
 
-    def loss(
-        self,
-        network: StageNetwork,
-        x: Float[Tensor, "B K R R"],
-        rng: torch.Generator,
-        told: Sequence[Tensor] = (),
-    ) -> Float[Tensor, " B"]:
-        """The loss of each code at a uniform t. See `loss_at`."""
-        t = torch.rand(len(x), generator=rng).to(x.device)
-        return self.loss_at(network, x, t, torch.randn(x.shape, generator=rng).to(x), told)
-
     def loss_at(
         self,
         network: StageNetwork,
@@ -156,29 +145,32 @@ class StageWiseDiffusion:
     def sample(
         self,
         network: StageNetwork,
-        count: int,
         shape: tuple[int, int, int],
         steps: int,
-        rng: torch.Generator,
+        draws: Sequence[torch.Generator],
         told: Sequence[Tensor] = (),
         device: torch.device | str = "cpu",
-    ) -> Float[Tensor, "count K R R"]:
+    ) -> Float[Tensor, "B K R R"]:
         """Codes by DDIM with eta = 0, from the coarsest stage up. shape: (K, R, R), of the full resolution.
 
-        Random: the first noise, and at every boundary the noise of what pooling had dropped. Raises UserError.
+        draws: a generator a code, of the first noise and at every boundary of the noise of what pooling had
+        dropped; they draw on the CPU. Raises UserError.
         """
-        scale = self.factor ** (self.stages - 1)
         channels, height, width = shape
-        check_poolable(height, width, scale)
-        z = torch.randn(count, channels, height // scale, width // scale, generator=rng).to(device)
-        x = z
+        check_poolable(height, width, self.factor ** (self.stages - 1))
+
+        def noise(stage: int) -> Float[Tensor, "B K r r"]:
+            size = (channels, height // self.factor**stage, width // self.factor**stage)
+            return torch.stack([torch.randn(size, generator=rng) for rng in draws]).to(device)
+
+        x = z = noise(self.stages - 1)
         times = self.times(steps)
         for stage in reversed(range(self.stages)):
             if stage < self.stages - 1:
                 alpha, sigma = self.levels(stage, times[stage][:1])
-                z = up(z, alpha, sigma, self.factor, rng)
+                z = up(z, alpha, sigma, self.factor, noise(stage))
             for now, after in itertools.pairwise(times[stage].to(device).split(1)):
-                v, delta = network(z, self.schedule.timestep(now).expand(count), *told)
+                v, delta = network(z, self.schedule.timestep(now).expand(len(z)), *told)
                 x, eps = denoised(z, v, *self.levels(stage, now), self.clip)
                 if stage < self.stages - 1:
                     regained = self.lost(stage, now) - self.lost(stage, after)
@@ -193,22 +185,16 @@ def boundary_scale(alpha: Tensor, sigma: Tensor, factor: int) -> Tensor:
     return (alpha.square() + sigma.square() / factor**2).sqrt()
 
 
-def down(
-    z: Float[Tensor, "B K R R"], alpha: Float[Tensor, " 1"], sigma: Float[Tensor, " 1"], factor: int
-) -> Float[Tensor, "B K r r"]:
-    """P z / c: a stage's last z as the next stage's first. alpha, sigma: of the finer stage at the boundary."""
-    return pool(z, factor) / boundary_scale(alpha, sigma, factor).to(z)
-
-
 def up(
     z: Float[Tensor, "B K r r"],
     alpha: Float[Tensor, " 1"],
     sigma: Float[Tensor, " 1"],
     factor: int,
-    rng: torch.Generator,
+    noise: Float[Tensor, "B K R R"],
 ) -> Float[Tensor, "B K R R"]:
-    """c U z + sigma (I - U P) n: the exact inverse of `down` in distribution, and `down(up(z))` is z itself."""
-    high = upsample(z, factor)
-    noise = torch.randn(high.shape, generator=rng).to(z)
-    noise = noise - upsample(pool(noise, factor), factor)
-    return boundary_scale(alpha, sigma, factor).to(z) * high + sigma.to(z) * noise
+    """c U z + sigma (I - U P) n, the first z of the next finer stage: pooled and divided by c it is z again.
+
+    alpha, sigma: of the finer stage at the boundary. noise: n, N(0, I).
+    """
+    fresh = noise.to(z) - upsample(pool(noise.to(z), factor), factor)
+    return boundary_scale(alpha, sigma, factor).to(z) * upsample(z, factor) + sigma.to(z) * fresh

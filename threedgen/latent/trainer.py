@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -34,11 +35,13 @@ from threedgen.latent.emptiness import Emptiness
 from threedgen.latent.losses import rendering_loss
 from threedgen.latent.model import LatentModel, Viewpoint
 from threedgen.latent.network import vocabulary
+from threedgen.latent.resuming import changed_settings
 from threedgen.latent.scenes import Scenes
 from threedgen.random import derive_seed, generator
 from threedgen.representations.triplane import smoothness
 from threedgen.schedule import value_at
 from threedgen.training.optimizer_state import moments, restore
+from threedgen.typed import plain
 
 BANK = "codes"
 
@@ -53,6 +56,7 @@ class Trainer:
         self.config, self.scenes, self.folder = config, scenes, folder
         self.device, self.world = torch.device(device), world or World()
         words = vocabulary(scenes.captions) if config.diffusion.captions else ()
+        self.changed: list[str] = []  # settings that are others than those of the training that goes on
         self.networks = LatentModel(config, words, config.seed).to(self.device)
         self.averages = LatentModel(config, words, config.seed).to(self.device).requires_grad_(False).eval()
         self.averages.load_state_dict(self.networks.state_dict())
@@ -64,8 +68,18 @@ class Trainer:
         self.white = torch.ones(3, device=self.device)
         self.networks.statistics = self.averages.statistics  # they are of the codes, which are one
         self.averages.viewpoint = viewpoint_of(scenes)
+        if words:
+            self._check_captions()
         self.step, self.seconds = 0, 0.0
         self.bank = self._resumed() or self._new_bank()
+
+    def _check_captions(self) -> None:
+        """Raises UserError, naming the scene, for a caption that the network cannot be told."""
+        for name, caption in zip(self.scenes.names, self.scenes.captions, strict=True):
+            try:
+                self.networks.denoiser.tokens([caption])
+            except UserError as error:
+                raise UserError(f"'{name}': {error}; shorten it in captions.json") from error
 
     def train_step(self) -> dict[str, float]:
         """One outer step; returns what there is to watch."""
@@ -266,7 +280,13 @@ class Trainer:
             for name, optimizer in self.optimizers.items():
                 tensors |= checkpoint.prefixed(name, moments(optimizer))
             tensors["slots"] = self.bank.slots
-            state = {"step": self.step, "seconds": self.seconds, "scenes": digest(self.scenes)}
+            state = {
+                "step": self.step,
+                "seconds": self.seconds,
+                "scenes": digest(self.scenes),
+                "source": self.scenes.source,
+                "settings": plain(self.config),
+            }
             checkpoint.save(self.folder / "checkpoint", tensors, state)
         self.world.wait()
         self.bank.committed()
@@ -276,16 +296,10 @@ class Trainer:
         if not checkpoint.exists(self.folder / "checkpoint"):
             return None
         tensors, state = checkpoint.load(self.folder / "checkpoint")
-        if state["scenes"] != digest(self.scenes):
-            raise UserError(f"{self.folder} holds a training on other scenes: choose another --out")
-        try:
-            self.networks.load_state_dict(checkpoint.unprefixed("networks", tensors))
-            self.averages.load_state_dict(checkpoint.unprefixed("averages", tensors))
-        except RuntimeError as error:
-            raise UserError(
-                f"{self.folder} holds a training of other networks: go on with its settings, or choose "
-                "another --out"
-            ) from error
+        require_scenes(self.folder, state, self.scenes)
+        self.changed = changed_settings(state["settings"], plain(self.config))
+        self.networks.load_state_dict(checkpoint.unprefixed("networks", tensors))
+        self.averages.load_state_dict(checkpoint.unprefixed("averages", tensors))
         for name, optimizer in self.optimizers.items():
             restore(optimizer, checkpoint.unprefixed(name, tensors))
         self.step, self.seconds = state["step"], state["seconds"]
@@ -297,7 +311,7 @@ class Trainer:
         """Takes over the codes, what is known to be empty, and the decoder of another training on the same scenes,
         as they were at its last checkpoint. Raises UserError."""
         tensors, state = checkpoint.load(folder / "checkpoint")
-        if state["scenes"] != digest(self.scenes):
+        if state.get("scenes") != digest(self.scenes):
             raise UserError(f"{folder} holds a training on other scenes: its codes are not these scenes'")
         other = CodeBank.open(folder / BANK, tensors["slots"])
         other.require(*self._bank_shape())
@@ -335,6 +349,14 @@ def _adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.opt
 def digest(scenes: Scenes) -> str:
     """Of the names of a set's scenes, in their order: to whom the codes of a bank belong."""
     return hashlib.blake2b(repr(list(scenes.names)).encode(), digest_size=8).hexdigest()
+
+
+def require_scenes(folder: Path, state: dict[str, Any], scenes: Scenes) -> None:
+    """UserError where the training of a checkpoint is on other scenes, or is none of these."""
+    if "settings" not in state:
+        raise UserError(f"{folder} holds another kind of training: choose another --out")
+    if state["scenes"] != digest(scenes) or state["source"] != scenes.source:
+        raise UserError(f"{folder} holds a training on other scenes or pictures: choose another --out")
 
 
 def require_finite(seen: dict[str, float], step: int) -> None:

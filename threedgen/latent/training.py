@@ -18,21 +18,27 @@ def train(
     """Trains to config.steps. about: what the model's document says of the training.
 
     Saves every `save_every` steps and at the end, and leaves the averaged networks in trainer.folder each time.
-    Raises UserError where a loss is not a number any more; the last checkpoint is from before that.
+    watch: of the first process. Raises UserError where a loss is not a number any more; the last checkpoint is from
+    before that.
     """
     config = trainer.config
+
+    def leave_model() -> None:
+        if trainer.world.first:
+            save_model(trainer.averages, trainer.folder, {**about, **_progress(trainer)})
+
+    if trainer.step >= config.steps:
+        leave_model()  # what was stopped behind its last checkpoint has none, or an older one
     while trainer.step < config.steps:
         seen = trainer.train_step()
         require_finite(seen, trainer.step)
         saving = trainer.step % save_every == 0 or trainer.step == config.steps
         if saving:
             trainer.save()
-        if watch is None:
-            continue
-        watch.step(trainer, seen)
-        report(trainer.step, watch.headline)
-        if saving:
-            save_model(trainer.averages, trainer.folder, {**about, **_progress(trainer)})
+            leave_model()
+        if watch is not None:
+            watch.step(trainer, seen)
+            report(trainer.step, watch.headline)
 
 
 def _progress(trainer: Trainer) -> dict[str, Any]:

@@ -18,10 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.guidance.pictures import resize
 from threedgen.latent.decoder import activate, as_pictures
 from threedgen.latent.sampling import sample_codes
 from threedgen.latent.views import VIEWS, around, look
 from threedgen.random import generator
+from threedgen.types import Cameras
 
 if TYPE_CHECKING:
     from threedgen.latent.trainer import Trainer
@@ -32,6 +34,8 @@ _SAMPLES, _SCENES = 6, 2  # of a grid
 _STEPS = 25  # of a sample
 _DROWNED, _IDLE = 3.0, 1e-3  # of the prior's gradient over the pictures' in the codes
 _SATURATED = 0.3  # of the codes' values near +-2
+# Pixels of the longer side of what is looked at: of pictures of 800 a point of the FID curve would take minutes.
+LARGEST = 128
 
 
 @dataclass(frozen=True)
@@ -96,25 +100,30 @@ class Watch:
     def _warn(self, row: dict[str, float]) -> None:
         balance = row.get("balance", 1.0)
         if balance > _DROWNED:
-            self._say(f"the prior pulls {balance:.1f} times as hard as the pictures: lower diffusion.weight")
+            self._say(
+                "drowned",
+                f"the prior pulls {balance:.1f} times as hard as the pictures: lower diffusion.weight",
+            )
         if balance < _IDLE:
             self._say(
-                f"the prior pulls only {balance:.1e} times as hard as the pictures: raise diffusion.weight"
+                "idle",
+                f"the prior pulls only {balance:.1e} times as hard as the pictures: raise diffusion.weight",
             )
         if row.get("saturated", 0.0) > _SATURATED:
             self._say(
-                f"{row['saturated']:.0%} of the codes' values are at their bounds: raise codes.regularizer"
+                "saturated",
+                f"{row['saturated']:.0%} of the codes' values are at their bounds: raise codes.regularizer",
             )
 
-    def _say(self, text: str) -> None:
-        """Once a kind, which is how it begins."""
-        kind = text[:16]
+    def _say(self, kind: str, text: str) -> None:
+        """Once a kind, whatever its numbers are later."""
         if kind not in self._said:
             self._said.add(kind)
             print(f"warning: {text}", file=sys.stderr)
 
     def fid(self, trainer: Trainer) -> float:
-        """FID, by the embedded features, of one view each of some samples against as many training pictures.
+        """FID, by the embedded features, of one view each of some samples against as many training pictures, each
+        at its picture's size or at LARGEST pixels.
 
         Biased upwards by the small number: a curve to be read by its course.
         """
@@ -127,14 +136,19 @@ class Watch:
         scenes = torch.randint(len(trainer.scenes), (count,), generator=rng).tolist()
         views = [int(torch.randint(trainer.scenes.views(scene), (1,), generator=rng)) for scene in scenes]
         if self._true is None:
-            pictures = [trainer.scenes.pictures(s)[v] for s, v in zip(scenes, views, strict=True)]
-            self._true = features(torch.stack(pictures).float() / 255.0)
+            self._true = torch.cat(
+                [
+                    features(_true_pictures(trainer, scene, [view]))
+                    for scene, view in zip(scenes, views, strict=True)
+                ]
+            )
+        # One at a time, because scenes may differ in the size of their pictures.
         made = []
         codes = sample_codes(model, range(count), 1, steps=_STEPS)
         for scene, view, code in zip(scenes, views, codes, strict=True):
-            camera = trainer.scenes.cameras(scene)[view : view + 1]
-            made.append(look(model, code, camera).rgb)
-        return fid(features(torch.cat(made).cpu()), self._true)
+            camera = reduced(trainer.scenes.cameras(scene)[view : view + 1])
+            made.append(features(look(model, code, camera).rgb.cpu()))
+        return fid(torch.cat(made), self._true)
 
     def _write(self, step: int, seconds: float, row: dict[str, float]) -> None:
         line = {"step": step, "seconds": round(seconds, 1)}
@@ -147,21 +161,43 @@ class Watch:
 
 
 def write_grid(trainer: Trainer, path: Path, samples: bool = True) -> None:
-    """A row a sample, seen from around; then for some scenes a row of pictures and a row of what was learnt."""
+    """A row a sample, seen from around; then for some scenes a row of pictures and a row of what was learnt. The
+    longer side of a picture is at most LARGEST pixels."""
     from threedgen.listeners.previews import write_rows
 
     model, rows = trainer.averages, []
     if samples:
         codes = sample_codes(model, range(_SAMPLES), steps=_STEPS)
-        rows += [_row(look(model, code, around(model.viewpoint)).rgb) for code in codes]
+        cameras = reduced(around(model.viewpoint))
+        rows += [_row(look(model, code, cameras).rgb) for code in codes]
     learnt = as_pictures(activate(trainer.bank.read(range(min(_SCENES, len(trainer.scenes)))).code))
     for scene, code in enumerate(learnt.to(model.device)):
         chosen = torch.linspace(0, trainer.scenes.views(scene) - 1, VIEWS).long()
-        cameras = trainer.scenes.cameras(scene)[chosen]
-        true = trainer.scenes.pictures(scene)[chosen].float() / 255.0
+        cameras = reduced(trainer.scenes.cameras(scene)[chosen])
+        true = _true_pictures(trainer, scene, chosen.tolist())
         rows += [_row(true), _row(look(model, code, cameras).rgb)]
     path.parent.mkdir(exist_ok=True)
     write_rows(path, rows)
+
+
+def reduced(cameras: Cameras) -> Cameras:
+    """The same views with at most LARGEST pixels on the longer side."""
+    return cameras.resized(*_reduced_size(cameras.height, cameras.width))
+
+
+def reduced_pictures(pictures: Float[Tensor, "V H W 3"]) -> Float[Tensor, "V h w 3"]:
+    """The same pictures, of the size that `reduced` gives their cameras."""
+    return resize(pictures, *_reduced_size(*pictures.shape[1:3]))
+
+
+def _reduced_size(height: int, width: int) -> tuple[int, int]:
+    share = min(1.0, LARGEST / max(height, width))
+    return max(1, round(share * height)), max(1, round(share * width))
+
+
+def _true_pictures(trainer: Trainer, scene: int, views: list[int]) -> Float[Tensor, "V h w 3"]:
+    """Some training pictures of a scene, reduced, in [0, 1]."""
+    return reduced_pictures(trainer.scenes.pictures(scene)[views].float() / 255.0)
 
 
 def _row(pictures: Float[Tensor, "V H W 3"]) -> Float[Tensor, "H V*W 3"]:

@@ -74,9 +74,9 @@ class OccupancyGrid(nn.Module):
         self.density.copy_(torch.maximum(self.density * self.config.decay, now))
         self.occupied.copy_(self.meant(self.density))
 
-    def meant(self, density: Float[Tensor, "G G G"]) -> Bool[Tensor, "G G G"]:
-        """Which cells a running maximum says are occupied."""
-        dense = (density >= self.config.threshold).float()[None, None]
+    def meant(self, density: Float[Tensor, "G G G"], threshold: float | None = None) -> Bool[Tensor, "G G G"]:
+        """Which cells a running maximum says are occupied. threshold: None for the configured one."""
+        dense = (density >= (self.config.threshold if threshold is None else threshold)).float()[None, None]
         width = 2 * self.config.margin + 1
         return F.max_pool3d(dense, width, stride=1, padding=self.config.margin)[0, 0] > 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threedgen.arguments import Parser
+from threedgen.errors import UserError
 from threedgen.training.command import Config, add_config, config_of, machine_name, make_folder, run
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def train_prior(argv: list[str]) -> None:
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     first.add_argument("--kind", default="text")
     kind = first.parse_known_args([word for word in argv if word not in ("-h", "--help")])[0].kind
-    (_train_view if kind == "view" else _train_text)(argv)
+    {"view": _train_view, "video": _train_video}.get(kind, _train_text)(argv)
 
 
 def _train(
@@ -36,7 +37,7 @@ def _train(
     start: what --start-from takes over. make_trainer, make_bank: of the config and the pictures' size.
     """
     options = Parser(prog="threedgen train prior", description=__doc__)
-    options.add_argument("--kind", choices=("text", "view"), default="text", help="what it is told")
+    options.add_argument("--kind", choices=("text", "view", "video"), default="text", help="what it is told")
     options.add_argument("--out", type=Path, default=Path("runs/prior"), help="folder, resumed if there")
     options.add_argument("--size", type=int, default=32, help="pixels: 32, or a doubling of it")
     options.add_argument("--start-from", type=Path, metavar="FOLDER", help=start)
@@ -98,5 +99,33 @@ def _train_view(argv: list[str]) -> None:
         lambda config, size, folder: ViewTrainer(config, for_size(size), folder),
         lambda config, size, progress: ViewBank(config.bank_views, size, config.seed, progress),
         write_view_grid,
+        finish,
+    )
+
+
+def _train_video(argv: list[str]) -> None:
+    from threedgen.training.clip_bank import ClipBank
+    from threedgen.training.video_card import write_video_card, write_video_grid
+    from threedgen.training.video_model import VideoArchitecture, save_video_pipeline
+    from threedgen.training.video_trainer import VideoTrainer, VideoTrainingConfig
+
+    def architecture(size: int) -> VideoArchitecture:
+        if size != VideoArchitecture.size:
+            raise UserError(f"--size is {size}: clips are of {VideoArchitecture.size} pixels")
+        return VideoArchitecture()
+
+    def finish(trainer: Any, folder: Path, loss: float, machine: str) -> None:
+        save_video_pipeline(trainer.average, folder)
+        write_video_card(trainer, folder, loss, machine)
+
+    _train(
+        argv,
+        "start with the words and the coarse levels of a text prior's folder",
+        VideoTrainingConfig,
+        lambda config, size, folder: VideoTrainer(config, architecture(size), folder),
+        lambda config, size, progress: ClipBank(
+            config.bank_views, size, VideoArchitecture.frames, config.seed, progress
+        ),
+        write_video_grid,
         finish,
     )

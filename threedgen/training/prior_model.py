@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,31 +89,36 @@ def make_unet(architecture: PriorArchitecture, inputs: int, outputs: int, view_n
     return unet
 
 
+def make_text_encoder(architecture: PriorArchitecture, more: Sequence[str] = ()) -> Any:
+    """A small CLIP text model for the tokens of `vocabulary(more)`."""
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+    from transformers.models.clip.modeling_clip import CLIPTextModel
+
+    vocab, _ = vocabulary(more)
+    end = vocab["<|endoftext|>"]
+    return CLIPTextModel._from_config(
+        CLIPTextConfig(
+            vocab_size=len(vocab),
+            hidden_size=architecture.text_width,
+            intermediate_size=4 * architecture.text_width,
+            num_hidden_layers=architecture.text_layers,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            bos_token_id=vocab["<|startoftext|>"],
+            eos_token_id=end,
+            pad_token_id=end,
+        ),
+        attn_implementation="eager",
+    )
+
+
 class PriorModel(nn.Module):
     """UNet and text encoder, trained together. Predicts v (METHODS 0.2) of images scaled to [-1, 1]."""
 
     def __init__(self, architecture: PriorArchitecture) -> None:
-        from transformers.models.clip.configuration_clip import CLIPTextConfig
-        from transformers.models.clip.modeling_clip import CLIPTextModel
-
         super().__init__()
         self.architecture = architecture
-        vocab, _ = vocabulary()
-        end = vocab["<|endoftext|>"]
-        self.text_encoder = CLIPTextModel._from_config(
-            CLIPTextConfig(
-                vocab_size=len(vocab),
-                hidden_size=architecture.text_width,
-                intermediate_size=4 * architecture.text_width,
-                num_hidden_layers=architecture.text_layers,
-                num_attention_heads=4,
-                max_position_embeddings=MAX_TOKENS,
-                bos_token_id=vocab["<|startoftext|>"],
-                eos_token_id=end,
-                pad_token_id=end,
-            ),
-            attn_implementation="eager",
-        )
+        self.text_encoder = make_text_encoder(architecture)
         # IFPipeline splits the output in two and ignores the second half (a learned variance).
         self.unet = make_unet(architecture, 3, 6, VIEW_FEATURES)
 

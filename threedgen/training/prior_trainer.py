@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from threedgen.errors import UserError
 from threedgen.training.denoiser_trainer import DenoiserTrainer, TrainingConfig
 from threedgen.training.prior_model import PriorArchitecture, PriorModel, grow, load_pipeline
 from threedgen.training.render_bank import Batch
-from threedgen.training.tokenizer import MAX_TOKENS, vocabulary
+from threedgen.training.tokenizer import encode, make_tokenizer
 
 
 @dataclass(frozen=True)
@@ -33,28 +32,12 @@ class PriorTrainer(DenoiserTrainer):
     config: PriorTrainingConfig
 
     def __init__(self, config: PriorTrainingConfig, architecture: PriorArchitecture, folder: Path) -> None:
-        from transformers.models.clip.tokenization_clip import CLIPTokenizer
-
         super().__init__(config, lambda: PriorModel(architecture), folder)
-        vocab, merges = vocabulary()
-        make_tokenizer: Any = CLIPTokenizer  # its stubs know the files' constructor only
-        end = "<|endoftext|>"
-        self.tokenizer = make_tokenizer(
-            vocab=vocab,
-            merges=merges,
-            bos_token="<|startoftext|>",
-            eos_token=end,
-            unk_token=end,
-            pad_token=end,
-        )
+        self.tokenizer = make_tokenizer()
 
     def tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """[B, 77] token ids, padded, and their mask, on the training's device."""
-        encoded = self.tokenizer(
-            captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
-        )
-        device = self.config.device
-        return encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
+        return encode(self.tokenizer, captions, self.config.device)
 
     def told(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Token ids, their mask and view features; captions and cameras are withheld now and then."""

@@ -81,20 +81,17 @@ class RenderBank:
         index = torch.randint(len(self), (count,), generator=generator(seed, "batch-index", step))
         colors, captions = [], []
         for i in index.tolist():
-            names = _draw_colors(self.shapes[i], rng)
+            names = draw_colors(self.shapes[i], rng)
             colors.append([COLORS[name] for name in (*names, names[0])[:2]])
             scene = Scene(tuple(WorldObject(s, c, {}) for s, c in zip(self.shapes[i], names, strict=True)))
-            captions.append(_caption(scene, rng))
-        background = rng.random((count, 3))
-        background[rng.random(count) < WHITE_SHARE] = 1.0
-        background[rng.random(count) < 0.05] = 0.0
+            captions.append(reworded(scene.caption, rng))
         images = world.compose(
-            self.layers[index].float() / 255.0, torch.tensor(colors), torch.from_numpy(background).float()
+            self.layers[index].float() / 255.0, torch.tensor(colors), draw_backgrounds(count, rng)
         )
         return Batch(images.clamp(0.0, 1.0), captions, self.features[index])
 
 
-def _draw_colors(shapes: tuple[str, ...], rng: np.random.Generator) -> list[str]:
+def draw_colors(shapes: tuple[str, ...], rng: np.random.Generator) -> list[str]:
     """Colours for the objects: never a held-out (colour, class), never the same twice."""
     names: list[str] = []
     for shape in shapes:
@@ -103,9 +100,16 @@ def _draw_colors(shapes: tuple[str, ...], rng: np.random.Generator) -> list[str]
     return names
 
 
-def _caption(scene: Scene, rng: np.random.Generator) -> str:
-    """The scene's caption in one of a few wordings, now and then without an article."""
-    phrase = scene.caption
+def draw_backgrounds(count: int, rng: np.random.Generator) -> Float[Tensor, "B 3"]:
+    """Mostly white, now and then black or of a random colour."""
+    background = rng.random((count, 3))
+    background[rng.random(count) < WHITE_SHARE] = 1.0
+    background[rng.random(count) < 0.05] = 0.0
+    return torch.from_numpy(background).float()
+
+
+def reworded(phrase: str, rng: np.random.Generator) -> str:
+    """A caption in one of a few wordings, now and then without its first article."""
     if rng.random() < 0.15:
         phrase = phrase.split(" ", 1)[1]
     return _TEMPLATES[rng.integers(len(_TEMPLATES))].format(phrase)

@@ -7,7 +7,11 @@ text can be read, an unknown word as its letters.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from threedgen.datasets.shapes import CLASSES, COLORS
 
@@ -40,12 +44,15 @@ def _byte_symbols() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(shifted)) for byte in range(256)]
 
 
-def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Token ids and merges: bytes, bytes at a word's end, one merge chain a known word, two marks."""
+def vocabulary(more: Sequence[str] = ()) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Token ids and merges: bytes, bytes at a word's end, one merge chain a known word, two marks.
+
+    more: words known besides.
+    """
     symbols = _byte_symbols()
     tokens = [*symbols, *(symbol + _WORD_END for symbol in symbols)]
     merges: list[tuple[str, str]] = []
-    for word in (*COLORS, *CLASSES, *_OTHER_WORDS):
+    for word in (*COLORS, *CLASSES, *_OTHER_WORDS, *more):
         pieces = [*word[:-1], word[-1] + _WORD_END]
         while len(pieces) > 1:
             pair = (pieces[0], pieces[1])
@@ -57,10 +64,10 @@ def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return {token: index for index, token in enumerate(tokens)}, merges
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, more: Sequence[str] = ()) -> None:
     """Writes the files of a CLIPTokenizer (vocab.json, merges.txt, tokenizer_config.json) into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocab, merges = vocabulary()
+    vocab, merges = vocabulary(more)
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -73,3 +80,20 @@ def write_tokenizer(folder: Path) -> None:
         "pad_token": _END,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def make_tokenizer(more: Sequence[str] = ()) -> Any:
+    """The transformers tokenizer of `vocabulary(more)`."""
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    vocab, merges = vocabulary(more)
+    make: Any = CLIPTokenizer  # its stubs know the files' constructor only
+    return make(vocab=vocab, merges=merges, bos_token=_START, eos_token=_END, unk_token=_END, pad_token=_END)
+
+
+def encode(tokenizer: Any, captions: list[str], device: str) -> tuple[Tensor, Tensor]:
+    """[B, 77] token ids, padded, and their mask."""
+    encoded = tokenizer(
+        captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+    )
+    return encoded["input_ids"].to(device), encoded["attention_mask"].to(device)

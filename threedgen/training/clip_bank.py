@@ -1,0 +1,135 @@
+"""Training clips of the shape world in motion: rendered once as layers, coloured anew each time they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.cameras import orbit, view_features
+from threedgen.datasets import motions, world
+from threedgen.datasets.shapes import COLORS
+from threedgen.random import derive_seed, generator
+from threedgen.training.render_bank import FOV, draw_backgrounds, draw_colors, reworded
+
+RADIUS = (4.6, 5.2)  # further away than still objects: what bounces and slides stays in the picture
+ELEVATION = (-5.0, 40.0)
+CLIPS_PER_OBJECT = 4
+SPAN = (0.5, 1.0)  # of a motion's time, that a clip shows
+TIME_FEATURES = 8
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """images: [B, H, W, F 3] in [0, 1], frames side by side as channels. captions: B strings. views: [B, 16], see
+    `view_features`. times: [B, 8], see `time_features`."""
+
+    images: Float[Tensor, "B H W F*3"]
+    captions: list[str]
+    views: Float[Tensor, "B 16"]
+    times: Float[Tensor, "B 8"]
+
+
+def frame_times(start: Float[Tensor, " B"], span: Float[Tensor, " B"], frames: int) -> Float[Tensor, "B F"]:
+    """When each frame of a clip is seen: evenly from `start` to `start + span`, both included."""
+    return start[:, None] + span[:, None] * torch.linspace(0.0, 1.0, frames, device=start.device)
+
+
+def time_features(start: Float[Tensor, " B"], span: Float[Tensor, " B"]) -> Float[Tensor, "B 8"]:
+    """What a video prior is told of a clip's frame rate and place in the motion: cos and sin of pi and 2 pi times
+    when it starts and ends."""
+    angles = torch.pi * torch.stack([start, 2.0 * start, start + span, 2.0 * (start + span)], dim=1)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def draw_spans(count: int, rng: torch.Generator) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Where clips start, and how much of the motion they show; a third shows all of it."""
+    span = SPAN[0] + (SPAN[1] - SPAN[0]) * torch.rand(count, generator=rng)
+    span = torch.where(torch.rand(count, generator=rng) < 1 / 3, torch.ones(count), span)
+    return (1.0 - span) * torch.rand(count, generator=rng), span
+
+
+class ClipBank:
+    """`clips` clips of `frames` frames at `size` pixels: layers as bytes (5 a pixel), camera and time features,
+    uncoloured objects. Everything is a function of `seed`."""
+
+    def __init__(
+        self,
+        clips: int,
+        size: int,
+        frames: int,
+        seed: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        rng = np.random.default_rng(derive_seed(seed, "clip-bank", 0))
+        drawn = generator(seed, "clip-bank", 0)
+        objects = max(1, clips // CLIPS_PER_OBJECT)
+        self.layers = torch.empty(objects * CLIPS_PER_OBJECT, frames, size, size, 5, dtype=torch.uint8)
+        self.moving: list[motions.MovingObject] = []
+        views, times = [], []
+        for index in range(objects):
+            moving = motions.sample(rng)
+            built = motions.build(moving)
+            start, span = draw_spans(CLIPS_PER_OBJECT, drawn)
+            draw = torch.rand(3, CLIPS_PER_OBJECT, generator=drawn)
+            cameras = orbit(
+                360.0 * draw[0],
+                ELEVATION[0] + (ELEVATION[1] - ELEVATION[0]) * draw[1],
+                RADIUS[0] + (RADIUS[1] - RADIUS[0]) * draw[2],
+                FOV,
+                size,
+                size,
+            )
+            for clip, seen in enumerate(frame_times(start, span, frames).tolist()):
+                camera = cameras[torch.tensor([clip])]
+                frame = torch.cat([world.render_layers(built.at(time), camera, 1) for time in seen])
+                self.layers[index * CLIPS_PER_OBJECT + clip] = (frame * 255.0).round().to(torch.uint8)
+            views.append(view_features(cameras))
+            times.append(time_features(start, span))
+            self.moving.extend([moving] * CLIPS_PER_OBJECT)
+            if progress is not None:
+                progress(index + 1, objects)
+        self.views, self.times = torch.cat(views), torch.cat(times)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def batch(self, count: int, seed: int, step: int) -> ClipBatch:
+        """`count` random clips with random colours and backgrounds; a function of (seed, step)."""
+        rng = np.random.default_rng(derive_seed(seed, "clip-batch", step))
+        index = torch.randint(len(self), (count,), generator=generator(seed, "clip-index", step))
+        colors, captions = [], []
+        for i in index.tolist():
+            moving = self.moving[i]
+            (name,) = draw_colors((moving.item.shape,), rng)
+            colors.append(COLORS[name])
+            item = world.WorldObject(moving.item.shape, name, moving.item.parameters)
+            captions.append(reworded(motions.MovingObject(item, moving.motion, moving.amount).caption, rng))
+        images = colored(self.layers[index], torch.tensor(colors), draw_backgrounds(count, rng))
+        return ClipBatch(images, captions, self.views[index], self.times[index])
+
+
+def colored(
+    layers: Tensor, colors: Float[Tensor, "B 3"], backgrounds: Float[Tensor, "B 3"]
+) -> Float[Tensor, "B H W F*3"]:
+    """Clips from the bytes of their layers [B, F, H, W, 5], one colour and one background a clip."""
+    count, frames, size = layers.shape[:3]
+    flat = layers.flatten(0, 1).float() / 255.0
+    pictures = world.compose(
+        flat, colors.repeat_interleave(frames, 0)[:, None], backgrounds.repeat_interleave(frames, 0)
+    )
+    return as_channels(pictures.clamp(0.0, 1.0).reshape(count, frames, size, size, 3))
+
+
+def as_channels(clips: Float[Tensor, "B F H W 3"]) -> Float[Tensor, "B H W F*3"]:
+    """Frames side by side as channels, which is how the network sees a clip."""
+    return clips.permute(0, 2, 3, 1, 4).flatten(3)
+
+
+def as_frames(clips: Float[Tensor, "B H W F*3"]) -> Float[Tensor, "B F H W 3"]:
+    """What `as_channels` did, undone."""
+    return clips.unflatten(3, (-1, 3)).permute(0, 3, 1, 2, 4)

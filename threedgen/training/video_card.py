@@ -1,0 +1,189 @@
+"""The model card of a video prior, its measurements, and a picture of what it draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.cameras import orbit, view_features
+from threedgen.datasets import motions, world
+from threedgen.datasets.shapes import CLASSES, COLORS
+from threedgen.random import generator
+from threedgen.training.clip_bank import (
+    ELEVATION,
+    RADIUS,
+    SPAN,
+    as_channels,
+    as_frames,
+    time_features,
+)
+from threedgen.training.render_bank import FOV
+from threedgen.training.samples import ddim
+
+if TYPE_CHECKING:
+    from threedgen.training.video_trainer import VideoTrainer
+
+NOISE_LEVEL = 0.9
+_VIEWS = 16
+_MEASURED = (("cube", "spinning"), ("cube", "bouncing"), ("torus", "sliding"), ("chair", "swaying"))
+_GRID = (  # the last three pairs are held out
+    ("red", "cube", "spinning"),
+    ("blue", "cube", "bouncing"),
+    ("green", "torus", "sliding"),
+    ("yellow", "cone", "growing"),
+    ("purple", "chair", "swaying"),
+    ("red", "car", "spinning"),
+    ("orange", "mug", "opening"),
+    ("cyan", "cone", "bouncing"),
+    ("green", "table", "spinning"),
+    ("red", "chair", "sliding"),
+)
+
+
+def true_clips(
+    shape: str, color: str, motion: str, azimuth: Float[Tensor, " B"], size: int, frames: int
+) -> Float[Tensor, "B F H W 3"]:
+    """Exact pictures of the middle member of a class in motion, over its whole time, seen from B sides on white."""
+    built = motions.build(motions.canonical(shape, color, motion))
+    cameras = _cameras(azimuth, size)
+    palette = torch.tensor(COLORS[color]).expand(len(azimuth), 1, 3)
+    pictures = [
+        world.compose(world.render_layers(built.at(time), cameras, 1), palette, torch.ones(len(azimuth), 3))
+        for time in torch.linspace(0.0, 1.0, frames).tolist()
+    ]
+    return torch.stack(pictures, dim=1).clamp(0.0, 1.0)
+
+
+def _cameras(azimuth: Float[Tensor, " B"], size: int):
+    full = torch.ones_like(azimuth)
+    return orbit(azimuth, 15.0 * full, 0.5 * sum(RADIUS) * full, FOV, size, size)
+
+
+@torch.no_grad()
+def motion_errors(trainer: VideoTrainer, shape: str, motion: str) -> tuple[float, float, float, float]:
+    """Mean squared x0 error (clips in [-1, 1]) at t = NOISE_LEVEL of red members of a class, when the averaged
+    model is told the truth, another motion, the second half's times instead of the whole's, and a camera 45
+    degrees off."""
+    model, device = trainer.average, trainer.config.device
+    size, timestep = model.architecture.size, round(NOISE_LEVEL * 1000)
+    rng = generator(0, "video-card", 0)
+    azimuth = 360.0 * torch.rand(_VIEWS, generator=rng)
+    clips = true_clips(shape, "red", motion, azimuth, size, model.architecture.frames)
+    clean = as_channels(clips).permute(0, 3, 1, 2) * 2.0 - 1.0
+    alpha, sigma = trainer.alpha[timestep], trainer.sigma[timestep]
+    noisy = alpha * clean + sigma * torch.randn(clean.shape, generator=rng)
+    full = torch.ones(_VIEWS)
+    views, whole = view_features(_cameras(azimuth, size)), time_features(0.0 * full, full)
+    aside, late = view_features(_cameras(azimuth + 45.0, size)), time_features(0.5 * full, 0.5 * full)
+    other = "bouncing" if motion != "bouncing" else "spinning"
+    errors = []
+    for word, seen, times in (
+        (motion, views, whole),
+        (other, views, whole),
+        (motion, views, late),
+        (motion, aside, whole),
+    ):
+        text = trainer.tokens([f"a red {shape} {word}"] * _VIEWS)
+        told = torch.cat([seen, times], dim=1).to(device)
+        v = model(noisy.to(device), torch.full((_VIEWS,), timestep, device=device), *text, told)
+        errors.append(float((alpha * noisy - sigma * v.cpu() - clean).square().mean()))
+    return errors[0], errors[1], errors[2], errors[3]
+
+
+@torch.no_grad()
+def sample(
+    trainer: VideoTrainer,
+    prompts: list[str],
+    azimuth: Float[Tensor, " B"],
+    steps: int = 24,
+    scale: float = 2.0,
+) -> Float[Tensor, "B F H W 3"]:
+    """DDIM samples of the averaged model with guidance, over the whole time of a motion, in [0, 1]."""
+    model, device = trainer.average, trainer.config.device
+    count, size = len(prompts), model.architecture.size
+    tokens, mask = trainer.tokens([*prompts, *([""] * count)])
+    full = torch.ones(count)
+    told = torch.cat([view_features(_cameras(azimuth, size)), time_features(0.0 * full, full)], dim=1)
+    told = told.repeat(2, 1).to(device)
+    shape = (count, 3 * model.architecture.frames, size, size)
+    z = torch.randn(shape, generator=generator(0, "video-samples", 0)).to(device)
+
+    def predict(z: Tensor, now: Tensor) -> Tensor:
+        v = model(torch.cat([z, z]), now.expand(2 * count).to(device), tokens, mask, told)
+        return v[count:] + scale * (v[:count] - v[count:])
+
+    return as_frames(ddim(predict, z, trainer.alpha, trainer.sigma, steps))
+
+
+def write_video_grid(trainer: VideoTrainer, path: Path) -> None:
+    """Two rows a prompt: the truth, and what the prior draws."""
+    import imageio.v3 as imageio
+
+    architecture = trainer.average.architecture
+    azimuth = torch.full((len(_GRID),), 25.0)
+    drawn = sample(trainer, [" ".join(("a", *words)) for words in _GRID], azimuth)
+    size, frames = architecture.size, architecture.frames
+    true = torch.cat(
+        [true_clips(shape, color, motion, azimuth[:1], size, frames) for color, shape, motion in _GRID]
+    )
+    rows = torch.stack([true, drawn], dim=1).flatten(0, 1)
+    picture = rows.permute(0, 2, 1, 3, 4).reshape(len(rows) * size, frames * size, 3)
+    imageio.imwrite(path, (picture * 255.0).round().to(torch.uint8).numpy())
+
+
+def write_video_card(trainer: VideoTrainer, folder: Path, loss: float, machine: str) -> None:
+    """Writes README.md into a pipeline folder: what it knows, what it was trained on, what that took."""
+    config, architecture = trainer.config, trainer.average.architecture
+    parameters = sum(value.numel() for value in trainer.average.parameters()) / 1e6
+    rows = "\n".join(
+        "| {} {} | {:.4f} | {:.4f} | {:.4f} | {:.4f} |".format(*pair, *motion_errors(trainer, *pair))
+        for pair in (*_MEASURED, *sorted(motions.HELD_OUT))
+    )
+    origin = f" It started with what fits of {trainer.origin}." if trainer.origin else ""
+    held_out = ", ".join(f"{shape} {motion}" for shape, motion in sorted(motions.HELD_OUT))
+    colors = ", ".join(f"{color} {shape}" for color, shape in sorted(world.HELD_OUT))
+    frames, size, channels = architecture.frames, architecture.size, 3 * architecture.frames
+    low, high = (f"{100 * share:.0f}" for share in SPAN)
+    span, tilt = f"{low} to {high} %", f"{ELEVATION[0]:.0f} to {ELEVATION[1]:.0f}"
+    clips, hours = f"{trainer.pictures / 1000:.0f} thousand", f"{trainer.seconds / 3600:.2f}"
+    rate, fall = f"{config.learning_rate:g}", f"{100 * config.decay:.0f} %"
+    text = f"""# threedgen's embedded video prior
+
+A text-, camera- and time-conditioned pixel diffusion model of clips of {frames} frames at {size}x{size}:
+{parameters:.1f} million parameters, v-prediction, squared-cosine schedule, 1000 steps. A diffusers
+`UNet2DConditionModel` over all frames' channels side by side ({channels} in, {channels} out), in half
+precision, safetensors only. Licence: Apache-2.0, like the project that trained it.
+
+**What it is for.** Text to 4D in minutes without a GPU or a download, tests with a real network, and benchmarks
+against a known truth. It knows nothing but the shape world below; it is no model of real motion.
+
+**Conditioning.** The caption goes through a two-layer CLIP text encoder (cross-attention and pooled). The UNet's
+class projection takes 24 numbers: the camera's (`threedgen.cameras.view_features`; zeros mean "any camera") and
+of when the first and the last frame are (`threedgen.training.clip_bank.time_features`), which says the frame rate
+too. Guidance scales of 1 to 4 suit it.
+
+**Data.** Clips that threedgen renders itself (`threedgen/datasets/motions.py`):
+{", ".join(CLASSES)}, in {", ".join(COLORS)};
+{", ".join(motions.MOTIONS)}. Clips show {span} of a motion's
+time. Azimuth any, elevation {tilt} degrees, distance {RADIUS[0]} to {RADIUS[1]}, field of view {FOV:.0f} degrees,
+one light fixed in the world. What no eye can see spin (spheres, cones, ...) does not.
+
+**Never trained on:** {held_out}; {colors}.
+
+**Training.** `threedgen train prior --kind video`: {trainer.step} steps, {clips} clips of {config.bank_views}
+rendered ones in ever new colours, AdamW with a learning rate of {rate} that falls to zero over the last {fall},
+moving average {config.ema}, {config.precision}; {hours} hours on {machine}. Mean loss of the last steps:
+{loss:.4f}.{origin}
+
+**Does it know motion, time and camera?** Mean squared x0 error at t = {NOISE_LEVEL} of red objects when told the
+truth, another motion, the second half's times for the whole's, and a camera 45 degrees off:
+
+| clip | truth | other motion | other times | other camera |
+|---|---|---|---|---|
+{rows}
+"""
+    (folder / "README.md").write_text(text, encoding="utf-8")
