@@ -9,7 +9,7 @@ ours has in the box. Both start from one state, that of a training of --warm ste
 of space is known to be empty. Captions are left out on both sides.
 
 Seconds are the CPU time of one thread, medians of alternating runs in one process; of the published recipe, whose
-step takes long, one run each after a first one. Memory is of processes of their own: the peak, less what was
+step takes long, of three runs after a first one. Memory is of processes of their own: the peak, less what was
 there before the first of their steps.
 """
 
@@ -170,8 +170,10 @@ def plain_colors(
 
 
 def steady(recipe: str) -> Config:
-    """The recipe as it is at its end: the last number of inner steps and of rays, no schedules, no captions."""
-    config = load_config(recipe, [f"batch={CASES[recipe]}", "diffusion.captions=false"])
+    """The recipe as it is at its end: the last number of inner steps and of rays, no schedules, no captions; its box
+    around the shape world's objects."""
+    settings = [f"batch={CASES[recipe]}", "diffusion.captions=false", "rendering.extent=1"]
+    config = load_config(recipe, settings)
     inner, rays = (value_at(now, config.steps, config.steps) for now in (config.inner, config.rays))
     return replace(config, steps=STEADY, warmup=1, inner=inner, rays=rays, rates=1.0, fidelity=1.0)
 
@@ -293,6 +295,7 @@ def growth(
     views, steps = [VIEWS * part // 12 for part in (1, 4, 8, 12)], []
     for number in views:
         fewer = pack(kept, work / f"scenes-{number}", number)
+        fewer.source = scenes.source  # the same scenes: the warm state is theirs
         steps.append(Trainer(config, fewer, work / WARM).train_step)
     rows.append(("outer step, n views a scene", views, alternating(repeats, *steps)))
     trainer = Trainer(config, scenes, work / WARM)
@@ -338,7 +341,7 @@ def measured(recipe: str, warm: int, repeats: int, work: Path) -> Iterator[str]:
     config = steady(recipe)
     scenes = pack(open_objects(CATEGORY, config.batch, SIZE, "train", views=VIEWS), work / "scenes")
     warm_up(config, scenes, work / WARM, warm)
-    yield from compared(recipe, config, scenes, work, repeats if config.batch > 1 else 1)
+    yield from compared(recipe, config, scenes, work, repeats if config.batch > 1 else min(repeats, 3))
     if recipe != next(iter(CASES)):
         return
     yield from ("| cost | ms at n | fit |", "|---|---|---|")
