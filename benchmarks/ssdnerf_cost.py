@@ -170,8 +170,8 @@ def plain_colors(
 
 
 def steady(recipe: str) -> Config:
-    """The recipe as it is at its end: the last number of inner steps and of rays, no schedules, no captions; its box
-    around the shape world's objects."""
+    """The recipe as it is at its end: the last number of inner steps and of rays, no schedules, no captions; its
+    box around the shape world's objects."""
     settings = [f"batch={CASES[recipe]}", "diffusion.captions=false", "rendering.extent=1"]
     config = load_config(recipe, settings)
     inner, rays = (value_at(now, config.steps, config.steps) for now in (config.inner, config.rays))
