@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -185,6 +186,14 @@ def save_model(model: LatentModel, folder: Path, about: dict[str, Any]) -> None:
         **about,
     }
     write_model(folder, DOCUMENT, model.state_dict(), document)
+
+
+def steps_of_model(folder: Path) -> int | None:
+    """After how many steps of its training the model of a folder was saved, None where there is none."""
+    try:
+        return json.loads((folder / DOCUMENT).read_text(encoding="utf-8")).get("steps")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def load_model(folder: str | Path, device: torch.device | str = "cpu") -> LatentModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from threedgen.latent.model import save_model
+from threedgen.latent.model import save_model, steps_of_model
 from threedgen.latent.trainer import Trainer, require_finite
 from threedgen.latent.watch import Watch
 
@@ -27,8 +27,8 @@ def train(
         if trainer.world.first:
             save_model(trainer.averages, trainer.folder, {**about, **_progress(trainer)})
 
-    if trainer.step >= config.steps:
-        leave_model()  # what was stopped behind its last checkpoint has none, or an older one
+    if trainer.step >= config.steps and steps_of_model(trainer.folder) != trainer.step:
+        leave_model()  # it was stopped behind its last checkpoint
     while trainer.step < config.steps:
         seen = trainer.train_step()
         require_finite(seen, trainer.step)
