@@ -75,8 +75,8 @@ def test_every_command_has_help(command, capsys):
         (["text-to-3d", "  \n"], "the prompt is empty"),
         (["text-to-3d"], "PROMPT"),
         (
-            ["text-to-3d", "x", "--recipe", "text-to-4d"],
-            "unknown recipe 'text-to-4d', did you mean 'text-to-3d'?",
+            ["text-to-3d", "x", "--recipe", "text-to-3e"],
+            "unknown recipe 'text-to-3e', did you mean 'text-to-3d'?",
         ),
         (["text-to-3d", "x", "--recipe", "missing.yaml"], "there is no recipe file"),
         (["text-to-3d", "x", "representation.cuont=3"], "did you mean 'representation.count'?"),

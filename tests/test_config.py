@@ -162,7 +162,7 @@ def test_one_clear_line_for_each_mistake(overrides, message):
     ("text", "message"),
     [
         ("extends: text-to-3d\nrepresentation: {cuont: 3}\n", "did you mean 'representation.count'?"),
-        ("extends: text-to-4d\n", "unknown recipe 'text-to-4d', did you mean 'text-to-3d'?"),
+        ("extends: text-to-3e\n", "unknown recipe 'text-to-3e', did you mean 'text-to-3d'?"),
         ("extends: other.yaml\n", "there is no recipe file"),
         ("extends: recipe.yaml\n", "in a circle: recipe.yaml -> recipe.yaml"),
         ("extends: [a, b]\n", "'extends' must be the name"),

@@ -108,9 +108,12 @@ def guidances(pictures, nerfdiff) -> dict[str, tuple[Any, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("name", plugins.BUILTIN["representation"])
-def test_representations(name, nerfdiff):
+def test_representations(name, nerfdiff, tmp_path):
     cls = plugins.find("representation", name)
-    settings = nerfdiff if name == "camera-triplane" else REPRESENTATIONS[name]
+    settings = nerfdiff if name == "camera-triplane" else REPRESENTATIONS.get(name, {})
+    if name == "dynamic-gaussians":
+        (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+        settings = {"asset": str(tmp_path / "a.obj"), "count": 40}
     check_representation(cls, config=cls.Config(**settings))
 
 

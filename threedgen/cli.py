@@ -76,6 +76,54 @@ def _text_to_3d(argv: Sequence[str]) -> None:
     print_results(run)
 
 
+def _text_to_4d(argv: Sequence[str]) -> None:
+    """make a 3D asset that moves from a prompt"""
+    parser = Parser(
+        prog=f"{PROGRAM} text-to-4d",
+        description="Make a moving 3D asset from a prompt: anim.glb and anim.mp4 beside the files of text-to-3d.",
+        epilog="key=value changes a setting of the recipe, such as stages.1.guidance.0.scale=5.",
+    )
+    parser.add_argument("prompt", metavar="PROMPT", help='what moves how, for example "a blue cube bouncing"')
+    parser.add_argument("settings", metavar="key=value", nargs="*", help="changes of the recipe's settings")
+    parser.add_argument("--recipe", default="text-to-4d", metavar="NAME|FILE", help="default: text-to-4d")
+    parser.add_argument(
+        "--asset", metavar="RUN|FILE", help="what moves: a finished run, a .ply with Gaussians, a mesh"
+    )
+    parser.add_argument("--seconds", type=float, metavar="S", help="of the motion; default: 2")
+    parser.add_argument(
+        "--fps", type=float, metavar="F", help="frames a second that are written; default: 24"
+    )
+    parser.add_argument("--prior", metavar="embedded|FOLDER|HUB_ID", help="that says what it is")
+    parser.add_argument("--video-prior", metavar="embedded|FOLDER", help="that says how it moves")
+    add_run_options(parser, "runs/<prompt>")
+    arguments = parser.parse_intermixed_args(list(argv))
+    if not arguments.prompt.strip():
+        raise UserError('the prompt is empty: say what moves how, for example "a blue cube bouncing"')
+
+    require_free(arguments)
+    from threedgen.text_to_4d import recipe_for
+
+    recipe = recipe_for(
+        arguments.recipe,
+        arguments.prompt,
+        [*backend(arguments), *arguments.settings],
+        asset=arguments.asset,
+        seconds=arguments.seconds,
+        fps=arguments.fps,
+        prior=arguments.prior,
+        video_prior=arguments.video_prior,
+        seed=arguments.seed,
+        steps=arguments.steps,
+        device=arguments.device,
+    )
+    from threedgen.job import start
+    from threedgen.run import choose_path
+
+    with progress_bar() as progress:
+        run = start(recipe, choose_path(arguments.out, recipe.prompt), [progress])
+    print_results(run)
+
+
 def _fit(argv: Sequence[str]) -> None:
     """make a 3D asset from posed pictures, or from a mesh seen from all around"""
     parser = Parser(
@@ -314,6 +362,7 @@ def _reconstruct(argv: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "text-to-3d": _text_to_3d,
+    "text-to-4d": _text_to_4d,
     "image-to-3d": _image_to_3d,
     "fit": _fit,
     "resume": _resume,

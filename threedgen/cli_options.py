@@ -68,6 +68,8 @@ def print_results(run: Any) -> None:
     made = (
         "asset.glb",
         "asset.ply",
+        "anim.glb",
+        "anim.mp4",
         "turntable.mp4",
         "contact_sheet.png",
         "reference/picture.png",

@@ -13,7 +13,8 @@ import torch
 
 from threedgen import config, export
 from threedgen.errors import UserError
-from threedgen.export import report, video
+from threedgen.export import animation, gltf, report, video
+from threedgen.export.animation import Timing
 from threedgen.export.low_pass import as_seen, pixel_size
 from threedgen.export.mesh import MeshConfig, NoSurface, is_watertight
 from threedgen.listeners import metrics
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from threedgen.run import RunDirectory
 
 _SHEET_VIEWS = 8
+_FILMS = (".glb", ".mp4", ".gif")  # of what moves
 _LAST_STEPS = 64  # whose views say how blurred the pictures were: one step's distance is one draw
 
 
@@ -48,20 +50,24 @@ class Turntable:
 
 @dataclass(frozen=True)
 class Config:
-    """mesh: how the surface is taken from the asset. turntable: the video, and the sheet's picture size."""
+    """mesh: how the surface is taken from the asset. turntable: the video, and the sheet's picture size.
+    animation: of what moves. moving_faces: triangles of an animated mesh, every frame of which is stored."""
 
     mesh: MeshConfig = field(default_factory=MeshConfig)
     turntable: Turntable = field(default_factory=Turntable)
+    animation: Timing = field(default_factory=Timing)
+    moving_faces: int = 10_000
 
 
 def asset_of(recipe: Recipe, scene: Any, pixel: float = 0.0) -> Primitive:
     """The scene as users get it: Gaussians with the blur of the pictures that they were optimised in.
 
+    What moves was made by an earlier stage, in whose pictures' blur it is already.
     pixel: world size of the pixels that it will be rendered in: what the renderer blurs by them is left out.
     """
     with torch.no_grad():
         primitive = scene.at(None)
-    if isinstance(primitive, GaussianCloud):
+    if isinstance(primitive, GaussianCloud) and not getattr(scene, "moves", False):
         part = recipe.parts[-1]
         sampler = part.cameras.make()
         last = range(max(0, part.steps - _LAST_STEPS), part.steps)
@@ -98,6 +104,10 @@ def write_assets(
     except NoSurface as error:
         warnings.warn(str(error), stacklevel=1)
         facts["mesh"] = str(error)
+    if getattr(parts.scene, "moves", False):
+        begin("writing the animation")
+        for name in ("anim.mp4", "anim.glb") if "mesh" not in facts else ("anim.mp4",):
+            facts["motion"] = write_animation(recipe, parts.scene, run.path / name)
     begin("rendering the turntable")
     table = settings.turntable
     view = _viewer(parts.renderer, primitive)
@@ -106,6 +116,25 @@ def write_assets(
     sheet = video.orbit_frames(view, _SHEET_VIEWS, elevation=table.elevation, size=table.size)
     video.write_contact_sheet(run.path / "contact_sheet.png", list(sheet))
     return facts
+
+
+@torch.no_grad()
+def write_animation(recipe: Recipe, scene: Any, path: Path) -> float:
+    """A moving scene as an animated .glb, or as a film (.mp4, .gif) from a camera that stands still; how far it
+    moves at most, the mean over its Gaussians, in world units."""
+    settings = recipe.fixed["export"].config
+    timing = settings.animation
+    scene = scene.to("cpu")
+    rest, moved = scene.means, scene.moved(timing.moments())
+    if path.suffix.lower() == ".glb":
+        mesh = export.as_mesh(scene.at(None), dataclasses.replace(settings.mesh, faces=settings.moving_faces))
+        motion = animation.animated(mesh, rest, moved, timing)
+        gltf.write_glb(path, mesh, _note(recipe), motion)
+    else:
+        table = settings.turntable
+        frames = animation.film(renderer_here(recipe, "auto"), scene, timing, 25.0, table.size)
+        video.write_video(path, frames, timing.fps)
+    return float(torch.linalg.vector_norm(moved - rest, dim=2).mean(1).max())
 
 
 def write_report(
@@ -137,9 +166,16 @@ def export_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> N
     """Writes a run's asset to `path` (.glb, .obj, .ply). settings: key=value under the recipe's `export`."""
     from threedgen.job import load_scene
 
-    export.exporter_of(path)  # a wrong suffix is said before anything is loaded
+    if path.suffix.lower() not in _FILMS:
+        export.exporter_of(path)  # a wrong suffix is said before anything is loaded
     recipe = config.read_resolved(run.recipe, [f"export.{setting}" for setting in settings])
-    primitive = asset_of(recipe, load_scene(run, recipe))
+    scene = load_scene(run, recipe)
+    if getattr(scene, "moves", False) and path.suffix.lower() in _FILMS:
+        write_animation(recipe, scene, path)
+        return
+    if path.suffix.lower() in (".mp4", ".gif"):
+        raise UserError(f"nothing moves in '{run.path}': `threedgen render` makes a turntable of it")
+    primitive = asset_of(recipe, scene)
     export.write(primitive, path, note=_note(recipe), mesh=recipe.fixed["export"].config.mesh)
 
 

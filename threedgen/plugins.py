@@ -21,6 +21,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "representation": {
             "gaussians": "threedgen.representations.gaussians:Gaussians",
+            "dynamic-gaussians": "threedgen.representations.dynamic_gaussians:DynamicGaussians",
             "triplane": "threedgen.representations.triplane:Triplane",
             "mesh": "threedgen.representations.mesh:Mesh",
             "tetrahedra": "threedgen.representations.tetrahedra:Tetrahedra",
@@ -33,6 +34,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "cameras": {
             "orbit": "threedgen.cameras:OrbitSampler",
+            "clips": "threedgen.clips:ClipSampler",
             "given": "threedgen.datasets.given:GivenViews",
             "reference": "threedgen.reference_view:ReferenceOrbit",
             "virtual-views": "threedgen.nerfdiff.virtual_views:VirtualViews",
@@ -63,6 +65,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "disc": "threedgen.guidance.priors.load:load_disc",
             "embedded": "threedgen.guidance.priors.load:load_embedded",
             "embedded-view": "threedgen.guidance.priors.load:load_embedded_view",
+            "embedded-video": "threedgen.guidance.priors.load:load_embedded_video",
         },
     }
 )

@@ -8,19 +8,18 @@ import torch
 
 from threedgen.cameras import VIEW_FEATURES
 from threedgen.cli import main
-from threedgen.datasets import motions, world
-from threedgen.datasets.shapes import COLORS
-from threedgen.training.clip_bank import (
-    CLIPS_PER_OBJECT,
+from threedgen.clips import (
     SPAN,
     TIME_FEATURES,
-    ClipBank,
     as_channels,
     as_frames,
     draw_spans,
     frame_times,
     time_features,
 )
+from threedgen.datasets import motions, world
+from threedgen.datasets.shapes import COLORS
+from threedgen.training.clip_bank import CLIPS_PER_OBJECT, ClipBank
 from threedgen.training.prior_model import PriorArchitecture, PriorModel
 from threedgen.training.tokenizer import make_tokenizer, vocabulary
 from threedgen.training.video_card import motion_errors, sample, true_clips, write_video_grid

@@ -1,9 +1,12 @@
-"""glTF 2.0 binary files (.glb), written and read by hand: one mesh, one material.
+"""glTF 2.0 binary files (.glb), written and read by hand: one mesh, one material, and its animation.
 
 glTF stores vertex colours in linear light (specification 3.7.2.1, COLOR_0), while threedgen's colours are
 display-referred sRGB, as in the pictures: `write_glb` converts to linear and `read_glb` back. Textures are
 stored as PNG in sRGB, as glTF wants base colours, and pass unchanged. Axes need no change: both have +Y up
 and the front on +Z.
+
+An animation is a morph target a frame and weights of which at most two are not 0: between two frames vertices go
+straight (METHODS 12.8).
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +26,9 @@ from threedgen.export.atomic import replacing
 from threedgen.export.checks import check_mesh
 from threedgen.types import TriMesh
 
+if TYPE_CHECKING:
+    from threedgen.export.animation import Animation
+
 _MAGIC, _JSON, _BIN = 0x46546C67, 0x4E4F534A, 0x004E4942
 _FLOAT, _UINT32 = 5126, 5125
 _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
@@ -32,8 +38,15 @@ _SAMPLER = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071
 _DTYPES = {_FLOAT: "<f4", _UINT32: "<u4"}
 
 
-def write_glb(path: str | Path, mesh: TriMesh, extras: Mapping[str, Any] | None = None) -> Path:
+def write_glb(
+    path: str | Path,
+    mesh: TriMesh,
+    extras: Mapping[str, Any] | None = None,
+    animation: Animation | None = None,
+) -> Path:
     """Writes a mesh with what it has of normals, colours, uvs and texture; extras (JSON) into `asset.extras`.
+
+    animation: where its vertices go; the mesh is the first frame.
 
     vertex_colors are taken as display-referred sRGB and stored linear; they are left out beside a texture,
     with which viewers would multiply them. The material is a rough dielectric with
@@ -51,6 +64,7 @@ def write_glb(path: str | Path, mesh: TriMesh, extras: Mapping[str, Any] | None 
         attributes["COLOR_0"] = buffer.add(linear, _VERTEX_BUFFER)
     if mesh.uvs is not None:
         attributes["TEXCOORD_0"] = buffer.add(_array(mesh.uvs), _VERTEX_BUFFER)
+    targets = [] if animation is None else _targets(buffer, mesh, animation)
     indices = buffer.add(mesh.faces.cpu().numpy().reshape(-1, 1).astype("<u4"), _INDEX_BUFFER)
     surface: dict[str, Any] = {"baseColorFactor": [1.0] * 4, "metallicFactor": 0.0, "roughnessFactor": 1.0}
     document: dict[str, Any] = {
@@ -63,6 +77,10 @@ def write_glb(path: str | Path, mesh: TriMesh, extras: Mapping[str, Any] | None 
     }
     if extras:
         document["asset"]["extras"] = dict(extras)
+    if animation is not None:
+        document["meshes"][0]["primitives"][0]["targets"] = targets
+        document["meshes"][0]["weights"] = [0.0] * len(targets)
+        document["animations"] = [_weights(buffer, animation)]
     if mesh.texture is not None:
         document["images"] = [{"bufferView": buffer.add_bytes(png(mesh.texture)), "mimeType": "image/png"}]
         document["samplers"] = [_SAMPLER]
@@ -133,6 +151,28 @@ def srgb_from_linear(rgb: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*sh
     return np.where(rgb <= 0.0031308, rgb * 12.92, 1.055 * rgb ** (1.0 / 2.4) - 0.055)
 
 
+def _targets(buffer: _Buffer, mesh: TriMesh, animation: Animation) -> list[dict[str, int]]:
+    """A morph target for each frame but the first: how far positions and normals are from the mesh's."""
+    targets = []
+    for vertices, normals in zip(animation.vertices[1:], animation.normals[1:], strict=True):
+        away = _array(vertices - mesh.vertices.cpu())
+        target = {"POSITION": buffer.add(away, _VERTEX_BUFFER, bounds=True)}
+        if mesh.normals is not None:
+            target["NORMAL"] = buffer.add(_array(normals - mesh.normals.cpu()), _VERTEX_BUFFER)
+        targets.append(target)
+    return targets
+
+
+def _weights(buffer: _Buffer, animation: Animation) -> dict[str, Any]:
+    """Frame k is target k - 1 alone: rows of weights with a single 1, none of them in the first."""
+    count = len(animation.times)
+    rows = np.eye(count, count - 1, -1, dtype="<f4").reshape(-1, 1)
+    times = buffer.add(_array(animation.times).reshape(-1, 1), bounds=True)
+    sampler = {"input": times, "output": buffer.add(rows), "interpolation": "LINEAR"}
+    channel = {"sampler": 0, "target": {"node": 0, "path": "weights"}}
+    return {"name": "motion", "samplers": [sampler], "channels": [channel]}
+
+
 class _Buffer:
     """The binary chunk as it grows, with its views and accessors; every view starts at a multiple of 4."""
 
@@ -149,7 +189,7 @@ class _Buffer:
         self.views.append(view)
         return len(self.views) - 1
 
-    def add(self, array: np.ndarray, target: int, bounds: bool = False) -> int:
+    def add(self, array: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
         accessor: dict[str, Any] = {
             "bufferView": self.add_bytes(np.ascontiguousarray(array).tobytes(), target),
             "componentType": _UINT32 if array.dtype == np.uint32 else _FLOAT,

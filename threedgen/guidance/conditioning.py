@@ -19,6 +19,7 @@ from threedgen.types import Cameras, RenderOutput
 class Prompting(Picturing):
     """How a prompt becomes the text of each view: the part of their settings that all guidances share.
 
+    prompt:     what the prior is told instead of the run's prompt, "" for that one.
     negative:   text of the unconditional branch.
     view_prompts: always: append ", front view" and so on; never; auto: unless the prior knows cameras;
                 interpolated: mix the texts of the two sides that a view lies between.
@@ -29,6 +30,7 @@ class Prompting(Picturing):
                 that ships; FOLDER: what a masked language model makes of them (see guidance/debiasing.py).
     """
 
+    prompt: str = ""
     negative: str = ""
     view_prompts: Literal["auto", "always", "never", "interpolated"] = "auto"
     view_convention: Literal["dreamfusion", "mvdream", "dreamgaussian"] = "dreamfusion"
@@ -64,6 +66,7 @@ class ViewConditions:
             )
         self._pictures = ImageConditions(prior, config)
         self._prior, self._negative, self._perp_neg = prior, config.negative, config.perp_neg
+        self._prompt = config.prompt
         self._views = views if suffixes else None
         self._interpolated = mode == "interpolated" or self._opposing
         self._debias = debiasing.debiaser(debias)
@@ -78,6 +81,7 @@ class ViewConditions:
         return condition if output is None else self._pictures(condition, cameras, output)
 
     def _said(self, prompt: str, cameras: Cameras, step: int, total: int) -> Condition:
+        prompt = self._prompt or prompt
         texts = self._texts(prompt)
         if texts is None or self._views is None:
             return Condition((prompt,) * len(cameras), self._negative, cameras)
@@ -108,6 +112,7 @@ class ViewConditions:
 def _refuse_texts(config: Prompting) -> None:
     """UserError for a setting about texts, beside a prior that reads none."""
     given = {
+        "prompt": config.prompt,
         "negative": config.negative,
         "view_prompts": config.view_prompts in ("always", "interpolated"),
         "perp_neg": any(numbers(config.perp_neg)),

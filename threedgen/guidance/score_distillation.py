@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from threedgen.guidance import objectives
 from threedgen.guidance.checks import numbers, require_numbers, require_times
 from threedgen.guidance.conditioning import Prompting, ViewConditions
 from threedgen.guidance.guided import guidance_scale, preview_of
-from threedgen.guidance.priors.base import Prior, resize_images
+from threedgen.guidance.priors.base import Condition, Prior, resize_images
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.timesteps import TimeOrder, timesteps
 from threedgen.random import generator
@@ -98,6 +98,7 @@ class ScoreDistillation(nn.Module):
         if config.clip_x0 and self.prior.latent:
             raise UserError("clip_x0 needs a prior that works on pixels: this one works on latents")
         self._conditions = ViewConditions(self.prior, config)
+        self._frames: int = getattr(self.prior, "frames", 1)
         kind = objectives.objective(config.objective)
         self.objective = kind(objectives.configure(config.objective, config.options), self.prior)
         self._weighting = objectives.weight_function(config.weighting or kind.weighting)
@@ -120,7 +121,7 @@ class ScoreDistillation(nn.Module):
         """
         config = self.config
         output, cameras = free_views(output, cameras)
-        condition = self._conditions(prompt, cameras, step, total, output)
+        condition = self._condition(prompt, cameras, step, total, output)
         x = self.prior.encode(output.rgb)
         group = config.group or len(x)
         if len(x) % group:
@@ -159,3 +160,17 @@ class ScoreDistillation(nn.Module):
         }
 
         return Signal(loss, metrics, preview_of(self.prior, answer.x0))
+
+    def _condition(
+        self, prompt: str, cameras: Cameras, step: int, total: int, output: RenderOutput
+    ) -> Condition:
+        """What each sample shows: a view, or for a video prior a clip of as many views as it has frames."""
+        if self._frames == 1:
+            return self._conditions(prompt, cameras, step, total, output)
+        if len(cameras) % self._frames:
+            raise UserError(
+                f"this video prior sees clips of {self._frames} frames, not {len(cameras)} views: set "
+                f"cameras.name=clips cameras.frames={self._frames}"
+            )
+        clips = self._conditions(prompt, cameras[:: self._frames], step, total)
+        return replace(clips, times=cameras.time.reshape(-1, self._frames))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.types import Cameras, RenderOutput
+from threedgen.types import Cameras, Frames, RenderOutput
 
 PrimitiveT = TypeVar("PrimitiveT", contravariant=True)
 
@@ -50,6 +50,41 @@ def on_white(renderer: Renderer[PrimitiveT], primitive: PrimitiveT, cameras: Cam
         rgb=torch.cat([view.rgb for view in views]),
         alpha=torch.cat([view.alpha for view in views]),
         depth=torch.cat(depths) if depths else None,
+    )
+
+
+def render_frames(
+    renderer: Renderer[Any],
+    moving: Frames,
+    cameras: Cameras,
+    background: Background,
+    rng: torch.Generator | None,
+) -> RenderOutput:
+    """Each camera's picture of its own moment, in the order of the cameras; no statistics for density control.
+
+    Raises ValueError where there are not as many moments as cameras.
+    """
+    if len(moving.index) != len(cameras):
+        raise ValueError(f"moments of {len(moving.index)} cameras for {len(cameras)}")
+    outputs, rows = [], []
+    for number, primitive in enumerate(moving.frames):
+        row = (moving.index == number).nonzero().squeeze(1)
+        if not len(row):
+            continue
+        behind = background if background.ndim == 1 else background[row.to(background.device)]
+        outputs.append(renderer(primitive, cameras[row.to(cameras.device)], behind, rng=rng))
+        rows.append(row)
+    order = torch.cat(rows).argsort()
+
+    def joined(name: str) -> Tensor | None:
+        parts = [getattr(output, name) for output in outputs]
+        return None if parts[0] is None else torch.cat(parts)[order.to(parts[0].device)]
+
+    rgb, alpha = joined("rgb"), joined("alpha")
+    assert rgb is not None
+    assert alpha is not None
+    return RenderOutput(
+        rgb, alpha, depth=joined("depth"), normal=joined("normal"), distortion=joined("distortion")
     )
 
 

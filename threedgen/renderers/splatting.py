@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from threedgen.renderers import backends
-from threedgen.renderers.base import Background, split_background
-from threedgen.types import Cameras, GaussianCloud, RenderOutput, ScreenStatistics
+from threedgen.renderers.base import Background, render_frames, split_background
+from threedgen.types import Cameras, Frames, GaussianCloud, RenderOutput, ScreenStatistics
 
 
 class SplattingRenderer:
@@ -27,20 +27,22 @@ class SplattingRenderer:
 
     def __call__(
         self,
-        primitive: GaussianCloud,
+        primitive: GaussianCloud | Frames,
         cameras: Cameras,
         background: Background,
         /,
         rng: torch.Generator | None = None,
     ) -> RenderOutput:
-        """Render [B, H, W] pictures of a cloud; the cameras must be on the cloud's device. Nothing is drawn from
-        `rng`.
+        """Render [B, H, W] pictures of a cloud, or of a moving one's moments; the cameras must be on the cloud's
+        device. Nothing is drawn from `rng`.
 
         background: [3] or [B, 3] colours, or [B, H, W, 3] pictures; gradients reach it and all of the cloud.
         A float64 cloud is rendered by the torch twin, the only backend that keeps the precision.
         `screen.means2d.grad` holds the gradient of the projected means (pixels) after a backward pass.
         Raises UserError when the configured backend is absent; ValueError on a background of another shape.
         """
+        if isinstance(primitive, Frames):
+            return render_frames(self, primitive, cameras, background, rng)
         means = primitive.means
         if means.dtype == torch.float64:
             name = "torch"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -108,7 +109,7 @@ class _Target:
 
 
 def _cameras(seed: int, step: int, total: int) -> Cameras:
-    return views(3, 16, 16)
+    return replace(views(3, 16, 16), time=torch.tensor([0.3, 0.6, 1.0]))  # at time 0 nothing has moved
 
 
 class _Watch:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.cameras import orbit, view_features
+from threedgen.clips import as_channels, draw_spans, frame_times, time_features
 from threedgen.datasets import motions, world
 from threedgen.datasets.shapes import COLORS
 from threedgen.random import derive_seed, generator
@@ -19,8 +20,6 @@ from threedgen.training.render_bank import FOV, draw_backgrounds, draw_colors, r
 RADIUS = (4.6, 5.2)  # further away than still objects: what bounces and slides stays in the picture
 ELEVATION = (-5.0, 40.0)
 CLIPS_PER_OBJECT = 4
-SPAN = (0.5, 1.0)  # of a motion's time, that a clip shows
-TIME_FEATURES = 8
 
 
 @dataclass(frozen=True)
@@ -32,25 +31,6 @@ class ClipBatch:
     captions: list[str]
     views: Float[Tensor, "B 16"]
     times: Float[Tensor, "B 8"]
-
-
-def frame_times(start: Float[Tensor, " B"], span: Float[Tensor, " B"], frames: int) -> Float[Tensor, "B F"]:
-    """When each frame of a clip is seen: evenly from `start` to `start + span`, both included."""
-    return start[:, None] + span[:, None] * torch.linspace(0.0, 1.0, frames, device=start.device)
-
-
-def time_features(start: Float[Tensor, " B"], span: Float[Tensor, " B"]) -> Float[Tensor, "B 8"]:
-    """What a video prior is told of a clip's frame rate and place in the motion: cos and sin of pi and 2 pi times
-    when it starts and ends."""
-    angles = torch.pi * torch.stack([start, 2.0 * start, start + span, 2.0 * (start + span)], dim=1)
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
-
-
-def draw_spans(count: int, rng: torch.Generator) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """Where clips start, and how much of the motion they show; a third shows all of it."""
-    span = SPAN[0] + (SPAN[1] - SPAN[0]) * torch.rand(count, generator=rng)
-    span = torch.where(torch.rand(count, generator=rng) < 1 / 3, torch.ones(count), span)
-    return (1.0 - span) * torch.rand(count, generator=rng), span
 
 
 class ClipBank:
@@ -123,13 +103,3 @@ def colored(
         flat, colors.repeat_interleave(frames, 0)[:, None], backgrounds.repeat_interleave(frames, 0)
     )
     return as_channels(pictures.clamp(0.0, 1.0).reshape(count, frames, size, size, 3))
-
-
-def as_channels(clips: Float[Tensor, "B F H W 3"]) -> Float[Tensor, "B H W F*3"]:
-    """Frames side by side as channels, which is how the network sees a clip."""
-    return clips.permute(0, 2, 3, 1, 4).flatten(3)
-
-
-def as_frames(clips: Float[Tensor, "B H W F*3"]) -> Float[Tensor, "B F H W 3"]:
-    """What `as_channels` did, undone."""
-    return clips.unflatten(3, (-1, 3)).permute(0, 3, 1, 2, 4)

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from threedgen.cameras import VIEW_FEATURES
+from threedgen.clips import TIME_FEATURES
 from threedgen.datasets.motions import MORE_WORDS
-from threedgen.training.clip_bank import TIME_FEATURES
 from threedgen.training.prior_model import PriorArchitecture, make_text_encoder, make_unet, write_pipeline
 from threedgen.training.tokenizer import vocabulary, write_tokenizer
 

@@ -109,6 +109,8 @@ class Condition:
     opposed:   K texts with a weight <= 0 for each sample, or (): what Perp-Neg pushes away from (METHODS 1.11).
     reference: the picture the views belong to, read by view-conditioned priors only.
     pictures:  [B, H, W, 3] in [0, 1], one a sample: what a control or editing network follows.
+    times:     [B, F] in [0, 1], when the frames of each sample are, where samples are clips; the cameras are then
+               those of the clips.
     dropped:   the unconditional branch: reference and pictures are replaced as the network was trained to.
     """
 
@@ -118,6 +120,7 @@ class Condition:
     opposed: tuple[tuple[tuple[Text, float], ...], ...] = ()
     reference: Reference | None = None
     pictures: Float[Tensor, "B H W 3"] | None = None
+    times: Float[Tensor, "B F"] | None = None
     dropped: bool | tuple[bool, ...] = False
 
     def __post_init__(self) -> None:
@@ -150,7 +153,7 @@ class Condition:
     def followed_by(self, *others: Condition) -> Condition:
         """All conditions as one batch. They may differ in texts and in what is dropped, in nothing else."""
         for other in others:
-            for name in ("cameras", "reference", "pictures"):
+            for name in ("cameras", "reference", "pictures", "times"):
                 if getattr(other, name) is not getattr(self, name):
                     raise ValueError(f"only conditions over the same {name} can share a batch")
         parts = (self, *others)
@@ -163,6 +166,7 @@ class Condition:
             cameras=cameras,
             opposed=(),
             pictures=None if self.pictures is None else self.pictures.repeat(len(parts), 1, 1, 1),
+            times=None if self.times is None else self.times.repeat(len(parts), 1),
             dropped=tuple(drop for part in parts for drop in part.drops()),
         )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from threedgen.cameras import RELATIVE_VIEW_FEATURES, VIEW_FEATURES
+from threedgen.clips import TIME_FEATURES
 from threedgen.errors import UserError
 from threedgen.guidance.priors.diffusers_edit import DiffusersEditPrior
 from threedgen.guidance.priors.diffusers_flow import DiffusersFluxPrior, DiffusersSD3Prior
 from threedgen.guidance.priors.diffusers_image import DiffusersImagePrior
 from threedgen.guidance.priors.diffusers_multiview import DiffusersMultiViewPrior
+from threedgen.guidance.priors.diffusers_pixel_video import DiffusersPixelVideoPrior
 from threedgen.guidance.priors.diffusers_pixel_view import DiffusersPixelViewPrior
 from threedgen.guidance.priors.diffusers_prior import DiffusersPrior
 from threedgen.guidance.priors.diffusers_sdxl import DiffusersSDXLPrior
@@ -54,6 +56,9 @@ def _for_unet(folder: PipelineFolder, config: dict[str, Any]) -> type[DiffusersP
         return DiffusersViewPrior if latent else DiffusersPixelViewPrior
     if config.get("addition_embed_type") == "text_time":
         return DiffusersSDXLPrior
+    told = config.get("projection_class_embeddings_input_dim")
+    if not latent and inputs % 3 == 0 and told == VIEW_FEATURES + TIME_FEATURES:
+        return DiffusersPixelVideoPrior
     if latent and inputs == 8:
         return DiffusersEditPrior
     if not latent and inputs == 6:
@@ -69,6 +74,12 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
     channels = 8 if adapter in (DiffusersEditPrior, DiffusersViewPrior) else 4 if latent else 3
     if adapter in (DiffusersSuperResolutionPrior, DiffusersPixelViewPrior):
         channels = 6
+    if adapter is DiffusersPixelVideoPrior:
+        channels = inputs
+    numbers = {
+        DiffusersPixelViewPrior: RELATIVE_VIEW_FEATURES,
+        DiffusersPixelVideoPrior: VIEW_FEATURES + TIME_FEATURES,
+    }.get(adapter, VIEW_FEATURES)
     embedding = unet.get("class_embed_type")
     added = unet.get("addition_embed_type")
     camera_vector = unet.get("projection_class_embeddings_input_dim")
@@ -91,8 +102,8 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
         (unet.get("num_class_embeds") is not None, "its UNet wants class labels"),
         (plain and added not in (None, "text"), "its UNet wants added conditions"),
         (
-            projection and camera_vector != (RELATIVE_VIEW_FEATURES if turning else VIEW_FEATURES),
-            f"its camera vector is not {VIEW_FEATURES} numbers",
+            projection and camera_vector != numbers,
+            f"its camera vector is not {numbers} numbers",
         ),
         (adapter is DiffusersMultiViewPrior and not projection, "its UNet has num_views but no camera input"),
         (not (isinstance(views, int) and views > 0), f"its num_views is {views!r}, not a count"),

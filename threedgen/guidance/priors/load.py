@@ -20,6 +20,7 @@ from threedgen.guidance.priors.files import PipelineFolder, first_line, readable
 _REQUIRED = "required"
 EMBEDDED_WEIGHTS = Path(__file__).parent / "embedded" / "weights"
 EMBEDDED_VIEW_WEIGHTS = Path(__file__).parent / "embedded" / "view_weights"
+EMBEDDED_VIDEO_WEIGHTS = Path(__file__).parent / "embedded" / "video_weights"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Of a hub model: configs, and each part's weights under the names that diffusers loads by default (not the copies
@@ -38,8 +39,8 @@ _BYTES = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
 class PriorConfig:
     """Which frozen model guides.
 
-    name:  embedded, embedded-view (the small ones that ship, told a text or a picture), disc (closed form, for
-           trying things out), required (none:
+    name:  embedded, embedded-view, embedded-video (the small ones that ship, told a text or a picture, and of
+           clips), disc (closed form, for trying things out), required (none:
            the recipe wants `path`), an entry point of the group threedgen.prior or package.module:Class.
            The last two are called with this config and the device.
     path:  a local diffusers folder, or a hub id such as owner/name (downloaded when not yet cached); takes
@@ -99,6 +100,11 @@ def load_embedded(config: PriorConfig, device: torch.device) -> Prior:
 def load_embedded_view(config: PriorConfig, device: torch.device) -> Prior:
     """The small view-conditioned prior that ships with threedgen. Raises UserError like `load_embedded`."""
     return _shipped(EMBEDDED_VIEW_WEIGHTS, config, device)
+
+
+def load_embedded_video(config: PriorConfig, device: torch.device) -> Prior:
+    """The small video prior that ships with threedgen. Raises UserError like `load_embedded`."""
+    return _shipped(EMBEDDED_VIDEO_WEIGHTS, config, device)
 
 
 def _shipped(folder: Path, config: PriorConfig, device: torch.device) -> Prior:

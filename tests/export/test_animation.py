@@ -1,0 +1,128 @@
+"""Animated GLBs and films: the mesh goes where the motion says, and other software reads it."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_gltf import icosphere, issues
+
+from threedgen.errors import UserError
+from threedgen.export.animation import Animation, Timing, animated, carried, film
+from threedgen.export.gltf import read_glb, write_glb
+from threedgen.random import generator
+from threedgen.renderers.splatting import SplattingRenderer
+from threedgen.representations import deformation
+from threedgen.representations.dynamic_gaussians import Config, DynamicGaussians
+from threedgen.types import GaussianCloud
+
+
+def rest(count: int = 300) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(count, 3, generator=generator(0, "rest", 0)), dim=1)
+
+
+def shifted(timing: Timing) -> torch.Tensor:
+    """All points go to (1, 2, 3)."""
+    return rest() + timing.moments()[:, None, None] * torch.tensor([1.0, 2.0, 3.0])
+
+
+def bouncing() -> Animation:
+    timing = Timing(seconds=1.0, fps=6.0)
+    return animated(icosphere(), rest(), shifted(timing), timing)
+
+
+def arrays(path: Path) -> tuple[dict, list[np.ndarray]]:
+    """The JSON of a GLB, and its accessors' numbers."""
+    raw = path.read_bytes()
+    length = struct.unpack_from("<I", raw, 12)[0]
+    document, data = json.loads(raw[20 : 20 + length]), raw[20 + length + 8 :]
+    found = []
+    for accessor in document["accessors"]:
+        view = document["bufferViews"][accessor["bufferView"]]
+        kind = np.dtype("<u4" if accessor["componentType"] == 5125 else "<f4")
+        width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3}[accessor["type"]]
+        found.append(
+            np.frombuffer(data, kind, accessor["count"] * width, view["byteOffset"]).reshape(-1, width)
+        )
+    return document, found
+
+
+def test_a_surface_goes_along_with_what_it_was_taken_from():
+    points, mesh = rest(), icosphere().vertices
+    away = torch.stack([points, points + torch.tensor([0.5, 0.0, -1.0])])
+    there = carried(mesh, points, away)
+    torch.testing.assert_close(there[0], mesh)
+    torch.testing.assert_close(there[1], mesh + torch.tensor([0.5, 0.0, -1.0]), atol=1e-5, rtol=0)
+    grown = carried(points[:50], points, (2.0 * points)[None])[0]
+    torch.testing.assert_close(grown, 2.0 * points[:50], atol=1e-3, rtol=0)
+
+
+def test_frames_are_the_motions(tmp_path):
+    motion = bouncing()
+    assert len(motion.times) == 7
+    torch.testing.assert_close(motion.times, torch.linspace(0.0, 1.0, 7))
+    document, numbers = arrays(write_glb(tmp_path / "a.glb", icosphere(), {"prompt": "it"}, motion))
+    primitive = document["meshes"][0]["primitives"][0]
+    (clip,) = document["animations"]
+    (sampler,) = clip["samplers"]
+    times, weights = numbers[sampler["input"]][:, 0], numbers[sampler["output"]].reshape(7, 6)
+    assert np.all(np.diff(times) > 0.0)
+    base = numbers[primitive["attributes"]["POSITION"]]
+    targets = np.stack([numbers[target["POSITION"]] for target in primitive["targets"]])
+    for frame in range(7):
+        seen = base + np.tensordot(weights[frame], targets, 1)
+        np.testing.assert_allclose(seen, motion.vertices[frame].numpy(), atol=1e-5)
+    half = base + np.tensordot(0.5 * (weights[2] + weights[3]), targets, 1)  # what a viewer shows in between
+    np.testing.assert_allclose(half, (0.5 * (motion.vertices[2] + motion.vertices[3])).numpy(), atol=1e-5)
+    accessor = document["accessors"][sampler["input"]]
+    assert accessor["min"] == [0.0]
+    assert accessor["max"] == [1.0]
+
+
+def test_the_mesh_of_an_animated_file_is_read_like_any_other(tmp_path):
+    mesh = icosphere()
+    back, extras = read_glb(write_glb(tmp_path / "a.glb", mesh, {"seed": 1}, bouncing()))
+    assert torch.equal(back.vertices, mesh.vertices)
+    assert extras == {"seed": 1}
+
+
+def test_khronos_validator_finds_nothing_in_an_animation(tmp_path):
+    found = issues(write_glb(tmp_path / "a.glb", icosphere(), {"prompt": "it"}, bouncing()))
+    assert (found["numErrors"], found["numWarnings"]) == (0, 0), found["messages"]
+
+
+def test_a_film_shows_the_motion_and_ends_before_it_begins_again():
+    quats = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(300, 1)
+    cloud = GaussianCloud(
+        0.4 * rest(), quats, torch.full((300, 3), 0.05), torch.full((300,), 0.9), torch.zeros(300, 1, 3)
+    )
+    scene = DynamicGaussians(Config(deformation=deformation.Config(kind="fourier", terms=1)), 0, cloud)
+    coefficients: Any = scene.field.coefficients
+    with torch.no_grad():
+        coefficients[3] = torch.tensor([0.0, 0.8, 0.0])  # up and down with the sine
+    frames = list(film(SplattingRenderer(), scene, Timing(1.0, 8.0), 0.0, 48))
+    assert len(frames) == 8
+    rows = np.arange(48.0)[:, None]
+    heights = [float((rows * (frame[..., 0] < 200)).sum() / (frame[..., 0] < 200).sum()) for frame in frames]
+    assert heights[2] < heights[0] - 4.0
+    assert heights[6] > heights[0] + 4.0
+    assert heights[0] == pytest.approx(heights[4], abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"fps": 0.0}, "0 frames a second: give --fps"),
+        ({"fps": float("nan")}, "frames a second"),
+        ({"seconds": -1.0}, "the motion lasts -1 seconds"),
+        ({"seconds": 0.01}, "are one frame: nothing would move"),
+    ],
+)
+def test_times_that_cannot_be_are_said(settings, said):
+    with pytest.raises(UserError, match=said):
+        Timing(**settings)

@@ -1,0 +1,153 @@
+"""text-to-4d from the command to the files, with a video prior that nobody trained, and what it complains of."""
+
+import json
+
+import pytest
+import torch
+from splatting_scenes import random_cloud
+
+from threedgen.cli import main
+from threedgen.config import read_resolved
+from threedgen.errors import UserError
+from threedgen.export.splat import SplatParameters, write_splats
+from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS, load_folder
+from threedgen.job import load_scene
+from threedgen.run import RunDirectory
+from threedgen.text_to_4d import recipe_for, still_part
+from threedgen.training.video_model import VideoArchitecture, VideoModel, save_video_pipeline
+
+TINY = VideoArchitecture(
+    size=16, channels=(8, 16), attention=(False, True), embedding=32, text_width=16, text_layers=1, frames=4
+)
+QUICK = [
+    *("export.mesh.resolution=32", "export.moving_faces=500", "export.turntable.size=32"),
+    *("export.turntable.frames=4", "cameras.frames=4", "cameras.resolution=16", "cameras.batch=1"),
+]
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory):
+    torch.manual_seed(0)
+    model = VideoModel(TINY)
+    torch.nn.init.normal_(model.unet.conv_out.weight, std=0.1)
+    folder = tmp_path_factory.mktemp("prior") / "video"
+    save_video_pipeline(model, folder, torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def asset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("asset") / "asset.ply"
+    write_splats(path, SplatParameters.from_cloud(random_cloud(200, degree=0)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(prior, asset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    command = ["text-to-4d", "a cube bouncing", "--asset", str(asset), "--video-prior", str(prior)]
+    assert main([*command, "--out", str(out), "--steps", "4", "--seconds", "1", "--fps", "5", *QUICK]) == 0
+    return out
+
+
+def test_a_run_leaves_an_animation_beside_the_files_of_a_still_one(run):
+    names = {path.name for path in run.iterdir()}
+    assert names >= {"anim.glb", "anim.mp4", "asset.glb", "asset.ply", "turntable.mp4", "report.json"}
+    report = json.loads((run / "report.json").read_text())
+    assert report["prompt"] == "a cube bouncing"
+    assert report["asset"]["motion"] > 0.0
+    recipe = read_resolved(run / "recipe.yaml")
+    assert recipe.fixed["export"].config.animation.fps == 5.0
+
+
+def test_its_scene_is_loaded_and_moves(run, asset):
+    opened = RunDirectory.open(run)
+    scene = load_scene(opened, read_resolved(opened.recipe))
+    torch.testing.assert_close(scene.rest.means, random_cloud(200, degree=0).means)
+    far = (scene.moved(torch.tensor([0.0, 0.7])) - scene.means).detach().norm(dim=2).mean(1)
+    assert float(far[0]) == 0.0
+    assert float(far[1]) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["again.glb", "again.mp4", "again.gif", "still.ply"])
+def test_animations_are_exported_again(run, name, tmp_path):
+    assert main(["export", str(run), "--to", str(tmp_path / name), "animation.fps=4"]) == 0
+    assert (tmp_path / name).stat().st_size > 100
+    if name == "again.gif":
+        from PIL import Image
+
+        with Image.open(tmp_path / name) as picture:
+            assert getattr(picture, "n_frames", 1) == 4
+
+
+def test_the_first_stage_is_told_what_it_is_and_the_second_what_it_does(prior):
+    recipe = recipe_for("text-to-4d", "a blue cube bouncing", video_prior=str(prior))
+    still, moving = recipe.parts
+    assert still.guidance[0].config.prompt == "a blue cube"
+    assert still.guidance[0].config.prior.name == "embedded"
+    assert still.guidance[0].config.prior.path == ""
+    assert moving.guidance[0].config.prompt == ""
+    assert moving.guidance[0].config.prior.path == str(prior)
+    assert recipe.prompt == "a blue cube bouncing"
+    assert still_part("A red, shiny mug Opening!") == "A red, shiny mug"
+
+
+def test_a_video_prior_from_its_folder_answers_clips(prior):
+    loaded = load_folder(prior)
+    assert loaded.frames == 4
+    images = torch.rand(8, 32, 32, 3)
+    x = loaded.encode(images)
+    assert x.shape == (2, 12, 16, 16)
+    back = loaded.decode(x)
+    assert back.shape == (8, 16, 16, 3)
+    pooled = images.permute(0, 3, 1, 2)
+    torch.testing.assert_close(
+        back, torch.nn.functional.avg_pool2d(pooled, 2).permute(0, 2, 3, 1), atol=1e-5, rtol=0
+    )
+    times = torch.tensor([[0.0, 0.3, 0.6, 0.9], [0.1, 0.2, 0.3, 0.4]])
+    t = torch.tensor([0.5, 0.5])
+    answers = [
+        loaded.predict(x, t, Condition(("a cube spinning",) * 2, times=moments)).x0
+        for moments in (times, times.flip(0))
+    ]
+    assert answers[0].shape == x.shape
+    assert not torch.allclose(answers[0], answers[1])
+    with pytest.raises(UserError, match="wants to know when its frames are"):
+        loaded.predict(x, t, Condition(("a cube",) * 2))
+    with pytest.raises(UserError, match="clips of 4 frames, not 7 pictures"):
+        loaded.encode(images[:7])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a blue cube"], "names no motion: say one of spinning, bouncing"),
+        (["bouncing"], "does not say what moves"),
+        ([" "], "the prompt is empty"),
+        (["a cube bouncing", "--fps", "0"], "0 frames a second"),
+        (["a cube bouncing", "--seconds", "0"], "the motion lasts 0 seconds"),
+        (["a cube bouncing", "--seconds", "0.01"], "are one frame"),
+        (["a cube bouncing", "--asset", "nowhere"], "there is no asset 'nowhere'"),
+        (["a cube bouncing", "--video-prior", "nowhere"], "there is no folder 'nowhere': name a folder that"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["text-to-4d", *arguments, "--out", "run"]) == 2
+    found = capsys.readouterr().err.strip()
+    assert said in found
+    assert found.count("threedgen:") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_gaussians_is_no_asset(tmp_path, prior, capsys):
+    options = ["--asset", str(tmp_path), "--video-prior", str(prior)]
+    assert main(["text-to-4d", "a cube bouncing", *options]) == 2
+    assert "holds no asset.ply" in capsys.readouterr().err
+
+
+def test_a_prior_of_still_pictures_is_no_video_prior(tmp_path, capsys):
+    options = ["--video-prior", str(EMBEDDED_WEIGHTS), "--out", str(tmp_path / "run")]
+    assert main(["text-to-4d", "a cube bouncing", *options]) == 2
+    assert "is no video prior" in capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""Clips: a few frames of one motion, seen by one camera that stands still. Which moments they show, and training
+cameras that take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.cameras import OrbitSampler
+from threedgen.errors import UserError
+from threedgen.random import generator
+from threedgen.types import Cameras
+
+SPAN = (0.5, 1.0)  # of a motion's time, that a clip shows
+WHOLE_SHARE = 1.0 / 3.0  # of clips that show all of it
+TIME_FEATURES = 8
+
+
+def frame_times(start: Float[Tensor, " B"], span: Float[Tensor, " B"], frames: int) -> Float[Tensor, "B F"]:
+    """When each frame of a clip is seen: evenly from `start` to `start + span`, both included."""
+    return start[:, None] + span[:, None] * torch.linspace(0.0, 1.0, frames, device=start.device)
+
+
+def time_features(start: Float[Tensor, " B"], span: Float[Tensor, " B"]) -> Float[Tensor, "B 8"]:
+    """What a video prior is told of a clip's frame rate and place in the motion: cos and sin of pi and 2 pi times
+    when it starts and ends."""
+    angles = torch.pi * torch.stack([start, 2.0 * start, start + span, 2.0 * (start + span)], dim=1)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def draw_spans(
+    count: int, rng: torch.Generator, bounds: tuple[float, float] = SPAN, whole: float = WHOLE_SHARE
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Where clips start, and how much of the motion they show: `bounds`, uniform; all of it with probability
+    `whole`."""
+    span = bounds[0] + (bounds[1] - bounds[0]) * torch.rand(count, generator=rng)
+    span = torch.where(torch.rand(count, generator=rng) < whole, torch.ones(count), span)
+    return (1.0 - span) * torch.rand(count, generator=rng), span
+
+
+def as_channels(clips: Float[Tensor, "B F H W 3"]) -> Float[Tensor, "B H W F*3"]:
+    """Frames side by side as channels, which is how a small network sees a clip."""
+    return clips.permute(0, 2, 3, 1, 4).flatten(3)
+
+
+def as_frames(clips: Float[Tensor, "B H W F*3"]) -> Float[Tensor, "B F H W 3"]:
+    """What `as_channels` did, undone."""
+    return clips.unflatten(3, (-1, 3)).permute(0, 3, 1, 2, 4)
+
+
+class ClipSampler(OrbitSampler):
+    """Training clips: `batch` cameras on an orbit, each of which takes `frames` pictures one after the other."""
+
+    @dataclass(frozen=True)
+    class Config(OrbitSampler.Config):
+        """See OrbitSampler.Config; further away, because what moves needs room. batch: clips a step. frames: of
+        each, what the video prior wants. span: [low, high], the share of the motion's time that a clip shows (its
+        frame rate), uniform, but for a third of the clips, which show all of it."""
+
+        batch: int = 2
+        radius: tuple[float, float] = (4.6, 5.2)
+        elevation: tuple[float, float] = (-5.0, 40.0)
+        frames: int = 8
+        span: tuple[float, float] = SPAN
+
+        def __post_init__(self) -> None:
+            if self.frames < 2:
+                raise UserError(f"cameras.frames is {self.frames}: a clip has at least 2 frames")
+            if not 0.0 < self.span[0] <= self.span[1] <= 1.0:
+                raise UserError(
+                    f"cameras.span must be [low, high] with 0 < low <= high <= 1, got {list(self.span)}"
+                )
+
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+
+    def __call__(self, seed: int, step: int, total: int) -> Cameras:
+        """batch * frames views, clip after clip; a function of the arguments alone."""
+        config = self.config
+        still = super().__call__(seed, step, total)
+        start, span = draw_spans(config.batch, generator(seed, "clips", step), config.span)
+        views = still[torch.arange(config.batch).repeat_interleave(config.frames)]
+        return replace(views, time=frame_times(start, span, config.frames).flatten().clamp(0.0, 1.0))

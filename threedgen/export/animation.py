@@ -1,0 +1,103 @@
+"""An asset in motion as files: a mesh of fixed topology that the motion carries, and pictures of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.cameras import orbit
+from threedgen.errors import UserError
+from threedgen.export.mesh import vertex_normals
+from threedgen.export.video import Frame, to_uint8
+from threedgen.renderers.base import Renderer
+from threedgen.types import Frames, TriMesh
+
+_NEIGHBOURS = 4  # Gaussians that a vertex goes along with
+
+
+@dataclass(frozen=True)
+class Animation:
+    """What a motion does to a mesh: vertices [T, V, 3] and normals [T, V, 3] at `times` [T], seconds from 0 on."""
+
+    times: Float[Tensor, " T"]
+    vertices: Float[Tensor, "T V 3"]
+    normals: Float[Tensor, "T V 3"]
+
+    def __post_init__(self) -> None:
+        count = len(self.times)
+        if count < 2 or self.vertices.shape[0] != count or self.normals.shape != self.vertices.shape:
+            raise ValueError(f"{count} times for vertices of {tuple(self.vertices.shape)}")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """seconds: of the whole motion. fps: frames a second that are written."""
+
+    seconds: float = 2.0
+    fps: float = 24.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.seconds < float("inf"):
+            raise UserError(f"the motion lasts {self.seconds:g} seconds: give --seconds a positive number")
+        if not 0.0 < self.fps <= 240.0:
+            raise UserError(f"{self.fps:g} frames a second: give --fps a number above 0, at most 240")
+        if self.frames < 2:
+            raise UserError(
+                f"{self.seconds:g} seconds at {self.fps:g} frames a second are one frame: nothing would move"
+            )
+
+    @property
+    def frames(self) -> int:
+        """Intervals of 1 / fps seconds, the first and the last moment included."""
+        return round(self.seconds * self.fps) + 1
+
+    def moments(self) -> Float[Tensor, " T"]:
+        """The times of the frames as shares of the motion, 0 to 1."""
+        return torch.linspace(0.0, 1.0, self.frames)
+
+
+def carried(
+    vertices: Float[Tensor, "V 3"], rest: Float[Tensor, "N 3"], moved: Float[Tensor, "T N 3"]
+) -> Float[Tensor, "T V 3"]:
+    """Where the vertices of a surface are when what it was taken from has moved: each goes along with the points
+    that rest nearest to it, weighted by their inverse squared distance."""
+    count = min(_NEIGHBOURS, len(rest))
+    result = []
+    for block in vertices.split(4096):
+        distance, nearest = torch.cdist(block, rest).topk(count, largest=False)
+        weight = 1.0 / (distance.square() + 1e-8)
+        weight = weight / weight.sum(1, keepdim=True)
+        shift = (moved - rest)[:, nearest]  # [T, v, K, 3]
+        result.append(block + (weight[None, :, :, None] * shift).sum(2))
+    return torch.cat(result, dim=1)
+
+
+def animated(
+    mesh: TriMesh, rest: Float[Tensor, "N 3"], moved: Float[Tensor, "T N 3"], timing: Timing
+) -> Animation:
+    """The animation of a mesh that was taken from the points `rest`, which are at `moved` at timing's moments."""
+    vertices = carried(mesh.vertices.cpu(), rest.cpu(), moved.cpu())
+    faces = mesh.faces.cpu().numpy()
+    normals = np.stack([vertex_normals(frame.double().numpy(), faces) for frame in vertices])
+    return Animation(timing.seconds * timing.moments(), vertices, torch.from_numpy(normals).float())
+
+
+def film(
+    renderer: Renderer[Frames], scene: object, timing: Timing, azimuth: float, size: int, turn: float = 0.0
+) -> Iterator[Frame]:
+    """Pictures on white of a scene whose `at` answers times, from a camera that stands still, or turns by `turn`
+    degrees meanwhile. The last frame is left out: in a loop it is the first one."""
+    moments = timing.moments()[:-1]
+    angles = azimuth + turn * moments
+    for index in range(len(moments)):
+        one = torch.ones(1)
+        cameras = orbit(angles[index : index + 1], 15.0 * one, 4.9 * one, 40.0, size, size)
+        with torch.no_grad():
+            moving = scene.at(moments[index : index + 1])  # pyright: ignore[reportAttributeAccessIssue]
+            picture = renderer(moving, cameras, torch.ones(3)).rgb[0]
+        yield to_uint8(picture)

@@ -1,0 +1,88 @@
+"""Terms of the loss on how points move, and their weights. Every term is a mean over the moments of a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from threedgen.schedule import Schedule
+
+_SMALLEST = 1e-8  # of a variance
+
+
+@dataclass(frozen=True)
+class MovedPoints:
+    """rest: where points are at time 0, moved: at T moments. neighbours: of each, K others that rest beside it."""
+
+    rest: Float[Tensor, "N 3"]
+    moved: Float[Tensor, "T N 3"]
+    neighbours: Int[Tensor, "N K"]
+
+
+def jensen_shannon(points: MovedPoints) -> Float[Tensor, ""]:
+    """Sum over the axes of the divergence between the normal distributions of the points' places at rest and later.
+
+    JSD with the mixture replaced by the normal of averaged mean and variance (Align Your Gaussians, section 3.4;
+    METHODS 7.3): 0 where mean and variance stay, so it forbids drifting and growing as a whole.
+    """
+    mean, variance = points.rest.mean(0).detach(), points.rest.var(0, correction=0).detach()
+    means, variances = points.moved.mean(1), points.moved.var(1, correction=0)
+    both = (variance + variances).clamp_min(_SMALLEST)
+    logs = 0.5 * (both.log() - math.log(2.0)) - 0.25 * (
+        variance.clamp_min(_SMALLEST).log() + variances.clamp_min(_SMALLEST).log()
+    )
+    return (logs + 0.25 * (means - mean).square() / both).sum(1).mean()
+
+
+def rigidity(points: MovedPoints) -> Float[Tensor, ""]:
+    """mean squared change of the distances between neighbours, over that of the distances at rest: 0 for whatever
+    moves as a solid does."""
+    pairs = points.rest[points.neighbours] - points.rest[:, None]
+    rest = torch.linalg.vector_norm(pairs, dim=2)
+    later = points.moved[:, points.neighbours] - points.moved[:, :, None]
+    moved = (later.square().sum(3) + _SMALLEST).sqrt()
+    return (moved - rest).square().mean() / rest.square().mean().clamp_min(_SMALLEST)
+
+
+def smoothness(points: MovedPoints) -> Float[Tensor, ""]:
+    """mean squared difference of neighbours' displacements: 0 where all move alike, small where they turn
+    (METHODS 7.4, first form)."""
+    shift = points.moved - points.rest
+    return (shift[:, points.neighbours] - shift[:, :, None]).square().sum(3).mean()
+
+
+TERMS: dict[str, Callable[[MovedPoints], Float[Tensor, ""]]] = {
+    "jsd": jensen_shannon,
+    "rigidity": rigidity,
+    "smoothness": smoothness,
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The weight of each term in the loss, a number or a schedule; 0 leaves the term out.
+
+    jsd: jensen_shannon. rigidity, smoothness: the functions so named.
+    """
+
+    jsd: Schedule = 0.0
+    rigidity: Schedule = 0.0
+    smoothness: Schedule = 0.0
+
+
+def nearest(points: Float[Tensor, "N 3"], count: int) -> Int[Tensor, "N K"]:
+    """The `count` others nearest to each point (fewer where there are no more), in blocks of bounded memory."""
+    count = min(count, len(points) - 1)
+    blocks = [
+        torch.cdist(block, points).topk(count + 1, largest=False).indices for block in points.split(2048)
+    ]
+    found = torch.cat(blocks)
+    # A point may not be the first of its own list where others lie in the same place.
+    own = found == torch.arange(len(points), device=points.device)[:, None]
+    own[:, -1] |= ~own.any(1)
+    return found[~own].reshape(len(points), count)
