@@ -21,7 +21,6 @@ from threedgen.representations.spherical_harmonics import dc_from_rgb
 from threedgen.types import Frames, GaussianCloud, TriMesh
 
 _OPAQUE = 0.95  # opacity of Gaussians on a mesh
-_RADIUS = 0.9  # of the sphere that a mesh file is scaled into
 CLOUD = ("means", "quats", "scales", "opacities", "sh")
 
 
@@ -177,4 +176,4 @@ def _read(config: Config, seed: int) -> GaussianCloud:
         return read_splats(config.asset).cloud()
     from threedgen.datasets.mesh_files import read_mesh
 
-    return on_surface(read_mesh(config.asset, _RADIUS), config.count, seed)
+    return on_surface(read_mesh(config.asset), config.count, seed)
