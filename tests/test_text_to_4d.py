@@ -10,6 +10,7 @@ from threedgen.cli import main
 from threedgen.config import read_resolved
 from threedgen.errors import UserError
 from threedgen.export.splat import SplatParameters, write_splats
+from threedgen.guidance.priors import load
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS, load_folder
 from threedgen.job import load_scene
@@ -117,6 +118,14 @@ def test_a_video_prior_from_its_folder_answers_clips(prior):
         loaded.predict(x, t, Condition(("a cube",) * 2))
     with pytest.raises(UserError, match="clips of 4 frames, not 7 pictures"):
         loaded.encode(images[:7])
+
+
+def test_without_a_video_prior_the_way_to_one_is_said(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(load, "EMBEDDED_VIDEO_WEIGHTS", tmp_path / "missing")
+    assert main(["text-to-4d", "a cube bouncing", "--out", str(tmp_path / "run")]) == 2
+    assert "no video prior ships with this version: name a folder" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no video prior ships"):
+        load.load_prior(load.PriorConfig(name="embedded-video"))
 
 
 @pytest.mark.parametrize(

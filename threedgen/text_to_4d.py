@@ -70,13 +70,12 @@ def _check_video_prior(path: str | None) -> None:
     from threedgen.guidance.priors.diffusers_pixel_video import DiffusersPixelVideoPrior
     from threedgen.guidance.priors.files import PipelineFolder, readable
     from threedgen.guidance.priors.kinds import adapter_of
-    from threedgen.guidance.priors.load import EMBEDDED_VIDEO_WEIGHTS
+    from threedgen.guidance.priors.load import embedded_video
 
     advice = "name a folder that `threedgen train prior --kind video` left, by --video-prior"
-    folder = EMBEDDED_VIDEO_WEIGHTS if path is None else Path(path).expanduser()
+    folder = embedded_video() if path is None else Path(path).expanduser()
     if not folder.is_dir():
-        missing = "no video prior ships with this version" if path is None else f"there is no folder '{path}'"
-        raise UserError(f"{missing}: {advice}")
+        raise UserError(f"there is no folder '{path}': {advice}")
     with readable(folder):
         if adapter_of(PipelineFolder(folder)) is not DiffusersPixelVideoPrior:
             raise UserError(f"'{path}' is no video prior: {advice}")

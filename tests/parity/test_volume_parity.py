@@ -154,7 +154,9 @@ def test_any_view_agrees(
     cameras = orbit(azimuth, elevation, torch.tensor([radius]), 60.0, *size)
     truth, got = both(cameras, some_cells(share, seed), early_stop=0.0, samples=samples, seed=seed)
     for name, image in got.images.items():
-        assert (image.double() - truth.images[name]).abs().max() <= IMAGE_TOLERANCE, name
+        # Rounding is a share of the depth, which is as large as the distance of the camera.
+        largest = truth.images[name].abs().max().clamp(min=1.0)
+        assert (image.double() - truth.images[name]).abs().max() <= IMAGE_TOLERANCE * largest, name
     for name, gradient in got.gradients.items():
         difference = (gradient.double() - truth.gradients[name]).norm()
         assert difference <= GRADIENT_TOLERANCE * truth.gradients[name].norm() + 1e-7, name

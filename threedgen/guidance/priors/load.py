@@ -39,8 +39,8 @@ _BYTES = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
 class PriorConfig:
     """Which frozen model guides.
 
-    name:  embedded, embedded-view, embedded-video (the small ones that ship, told a text or a picture, and of
-           clips), disc (closed form, for trying things out), required (none:
+    name:  embedded, embedded-view (the small ones that ship, told a text or a picture), embedded-video (of clips;
+           none ships yet), disc (closed form, for trying things out), required (none:
            the recipe wants `path`), an entry point of the group threedgen.prior or package.module:Class.
            The last two are called with this config and the device.
     path:  a local diffusers folder, or a hub id such as owner/name (downloaded when not yet cached); takes
@@ -103,8 +103,18 @@ def load_embedded_view(config: PriorConfig, device: torch.device) -> Prior:
 
 
 def load_embedded_video(config: PriorConfig, device: torch.device) -> Prior:
-    """The small video prior that ships with threedgen. Raises UserError like `load_embedded`."""
-    return _shipped(EMBEDDED_VIDEO_WEIGHTS, config, device)
+    """The small video prior, where its weights are there. Raises UserError."""
+    return _shipped(embedded_video(), config, device)
+
+
+def embedded_video() -> Path:
+    """The folder of the small video prior. Raises UserError where it does not ship."""
+    if not EMBEDDED_VIDEO_WEIGHTS.is_dir():
+        raise UserError(
+            "no video prior ships with this version: name a folder that `threedgen train prior --kind video` left, "
+            "by --video-prior"
+        )
+    return EMBEDDED_VIDEO_WEIGHTS
 
 
 def _shipped(folder: Path, config: PriorConfig, device: torch.device) -> Prior:
