@@ -221,18 +221,16 @@ Primitive = RadianceField | GaussianCloud | TriMesh
 class Frames:
     """An asset in motion, as B cameras see it: one primitive a moment, and whose moment it is.
 
-    frames: of one kind, in the order of time. index: [B], which of them each camera sees. rest: what the asset is
-    at time 0.
+    frames: of one kind, in the order of time. index: [B], which of them each camera sees.
     """
 
     frames: tuple[Primitive, ...]
     index: Int[Tensor, " B"]
-    rest: Primitive
 
     def __post_init__(self) -> None:
         _require(len(self.frames) > 0, "frames must hold at least one primitive")
         _require(self.index.ndim == 1, f"index must be [B], got {tuple(self.index.shape)}")
-        _require(len({type(frame) for frame in (*self.frames, self.rest)}) == 1, "frames must be of one kind")
+        _require(len({type(frame) for frame in self.frames}) == 1, "frames must be of one kind")
 
 
 @dataclass(frozen=True)

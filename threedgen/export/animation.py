@@ -88,16 +88,15 @@ def animated(
 
 
 def film(
-    renderer: Renderer[Frames], scene: object, timing: Timing, azimuth: float, size: int, turn: float = 0.0
+    renderer: Renderer[Frames], scene: object, timing: Timing, azimuth: float, size: int
 ) -> Iterator[Frame]:
-    """Pictures on white of a scene whose `at` answers times, from a camera that stands still, or turns by `turn`
-    degrees meanwhile. The last frame is left out: in a loop it is the first one."""
+    """Pictures on white of a scene whose `at` answers times, from a camera that stands still. The
+    last frame is left out: in a loop it is the first one."""
     moments = timing.moments()[:-1]
-    angles = azimuth + turn * moments
-    for index in range(len(moments)):
-        one = torch.ones(1)
-        cameras = orbit(angles[index : index + 1], 15.0 * one, 4.9 * one, 40.0, size, size)
+    one = torch.ones(1)
+    cameras = orbit(azimuth * one, 15.0 * one, 4.9 * one, 40.0, size, size)
+    for moment in moments.split(1):
         with torch.no_grad():
-            moving = scene.at(moments[index : index + 1])  # pyright: ignore[reportAttributeAccessIssue]
+            moving = scene.at(moment)  # pyright: ignore[reportAttributeAccessIssue]
             picture = renderer(moving, cameras, torch.ones(3)).rgb[0]
         yield to_uint8(picture)

@@ -115,9 +115,9 @@ class DynamicGaussians(Representation):
         if time is None:
             return self.rest
         times, index = torch.unique(time.to(self.means), return_inverse=True)
-        rest, others = self.rest, [getattr(self, name) for name in CLOUD[1:]]
+        others = [getattr(self, name) for name in CLOUD[1:]]
         moved = self.moved(times)
-        return Frames(tuple(GaussianCloud(means, *others) for means in moved), index, rest)
+        return Frames(tuple(GaussianCloud(means, *others) for means in moved), index)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """One group: the field's."""

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras import orbit, view_features
+from threedgen.cameras import view_features
 from threedgen.clips import as_channels, draw_spans, frame_times, time_features
 from threedgen.datasets import motions, world
 from threedgen.datasets.shapes import COLORS
 from threedgen.random import derive_seed, generator
-from threedgen.training.render_bank import FOV, draw_backgrounds, draw_colors, reworded
+from threedgen.training.render_bank import draw_backgrounds, draw_colors, drawn_cameras, reworded
 
 RADIUS = (4.6, 5.2)  # further away than still objects: what bounces and slides stays in the picture
 ELEVATION = (-5.0, 40.0)
@@ -56,14 +56,7 @@ class ClipBank:
             built = motions.build(moving)
             start, span = draw_spans(CLIPS_PER_OBJECT, drawn)
             draw = torch.rand(3, CLIPS_PER_OBJECT, generator=drawn)
-            cameras = orbit(
-                360.0 * draw[0],
-                ELEVATION[0] + (ELEVATION[1] - ELEVATION[0]) * draw[1],
-                RADIUS[0] + (RADIUS[1] - RADIUS[0]) * draw[2],
-                FOV,
-                size,
-                size,
-            )
+            cameras = drawn_cameras(draw, ELEVATION, RADIUS, size)
             for clip, seen in enumerate(frame_times(start, span, frames).tolist()):
                 camera = cameras[torch.tensor([clip])]
                 frame = torch.cat([world.render_layers(built.at(time), camera, 1) for time in seen])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,35 +12,36 @@ from torch import Tensor
 from threedgen.errors import UserError
 from threedgen.training.denoiser_trainer import DenoiserTrainer, TrainingConfig
 from threedgen.training.prior_model import PriorArchitecture, PriorModel, grow, load_pipeline
-from threedgen.training.render_bank import Batch
 from threedgen.training.tokenizer import encode, make_tokenizer
 
 
 @dataclass(frozen=True)
-class PriorTrainingConfig(TrainingConfig):
-    """text_dropout, view_dropout: how often the prompt and the camera are withheld (for guidance). bank_views: how
-    many pictures are rendered. pair_share: of scenes with two objects."""
+class CaptionTrainingConfig(TrainingConfig):
+    """text_dropout, view_dropout: how often the prompt and the camera are withheld (for guidance)."""
 
     text_dropout: float = 0.1
     view_dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class PriorTrainingConfig(CaptionTrainingConfig):
+    """bank_views: how many pictures are rendered. pair_share: of scenes with two objects."""
+
     bank_views: int = 24000
     pair_share: float = 0.2
 
 
-class PriorTrainer(DenoiserTrainer):
-    """Of a model that is told a caption and a camera."""
+class CaptionTrainer(DenoiserTrainer):
+    """Of a model that is told captions and cameras, now and then withheld. A subclass makes the tokenizer."""
 
-    config: PriorTrainingConfig
-
-    def __init__(self, config: PriorTrainingConfig, architecture: PriorArchitecture, folder: Path) -> None:
-        super().__init__(config, lambda: PriorModel(architecture), folder)
-        self.tokenizer = make_tokenizer()
+    config: CaptionTrainingConfig
+    tokenizer: Any
 
     def tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """[B, 77] token ids, padded, and their mask, on the training's device."""
         return encode(self.tokenizer, captions, self.config.device)
 
-    def told(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, ...]:
+    def told(self, batch: Any, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Token ids, their mask and view features; captions and cameras are withheld now and then."""
         count = len(batch.captions)
         no_text = torch.rand(count, generator=rng) < self.config.text_dropout
@@ -47,6 +49,16 @@ class PriorTrainer(DenoiserTrainer):
         captions = ["" if drop else text for drop, text in zip(no_text.tolist(), batch.captions, strict=True)]
         views = torch.where(no_view.unsqueeze(1), 0.0, batch.views)
         return *self.tokens(captions), views.to(self.config.device)
+
+
+class PriorTrainer(CaptionTrainer):
+    """Of a model that is told a caption and a camera."""
+
+    config: PriorTrainingConfig
+
+    def __init__(self, config: PriorTrainingConfig, architecture: PriorArchitecture, folder: Path) -> None:
+        super().__init__(config, lambda: PriorModel(architecture), folder)
+        self.tokenizer = make_tokenizer()
 
     def start_from(self, folder: Path) -> None:
         """Takes over the weights of a pipeline folder of this size, or of half of it (see `grow`)."""

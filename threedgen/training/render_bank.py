@@ -15,6 +15,7 @@ from threedgen.datasets import world
 from threedgen.datasets.shapes import COLORS
 from threedgen.datasets.world import Scene, WorldObject
 from threedgen.random import derive_seed, generator
+from threedgen.types import Cameras
 
 FOV = 40.0
 RADIUS = (2.6, 3.1)
@@ -55,14 +56,7 @@ class RenderBank:
             pair = rng.random() < pair_share
             scene = world.sample_pair(rng) if pair else Scene((world.sample_object(rng),))
             draw = torch.from_numpy(rng.random((3, VIEWS_PER_SCENE))).float()
-            cameras = orbit(
-                360.0 * draw[0],
-                ELEVATION[0] + (ELEVATION[1] - ELEVATION[0]) * draw[1],
-                RADIUS[0] + (RADIUS[1] - RADIUS[0]) * draw[2],
-                FOV,
-                size,
-                size,
-            )
+            cameras = drawn_cameras(draw, ELEVATION, RADIUS, size)
             picture = world.render_layers(world.build(scene), cameras)
             layers.append((picture * 255.0).round().to(torch.uint8))
             features.append(view_features(cameras))
@@ -89,6 +83,20 @@ class RenderBank:
             self.layers[index].float() / 255.0, torch.tensor(colors), draw_backgrounds(count, rng)
         )
         return Batch(images.clamp(0.0, 1.0), captions, self.features[index])
+
+
+def drawn_cameras(
+    draw: Float[Tensor, "3 V"], elevation: tuple[float, float], radius: tuple[float, float], size: int
+) -> Cameras:
+    """Azimuths all around, elevations and distances between their bounds. draw: numbers in [0, 1)."""
+    return orbit(
+        360.0 * draw[0],
+        elevation[0] + (elevation[1] - elevation[0]) * draw[1],
+        radius[0] + (radius[1] - radius[0]) * draw[2],
+        FOV,
+        size,
+        size,
+    )
 
 
 def draw_colors(shapes: tuple[str, ...], rng: np.random.Generator) -> list[str]:
