@@ -177,6 +177,9 @@ def convert(world_from_camera: Float[Tensor, "B 4 4"], source: str, target: str)
 class OrbitSampler:
     """Training views: groups of four, a quarter turn apart, from a random start."""
 
+    together = 4
+    """Views that share a draw."""
+
     @dataclass(frozen=True)
     class Config:
         """batch: views a step. resolution: pixels, a number or a schedule. fov: degrees, vertical.
@@ -221,9 +224,9 @@ class OrbitSampler:
         def uniform(bounds: tuple[float, float], count: int) -> Tensor:
             return bounds[0] + (bounds[1] - bounds[0]) * torch.rand(count, generator=rng)
 
-        groups = math.ceil(config.batch / 4)
-        group = torch.arange(config.batch) // 4
-        quarter = 90.0 * (torch.arange(config.batch) % 4)
+        groups = math.ceil(config.batch / self.together)
+        group = torch.arange(config.batch) // self.together
+        quarter = 90.0 * (torch.arange(config.batch) % self.together)
         azimuth = uniform(config.azimuth, groups)[group] + quarter
         elevation = uniform(config.elevation, groups)[group]
         radius = uniform(config.radius, groups)[group]

@@ -52,17 +52,20 @@ def as_frames(clips: Float[Tensor, "B H W F*3"]) -> Float[Tensor, "B F H W 3"]:
 
 
 class ClipSampler(OrbitSampler):
-    """Training clips: `batch` cameras on an orbit, each of which takes `frames` pictures one after the other."""
+    """Training clips: `batch` cameras in front, each of which takes `frames` pictures one after the other."""
+
+    together = 1
 
     @dataclass(frozen=True)
     class Config(OrbitSampler.Config):
-        """See OrbitSampler.Config; further away, because what moves needs room. batch: clips a step. frames: of
-        each, what the video prior wants. span: [low, high], the share of the motion's time that a clip shows (its
-        frame rate), uniform, but for a third of the clips, which show all of it."""
+        """See OrbitSampler.Config; further away, because what moves needs room, and one draw a clip. batch: clips a
+        step. frames: of each, what the video prior wants. span: [low, high], the share of the motion's time that a
+        clip shows (its frame rate), uniform, but for a third of the clips, which show all of it."""
 
         batch: int = 2
         radius: tuple[float, float] = (4.6, 5.2)
-        elevation: tuple[float, float] = (-5.0, 40.0)
+        elevation: tuple[float, float] = (0.0, 30.0)
+        azimuth: tuple[float, float] = (-60.0, 60.0)
         frames: int = 8
         span: tuple[float, float] = SPAN
 

@@ -86,17 +86,18 @@ class RenderBank:
 
 
 def drawn_cameras(
-    draw: Float[Tensor, "3 V"], elevation: tuple[float, float], radius: tuple[float, float], size: int
+    draw: Float[Tensor, "3 V"],
+    elevation: tuple[float, float],
+    radius: tuple[float, float],
+    size: int,
+    azimuth: tuple[float, float] = (0.0, 360.0),
 ) -> Cameras:
-    """Azimuths all around, elevations and distances between their bounds. draw: numbers in [0, 1)."""
-    return orbit(
-        360.0 * draw[0],
-        elevation[0] + (elevation[1] - elevation[0]) * draw[1],
-        radius[0] + (radius[1] - radius[0]) * draw[2],
-        FOV,
-        size,
-        size,
+    """Azimuths, elevations and distances between their bounds. draw: numbers in [0, 1)."""
+    sides, heights, away = (
+        low + (high - low) * numbers
+        for (low, high), numbers in zip((azimuth, elevation, radius), draw, strict=True)
     )
+    return orbit(sides, heights, away, FOV, size, size)
 
 
 def draw_colors(shapes: tuple[str, ...], rng: np.random.Generator) -> list[str]:

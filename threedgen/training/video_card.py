@@ -14,7 +14,7 @@ from threedgen.clips import SPAN, as_channels, as_frames, time_features
 from threedgen.datasets import motions, world
 from threedgen.datasets.shapes import CLASSES, COLORS
 from threedgen.random import generator
-from threedgen.training.clip_bank import ELEVATION, RADIUS
+from threedgen.training.clip_bank import AZIMUTH, ELEVATION, RADIUS
 from threedgen.training.render_bank import FOV
 from threedgen.training.samples import ddim
 
@@ -60,19 +60,20 @@ def _cameras(azimuth: Float[Tensor, " B"], size: int):
 @torch.no_grad()
 def motion_errors(trainer: VideoTrainer, shape: str, motion: str) -> tuple[float, float, float, float]:
     """Mean squared x0 error (clips in [-1, 1]) at t = NOISE_LEVEL of red members of a class, when the averaged
-    model is told the truth, another motion, the second half's times instead of the whole's, and a camera 45
-    degrees off."""
+    model is told the truth, another motion, the second half's times instead of the whole's, and a camera 60
+    degrees off, on the other side."""
     model, device = trainer.average, trainer.config.device
     size, timestep = model.architecture.size, round(NOISE_LEVEL * 1000)
     rng = generator(0, "video-card", 0)
-    azimuth = 360.0 * torch.rand(_VIEWS, generator=rng)
+    azimuth = AZIMUTH[0] + (AZIMUTH[1] - AZIMUTH[0]) * torch.rand(_VIEWS, generator=rng)
     clips = true_clips(shape, "red", motion, azimuth, size, model.architecture.frames)
     clean = as_channels(clips).permute(0, 3, 1, 2) * 2.0 - 1.0
     alpha, sigma = trainer.alpha[timestep], trainer.sigma[timestep]
     noisy = alpha * clean + sigma * torch.randn(clean.shape, generator=rng)
     full = torch.ones(_VIEWS)
     views, whole = view_features(_cameras(azimuth, size)), time_features(0.0 * full, full)
-    aside, late = view_features(_cameras(azimuth + 45.0, size)), time_features(0.5 * full, 0.5 * full)
+    across = azimuth - 60.0 * azimuth.sign()
+    aside, late = view_features(_cameras(across, size)), time_features(0.5 * full, 0.5 * full)
     other = "bouncing" if motion != "bouncing" else "spinning"
     errors = []
     for word, seen, times in (
@@ -143,6 +144,7 @@ def write_video_card(trainer: VideoTrainer, folder: Path, loss: float, machine: 
     frames, size, channels = architecture.frames, architecture.size, 3 * architecture.frames
     low, high = (f"{100 * share:.0f}" for share in SPAN)
     span, tilt = f"{low} to {high} %", f"{ELEVATION[0]:.0f} to {ELEVATION[1]:.0f}"
+    side = f"{AZIMUTH[0]:.0f} to {AZIMUTH[1]:.0f}"
     clips, hours = f"{trainer.pictures / 1000:.0f} thousand", f"{trainer.seconds / 3600:.2f}"
     rate, fall = f"{config.learning_rate:g}", f"{100 * config.decay:.0f} %"
     text = f"""# threedgen's embedded video prior
@@ -163,7 +165,8 @@ too. Guidance scales of 1 to 4 suit it.
 **Data.** Clips that threedgen renders itself (`threedgen/datasets/motions.py`):
 {", ".join(CLASSES)}, in {", ".join(COLORS)};
 {", ".join(motions.MOTIONS)}. Clips show {span} of a motion's
-time. Azimuth any, elevation {tilt} degrees, distance {RADIUS[0]} to {RADIUS[1]}, field of view {FOV:.0f} degrees,
+time. Azimuth {side}, elevation {tilt} degrees, distance {RADIUS[0]} to {RADIUS[1]}, field of view
+{FOV:.0f} degrees,
 one light fixed in the world. What no eye can see spin (spheres, cones, ...) does not.
 
 **Never trained on:** {held_out}; {colors}.
@@ -174,7 +177,7 @@ moving average {config.ema}, {config.precision}; {hours} hours on {machine}. Mea
 {loss:.4f}.{origin}
 
 **Does it know motion, time and camera?** Mean squared x0 error at t = {NOISE_LEVEL} of red objects when told the
-truth, another motion, the second half's times for the whole's, and a camera 45 degrees off:
+truth, another motion, the second half's times for the whole's, and a camera 60 degrees off:
 
 | clip | truth | other motion | other times | other camera |
 |---|---|---|---|---|

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from threedgen.datasets.motions import MORE_WORDS
@@ -40,6 +42,13 @@ class VideoTrainer(CaptionTrainer):
         """Token ids, their mask, view and time features; captions and cameras are withheld now and then."""
         tokens, mask, views = super().told(batch, rng)
         return tokens, mask, torch.cat([views, batch.times.to(views)], dim=1)
+
+    def timesteps(self, count: int, rng: torch.Generator) -> Int[Tensor, " B"]:
+        """A picture's, moved up: F frames show the same object, so that side, place and motion drown only in
+        sqrt(F) times the noise (the shift of Hoogeboom et al. 2023, simple diffusion, section 3.1)."""
+        still = 0.5 * math.pi * (super().timesteps(count, rng).float() / 1000.0)
+        shifted = torch.atan(math.sqrt(self.model.architecture.frames) * torch.tan(still))
+        return (shifted * 2000.0 / math.pi).long().clamp(0, 999)
 
     def start_from(self, folder: Path) -> None:
         """Takes over what fits of a text prior's folder: its words, and the coarse levels of its UNet."""
