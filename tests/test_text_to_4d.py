@@ -71,7 +71,9 @@ def test_its_scene_is_loaded_and_moves(run, asset):
     assert float(far[1]) > 1e-4
 
 
-@pytest.mark.parametrize("name", ["again.glb", "again.mp4", "again.gif", "still.ply"])
+@pytest.mark.parametrize(
+    "name", ["again.glb", "again.mp4", "again.gif", "again.webp", "again.html", "still.ply"]
+)
 def test_animations_are_exported_again(run, name, tmp_path):
     assert main(["export", str(run), "--to", str(tmp_path / name), "animation.fps=4"]) == 0
     assert (tmp_path / name).stat().st_size > 100

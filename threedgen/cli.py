@@ -253,17 +253,19 @@ def _resume(argv: Sequence[str]) -> None:
 
 
 def _export(argv: Sequence[str]) -> None:
-    """write a run's asset as .glb, .ply or .obj"""
+    """write a run's asset as .glb, .ply or .obj, its motion as .glb, .mp4, .gif, .webp, .usdz or .html"""
     parser = Parser(prog=f"{PROGRAM} export", description="Write a run's asset to a file.")
     hint = "export settings, such as mesh.faces=5000"
-    _write_from_run(parser, argv, "export_run", hint, "FILE.{glb,ply,obj}")
+    _write_from_run(parser, argv, "export_run", hint, "FILE.{glb,ply,obj,mp4,gif,webp,usdz,html}|DIR/*.ply")
 
 
 def _render(argv: Sequence[str]) -> None:
-    """render a run as a turntable .mp4 or .gif, or as pictures into a folder"""
+    """render a run as a turntable .mp4, .gif or .webp, or as pictures into a folder"""
     parser = Parser(prog=f"{PROGRAM} render", description="Render a run on a turntable.")
     add_backend(parser)
-    _write_from_run(parser, argv, "render_run", "turntable settings, such as frames=90", "FILE.{mp4,gif}|DIR")
+    _write_from_run(
+        parser, argv, "render_run", "turntable settings, such as frames=90", "FILE.{mp4,gif,webp}|DIR"
+    )
 
 
 def _write_from_run(parser: Parser, argv: Sequence[str], action: str, hint: str, target: str) -> None:
@@ -349,6 +351,13 @@ def _train(argv: Sequence[str]) -> None:
     load(TRAININGS[argv[0]])(list(argv[1:]))
 
 
+def _compose(argv: Sequence[str]) -> None:
+    """put several assets that move into one scene, as a file says"""
+    from threedgen.composition_cli import compose
+
+    compose(argv)
+
+
 def _sample(argv: Sequence[str]) -> None:
     """draw 3D assets from a trained SSDNeRF"""
     from threedgen.latent.cli import sample
@@ -366,6 +375,7 @@ def _reconstruct(argv: Sequence[str]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "text-to-3d": _text_to_3d,
     "text-to-4d": _text_to_4d,
+    "compose": _compose,
     "image-to-3d": _image_to_3d,
     "fit": _fit,
     "resume": _resume,

@@ -70,6 +70,7 @@ def print_results(run: Any) -> None:
         "asset.ply",
         "anim.glb",
         "anim.mp4",
+        "player.html",
         "turntable.mp4",
         "contact_sheet.png",
         "reference/picture.png",

@@ -11,11 +11,15 @@ from torch import Tensor
 
 from threedgen.cameras import OrbitSampler
 from threedgen.errors import UserError
+from threedgen.guidance.checks import require_times
 from threedgen.random import generator
+from threedgen.schedule import RangeSchedule, Schedule, bounds, parse_range, range_at, value_at
 from threedgen.types import Cameras
 
-SPAN = (0.5, 1.0)  # of a motion's time, that a clip shows
-WHOLE_SHARE = 1.0 / 3.0  # of clips that show all of it
+# Of a motion's time, that a clip shows: from frame rates at which a turning cube goes on by a fraction of its
+# quarter turn between frames, so that one sees which way, to those that show all of it.
+SPAN = (0.1, 1.0)
+WHOLE_SHARE = 0.25  # of clips that show all of it
 TIME_FEATURES = 8
 
 
@@ -58,24 +62,28 @@ class ClipSampler(OrbitSampler):
 
     @dataclass(frozen=True)
     class Config(OrbitSampler.Config):
-        """See OrbitSampler.Config; further away, because what moves needs room, and one draw a clip. batch: clips a
-        step. frames: of each, what the video prior wants. span: [low, high], the share of the motion's time that a
-        clip shows (its frame rate), uniform, but for a third of the clips, which show all of it."""
+        """See OrbitSampler.Config; further away, because what moves needs room, and one draw a clip.
+
+        batch: clips a step. frames: of each, what the video prior wants. span: the share of the motion's time that
+        a clip shows (its frame rate), uniform between [low, high], or a schedule of such pairs. whole: how often
+        one shows all of it, a number or a schedule."""
 
         batch: int = 2
         radius: tuple[float, float] = (4.6, 5.2)
         elevation: tuple[float, float] = (0.0, 30.0)
         azimuth: tuple[float, float] = (-60.0, 60.0)
         frames: int = 8
-        span: tuple[float, float] = SPAN
+        span: RangeSchedule = SPAN
+        whole: Schedule = WHOLE_SHARE
 
         def __post_init__(self) -> None:
             if self.frames < 2:
                 raise UserError(f"cameras.frames is {self.frames}: a clip has at least 2 frames")
-            if not 0.0 < self.span[0] <= self.span[1] <= 1.0:
-                raise UserError(
-                    f"cameras.span must be [low, high] with 0 < low <= high <= 1, got {list(self.span)}"
-                )
+            require_times(self.span, "cameras.span")
+            if not bounds(parse_range(self.span)[0])[0] > 0.0:
+                raise UserError("cameras.span must be above 0: a clip that shows no time shows no motion")
+            if not 0.0 <= bounds(self.whole)[0] <= bounds(self.whole)[1] <= 1.0:
+                raise UserError(f"cameras.whole must lie between 0 and 1, got {self.whole}")
 
     config: Config
 
@@ -86,6 +94,7 @@ class ClipSampler(OrbitSampler):
         """batch * frames views, clip after clip; a function of the arguments alone."""
         config = self.config
         still = super().__call__(seed, step, total)
-        start, span = draw_spans(config.batch, generator(seed, "clips", step), config.span)
+        span, whole = range_at(config.span, step, total), value_at(config.whole, step, total)
+        start, span = draw_spans(config.batch, generator(seed, "clips", step), span, whole)
         views = still[torch.arange(config.batch).repeat_interleave(config.frames)]
         return replace(views, time=frame_times(start, span, config.frames).flatten().clamp(0.0, 1.0))

@@ -12,7 +12,7 @@ as a whole (another component's keys make no sense in it), and so are lists and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ def load_recipe(
     prior: str | None = None,
     text_prior: str | None = None,
     base: Path | None = None,
+    adjust: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     **settings: Any,
 ) -> Recipe:
     """The recipe called `source` (built-in name or YAML file) under `settings` and `key=value` overrides.
@@ -107,15 +108,17 @@ def load_recipe(
     prior: "embedded", a pipeline folder or a hub id, for every guidance that has a prior. text_prior: the same, for
     the guidances that go by the prompt where others turn a picture (Magic123); `prior` is then for the latter.
     Where a folder or an id is named, here or as `prior.path`, the recipe's `with_prior` is laid over the rest.
-    base: where "run:" paths are before the run's folder is there (see threedgen.layers). settings: top-level
-    values taken as they are (prompt, seed, steps, device); None means "not given". Steps are of the whole run:
-    stages keep their shares of it. Raises UserError for everything a user can get wrong.
+    base: where "run:" paths are before the run's folder is there (see threedgen.layers). adjust: changes the plain
+    values before settings and overrides come to them. settings: top-level values taken as they are (prompt, seed,
+    steps, device); None means "not given". Steps are of the whole run: stages keep their shares of it. Raises
+    UserError for everything a user can get wrong.
     """
     layers = recipe_layers(source)
     if any(WITH_PRIOR in layer for layer in layers):  # a mistake there is said now, not when a model comes
         resolve({**merge_layers(layers, real_prior=True), "prompt": "-"})
     pairs = split_overrides(overrides)
     values = merge_layers(layers, real_prior=_names_a_model((prior, text_prior), layers, pairs))
+    values = values if adjust is None else adjust(values)
     steps = settings.pop("steps", None)
     values = merge(values, {key: value for key, value in settings.items() if value is not None})
     if steps is not None:

@@ -13,10 +13,10 @@ import torch
 
 from threedgen import config, export
 from threedgen.errors import UserError
-from threedgen.export import animation, gltf, report, video
-from threedgen.export.animation import Timing
+from threedgen.export import animation, report, video
 from threedgen.export.low_pass import as_seen, pixel_size
 from threedgen.export.mesh import MeshConfig, NoSurface, is_watertight
+from threedgen.export.moving import MOTION_SUFFIXES, MovingAsset, holds_motion
 from threedgen.listeners import metrics
 from threedgen.types import GaussianCloud, Primitive, TriMesh
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from threedgen.run import RunDirectory
 
 _SHEET_VIEWS = 8
-_FILMS = (".glb", ".mp4", ".gif")  # of what moves
+_ANIMATIONS = ("anim.mp4", "anim.glb", "player.html")
 _LAST_STEPS = 64  # whose views say how blurred the pictures were: one step's distance is one draw
 
 
@@ -51,11 +51,12 @@ class Turntable:
 @dataclass(frozen=True)
 class Config:
     """mesh: how the surface is taken from the asset. turntable: the video, and the sheet's picture size.
-    animation: of what moves. moving_faces: triangles of an animated mesh, every frame of which is stored."""
+    animation: of what moves, and the camera of its film. moving_faces: triangles of an animated mesh, every
+    frame of which is stored."""
 
     mesh: MeshConfig = field(default_factory=MeshConfig)
     turntable: Turntable = field(default_factory=Turntable)
-    animation: Timing = field(default_factory=Timing)
+    animation: animation.Config = field(default_factory=animation.Config)
     moving_faces: int = 10_000
 
 
@@ -106,8 +107,10 @@ def write_assets(
         facts["mesh"] = str(error)
     if getattr(parts.scene, "moves", False):
         begin("writing the animation")
-        for name in ("anim.mp4", "anim.glb") if "mesh" not in facts else ("anim.mp4",):
-            facts["motion"] = write_animation(recipe, parts.scene, run.path / name)
+        moving = moving_asset(recipe, parts.scene)
+        facts["motion"] = moving.distance
+        for name in _ANIMATIONS[:1] if "mesh" in facts else _ANIMATIONS:  # where no surface is, a film is all
+            moving.write(run.path / name)
     begin("rendering the turntable")
     table = settings.turntable
     view = _viewer(parts.renderer, primitive)
@@ -118,23 +121,17 @@ def write_assets(
     return facts
 
 
-@torch.no_grad()
-def write_animation(recipe: Recipe, scene: Any, path: Path) -> float:
-    """A moving scene as an animated .glb, or as a film (.mp4, .gif) from a camera that stands still; how far it
-    moves at most, the mean over its Gaussians, in world units."""
+def moving_asset(recipe: Recipe, scene: Any) -> MovingAsset:
+    """A scene that moves with how the recipe's `export` section writes it. The scene comes to the CPU."""
     settings = recipe.fixed["export"].config
-    timing = settings.animation
-    scene = scene.to("cpu")
-    rest, moved = scene.means, scene.moved(timing.moments())
-    if path.suffix.lower() == ".glb":
-        mesh = export.as_mesh(scene.at(None), dataclasses.replace(settings.mesh, faces=settings.moving_faces))
-        motion = animation.animated(mesh, rest, moved, timing)
-        gltf.write_glb(path, mesh, _note(recipe), motion)
-    else:
-        table = settings.turntable
-        frames = animation.film(renderer_here(recipe, "auto"), scene, timing, 25.0, table.size)
-        video.write_video(path, frames, timing.fps)
-    return float(torch.linalg.vector_norm(moved - rest, dim=2).mean(1).max())
+    return MovingAsset(
+        scene.to("cpu"),
+        settings.animation,
+        dataclasses.replace(settings.mesh, faces=settings.moving_faces),
+        renderer_here(recipe, "auto"),
+        settings.turntable.size,
+        _note(recipe),
+    )
 
 
 def write_report(
@@ -163,31 +160,43 @@ def write_report(
 
 
 def export_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> None:
-    """Writes a run's asset to `path` (.glb, .obj, .ply). settings: key=value under the recipe's `export`."""
+    """Writes a run's asset to `path`: .glb, .obj, .ply, and where it moves what `MovingAsset.write` knows.
+
+    settings: key=value under the recipe's `export`.
+    """
     from threedgen.job import load_scene
 
-    if path.suffix.lower() not in _FILMS:
-        export.exporter_of(path)  # a wrong suffix is said before anything is loaded
+    if any(setting.endswith(".ply") for setting in settings):
+        raise UserError(
+            "the shell put the files that are there for the star: write --to 'DIR/*.ply' in quotes"
+        )
+    if not holds_motion(path):  # a wrong suffix is said before anything is loaded
+        try:
+            export.exporter_of(path)
+        except UserError as error:
+            raise UserError(f"{error}; for what moves also {', '.join(MOTION_SUFFIXES)}, DIR/*.ply") from None
     recipe = config.read_resolved(run.recipe, [f"export.{setting}" for setting in settings])
     scene = load_scene(run, recipe)
-    if getattr(scene, "moves", False) and path.suffix.lower() in _FILMS:
-        write_animation(recipe, scene, path)
+    if getattr(scene, "moves", False) and holds_motion(path):
+        moving_asset(recipe, scene).write(path)
         return
-    if path.suffix.lower() in (".mp4", ".gif"):
-        raise UserError(f"nothing moves in '{run.path}': `threedgen render` makes a turntable of it")
+    if path.suffix.lower() in MOTION_SUFFIXES or "*" in path.name:
+        raise UserError(
+            f"cannot write '{path}': nothing moves in '{run.path}'; `threedgen render` makes a turntable of it"
+        )
     primitive = asset_of(recipe, scene)
     export.write(primitive, path, note=_note(recipe), mesh=recipe.fixed["export"].config.mesh)
 
 
 def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = (), backend: str = "auto") -> None:
-    """Renders one turn of a run's asset to .mp4, .gif, or PNG frames in a folder.
+    """Renders one turn of a run's asset to .mp4, .gif, .webp, or PNG frames in a folder.
 
     settings: key=value under the recipe's `export.turntable`. backend: of the renderer, on this machine.
     """
     from threedgen.job import load_scene
 
     if path.suffix:
-        _check_suffix(path, (".mp4", ".gif"))
+        _check_suffix(path, video.SUFFIXES)
     recipe = config.read_resolved(run.recipe, [f"export.turntable.{setting}" for setting in settings])
     table = recipe.fixed["export"].config.turntable
     primitive = asset_of(recipe, load_scene(run, recipe))

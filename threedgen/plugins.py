@@ -41,6 +41,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "guidance": {
             "score-distillation": "threedgen.guidance.score_distillation:ScoreDistillation",
+            "single-frames": "threedgen.guidance.single_frames:SingleFrames",
             "delta-denoising": "threedgen.guidance.delta_denoising:DeltaDenoising",
             "denoise-and-match": "threedgen.guidance.denoise_and_match:DenoiseAndMatch",
             "pictures": "threedgen.guidance.pictures:Pictures",

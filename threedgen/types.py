@@ -221,15 +221,18 @@ Primitive = RadianceField | GaussianCloud | TriMesh
 class Frames:
     """An asset in motion, as B cameras see it: one primitive a moment, and whose moment it is.
 
-    frames: of one kind, in the order of time. index: [B], which of them each camera sees.
+    frames: of one kind, in the order of time. index: [B], which of them each camera sees. times: [T] in [0, 1],
+    when the frames are.
     """
 
     frames: tuple[Primitive, ...]
     index: Int[Tensor, " B"]
+    times: Float[Tensor, " T"]
 
     def __post_init__(self) -> None:
         _require(len(self.frames) > 0, "frames must hold at least one primitive")
         _require(self.index.ndim == 1, f"index must be [B], got {tuple(self.index.shape)}")
+        _require(self.times.shape == (len(self.frames),), "times must have one number a frame")
         _require(len({type(frame) for frame in self.frames}) == 1, "frames must be of one kind")
 
 

@@ -13,6 +13,7 @@ import torch
 from test_gltf import icosphere, issues
 
 from threedgen.errors import UserError
+from threedgen.export import animation
 from threedgen.export.animation import Animation, Timing, animated, carried, film
 from threedgen.export.gltf import read_glb, write_glb
 from threedgen.random import generator
@@ -105,7 +106,7 @@ def test_a_film_shows_the_motion_and_ends_before_it_begins_again():
     coefficients: Any = scene.field.coefficients
     with torch.no_grad():
         coefficients[3] = torch.tensor([0.0, 0.8, 0.0])  # up and down with the sine
-    frames = list(film(SplattingRenderer(), scene, Timing(1.0, 8.0), 0.0, 48))
+    frames = list(film(SplattingRenderer(), scene, animation.Config(1.0, 8.0, azimuth=0.0), 48))
     assert len(frames) == 8
     rows = np.arange(48.0)[:, None]
     heights = [float((rows * (frame[..., 0] < 200)).sum() / (frame[..., 0] < 200).sum()) for frame in frames]
@@ -126,3 +127,23 @@ def test_a_film_shows_the_motion_and_ends_before_it_begins_again():
 def test_times_that_cannot_be_are_said(settings, said):
     with pytest.raises(UserError, match=said):
         Timing(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"turn": float("inf")}, "export.animation.turn is inf: give a number of degrees"),
+        ({"azimuth": float("nan")}, "export.animation.azimuth is nan"),
+        ({"radius": 0.0}, "export.animation.radius is 0.0: give a positive distance"),
+        ({"fps": 0.0}, "0 frames a second: give --fps"),
+    ],
+)
+def test_cameras_that_cannot_be_are_said(settings, said):
+    with pytest.raises(UserError, match=said):
+        animation.Config(**settings)
+
+
+def test_only_a_loop_leaves_its_last_moment_out():
+    timing = Timing(1.0, 4.0)
+    assert timing.shown().tolist() == [0.0, 0.25, 0.5, 0.75]
+    assert Timing(1.0, 4.0, loop=False).shown().tolist() == timing.moments().tolist()

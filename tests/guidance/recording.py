@@ -14,7 +14,9 @@ def own_pipeline(folder: Path, name: str = "DiffusionPipeline", **parts: Any) ->
     """diffusers' own object for a folder; name: another class than the folder names."""
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     absent = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    pipeline = getattr(diffusers(), name).from_pretrained(folder, local_files_only=True, **absent, **parts)
+    pipeline = getattr(diffusers(), name).from_pretrained(
+        folder, local_files_only=True, **{**absent, **parts}
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

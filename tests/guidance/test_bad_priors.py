@@ -162,7 +162,7 @@ def test_missing_tokenizer(folder):
             {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]},
             "two text enc",
         ),
-        ("model_index.json", {"unet": ["diffusers", "UNet3DConditionModel"]}, "not UNet2DConditionModel"),
+        ("model_index.json", {"unet": ["diffusers", "Kandinsky3UNet"]}, "not UNet2DConditionModel"),
         (
             "model_index.json",
             {"text_encoder": ["transformers", "ChatGLMModel"]},
@@ -270,8 +270,8 @@ def test_half_precision_on_a_cpu(folder):
         (
             "sd3",
             "model_index.json",
-            {"transformer": ["diffusers", "WanTransformer3DModel"]},
-            "transformer is WanTransformer3DModel",
+            {"transformer": ["diffusers", "LTXVideoTransformer3DModel"]},
+            "transformer is LTXVideoTransformer3DModel",
         ),
         (
             "sd3",

@@ -75,7 +75,17 @@ def true_clip(camera: Cameras, times: Float[Tensor, " F"]) -> Float[Tensor, "F H
 
 
 def sampler(batch: int = 2) -> ClipSampler:
-    return ClipSampler(ClipSampler.Config(batch=batch, frames=FRAMES, resolution=SIZE, radius=(3.0, 3.4)))
+    return ClipSampler(
+        ClipSampler.Config(
+            batch=batch,
+            frames=FRAMES,
+            resolution=SIZE,
+            radius=(3.0, 3.4),
+            azimuth=(0.0, 360.0),
+            elevation=(-5.0, 40.0),
+            span=(0.5, 1.0),
+        )
+    )
 
 
 def guidance(prior: MovingBlob, **changes) -> ScoreDistillation:
@@ -92,7 +102,7 @@ def test_the_path_of_a_moving_blob_is_recovered(kind):
     scene = DynamicGaussians(Config(deformation=field, learning_rate=rate, neighbours=2), 0, blob())
     plain = Background(Background.Config(random=0.0))
     distill(
-        scene, SplattingRenderer(), sampler(), [guidance(MovingBlob())], "it", steps=250, background=plain
+        scene, SplattingRenderer(), sampler(), [guidance(MovingBlob())], "it", steps=300, background=plain
     )
     times = torch.linspace(0.0, 1.0, 9)
     found = (scene.moved(times) - scene.means).detach()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +32,23 @@ def ring(count: int, size: int = 16, elevation: float = 15.0) -> Cameras:
 
 
 class Pipelines(Mapping[str, Path]):
-    """Folder of each of KINDS, written when first asked for."""
+    """Folder of each of some kinds, written when first asked for."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, kinds: Mapping[str, Callable[[Path], None]]) -> None:
+        self._root, self._kinds = root, kinds
 
     def __getitem__(self, kind: str) -> Path:
         folder = self._root / kind
         if not folder.is_dir():
             torch.manual_seed(0)
-            KINDS[kind](folder)
+            self._kinds[kind](folder)
         return folder
 
     def __iter__(self) -> Iterator[str]:
-        return iter(KINDS)
+        return iter(self._kinds)
 
     def __len__(self) -> int:
-        return len(KINDS)
+        return len(self._kinds)
 
 
 def edit(path: Path, **changes: object) -> None:

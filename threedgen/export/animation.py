@@ -18,15 +18,20 @@ from threedgen.renderers.base import Renderer
 from threedgen.types import Frames, TriMesh
 
 _NEIGHBOURS = 4  # Gaussians that a vertex goes along with
+_ELEVATION, _FOV_Y = 15.0, 40.0  # degrees, of the camera of films
 
 
 @dataclass(frozen=True)
 class Animation:
-    """What a motion does to a mesh: vertices [T, V, 3] and normals [T, V, 3] at `times` [T], seconds from 0 on."""
+    """What a motion does to a mesh: vertices [T, V, 3] and normals [T, V, 3] at `times` [T], seconds from 0 on.
+
+    loop: players begin again at the end; otherwise they stop there.
+    """
 
     times: Float[Tensor, " T"]
     vertices: Float[Tensor, "T V 3"]
     normals: Float[Tensor, "T V 3"]
+    loop: bool = True
 
     def __post_init__(self) -> None:
         count = len(self.times)
@@ -36,10 +41,11 @@ class Animation:
 
 @dataclass(frozen=True)
 class Timing:
-    """seconds: of the whole motion. fps: frames a second that are written."""
+    """seconds: of the whole motion. fps: frames a second that are written. loop: it begins again at its end."""
 
     seconds: float = 2.0
     fps: float = 24.0
+    loop: bool = True
 
     def __post_init__(self) -> None:
         if not 0.0 < self.seconds < float("inf"):
@@ -59,6 +65,29 @@ class Timing:
     def moments(self) -> Float[Tensor, " T"]:
         """The times of the frames as shares of the motion, 0 to 1."""
         return torch.linspace(0.0, 1.0, self.frames)
+
+    def shown(self) -> Float[Tensor, " T"]:
+        """The moments that a film shows: in a loop the last one is left out, for it is the first one again."""
+        return self.moments()[: -1 if self.loop else None]
+
+
+@dataclass(frozen=True)
+class Config(Timing):
+    """azimuth: degrees from the front where the camera of a film is at first. turn: degrees that it goes round
+    during the motion; 0: it stands still, 360: once around, without a jump where a loop closes. radius: world units
+    from the camera to the origin, at which it looks; at 4.9, what moves by its own radius stays in the picture."""
+
+    azimuth: float = 25.0
+    turn: float = 0.0
+    radius: float = 4.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("azimuth", "turn"):
+            if not abs(getattr(self, name)) < float("inf"):
+                raise UserError(f"export.animation.{name} is {getattr(self, name)}: give a number of degrees")
+        if not 0.0 < self.radius < float("inf"):
+            raise UserError(f"export.animation.radius is {self.radius}: give a positive distance")
 
 
 def carried(
@@ -84,19 +113,19 @@ def animated(
     vertices = carried(mesh.vertices.cpu(), rest.cpu(), moved.cpu())
     faces = mesh.faces.cpu().numpy()
     normals = np.stack([vertex_normals(frame.double().numpy(), faces) for frame in vertices])
-    return Animation(timing.seconds * timing.moments(), vertices, torch.from_numpy(normals).float())
+    return Animation(
+        timing.seconds * timing.moments(), vertices, torch.from_numpy(normals).float(), timing.loop
+    )
 
 
-def film(
-    renderer: Renderer[Frames], scene: object, timing: Timing, azimuth: float, size: int
-) -> Iterator[Frame]:
-    """Pictures on white of a scene whose `at` answers times, from a camera that stands still. The
-    last frame is left out: in a loop it is the first one."""
-    moments = timing.moments()[:-1]
-    one = torch.ones(1)
-    cameras = orbit(azimuth * one, 15.0 * one, 4.9 * one, 40.0, size, size)
-    for moment in moments.split(1):
+def film(renderer: Renderer[Frames], scene: object, config: Config, size: int) -> Iterator[Frame]:
+    """Square pictures on white of a scene whose `at` answers times, from the camera of `config`. size: pixels."""
+    moments = config.shown()
+    azimuths = config.azimuth + config.turn * moments
+    for moment, azimuth in zip(moments.split(1), azimuths.split(1), strict=True):
+        one = torch.ones(1)
+        camera = orbit(azimuth, _ELEVATION * one, config.radius * one, _FOV_Y, size, size)
         with torch.no_grad():
             moving = scene.at(moment)  # pyright: ignore[reportAttributeAccessIssue]
-            picture = renderer(moving, cameras, torch.ones(3)).rgb[0]
+            picture = renderer(moving, camera, torch.ones(3)).rgb[0]
         yield to_uint8(picture)

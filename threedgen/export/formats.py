@@ -33,7 +33,7 @@ class Obj:
         self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
     ) -> TriMesh:
         surface = as_mesh(primitive, mesh)
-        write_obj(path, surface, _lines(note))
+        write_obj(path, surface, lines_of(note))
         return surface
 
 
@@ -45,8 +45,9 @@ class SplatPly:
             raise UserError(
                 f"cannot write {path}: .ply holds 3D Gaussians, this asset has none; use .glb or .obj"
             )
-        write_splats(path, SplatParameters.from_cloud(primitive), _lines(note))
+        write_splats(path, SplatParameters.from_cloud(primitive), lines_of(note))
 
 
-def _lines(note: Mapping[str, Any]) -> str:
+def lines_of(note: Mapping[str, Any]) -> str:
+    """A note as comments: a line each, `key: value`."""
     return "\n".join(f"{key}: {' '.join(str(value).split())}" for key, value in note.items())

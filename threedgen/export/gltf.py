@@ -170,7 +170,8 @@ def _weights(buffer: _Buffer, animation: Animation) -> dict[str, Any]:
     times = buffer.add(_array(animation.times).reshape(-1, 1), bounds=True)
     sampler = {"input": times, "output": buffer.add(rows), "interpolation": "LINEAR"}
     channel = {"sampler": 0, "target": {"node": 0, "path": "weights"}}
-    return {"name": "motion", "samplers": [sampler], "channels": [channel]}
+    extras = {"loop": animation.loop}  # glTF itself leaves it to the player
+    return {"name": "motion", "samplers": [sampler], "channels": [channel], "extras": extras}
 
 
 class _Buffer:

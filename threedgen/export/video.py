@@ -1,4 +1,4 @@
-"""Pictures of the finished asset: a turntable as MP4 or GIF, a contact sheet, a folder of frames.
+"""Pictures of the finished asset: a turntable as MP4, GIF or WebP, a contact sheet, a folder of frames.
 
 The functions take whatever turns cameras into pictures, and know no renderer.
 """
@@ -6,8 +6,10 @@ The functions take whatever turns cameras into pictures, and know no renderer.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,9 @@ from threedgen.types import Cameras
 
 Frame = UInt8[np.ndarray, "H W 3"]
 Render = Callable[[Cameras], Float[torch.Tensor, "B H W 3"]]
+
+SUFFIXES = (".mp4", ".gif", ".webp")
+_GIF_FPS = 50.0
 
 
 def orbit_frames(
@@ -51,16 +56,22 @@ def to_uint8(picture: Float[torch.Tensor, "H W 3"]) -> Frame:
     return (picture.detach().cpu().nan_to_num(0.0).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
 
 
-def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 24.0) -> Path:
-    """MP4 or GIF by suffix; a path without suffix is a folder of PNG frames. Raises UserError for others."""
+def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, loop: bool = True) -> Path:
+    """MP4, GIF or WebP by suffix; a path without suffix is a folder of PNG frames. Raises UserError for others.
+
+    loop: a GIF or WebP plays for ever, otherwise once; the others leave that to the player.
+    """
     path = Path(path)
-    if path.suffix.lower() == ".mp4":
+    suffix = path.suffix.lower()
+    if suffix == ".mp4":
         return write_mp4(path, frames, fps)
-    if path.suffix.lower() == ".gif":
-        return write_gif(path, frames, fps)
-    if path.suffix == "":
+    if suffix == ".gif":
+        return write_gif(path, frames, fps, loop)
+    if suffix == ".webp":
+        return write_webp(path, frames, fps, loop)
+    if suffix == "":
         return write_frames(path, frames)
-    raise UserError(f"cannot write {path.name}: use .mp4, .gif, or a folder name for PNG frames")
+    raise UserError(f"cannot write {path.name}: use {', '.join(SUFFIXES)}, or a folder name for PNG frames")
 
 
 def write_mp4(path: str | Path, frames: Iterable[Frame], fps: float = 24.0) -> Path:
@@ -95,20 +106,50 @@ def write_mp4(path: str | Path, frames: Iterable[Frame], fps: float = 24.0) -> P
     return path
 
 
-def write_gif(path: str | Path, frames: Iterable[Frame], fps: float = 24.0) -> Path:
-    """An endless GIF with one palette for all frames (no flicker). Delays are whole hundredths of a second."""
+def write_gif(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, loop: bool = True) -> Path:
+    """A GIF with one palette for all frames (no flicker). Delays are whole hundredths of a second, spread so that
+    the whole lasts as long as it should; frames beyond 50 a second are left out."""
     from PIL import Image
 
     path = Path(path)
-    pictures = [Image.fromarray(frame) for frame in _at_least_one(frames, path)]
+    step = math.ceil(fps / _GIF_FPS)  # browsers slow down any delay below 2 hundredths
+    kept = itertools.islice(_at_least_one(frames, path), 0, None, step)
+    pictures = [Image.fromarray(frame) for frame in kept]
     # The palette is made from a strip of small copies: every frame has its say, at little cost.
     strip = np.concatenate([np.asarray(picture.reduce(max(1, picture.width // 64))) for picture in pictures])
     palette = Image.fromarray(strip).quantize(256)
     indexed = [picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for picture in pictures]
-    delay = 10 * max(2, round(100.0 / fps))  # browsers slow down anything below 2 hundredths
+    delays = _delays(len(indexed), fps / step, 10)
+    forever: dict[str, Any] = {"loop": 0} if loop else {}  # without the entry a GIF plays once
     with replacing(path) as temporary:
-        indexed[0].save(temporary, save_all=True, append_images=indexed[1:], duration=delay, loop=0)
+        indexed[0].save(temporary, save_all=True, append_images=indexed[1:], duration=delays, **forever)
     return path
+
+
+def write_webp(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, loop: bool = True) -> Path:
+    """An animated WebP of quality 85; delays are whole milliseconds, the whole lasts as long as it should."""
+    from PIL import Image
+
+    path = Path(path)
+    pictures = [Image.fromarray(frame) for frame in _at_least_one(frames, path)]
+    delays = _delays(len(pictures), fps, 1)
+    with replacing(path) as temporary:
+        pictures[0].save(
+            temporary,
+            save_all=True,
+            append_images=pictures[1:],
+            duration=delays,
+            loop=0 if loop else 1,
+            quality=85,
+            method=4,
+        )
+    return path
+
+
+def _delays(count: int, fps: float, unit: int) -> list[int]:
+    """Milliseconds of each of `count` frames, multiples of `unit`, that add up to count / fps seconds."""
+    ends = [unit * round(1000.0 * (frame + 1) / (fps * unit)) for frame in range(count)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def write_frames(folder: str | Path, frames: Iterable[Frame]) -> Path:

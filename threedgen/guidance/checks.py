@@ -50,10 +50,10 @@ def decisive_steps(*schedules: object) -> Iterator[int]:
     yield from sorted(at | before | {part * (RUN // _EVERYWHERE) for part in range(_EVERYWHERE + 1)})
 
 
-def require_times(schedule: Any) -> None:
-    """UserError unless a range schedule stays a range inside [0, 1]."""
+def require_times(schedule: Any, name: str = "t") -> None:
+    """UserError, which calls it `name`, unless a range schedule stays a range inside [0, 1]."""
     bottom, top = parse_range(schedule)
     for step in decisive_steps(bottom, top):
         low, high = value_at(bottom, step, RUN + 1), value_at(top, step, RUN + 1)
         if not 0.0 <= low <= high <= 1.0:
-            raise UserError(f"t must be a range [low, high] inside [0, 1], got [{low:g}, {high:g}]")
+            raise UserError(f"{name} must be a range [low, high] inside [0, 1], got [{low:g}, {high:g}]")

@@ -78,7 +78,7 @@ class ViewConditions:
         """What the views of `step` of `total` show. output: their renders, for priors that are shown pictures of
         them. Raises UserError for a prompt that is not Unicode text."""
         condition = self._said(prompt, cameras, step, total)
-        return condition if output is None else self._pictures(condition, cameras, output)
+        return self._pictures(condition, cameras, output)
 
     def _said(self, prompt: str, cameras: Cameras, step: int, total: int) -> Condition:
         prompt = self._prompt or prompt

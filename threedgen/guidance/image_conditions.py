@@ -84,11 +84,13 @@ class ImageConditions:
 
             self._given = read_pictures(self._kind).images
 
-    def __call__(self, condition: Condition, cameras: Cameras, output: RenderOutput) -> Condition:
+    def __call__(self, condition: Condition, cameras: Cameras, output: RenderOutput | None) -> Condition:
         """`condition` with the reference, and with pictures of the views of `output`, detached."""
         if self._reference is not None:
             return replace(condition, reference=self._reference)
-        return replace(condition, pictures=self._pictures(cameras, output)) if self._kind else condition
+        if not self._kind or output is None:
+            return condition
+        return replace(condition, pictures=self._pictures(cameras, output))
 
     @torch.no_grad()
     def _pictures(self, cameras: Cameras, output: RenderOutput) -> Float[Tensor, "B H W 3"]:

@@ -14,12 +14,13 @@ from threedgen.guidance import objectives
 from threedgen.guidance.checks import numbers, require_numbers, require_times
 from threedgen.guidance.conditioning import Prompting, ViewConditions
 from threedgen.guidance.guided import guidance_scale, preview_of
+from threedgen.guidance.motion_amplifier import amplified
 from threedgen.guidance.priors.base import Condition, Prior, resize_images
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.timesteps import TimeOrder, timesteps
 from threedgen.random import generator
 from threedgen.reference_view import free_views
-from threedgen.schedule import RangeSchedule, Schedule
+from threedgen.schedule import RangeSchedule, Schedule, bounds, value_at
 from threedgen.types import Cameras, RenderOutput, Signal
 
 STREAM = "guidance/score-distillation"
@@ -45,6 +46,8 @@ class ScoreDistillation(nn.Module):
         weighting:  w(t), see objectives.WEIGHTS; null takes the objective's own.
         rescale:    share in [0, 1] of the contrast added by a large scale that is taken back (METHODS 1.13).
         clip_x0:    keep the prior's picture in the range of pictures; pixel priors only.
+        amplify:    factor >= 0, a number or a schedule, on what tells a clip's frames apart in a video prior's
+                    gradient (`motion_amplifier`; meant for the objective csd, which has no noise in it); 0: off.
         """
 
         objective: str = "sds"
@@ -57,13 +60,16 @@ class ScoreDistillation(nn.Module):
         weighting: objectives.WeightName | None = None
         rescale: float = 0.0
         clip_x0: bool = False
+        amplify: Schedule = 0.0
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            require_numbers(scale=self.scale)
+            require_numbers(scale=self.scale, amplify=self.amplify)
             require_times(self.t)
             if not 0.0 <= self.rescale <= 1.0:
                 raise UserError(f"rescale must lie between 0 and 1, got {self.rescale}")
+            if bounds(self.amplify)[0] < 0.0:
+                raise UserError(f"amplify must not be negative (0 is off), got {bounds(self.amplify)[0]:g}")
             if self.group < 0:
                 raise UserError(f"group must be 0 (all views) or more, got {self.group}")
             kind = objectives.objective(self.objective)
@@ -99,6 +105,8 @@ class ScoreDistillation(nn.Module):
             raise UserError("clip_x0 needs a prior that works on pixels: this one works on latents")
         self._conditions = ViewConditions(self.prior, config)
         self._frames: int = getattr(self.prior, "frames", 1)
+        if self._frames == 1 and any(numbers(config.amplify)):
+            raise UserError("amplify tells a clip's frames apart, but this prior sees pictures: leave it out")
         kind = objectives.objective(config.objective)
         self.objective = kind(objectives.configure(config.objective, config.options), self.prior)
         self._weighting = objectives.weight_function(config.weighting or kind.weighting)
@@ -147,7 +155,11 @@ class ScoreDistillation(nn.Module):
             seed=seed,
         )
         answer = self.objective(question)
-        gradient, dropped = objectives.drop_overflow(answer.gradient)
+        gradient = answer.gradient
+        if self._frames > 1:
+            factor = value_at(config.amplify, step, total)
+            gradient = amplified(gradient, getattr(self.prior, "latent_frames", self._frames), factor)
+        gradient, dropped = objectives.drop_overflow(gradient)
         loss = objectives.inject(x, gradient)
         if images is not None and answer.image_gradient is not None:
             loss = loss + objectives.inject(images, objectives.drop_overflow(answer.image_gradient)[0])
@@ -167,9 +179,11 @@ class ScoreDistillation(nn.Module):
         """What each sample shows: a view, or for a video prior a clip of as many views as it has frames."""
         if self._frames == 1:
             return self._conditions(prompt, cameras, step, total, output)
-        if len(cameras) % self._frames:
+        still = bool((cameras.time == cameras.time[0]).all())
+        if still or len(cameras) % self._frames:
+            way = "name it by --video-prior of text-to-4d, or " if still else ""
             raise UserError(
-                f"this video prior sees clips of {self._frames} frames, not {len(cameras)} views: set "
+                f"this video prior sees clips of {self._frames} frames, not {len(cameras)} views: {way}set "
                 f"cameras.name=clips cameras.frames={self._frames}"
             )
         clips = self._conditions(prompt, cameras[:: self._frames], step, total)

@@ -1,6 +1,8 @@
 """How points move: displacements as a function of where a point rests and of time, none at time 0.
 
-Each field answers [T, N, 3] for N points and T times and starts as no motion at all (its last layer is zero).
+Each field answers [T, N, K] for N points and T times and starts as no motion at all (its last layer is zero). K is
+3, a displacement in world units; where the config asks for them, 3 for a turn (a rotation vector: its axis times
+its angle in radians) and 3 for the logarithms of what sizes are multiplied by come after it.
 Networks are multiplied by xi(time) = time^0.35, which makes them vanish at time 0 (Align Your Gaussians, Ling et
 al. 2024, section 3; METHODS 7); the terms of a series vanish there by themselves. xi has no finite slope at 0: a
 time within SOONEST of it counts as 0.
@@ -36,7 +38,8 @@ class Config:
 
     width, depth: of the network. bands: octaves of its encoding of places and times. resolution: texels a side of
     hexplane's planes, moments: along time, channels: their features, extent: they cover [-extent, extent]^3.
-    degree: of fourier's polynomial, terms: of its series.
+    degree: of fourier's polynomial, terms: of its series. turns, sizes: whether Gaussians turn and grow as they go
+    along, each with three more outputs of the field.
     """
 
     kind: Literal["mlp", "hexplane", "fourier"] = "mlp"
@@ -49,6 +52,8 @@ class Config:
     extent: float = 1.2
     degree: int = 2
     terms: int = 3
+    turns: bool = False
+    sizes: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "resolution", "moments", "channels", "extent"):
@@ -64,6 +69,11 @@ class Config:
         if self.kind == "fourier" and not self.degree + self.terms:
             raise UserError("representation.deformation: degree and terms are 0 together: nothing could move")
 
+    @property
+    def outputs(self) -> int:
+        """K: of a field, for each point."""
+        return 3 * (1 + self.turns + self.sizes)
+
 
 class MlpField(nn.Module):
     """A network of the encoded place and time."""
@@ -75,9 +85,9 @@ class MlpField(nn.Module):
         widths = [inputs, *[config.width] * config.depth]
         layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.SiLU())]
         self.hidden = nn.Sequential(*layers)
-        self.out = _silent(config.width, 3)
+        self.out = _silent(config.width, config.outputs)
 
-    def forward(self, points: Float[Tensor, "N 3"], times: Float[Tensor, " T"]) -> Float[Tensor, "T N 3"]:
+    def forward(self, points: Float[Tensor, "N 3"], times: Float[Tensor, " T"]) -> Float[Tensor, "T N K"]:
         where = _encoded(points, self._bands)
         when = _encoded(2.0 * times[:, None] - 1.0, self._bands)
         shape = (len(times), len(points))
@@ -106,9 +116,9 @@ class HexPlaneField(nn.Module):
             ]
         )
         self.hidden = nn.Sequential(nn.Linear(config.channels, config.width), nn.SiLU())
-        self.out = _silent(config.width, 3)
+        self.out = _silent(config.width, config.outputs)
 
-    def forward(self, points: Float[Tensor, "N 3"], times: Float[Tensor, " T"]) -> Float[Tensor, "T N 3"]:
+    def forward(self, points: Float[Tensor, "N 3"], times: Float[Tensor, " T"]) -> Float[Tensor, "T N K"]:
         shape = (len(times), len(points))
         where = (points / self._extent).expand(*shape, 3)
         when = (2.0 * times - 1.0)[:, None, None].expand(*shape, 1)
@@ -117,7 +127,7 @@ class HexPlaneField(nn.Module):
         for plane, pair in zip(self.planes, self._PAIRS, strict=True):
             found = F.grid_sample(plane, place[..., list(pair)], padding_mode="border", align_corners=True)
             features = features * found[0, :, :, 0].T
-        moved = self.out(self.hidden(features)).reshape(*shape, 3)
+        moved = self.out(self.hidden(features)).reshape(*shape, -1)
         return moved * rise(times)[:, None, None]
 
 
@@ -127,16 +137,18 @@ class FourierField(nn.Module):
     def __init__(self, config: Config, points: int) -> None:
         super().__init__()
         self._degree, self._terms = config.degree, config.terms
-        self.coefficients = nn.Parameter(torch.zeros(config.degree + 2 * config.terms, points, 3))
+        self.coefficients = nn.Parameter(
+            torch.zeros(config.degree + 2 * config.terms, points, config.outputs)
+        )
 
-    def forward(self, points: Float[Tensor, "N 3"], times: Float[Tensor, " T"]) -> Float[Tensor, "T N 3"]:
+    def forward(self, points: Float[Tensor, "N 3"], times: Float[Tensor, " T"]) -> Float[Tensor, "T N K"]:
         if len(points) != self.coefficients.shape[1]:
             raise ValueError(f"{len(points)} points, coefficients of {self.coefficients.shape[1]}")
         powers = [times**k for k in range(1, self._degree + 1)]
         angles = [2.0 * torch.pi * order * times for order in range(1, self._terms + 1)]
         waves = [wave for angle in angles for wave in (angle.cos() - 1.0, angle.sin())]
         basis = torch.stack([*powers, *waves], dim=1)
-        return torch.einsum("tk,kni->tni", basis, self.coefficients)
+        return torch.einsum("tb,bnk->tnk", basis, self.coefficients)
 
 
 _KINDS = {"mlp": MlpField, "hexplane": HexPlaneField, "fourier": FourierField}

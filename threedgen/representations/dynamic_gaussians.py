@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 from threedgen.errors import UserError
 from threedgen.random import derive_seed, generator
 from threedgen.regularizers import weigh
-from threedgen.representations import deformation, initialisers, motion_terms
+from threedgen.representations import deformation, extension, initialisers, motion_terms, trajectory
 from threedgen.representations.base import Representation
 from threedgen.representations.motion_terms import MovedPoints, nearest
 from threedgen.representations.spherical_harmonics import dc_from_rgb
+from threedgen.representations.transforms import quat_from_vector, quat_multiply
 from threedgen.types import Frames, GaussianCloud, TriMesh
 
 _OPAQUE = 0.95  # opacity of Gaussians on a mesh
@@ -28,16 +30,23 @@ CLOUD = ("means", "quats", "scales", "opacities", "sh")
 class Config:
     """asset: what moves, where no earlier stage makes it: a file with Gaussians (.ply) or a mesh.
 
-    deformation: the field of displacements. learning_rate: of its Adam. neighbours: of each Gaussian, that the
-    terms below look at. count: of Gaussians that a mesh becomes. regularizers: terms on the motion.
+    deformation: the field of displacements. learning_rate: of its Adam. trajectory: of the whole cloud, which
+    carries the field's displacements along, Gaussians turning and growing with it; off as it is. neighbours: of
+    each Gaussian, that the terms below look at. count: of Gaussians that a mesh becomes. regularizers: terms on the
+    motion, without what the trajectory does. after: an earlier motion of the same Gaussians that this one goes on
+    from. closing: the share of time, at its end, in which the motion comes back to rest, so that it can be played
+    in a loop; 0 for none.
     """
 
     asset: str | None = None
     deformation: deformation.Config = field(default_factory=deformation.Config)
     learning_rate: float = 2e-3
+    trajectory: trajectory.Config = field(default_factory=trajectory.Config)
     neighbours: int = 12
     count: int = 6000
     regularizers: motion_terms.Config = field(default_factory=motion_terms.Config)
+    after: extension.Config = field(default_factory=extension.Config)
+    closing: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 < self.learning_rate < float("inf"):
@@ -45,12 +54,23 @@ class Config:
         for name in ("neighbours", "count"):
             if getattr(self, name) < 1:
                 raise UserError(f"representation.{name} is {getattr(self, name)}; it must be at least 1")
+        overlap = self.after.overlap if self.after.run else 0.0
+        if not 0.0 <= self.closing <= 1.0 - overlap:
+            raise UserError(
+                f"representation.closing is {self.closing}; it must be in [0, {1.0 - overlap:g}], a share of the "
+                "motion's time outside its overlap with an earlier one"
+            )
+        if self.regularizers.handover != 0.0 and not self.after.run:
+            raise UserError(
+                "representation.regularizers.handover needs an earlier motion: representation.after.run"
+            )
 
 
 class DynamicGaussians(Representation):
-    """Gaussians as they are at time 0, frozen (buffers), and the field that moves their means.
+    """Gaussians as they are at rest, frozen (buffers), and the field that moves their means.
 
-    Scales, turns, opacities and colours stay, as in the paper.
+    Opacities and colours stay, and turns and sizes, as in the paper, unless deformation.turns or .sizes say
+    otherwise. They are at rest at time 0 but where they go on from an earlier motion.
     """
 
     Config = Config
@@ -64,17 +84,22 @@ class DynamicGaussians(Representation):
     opacities: Float[Tensor, " N"]
     sh: Float[Tensor, "N K 3"]
 
-    def __init__(self, config: Config, seed: int = 0, cloud: GaussianCloud | None = None) -> None:
-        """cloud: what moves; None: what config.asset names. Raises UserError where neither says it."""
+    def __init__(
+        self, config: Config, seed: int = 0, cloud: GaussianCloud | None = None, blank: bool = False
+    ) -> None:
+        """cloud: what moves; None: what config.asset names. blank: the weights come from a state, later, those of
+        an earlier motion too. Raises UserError where neither says what moves, and for an earlier motion that cannot
+        be gone on from."""
         super().__init__()
         self.config = config
         self._terms = dataclasses.replace(config.regularizers)
         cloud = _read(config, seed) if cloud is None else cloud
         for name in CLOUD:
             self.register_buffer(name, getattr(cloud, name).detach().clone())
+        earlier = None if blank or not config.after.run else _earlier(config, self.means)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "deformation", 0) % 2**31)
-            self.field = deformation.make_field(config.deformation, len(cloud))
+            self.field = _make_field(config, len(cloud), earlier)
         self._neighbours: Tensor | None = None
 
     @classmethod
@@ -96,36 +121,59 @@ class DynamicGaussians(Representation):
         cloud = GaussianCloud(
             one, torch.tensor([[1.0, 0.0, 0.0, 0.0]]), one + 0.01, torch.ones(1), torch.zeros(1, 1, 3)
         )
-        return cls(config, 0, cloud)
+        return cls(config, 0, cloud, blank=True)
 
     def __len__(self) -> int:
         return len(self.means)
 
     @property
     def rest(self) -> GaussianCloud:
-        """The cloud at time 0."""
+        """The cloud without any motion."""
         return GaussianCloud(*(getattr(self, name) for name in CLOUD))
 
     def moved(self, times: Float[Tensor, " T"]) -> Float[Tensor, "T N 3"]:
-        """Where the means are at `times` in [0, 1]; where they rest, exactly, at time 0."""
-        return self.means + self.field(self.means, times.to(self.means))
+        """Where the means are at `times` in [0, 1]; where they rest, exactly, at time 0 of a first motion."""
+        return self.means + self.offsets(times)[..., :3]
+
+    @property
+    def outputs(self) -> int:
+        """K of `offsets`."""
+        return 9 if self.config.trajectory.moves else self.config.deformation.outputs
+
+    def offsets(self, times: Float[Tensor, " T"]) -> Float[Tensor, "T N K"]:
+        """What the field says, see `deformation`; it may be blended with another's before `carried` takes it."""
+        return self.field(self.means, times.to(self.means))
+
+    def carried(self, offsets: Float[Tensor, "N K"]) -> GaussianCloud:
+        """The cloud where a moment's offsets bring it; colours that depend on the direction do not turn."""
+        rest, config = self.rest, self.config.deformation
+        quats, scales, whole = rest.quats, rest.scales, self.config.trajectory.moves
+        if config.turns or whole:
+            quats = quat_multiply(quat_from_vector(offsets[:, 3:6]), quats)
+        if config.sizes or whole:
+            scales = scales * offsets[:, -3:].exp()
+        return GaussianCloud(rest.means + offsets[:, :3], quats, scales, rest.opacities, rest.sh)
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> GaussianCloud | Frames:
         """The cloud at rest for None, else a moment a different time."""
         if time is None:
             return self.rest
         times, index = torch.unique(time.to(self.means), return_inverse=True)
-        others = [getattr(self, name) for name in CLOUD[1:]]
-        moved = self.moved(times)
-        return Frames(tuple(GaussianCloud(means, *others) for means in moved), index)
+        return Frames(tuple(map(self.carried, self.offsets(times))), index, times)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """One group: the field's."""
-        return {"deformation": list(self.field.parameters())}
+        """The field's, without those of an earlier motion, and the trajectory's."""
+        groups: dict[str, list[nn.Parameter]] = {"deformation": []}
+        for name, parameter in self.field.named_parameters():
+            if parameter.requires_grad:
+                group = "trajectory" if "trajectory." in name else "deformation"
+                groups.setdefault(group, []).append(parameter)
+        return groups
 
     def learning_rates(self) -> Mapping[str, float]:
-        """Of the one group."""
-        return {"deformation": self.config.learning_rate}
+        """Of each group."""
+        rates = {"deformation": self.config.learning_rate, "trajectory": self.config.trajectory.learning_rate}
+        return {name: rates[name] for name in self.parameter_groups()}
 
     def penalty(
         self, primitive: GaussianCloud | Frames, step: int, total: int
@@ -137,10 +185,27 @@ class DynamicGaussians(Representation):
         moved = torch.stack([frame.means for frame in primitive.frames if isinstance(frame, GaussianCloud)])
         if self._neighbours is None or len(self._neighbours) != len(self):
             self._neighbours = nearest(self.means, self.config.neighbours)
-        points = MovedPoints(self.means, moved, self._neighbours)
+        carrier = _learning_carrier(self.field)
+        bent = moved if carrier is None else self.means + carrier.own(self.means, primitive.times)[..., :3]
+        points = MovedPoints(
+            self.means, bent, self._neighbours, lambda: self.moved(moved.new_ones(1))[0], self._departure()
+        )
         loss, values = weigh(motion_terms.TERMS, self._terms, points, step, total)
         far = torch.linalg.vector_norm(moved.detach() - self.means, dim=2).mean(1).max()
         return loss, {**values, "motion": float(far)}
+
+    def goes_on_from(self, earlier: DynamicGaussians) -> bool:
+        """Whether the motion that this one goes on from, and what moves, are exactly those of `earlier`."""
+        both, own = _handover(self.field), _handover(earlier.field)
+        if both is None:
+            return False
+        before = (earlier.field if own is None else own.own).state_dict()
+        same = (torch.equal(value, before[name]) for name, value in both.earlier.state_dict().items())
+        return torch.equal(self.means, earlier.means) and all(same)
+
+    def _departure(self) -> Callable[[], Tensor] | None:
+        both = _handover(self.field)
+        return None if both is None else lambda: both.departure(self.means)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -151,7 +216,7 @@ class DynamicGaussians(Representation):
             for name in CLOUD:
                 setattr(self, name, torch.empty_like(state_dict[name], device=self.means.device))
             if self.config.deformation.kind == "fourier":
-                self.field = deformation.make_field(self.config.deformation, count).to(self.means.device)
+                self.field = _make_field(self.config, count).to(self.means.device)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 
@@ -162,6 +227,61 @@ def on_surface(mesh: TriMesh, count: int, seed: int) -> GaussianCloud:
     quats = points.new_tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(len(points), 1)
     opacities = torch.full_like(size, _OPAQUE)
     return GaussianCloud(points, quats, size[:, None].repeat(1, 3), opacities, dc_from_rgb(colors)[:, None])
+
+
+def _make_field(config: Config, count: int, earlier: nn.Module | None = None) -> nn.Module:
+    """The field of a config, blended with an earlier one's and closed where it says so. earlier: None for one whose
+    weights come later."""
+
+    def own() -> nn.Module:
+        local = deformation.make_field(config.deformation, count)
+        if not config.trajectory.moves:
+            return local
+        of = config.deformation
+        return trajectory.CarriedField(config.trajectory, local, of.turns, of.sizes)
+
+    moving = own()
+    if config.after.run:
+        earlier = own() if earlier is None else earlier
+        moving = extension.Handover(config.after, earlier, moving)
+    return extension.Closed(moving, config.closing) if config.closing else moving
+
+
+def _learning_carrier(moving: nn.Module) -> trajectory.CarriedField | None:
+    carriers = (part for part in moving.modules() if isinstance(part, trajectory.CarriedField))
+    return next((one for one in carriers if one.trajectory.coefficients.requires_grad), None)
+
+
+def _handover(moving: nn.Module) -> extension.Handover | None:
+    return next((part for part in moving.modules() if isinstance(part, extension.Handover)), None)
+
+
+def _earlier(config: Config, means: Float[Tensor, "N 3"]) -> nn.Module:
+    """The field of the run that config.after names. UserError unless its end can be gone on from."""
+    from threedgen.config import read_resolved
+    from threedgen.job import load_scene
+    from threedgen.run import RunDirectory
+
+    after = config.after
+    run = RunDirectory.open(Path(after.run).expanduser())
+    scene = load_scene(run, read_resolved(run.recipe))
+    where = f"representation.after.run: '{after.run}'"
+    if not isinstance(scene, DynamicGaussians):
+        raise UserError(f"{where} is no run of dynamic-gaussians: nothing moves there")
+    if len(scene) != len(means) or not torch.allclose(scene.means, means.cpu(), atol=1e-5):
+        raise UserError(f"{where} moves other Gaussians: set representation.asset to its asset.ply")
+    for name in ("deformation", "trajectory"):
+        if getattr(scene.config, name) != getattr(config, name):
+            raise UserError(f"{where} has another representation.{name}: it must be the same here")
+    if scene.config.closing:
+        raise UserError(f"{where} comes back to rest at its end: make it with representation.closing=0")
+    if isinstance(scene.field, extension.Handover):
+        if scene.config.after.overlap > 1.0 - after.last + 1e-6:
+            raise UserError(
+                f"{where} is still handed over to when its end begins: lower representation.after.last"
+            )
+        return scene.field.own
+    return scene.field
 
 
 def _read(config: Config, seed: int) -> GaussianCloud:

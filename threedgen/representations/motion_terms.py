@@ -17,11 +17,18 @@ _SMALLEST = 1e-8  # of a variance
 
 @dataclass(frozen=True)
 class MovedPoints:
-    """rest: where points are at time 0, moved: at T moments. neighbours: of each, K others that rest beside it."""
+    """rest: where points are at time 0, moved: at T moments. neighbours: of each, K others that rest beside it.
+
+    end: asks where they are at time 1. departure: asks how far they are, at S moments of an overlap, from where an
+    earlier motion alone would have them; None where there is no earlier one. Both cost something, so they are asked
+    for by the terms that want them only.
+    """
 
     rest: Float[Tensor, "N 3"]
     moved: Float[Tensor, "T N 3"]
     neighbours: Int[Tensor, "N K"]
+    end: Callable[[], Float[Tensor, "N 3"]] | None = None
+    departure: Callable[[], Float[Tensor, "S N 3"]] | None = None
 
 
 def jensen_shannon(points: MovedPoints) -> Float[Tensor, ""]:
@@ -56,10 +63,26 @@ def smoothness(points: MovedPoints) -> Float[Tensor, ""]:
     return (shift[:, points.neighbours] - shift[:, :, None]).square().sum(3).mean()
 
 
+def loop(points: MovedPoints) -> Float[Tensor, ""]:
+    """mean squared distance, in world units, between where points are at time 1 and where they rest: 0 for a motion
+    that ends where it began (METHODS 7.6)."""
+    assert points.end is not None
+    return (points.end() - points.rest).square().sum(1).mean()
+
+
+def handover(points: MovedPoints) -> Float[Tensor, ""]:
+    """mean ||D_1 - D_12||^2 over an overlap: where the earlier motion alone leads, D_1, and the blended D_12 (Align
+    Your Gaussians, section 3.5; METHODS 7.6): small where the later motion sets out as the earlier one goes on."""
+    assert points.departure is not None
+    return points.departure().square().sum(2).mean()
+
+
 TERMS: dict[str, Callable[[MovedPoints], Float[Tensor, ""]]] = {
     "jsd": jensen_shannon,
     "rigidity": rigidity,
     "smoothness": smoothness,
+    "loop": loop,
+    "handover": handover,
 }
 
 
@@ -67,12 +90,14 @@ TERMS: dict[str, Callable[[MovedPoints], Float[Tensor, ""]]] = {
 class Config:
     """The weight of each term in the loss, a number or a schedule; 0 leaves the term out.
 
-    jsd: jensen_shannon. rigidity, smoothness: the functions so named.
+    jsd: jensen_shannon. rigidity, smoothness, loop, handover: the functions so named.
     """
 
     jsd: Schedule = 0.0
     rigidity: Schedule = 0.0
     smoothness: Schedule = 0.0
+    loop: Schedule = 0.0
+    handover: Schedule = 0.0
 
 
 def nearest(points: Float[Tensor, "N 3"], count: int) -> Int[Tensor, "N K"]:

@@ -65,6 +65,21 @@ def quat_from_matrix(rotation: Float[Tensor, "3 3"]) -> Float[Tensor, " 4"]:
     return (-quat if quat[0] < 0 else quat).to(rotation)
 
 
+def quat_from_vector(vectors: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 4"]:
+    """The unit quaternions (w, x, y, z) of rotation vectors, axes times angles in radians; smooth at no turn."""
+    half = 0.5 * vectors
+    # The slope of a length is not finite at 0: below the clamp cos is 1 and sin(x) / x is 1, to the last bit.
+    angle = half.square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
+    return torch.cat([angle.cos(), half * (angle.sin() / angle)], dim=-1)
+
+
+def vector_from_quat(quats: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape 3"]:
+    """The rotation vectors of unit quaternions, the shortest way round: lengths in [0, pi]; smooth at no turn."""
+    quats = torch.where(quats[..., :1] < 0.0, -quats, quats)
+    sine = quats[..., 1:].square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
+    return quats[..., 1:] * (2.0 * torch.atan2(sine, quats[..., :1]) / sine)
+
+
 def quat_multiply(p: Float[Tensor, "*#shape 4"], q: Float[Tensor, "*#shape 4"]) -> Float[Tensor, "*shape 4"]:
     """The Hamilton product: the rotation q followed by p; (w, x, y, z)."""
     pw, px, py, pz = p.unbind(-1)

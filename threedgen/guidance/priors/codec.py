@@ -44,7 +44,7 @@ class Latents:
         self.size = size
         self.reduction = 2 ** (len(vae.config.block_out_channels) - 1)
         self._scale = vae.config.scaling_factor
-        self._shift = vae.config.shift_factor or 0.0
+        self._shift = getattr(vae.config, "shift_factor", None) or 0.0
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         return (self.unscaled(images) - self._shift) * self._scale

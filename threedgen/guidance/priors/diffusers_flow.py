@@ -21,6 +21,7 @@ class DiffusersSD3Prior(DiffusersPrior):
     """SD3Transformer2DModel: told num_train_timesteps times the noise level, as the scheduler counts."""
 
     parts = ("transformer", "text_encoder", "text_encoder_2")
+    half = torch.bfloat16
 
     @classmethod
     def load(cls, parts: Parts, options: Any) -> DiffusersSD3Prior:
@@ -62,6 +63,7 @@ class DiffusersFluxPrior(DiffusersPrior):
                 raise UserError(f"options.guidance must be a finite number, got {self.guidance}")
 
     parts = ("transformer", "text_encoder", "text_encoder_2")
+    half = torch.bfloat16
     guidance = 3.5
 
     @classmethod

@@ -11,7 +11,9 @@ from torch import Tensor
 from threedgen.clips import time_features
 from threedgen.errors import UserError
 from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.clip_codec import require_clips
 from threedgen.guidance.priors.diffusers_image import DiffusersImagePrior
+from threedgen.guidance.priors.files import PipelineFolder
 
 
 class DiffusersPixelVideoPrior(DiffusersImagePrior):
@@ -20,16 +22,19 @@ class DiffusersPixelVideoPrior(DiffusersImagePrior):
     A sample is a clip: `encode` takes `frames` pictures for each, one clip after the other, `decode` gives as many.
     """
 
+    video = True
+
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.frames: int = self.network.config.in_channels // 3
+        self.latent_frames = self.frames
+
+    @classmethod
+    def clip_frames(cls, folder: PipelineFolder, options: Any) -> int:
+        return folder.config("unet")["in_channels"] // 3
 
     def encode(self, images: Float[Tensor, "B*F H W 3"]) -> Float[Tensor, "B F*3 h w"]:
-        if len(images) % self.frames:
-            raise UserError(
-                f"this video prior sees clips of {self.frames} frames, not {len(images)} pictures: set "
-                f"cameras.name=clips cameras.frames={self.frames}"
-            )
+        require_clips(images, self.frames)
         pictures = super().encode(images)
         return pictures.unflatten(0, (-1, self.frames)).flatten(1, 2)
 

@@ -11,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.guidance.priors.base import Condition, Prediction, Text
+from threedgen.guidance.priors.clip_codec import ClipCodec
 from threedgen.guidance.priors.codec import Codec
+from threedgen.guidance.priors.files import PipelineFolder
 from threedgen.guidance.priors.processes import Process, add_noise, per_sample
 from threedgen.guidance.priors.text import TextEmbedder
 
@@ -57,9 +59,19 @@ class DiffusersPrior:
     """False where only pictures and cameras say what to show."""
     needs_cameras: ClassVar[bool] = False
     """True when "any camera" is nothing it knows: a condition without cameras is an error."""
+    video: ClassVar[bool] = False
+    """True where a sample is a clip: `encode` takes `frames` pictures for each."""
+    half: ClassVar[torch.dtype] = torch.float16
+    """What it computes in on CUDA unless told."""
 
     def __init__(
-        self, network: Any, codec: Codec, text: TextEmbedder, process: Process, form: str, scale: float
+        self,
+        network: Any,
+        codec: Codec | ClipCodec,
+        text: TextEmbedder,
+        process: Process,
+        form: str,
+        scale: float,
     ) -> None:
         self.network, self.codec, self.text, self.process = network, codec, text, process
         self.form = FORMS[form]
@@ -67,6 +79,11 @@ class DiffusersPrior:
         self.latent = codec.latent
         self.image_size = codec.size
         self.dtype = next(network.parameters()).dtype
+
+    @classmethod
+    def clip_frames(cls, folder: PipelineFolder, options: Any) -> int:
+        """How many pictures a sample of the folder's model shows. Raises UserError for options that do not fit."""
+        return 1
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         return self.codec.encode(images)

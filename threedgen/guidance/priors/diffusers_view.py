@@ -83,15 +83,19 @@ class DiffusersViewPrior(DiffusersPrior):
         """CLIP embedding [1, C] and latent [1, c, h, w] of the reference, computed once."""
         if self._seen is None or self._seen[0] is not reference:
             image = reference.image.to(z)[None]
-            size = self._clip.config.image_size
-            pixels = F.interpolate(
-                image.permute(0, 3, 1, 2), (size, size), mode="bicubic", antialias=True, align_corners=False
-            )
-            mean, std = (pixels.new_tensor(values)[:, None, None] for values in (_CLIP_MEAN, _CLIP_STD))
-            clip_input = ((pixels - mean) / std).to(device=self._clip.device, dtype=self._clip.dtype)
-            embedding = self._clip(clip_input).image_embeds.to(device=z.device, dtype=torch.float32)
+            embedding = picture_embedding(self._clip, image).to(device=z.device, dtype=torch.float32)
             self._seen = reference, embedding, self.codec.unscaled(image).to(z)
         return self._seen[1], self._seen[2]
+
+
+def picture_embedding(clip: Any, image: Float[Tensor, "1 H W 3"]) -> Float[Tensor, "1 D"]:
+    """What a CLIP image encoder with a projection says of a picture in [0, 1] of any size."""
+    size = clip.config.image_size
+    pixels = F.interpolate(
+        image.permute(0, 3, 1, 2), (size, size), mode="bicubic", antialias=True, align_corners=False
+    )
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (_CLIP_MEAN, _CLIP_STD))
+    return clip(((pixels - mean) / std).to(device=clip.device, dtype=clip.dtype)).image_embeds
 
 
 def relative_pose(cameras: Cameras, reference: Reference, pose: str) -> Float[Tensor, "B 4"]:

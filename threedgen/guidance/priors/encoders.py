@@ -6,6 +6,7 @@ Each function returns a TextEmbedder whose rows are named as the adapters read t
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,30 @@ def one_encoder(parts: Parts, pixels: bool) -> TextEmbedder:
         return encode
 
     return _embedder(parts, load, ["text_encoder", "tokenizer"], length, masked, pixels)
+
+
+def long_t5(parts: Parts, name: str, length: int, masked: bool = False) -> TextEmbedder:
+    """CogVideoX and Wan: the last states of T5 or UMT5, whose class `name` is, of a text padded to `length` tokens.
+
+    masked: as Wan has it, the padding is hidden from the encoder and zero in the rows, and texts are rid of HTML
+    entities and repeated spaces.
+    """
+    _require(parts, {"text_encoder": (name,)})
+
+    def load() -> Encode:
+        tokenizer, encoder = parts.tokenizer("tokenizer"), parts.encoder("text_encoder")
+
+        def encode(texts: list[str]) -> dict[str, Tensor]:
+            words = [" ".join(html.unescape(text).split()) for text in texts] if masked else texts
+            answer = clip_or_t5_states(tokenizer, encoder, words, length, masked)
+            if masked:
+                read = tokens_of(tokenizer, words, length)[0].attention_mask.to(encoder.device)
+                answer["states"] = answer["states"] * read[..., None]
+            return answer
+
+        return encode
+
+    return _embedder(parts, load, ["text_encoder", "tokenizer"], length, masked)
 
 
 def two_clips(parts: Parts) -> TextEmbedder:

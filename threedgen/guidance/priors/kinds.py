@@ -7,6 +7,7 @@ from typing import Any
 from threedgen.cameras import RELATIVE_VIEW_FEATURES, VIEW_FEATURES
 from threedgen.clips import TIME_FEATURES
 from threedgen.errors import UserError
+from threedgen.guidance.priors.diffusers_cogvideox import DiffusersCogVideoXPrior
 from threedgen.guidance.priors.diffusers_edit import DiffusersEditPrior
 from threedgen.guidance.priors.diffusers_flow import DiffusersFluxPrior, DiffusersSD3Prior
 from threedgen.guidance.priors.diffusers_image import DiffusersImagePrior
@@ -16,21 +17,41 @@ from threedgen.guidance.priors.diffusers_pixel_view import DiffusersPixelViewPri
 from threedgen.guidance.priors.diffusers_prior import DiffusersPrior
 from threedgen.guidance.priors.diffusers_sdxl import DiffusersSDXLPrior
 from threedgen.guidance.priors.diffusers_superres import DiffusersSuperResolutionPrior
+from threedgen.guidance.priors.diffusers_svd import DiffusersSVDPrior
+from threedgen.guidance.priors.diffusers_video import (
+    DiffusersAnimateDiffPrior,
+    DiffusersModelScopePrior,
+    DiffusersVideoPrior,
+)
 from threedgen.guidance.priors.diffusers_view import DiffusersViewPrior
+from threedgen.guidance.priors.diffusers_wan import DiffusersWanPrior
 from threedgen.guidance.priors.files import PipelineFolder
 
 SUPPORTED = (
     "Stable Diffusion 1.x/2.x/XL/3, FLUX, DeepFloyd IF stage I or II, InstructPix2Pix, Zero-1-to-3, "
-    "an MVDream-style UNet, or a folder written by `threedgen train prior` (docs/priors.md)"
+    "an MVDream-style UNet, for clips ModelScope, AnimateDiff, Stable Video Diffusion, CogVideoX or Wan, or a "
+    "folder written by `threedgen train prior` (docs/priors.md)"
 )
 _TRANSFORMERS: dict[str, type[DiffusersPrior]] = {
     "SD3Transformer2DModel": DiffusersSD3Prior,
     "FluxTransformer2DModel": DiffusersFluxPrior,
 }
+_CLIPS: dict[str, type[DiffusersVideoPrior]] = {
+    "UNet3DConditionModel": DiffusersModelScopePrior,
+    "UNetMotionModel": DiffusersAnimateDiffPrior,
+    "UNetSpatioTemporalConditionModel": DiffusersSVDPrior,
+    "CogVideoXTransformer3DModel": DiffusersCogVideoXPrior,
+    "WanTransformer3DModel": DiffusersWanPrior,
+}
 
 
 def adapter_of(folder: PipelineFolder) -> type[DiffusersPrior]:
     """The adapter for a folder. Raises UserError for models whose inputs no adapter has."""
+    for part in ("unet", "transformer"):
+        clips = _CLIPS.get(folder.class_of(part) or "")
+        if clips is not None:
+            _require_clips(folder, folder.config(part), clips)
+            return clips
     autoencoder = folder.class_of("vae")
     if autoencoder not in (None, "AutoencoderKL"):
         raise _refusal(folder, f"its autoencoder is {autoencoder}, not AutoencoderKL")
@@ -108,6 +129,36 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
         (adapter is DiffusersMultiViewPrior and not projection, "its UNet has num_views but no camera input"),
         (not (isinstance(views, int) and views > 0), f"its num_views is {views!r}, not a count"),
         (refiner, "it is a refiner of finished pictures"),
+    ]
+    for wrong, reason in reasons:
+        if wrong:
+            raise _refusal(folder, reason)
+
+
+def _require_clips(
+    folder: PipelineFolder, network: dict[str, Any], adapter: type[DiffusersVideoPrior]
+) -> None:
+    """The network denoises the latents of its own autoencoder and is told a text, or for SVD a picture."""
+    autoencoder = folder.class_of("vae")
+    if autoencoder is None:
+        raise UserError(f"prior folder '{folder.path}' lacks the part vae: copy it again")
+    if autoencoder != adapter.autoencoder:
+        raise _refusal(folder, f"its autoencoder is {autoencoder}, not {adapter.autoencoder}")
+    vae = folder.config("vae")
+    wide = adapter in (DiffusersCogVideoXPrior, DiffusersWanPrior)
+    channels = vae.get("z_dim" if adapter is DiffusersWanPrior else "latent_channels", 16 if wide else 4)
+    told = 2 * channels if adapter is DiffusersSVDPrior else channels
+    inputs = network.get("in_channels", 16 if wide else told)
+    second = folder.class_of("transformer_2")
+    reasons = [
+        (
+            inputs != told,
+            f"its network takes {inputs} channels, not {told} (it is shown something beside z)",
+        ),
+        (second is not None, "it has two transformers, one for each half of the noise"),
+        (network.get("addition_embed_type") is not None, "its UNet wants added conditions"),
+        (network.get("encoder_hid_dim_type") is not None, "its UNet wants pictures beside the text"),
+        (network.get("image_dim") is not None, "its transformer wants a picture"),
     ]
     for wrong, reason in reasons:
         if wrong:

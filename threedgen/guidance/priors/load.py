@@ -45,8 +45,8 @@ class PriorConfig:
            The last two are called with this config and the device.
     path:  a local diffusers folder, or a hub id such as owner/name (downloaded when not yet cached); takes
            the place of the first four names.
-    dtype: auto (float32 on a CPU, float16 on CUDA, bfloat16 there for SD3 and FLUX, float32 for the embedded
-           prior), float32, float16 or bfloat16. The VAE stays in float32.
+    dtype: auto (float32 on a CPU, float16 on CUDA, bfloat16 there for SD3, FLUX, CogVideoX and Wan, float32 for
+           the embedded prior), float32, float16 or bfloat16. The VAE stays in float32.
     lora, lora_scale: a .safetensors file of low-rank changes for the model of `path`, and their strength.
     control, control_scale: the folder of a ControlNet beside the Stable Diffusion of `path`, and its strength.
     memory: GB the prior may take on its device, 0: no limit; see memory.plan for what is done about it.
@@ -147,7 +147,6 @@ def load_folder(
     longer and brings parts (safety checkers, feature extractors) that distillation does not use. Raises UserError.
     """
     from threedgen.guidance.priors.control import Control
-    from threedgen.guidance.priors.diffusers_flow import DiffusersFluxPrior, DiffusersSD3Prior
     from threedgen.guidance.priors.diffusers_image import DiffusersImagePrior
     from threedgen.guidance.priors.kinds import adapter_of
     from threedgen.guidance.priors.lora import Lora
@@ -166,11 +165,10 @@ def load_folder(
     controlled = issubclass(adapter, DiffusersImagePrior) and folder.class_of("vae") is not None
     if config.control and not controlled:
         raise UserError(f"control: a ControlNet goes beside a Stable Diffusion UNet, and '{path}' has none")
-    flow = adapter in (DiffusersFluxPrior, DiffusersSD3Prior)
-    dtype = dtype or _choose_dtype(config.dtype, device, torch.bfloat16 if flow else torch.float16)
-    plan = memory.plan(
-        config.memory, _sizes(folder, config, dtype), config.attention_slicing, config.vae_tiling
-    )
+    frames = adapter.clip_frames(folder, options)
+    dtype = dtype or _choose_dtype(config.dtype, device, adapter.half)
+    sizes = _sizes(folder, config, dtype, frames)
+    plan = memory.plan(config.memory, sizes, config.attention_slicing, config.vae_tiling)
     lora = Lora(Path(config.lora).expanduser(), config.lora_scale, folder) if config.lora else None
     if lora is not None:
         lora.check()
@@ -184,7 +182,7 @@ def load_folder(
     return prior
 
 
-def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype) -> memory.Sizes:
+def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype, frames: int) -> memory.Sizes:
     """What the parts would take in memory, from their files (which may hold another precision: then roughly)."""
 
     def weights(*names: str) -> float:
@@ -201,6 +199,7 @@ def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype) -> m
         vae=weights("vae") * _BYTES[torch.float32],
         encoders=encoders * _BYTES[dtype],
         pixels=side[0] if isinstance(side, list) else side,
+        frames=frames,
     )
 
 

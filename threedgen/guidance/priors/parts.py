@@ -18,9 +18,10 @@ from threedgen.guidance.priors.codec import Latents, Pixels
 from threedgen.guidance.priors.files import PipelineFolder, first_line
 from threedgen.guidance.priors.lora import Lora
 from threedgen.guidance.priors.memory import Plan
-from threedgen.guidance.priors.processes import FlowSchedule, NoiseSchedule
+from threedgen.guidance.priors.processes import FlowSchedule, KarrasSchedule, NoiseSchedule
 
 _SENTENCEPIECE = "pip install sentencepiece protobuf (the extra threedgen[deepfloyd])"
+_SHIFT_KEY = "snr_shift_scale"
 _NOISE_TABLE_KEYS = (
     "num_train_timesteps",
     "beta_start",
@@ -28,6 +29,7 @@ _NOISE_TABLE_KEYS = (
     "beta_schedule",
     "trained_betas",
     "rescale_betas_zero_snr",
+    _SHIFT_KEY,
 )
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 _T = TypeVar("_T")
@@ -54,15 +56,17 @@ class Parts:
             self.lora.merge(network, part)
         return self.plan.place_network(network, self.device)
 
-    def latents(self, size: int | None = None) -> Latents:
-        """The autoencoder, in float32 (in float16 it overflows). size: pixels; None: its own sample size."""
-        own = self.side("vae", 32)
-        vae = load_model(
-            diffusers_class("AutoencoderKL"), self.folder.path / "vae", "torch_dtype", torch.float32
-        )
-        codec = Latents(vae.to(self.device), size or own)
+    def latents(self, size: int | None = None, name: str = "AutoencoderKL") -> Latents:
+        """Pictures through the autoencoder of the class `name`. size: pixels; None: its own sample size."""
+        own = size or self.side("vae", 32)
+        codec = Latents(self.autoencoder(name), own)
         self.plan.place_codec(codec)
         return codec
+
+    def autoencoder(self, name: str) -> Any:
+        """The diffusers class `name` from the folder vae, in float32 (in float16 it overflows)."""
+        vae = load_model(diffusers_class(name), self.folder.path / "vae", "torch_dtype", torch.float32)
+        return vae.to(self.device)
 
     def codec(self, part: str = "unet", absent: int | None = None) -> Latents | Pixels:
         """Pictures to samples of the size of a denoiser: latents when there is an autoencoder.
@@ -104,6 +108,9 @@ class Parts:
         (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift); any other has a fixed one.
         """
         config = self.folder.config("scheduler")
+        if config.get("prediction_type") == "flow_prediction" and config.get("use_flow_sigmas"):
+            # A sampler that was written for tables, told to step through a flow.
+            return FlowSchedule(float(config.get("flow_shift", 1.0)), scale)
         if "base_shift" not in config and "shift" not in config:
             name = config.get("_class_name", "unknown")
             raise UserError(
@@ -115,6 +122,19 @@ class Parts:
         first, last = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
         line = first + (last - first) * (tokens - low) / (high - low)
         return FlowSchedule(float(torch.tensor(line).exp()), scale)
+
+    def karras(self) -> KarrasSchedule:
+        """The levels of noise of a folder whose network predicts v at any of them."""
+        path, config = self.folder.path, self.folder.config("scheduler")
+        wanted = {"timestep_type": "continuous", "prediction_type": "v_prediction"}
+        bounds = [config.get(name) for name in ("sigma_min", "sigma_max")]
+        low, high = (float(value) if isinstance(value, float | int) else 0.0 for value in bounds)
+        if not 0.0 < low < high or wanted != {key: config.get(key) for key in wanted}:
+            raise UserError(
+                f"prior '{path}' is not supported, its scheduler has no continuous levels of noise from sigma_min "
+                "to sigma_max with v_prediction: take the scheduler that came with the model"
+            )
+        return KarrasSchedule(low, high)
 
     def tokenizer(self, part: str) -> Any:
         """The tokenizer of a part; code that a folder brings along is never run."""
@@ -132,7 +152,7 @@ class Parts:
         """A text or image encoder of transformers, of the class the index names, frozen."""
         name = str(self.folder.class_of(part))
         # T5 overflows in float16; CLIP does not.
-        half_t5 = name == "T5EncoderModel" and self.dtype == torch.float16
+        half_t5 = name in ("T5EncoderModel", "UMT5EncoderModel") and self.dtype == torch.float16
         dtype = torch.bfloat16 if half_t5 else self.dtype
         folder = self.folder.path / part
         loaded = load_model(_class("transformers", name, folder), folder, "dtype", dtype)
@@ -143,6 +163,7 @@ class Parts:
 
 def read_noise_table(path: Path, config: dict[str, Any]) -> NoiseSchedule:
     """alpha-bar of a scheduler's config. Raises UserError when it has none."""
+    from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     if "beta_schedule" not in config and "trained_betas" not in config:
@@ -155,7 +176,9 @@ def read_noise_table(path: Path, config: dict[str, Any]) -> NoiseSchedule:
                 f"prior '{path}': no such noise schedule, its {key} is {given[key]!r}, not a number"
             )
     try:
-        return NoiseSchedule(DDPMScheduler(**given).alphas_cumprod)
+        # CogVideoX divides the ratio of signal to noise of its table.
+        table = CogVideoXDDIMScheduler if _SHIFT_KEY in given else DDPMScheduler
+        return NoiseSchedule(table(**given).alphas_cumprod)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UserError(f"prior '{path}': no such noise schedule ({first_line(error)})") from error
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 SMALLEST_LEVEL = 1e-6
 """Of alpha and sigma where one is divided by: a flow has no noise at t = 0 and no signal at t = 1."""
+_KARRAS = 7.0  # rho of equation 5
 
 
 def per_sample(values: Float[Tensor, " B"], like: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
@@ -113,3 +114,28 @@ class FlowSchedule:
 
     def sigma(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         return self.shift * t / (1.0 + (self.shift - 1.0) * t)
+
+
+class KarrasSchedule:
+    """A model of levels of noise without end (EDM; Karras et al. 2022), seen variance preserving (METHODS 0.2).
+
+    t goes evenly through the levels of their sampler, s = (low^(1/7) + t (high^(1/7) - low^(1/7)))^7 (equation 5),
+    and z = (x + s eps) / sqrt(1 + s^2) is what the network is given. It is told ln(s) / 4.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+
+    def level(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """The standard deviation s of the noise on a clean sample."""
+        first, last = self.low ** (1.0 / _KARRAS), self.high ** (1.0 / _KARRAS)
+        return (first + t * (last - first)) ** _KARRAS
+
+    def timestep(self, t: Float[Tensor, " B"]) -> Tensor:
+        return 0.25 * self.level(t).log()
+
+    def alpha(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        return (1.0 + self.level(t).square()).rsqrt()
+
+    def sigma(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        return self.level(t) * self.alpha(t)

@@ -1,0 +1,65 @@
+"""A motion of Gaussians as one PLY a frame, of the same Gaussians in the same order, so that tools can follow and
+interpolate each (METHODS 12.10)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from threedgen.errors import UserError
+from threedgen.export.animation import Timing
+from threedgen.export.atomic import replacing
+from threedgen.export.formats import lines_of
+from threedgen.export.splat import SplatParameters, write_splats
+from threedgen.types import GaussianCloud
+
+INDEX = "animation.json"
+
+
+def write_sequence(
+    folder: str | Path, scene: Any, timing: Timing, note: Mapping[str, Any] | None = None
+) -> Path:
+    """frame_00000.ply, frame_00001.ply, ... at timing's moments, the last one included, and animation.json: fps,
+    seconds, frames, up_axis, meters_per_unit, loop, pattern, and the note.
+
+    scene: `at(times [1])` gives Frames of Gaussians. animation.json comes last: a sequence without it is cut short.
+    Raises UserError for a folder with frames beyond these (of something else, which players would go on to), for a
+    scene of other things than Gaussians, and when the place cannot be written.
+    """
+    folder = Path(folder)
+    names = [f"frame_{number:05d}.ply" for number in range(timing.frames)]
+    foreign = sorted({path.name for path in folder.glob("frame_*.ply")} - set(names))
+    if foreign:
+        raise UserError(
+            f"'{folder}' holds {foreign[0]} of a longer sequence: delete its frames or name another folder"
+        )
+    index = folder / INDEX
+    try:
+        index.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {index}: {error.strerror}") from error
+    for name, moment in zip(names, timing.moments().split(1), strict=True):
+        with torch.no_grad():
+            cloud = scene.at(moment).frames[0]
+        if not isinstance(cloud, GaussianCloud):
+            raise UserError(
+                f"cannot write {folder}: .ply frames hold 3D Gaussians, this asset has none; use .glb"
+            )
+        write_splats(folder / name, SplatParameters.from_cloud(cloud), lines_of(note or {}))
+    document = {
+        "pattern": "frame_%05d.ply",
+        "frames": timing.frames,
+        "fps": timing.fps,
+        "seconds": timing.seconds,
+        "loop": timing.loop,
+        "up_axis": "Y",
+        "meters_per_unit": 1.0,
+        **({"note": dict(note)} if note else {}),
+    }
+    with replacing(index) as temporary:
+        temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return folder

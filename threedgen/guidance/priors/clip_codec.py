@@ -1,0 +1,137 @@
+"""Clips to what a video model denoises, and back: [B, f C, h, w], the channels of one latent frame after the other.
+
+So laid out a clip is a sample like any other to all that is no video prior; `frames_of` gives the frames back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.errors import UserError
+from threedgen.guidance.priors.codec import Latents, signed
+
+_CHUNK = 4  # pictures that the autoencoder takes at once: what it computes for them is what is in memory
+
+
+class FrameLatents:
+    """Every frame by itself, through the autoencoder of pictures that `pictures` is; f is `frames`.
+
+    Gradients recompute each chunk of frames, so that memory does not grow with the length of a clip.
+    """
+
+    latent = True
+
+    def __init__(self, pictures: Latents, frames: int) -> None:
+        self.pictures, self.frames = pictures, frames
+        self.vae, self.size = pictures.vae, pictures.size
+        self.latent_frames = frames
+
+    def encode(self, images: Float[Tensor, "B*F H W 3"]) -> Float[Tensor, "B F*C h w"]:
+        require_clips(images, self.frames)
+        chunks = [_recomputed(self.pictures.encode, chunk) for chunk in images.split(_CHUNK)]
+        return torch.cat(chunks).unflatten(0, (-1, self.frames)).flatten(1, 2)
+
+    def decode(self, x: Float[Tensor, "B F*C h w"]) -> Float[Tensor, "B*F H W 3"]:
+        frames = frames_of(x, self.frames).flatten(0, 1)
+        return torch.cat([self.pictures.decode(chunk) for chunk in frames.split(_CHUNK)])
+
+
+class TemporalLatents(FrameLatents):
+    """AutoencoderKLTemporalDecoder (Stable Video Diffusion): frames are encoded one by one and decoded together."""
+
+    def decode(self, x: Float[Tensor, "B F*C h w"]) -> Float[Tensor, "B*F H W 3"]:
+        clips = frames_of(x, self.frames).to(self.vae.dtype) / self.vae.config.scaling_factor
+        pixels = torch.cat([self.vae.decode(clip, num_frames=self.frames).sample for clip in clips])
+        return (pixels.permute(0, 2, 3, 1) + 1.0) / 2.0
+
+
+class VideoLatents:
+    """An autoencoder that shrinks time too (CogVideoX, Wan): f = 1 + (frames - 1) / ratio, (mode - mean) / std.
+
+    ratio: frames in a latent frame. reduction: pixels a latent, along a side. mean, std: of each of the C channels,
+    or one number for all. together: what f is a multiple of, by copies of the first latent frame before it, as
+    models were trained whose tokens hold several (CogVideoX 1.5). Clips go through one by one, and a gradient
+    recomputes them.
+    """
+
+    latent = True
+
+    def __init__(
+        self,
+        vae: Any,
+        size: int,
+        frames: int,
+        ratio: int,
+        reduction: int,
+        mean: Tensor | float,
+        std: Tensor | float,
+        together: int = 1,
+    ) -> None:
+        self.vae = vae.requires_grad_(False).eval()
+        self.size, self.frames = size, frames
+        self._reduction = reduction
+        packed = 1 + (frames - 1) // ratio
+        self._copies = -packed % together
+        self.latent_frames = packed + self._copies
+        self._mean = torch.as_tensor(mean).reshape(-1, 1, 1)
+        self._std = torch.as_tensor(std).reshape(-1, 1, 1)
+
+    def encode(self, images: Float[Tensor, "B*F H W 3"]) -> Float[Tensor, "B f*C h w"]:
+        require_clips(images, self.frames)
+        clips = [_recomputed(self._mode, clip) for clip in images.split(self.frames)]
+        modes = torch.stack(clips)
+        return ((modes - self._mean.to(modes)) / self._std.to(modes)).flatten(1, 2)
+
+    def decode(self, x: Float[Tensor, "B f*C h w"]) -> Float[Tensor, "B*F H W 3"]:
+        clips = frames_of(x, self.latent_frames).to(self.vae.dtype)
+        clips = clips[:, self._copies :] * self._std.to(clips) + self._mean.to(clips)
+        clips = clips.transpose(1, 2)
+        pixels = [self.vae.decode(clip[None]).sample[0] for clip in clips]
+        return (torch.cat(pixels, dim=1).permute(1, 2, 3, 0) + 1.0) / 2.0
+
+    def use_tiles(self) -> None:
+        """Clip after clip in tiles of about half its side from now on, which overlap by a quarter."""
+        # Latents a side, so that a quarter of them is a whole number: the autoencoders' own tiles do not fit
+        # together at sizes that are not their own.
+        tile = -(-self.size // (8 * self._reduction)) * 4
+        side = tile * self._reduction
+        step = {"tile_sample_stride_height": side * 3 // 4, "tile_sample_stride_width": side * 3 // 4}
+        if hasattr(self.vae, "tile_overlap_factor_height"):
+            step = {"tile_overlap_factor_height": 0.25, "tile_overlap_factor_width": 0.25}
+        self.vae.enable_tiling(side, side, **step)
+
+    def _mode(self, frames: Float[Tensor, "F H W 3"]) -> Float[Tensor, "f C h w"]:
+        pixels = signed(frames, self.size).to(self.vae.dtype)
+        latents = self.vae.encode(pixels.transpose(0, 1)[None]).latent_dist.mode()[0].transpose(0, 1)
+        return torch.cat([latents[:1].expand(self._copies, -1, -1, -1), latents])
+
+
+ClipCodec = FrameLatents | VideoLatents
+
+
+def frames_of(x: Float[Tensor, "B f*C h w"], latent_frames: int) -> Float[Tensor, "B f C h w"]:
+    """The latent frames of flattened clips."""
+    return x.unflatten(1, (latent_frames, -1))
+
+
+def require_clips(images: Float[Tensor, "N H W 3"], frames: int) -> None:
+    """UserError where pictures are not whole clips."""
+    if len(images) % frames:
+        raise UserError(
+            f"this video prior sees clips of {frames} frames, not {len(images)} pictures: set "
+            f"cameras.name=clips cameras.frames={frames}"
+        )
+
+
+def _recomputed(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """`encode(images)`, keeping nothing for the backward pass but the images."""
+    from torch.utils.checkpoint import checkpoint
+
+    if not (torch.is_grad_enabled() and images.requires_grad):
+        return encode(images)
+    return checkpoint(encode, images, use_reentrant=False)  # type: ignore[return-value]
