@@ -14,6 +14,7 @@ from threedgen.guidance.priors import load
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS, load_folder
 from threedgen.job import load_scene
+from threedgen.listeners import stillness
 from threedgen.run import RunDirectory
 from threedgen.text_to_4d import recipe_for, still_part
 from threedgen.training.video_model import VideoArchitecture, VideoModel, save_video_pipeline
@@ -58,6 +59,11 @@ def test_a_run_leaves_an_animation_beside_the_files_of_a_still_one(run):
     report = json.loads((run / "report.json").read_text())
     assert report["prompt"] == "a cube bouncing"
     assert report["asset"]["motion"] > 0.0
+    scores = report["scores"]
+    assert set(scores) >= {"motion", "local", "jerk", "loop", "change", "flicker", "identity"}
+    assert 0.0 < scores["motion"] < 1.0
+    assert 0.0 < scores["change"] < 1.0
+    assert 0.5 < scores["identity"] <= 1.0
     recipe = read_resolved(run / "recipe.yaml")
     assert recipe.fixed["export"].config.animation.fps == 5.0
 
@@ -69,6 +75,39 @@ def test_its_scene_is_loaded_and_moves(run, asset):
     far = (scene.moved(torch.tensor([0.0, 0.7])) - scene.means).detach().norm(dim=2).mean(1)
     assert float(far[0]) == 0.0
     assert float(far[1]) > 1e-4
+
+
+def test_its_motion_is_measured_again_by_eval(run, tmp_path, capsys):
+    assert main(["eval", str(run), "--out", str(tmp_path)]) == 0
+    said, reported = (
+        json.loads((tmp_path / "eval.json").read_text()),
+        json.loads((run / "report.json").read_text()),
+    )
+    for name in ("motion", "local", "jerk", "loop", "change", "flicker", "identity"):
+        assert said["scores"][name] == pytest.approx(reported["scores"][name], abs=1e-3)
+    assert said["networks"]["identity"] == "embedded"
+    table = capsys.readouterr().out.splitlines()[0].split("|")
+    columns = [cell.strip() for cell in table]
+    assert columns[4:-1] == [
+        "consistency dB (share)",
+        "motion",
+        "local",
+        "jerk",
+        "loop",
+        "change",
+        "flicker",
+        "identity (embedded)",
+    ]
+
+
+def test_a_motion_that_does_not_come_is_said_while_there_is_time(prior, asset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stillness, "_FEWEST", 1)
+    held = ["representation.learning_rate=1e-9", "representation.trajectory.learning_rate=1e-9"]
+    command = ["text-to-4d", "a cube bouncing", "--asset", str(asset), "--video-prior", str(prior)]
+    assert main([*command, "--out", str(tmp_path / "run"), "--steps", "3", *held, *QUICK]) == 0
+    said = capsys.readouterr().err
+    assert said.count("warning: nothing has moved after 1 of 3 steps of 'a cube bouncing'") == 1
+    assert said.index("nothing has moved") < said.index("writing splats")
 
 
 @pytest.mark.parametrize(

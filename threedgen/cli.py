@@ -103,14 +103,26 @@ def _text_to_4d(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--prior", metavar="embedded|FOLDER|HUB_ID", help="that says what it is")
     parser.add_argument("--video-prior", metavar="embedded|FOLDER", help="that says how it moves")
+    parser.add_argument(
+        "--video", metavar="FILM", help="how it moves: an mp4, gif, webp or a folder of pictures"
+    )
+    parser.add_argument(
+        "--video-view", metavar="AZ[,EL[,DIST]]", help="where that was taken from, degrees; default: 0,0,4.9"
+    )
     add_run_options(parser, "runs/<prompt>")
     arguments = parser.parse_intermixed_args(list(argv))
     if not arguments.prompt.strip():
         raise UserError('the prompt is empty: say what moves how, for example "a blue cube bouncing"')
 
     require_free(arguments)
+    from threedgen.run import choose_path
     from threedgen.text_to_4d import recipe_for
+    from threedgen.video_to_4d import film_and_view, start_with
 
+    film, view = film_and_view(arguments.video, arguments.video_view)
+    if film is not None:
+        print(film.about, file=sys.stderr)
+    path = choose_path(arguments.out, arguments.prompt)
     recipe = recipe_for(
         arguments.recipe,
         arguments.prompt,
@@ -120,11 +132,16 @@ def _text_to_4d(argv: Sequence[str]) -> None:
         fps=arguments.fps,
         prior=arguments.prior,
         video_prior=arguments.video_prior,
+        film=film,
+        view=view,
+        base=path,
         seed=arguments.seed,
         steps=arguments.steps,
         device=arguments.device,
     )
-    _start(recipe, arguments.out)
+    with progress_bar() as progress:
+        run = start_with(film, recipe, path, [progress])
+    print_results(run)
 
 
 def _fit(argv: Sequence[str]) -> None:

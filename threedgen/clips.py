@@ -36,13 +36,18 @@ def time_features(start: Float[Tensor, " B"], span: Float[Tensor, " B"]) -> Floa
 
 
 def draw_spans(
-    count: int, rng: torch.Generator, bounds: tuple[float, float] = SPAN, whole: float = WHOLE_SHARE
+    count: int,
+    rng: torch.Generator,
+    bounds: tuple[float, float] = SPAN,
+    whole: float = WHOLE_SHARE,
+    until: float = 1.0,
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """Where clips start, and how much of the motion they show: `bounds`, uniform; all of it with probability
-    `whole`."""
+    """Where clips start, and how much of the motion they show: `bounds`, uniform, or with probability `whole` all
+    of it; nothing after `until`."""
     span = bounds[0] + (bounds[1] - bounds[0]) * torch.rand(count, generator=rng)
     span = torch.where(torch.rand(count, generator=rng) < whole, torch.ones(count), span)
-    return (1.0 - span) * torch.rand(count, generator=rng), span
+    span = span.clamp_max(until)
+    return (until - span) * torch.rand(count, generator=rng), span
 
 
 def as_channels(clips: Float[Tensor, "B F H W 3"]) -> Float[Tensor, "B H W F*3"]:
@@ -66,7 +71,9 @@ class ClipSampler(OrbitSampler):
 
         batch: clips a step. frames: of each, what the video prior wants. span: the share of the motion's time that
         a clip shows (its frame rate), uniform between [low, high], or a schedule of such pairs. whole: how often
-        one shows all of it, a number or a schedule."""
+        one shows all of it, a number or a schedule. until: clips are of the motion's time up to this share of it, a
+        number or a schedule that rises to 1: what turns is learnt from its beginning on, where one sees which way,
+        and carried on from there."""
 
         batch: int = 2
         radius: tuple[float, float] = (4.6, 5.2)
@@ -75,6 +82,7 @@ class ClipSampler(OrbitSampler):
         frames: int = 8
         span: RangeSchedule = SPAN
         whole: Schedule = WHOLE_SHARE
+        until: Schedule = 1.0
 
         def __post_init__(self) -> None:
             if self.frames < 2:
@@ -84,6 +92,8 @@ class ClipSampler(OrbitSampler):
                 raise UserError("cameras.span must be above 0: a clip that shows no time shows no motion")
             if not 0.0 <= bounds(self.whole)[0] <= bounds(self.whole)[1] <= 1.0:
                 raise UserError(f"cameras.whole must lie between 0 and 1, got {self.whole}")
+            if not 0.0 < bounds(self.until)[0] <= bounds(self.until)[1] <= 1.0:
+                raise UserError(f"cameras.until must lie above 0 and not above 1, got {self.until}")
 
     config: Config
 
@@ -95,6 +105,7 @@ class ClipSampler(OrbitSampler):
         config = self.config
         still = super().__call__(seed, step, total)
         span, whole = range_at(config.span, step, total), value_at(config.whole, step, total)
-        start, span = draw_spans(config.batch, generator(seed, "clips", step), span, whole)
+        until = value_at(config.until, step, total)
+        start, span = draw_spans(config.batch, generator(seed, "clips", step), span, whole, until)
         views = still[torch.arange(config.batch).repeat_interleave(config.frames)]
         return replace(views, time=frame_times(start, span, config.frames).flatten().clamp(0.0, 1.0))

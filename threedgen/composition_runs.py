@@ -33,6 +33,7 @@ from threedgen.export.atomic import replacing
 from threedgen.export.mesh import NoSurface
 from threedgen.job import load_scene, resume, start
 from threedgen.layers import split_overrides
+from threedgen.moving_scores import moving_scores
 from threedgen.overrides import apply_override
 from threedgen.representations.dynamic_gaussians import DynamicGaussians
 from threedgen.run import RECIPE, RunDirectory, check_free, slug
@@ -300,7 +301,10 @@ def _write(
         for name in ("anim.glb", "player.html"):
             moving.write(out / name)
     seconds = {**seconds, "composing": time.perf_counter() - since}
-    finish.write_report(recipe, run, facts, {}, {name: round(value, 3) for name, value in seconds.items()})
+    scores = moving_scores(moving)
+    finish.write_report(
+        recipe, run, facts, scores, {name: round(value, 3) for name, value in seconds.items()}
+    )
     return run
 
 

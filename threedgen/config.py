@@ -21,6 +21,7 @@ from threedgen import plugins, stages, typed
 from threedgen.errors import UserError
 from threedgen.layers import (
     WITH_PRIOR,
+    WITH_VIDEO_PRIOR,
     first_line,
     located,
     merge,
@@ -100,6 +101,7 @@ def load_recipe(
     prior: str | None = None,
     text_prior: str | None = None,
     base: Path | None = None,
+    real_prior: bool = False,
     adjust: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     **settings: Any,
 ) -> Recipe:
@@ -107,7 +109,8 @@ def load_recipe(
 
     prior: "embedded", a pipeline folder or a hub id, for every guidance that has a prior. text_prior: the same, for
     the guidances that go by the prompt where others turn a picture (Magic123); `prior` is then for the latter.
-    Where a folder or an id is named, here or as `prior.path`, the recipe's `with_prior` is laid over the rest.
+    Where a folder or an id is named, here or as `prior.path`, the recipe's `with_prior` is laid over the rest; with
+    real_prior in any case.
     base: where "run:" paths are before the run's folder is there (see threedgen.layers). adjust: changes the plain
     values before settings and overrides come to them. settings: top-level values taken as they are (prompt, seed,
     steps, device); None means "not given". Steps are of the whole run: stages keep their shares of it. Raises
@@ -115,10 +118,13 @@ def load_recipe(
     """
     layers = recipe_layers(source)
     if any(WITH_PRIOR in layer for layer in layers):  # a mistake there is said now, not when a model comes
-        resolve({**merge_layers(layers, real_prior=True), "prompt": "-"})
+        checked = merge_layers(layers, real_prior=True)
+        checked.pop(WITH_VIDEO_PRIOR, None)
+        resolve({**checked, "prompt": "-"})
     pairs = split_overrides(overrides)
-    values = merge_layers(layers, real_prior=_names_a_model((prior, text_prior), layers, pairs))
+    values = merge_layers(layers, real_prior=real_prior or _names_a_model((prior, text_prior), layers, pairs))
     values = values if adjust is None else adjust(values)
+    values.pop(WITH_VIDEO_PRIOR, None)
     steps = settings.pop("steps", None)
     values = merge(values, {key: value for key, value in settings.items() if value is not None})
     if steps is not None:
@@ -298,13 +304,13 @@ def _name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str |
         if name is not None and not name.strip():
             raise UserError(f"{option} is empty: name embedded, a pipeline folder or a hub id")
     guides = [item for section in stages.merged(values) for item in _guides(section)]
-    both = any(map(_turns_a_picture, guides)) and any(map(_goes_by_text, guides))
+    both = any(map(turns_a_picture, guides)) and any(map(_goes_by_text, guides))
     if text_prior is not None and not both:
         raise UserError(
             "--text-prior is for recipes that have a view-conditioned prior as well, such as magic123"
         )
     if prior is not None and not any(
-        _has_field(item, field) for item in guides for field in ("prior", "model")
+        has_field(item, field) for item in guides for field in ("prior", "model")
     ):
         raise UserError("--prior: no guidance of this recipe has a prior")
 
@@ -312,15 +318,15 @@ def _name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str |
         chosen = text_prior if both and _goes_by_text(item) else prior
         if chosen is None:
             return item
-        if _has_field(item, "model"):
+        if has_field(item, "model"):
             return {**item, "model": "" if chosen == "embedded" else chosen}
-        if not _has_field(item, "prior"):
+        if not has_field(item, "prior"):
             return item
         old = item.get("prior")
         kept = (
             {key: old[key] for key in old if key not in ("name", "path")} if isinstance(old, Mapping) else {}
         )
-        own = "embedded-view" if _turns_a_picture(item) else "embedded"
+        own = "embedded-view" if turns_a_picture(item) else "embedded"
         return {**item, "prior": {**kept, **({"name": own} if chosen == "embedded" else {"path": chosen})}}
 
     def renamed(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -328,21 +334,21 @@ def _name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str |
         if "guidance" in section:
             new["guidance"] = [named(item) for item in _guides(section)]
         scene = section.get("representation")
-        if prior is not None and isinstance(scene, Mapping) and _has_field(scene, "model", "representation"):
+        if prior is not None and isinstance(scene, Mapping) and has_field(scene, "model", "representation"):
             new["representation"] = {**scene, "model": "" if prior == "embedded" else prior}
         return new
 
     return stages.over_all(values, renamed)
 
 
-def _turns_a_picture(item: Any) -> bool:
+def turns_a_picture(item: Any) -> bool:
     """Whether a guidance asks its prior about a picture seen from elsewhere."""
     told = item.get("reference") if isinstance(item, Mapping) else None
-    return _has_field(item, "prior") and isinstance(told, Mapping) and bool(told.get("image"))
+    return has_field(item, "prior") and isinstance(told, Mapping) and bool(told.get("image"))
 
 
 def _goes_by_text(item: Any) -> bool:
-    return _has_field(item, "prior") and not _turns_a_picture(item)
+    return has_field(item, "prior") and not turns_a_picture(item)
 
 
 def _guides(values: Mapping[str, Any]) -> list[Any]:
@@ -350,7 +356,7 @@ def _guides(values: Mapping[str, Any]) -> list[Any]:
     return list(items) if isinstance(items, Sequence) and not isinstance(items, str) else []
 
 
-def _has_field(item: Any, field: str, family: str = "guidance") -> bool:
+def has_field(item: Any, field: str, family: str = "guidance") -> bool:
     """Whether the component that a section chooses has such a setting."""
     name = item.get("name") if isinstance(item, Mapping) else None
     if not isinstance(name, str):

@@ -52,7 +52,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="threedgen eval",
         description="Measure a run's asset, pictures, or a trained single-view model: PSNR, SSIM, LPIPS, FID, KID, "
-        "3D consistency. Prints a table; eval.json, views.csv and table.md go to --out.",
+        "3D consistency, and how what moves moves. Prints a table; eval.json, views.csv and table.md go to --out.",
         epilog="FID and KID belong to the network that they name: compare them within one network only.",
     )
     parser.add_argument("target", metavar="TARGET", help="a run, pictures, or a trained nerfdiff or ssdnerf")

@@ -138,7 +138,12 @@ def image_recipe(
 
 
 def require_no_picture(recipe: Recipe, source: str) -> None:
-    """UserError for a recipe that begins with the picture that only this command puts into a run."""
+    """UserError for a recipe that needs the picture or the film that only other commands put into a run."""
+    for part in recipe.parts:
+        if any(getattr(guide.config, "film", None) for guide in part.guidance):
+            raise UserError(
+                f"recipe '{source}' follows a film: threedgen text-to-4d PROMPT --video FILM --recipe {source}"
+            )
     for part in recipe.parts:
         for guide in part.guidance:
             if getattr(guide.config, "image", None) == RUN + PICTURE:

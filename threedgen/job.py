@@ -22,7 +22,9 @@ from threedgen.listeners import metrics
 from threedgen.listeners.checkpoints import Checkpoints, load, save, stage_of
 from threedgen.listeners.metrics import MetricsFile
 from threedgen.listeners.previews import Previews
+from threedgen.listeners.stillness import Stillness
 from threedgen.listeners.watchdog import Diverged, Watchdog
+from threedgen.moving_scores import moving_scores
 from threedgen.random import derive_seed
 from threedgen.reads import ReadCheck
 from threedgen.reference_scores import reference_scores
@@ -204,6 +206,9 @@ def _go_on(
         if scores:
             facts["held_out_views"] = parts.cameras.held_out.tolist()
         scores |= reference_scores(parts.cameras, parts.guidances, parts.scene, parts.renderer)
+        if getattr(parts.scene, "moves", False):
+            clock.begin("measuring the motion")
+            scores |= moving_scores(finish.moving_asset(recipe, parts.scene))
         finish.write_report(recipe, run, facts, scores, clock.stop())
     except Diverged:
         save(run.checkpoint, state)
@@ -223,6 +228,7 @@ def _run_stage(
         ReadCheck(part),
         MetricsFile(run.metrics),
         Previews(recipe.fixed["preview"].config, run.previews, part.steps),
+        Stillness(recipe.prompt, f"stages.{state.stage}." if recipe.stages else ""),
         saver,
     ]
     distill(

@@ -5,6 +5,8 @@ a whole (another component's keys make no sense in it), and so are lists and sch
 is short for `representation: {name: triplane}`.
 
 `with_prior` is laid over its own layer, below those that extend it, when a real prior replaces the embedded one.
+`with_video_prior` is merged like any section, and laid over the last stage when a real video prior replaces the
+embedded one (see threedgen.text_to_4d).
 
 Paths that begin with "run:" lie in the run's own folder, so that a run can be moved with what it was given.
 """
@@ -21,6 +23,7 @@ from threedgen.errors import UserError
 from threedgen.plugins import did_you_mean
 
 WITH_PRIOR = "with_prior"
+WITH_VIDEO_PRIOR = "with_video_prior"
 BUILTIN_FOLDER = Path(__file__).parent / "configs"
 
 

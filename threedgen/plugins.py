@@ -37,6 +37,8 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "clips": "threedgen.clips:ClipSampler",
             "given": "threedgen.datasets.given:GivenViews",
             "reference": "threedgen.reference_view:ReferenceOrbit",
+            "filmed-clips": "threedgen.film_view:FilmedClips",
+            "filmed-orbit": "threedgen.film_view:FilmedOrbit",
             "virtual-views": "threedgen.nerfdiff.virtual_views:VirtualViews",
         },
         "guidance": {
@@ -46,6 +48,8 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "denoise-and-match": "threedgen.guidance.denoise_and_match:DenoiseAndMatch",
             "pictures": "threedgen.guidance.pictures:Pictures",
             "reference": "threedgen.guidance.reference:Reference",
+            "reference-clip": "threedgen.guidance.reference_clip:ReferenceClip",
+            "turned-clip": "threedgen.guidance.reference_clip:TurnedClip",
             "nerf-guided-distillation": "threedgen.nerfdiff.distillation:NerfGuidedDistillation",
         },
         # An objective is chosen inside a guidance; it is called with its options and the prior.

@@ -1,4 +1,4 @@
-"""How well a scene shows the pictures that it was made from, seen from where they were."""
+"""How well a scene shows the pictures or the film that it was made from, seen from where they were."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ from typing import Any
 
 import torch
 
+from threedgen.film_view import FilmedClips, FilmedOrbit
 from threedgen.guidance.reference import Reference
+from threedgen.guidance.reference_clip import ReferenceClip
 from threedgen.reference_view import ReferenceOrbit
 
 
 @torch.no_grad()
 def reference_scores(sampler: Any, guidances: Sequence[Any], scene: Any, renderer: Any) -> dict[str, float]:
     """reference_psnr (dB) and reference_mask_iou of the picture's view on white, at the largest resolution of the
-    run, and reference_view_1_psnr, ... of those of further pictures; nothing where no view or no guidance is a
-    picture's. The scene is drawn as it was optimised."""
+    run, and reference_view_1_psnr, ... of those of further pictures; film_psnr and film_mask_iou, means of a film's
+    pictures; nothing where no view or no guidance is a picture's. The scene is drawn as it was optimised."""
+    device = next(scene.parameters()).device
+    white = torch.ones(3, device=device)
+    if isinstance(sampler, FilmedClips | FilmedOrbit):
+        film = next((guide for guide in guidances if isinstance(guide, ReferenceClip)), None)
+        cameras = sampler.filmed().to(device)
+        return {} if film is None else film.scores(renderer(scene.at(cameras.time), cameras, white), cameras)
     guides = [guide for guide in guidances if isinstance(guide, Reference)]
     if not isinstance(sampler, ReferenceOrbit) or not guides:
         return {}
-    device = next(scene.parameters()).device
-    output = renderer(scene.at(None), sampler.reference().to(device), torch.ones(3, device=device))
+    output = renderer(scene.at(None), sampler.reference().to(device), white)
     scores = {}
     for number, row in enumerate(guides[0].scores(output)):
         prefix = "reference" if number == 0 else f"reference_view_{number}"

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from threedgen import stages
-from threedgen.config import Recipe, load_recipe
+from threedgen import stages, video_to_4d
+from threedgen.config import Recipe, has_field, load_recipe, turns_a_picture
+from threedgen.datasets.films import Film
 from threedgen.datasets.motions import MOTIONS
 from threedgen.errors import UserError
-from threedgen.layers import merge
+from threedgen.layers import WITH_VIDEO_PRIOR, merge
 
-EMBEDDED = "embedded-video"
+if TYPE_CHECKING:
+    from threedgen.guidance.priors.files import PipelineFolder
+
+EMBEDDED, REQUIRED = "embedded-video", "required-video"
 
 
 def still_part(prompt: str) -> str:
@@ -30,97 +35,181 @@ def recipe_for(
     fps: float | None = None,
     prior: str | None = None,
     video_prior: str | None = None,
+    film: Film | None = None,
+    view: Mapping[str, float] = MappingProxyType({}),
     **top: Any,
 ) -> Recipe:
     """A recipe of two stages, what it is and how it moves, or of the last alone where `asset` is given: a
     finished run, a .ply with Gaussians or a mesh file.
 
-    prior: of what it is; video_prior: of how it moves, a folder or a hub id. Raises UserError, also for a prompt
-    that names no motion the embedded video prior knows.
+    prior: of what it is; video_prior: of how it moves, a folder or a hub id. film: that it shall follow, seen from
+    `view` (see `video_to_4d`); its guidance by the embedded video prior stays if the prompt names a motion that
+    this knows. Raises UserError, also for a prompt that names no motion where nothing else says one.
     """
-    words = [word.lower().strip(".,!") for word in prompt.split()]
-    embedded = video_prior in (None, "embedded", EMBEDDED)
-    if embedded and not any(word in MOTIONS for word in words):
-        raise UserError(
-            f"'{prompt}' names no motion: say one of {', '.join(MOTIONS)}, or name a real model with --video-prior"
-        )
-    still = still_part(prompt)
-    if embedded and asset is None and not still:
-        raise UserError(
-            f"'{prompt}' does not say what moves: say it before the motion, 'a blue cube {words[0]}'"
-        )
-    picture = None if prior in (None, "embedded") else str(prior)
-    film = None if embedded else str(video_prior)
+    still, picture = still_part(prompt), None if prior in (None, "embedded") else str(prior)
+    folder = None if video_prior in (None, "embedded", EMBEDDED) else str(video_prior)
+    named = still != " ".join(prompt.split())
+    large = folder is not None and not _is_our_own(folder)
 
     def adjust(values: dict[str, Any]) -> dict[str, Any]:
         # Here and not by `load_recipe`'s own `prior`, which is for all guidances, and which takes any folder to
         # mean that every stage has a real model.
-        values = stages.over_all(values, lambda section: _told(section, still, picture, film))
+        if large:
+            values = _for_large(values, keep_pictures=prior is not None)
+        if film is not None:
+            values = video_to_4d.filmed(values, film, view)
+            if folder is None and not named:
+                values = stages.over_all(values, _without_video_prior)
+        elif video_to_4d.follows_a_film(values):
+            raise UserError(f"recipe '{source}' follows a film: give one by --video FILM")
+        _check_prompt(values, prompt, still, folder, asset)
+        values = stages.over_all(values, lambda section: _told(section, still, picture, folder))
         if asset is None:
             return values
         values = stages.merged(values)[-1]
         return merge(values, {"representation": {"asset": str(asset_file(asset))}})
 
+    if film is not None:
+        seconds = video_to_4d.seconds_of(film, seconds, fps)
     timing = {"seconds": seconds, "fps": fps}
     own = [f"export.animation.{name}={value}" for name, value in timing.items() if value is not None]
-    own += [] if picture is None or asset is not None else [f"stages.0.guidance.0.prior.path={picture}"]
     chosen = [setting.partition("=")[0] for setting in settings]
-    recipe = load_recipe(source, [*own, *settings], adjust=adjust, prompt=prompt, **top)
-    frames = _clip_frames(film, recipe.parts[-1])
+    common = {"adjust": adjust, "prompt": prompt, "real_prior": picture is not None, **top}
+    recipe = load_recipe(source, [*own, *settings], **common)
+    _check_priors(recipe, source)
+    frames = _clip_frames(recipe)
+    if frames is None:
+        if folder is not None:
+            raise UserError(
+                f"--video-prior: no guidance of recipe '{source}' has a video prior: leave it out"
+            )
+        return recipe
     if frames == recipe.parts[-1].cameras.config.frames:
         return recipe
     if any(name.endswith("cameras.frames") for name in chosen):
         raise UserError(f"the video prior sees clips of {frames} frames: leave cameras.frames out")
     stage = "" if asset is not None else f"stages.{len(recipe.parts) - 1}."
     own.append(f"{stage}cameras.frames={frames}")
-    return load_recipe(source, [*own, *settings], adjust=adjust, prompt=prompt, **top)
+    return load_recipe(source, [*own, *settings], **common)
 
 
-def _told(section: Mapping[str, Any], still: str, picture: str | None, film: str | None) -> dict[str, Any]:
-    """A section whose guidances are told what they are for: those of video priors the whole prompt and the folder
-    `film`, those of picture priors what it is and the folder `picture`, where there is something to tell; without
-    that single frames cannot be judged, and that guidance goes."""
+def _for_large(values: Mapping[str, Any], keep_pictures: bool) -> dict[str, Any]:
+    """Plain values with `with_video_prior` laid over the last stage. Without `keep_pictures` single frames are not
+    judged: the small picture prior does not know what large video models do."""
+    section = values.get(WITH_VIDEO_PRIOR)
+    if not section:
+        return dict(values)
+    own = values.get("stages")
+    last = merge(own[-1] if own else values, section)
+    if not keep_pictures:
+        last["guidance"] = [guide for guide in last["guidance"] if guide["name"] != "single-frames"]
+    return {**values, "stages": [*own[:-1], last]} if own else last
+
+
+def _is_video(guide: Mapping[str, Any]) -> bool:
+    return guide.get("prior", {}).get("name") in (EMBEDDED, REQUIRED)
+
+
+def _without_video_prior(section: Mapping[str, Any]) -> dict[str, Any]:
+    if "guidance" not in section:
+        return dict(section)
+    return {**section, "guidance": [guide for guide in section["guidance"] if not _is_video(guide)]}
+
+
+def _check_prompt(
+    values: Mapping[str, Any], prompt: str, still: str, folder: str | None, asset: str | None
+) -> None:
+    """UserError where a prompt does not tell the embedded video prior what it must be told."""
+    guides = [guide for section in stages.merged(values) for guide in section.get("guidance", ())]
+    if folder is not None or not any(map(_is_video, guides)) or not prompt.strip():
+        return
+    if still == " ".join(prompt.split()):
+        raise UserError(
+            f"'{prompt}' names no motion: say one of {', '.join(MOTIONS)}, or name a real model with --video-prior"
+        )
+    if asset is None and not still:
+        raise UserError(
+            f"'{prompt}' does not say what moves: say it before the motion, 'a blue cube {prompt.split()[0]}'"
+        )
+
+
+def _check_priors(recipe: Recipe, source: str) -> None:
+    """UserError where a stage, also a later one, lacks a model that the recipe wants."""
+    for part in recipe.parts:
+        for guide in part.guidance:
+            asked = getattr(guide.config, "prior", None)
+            if asked is None or asked.path or asked.name not in ("required", REQUIRED):
+                continue
+            option = "--prior" if asked.name == "required" else "--video-prior"
+            raise UserError(f"recipe '{source}' needs {option} FOLDER of a real model (docs/priors.md)")
+
+
+def _told(section: Mapping[str, Any], still: str, picture: str | None, folder: str | None) -> dict[str, Any]:
+    """A section whose guidances are told what they are for: those of video priors the whole prompt and the folder,
+    those of picture priors what it is and the folder `picture`, where there is something to tell; without that
+    single frames cannot be judged, and that guidance goes."""
     result = dict(section)
     if "guidance" not in section:
         return result
     guides = []
     for guide in section["guidance"]:
-        moving = guide.get("prior", {}).get("name") == EMBEDDED
-        path = film if moving else picture
+        if not has_field(guide, "prior"):
+            guides.append(guide)
+            continue
+        moving = _is_video(guide)
+        path = folder if moving else picture
         more: dict[str, Any] = {} if path is None else {"prior": {"path": path}}
-        if not moving and still:
+        if not moving and still and not turns_a_picture(guide):
             more["prompt"] = still
         if still or guide["name"] != "single-frames":
             guides.append(merge(guide, more))
     return {**result, "guidance": guides}
 
 
-def _clip_frames(path: str | None, moving: Recipe) -> int:
-    """How many frames the video prior in a folder sees, None: the embedded one, with the options of the recipe's
-    moving part. UserError where it is none or lacks what it is told, before a first stage is made for it."""
-    from threedgen import typed
+_ADVICE = "name a folder that `threedgen train prior --kind video` left, or a video model, by --video-prior"
+
+
+def _is_our_own(path: str) -> bool:
+    """Whether a folder holds a small video prior that was trained here, and not a large model. UserError: none."""
+    from threedgen.guidance.priors.diffusers_pixel_video import DiffusersPixelVideoPrior
+
+    return _adapter(Path(path).expanduser(), path)[1] is DiffusersPixelVideoPrior
+
+
+def _adapter(folder: Path, path: str) -> tuple[PipelineFolder, Any]:
     from threedgen.guidance.priors.files import PipelineFolder, readable
     from threedgen.guidance.priors.kinds import adapter_of
-    from threedgen.guidance.priors.load import embedded_video
 
-    advice = (
-        "name a folder that `threedgen train prior --kind video` left, or a video model, by --video-prior"
-    )
-    folder = embedded_video() if path is None else Path(path).expanduser()
     if not folder.is_dir():
-        raise UserError(f"there is no folder '{path}': {advice}")
-    guidance = moving.guidance[0].config
+        raise UserError(f"there is no folder '{path}': {_ADVICE}")
     with readable(folder):
         described = PipelineFolder(folder)
         adapter = adapter_of(described)
-        if not adapter.video:
-            raise UserError(f"'{path}' is no video prior: {advice}")
-        if adapter.image_condition == "reference" and not guidance.reference.image:
+    if not adapter.video:
+        raise UserError(f"'{path}' is no video prior: {_ADVICE}")
+    return described, adapter
+
+
+def _clip_frames(recipe: Recipe) -> int | None:
+    """How many frames the video prior of a recipe's moving part sees, None where it has none. UserError where it
+    lacks what it is told, before a first stage is made for it."""
+    from threedgen import typed
+    from threedgen.guidance.priors.files import readable
+    from threedgen.guidance.priors.load import embedded_video
+
+    for guide in recipe.parts[-1].guidance:
+        prior = getattr(guide.config, "prior", None)
+        if prior is None or prior.name not in (EMBEDDED, REQUIRED):
+            continue
+        folder = Path(prior.path).expanduser() if prior.path else embedded_video()
+        described, adapter = _adapter(folder, prior.path)
+        if adapter.image_condition == "reference" and not guide.config.reference.image:
             raise UserError(
-                f"'{path}' makes a picture move: set stages.1.guidance.0.reference.image to one of what shall move "
-                "(guidance.0.reference.image with --asset)"
+                f"'{prior.path}' makes a picture move: set {guide.path}.reference.image to one of what shall move"
             )
-        return adapter.clip_frames(described, typed.build(adapter.Config, guidance.prior.options, "options"))
+        with readable(folder):
+            return adapter.clip_frames(described, typed.build(adapter.Config, prior.options, "options"))
+    return None
 
 
 def asset_file(asset: str) -> Path:

@@ -75,7 +75,7 @@ def test_clips_are_as_long_as_the_model_sees_them(video_pipelines, asset):
 @pytest.mark.parametrize(
     ("kind", "settings", "said"),
     [
-        ("svd", [], "makes a picture move: set stages.1.guidance.0.reference.image"),
+        ("svd", [], "makes a picture move: set guidance.0.reference.image"),
         ("modelscope", [f"{SHORT}=1"], "a clip has at least 2 frames"),
         (
             "modelscope",

@@ -50,8 +50,8 @@ def cut_out_of(
     than _LEAST_OBJECT pixels of one, or one depth for all of it.
     """
     picture = read_picture(path)
-    alpha, source = _alpha_of(picture, path, mask)
-    rgb = picture.rgb if source == "alpha" else _without_bleeding(picture.rgb, alpha)
+    alpha, source = alpha_of(picture, path, mask)
+    rgb = picture.rgb if source == "alpha" else without_bleeding(picture.rgb, alpha)
     center, radius = _circle(alpha, source)
     if 2.0 * radius < _LEAST_OBJECT:
         raise UserError(
@@ -59,7 +59,7 @@ def cut_out_of(
             "picture nearer to it and save it larger"
         )
     side = 2.0 * radius / FILL
-    rgba = _framed(np.dstack([rgb, alpha]), center, side, size)
+    rgba = framed(np.dstack([rgb, alpha]), center, side, size)
     nearness = None
     if depth is not None:
         nearness = _nearness(read_depth(depth, picture), alpha, center, side, size, depth)
@@ -107,9 +107,10 @@ def read_cut_out(path: str | Path) -> tuple[Float[Tensor, "S S 3"], Float[Tensor
     return rgb * alpha + (1.0 - alpha), alpha
 
 
-def _alpha_of(
-    picture: Picture, path: str | Path, mask: str | Path | None
+def alpha_of(
+    picture: Picture, path: str | Path, mask: str | Path | None = None
 ) -> tuple[UInt8[np.ndarray, "H W"], str]:
+    """Where the object is, and what told it: mask, alpha or border. UserError where none of them shows one."""
     if mask is not None:
         alpha, source = read_mask(mask, picture), "mask"
         if alpha.max() < _SOLID:
@@ -123,7 +124,7 @@ def _alpha_of(
     return alpha, source
 
 
-def _without_bleeding(
+def without_bleeding(
     rgb: UInt8[np.ndarray, "H W 3"], alpha: UInt8[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Half-transparent pixels of an opaque picture show some background: they get the nearest solid colour."""
@@ -147,7 +148,7 @@ def _circle(alpha: UInt8[np.ndarray, "H W"], source: str) -> tuple[tuple[float, 
     return (float(x), float(y)), float(corners.max())
 
 
-def _framed(
+def framed(
     rgba: UInt8[np.ndarray, "H W 4"], center: tuple[float, float], side: float, size: int
 ) -> UInt8[np.ndarray, "S S 4"]:
     """The square of `side` pixels around `center`, transparent outside the picture, at `size` pixels. Colours are

@@ -13,10 +13,21 @@ import torch
 from threedgen.export.atomic import replacing
 from threedgen.export.report import write_report
 from threedgen.metrics.consistency import Consistency
+from threedgen.moving_scores import MOVING_SCORES
 from threedgen.random import generator
 
 METRICS = ("psnr", "ssim", "lpips")
-_ORDER = ("", "PSNR", "SSIM", "LPIPS", "FID", "KID", "consistency", "s")  # of columns, by their first words
+_ORDER = (
+    "",
+    "PSNR",
+    "SSIM",
+    "LPIPS",
+    "FID",
+    "KID",
+    "consistency",
+    *MOVING_SCORES,
+    "s",
+)  # of columns, by their first words
 _RESAMPLES, _TAIL = 1000, 0.025  # of the bootstrap: 95 of 100 resamples lie inside the interval
 
 
@@ -30,12 +41,21 @@ class ViewScore(NamedTuple):
     lpips: float | None
 
 
+class Motion(NamedTuple):
+    """scores: those of `moving_scores`. features, weights: label and fingerprint of the network of its identity."""
+
+    scores: Mapping[str, float]
+    features: str
+    weights: str
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """name: what was evaluated. views: a row a picture. features, weights: the feature network's label and
     fingerprint. lpips: its network, or None. fid, kid: None where nothing was compared. kid_deviation: over
-    subsets. consistency: means over objects. seconds: of the model, an object. warnings: what a reader must know.
-    about: of what and how (target, truth, protocol). report: the scores that the run itself reported.
+    subsets. consistency: means over objects. motion: of what moves. seconds: of the model, an object. warnings:
+    what a reader must know. about: of what and how (target, truth, protocol). report: the scores that the run
+    itself reported.
     """
 
     name: str
@@ -47,6 +67,7 @@ class Evaluation:
     kid: float | None = None
     kid_deviation: float | None = None
     consistency: Consistency | None = None
+    motion: Motion | None = None
     seconds: float | None = None
     warnings: Sequence[str] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -89,6 +110,9 @@ class Evaluation:
             cells[f"KID ({self.features}) x 1000"] = _shown(kid, 2)
         seen = self.consistency
         cells["consistency dB (share)"] = "-" if seen is None else f"{seen.psnr:.2f} ({seen.share:.0%})"
+        if self.motion is not None:
+            network = {"identity": f"identity ({self.motion.features})"}
+            cells |= {network.get(name, name): _shown(v, 3) for name, v in self.motion.scores.items()}
         if self.seconds is not None:
             cells["s an object"] = _shown(self.seconds, 2)
         return cells
@@ -101,6 +125,10 @@ class Evaluation:
         if seen is not None:
             scores["consistency"] = {"psnr": seen.psnr, "error": seen.error, "share": seen.share}
         intervals = {metric: self.interval(metric) for metric in METRICS}
+        networks = {"features": self.features, "features_weights": self.weights, "lpips": self.lpips}
+        if self.motion is not None:
+            scores |= self.motion.scores
+            networks |= {"identity": self.motion.features, "identity_weights": self.motion.weights}
         return {
             "name": self.name,
             **self.about,
@@ -108,7 +136,7 @@ class Evaluation:
             "views": len(self.views),
             "scores": {metric: value for metric, value in scores.items() if value is not None},
             "interval_95": {metric: value for metric, value in intervals.items() if value is not None},
-            "networks": {"features": self.features, "features_weights": self.weights, "lpips": self.lpips},
+            "networks": networks,
             "seconds_an_object": self.seconds,
             "report": dict(self.report),
             "warnings": list(self.warnings),

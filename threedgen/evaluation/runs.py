@@ -19,13 +19,14 @@ from threedgen.config import Recipe
 from threedgen.datasets.given import GivenViews, read_pictures
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.errors import UserError
-from threedgen.evaluation.result import Evaluation
+from threedgen.evaluation.result import Evaluation, Motion
 from threedgen.evaluation.scorer import Scorer
 from threedgen.export.low_pass import pixel_size
 from threedgen.fit import object_reach
 from threedgen.job import load_scene
 from threedgen.metrics.consistency import consistency
-from threedgen.metrics.features import Features
+from threedgen.metrics.features import Features, load_features
+from threedgen.moving_scores import moving_scores
 from threedgen.renderers.base import on_white
 from threedgen.run import RunDirectory
 from threedgen.types import Cameras
@@ -55,7 +56,8 @@ def evaluate_run(
     truth: posed pictures (a folder of either layout, or a transforms file; up: as of `read_pictures`), in the
     run's world; of a fit whose object was scaled into the unit ball, the pictures' world, from cameras at the same
     distances. None: a fitted run is compared with the pictures that it held out.
-    Every run's consistency is measured on a ring of RING views. Raises UserError.
+    Every run's consistency is measured on a ring of RING views; what moves is at rest in all of these pictures, and
+    has the numbers of `moving_scores` besides. Raises UserError.
     """
     recipe = config.read_resolved(run.recipe)
     scene = load_scene(run, recipe)
@@ -78,6 +80,10 @@ def evaluate_run(
         warnings.append("no view was held out: there is nothing to compare with but what it was trained on")
     if seen.depth is None:
         warnings.append("its renderer gives no depth: no consistency")
+    if getattr(scene, "moves", False):
+        network = load_features(features) if isinstance(features, str) else features
+        scores = moving_scores(finish.moving_asset(recipe, scene), network)
+        found = replace(found, motion=Motion(scores, network.label, network.weights))
     return replace(
         found, consistency=consistency(seen, ring), warnings=tuple(warnings), report=_reported(run)
     )

@@ -18,7 +18,7 @@ from threedgen.renderers.base import Renderer
 from threedgen.types import Frames, TriMesh
 
 _NEIGHBOURS = 4  # Gaussians that a vertex goes along with
-_ELEVATION, _FOV_Y = 15.0, 40.0  # degrees, of the camera of films
+ELEVATION, FOV_Y = 15.0, 40.0  # degrees, of the camera of films
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def film(renderer: Renderer[Frames], scene: object, config: Config, size: int) -
     azimuths = config.azimuth + config.turn * moments
     for moment, azimuth in zip(moments.split(1), azimuths.split(1), strict=True):
         one = torch.ones(1)
-        camera = orbit(azimuth, _ELEVATION * one, config.radius * one, _FOV_Y, size, size)
+        camera = orbit(azimuth, ELEVATION * one, config.radius * one, FOV_Y, size, size)
         with torch.no_grad():
             moving = scene.at(moment)  # pyright: ignore[reportAttributeAccessIssue]
             picture = renderer(moving, camera, torch.ones(3)).rgb[0]

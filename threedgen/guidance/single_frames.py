@@ -7,6 +7,7 @@ prior is shown what a nearer camera that looks at the object would see: the fram
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -31,8 +32,10 @@ class SingleFrames(ScoreDistillation):
     @dataclass(frozen=True)
     class Config(ScoreDistillation.Config):
         """See ScoreDistillation.Config. frames: views that are looked at, a step. distance: of the camera that a
-        view is magnified to, in world units; what the prior was trained with."""
+        view is magnified to, in world units; what the prior was trained with. view_prompts: as there, but off: what
+        is seen from the front may have turned its back by then."""
 
+        view_prompts: Literal["auto", "always", "never", "interpolated"] = "never"
         frames: int = 2
         distance: float = 2.85
 

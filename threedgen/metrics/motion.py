@@ -1,13 +1,14 @@
 """How an asset moves: how much, how smoothly, whether it comes back and stays itself; in the shape world, also
 whether it does what the prompt says (METHODS 11.6).
 
-Paths are [T, N, 3]: N points of the asset at T evenly spaced moments, from 0 to 1, the first of them at rest. A
-sequence that stands still is as smooth as can be: every report names the amount of motion beside its smoothness.
+Paths are [T, N, 3]: N points of the asset at T evenly spaced moments, from 0 to 1, in the first of which it rests.
+A sequence that stands still is as smooth as can be: every report names the amount of motion beside its smoothness.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,14 @@ from torch import Tensor
 from threedgen.datasets import motions
 from threedgen.metrics.features import Features
 
+STILL = 0.01  # of an object's diameter: what moves less than that stands still, for whoever looks at it
+NONE = "none"  # the name of a motion that resembles no known one
+
 _PHASES = 12  # by which a true motion that loops is tried earlier or later
+_RESEMBLES = 0.9  # less unlike than that, one motion may be taken for the other, see _Aligned
+_ALIKE = 1e-5  # as much more unlike counts as equal
+_UNDOING = 4  # passes; each leaves a small share of the error of the one before
+_ROUNDING = 1e-6  # of the diameter, or of a picture's range: steps below that are float32's
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,8 @@ class MotionScores:
     amount: mean distance from rest at the farthest moment. local: the same of what is left when the best rotation,
     translation and size of each moment are taken out: what bends, or falls apart. jerk: mean second difference
     over mean first difference of the paths: 0 for steady straight motion, 2 for one that trembles from frame to
-    frame. loop: mean distance between the first moment and the last.
+    frame, and 0 where nothing moves; of a smooth motion it falls with 1 / T, so compare equal numbers of moments.
+    loop: mean distance between the first moment and the last.
     """
 
     amount: float
@@ -44,9 +53,13 @@ def motion_scores(paths: Float[Tensor, "T N 3"]) -> MotionScores:
     far = (paths - rest).norm(dim=2).mean(1) / size
     bent = (paths - fitted(rest, paths)).norm(dim=2).mean(1) / size
     first, second = paths.diff(dim=0), paths.diff(n=2, dim=0)
-    travelled = float(first.norm(dim=2).mean())
-    jerk = float(second.norm(dim=2).mean()) / travelled if travelled > 0.0 else 0.0
+    jerk = _ratio(float(second.norm(dim=2).mean()), float(first.norm(dim=2).mean()), size)
     return MotionScores(float(far.max()), float(bent.max()), jerk, float(far[-1]))
+
+
+def farthest(paths: Float[Tensor, "T N 3"]) -> float:
+    """How much moves: mean distance from rest at the farthest moment, as a share of the diameter at rest."""
+    return float((paths - paths[0]).norm(dim=2).mean(1).max()) / diameter(paths[0])
 
 
 def diameter(points: Float[Tensor, "N 3"]) -> float:
@@ -71,8 +84,9 @@ def fitted(rest: Float[Tensor, "N 3"], paths: Float[Tensor, "T N 3"]) -> Float[T
 @dataclass(frozen=True)
 class PictureScores:
     """change: mean absolute difference between a moment's picture and the first, at the moment where it is largest.
-    flicker: mean absolute second difference over first differences of the pictures. identity: the cosine of the
-    features of each picture to those of the first, the smallest."""
+    flicker: mean absolute second difference over first differences of the pictures, 0 where they do not change; as
+    jerk's, comparable for equal numbers of them. identity: the cosine of the features of each picture to those of
+    the first, the smallest."""
 
     change: float
     flicker: float
@@ -84,17 +98,27 @@ def picture_scores(clip: Float[Tensor, "T H W 3"], features: Features) -> Pictur
     if len(clip) < 3:
         raise ValueError(f"{len(clip)} pictures: at least 3 tell how something moves")
     change = (clip - clip[0]).abs().mean((1, 2, 3))
-    first = float(clip.diff(dim=0).abs().mean())
-    flicker = float(clip.diff(n=2, dim=0).abs().mean()) / first if first > 0.0 else 0.0
+    first, second = clip.diff(dim=0), clip.diff(n=2, dim=0)
+    flicker = _ratio(float(second.abs().mean()), float(first.abs().mean()), 1.0)
     vectors = torch.nn.functional.normalize(features(clip), dim=1)
-    return PictureScores(float(change.max()), flicker, float((vectors @ vectors[0]).min()))
+    # The cosine by the distance: equal pictures are equal even where features vanish, as those of a white one do.
+    cosines = 1.0 - 0.5 * (vectors - vectors[0]).square().sum(1)
+    return PictureScores(float(change.max()), flicker, float(cosines.min()))
+
+
+def _ratio(second: float, first: float, size: float) -> float:
+    """Of mean differences, 0 where the first ones are rounding."""
+    return second / first if first > _ROUNDING * size else 0.0
 
 
 @dataclass(frozen=True)
 class TruthScores:
-    """Against the shape world's motions. nearest: the name of the one that the paths resemble most. error: mean
-    distance from the prompted one, as a share of the true motion's own mean distance from rest (1: as wrong as
-    standing still), best-aligned in phase. phase: by which share of the time the truth was moved for that."""
+    """Against the shape world's motions. nearest: the name of the one that is nearest to the paths, in mean
+    distance, standing still among them; NONE where even that is hardly nearer than standing still would be, as for a
+    spin the other way round.
+    error: mean distance from the prompted one, as a share of the true motion's own mean distance from rest (1: as
+    wrong as standing still; for still, of the diameter), best-aligned in phase. phase: by which share of the time
+    the truth was moved for that."""
 
     nearest: str
     error: float
@@ -111,11 +135,13 @@ def truth_scores(paths: Float[Tensor, "T N 3"], shape: str, motion: str) -> Trut
     known = {name: kind for name, kind in motions.MOTIONS.items() if kind.body and shape in kind.shapes}
     if motion not in known:
         raise ValueError(f"a {shape} {motion} has no truth to compare all its points with")
-    found = {name: _nearest_phase(paths, name) for name in known}
-    error, phase = found[motion]
-    amount = float((true_paths(paths[0], motion, len(paths), 0.0) - paths[0]).norm(dim=2).mean())
-    nearest = min(found, key=lambda name: found[name][0])
-    return TruthScores(nearest, error / amount if amount > 0.0 else error / diameter(paths[0]), phase)
+    found = {name: _best_aligned(paths, name) for name in known}
+    nearest = min(found, key=lambda name: found[name].distance)
+    if nearest != "still" and found[nearest].unlike >= _RESEMBLES:
+        nearest = NONE
+    asked = found[motion]
+    error = asked.distance / (diameter(paths[0]) if motion == "still" else asked.amount)
+    return TruthScores(nearest, error, asked.phase)
 
 
 def true_paths(rest: Float[Tensor, "N 3"], motion: str, moments: int, phase: float) -> Float[Tensor, "T N 3"]:
@@ -126,22 +152,44 @@ def true_paths(rest: Float[Tensor, "N 3"], motion: str, moments: int, phase: flo
     times = [moment / (moments - 1) for moment in range(moments)]
     if phase:
         times = [(phase + time) % 1.0 for time in times]
-    places = [kind.place(rest, time, amount) for time in times]
-    matrix, offset = (torch.stack(part) for part in zip(*places, strict=True))
-    # Points that are at rest now were brought here by the motion at `phase`: that is undone first.
-    back = torch.linalg.inv(matrix[0])
-    start = (rest - offset[0]) @ back.T
-    return start @ matrix.transpose(1, 2) + offset[:, None]
+    # Points that are at rest now were brought here by the motion at `phase`, which is undone first; about which
+    # place it turned them is known from where they began.
+    start = rest
+    for _ in range(_UNDOING if phase else 0):
+        start = _undone(rest, kind.place(start, times[0], amount))
+    places = [kind.place(start, time, amount) for time in times]
+    matrices, offsets = (torch.stack(part) for part in zip(*places, strict=True))
+    return _undone(rest, places[0]) @ matrices.transpose(1, 2) + offsets[:, None]
 
 
-def _nearest_phase(paths: Float[Tensor, "T N 3"], motion: str) -> tuple[float, float]:
-    """The least mean distance from a true motion over its phases, and the phase."""
-    phases = range(_PHASES if motions.MOTIONS[motion].loops and motion != "still" else 1)
-    tried = [
-        (
-            float((paths - true_paths(paths[0], motion, len(paths), k / _PHASES)).norm(dim=2).mean()),
-            k / _PHASES,
-        )
-        for k in phases
-    ]
-    return min(tried)
+def _undone(points: Float[Tensor, "N 3"], place: motions.Place) -> Float[Tensor, "N 3"]:
+    matrix, offset = place
+    return (points - offset) @ torch.linalg.inv(matrix).T
+
+
+class _Aligned(NamedTuple):
+    """distance: mean, from a true motion. amount: of that, mean distance from rest. unlike: the distance as a share
+    of the larger amount of both: 1 for what stands still beside what moves."""
+
+    distance: float
+    amount: float
+    unlike: float
+    phase: float
+
+
+def _best_aligned(paths: Float[Tensor, "T N 3"], motion: str) -> _Aligned:
+    """In the earliest of the phases in which a true motion is least unlike the paths."""
+    own, tiny = _mean_distance(paths, paths[0]), 1e-12 * diameter(paths[0])
+    tried = []
+    for number in range(_PHASES if motions.MOTIONS[motion].loops and motion != "still" else 1):
+        phase = number / _PHASES
+        truth = true_paths(paths[0], motion, len(paths), phase)
+        distance, amount = _mean_distance(paths, truth), _mean_distance(truth, paths[0])
+        tried.append(_Aligned(distance, amount, distance / max(amount, own, tiny), phase))
+    # A spin is the same in every phase, to rounding.
+    alike = min(one.unlike for one in tried) + _ALIKE
+    return next(one for one in tried if one.unlike <= alike)
+
+
+def _mean_distance(paths: Float[Tensor, "T N 3"], others: Float[Tensor, "*T N 3"]) -> float:
+    return float((paths - others).norm(dim=2).mean())

@@ -18,6 +18,7 @@ from threedgen.guidance.priors.base import Prior
 from threedgen.guidance.priors.files import PipelineFolder, first_line, readable
 
 _REQUIRED = "required"
+_REQUIRED_VIDEO = "required-video"
 EMBEDDED_WEIGHTS = Path(__file__).parent / "embedded" / "weights"
 EMBEDDED_VIEW_WEIGHTS = Path(__file__).parent / "embedded" / "view_weights"
 EMBEDDED_VIDEO_WEIGHTS = Path(__file__).parent / "embedded" / "video_weights"
@@ -40,11 +41,11 @@ class PriorConfig:
     """Which frozen model guides.
 
     name:  embedded, embedded-view (the small ones that ship, told a text or a picture), embedded-video (of clips;
-           none ships yet), disc (closed form, for trying things out), required (none:
-           the recipe wants `path`), an entry point of the group threedgen.prior or package.module:Class.
+           none ships yet), disc (closed form, for trying things out), required, required-video (none: the
+           recipe wants `path`), an entry point of the group threedgen.prior or package.module:Class.
            The last two are called with this config and the device.
     path:  a local diffusers folder, or a hub id such as owner/name (downloaded when not yet cached); takes
-           the place of the first four names.
+           the place of all other names.
     dtype: auto (float32 on a CPU, float16 on CUDA, bfloat16 there for SD3, FLUX, CogVideoX and Wan, float32 for
            the embedded prior), float32, float16 or bfloat16. The VAE stays in float32.
     lora, lora_scale: a .safetensors file of low-rank changes for the model of `path`, and their strength.
@@ -81,7 +82,7 @@ class PriorConfig:
 def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior:
     """The prior a recipe names. Raises UserError for anything about it that the user can put right."""
     device = torch.device(device)
-    if config.path and config.name in (_REQUIRED, *plugins.BUILTIN["prior"]):
+    if config.path and config.name in (_REQUIRED, _REQUIRED_VIDEO, *plugins.BUILTIN["prior"]):
         with readable(config.path):
             folder = _resolve(config.path)
         return load_folder(folder, device, config=config)
@@ -89,6 +90,8 @@ def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior
         from threedgen.guidance.priors.kinds import SUPPORTED
 
         raise UserError(f"this recipe needs --prior FOLDER (or a hub id OWNER/NAME): {SUPPORTED}")
+    if config.name == _REQUIRED_VIDEO:
+        raise UserError("this recipe needs --video-prior FOLDER, a text-to-video model (docs/priors.md)")
     return plugins.find("prior", config.name)(config, device)
 
 

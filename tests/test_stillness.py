@@ -1,0 +1,120 @@
+"""What was asked to move and stands still is said while the run can still be stopped."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from splatting_scenes import random_cloud
+from torch import nn
+
+from threedgen.distill import distill
+from threedgen.events import StepDone
+from threedgen.listeners.stillness import Stillness
+from threedgen.state import RunState
+from threedgen.types import Cameras, RenderOutput, Signal
+
+
+class Going(nn.Module):
+    """Points that are by now `far` world units away from rest at time 1."""
+
+    moves = True
+
+    def __init__(self, far: float = 0.0, size: float = 1.0) -> None:
+        super().__init__()
+        self.far = nn.Parameter(torch.tensor(far))
+        self.means = size * random_cloud(50).means
+
+    def moved(self, times: torch.Tensor) -> torch.Tensor:
+        return self.means + self.far * times[:, None, None] * torch.tensor([0.0, 1.0, 0.0])
+
+
+def heard(scene: Any, steps: range, total: int, listener: Stillness | None = None) -> list[str]:
+    """What a listener says in the steps of a stage."""
+    listener = listener or Stillness("a red cube bouncing")
+    nothing: Any = None
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for step in steps:
+            state = RunState(scene, nothing, 0, step=step + 1)
+            listener(StepDone(state, step, total, {}, (), nothing, nothing))
+    return [str(one.message) for one in said]
+
+
+def test_it_is_said_once_after_a_third():
+    assert heard(Going(), range(99), 300) == []
+    (text,) = heard(Going(), range(300), 300)
+    assert text.startswith(
+        "nothing has moved after 100 of 300 steps of 'a red cube bouncing' (0.0% of its size): "
+    )
+    assert "raise representation.learning_rate" in text
+    (text,) = heard(Going(), range(300), 300, Stillness("a cube bouncing", "stages.1."))
+    assert (
+        "raise stages.1.representation.learning_rate, lower stages.1.representation.regularizers.rigidity"
+        in text
+    )
+
+
+def test_a_step_that_is_rolled_back_and_comes_again_says_nothing_new():
+    listener = Stillness("a cube bouncing")
+    assert len(heard(Going(), range(90, 110), 300, listener)) == 1
+    assert heard(Going(), range(90, 110), 300, listener) == []
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.009, True), (0.011, False)])
+@pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
+def test_the_bound_is_a_hundredth_of_its_size(share, warned, size):
+    points = Going(size=size).means
+    across = 2.0 * float((points - 0.5 * (points.amin(0) + points.amax(0))).norm(dim=1).max())
+    assert bool(heard(Going(share * across, size), range(300), 300)) == warned
+
+
+def test_what_was_asked_to_stand_still_may():
+    assert heard(Going(), range(300), 300, Stillness("a red cube still")) == []
+
+
+def test_few_steps_say_nothing_yet():
+    assert heard(Going(), range(30), 30) == []
+
+
+def test_scenes_that_do_not_move_are_left_alone():
+    scene = Going()
+    scene.moves = False
+    assert heard(scene, range(300), 300) == []
+
+
+class Pushed(Going):
+    """What a run optimises: pushed along by its loss, or held."""
+
+    def __init__(self, pull: float) -> None:
+        super().__init__()
+        self._pull = pull
+
+    def at(self, time: Any) -> Any:
+        return self._pull * self.far
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"far": [self.far]}
+
+    def learning_rates(self) -> dict[str, float]:
+        return {"far": 1e-2}
+
+    def adapt(self, *_: Any) -> dict[str, float]:
+        return {}
+
+
+@pytest.mark.parametrize(("pull", "warned"), [(0.0, True), (-1.0, False)])
+def test_it_hears_the_loop(pull, warned):
+    def cameras(seed: int, step: int, total: int) -> Cameras:
+        return Cameras(torch.eye(4)[None], torch.eye(3)[None], 4, 4, torch.zeros(1))
+
+    def render(loss: Any, *_: Any) -> RenderOutput:
+        return RenderOutput(loss.expand(1, 4, 4, 3), loss.expand(1, 4, 4, 1))
+
+    def guide(output: RenderOutput, *_: Any) -> Signal:
+        return Signal(output.rgb.mean(), {})
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        distill(Pushed(pull), render, cameras, [guide], "it", steps=90, listeners=[Stillness("it moving")])
+    assert len(said) == warned
