@@ -161,11 +161,11 @@ def test_a_video_prior_from_its_folder_answers_clips(prior):
         loaded.encode(images[:7])
 
 
-def test_without_a_video_prior_the_way_to_one_is_said(monkeypatch, tmp_path, capsys):
+def test_an_installation_without_the_video_prior_is_said(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(load, "EMBEDDED_VIDEO_WEIGHTS", tmp_path / "missing")
     assert main(["text-to-4d", "a cube bouncing", "--out", str(tmp_path / "run")]) == 2
-    assert "no video prior ships with this version: name a folder" in capsys.readouterr().err
-    with pytest.raises(UserError, match="no video prior ships"):
+    assert "missing: reinstall threedgen" in capsys.readouterr().err
+    with pytest.raises(UserError, match="reinstall threedgen"):
         load.load_prior(load.PriorConfig(name="embedded-video"))
 
 

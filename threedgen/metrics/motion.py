@@ -21,7 +21,7 @@ STILL = 0.01  # of an object's diameter: what moves less than that stands still,
 NONE = "none"  # the name of a motion that resembles no known one
 
 _PHASES = 12  # by which a true motion that loops is tried earlier or later
-_RESEMBLES = 0.9  # less unlike than that, one motion may be taken for the other, see _Aligned
+_RESEMBLES = 0.85  # less unlike than that, one motion may be taken for the other, see _Aligned
 _ALIKE = 1e-5  # as much more unlike counts as equal
 _UNDOING = 4  # passes; each leaves a small share of the error of the one before
 _ROUNDING = 1e-6  # of the diameter, or of a picture's range: steps below that are float32's
@@ -114,8 +114,8 @@ def _ratio(second: float, first: float, size: float) -> float:
 @dataclass(frozen=True)
 class TruthScores:
     """Against the shape world's motions. nearest: the name of the one that is nearest to the paths, in mean
-    distance, standing still among them; NONE where even that is hardly nearer than standing still would be, as for a
-    spin the other way round.
+    distance over the larger of both motions, so that half a bounce is a bounce; NONE where even that is hardly
+    nearer than standing still would be, as for a spin the other way round, still within STILL of the diameter.
     error: mean distance from the prompted one, as a share of the true motion's own mean distance from rest (1: as
     wrong as standing still; for still, of the diameter), best-aligned in phase. phase: by which share of the time
     the truth was moved for that."""
@@ -136,8 +136,10 @@ def truth_scores(paths: Float[Tensor, "T N 3"], shape: str, motion: str) -> Trut
     if motion not in known:
         raise ValueError(f"a {shape} {motion} has no truth to compare all its points with")
     found = {name: _best_aligned(paths, name) for name in known}
-    nearest = min(found, key=lambda name: found[name].distance)
-    if nearest != "still" and found[nearest].unlike >= _RESEMBLES:
+    nearest = min(found, key=lambda name: found[name].unlike)
+    if farthest(paths) < STILL:
+        nearest = "still"
+    elif nearest == "still" or found[nearest].unlike >= _RESEMBLES:
         nearest = NONE
     asked = found[motion]
     error = asked.distance / (diameter(paths[0]) if motion == "still" else asked.amount)

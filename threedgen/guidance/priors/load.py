@@ -40,8 +40,8 @@ _BYTES = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
 class PriorConfig:
     """Which frozen model guides.
 
-    name:  embedded, embedded-view (the small ones that ship, told a text or a picture), embedded-video (of clips;
-           none ships yet), disc (closed form, for trying things out), required, required-video (none: the
+    name:  embedded, embedded-view, embedded-video (the small ones that ship, told a text, a picture, or a text and
+           asked about clips), disc (closed form, for trying things out), required, required-video (none: the
            recipe wants `path`), an entry point of the group threedgen.prior or package.module:Class.
            The last two are called with this config and the device.
     path:  a local diffusers folder, or a hub id such as owner/name (downloaded when not yet cached); takes
@@ -106,23 +106,23 @@ def load_embedded_view(config: PriorConfig, device: torch.device) -> Prior:
 
 
 def load_embedded_video(config: PriorConfig, device: torch.device) -> Prior:
-    """The small video prior, where its weights are there. Raises UserError."""
+    """The small prior of clips that ships with threedgen. Raises UserError like `load_embedded`."""
     return _shipped(embedded_video(), config, device)
 
 
 def embedded_video() -> Path:
-    """The folder of the small video prior. Raises UserError where it does not ship."""
-    if not EMBEDDED_VIDEO_WEIGHTS.is_dir():
-        raise UserError(
-            "no video prior ships with this version: name a folder that `threedgen train prior --kind video` left, "
-            "by --video-prior"
-        )
-    return EMBEDDED_VIDEO_WEIGHTS
+    """The folder of the small prior of clips. Raises UserError where it is not there."""
+    return _checked(EMBEDDED_VIDEO_WEIGHTS)
+
+
+def _checked(folder: Path) -> Path:
+    if not (folder / "model_index.json").is_file():
+        raise UserError(f"the embedded prior's weights are not in {folder}: reinstall threedgen")
+    return folder
 
 
 def _shipped(folder: Path, config: PriorConfig, device: torch.device) -> Prior:
-    if not (folder / "model_index.json").is_file():
-        raise UserError(f"the embedded prior's weights are not in {folder}: reinstall threedgen")
+    _checked(folder)
     # Too small to gain from half precision.
     wanted = "float32" if config.dtype == "auto" else config.dtype
     return load_folder(folder, device, _choose_dtype(wanted, device), config)
