@@ -1,6 +1,7 @@
 """Text to 4D against a known truth: 12 prompts of the shape world in motion.
 
-    python benchmarks/text_to_4d.py [--only PROMPT ...] [--ablations] [--out DIR] [--markdown FILE] [key=value ...]
+    python benchmarks/text_to_4d.py [--only PROMPT ...] [--ablations] [--jobs N] [--out DIR] [--markdown FILE]
+        [key=value ...]
 
 Each prompt is the command a user types, in a process of its own (so seconds and peak memory include import and
 export). "held out" marks the pairs of class and motion that the embedded video prior never saw.
@@ -10,7 +11,8 @@ silhouettes with the nearest member's. Both are of the asset at its farthest mom
 similarity, so that what the motion bends or tears apart counts. motion: whether the true motion nearest to the
 paths of all points is the prompt's, of all that the class has (threedgen.metrics.motion). error: mean distance from
 the true paths, as a share of the true motion's mean distance from rest, best-aligned in phase; 1 is as wrong as
-standing still. amount, local: see there.
+standing still. amount, local: see there. --jobs: runs at a time, which share the cores; seconds are then those of
+a run beside others.
 
 --ablations: the motion again, on the assets that the first part left, without one part at a time.
 """
@@ -19,12 +21,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +80,9 @@ def run_command(prompt: str, folder: Path, arguments: Sequence[str]) -> dict[str
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "threedgen", "text-to-4d", prompt, "--out", str(folder), *arguments]
     started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    quiet = subprocess.DEVNULL
+    subprocess.run(command, check=True, env=os.environ | threads, stdout=quiet, stderr=quiet)
     seconds = time.perf_counter() - started
     report = json.loads((folder / "report.json").read_text())
     sizes = {name: (folder / name).stat().st_size / 1e6 for name in _FILES if (folder / name).is_file()}
@@ -162,35 +168,43 @@ def main() -> None:
         "--only", nargs="*", help='prompts instead of the 12, for example "a red cube growing"'
     )
     parser.add_argument("--ablations", action="store_true", help="after the prompts")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-4d"))
     parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
     parser.add_argument("settings", nargs="*", help="key=value, --video-prior=FOLDER and so on for every run")
     arguments, more = parser.parse_known_args()
     settings = [*arguments.settings, *more]
-    rows = []
-    for prompt in arguments.only or PROMPTS:
-        rows.append(run_command(prompt, arguments.out / prompt.replace(" ", "-"), settings))
-        print(json.dumps(rows[-1]), flush=True)
-    text = table(rows)
-    if arguments.ablations:
-        text += "\n\n" + ablation_table(_ablations(arguments.out, settings))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // arguments.jobs))
+
+    def run(prompt: str) -> dict[str, Any]:
+        row = run_command(prompt, arguments.out / prompt.replace(" ", "-"), settings)
+        print(json.dumps(row), flush=True)
+        return row
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        text = table(list(pool.map(run, arguments.only or PROMPTS)))
+        if arguments.ablations:
+            text += "\n\n" + ablation_table(_ablations(pool, arguments.out, settings))
     print("\n" + text)
     if arguments.markdown is not None:
         arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
         arguments.markdown.write_text(text + "\n", encoding="utf-8")
 
 
-def _ablations(out: Path, settings: Sequence[str]) -> list[tuple[str, list[dict[str, Any]]]]:
-    result = []
-    for name, changes in ABLATIONS.items():
-        found = []
-        for prompt in (PROMPTS[index] for index in ABLATED):
-            still = out / prompt.replace(" ", "-")
-            folder = out / "ablations" / name.replace(" ", "-") / still.name
-            found.append(run_command(prompt, folder, ["--asset", str(still), *settings, *changes]))
-            print(json.dumps({"ablation": name, **found[-1]}), flush=True)
-        result.append((name, found))
-    return result
+def _ablations(
+    pool: ThreadPoolExecutor, out: Path, settings: Sequence[str]
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    def run(name: str, prompt: str) -> dict[str, Any]:
+        still = out / prompt.replace(" ", "-")
+        folder = out / "ablations" / name.replace(" ", "-") / still.name
+        row = run_command(prompt, folder, ["--asset", str(still), *settings, *ABLATIONS[name]])
+        print(json.dumps({"ablation": name, **row}), flush=True)
+        return row
+
+    jobs = [(name, PROMPTS[index]) for name in ABLATIONS for index in ABLATED]
+    rows = list(pool.map(lambda job: run(*job), jobs))
+    count = len(ABLATED)
+    return [(name, rows[i * count : (i + 1) * count]) for i, name in enumerate(ABLATIONS)]
 
 
 if __name__ == "__main__":

@@ -249,3 +249,12 @@ def test_a_trajectory_of_its_own_starts_as_none():
 def test_odd_settings_are_named(settings, said):
     with pytest.raises(UserError, match=said):
         TrajectoryConfig(**settings)
+
+
+def test_what_it_did_is_taken_back():
+    moving = stirred(scene())
+    with torch.no_grad():
+        own = moving.means + carrier(moving).own(moving.means, TIMES)[..., :3]
+        back = carrier(moving).undone(moving.means, moving.moved(TIMES), TIMES)
+    torch.testing.assert_close(back, own, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(moving.moved(TIMES), own, atol=0.1)

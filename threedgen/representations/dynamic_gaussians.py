@@ -186,7 +186,12 @@ class DynamicGaussians(Representation):
         if self._neighbours is None or len(self._neighbours) != len(self):
             self._neighbours = nearest(self.means, self.config.neighbours)
         carrier = _learning_carrier(self.field)
-        bent = moved if carrier is None else self.means + carrier.own(self.means, primitive.times)[..., :3]
+        if carrier is None:
+            bent = moved
+        elif carrier is self.field:
+            bent = carrier.undone(self.means, moved, primitive.times)
+        else:  # blended with something else: what the field itself says is asked for again
+            bent = self.means + carrier.own(self.means, primitive.times)[..., :3]
         points = MovedPoints(
             self.means, bent, self._neighbours, lambda: self.moved(moved.new_ones(1))[0], self._departure()
         )

@@ -97,6 +97,15 @@ class CarriedField(nn.Module):
     def forward(self, points: Float[Tensor, "N 3"], times: Float[Tensor, " T"]) -> Float[Tensor, "T N 9"]:
         return self.carry(points, self.own(points, times), self.trajectory(times))
 
+    def undone(
+        self, points: Float[Tensor, "N 3"], moved: Float[Tensor, "T N 3"], times: Float[Tensor, " T"]
+    ) -> Float[Tensor, "T N 3"]:
+        """Where `own` alone would bring the points that are at `moved`: what the trajectory did is taken back."""
+        quats, shift, growth = self.trajectory(times)
+        pivot = points.mean(0)
+        back = (moved - pivot - shift[:, None]) @ matrix_from_quat(quats)
+        return (-growth).exp()[:, None, None] * back + pivot
+
     def carry(
         self, points: Float[Tensor, "N 3"], own: Float[Tensor, "T N K"], whole: Similarity
     ) -> Float[Tensor, "T N 9"]:
