@@ -245,6 +245,24 @@ def test_a_folder_of_something_else_is_left_alone(folder, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
+def test_the_users_own_scene_file_is_not_written_over(tmp_path, capsys):
+    own = tmp_path / "scene.yaml"
+    own.write_text("# mine\nassets: [{name: cube, prompt: a red cube}]\n")
+    assert main(["compose", str(own), "--out", str(tmp_path)]) == 2
+    assert "is not empty and not a run" in capsys.readouterr().err
+    assert own.read_text().startswith("# mine")
+
+
+def test_a_composition_is_not_resumed_as_a_run(out, capsys):
+    report = (out / "report.json").read_bytes()
+    (out / "report.json").unlink()
+    try:
+        assert main(["resume", str(out)]) == 2
+        assert "was put together from other runs" in capsys.readouterr().err
+    finally:
+        (out / "report.json").write_bytes(report)
+
+
 def test_the_scene_is_written_beside_what_was_made_of_it(out, folder):
     values = yaml.safe_load((out / "scene.yaml").read_text())
     assert values["assets"][0]["asset"] == str(folder / "cube.ply")

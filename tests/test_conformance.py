@@ -13,6 +13,7 @@ from torch import nn
 
 from threedgen import plugins
 from threedgen.cameras import orbit
+from threedgen.datasets.films import Film, write_film
 from threedgen.datasets.given import GivenViews
 from threedgen.datasets.multiview import PosedPictures, write_transforms
 from threedgen.guidance.priors.load import PriorConfig
@@ -85,9 +86,20 @@ def nerfdiff(tmp_path_factory):
     return {"model": str(folder), "image": str(write_cut_out(folder / "picture.png", seen(source_camera())))}
 
 
-def guidances(pictures, nerfdiff) -> dict[str, tuple[Any, dict[str, Any]]]:
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """The folder of a film of three pictures, a square that goes to the right."""
+    rgba = np.zeros((3, 24, 24, 4), np.uint8)
+    for number in range(3):
+        rgba[number, 8:16, 6 + 2 * number : 14 + 2 * number] = (200, 60, 30, 255)
+    folder = tmp_path_factory.mktemp("film")
+    write_film(folder, Film(rgba, 3, 0.1, "a square"))
+    return str(folder)
+
+
+def guidances(pictures, nerfdiff, film) -> dict[str, tuple[Any, dict[str, Any]]]:
     given = GivenViews(GivenViews.Config(path=str(pictures), batch=3))(0, 0, 1)
-    disc = PriorConfig(name="disc")
+    disc, filmed = PriorConfig(name="disc"), replace(views(3, 24, 24), index=torch.arange(3))
     return {
         "score-distillation": ({"prior": disc}, {}),
         "denoise-and-match": ({"prior": disc}, {}),
@@ -103,6 +115,9 @@ def guidances(pictures, nerfdiff) -> dict[str, tuple[Any, dict[str, Any]]]:
             {"image": str(pictures / "images" / "000000.png")},
             {"cameras": ReferenceOrbit(ReferenceOrbit.Config()).reference(24)},
         ),
+        "single-frames": ({"prior": disc, "frames": 3}, {}),
+        "reference-clip": ({"film": film}, {"cameras": filmed}),
+        "turned-clip": ({"film": film, "prior": disc}, {"cameras": filmed}),
         "nerf-guided-distillation": ({**nerfdiff, "count": 3}, {"remembers": True}),
     }
 
@@ -123,8 +138,8 @@ def test_renderers(name):
 
 
 @pytest.mark.parametrize("name", plugins.BUILTIN["guidance"])
-def test_guidances(name, pictures, nerfdiff):
-    settings, promises = guidances(pictures, nerfdiff)[name]
+def test_guidances(name, pictures, nerfdiff, film):
+    settings, promises = guidances(pictures, nerfdiff, film)[name]
     cls = plugins.find("guidance", name)
     check_guidance(lambda: cls(cls.Config(**settings), "cpu"), **promises)
 

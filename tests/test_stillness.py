@@ -50,8 +50,8 @@ def test_it_is_said_once_after_a_third():
     assert "raise representation.learning_rate" in text
     (text,) = heard(Going(), range(300), 300, Stillness("a cube bouncing", "stages.1."))
     assert (
-        "raise stages.1.representation.learning_rate, lower stages.1.representation.regularizers.rigidity"
-        in text
+        "raise stages.1.representation.learning_rate (of the whole: .trajectory.learning_rate), "
+        "lower stages.1.representation.regularizers.rigidity" in text
     )
 
 

@@ -201,3 +201,17 @@ def test_a_prior_of_still_pictures_is_no_video_prior(tmp_path, capsys):
     options = ["--video-prior", str(EMBEDDED_WEIGHTS), "--out", str(tmp_path / "run")]
     assert main(["text-to-4d", "a cube bouncing", *options]) == 2
     assert "is no video prior" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["stages.1.cameras.name=orbit"], "a video prior sees clips"),
+        (["--recipe", "text-to-3d"], "nothing moves"),
+        (["--seconds", "1e6"], "more than 5000 frames"),
+    ],
+)
+def test_what_could_not_move_is_said_before_anything_is_made(arguments, said, tmp_path, capsys):
+    assert main(["text-to-4d", "a blue cube bouncing", "--out", str(tmp_path / "run"), *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -93,6 +93,7 @@ class Composition(Representation):
     Config = Config
     renderer = "splatting"
     moves = True
+    learns = False
 
     def __init__(self, config: Config, bodies: Sequence[Sequence[DynamicGaussians]]) -> None:
         """bodies: of each asset those of its motions in order, or the one that stays."""

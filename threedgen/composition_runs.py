@@ -90,6 +90,7 @@ def compose(
         _check_as_before(path, recipe)
     begun = time.perf_counter()
     whole = _whole_recipe(scene, making, list(recipes.values()))
+    (out / _ASSETS).mkdir(parents=True, exist_ok=True)  # what tells `_check_out` that the scene file is ours
     with replacing(out / SCENE) as temporary:
         temporary.write_text(_yaml(typed.plain(scene)), encoding="utf-8")
     emit = Emitter(tuple(listeners))
@@ -163,8 +164,9 @@ def _motion_recipe(scene: Scene, asset: Asset, number: int, out: Path, making: M
 
 
 def _check_out(out: Path) -> None:
-    """UserError where `out` holds something else than an earlier state of this."""
-    if not (out / SCENE).is_file():
+    """UserError where `out` holds something else than an earlier state of this: a scene file alone may be the
+    user's own, which would be written over."""
+    if not ((out / SCENE).is_file() and (out / _ASSETS).is_dir()):
         check_free(out)
 
 

@@ -108,6 +108,8 @@ def resume(
     overrides: `key=value`, for what may change on another machine, such as renderer.backend.
     """
     recipe = config.read_resolved(run.recipe, overrides)
+    if not getattr(recipe.representation.cls, "learns", True):
+        raise UserError(f"'{run.path}' was put together from other runs: the command that began it goes on")
     if device is not None:
         recipe = dataclasses.replace(
             recipe, device=device, stages=tuple(dataclasses.replace(s, device=device) for s in recipe.stages)
@@ -201,11 +203,13 @@ def _go_on(
                 recipe.parts[stage + 1], device, handover.next_scene(recipe, stage + 1, parts.scene)
             )
             state = _state(recipe, stage + 1, parts)
-        facts = finish.write_assets(recipe, run, parts, clock.begin)
+        # Before the files: an animation is written of a scene that was moved to the CPU.
         scores = held_out_scores(parts.cameras, parts.scene, parts.renderer)
-        if scores:
-            facts["held_out_views"] = parts.cameras.held_out.tolist()
+        held_out = parts.cameras.held_out.tolist() if scores else None
         scores |= reference_scores(parts.cameras, parts.guidances, parts.scene, parts.renderer)
+        facts = finish.write_assets(recipe, run, parts, clock.begin)
+        if held_out is not None:
+            facts["held_out_views"] = held_out
         if getattr(parts.scene, "moves", False):
             clock.begin("measuring the motion")
             scores |= moving_scores(finish.moving_asset(recipe, parts.scene))

@@ -42,7 +42,7 @@ def recipe_for(
     """A recipe of two stages, what it is and how it moves, or of the last alone where `asset` is given: a
     finished run, a .ply with Gaussians or a mesh file.
 
-    prior: of what it is; video_prior: of how it moves, a folder or a hub id. film: that it shall follow, seen from
+    prior: of what it is; video_prior: of how it moves, a folder. film: that it shall follow, seen from
     `view` (see `video_to_4d`); its guidance by the embedded video prior stays if the prompt names a motion that
     this knows. Raises UserError, also for a prompt that names no motion where nothing else says one.
     """
@@ -75,7 +75,11 @@ def recipe_for(
     own = [f"export.animation.{name}={value}" for name, value in timing.items() if value is not None]
     chosen = [setting.partition("=")[0] for setting in settings]
     common = {"adjust": adjust, "prompt": prompt, "real_prior": picture is not None, **top}
+    if film is not None and any("cameras.film." in key for key in chosen):
+        raise UserError("say where the film was taken from by --video-view: guidances are told it as well")
     recipe = load_recipe(source, [*own, *settings], **common)
+    if not getattr(recipe.parts[-1].representation.cls, "moves", False):
+        raise UserError(f"in the last stage of recipe '{source}' nothing moves: {_MOVES}")
     _check_priors(recipe, source)
     frames = _clip_frames(recipe)
     if frames is None:
@@ -84,7 +88,12 @@ def recipe_for(
                 f"--video-prior: no guidance of recipe '{source}' has a video prior: leave it out"
             )
         return recipe
-    if frames == recipe.parts[-1].cameras.config.frames:
+    taken = getattr(recipe.parts[-1].cameras.config, "frames", None)
+    if taken is None:
+        raise UserError(
+            "a video prior sees clips: leave the cameras of the moving stage at cameras.name=clips"
+        )
+    if frames == taken:
         return recipe
     if any(name.endswith("cameras.frames") for name in chosen):
         raise UserError(f"the video prior sees clips of {frames} frames: leave cameras.frames out")
@@ -166,6 +175,7 @@ def _told(section: Mapping[str, Any], still: str, picture: str | None, folder: s
     return {**result, "guidance": guides}
 
 
+_MOVES = "leave its representation at dynamic-gaussians, or make a still asset by text-to-3d"
 _ADVICE = "name a folder that `threedgen train prior --kind video` left, or a video model, by --video-prior"
 
 

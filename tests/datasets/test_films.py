@@ -158,3 +158,12 @@ def test_how_long_a_film_is_and_where_it_was_taken_from():
     for wrong in ("", "left", "1,2,3,4", "0,100", "0,0,0.5"):
         with pytest.raises(UserError):
             view_of(wrong)
+
+
+def test_a_header_of_an_enormous_picture_is_said(tmp_path):
+    path = tmp_path / "bomb.gif"
+    path.write_bytes(
+        b"GIF89a" + (60000).to_bytes(2, "little") * 2 + bytes(3) + b"," + bytes(4) + b"\x60\xea" * 2
+    )
+    with pytest.raises(UserError, match="too many pixels"):
+        film_of(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,9 @@ _ANIMATIONS = (".gif", ".webp", ".png", ".apng")
 
 @dataclass(frozen=True)
 class Film:
-    """rgba: [F, SIZE, SIZE, 4], F >= 2 moments at equal distances, the first and the last included. count: frames
-    of the file. interval: seconds between two of them, None for a folder of pictures, which does not say. about:
-    one line for the user."""
+    """rgba: [F, SIZE, SIZE, 4], F >= 2 moments at equal distances (to half a frame; of frames that are shown for
+    unequal times the mean), the first and the last included. count: frames of the file. interval: seconds between
+    two of them, None for a folder of pictures, which does not say. about: one line for the user."""
 
     rgba: UInt8[np.ndarray, "F S S 4"]
     count: int
@@ -132,7 +133,13 @@ def _animation(path: Path) -> tuple[list[Picture], float]:
                 pictures.append(_picture(np.asarray(frame.convert("RGBA"))))
                 # Browsers show frames that say no time for a tenth of a second.
                 seconds.append((frame.info.get("duration") or 100.0) / 1000.0)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except Image.DecompressionBombError:
+        raise UserError(f"'{path}' has far too many pixels: make it smaller") from None
+    except MemoryError:
+        raise UserError(f"'{path}' does not fit into memory: make it shorter or smaller") from None
+    except (
+        UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error,
+    ) as error:  # fmt: skip
         raise _unreadable(path) from error
     return pictures, float(np.mean(seconds[:-1] or seconds))
 

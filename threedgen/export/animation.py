@@ -18,6 +18,7 @@ from threedgen.renderers.base import Renderer
 from threedgen.types import Frames, TriMesh
 
 _NEIGHBOURS = 4  # Gaussians that a vertex goes along with
+_MOST = 5000  # frames: minutes, and files of gigabytes
 ELEVATION, FOV_Y = 15.0, 40.0  # degrees, of the camera of films
 
 
@@ -52,6 +53,10 @@ class Timing:
             raise UserError(f"the motion lasts {self.seconds:g} seconds: give --seconds a positive number")
         if not 0.0 < self.fps <= 240.0:
             raise UserError(f"{self.fps:g} frames a second: give --fps a number above 0, at most 240")
+        if self.seconds * self.fps > _MOST:
+            raise UserError(
+                f"{self.seconds:g} seconds at {self.fps:g} frames a second are more than {_MOST} frames: lower one"
+            )
         if self.frames < 2:
             raise UserError(
                 f"{self.seconds:g} seconds at {self.fps:g} frames a second are one frame: nothing would move"

@@ -22,6 +22,7 @@ from threedgen.types import Frames, TriMesh
 _USD = (".usdz", ".usda", ".usdc")
 MOTION_SUFFIXES = (*_USD, ".html", *video.SUFFIXES)  # of files that are of what moves only
 _PATTERN = "*.ply"
+_AT_ONCE = 32  # moments
 
 
 def holds_motion(path: Path) -> bool:
@@ -51,7 +52,8 @@ class MovingAsset:
     def moved(self) -> Float[Tensor, "T N 3"]:
         """Where the points are at the moments that files hold."""
         with torch.no_grad():
-            return self.scene.moved(self.config.moments())
+            # In parts: a field of many points at many moments at once takes gigabytes.
+            return torch.cat([self.scene.moved(part) for part in self.config.moments().split(_AT_ONCE)])
 
     @cached_property
     def surface(self) -> tuple[TriMesh, Animation]:

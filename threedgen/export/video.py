@@ -108,7 +108,7 @@ def write_mp4(path: str | Path, frames: Iterable[Frame], fps: float = 24.0) -> P
 
 def write_gif(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, loop: bool = True) -> Path:
     """A GIF with one palette for all frames (no flicker). Delays are whole hundredths of a second, spread so that
-    the whole lasts as long as it should; frames beyond 50 a second are left out."""
+    the whole lasts as long as it should; frames beyond 50 a second are left out, and it may last one longer."""
     from PIL import Image
 
     path = Path(path)

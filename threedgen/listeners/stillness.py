@@ -20,13 +20,13 @@ class Stillness:
     """Warns once a stage, after a third of its steps, where a scene that moves is nowhere further from rest than
     metrics.motion.STILL of its diameter.
 
-    prompt: for the text; one that asks for something still gets no warning. where: what settings of the stage begin
+    prompt: for the text; one that ends in "still" gets no warning. where: what settings of the stage begin
     with, as "stages.1.".
     """
 
     def __init__(self, prompt: str, where: str = "") -> None:
         self._prompt, self._where = prompt, where
-        self._done = _AT_REST in prompt.lower().split()
+        self._done = prompt.lower().rstrip(".! ").endswith(_AT_REST)
 
     def __call__(self, event: Event) -> None:
         if not isinstance(event, StepDone) or self._done or event.total // _SHARE < _FEWEST:
@@ -42,8 +42,8 @@ class Stillness:
         where = self._where
         return (
             f"nothing has moved after {step} of {total} steps of '{self._prompt}' ({amount:.1%} of its size): stop "
-            f"and raise {where}representation.learning_rate, lower {where}representation.regularizers.rigidity, or "
-            "try another --seed"
+            f"and raise {where}representation.learning_rate (of the whole: .trajectory.learning_rate), lower "
+            f"{where}representation.regularizers.rigidity, or try another --seed"
         )
 
 

@@ -48,7 +48,9 @@ def jensen_shannon(points: MovedPoints) -> Float[Tensor, ""]:
 
 def rigidity(points: MovedPoints) -> Float[Tensor, ""]:
     """mean squared change of the distances between neighbours, over that of the distances at rest: 0 for whatever
-    moves as a solid does."""
+    moves as a solid does, and for a point without neighbours."""
+    if not points.neighbours.shape[1]:
+        return points.moved.new_zeros(())
     pairs = points.rest[points.neighbours] - points.rest[:, None]
     rest = torch.linalg.vector_norm(pairs, dim=2)
     later = points.moved[:, points.neighbours] - points.moved[:, :, None]
@@ -58,7 +60,9 @@ def rigidity(points: MovedPoints) -> Float[Tensor, ""]:
 
 def smoothness(points: MovedPoints) -> Float[Tensor, ""]:
     """mean squared difference of neighbours' displacements: 0 where all move alike, small where they turn
-    (METHODS 7.4, first form)."""
+    (METHODS 7.4, first form), and for a point without neighbours."""
+    if not points.neighbours.shape[1]:
+        return points.moved.new_zeros(())
     shift = points.moved - points.rest
     return (shift[:, points.neighbours] - shift[:, :, None]).square().sum(3).mean()
 
