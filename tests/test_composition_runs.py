@@ -247,7 +247,9 @@ def test_a_folder_of_something_else_is_left_alone(folder, tmp_path, capsys):
 
 def test_the_users_own_scene_file_is_not_written_over(tmp_path, capsys):
     own = tmp_path / "scene.yaml"
-    own.write_text("# mine\nassets: [{name: cube, prompt: a red cube}]\n")
+    own.write_text(
+        "# mine\nassets: [{name: cube, prompt: a red cube, motion: [{prompt: bouncing, seconds: 1}]}]\n"
+    )
     assert main(["compose", str(own), "--out", str(tmp_path)]) == 2
     assert "is not empty and not a run" in capsys.readouterr().err
     assert own.read_text().startswith("# mine")
