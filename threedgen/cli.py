@@ -9,7 +9,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from threedgen.arguments import Parser
 from threedgen.cli_options import (
@@ -23,9 +23,6 @@ from threedgen.cli_options import (
     whole,
 )
 from threedgen.errors import UserError
-
-if TYPE_CHECKING:
-    from threedgen.config import Recipe
 
 PROGRAM = "threedgen"
 EMBEDDED_HINT = (
@@ -71,16 +68,11 @@ def _text_to_3d(argv: Sequence[str]) -> None:
     if arguments.prior is None:
         _say_what_embedded_is_for(recipe)
 
-    _start(recipe, arguments.out)
-
-
-def _start(recipe: Recipe, out: str | None) -> None:
-    """Runs a recipe of a prompt, and says what it left."""
     from threedgen.job import start
     from threedgen.run import choose_path
 
     with progress_bar() as progress:
-        run = start(recipe, choose_path(out, recipe.prompt), [progress])
+        run = start(recipe, choose_path(arguments.out, recipe.prompt), [progress])
     print_results(run)
 
 

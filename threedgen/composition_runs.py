@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,25 +175,14 @@ def _check_as_before(path: Path, recipe: Recipe) -> None:
     if not (path / RECIPE).is_file():
         check_free(path)
         return
-    before = dict(_leaves(config.read_resolved(path / RECIPE).resolved))
-    now = dict(_leaves(recipe.resolved))
+    before = dict(config.leaves(config.read_resolved(path / RECIPE).resolved))
+    now = dict(config.leaves(recipe.resolved))
     for key in sorted(before.keys() | now.keys()):
         if not key.startswith("export.") and before.get(key) != now.get(key):  # its own files are by-products
             raise UserError(
                 f"'{path}' was made with {key} {before.get(key)}, and would be made with {now.get(key)} now: "
                 "delete it, or choose another --out"
             )
-
-
-def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            yield from _leaves(value, typed.join(path, str(key)))
-    elif isinstance(values, list):
-        for number, value in enumerate(values):
-            yield from _leaves(value, typed.join(path, str(number)))
-    else:
-        yield path, values
 
 
 def _make(path: Path, recipe: Recipe, listeners: Sequence[Listener]) -> None:

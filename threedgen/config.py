@@ -226,7 +226,7 @@ def check_intervals(recipe: Recipe, prefix: str = "") -> None:
     """UserError when something that is to happen every n steps could never happen within the run, or within the
     stage whose path is `prefix`."""
     for choice in recipe.choices():
-        for path, value in _leaves(typed.plain(choice.config), choice.path):
+        for path, value in leaves(typed.plain(choice.config), choice.path):
             if prefix and path.removeprefix(f"{prefix}.").split(".")[0] in stages.WHOLE_RUN:
                 continue  # a stage may be shorter than that
             key = path.rsplit(".", 1)[-1]
@@ -373,10 +373,11 @@ def _paths(values: Any, path: str = "") -> Iterator[str]:
             yield from _paths(value, here)
 
 
-def _leaves(values: Any, path: str) -> Iterator[tuple[str, Any]]:
+def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The plain values at the ends of nested mappings and lists, and their paths."""
     if isinstance(values, Mapping | list):
         items = values.items() if isinstance(values, Mapping) else enumerate(values)
         for key, value in items:
-            yield from _leaves(value, join(path, str(key)))
+            yield from leaves(value, join(path, str(key)))
     else:
         yield path, values

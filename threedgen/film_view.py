@@ -51,7 +51,19 @@ def beside(free: Cameras, film: Cameras) -> Cameras:
     return replace(joined([free, film]), index=torch.cat([torch.full((len(free),), -1), film.index]))
 
 
-class FilmedClips(ClipSampler):
+class _Filmed:
+    """What both samplers below say of their film."""
+
+    config: FilmedClips.Config | FilmedOrbit.Config
+
+    def filmed(self, size: int | None = None) -> Cameras:
+        """The views of all pictures alone, size x size pixels; None: the largest resolution of a run."""
+        config = self.config
+        size = round(bounds(config.resolution)[1]) if size is None else size
+        return film_views(config.film, range(config.pictures), config.pictures, size)
+
+
+class FilmedClips(_Filmed, ClipSampler):
     """Training clips, and after them the film's view: its first picture, and `shown` others."""
 
     @dataclass(frozen=True)
@@ -80,14 +92,8 @@ class FilmedClips(ClipSampler):
         numbers = [0, *sorted((others + 1).tolist())]
         return beside(free, film_views(config.film, numbers, config.pictures, free.height))
 
-    def filmed(self, size: int | None = None) -> Cameras:
-        """The views of all pictures alone, size x size pixels; None: the largest resolution of a run."""
-        config = self.config
-        size = round(bounds(config.resolution)[1]) if size is None else size
-        return film_views(config.film, range(config.pictures), config.pictures, size)
 
-
-class FilmedOrbit(OrbitSampler):
+class FilmedOrbit(_Filmed, OrbitSampler):
     """Views from all around of one moment of the film a step, and after them the film's own of its first picture
     and of that moment's: what a prior that turns pictures can be asked about (DreamGaussian4D, Ren et al. 2023)."""
 
@@ -113,9 +119,3 @@ class FilmedOrbit(OrbitSampler):
         number = int(torch.randint(config.pictures, (), generator=generator(seed, STREAM, step)))
         film = film_views(config.film, sorted({0, number}), config.pictures, free.height)
         return beside(replace(free, time=film.time[-1].expand(len(free))), film)
-
-    def filmed(self, size: int | None = None) -> Cameras:
-        """As of FilmedClips."""
-        config = self.config
-        size = round(bounds(config.resolution)[1]) if size is None else size
-        return film_views(config.film, range(config.pictures), config.pictures, size)

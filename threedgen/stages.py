@@ -37,6 +37,14 @@ def over_all(
     return {**changed, "stages": [change(stage) for stage in own]} if own else changed
 
 
+def over_last(
+    values: Mapping[str, Any], change: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """`change` applied to the last stage's own sections; to the recipe's where it has no stages."""
+    own = _own(values)
+    return {**values, "stages": [*own[:-1], change(own[-1])]} if own else change(values)
+
+
 def with_steps(values: Mapping[str, Any], total: int) -> dict[str, Any]:
     """A recipe of `total` steps: stages keep their shares, each at least one step."""
     own = _own(values)

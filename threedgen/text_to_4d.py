@@ -108,11 +108,14 @@ def _for_large(values: Mapping[str, Any], keep_pictures: bool) -> dict[str, Any]
     section = values.get(WITH_VIDEO_PRIOR)
     if not section:
         return dict(values)
-    own = values.get("stages")
-    last = merge(own[-1] if own else values, section)
-    if not keep_pictures:
-        last["guidance"] = [guide for guide in last["guidance"] if guide["name"] != "single-frames"]
-    return {**values, "stages": [*own[:-1], last]} if own else last
+
+    def laid_over(own: Mapping[str, Any]) -> dict[str, Any]:
+        last = merge(own, section)
+        if not keep_pictures:
+            last["guidance"] = [guide for guide in last["guidance"] if guide["name"] != "single-frames"]
+        return last
+
+    return stages.over_last(values, laid_over)
 
 
 def _is_video(guide: Mapping[str, Any]) -> bool:

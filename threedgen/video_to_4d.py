@@ -78,15 +78,12 @@ def filmed(values: Mapping[str, Any], film: Film, view: Mapping[str, float]) -> 
         raise UserError("--video: the last stage of this recipe sees no clips: cameras.name must be clips")
     pose = FilmPose(**{**cameras.get("film", {}), **view})
     values = stages.over_all(values, lambda section: _seen_from(section, pose))
-    own = values.get("stages")
-    last = dict(own[-1] if own else values)
     seen = {"azimuth": pose.azimuth, "elevation": pose.elevation, "distance": pose.distance}
-    last["cameras"] = {**cameras, "name": name, "pictures": len(film), "film": seen}
+    cameras = {**cameras, "name": name, "pictures": len(film), "film": seen}
     guides = list(stages.merged(values)[-1].get("guidance", ()))
     if all(guide["name"] != "reference-clip" for guide in guides):
         guides.append({"name": "reference-clip", "film": f"{RUN}{FOLDER}"})
-    last["guidance"] = guides
-    return {**values, "stages": [*own[:-1], last]} if own else last
+    return stages.over_last(values, lambda own: {**own, "cameras": cameras, "guidance": guides})
 
 
 def film_and_view(path: str | None, view: str | None) -> tuple[Film | None, dict[str, float]]:

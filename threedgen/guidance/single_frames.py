@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from threedgen.cameras import spherical
 from threedgen.errors import UserError
 from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.reference_clip import places
 from threedgen.guidance.score_distillation import ScoreDistillation
 from threedgen.random import generator
 from threedgen.reference_view import free_views, views_at
@@ -70,16 +71,11 @@ def close_ups(
     """The pictures magnified by `zoom` >= 1 around the middle of what they show (the mean place of alpha, taken as
     given); differentiable in rgb. Beyond the border, the border's colours."""
     height, width = rgb.shape[1:3]
-    weight = alpha.detach()[..., 0]
-    total = weight.sum((1, 2)).clamp_min(1e-6)
     rows = (torch.arange(height, device=rgb.device) + 0.5) * (2.0 / height) - 1.0
     columns = (torch.arange(width, device=rgb.device) + 0.5) * (2.0 / width) - 1.0
-    middle = torch.stack([(weight.sum(1) * columns).sum(1), (weight.sum(2) * rows).sum(1)], dim=1)
-    middle = middle / total[:, None]
+    middle = places(alpha.detach())[0]
     share = 1.0 / zoom.to(rgb)
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=2)
-    places = middle[:, None, None] + share[:, None, None, None] * grid
-    picture = F.grid_sample(
-        rgb.permute(0, 3, 1, 2), places.to(rgb), padding_mode="border", align_corners=False
-    )
+    seen = middle[:, None, None] + share[:, None, None, None] * grid
+    picture = F.grid_sample(rgb.permute(0, 3, 1, 2), seen.to(rgb), padding_mode="border", align_corners=False)
     return picture.permute(0, 2, 3, 1)

@@ -107,7 +107,7 @@ def load_embedded_view(config: PriorConfig, device: torch.device) -> Prior:
 
 def load_embedded_video(config: PriorConfig, device: torch.device) -> Prior:
     """The small prior of clips that ships with threedgen. Raises UserError like `load_embedded`."""
-    return _shipped(embedded_video(), config, device)
+    return _shipped(EMBEDDED_VIDEO_WEIGHTS, config, device)
 
 
 def embedded_video() -> Path:
