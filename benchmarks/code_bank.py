@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from threedgen.latent.code_bank import CodeBank, Records
+from threedgen.ssdnerf.code_bank import CodeBank, Records
 
 SHAPE, CELLS, BATCH = (3, 6, 64, 64), 32, 8
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from threedgen.cameras import orbit
-from threedgen.config import read_resolved
-from threedgen.job import load_scene
-from threedgen.run import RunDirectory
+from threedgen.cameras.orbit import orbit
+from threedgen.jobs.run import load_scene
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.recipes.recipe import read_resolved
 
 SIZE, MOMENTS, LABEL = 96, 8, 170
 AZIMUTH, ELEVATION, DISTANCE, FOV = 25.0, 15.0, 4.0, 40.0

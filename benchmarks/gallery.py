@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from threedgen.cameras import orbit
-from threedgen.config import read_resolved
-from threedgen.finish import asset_of
-from threedgen.job import load_scene
-from threedgen.run import RunDirectory
+from threedgen.cameras.orbit import orbit
+from threedgen.jobs.finish import asset_of
+from threedgen.jobs.run import load_scene
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.recipes.recipe import read_resolved
 
 SIZE = 150
 COLUMNS = 4

@@ -22,16 +22,16 @@ from typing import Any
 
 import torch
 
-from threedgen import job
-from threedgen.config import load_recipe
-from threedgen.distill import distill
-from threedgen.events import StepDone
+from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.codec import Latents
-from threedgen.guidance.priors.diffusers_image import DiffusersImagePrior
+from threedgen.guidance.priors.folder.text import TextEmbedder
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.priors.processes import NoiseSchedule
-from threedgen.guidance.priors.text import TextEmbedder
+from threedgen.jobs.run import build
+from threedgen.loop.distill import distill
+from threedgen.loop.events import StepDone
+from threedgen.recipes.recipe import load_recipe
 
 GAUSSIANS, PICTURE = 20_000, 512
 PROMPT = "a red cube"
@@ -151,7 +151,7 @@ def main() -> None:
     if arguments.count:
         print(counted(prior, bare, views))
         return
-    parts = job.build(recipe, device)
+    parts = build(recipe, device)
     guide = type(parts.guidances[0])(parts.guidances[0].config, device, prior=prior)
     clock = Clock(bare, device, arguments.warm_up)
     distill(

@@ -24,16 +24,16 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from threedgen.cameras import orbit
-from threedgen.config import read_resolved
+from threedgen.cameras.orbit import orbit
+from threedgen.core.pictures import psnr, silhouette_iou
+from threedgen.core.types import Cameras
 from threedgen.datasets import mesh_files
 from threedgen.datasets.cut_outs import DISTANCE, FILL, FOV
-from threedgen.finish import renderer_here
-from threedgen.job import load_scene
-from threedgen.metrics.images import psnr, silhouette_iou
+from threedgen.jobs.finish import renderer_here
+from threedgen.jobs.run import load_scene
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.recipes.recipe import read_resolved
 from threedgen.renderers.base import on_white
-from threedgen.run import RunDirectory
-from threedgen.types import Cameras
 
 LIGHT = 0.4
 SHOWN = (0.0, 45.0, 90.0, 180.0, 270.0, 315.0)

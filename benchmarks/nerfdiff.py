@@ -30,9 +30,9 @@ from threedgen.datasets.objects import open_objects
 from threedgen.evaluation import evaluate_objects
 from threedgen.evaluation.baselines import MeanImage, NearestSource
 from threedgen.evaluation.benchmark import views_of
+from threedgen.evaluation.nerfdiff_predictors import Distilled, FeedForward, FreeViews
 from threedgen.nerfdiff.distillation import NerfGuidedDistillation
 from threedgen.nerfdiff.model import NerfDiffModel
-from threedgen.nerfdiff.predictors import Distilled, FeedForward, FreeViews
 from threedgen.nerfdiff.source import EMBEDDED
 from threedgen.nerfdiff.store import load_model
 

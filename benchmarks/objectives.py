@@ -35,10 +35,10 @@ from PIL import Image, ImageDraw, ImageFont
 from text_to_3d import scene_of, viewer
 from torch import Tensor
 
-from threedgen.config import Recipe, load_recipe
-from threedgen.distill import distill, new_state
 from threedgen.guidance.priors.load import PriorConfig, load_prior
+from threedgen.loop.distill import distill, new_state
 from threedgen.metrics.shape_world import RESOLUTION, VIEWS, ring, score_asset, truth
+from threedgen.recipes.recipe import Recipe, load_recipe
 
 PROMPTS = ("a red cube", "an orange chair", "a yellow car")
 GUIDANCE = "guidance.0."

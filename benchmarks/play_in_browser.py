@@ -28,7 +28,7 @@ from animation_files import bouncing_torus
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
 from threedgen.export.moving import MovingAsset
 from threedgen.export.video import write_png
 
@@ -189,12 +189,14 @@ def play_by_itself(browser: Browser, asset: MovingAsset, moments: list[int], fol
 def asset_of(run: str | None) -> MovingAsset:
     if run is None:
         return bouncing_torus()
-    from threedgen import config, finish, job
-    from threedgen.run import RunDirectory
+    from threedgen.jobs import finish
+    from threedgen.jobs.run import load_scene
+    from threedgen.jobs.run_directory import RunDirectory
+    from threedgen.recipes.recipe import read_resolved
 
     opened = RunDirectory.open(run)
-    recipe = config.read_resolved(opened.recipe)
-    return finish.moving_asset(recipe, job.load_scene(opened, recipe))
+    recipe = read_resolved(opened.recipe)
+    return finish.moving_asset(recipe, load_scene(opened, recipe))
 
 
 def main() -> None:

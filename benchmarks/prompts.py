@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from threedgen.cameras import orbit
-from threedgen.config import load_recipe, read_resolved
-from threedgen.guidance.conditioning import Prompting, ViewConditions
-from threedgen.guidance.debiasing import by_words
+from threedgen.cameras.orbit import orbit
 from threedgen.guidance.priors.base import Blend, Text
-from threedgen.guidance.priors.text import TextEmbedder
-from threedgen.run import RunDirectory
+from threedgen.guidance.priors.folder.text import TextEmbedder
+from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
+from threedgen.guidance.prompting.debiasing import by_words
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.recipes.recipe import load_recipe, read_resolved
 
 SIDES = ("front", "side", "back", "overhead")
 NEGATIVE = "ugly, blurry"

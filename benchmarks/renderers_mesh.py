@@ -14,11 +14,11 @@ import numpy as np
 import torch
 import trimesh
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras, TriMesh
 from threedgen.renderers.backends import native_mesh
 from threedgen.renderers.mesh import MeshRenderer
 from threedgen.renderers.mesh_shading import rays, to_camera
-from threedgen.types import Cameras, TriMesh
 
 TITLE = "Meshes"
 HEADER = ("what", "measured", "wanted", "met")

@@ -14,11 +14,11 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import RadianceField
 from threedgen.kernels.plane_sampling import sample_planes, sample_planes_torch
 from threedgen.renderers.volume import VolumeRenderer
 from threedgen.representations import triplane
-from threedgen.types import RadianceField
 
 TITLE = "NeRF: forward + backward"
 HEADER = ("what", "plain torch, ms", "native, ms", "ratio", "wanted", "2 threads (wall)")

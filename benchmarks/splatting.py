@@ -33,11 +33,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras, GaussianCloud
 from threedgen.kernels import _native  # pyright: ignore[reportAttributeAccessIssue]
 from threedgen.renderers.backends import native
 from threedgen.renderers.backends import torch as twin
-from threedgen.types import Cameras, GaussianCloud
 
 FIELDS = ("means", "quats", "scales", "opacities", "sh")
 

@@ -20,17 +20,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from threedgen.core.atomic import replacing
 from threedgen.datasets.objects import ObjectSet, open_objects
 from threedgen.evaluation import evaluate_objects, evaluate_samples
 from threedgen.evaluation.samples import VIEWS
-from threedgen.export.atomic import replacing
-from threedgen.latent.config import Config, load_config
-from threedgen.latent.model import LatentModel
-from threedgen.latent.reconstruction import Finetuning, Guiding, Reconstructed, Reconstruction
-from threedgen.latent.scenes import Scenes, pack
-from threedgen.latent.trainer import Trainer
-from threedgen.latent.views import Sampled
-from threedgen.latent.watch import write_grid
+from threedgen.ssdnerf.config import Config, load_config
+from threedgen.ssdnerf.model import LatentModel
+from threedgen.ssdnerf.reconstruction import Finetuning, Guiding, Reconstructed, Reconstruction
+from threedgen.ssdnerf.scenes import Scenes, pack
+from threedgen.ssdnerf.trainer import Trainer
+from threedgen.ssdnerf.views import Sampled
+from threedgen.ssdnerf.watch import write_grid
 
 CATEGORY, SIZE = "shape-world:car", 64
 SMOOTHNESS = 0.3  # of the two-stage codes

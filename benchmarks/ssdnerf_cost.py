@@ -32,22 +32,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from threedgen import checkpoint
+from threedgen.core import checkpoint
+from threedgen.core.random import generator
+from threedgen.core.schedule import value_at
+from threedgen.core.types import Cameras
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.objects import ObjectSet, open_objects
-from threedgen.latent.code_bank import CodeBank
-from threedgen.latent.config import Config, load_config
-from threedgen.latent.decoder import TriplaneDecoder, activate, as_pictures, truncated_exp
-from threedgen.latent.emptiness import Emptiness
-from threedgen.latent.losses import diffusion_loss, rendering_loss
-from threedgen.latent.model import LatentModel
-from threedgen.latent.reconstruction import Finetuning, finetuned
-from threedgen.latent.scenes import Scenes, open_scenes, pack
-from threedgen.latent.trainer import BANK, Trainer
-from threedgen.random import generator
 from threedgen.representations.spherical_harmonics import basis
-from threedgen.schedule import value_at
-from threedgen.types import Cameras
+from threedgen.ssdnerf.code_bank import CodeBank
+from threedgen.ssdnerf.config import Config, load_config
+from threedgen.ssdnerf.decoder import TriplaneDecoder, activate, as_pictures, truncated_exp
+from threedgen.ssdnerf.emptiness import Emptiness
+from threedgen.ssdnerf.losses import diffusion_loss, rendering_loss
+from threedgen.ssdnerf.model import LatentModel
+from threedgen.ssdnerf.reconstruction import Finetuning, finetuned
+from threedgen.ssdnerf.scenes import Scenes, open_scenes, pack
+from threedgen.ssdnerf.trainer import BANK, Trainer
 
 CATEGORY, VIEWS, SIZE = "shape-world:car", 48, 64
 CASES = {"ssdnerf-tiny": 16, "ssdnerf-srn-cars": 1}  # recipes, and scenes in a batch

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from threedgen.latent.model import load_model
-from threedgen.latent.one_step import DOCUMENT, FOLDER, load_one_step, sample_one_step
-from threedgen.latent.sampling import draw_noise, sample_codes
+from threedgen.ssdnerf.model import load_model
+from threedgen.ssdnerf.one_step import DOCUMENT, FOLDER, load_one_step, sample_one_step
+from threedgen.ssdnerf.sampling import draw_noise, sample_codes
 
 REFERENCE = 200  # steps of DDIM
 ROWS = (("ddim", 5), ("ddim", 10), ("ddim", 20), ("ddim", 50), ("dpm-solver++", 5), ("dpm-solver++", 10))

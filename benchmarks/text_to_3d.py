@@ -30,15 +30,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from threedgen.config import Recipe, load_recipe, read_resolved
+from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets import world
 from threedgen.datasets.shapes import CLASSES, COLORS
-from threedgen.distill import distill, new_state
-from threedgen.finish import asset_of
-from threedgen.job import load_scene
+from threedgen.jobs.finish import asset_of
+from threedgen.jobs.run import load_scene
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.loop.distill import distill, new_state
 from threedgen.metrics.shape_world import AssetScores, score_asset
-from threedgen.run import RunDirectory
-from threedgen.types import Cameras, RenderOutput, Signal
+from threedgen.recipes.recipe import Recipe, load_recipe, read_resolved
 
 SIMPLE = ("red cube", "blue sphere", "yellow cylinder", "orange cone", "green torus")
 PARAMETRIC = ("blue chair", "red chair", "green table", "purple table", "cyan mug", "red mug", "yellow car")

@@ -35,13 +35,13 @@ from typing import Any
 
 import torch
 
-from threedgen.config import read_resolved
 from threedgen.datasets import motions
-from threedgen.finish import renderer_here
-from threedgen.job import load_scene
+from threedgen.jobs.finish import renderer_here
+from threedgen.jobs.run import load_scene
+from threedgen.jobs.run_directory import RunDirectory
 from threedgen.metrics.motion import fitted, motion_scores, truth_scores
 from threedgen.metrics.shape_world import score_asset
-from threedgen.run import RunDirectory
+from threedgen.recipes.recipe import read_resolved
 
 PROMPTS = (
     "a blue cube bouncing",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from threedgen.config import load_recipe
-from threedgen.distill import distill
 from threedgen.export.splat import SplatParameters, write_splats
-from threedgen.job import build
+from threedgen.jobs.run import build
+from threedgen.loop.distill import distill
+from threedgen.recipes.recipe import load_recipe
 
 
 def main(out: str, prompts: list[str], steps: int | None = None) -> list[Path]:

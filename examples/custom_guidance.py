@@ -10,13 +10,13 @@ import sys
 
 import torch
 
-from threedgen.cameras import OrbitSampler, orbit
+from threedgen.cameras.orbit import OrbitSampler, orbit
+from threedgen.core.types import Signal
 from threedgen.datasets import world
-from threedgen.distill import distill
 from threedgen.export.video import to_uint8, write_contact_sheet
+from threedgen.loop.distill import distill
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations.gaussians import Config, Gaussians
-from threedgen.types import Signal
 
 
 class MatchPictures:

@@ -10,12 +10,12 @@ package.module:Class), its options are the fields of its Config.
 import sys
 from dataclasses import dataclass
 
-from threedgen.config import load_recipe
-from threedgen.distill import distill
-from threedgen.events import StepDone
-from threedgen.guidance.objectives import Answer, Objective, Question
+from threedgen.guidance.objectives.base import Answer, Objective, Question
 from threedgen.guidance.priors.processes import per_sample
-from threedgen.job import build
+from threedgen.jobs.run import build
+from threedgen.loop.distill import distill
+from threedgen.loop.events import StepDone
+from threedgen.recipes.recipe import load_recipe
 from threedgen.testing import check_objective
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from threedgen.datasets.multiview import write_srn
 from threedgen.datasets.objects import open_objects
-from threedgen.latent.config import load_config
-from threedgen.latent.making import write_scenes
-from threedgen.latent.model import load_model
-from threedgen.latent.sampling import sample_codes
-from threedgen.latent.scenes import pack
-from threedgen.latent.trainer import Trainer
-from threedgen.latent.training import train
-from threedgen.latent.watch import Every, Watch
+from threedgen.ssdnerf.config import load_config
+from threedgen.ssdnerf.making import write_scenes
+from threedgen.ssdnerf.model import load_model
+from threedgen.ssdnerf.sampling import sample_codes
+from threedgen.ssdnerf.scenes import pack
+from threedgen.ssdnerf.trainer import Trainer
+from threedgen.ssdnerf.training import train
+from threedgen.ssdnerf.watch import Every, Watch
 
 # A recipe is a set of settings; every one of them can be changed like this, as on the command line.
 SETTINGS = (

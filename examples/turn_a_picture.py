@@ -11,13 +11,13 @@ import sys
 
 import torch
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.random import generator
 from threedgen.datasets import world
 from threedgen.datasets.cut_outs import cut_out_of
 from threedgen.export.video import to_uint8, write_contact_sheet
 from threedgen.guidance.priors.base import Condition, Reference
 from threedgen.guidance.priors.load import PriorConfig, load_prior
-from threedgen.random import generator
 
 ELEVATION, DISTANCE, FOV = 15.0, 2.85, 40.0
 

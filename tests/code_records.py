@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from threedgen.latent import code_bank
-from threedgen.latent.code_bank import CodeBank, Records
-from threedgen.random import generator
+from threedgen.core.random import generator
+from threedgen.ssdnerf import code_bank
+from threedgen.ssdnerf.code_bank import CodeBank, Records
 
 SHAPE, CELLS = (3, 2, 4, 4), 3
 COUNT = code_bank.SCENES_PER_SHARD + 3  # two shards, the second one shorter

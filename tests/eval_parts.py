@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras, RenderOutput
 from threedgen.datasets import world
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.objects import ObjectSet
-from threedgen.types import Cameras, RenderOutput
 
 
 class MeanColour:

@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from threedgen.random import generator
-from threedgen.schedule import Schedule, value_at
-from threedgen.types import RenderOutput, Signal
+from threedgen.core.random import generator
+from threedgen.core.schedule import Schedule, value_at
+from threedgen.core.types import RenderOutput, Signal
 
 
 @dataclass(frozen=True)

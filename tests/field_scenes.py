@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras, RadianceField
 from threedgen.kernels.plane_sampling import sample_planes
 from threedgen.renderers.volume import VolumeRenderer
-from threedgen.types import Cameras, RadianceField
 
 NAMES = ("planes", "hidden", "out")
 

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from threedgen.latent.resolutions import pool, upsample
-from threedgen.random import generator
+from threedgen.core.random import generator
+from threedgen.ssdnerf.resolutions import pool, upsample
 
 
 class Cosine:

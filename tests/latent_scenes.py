@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from threedgen.datasets.objects import ObjectSet, open_objects
-from threedgen.distributed import World
-from threedgen.latent.config import Config, config_of
-from threedgen.latent.model import LatentModel
-from threedgen.latent.scenes import Scenes, pack
-from threedgen.latent.trainer import Trainer
-from threedgen.layers import merge
+from threedgen.recipes.layers import merge
+from threedgen.ssdnerf.config import Config, config_of
+from threedgen.ssdnerf.distributed import World
+from threedgen.ssdnerf.model import LatentModel
+from threedgen.ssdnerf.scenes import Scenes, pack
+from threedgen.ssdnerf.trainer import Trainer
 
 SIZE, VIEWS = 16, 4
 # Several processes with CUDA cannot be forked; without it, a fork need not load everything again.

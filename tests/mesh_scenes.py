@@ -12,8 +12,8 @@ import torch
 import trimesh
 from torch import Tensor
 
+from threedgen.core.types import Cameras, TriMesh
 from threedgen.renderers.mesh import Config, MeshRenderer
-from threedgen.types import Cameras, TriMesh
 
 LEAVES = ("vertices", "vertex_colors", "normals", "uvs", "texture")
 
@@ -49,7 +49,7 @@ def disc(corners: int, rings: int) -> TriMesh:
 
 def front_camera(size: int, distance: float = 3.0, fov: float = 40.0, width: int | None = None) -> Cameras:
     """One camera on +Z that looks at the origin."""
-    from threedgen.cameras import orbit
+    from threedgen.cameras.orbit import orbit
 
     zero = torch.zeros(1)
     return orbit(zero, zero, torch.full((1,), distance), fov, size, width or size)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras
 from threedgen.datasets import world
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.export.video import write_png
 from threedgen.nerfdiff.model import NerfDiffArchitecture, NerfDiffModel
 from threedgen.nerfdiff.source import Source
 from threedgen.nerfdiff.virtual_views import around
-from threedgen.types import Cameras
 
 SIZE = 16
 TINY = NerfDiffArchitecture(size=SIZE, features=4, hidden=16, planes=(8, 16), denoiser=(8, 16))

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from threedgen.cameras import orbit
-from threedgen.types import Cameras, GaussianCloud
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras, GaussianCloud
 
 FIELDS = ("means", "quats", "scales", "opacities", "sh")
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from threedgen.cameras import OrbitSampler, convert, look_at, orbit, spherical, view_features
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import OrbitSampler, convert, look_at, orbit, spherical, view_features
+from threedgen.core.errors import UserError
 
 CONVENTIONS = ("opencv", "opengl", "blender", "srn")
 angles = st.floats(-179.0, 179.0)

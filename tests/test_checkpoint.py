@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from threedgen import checkpoint
-from threedgen.errors import UserError
+from threedgen.core import checkpoint
+from threedgen.core.errors import UserError
 
 
 def example(tag: int) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
@@ -72,7 +72,7 @@ def test_prefixes_separate_parts():
 
 WRITER = """
 import sys, torch
-from threedgen import checkpoint
+from threedgen.core import checkpoint
 print("ready", flush=True)
 tag = int(sys.argv[2])
 while True:

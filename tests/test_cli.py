@@ -14,7 +14,7 @@ import pytest
 import trimesh
 
 import threedgen
-from threedgen.cli import COMMANDS, main
+from threedgen.commands.main import COMMANDS, main
 
 TINY = [
     "steps=4",
@@ -52,8 +52,8 @@ def test_help_is_quick_and_names_every_command():
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from threedgen.cli import main\n"
-        "import threedgen, threedgen.config, threedgen.plugins, threedgen.schedule\n"
+        "import sys; from threedgen.commands.main import main\n"
+        "import threedgen, threedgen.recipes.recipe, threedgen.core.plugins, threedgen.core.schedule\n"
         "main(['--help']); main(['recipes', '--help'])\n"
         "heavy = {'torch', 'numpy', 'diffusers', 'transformers', 'omegaconf', 'rich'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
@@ -240,7 +240,7 @@ def test_doctor(tmp_path, monkeypatch, capsys):
 
 
 def test_train_prior_forwards_its_options(monkeypatch):
-    import threedgen.training.cli as training
+    import threedgen.commands.train_prior as training
 
     seen = []
     monkeypatch.setattr(training, "train_prior", seen.append)

@@ -5,9 +5,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.clips import SPAN, ClipSampler, draw_spans
-from threedgen.errors import UserError
-from threedgen.random import generator
+from threedgen.cameras.clips import SPAN, ClipSampler, draw_spans
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
 
 FRAMES, BATCH, TOTAL = 4, 40, 101
 

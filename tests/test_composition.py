@@ -12,20 +12,21 @@ from hypothesis import strategies as st
 from splatting_scenes import cameras_around, random_cloud
 from torch import nn
 
-from threedgen import composition, typed
-from threedgen.composition import Composition, Track, handovers, joined
-from threedgen.composition_file import Asset, Key, Route, Scene, Segment, read_scene
-from threedgen.composition_path import places
-from threedgen.errors import UserError
+from threedgen.composition import composition
+from threedgen.composition.composition import Composition, Track, handovers, joined
+from threedgen.composition.path import places
+from threedgen.composition.scene_file import Asset, Key, Route, Scene, Segment, read_scene
+from threedgen.core.errors import UserError
+from threedgen.core.types import Frames, GaussianCloud
 from threedgen.export.animation import Timing
 from threedgen.export.mesh import MeshConfig
+from threedgen.recipes import typed
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations import deformation
 from threedgen.representations.dynamic_gaussians import Config, DynamicGaussians
 from threedgen.representations.extension import Closed, Handover
 from threedgen.representations.extension import Config as After
 from threedgen.representations.transforms import covariances, transform
-from threedgen.types import Frames, GaussianCloud
 
 SMALL = deformation.Config(width=8, depth=1)
 

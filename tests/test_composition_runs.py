@@ -8,18 +8,18 @@ import torch
 import yaml
 from splatting_scenes import random_cloud
 
-from threedgen import checkpoint
-from threedgen.cli import main
-from threedgen.composition import Composition, Track, handovers
-from threedgen.composition_file import read_scene
-from threedgen.composition_runs import Making, compose
-from threedgen.config import read_resolved
-from threedgen.errors import UserError
-from threedgen.events import Event, StepDone
+from threedgen.commands.main import main
+from threedgen.composition.composition import Composition, Track, handovers
+from threedgen.composition.runs import Making, compose
+from threedgen.composition.scene_file import read_scene
+from threedgen.core import checkpoint
+from threedgen.core.errors import UserError
 from threedgen.export.splat import SplatParameters, write_splats
-from threedgen.job import load_scene
+from threedgen.jobs.run import load_scene
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.loop.events import Event, StepDone
+from threedgen.recipes.recipe import read_resolved
 from threedgen.representations.dynamic_gaussians import DynamicGaussians
-from threedgen.run import RunDirectory
 from threedgen.training.video_model import VideoArchitecture, VideoModel, save_video_pipeline
 
 TINY = VideoArchitecture(

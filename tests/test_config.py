@@ -10,11 +10,11 @@ import fake_parts
 import pytest
 import yaml
 
-from threedgen import config, layers
-from threedgen.config import load_recipe, read_resolved
-from threedgen.errors import UserError
-from threedgen.schedule import Ramp
-from threedgen.typed import Tracked
+from threedgen.core.errors import UserError
+from threedgen.core.schedule import Ramp
+from threedgen.recipes import layers
+from threedgen.recipes.recipe import load_recipe, never_read, read_resolved
+from threedgen.recipes.typed import Tracked
 
 
 @pytest.fixture(autouse=True)
@@ -211,8 +211,8 @@ def test_tracked_configs_behave_like_configs():
 
 def test_never_read_lists_only_what_was_set(fake):
     recipe = load(fake, "representation.label=x", "representation.count=3")
-    assert "representation.ignored_option" not in config.never_read(recipe)
-    assert {"representation.label", "representation.count"} <= set(config.never_read(recipe))
+    assert "representation.ignored_option" not in never_read(recipe)
+    assert {"representation.label", "representation.count"} <= set(never_read(recipe))
     recipe.representation.make(0)
-    assert "representation.count" not in config.never_read(recipe)
-    assert "representation.label" in config.never_read(recipe)
+    assert "representation.count" not in never_read(recipe)
+    assert "representation.label" in never_read(recipe)

@@ -11,21 +11,21 @@ import torch
 from nerfdiff_scenes import seen, source_camera, tiny_model, write_cut_out
 from torch import nn
 
-from threedgen import plugins
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.cameras.reference import ReferenceOrbit
+from threedgen.core import plugins
+from threedgen.core.random import generator
+from threedgen.core.types import GaussianCloud, RadianceField, RenderOutput, Signal, TriMesh
 from threedgen.datasets.films import Film, write_film
 from threedgen.datasets.given import GivenViews
 from threedgen.datasets.multiview import PosedPictures, write_transforms
 from threedgen.guidance.priors.load import PriorConfig
 from threedgen.nerfdiff.store import save_model
-from threedgen.random import generator
-from threedgen.reference_view import ReferenceOrbit
 from threedgen.representations import density_control, gaussians
 from threedgen.testing import check_guidance, check_renderer, check_representation
 from threedgen.testing import guidances as kit_guidances
 from threedgen.testing import renderers as kit_renderers
 from threedgen.testing.common import views
-from threedgen.types import GaussianCloud, RadianceField, RenderOutput, Signal, TriMesh
 
 # Small sizes: the laws do not depend on them.
 REPRESENTATIONS: dict[str, dict[str, Any]] = {

@@ -12,16 +12,17 @@ import fake_parts
 import pytest
 import torch
 
-from threedgen import checkpoint, job
-from threedgen.background import Background
-from threedgen.cameras import OrbitSampler
-from threedgen.config import load_recipe
-from threedgen.distill import distill
-from threedgen.errors import UserError
-from threedgen.events import StepDone, StepRolledBack
-from threedgen.listeners import metrics
-from threedgen.listeners.watchdog import Diverged, Watchdog
-from threedgen.run import RunDirectory
+from threedgen.cameras.orbit import OrbitSampler
+from threedgen.core import checkpoint
+from threedgen.core.errors import UserError
+from threedgen.jobs.listeners import metrics
+from threedgen.jobs.run import resume, start
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.loop.background import Background
+from threedgen.loop.distill import distill
+from threedgen.loop.events import StepDone, StepRolledBack
+from threedgen.loop.watchdog import Diverged, Watchdog
+from threedgen.recipes.recipe import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
 
@@ -79,7 +80,7 @@ def test_a_snapshot_restores_the_run_exactly():
 
     whole = run_loop(steps=30, listeners=[keep])
     scene = fake_parts.Points(fake_parts.Points.Config(), 0)
-    from threedgen.distill import new_state
+    from threedgen.loop.distill import new_state
 
     state = new_state(scene, (), steps=30)
     state.restore(*snapshots[17])
@@ -151,7 +152,7 @@ def recipe_file(tmp_path, monkeypatch):
 
 def start(recipe_file, out, *settings, **keywords):
     recipe = load_recipe(recipe_file, settings, prompt="red", **keywords)
-    return job.start(recipe, out)
+    return start(recipe, out)
 
 
 def test_a_parameter_in_no_group_is_refused(recipe_file, tmp_path):
@@ -191,7 +192,7 @@ def test_full_disk_during_a_checkpoint(recipe_file, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     _, numbers = checkpoint.load(tmp_path / "run" / "checkpoint")
     assert numbers["step"] == 10
-    assert job.resume(RunDirectory.open(tmp_path / "run")) == []
+    assert resume(RunDirectory.open(tmp_path / "run")) == []
     assert checkpoint.load(tmp_path / "run" / "checkpoint")[1]["step"] == 40
 
 
@@ -236,7 +237,7 @@ _KILLED_WHILE_WRITING = """
 import os, signal, sys
 import threedgen.export.video
 threedgen.export.video.write_contact_sheet = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
-from threedgen.cli import main
+from threedgen.commands.main import main
 main(sys.argv[1:])
 """
 
@@ -253,8 +254,8 @@ def test_killed_while_the_files_are_written_and_resumed(recipe_file, tmp_path):
     assert killed.returncode == -9, killed.stderr
     assert not (out / "report.json").exists(), "an unfinished run must not look finished"
     rows = (out / "metrics.jsonl").read_text()
-    from threedgen.job import resume
-    from threedgen.run import RunDirectory
+    from threedgen.jobs.run import resume
+    from threedgen.jobs.run_directory import RunDirectory
 
     resume(RunDirectory.open(out))
     assert (out / "metrics.jsonl").read_text() == rows

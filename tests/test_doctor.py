@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from threedgen import doctor, export
-from threedgen.cli import main
-from threedgen.doctor import CORE, KINDS, PACKAGE, _render_small, examine
+from threedgen import export
+from threedgen.commands import doctor
+from threedgen.commands.doctor import CORE, KINDS, PACKAGE, _render_small, examine
+from threedgen.commands.main import main
 from threedgen.renderers import backends
 from threedgen.renderers.backends import native
 

@@ -17,11 +17,11 @@ import trimesh
 from eval_parts import Knowing, MeanColour, seen
 from torch import Tensor
 
-from threedgen.cli import main
+from threedgen.commands.main import main
 from threedgen.datasets.given import read_pictures
 from threedgen.datasets.multiview import write_srn, write_transforms
 from threedgen.datasets.objects import open_objects
-from threedgen.guidance.pictures import resize
+from threedgen.guidance.given_pictures import resize
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def refused(capsys, *arguments: object) -> str:
 
 def test_a_model_is_evaluated_on_srn_folders(scenes, monkeypatch, capsys):
     """A trained folder, asked by the published protocol, which says what it falls back to with six views."""
-    from threedgen.nerfdiff import predictors
+    from threedgen.evaluation import nerfdiff_predictors as predictors
 
     known = open_objects(str(scenes))
     opened: list[str] = []

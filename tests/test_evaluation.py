@@ -9,16 +9,16 @@ import pytest
 import torch
 from eval_parts import Knowing, MeanColour, objects, seen
 
+from threedgen.core.errors import UserError
+from threedgen.core.types import RenderOutput
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.objects import ObjectSet
-from threedgen.errors import UserError
 from threedgen.evaluation import Evaluation, evaluate_objects, table
 from threedgen.evaluation.baselines import MeanImage, NearestSource
 from threedgen.evaluation.benchmark import views_of
 from threedgen.evaluation.result import ViewScore
-from threedgen.guidance.pictures import resize
+from threedgen.guidance.given_pictures import resize
 from threedgen.metrics.consistency import Consistency
-from threedgen.types import RenderOutput
 
 
 def test_protocols_say_which_view_is_shown_and_which_are_asked():

@@ -4,11 +4,11 @@ import pytest
 import torch
 from latent_scenes import tiny
 
-from threedgen.cli import main
+from threedgen.commands.main import main
+from threedgen.core.errors import UserError
 from threedgen.datasets.objects import open_objects
-from threedgen.errors import UserError
 from threedgen.evaluation import evaluate_samples
-from threedgen.latent.model import LatentModel, Viewpoint, save_model
+from threedgen.ssdnerf.model import LatentModel, Viewpoint, save_model
 
 OBJECTS = open_objects("shape-world:car", 4, 32)
 
@@ -60,7 +60,7 @@ def test_eval_of_a_run_measures_its_samples_on_what_it_was_trained_on(run, capsy
 
 
 def test_eval_of_a_run_measures_reconstructions_by_default(run, monkeypatch):
-    import threedgen.latent.reconstruction as reconstruction
+    import threedgen.ssdnerf.reconstruction as reconstruction
 
     def begun(model, views, how, seed):
         assert views.images.shape == (1, 32, 32, 3)  # the size that the model was trained on
@@ -76,7 +76,7 @@ def test_eval_of_a_run_measures_reconstructions_by_default(run, monkeypatch):
 @pytest.mark.parametrize("answer", ["samples", "reconstruction"])
 def test_eval_loads_the_model_where_it_is_told(run, answer, monkeypatch):
     """By the place that it would be loaded to, which needs no GPU."""
-    import threedgen.latent.model as latent_model
+    import threedgen.ssdnerf.model as latent_model
 
     class Asked(Exception):
         pass

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from threedgen import plugins
-from threedgen.cameras import orbit
-from threedgen.config import load_recipe
-from threedgen.distill import distill
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import orbit
+from threedgen.core import plugins
+from threedgen.core.errors import UserError
 from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS
-from threedgen.job import build
+from threedgen.jobs.run import build
+from threedgen.loop.distill import distill
+from threedgen.recipes.recipe import load_recipe
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

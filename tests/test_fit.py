@@ -13,16 +13,16 @@ import pytest
 import torch
 import trimesh
 
-from threedgen.cameras import orbit
-from threedgen.cli import main
-from threedgen.config import read_resolved
+from threedgen.cameras.orbit import orbit
+from threedgen.commands.main import main
+from threedgen.core.errors import UserError
 from threedgen.datasets.given import read_pictures
 from threedgen.datasets.multiview import PosedPictures, write_srn, write_transforms
-from threedgen.errors import UserError
-from threedgen.fit import object_reach, start_fit, target_of
-from threedgen.held_out import held_out_scores
-from threedgen.job import load_scene
-from threedgen.run import RunDirectory
+from threedgen.jobs.run import load_scene
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.jobs.scores.held_out import held_out_scores
+from threedgen.pipelines.fit import object_reach, start_fit, target_of
+from threedgen.recipes.recipe import read_resolved
 
 TINY = [
     "representation.count=300",

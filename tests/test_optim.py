@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from threedgen.errors import UserError
-from threedgen.optim import Config, Optimizer, build_optimizer, decay_factor
+from threedgen.core.errors import UserError
+from threedgen.loop.optim import Config, Optimizer, build_optimizer, decay_factor
 
 
 def two_groups() -> dict[str, list[nn.Parameter]]:

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from threedgen import plugins
-from threedgen.errors import UserError
+from threedgen.core import plugins
+from threedgen.core.errors import UserError
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 
 
@@ -21,7 +21,7 @@ def test_every_builtin_name_is_a_class_with_a_config(family):
 
 
 def test_a_class_by_its_path():
-    assert plugins.find("guidance", "threedgen.background:Background").__name__ == "Background"
+    assert plugins.find("guidance", "threedgen.loop.background:Background").__name__ == "Background"
 
 
 def test_an_entry_point(tmp_path, monkeypatch):
@@ -63,7 +63,7 @@ def test_an_entry_point_that_is_a_prior(tmp_path, monkeypatch):
         ("renderer", "raytracing", "known: splatting"),
         ("flavour", "x", "unknown family 'flavour'"),
         ("guidance", "no_such_module:Loss", "cannot import 'no_such_module:Loss'"),
-        ("guidance", "threedgen.background:Foreground", "has no class 'Foreground'"),
+        ("guidance", "threedgen.loop.background:Foreground", "has no class 'Foreground'"),
     ],
 )
 def test_complaints(family, name, message):

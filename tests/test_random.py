@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threedgen.random import derive_seed, generator
+from threedgen.core.random import derive_seed, generator
 
 
 @given(st.integers(0, 2**31), st.text(max_size=8), st.integers(0, 10**6))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from threedgen.config import load_recipe
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.recipes.recipe import load_recipe
 
 BASE = """
 extends: text-to-3d

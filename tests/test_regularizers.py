@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from threedgen import regularizers
-from threedgen.errors import UserError
-from threedgen.regularizers import Config, Regularizers
+from threedgen.core.errors import UserError
+from threedgen.core.types import GaussianCloud, RenderOutput, TriMesh
+from threedgen.loop import regularizers
+from threedgen.loop.regularizers import Config, Regularizers
 from threedgen.representations import gaussian_terms
 from threedgen.representations.gaussians import Gaussians
-from threedgen.types import GaussianCloud, RenderOutput, TriMesh
 
 
 def cloud(opacities: Tensor, scales: Tensor | None = None) -> GaussianCloud:

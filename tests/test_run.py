@@ -12,14 +12,16 @@ import fake_parts
 import pytest
 import torch
 
-from threedgen import export, finish, job
-from threedgen.cli import main
-from threedgen.config import load_recipe
-from threedgen.errors import UserError
-from threedgen.events import StepDone
-from threedgen.listeners.previews import Previews
-from threedgen.run import RunDirectory, check_free, choose_path
-from threedgen.types import GaussianCloud, RenderOutput, Signal
+from threedgen import export
+from threedgen.commands.main import main
+from threedgen.core.errors import UserError
+from threedgen.core.types import GaussianCloud, RenderOutput, Signal
+from threedgen.jobs import finish
+from threedgen.jobs import run as job
+from threedgen.jobs.listeners.previews import Previews
+from threedgen.jobs.run_directory import RunDirectory, check_free, choose_path
+from threedgen.loop.events import StepDone
+from threedgen.recipes.recipe import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threedgen.errors import UserError
-from threedgen.schedule import Milestones, Ramp, parse_schedule, progress, range_at, value_at
-from threedgen.typed import plain
+from threedgen.core.errors import UserError
+from threedgen.core.schedule import Milestones, Ramp, parse_schedule, progress, range_at, value_at
+from threedgen.recipes.typed import plain
 
 numbers = st.floats(-10, 10)
 

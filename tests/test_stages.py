@@ -15,9 +15,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threedgen import checkpoint, config, handover, job, layers, plugins, stages
-from threedgen.config import load_recipe
-from threedgen.errors import UserError
+from threedgen.core import checkpoint, plugins
+from threedgen.core.errors import UserError
+from threedgen.jobs import handover
+from threedgen.jobs.run import resume, start
+from threedgen.recipes import layers, stages
+from threedgen.recipes import recipe as config
+from threedgen.recipes.recipe import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
 
@@ -139,7 +143,7 @@ stages:
     recipe = load(
         text, *settings, *(["stages.1.representation.resolution=12"] if second == "tetrahedra" else [])
     )
-    run = job.start(recipe, tmp_path / "run")
+    run = start(recipe, tmp_path / "run")
     assert checkpoint.load_state(run.checkpoint)["stage"] == 1
     assert (run.path / "asset.glb").is_file()
 
@@ -171,7 +175,7 @@ def test_what_is_wrong_with_a_later_stage_is_said_before_the_first_step(
 ):
     monkeypatch.setattr(fake_parts.Pull, "__call__", lambda *_: pytest.fail("a step was made"))
     with pytest.raises(UserError, match=message):
-        job.start(load(STAGED, *overrides), tmp_path / "run")
+        start(load(STAGED, *overrides), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -227,7 +231,7 @@ def test_the_second_stage_goes_on_from_the_first_and_steps_count_through(tmp_pat
         '8, cameras: {batch: 3}, representation: {name: "fake_parts:Points"',
         '8, representation: {name: "fake_parts:Keep"',
     )
-    run = job.start(load(text), tmp_path / "run")
+    run = start(load(text), tmp_path / "run")
     assert len(started) == 1
     assert not started[0].requires_grad
     assert len(started[0]) == 5, "one row grew in the first stage"
@@ -240,7 +244,7 @@ def test_the_second_stage_goes_on_from_the_first_and_steps_count_through(tmp_pat
 def test_what_cannot_be_handed_over_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(fake_parts.Points, "starts_from", (int,))
     with pytest.raises(UserError, match="starts from int, not from the Tensor"):
-        job.start(load(), tmp_path / "run")
+        start(load(), tmp_path / "run")
 
 
 @pytest.mark.parametrize("kill", [("stages.0.guidance.0.kill_at", 7), ("stages.1.guidance.0.kill_at", 5)])
@@ -249,7 +253,7 @@ def test_killed_in_either_stage_and_resumed_is_the_same_run(kill, tmp_path):
         "- {steps: 8,", '- {guidance: [{name: "fake_parts:Pull"}], steps: 8,'
     )
     text = text.replace("checkpoint: {every: 10}", "checkpoint: {every: 3}")
-    whole = job.start(load(text), tmp_path / "whole")
+    whole = start(load(text), tmp_path / "whole")
     recipe, out = Path("killed.yaml"), tmp_path / "killed"
     recipe.write_text(text)
     environment = {
@@ -275,9 +279,9 @@ def test_killed_in_either_stage_and_resumed_is_the_same_run(kill, tmp_path):
     assert ended.returncode == -signal.SIGKILL
     resolved = out / "recipe.yaml"
     resolved.write_text(resolved.read_text().replace(f"kill_at: {kill[1]}", "kill_at: -1"))
-    from threedgen.run import RunDirectory
+    from threedgen.jobs.run_directory import RunDirectory
 
-    job.resume(RunDirectory.open(out))
+    resume(RunDirectory.open(out))
     expected, tensors = (checkpoint.load(folder / "checkpoint")[0] for folder in (whole.path, out))
     assert expected.keys() == tensors.keys()
     assert all(torch.equal(expected[name], tensors[name]) for name in expected)

@@ -8,11 +8,11 @@ import torch
 from splatting_scenes import random_cloud
 from torch import nn
 
-from threedgen.distill import distill
-from threedgen.events import StepDone
-from threedgen.listeners.stillness import Stillness
-from threedgen.state import RunState
-from threedgen.types import Cameras, RenderOutput, Signal
+from threedgen.core.types import Cameras, RenderOutput, Signal
+from threedgen.jobs.listeners.stillness import Stillness
+from threedgen.loop.distill import distill
+from threedgen.loop.events import StepDone
+from threedgen.loop.state import RunState
 
 
 class Going(nn.Module):

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from threedgen.cameras import orbit
-from threedgen.config import load_recipe
+from threedgen.cameras.orbit import orbit
+from threedgen.core.pictures import silhouette_iou
 from threedgen.datasets import world
-from threedgen.finish import asset_of
-from threedgen.job import load_scene, start
-from threedgen.metrics.images import silhouette_iou
+from threedgen.jobs.finish import asset_of
+from threedgen.jobs.run import load_scene, start
+from threedgen.recipes.recipe import load_recipe
 from threedgen.renderers.splatting import SplattingRenderer
 
 STEPS = 250

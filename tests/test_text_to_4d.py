@@ -6,17 +6,17 @@ import pytest
 import torch
 from splatting_scenes import random_cloud
 
-from threedgen.cli import main
-from threedgen.config import read_resolved
-from threedgen.errors import UserError
+from threedgen.commands.main import main
+from threedgen.core.errors import UserError
 from threedgen.export.splat import SplatParameters, write_splats
 from threedgen.guidance.priors import load
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS, load_folder
-from threedgen.job import load_scene
-from threedgen.listeners import stillness
-from threedgen.run import RunDirectory
-from threedgen.text_to_4d import recipe_for, still_part
+from threedgen.jobs.listeners import stillness
+from threedgen.jobs.run import load_scene
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.pipelines.text_to_4d import recipe_for, still_part
+from threedgen.recipes.recipe import read_resolved
 from threedgen.training.video_model import VideoArchitecture, VideoModel, save_video_pipeline
 
 TINY = VideoArchitecture(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from threedgen.types import TriMesh
+from threedgen.core.types import TriMesh
 
 GOOD: dict[str, Any] = {
     "vertices": torch.zeros(4, 3),

@@ -1,7 +1,7 @@
 """threedgen: 3D assets by score distillation, with pluggable representations, renderers and priors.
 
 Public names are imported when they are first used, so that `import threedgen` costs nothing. The loop is
-`threedgen.distill.distill`.
+`threedgen.loop.distill.distill`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Cameras": "threedgen.types",
-    "GaussianCloud": "threedgen.types",
-    "RenderOutput": "threedgen.types",
-    "Signal": "threedgen.types",
-    "TriMesh": "threedgen.types",
-    "UserError": "threedgen.errors",
+    "Cameras": "threedgen.core.types",
+    "GaussianCloud": "threedgen.core.types",
+    "RenderOutput": "threedgen.core.types",
+    "Signal": "threedgen.core.types",
+    "TriMesh": "threedgen.core.types",
+    "UserError": "threedgen.core.errors",
     "Gaussians": "threedgen.representations.gaussians",
-    "OrbitSampler": "threedgen.cameras",
+    "OrbitSampler": "threedgen.cameras.orbit",
     "ScoreDistillation": "threedgen.guidance.score_distillation",
     "SplattingRenderer": "threedgen.renderers.splatting",
-    "load_recipe": "threedgen.config",
-    "orbit": "threedgen.cameras",
+    "load_recipe": "threedgen.recipes.recipe",
+    "orbit": "threedgen.cameras.orbit",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]  # pyright: ignore[reportUnsupportedDunderAll]

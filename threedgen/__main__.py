@@ -2,7 +2,7 @@
 
 import sys
 
-from threedgen.cli import main
+from threedgen.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

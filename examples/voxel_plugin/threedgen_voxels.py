@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from threedgen import UserError
-from threedgen.random import generator
+from threedgen.core.random import generator
+from threedgen.core.types import RadianceField
 from threedgen.representations.base import Representation
-from threedgen.types import RadianceField
 
 
 class Voxels(Representation):

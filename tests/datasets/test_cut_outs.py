@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
 from threedgen.datasets import cut_outs
 from threedgen.datasets.background_removal import cut_out
 from threedgen.datasets.cut_outs import (
@@ -24,7 +25,6 @@ from threedgen.datasets.cut_outs import (
     write_cut_out,
     write_nearness,
 )
-from threedgen.errors import UserError
 
 SIDE = 96
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from threedgen.core.errors import UserError
 from threedgen.datasets import films
 from threedgen.datasets.films import film_of, read_film, write_film
-from threedgen.errors import UserError
 from threedgen.export.video import write_frames, write_gif, write_mp4
-from threedgen.video_to_4d import seconds_of, view_of
+from threedgen.pipelines.film import seconds_of, view_of
 
 RED = (200, 40, 30)
 

@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
 from threedgen.datasets.given import GivenViews, held_out, read_pictures
 from threedgen.datasets.multiview import PosedPictures, write_srn, write_transforms
-from threedgen.errors import UserError
 
 
 def some_pictures(count: int = 10, height: int = 8, width: int = 12) -> PosedPictures:

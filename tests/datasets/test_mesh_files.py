@@ -13,11 +13,11 @@ from PIL import Image
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
+from threedgen.core.errors import UserError
+from threedgen.core.types import TriMesh
 from threedgen.datasets import mesh_files
 from threedgen.datasets.mesh_files import RADIUS, fibonacci_views, read_painted, render
-from threedgen.errors import UserError
 from threedgen.export.gltf import srgb_from_linear, write_glb
-from threedgen.types import TriMesh
 
 COLOR = np.array([204, 102, 51], dtype=np.uint8)
 

@@ -118,7 +118,7 @@ def test_everything_stays_in_the_picture(shape, name, time):
 
 
 def motions_camera(azimuth: float):
-    from threedgen.cameras import orbit
+    from threedgen.cameras.orbit import orbit
 
     middle = torch.tensor([0.5 * sum(ELEVATION)])
     return orbit(torch.tensor([azimuth]), middle, torch.tensor([RADIUS[0]]), FOV, 8, 8)

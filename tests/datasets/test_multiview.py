@@ -3,10 +3,10 @@ import json
 import pytest
 import torch
 
-from threedgen.cameras import convert, orbit
+from threedgen.cameras.orbit import convert, orbit
+from threedgen.core.errors import UserError
 from threedgen.datasets import multiview, world
 from threedgen.datasets.multiview import PosedPictures
-from threedgen.errors import UserError
 
 
 @pytest.fixture(scope="module")

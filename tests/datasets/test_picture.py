@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from threedgen.core.errors import UserError
 from threedgen.datasets.picture import LARGEST, read_depth, read_mask, read_picture
-from threedgen.errors import UserError
 
 # Left half red, right half blue, green in the upper left corner: shows turns and mirrorings.
 WIDTH, HEIGHT = 48, 32
@@ -197,7 +197,7 @@ import sys
 from pathlib import Path
 from PIL import Image
 from threedgen.datasets.picture import read_picture
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from threedgen.cameras import orbit
-from threedgen.datasets import rasterize as module
-from threedgen.datasets.rasterize import _rasterize_torch, interpolate, rasterize
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras, TriMesh
 from threedgen.kernels import load_native
+from threedgen.renderers import rasterize as module
 from threedgen.renderers.mesh_shading import to_camera
-from threedgen.types import Cameras, TriMesh
+from threedgen.renderers.rasterize import _rasterize_torch, interpolate, rasterize
 
 
 def random_mesh(faces: int, seed: int) -> TriMesh:

@@ -5,10 +5,10 @@ import pytest
 import torch
 import trimesh
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.pictures import psnr, silhouette_iou, ssim
 from threedgen.datasets import solids, world
 from threedgen.datasets.shapes import CLASSES, COLORS
-from threedgen.metrics.images import psnr, silhouette_iou, ssim
 
 
 def cameras(azimuth, elevation=20.0, size=64):

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from threedgen.random import generator
-from threedgen.types import GaussianCloud
+from threedgen.core.random import generator
+from threedgen.core.types import GaussianCloud
 
 _DC = 0.28209479177387814
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from clouds import ball
 
+from threedgen.core.types import Frames, GaussianCloud, TriMesh
 from threedgen.export import as_mesh
 from threedgen.export.animation import Animation, Config, Timing, animated
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.moving import MovingAsset
 from threedgen.renderers.splatting import SplattingRenderer
-from threedgen.types import Frames, GaussianCloud, TriMesh
 
 
 class RisingBall:

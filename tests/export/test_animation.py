@@ -12,15 +12,15 @@ import pytest
 import torch
 from test_gltf import icosphere, issues
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import GaussianCloud
 from threedgen.export import animation
 from threedgen.export.animation import Animation, Timing, animated, carried, film
 from threedgen.export.gltf import read_glb, write_glb
-from threedgen.random import generator
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations import deformation
 from threedgen.representations.dynamic_gaussians import Config, DynamicGaussians
-from threedgen.types import GaussianCloud
 
 
 def rest(count: int = 300) -> torch.Tensor:

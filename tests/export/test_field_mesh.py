@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from threedgen.core.types import RadianceField, TriMesh
 from threedgen.export import write
 from threedgen.export.field_mesh import extract_field_mesh, visible_level
 from threedgen.export.mesh import MeshConfig, NoSurface, is_closed, signed_volume
-from threedgen.types import RadianceField, TriMesh
 
 QUICK = MeshConfig(resolution=40, faces=3000, smoothing=5)
 

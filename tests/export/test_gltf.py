@@ -15,11 +15,11 @@ import torch
 import trimesh
 from clouds import torus
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import TriMesh
 from threedgen.export.gltf import linear_from_srgb, read_glb, srgb_from_linear, write_glb
 from threedgen.export.mesh import MeshConfig, extract_mesh, vertex_normals
-from threedgen.random import generator
-from threedgen.types import TriMesh
 
 _VALIDATE = """
 const fs = require('fs');

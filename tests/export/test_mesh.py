@@ -12,9 +12,9 @@ import torch
 import trimesh
 from clouds import ball, cloud_at, joined, sphere_skin, torus
 
-from threedgen.cameras import orbit
-from threedgen.datasets.rasterize import rasterize
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.types import GaussianCloud, TriMesh
 from threedgen.export import mesh as mesh_module
 from threedgen.export.density import density, ellipsoids
 from threedgen.export.low_pass import as_seen, pixel_size
@@ -22,7 +22,7 @@ from threedgen.export.mesh import MeshConfig, extract_mesh
 from threedgen.export.silhouettes import pictures
 from threedgen.export.surface_color import surface_colors
 from threedgen.renderers.backends.torch import splat
-from threedgen.types import GaussianCloud, TriMesh
+from threedgen.renderers.rasterize import rasterize
 
 SMALL = MeshConfig(resolution=48, faces=8000)
 

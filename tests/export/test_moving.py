@@ -12,13 +12,13 @@ from movements import RisingBall, rising_ball
 from PIL import Image
 from test_animation import arrays
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.types import GaussianCloud, TriMesh
 from threedgen.export.animation import Config, film
 from threedgen.export.gltf import read_glb
 from threedgen.export.moving import MovingAsset, holds_motion
 from threedgen.export.splat import read_splats
 from threedgen.renderers.splatting import SplattingRenderer
-from threedgen.types import GaussianCloud, TriMesh
 
 
 def test_a_glb_has_the_frames_the_times_and_the_loop(tmp_path):

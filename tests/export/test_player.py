@@ -17,7 +17,7 @@ import pytest
 import torch
 from movements import rising_ball
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 from threedgen.export import player
 from threedgen.export.player import quantised, write_player
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 import trimesh
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
 from threedgen.export.splat import SplatParameters, read_splats, write_splats
-from threedgen.random import generator
 
 FIELDS = ("means", "quats", "log_scales", "opacity_logits", "sh")
 

@@ -11,15 +11,15 @@ import torch
 import trimesh
 from test_gltf import issues
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.types import TriMesh
 from threedgen.datasets.mesh_files import read_painted
-from threedgen.errors import UserError
 from threedgen.export.gltf import read_glb, write_glb
 from threedgen.export.mesh import is_closed, is_watertight
 from threedgen.export.obj import write_obj
-from threedgen.export.texture import bake, bake_vertex_colors, unwrap
 from threedgen.renderers.mesh import MeshRenderer
-from threedgen.types import TriMesh
+from threedgen.representations.texture_atlas import bake, bake_vertex_colors, unwrap
 
 pytest.importorskip("xatlas")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from movements import rising_ball
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 from threedgen.export.gltf import linear_from_srgb
 
 pytest.importorskip("pxr")

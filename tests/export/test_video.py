@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from threedgen.cameras import spherical
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import spherical
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
 from threedgen.export.video import orbit_frames, to_uint8, write_contact_sheet, write_frames, write_video
-from threedgen.types import Cameras
 
 
 def flat(count: int, height: int, width: int) -> list[np.ndarray]:

@@ -9,12 +9,12 @@ import torch
 from recording import Recorded, own_pipeline
 from tiny_pipelines import VIEWS, diffusers, edit, ring
 
-from threedgen.cameras import orbit
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.guidance.priors.adapters.flow import packed, unpacked
+from threedgen.guidance.priors.adapters.multiview import camera_vectors
+from threedgen.guidance.priors.adapters.view import relative_pose
 from threedgen.guidance.priors.base import Condition, Prior, Reference
-from threedgen.guidance.priors.diffusers_flow import packed, unpacked
-from threedgen.guidance.priors.diffusers_multiview import camera_vectors
-from threedgen.guidance.priors.diffusers_view import relative_pose
 from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
 
 PROMPT = "a red cube"

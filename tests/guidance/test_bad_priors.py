@@ -12,8 +12,8 @@ import pytest
 import torch
 from tiny_pipelines import edit, ring
 
-from threedgen import machine
-from threedgen.errors import UserError
+from threedgen.core import machine
+from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 
@@ -249,7 +249,7 @@ def test_unknown_names_and_types():
     with pytest.raises(UserError, match="unknown prior 'sdxl'"):
         load_prior(PriorConfig(name="sdxl"))
     with pytest.raises(UserError, match="has no class 'Nope'"):
-        load_prior(PriorConfig(name="threedgen.types:Nope"))
+        load_prior(PriorConfig(name="threedgen.core.types:Nope"))
 
 
 def test_half_precision_on_a_cpu(folder):

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from threedgen.guidance.evaluations import SDS
-from threedgen.guidance.objectives import Answer, Objective, Question
+from threedgen.core.plugins import BUILTIN
+from threedgen.guidance.objectives.base import Answer, Objective, Question
+from threedgen.guidance.objectives.sds import SDS
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.processes import NoiseSchedule
-from threedgen.plugins import BUILTIN
 from threedgen.testing import check_objective
 from threedgen.testing.objectives import LAWS, Case
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_pipelines import ring, transformers
 
-from threedgen.errors import UserError
-from threedgen.guidance.conditioning import Prompting, ViewConditions
-from threedgen.guidance.debiasing import PHRASES, MaskedLanguageModel, by_words, debiaser, without
-from threedgen.guidance.prompts import SIDES
+from threedgen.core.errors import UserError
+from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
+from threedgen.guidance.prompting.debiasing import PHRASES, MaskedLanguageModel, by_words, debiaser, without
+from threedgen.guidance.prompting.prompts import SIDES
 
 
 class Listener:

@@ -6,15 +6,15 @@ import pytest
 import torch
 from tiny_pipelines import ring
 
+from threedgen.core.errors import UserError
+from threedgen.core.types import RenderOutput
 from threedgen.datasets.given import GivenViews
 from threedgen.datasets.multiview import PosedPictures, write_transforms
-from threedgen.errors import UserError
 from threedgen.guidance.delta_denoising import DeltaDenoising, delta
 from threedgen.guidance.priors.analytic import MixturePrior, by_prompt
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.processes import FlowSchedule
 from threedgen.testing import check_guidance
-from threedgen.types import RenderOutput
 
 SIZE = 8
 

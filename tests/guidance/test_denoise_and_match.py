@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny_pipelines import ring
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.types import RenderOutput
 from threedgen.guidance.denoise_and_match import DenoiseAndMatch, denoised
 from threedgen.guidance.priors.analytic import MixturePrior
 from threedgen.guidance.priors.base import Condition
-from threedgen.types import RenderOutput
 
 
 def gaussian(std: float, mean: float = 0.6) -> MixturePrior:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
 from threedgen.datasets import world
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS, PriorConfig, load_prior

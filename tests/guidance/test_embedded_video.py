@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from threedgen.cameras import orbit
-from threedgen.clips import frame_times
+from threedgen.cameras.clips import frame_times
+from threedgen.cameras.orbit import orbit
+from threedgen.core.random import generator
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.load import EMBEDDED_VIDEO_WEIGHTS, PriorConfig, load_prior
-from threedgen.random import generator
 from threedgen.training.clip_bank import RADIUS
 from threedgen.training.render_bank import FOV
 from threedgen.training.video_card import true_clips

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_objectives import SIZE, Counted, image, noise
 
-from threedgen.guidance import guided
+from threedgen.guidance.priors import guided
 from threedgen.guidance.priors.base import Blend, Condition, Prediction
 
 

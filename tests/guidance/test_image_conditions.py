@@ -7,9 +7,14 @@ from dataclasses import replace
 import torch
 from tiny_pipelines import ring
 
-from threedgen.guidance.image_conditions import ImageConditions, Picturing, depth_picture, normal_picture
+from threedgen.core.types import RenderOutput
 from threedgen.guidance.priors.base import Condition
-from threedgen.types import RenderOutput
+from threedgen.guidance.prompting.image_conditions import (
+    ImageConditions,
+    Picturing,
+    depth_picture,
+    normal_picture,
+)
 
 
 class Follower:

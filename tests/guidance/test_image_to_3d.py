@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from threedgen.cli import main
-from threedgen.config import read_resolved
-from threedgen.image_to_3d import image_recipe
+from threedgen.commands.main import main
+from threedgen.pipelines.image_to_3d import image_recipe
+from threedgen.recipes.recipe import read_resolved
 
 TINY = [
     "--steps=3",

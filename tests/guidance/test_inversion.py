@@ -7,10 +7,9 @@ import itertools
 import pytest
 import torch
 
-from threedgen.errors import UserError
-from threedgen.guidance import objectives
-from threedgen.guidance.inversion import rungs
-from threedgen.guidance.objectives import Question
+from threedgen.core.errors import UserError
+from threedgen.guidance.objectives.base import Question, configure, objective, weight_function
+from threedgen.guidance.objectives.inversion import rungs
 from threedgen.guidance.priors.analytic import MixturePrior, by_prompt, gaussian
 from threedgen.guidance.priors.base import Condition
 
@@ -27,7 +26,7 @@ def noise(seed: int, count: int = 1) -> torch.Tensor:
 
 
 def ask(name: str, prior, x, t, seed: int = 0, text: str = "cube", scale: float = 1.0, **options):
-    objective = objectives.objective(name)(objectives.configure(name, options), prior)
+    objective = objective(name)(configure(name, options), prior)
     question = Question(
         prior,
         x,
@@ -35,7 +34,7 @@ def ask(name: str, prior, x, t, seed: int = 0, text: str = "cube", scale: float 
         torch.as_tensor(t, dtype=torch.float64).expand(len(x)),
         Condition((text,) * len(x)),
         scale=scale,
-        weighting=objectives.weight_function("uniform"),
+        weighting=weight_function("uniform"),
         seed=seed,
     )
     return objective(question)
@@ -178,4 +177,4 @@ def test_fresh_noise_comes_from_the_seed():
 )
 def test_wrong_options_are_one_line(name, options, expected):
     with pytest.raises(UserError, match=expected):
-        objectives.configure(name, options)
+        configure(name, options)

@@ -6,9 +6,8 @@ import pytest
 import torch
 from test_objectives import SIZE, image, noise
 
-from threedgen.errors import UserError
-from threedgen.guidance import objectives
-from threedgen.guidance.objectives import Question
+from threedgen.core.errors import UserError
+from threedgen.guidance.objectives.base import Question, objective, require_limits, weight_function
 from threedgen.guidance.priors.analytic import MixturePrior, by_prompt
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.processes import FlowSchedule, NoiseSchedule
@@ -23,10 +22,10 @@ def test_a_gradient_is_finite_where_no_noise_or_no_signal_is_left(name, schedule
     """The limit of recon is x - x0_hat at both ends, whatever 0 times infinity makes of its weight."""
     prior = MixturePrior(by_prompt({"cube": image(1), "": image(2)}), [0.4], SIZE, schedule=schedule)
     x, t = noise(1, 1, 3, SIZE, SIZE).to(dtype), torch.tensor([level], dtype=dtype)
-    kind = objectives.objective(name)
-    weighting = objectives.weight_function(kind.weighting)
+    kind = objective(name)
+    weighting = weight_function(kind.weighting)
     rescale = 0.5 if name == "sds" else 0.0
-    objectives.require_limits(
+    require_limits(
         prior, (level, level), weighting, plain=not kind.divides, divided=kind.divides or rescale > 0.0
     )
     question = Question(

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from threedgen import machine
-from threedgen.errors import UserError
+from threedgen.core import machine
+from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
 

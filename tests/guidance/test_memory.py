@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from threedgen.errors import UserError
-from threedgen.guidance.priors import memory
+from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.folder import memory
+from threedgen.guidance.priors.folder.memory import Plan, Sizes, plan
 from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
-from threedgen.guidance.priors.memory import Plan, Sizes, plan
 
 SD = Sizes(network=1.6, vae=0.3, encoders=0.7, pixels=512)
 FLUX = Sizes(network=22.0, vae=0.3, encoders=9.1, pixels=1024)

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras import orbit
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import RenderOutput
 from threedgen.guidance.motion_amplifier import amplified
 from threedgen.guidance.priors.analytic import MixturePrior
 from threedgen.guidance.score_distillation import ScoreDistillation
-from threedgen.random import generator
-from threedgen.types import RenderOutput
 
 FRAMES, SIZE = 4, 6
 

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from splatting_scenes import random_cloud
 
-from threedgen.cli import main
-from threedgen.config import read_resolved
-from threedgen.errors import UserError
+from threedgen.commands.main import main
+from threedgen.core.errors import UserError
 from threedgen.export.splat import SplatParameters, write_splats
-from threedgen.text_to_4d import recipe_for
+from threedgen.pipelines.text_to_4d import recipe_for
+from threedgen.recipes.recipe import read_resolved
 
 QUICK = [
     *("export.mesh.resolution=24", "export.moving_faces=300", "export.turntable.size=32"),
@@ -153,12 +153,12 @@ def test_a_prior_that_turns_pictures_is_told_the_moments(film, pipelines, tmp_pa
     """Each step's reference is the film's picture of the moment that its views show."""
     import torch
 
+    from threedgen.cameras.film import FilmedOrbit
+    from threedgen.core.types import RenderOutput
     from threedgen.datasets.films import film_of, write_film
-    from threedgen.film_view import FilmedOrbit
-    from threedgen.guidance.image_conditions import ReferenceConfig
     from threedgen.guidance.priors.load import PriorConfig, load_prior
-    from threedgen.guidance.reference_clip import TurnedClip
-    from threedgen.types import RenderOutput
+    from threedgen.guidance.prompting.image_conditions import ReferenceConfig
+    from threedgen.guidance.reference_film import TurnedClip
 
     write_film(tmp_path / "film", film_of(film))
     prior = load_prior(PriorConfig(path=str(pipelines["zero123"])))

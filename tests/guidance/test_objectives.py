@@ -8,10 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_pipelines import ring
 
-from threedgen.errors import UserError
-from threedgen.guidance import guided, objectives
-from threedgen.guidance.evaluations import SDS, Reconstruction
-from threedgen.guidance.objectives import Question
+from threedgen.core.errors import UserError
+from threedgen.guidance.objectives.base import (
+    WEIGHTS,
+    Question,
+    configure,
+    inject,
+    objective,
+    weight_function,
+)
+from threedgen.guidance.objectives.sds import SDS, Reconstruction
+from threedgen.guidance.priors import guided
 from threedgen.guidance.priors.analytic import DiscPrior, MixturePrior, by_azimuth, by_prompt
 from threedgen.guidance.priors.base import Condition, Prediction, Prior
 
@@ -40,7 +47,7 @@ def as_x(picture: torch.Tensor) -> torch.Tensor:
     st.integers(0, 1000),
     st.floats(0.05, 0.95),
     st.floats(0.05, 2.0),
-    st.sampled_from(list(objectives.WEIGHTS)),
+    st.sampled_from(list(WEIGHTS)),
 )
 def test_sds_gradient_is_the_closed_form(seed, t, std, weighting):
     """g = w [sigma alpha (x - mu) - alpha^2 s^2 eps] / D with D = alpha^2 s^2 + sigma^2, noise by noise."""
@@ -48,7 +55,7 @@ def test_sds_gradient_is_the_closed_form(seed, t, std, weighting):
     prior = gaussian(std, cube=mean)
     x, eps = noise(seed + 1, 2, 3, SIZE, SIZE), noise(seed + 2, 2, 3, SIZE, SIZE)
     times = torch.full((2,), t, dtype=torch.float64)
-    named = objectives.weight_function(weighting)
+    named = weight_function(weighting)
     question = Question(prior, x, eps, times, Condition(("cube", "cube")), weighting=named)
     gradient = SDS(SDS.Config(), prior)(question).gradient
     alpha, sigma = prior.alpha(times)[0], prior.sigma(times)[0]
@@ -94,11 +101,11 @@ def descend(prior: Prior, x: torch.Tensor, steps: int, scale: float, render=lamb
         eps = torch.cat([half, -half])
         t = torch.full((4,), 0.1 + 0.8 * ((step * 0.618) % 1.0), dtype=torch.float64)
         batch = pictures.expand(4, -1, -1, -1)
-        named = objectives.weight_function(weighting)
+        named = weight_function(weighting)
         question = Question(
             prior, batch.detach(), eps, t, Condition(("cube",) * 4), scale=scale, weighting=named
         )
-        loss = objectives.inject(batch, SDS(SDS.Config(), prior)(question).gradient)
+        loss = inject(batch, SDS(SDS.Config(), prior)(question).gradient)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -138,7 +145,7 @@ def test_a_linear_renderer_ends_at_least_squares(weighting):
 def test_inject_gives_the_gradient_over_the_batch_to_the_last_bit(batch, seed, size):
     x = (noise(seed, batch, 3, 2, 2).float() * 100).requires_grad_()
     gradient = noise(seed + 1, batch, 3, 2, 2).float() * size
-    loss = objectives.inject(x, gradient)
+    loss = inject(x, gradient)
     (got,) = torch.autograd.grad(loss, x)
     torch.testing.assert_close(got, gradient / batch, rtol=2e-7, atol=0)
     torch.testing.assert_close(loss, 0.5 * gradient.square().sum() / batch)
@@ -147,8 +154,8 @@ def test_inject_gives_the_gradient_over_the_batch_to_the_last_bit(batch, seed, s
 def test_inject_sums_over_pixels_and_averages_over_the_batch():
     x = torch.zeros(1, 3, 4, 4, requires_grad=True)
     gradient = torch.ones(1, 3, 4, 4)
-    assert objectives.inject(x, gradient) == 24.0
-    assert objectives.inject(x.expand(4, -1, -1, -1), gradient.expand(4, -1, -1, -1)) == 24.0
+    assert inject(x, gradient) == 24.0
+    assert inject(x.expand(4, -1, -1, -1), gradient.expand(4, -1, -1, -1)) == 24.0
 
 
 @settings(max_examples=30, deadline=None)
@@ -219,7 +226,7 @@ def test_disc_prior_is_a_prior():
     torch.testing.assert_close(picture[0, 0], torch.ones(3), rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize("find", [objectives.objective, objectives.weight_function])
+@pytest.mark.parametrize("find", [objective, weight_function])
 def test_unknown_names_list_the_known_ones(find):
     with pytest.raises(UserError, match=r"unknown .* 'sdss'.*: (known|use one of|sds)"):
         find("sdss")
@@ -240,7 +247,7 @@ class Counted(MixturePrior):
 def descend_to(name: str, prior: Prior, steps: int, condition: Condition, **settings_) -> torch.Tensor:
     """Where descent on one sample ends, with opposite noises and t all over the range."""
     options = settings_.pop("options", {})
-    objective = objectives.objective(name)(objectives.configure(name, options), prior)
+    objective = objective(name)(configure(name, options), prior)
     x = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([x], lr=0.05)
     for step in range(steps):
@@ -250,7 +257,7 @@ def descend_to(name: str, prior: Prior, steps: int, condition: Condition, **sett
         batch = x.expand(2, -1, -1, -1)
         both = Condition(condition.prompts * 2, condition.negative)
         question = Question(prior, batch.detach(), torch.cat([half, -half]), t, both, **settings_)
-        loss = objectives.inject(batch, objective(question).gradient)
+        loss = inject(batch, objective(question).gradient)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -275,7 +282,7 @@ def test_classifier_score_distillation_needs_different_spreads():
     torch.testing.assert_close(end[0], expected, rtol=0, atol=5e-3)
     # The trap: a constant gradient, as strong a hundred units away.
     flat = MixturePrior(by_prompt(images), [0.3], SIZE)
-    csd = objectives.objective("csd")(objectives.configure("csd", {}), flat)
+    csd = objective("csd")(configure("csd", {}), flat)
 
     def push(x: torch.Tensor) -> torch.Tensor:
         return csd(Question(flat, x, torch.zeros_like(x), level, Condition(("cube",)))).gradient
@@ -290,7 +297,7 @@ def test_the_negative_of_classifier_score_distillation_takes_over_during_the_run
     """Coarse stage of its reference code: a_n 0 -> -1 while a_0 -1 -> 0; each step one batch, no idle branch."""
     prior = Counted(cube=image(1), ugly=image(2), none=image(3))
     options = {"negative": {"from": 0.0, "to": -1.0}, "empty": {"from": -1.0, "to": 0.0}}
-    csd = objectives.objective("csd")(objectives.configure("csd", options), prior)
+    csd = objective("csd")(configure("csd", options), prior)
     x, eps = noise(1, 1, 3, SIZE, SIZE), noise(2, 1, 3, SIZE, SIZE)
     t = torch.tensor([0.5], dtype=torch.float64)
     found = []
@@ -304,15 +311,15 @@ def test_the_negative_of_classifier_score_distillation_takes_over_during_the_run
     ]
     torch.testing.assert_close(found[1], (found[0] + found[2]) / 2)
     with pytest.raises(UserError, match=r"sum to -1 all the time.* -0.995 at 1% of the run"):
-        objectives.configure("csd", {"negative": {"from": 0.0, "to": 0.5}})
+        configure("csd", {"negative": {"from": 0.0, "to": 0.5}})
     with pytest.raises(UserError, match=r"give -6 at 33% of the run"):
-        objectives.configure("csd", {"negative": {0: 0, 0.333: -5, 0.338: 0}})
+        configure("csd", {"negative": {0: 0, 0.333: -5, 0.338: 0}})
 
 
 def test_noise_free_distillation_above_and_below_its_threshold():
     images = {"cube": image(1), "ugly": image(2), "": image(3)}
     prior = MixturePrior(by_prompt(images), [0.4], SIZE)
-    nfsd = objectives.objective("nfsd")(objectives.configure("nfsd", {}), prior)
+    nfsd = objective("nfsd")(configure("nfsd", {}), prior)
     x, eps = noise(1, 2, 3, SIZE, SIZE), noise(2, 2, 3, SIZE, SIZE)
     t = torch.tensor([0.1, 0.5], dtype=torch.float64)
     question = Question(
@@ -322,7 +329,7 @@ def test_noise_free_distillation_above_and_below_its_threshold():
         t,
         Condition(("cube", "cube"), "ugly"),
         scale=7.5,
-        weighting=objectives.WEIGHTS["uniform"],
+        weighting=WEIGHTS["uniform"],
     )
     z = question.noised()
     said = {text: prior.predict(z, t, Condition((text,) * 2)).eps for text in images}
@@ -338,7 +345,7 @@ def test_the_image_term_of_hifa_is_the_distance_to_the_decoded_picture():
     t = torch.tensor([0.4], dtype=torch.float64)
     question = Question(prior, x, eps, t, Condition(("cube",)), images=image(9).unsqueeze(0))
     for share in (0.1, 0.7):
-        answer = objectives.objective("hifa")(objectives.configure("hifa", {"image": share}), prior)(question)
+        answer = objective("hifa")(configure("hifa", {"image": share}), prior)(question)
         kappa = share * prior.sigma(t) * prior.alpha(t)  # w alpha / sigma with w = sigma^2
         expected = kappa * (image(9) - prior.decode(answer.x0)[0])
         assert answer.image_gradient is not None

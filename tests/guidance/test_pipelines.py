@@ -9,7 +9,7 @@ import torch
 from recording import own_pipeline
 from tiny_pipelines import PLAIN, diffusers, ring, transformers
 
-from threedgen.cameras import view_features
+from threedgen.cameras.orbit import view_features
 from threedgen.guidance.priors.base import Condition, Prior
 from threedgen.guidance.priors.load import load_folder
 

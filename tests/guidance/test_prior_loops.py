@@ -12,13 +12,13 @@ import pytest
 import torch
 from tiny_pipelines import KINDS
 
-from threedgen import typed
-from threedgen.cameras import OrbitSampler
-from threedgen.distill import distill
-from threedgen.errors import UserError
-from threedgen.events import StepDone
+from threedgen.cameras.orbit import OrbitSampler
+from threedgen.core.errors import UserError
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.score_distillation import ScoreDistillation
+from threedgen.loop.distill import distill
+from threedgen.loop.events import StepDone
+from threedgen.recipes import typed
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations.gaussians import Gaussians
 

@@ -10,11 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_pipelines import clip_parts, ring, t5_parts
 
-from threedgen.config import load_recipe, read_resolved
-from threedgen.guidance.conditioning import Prompting, ViewConditions
 from threedgen.guidance.priors.base import Blend, Condition
-from threedgen.guidance.priors.text import TextEmbedder, clip_or_t5_states
-from threedgen.run import RunDirectory
+from threedgen.guidance.priors.folder.text import TextEmbedder, clip_or_t5_states
+from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.recipes.recipe import load_recipe, read_resolved
 
 # One of each kind that has broken a program somewhere: YAML's words and marks, interpolation, quotes, line breaks,
 # controls, scripts written from right to left, combined and joined characters, paths, what looks like an option.

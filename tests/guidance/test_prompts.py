@@ -8,12 +8,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from tiny_pipelines import ring
 
-from threedgen import typed
-from threedgen.cameras import orbit
-from threedgen.errors import UserError
-from threedgen.guidance.conditioning import Prompting, ViewConditions
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import Blend, Condition
-from threedgen.guidance.prompts import (
+from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
+from threedgen.guidance.prompting.prompts import (
     CONVENTIONS,
     SIDES,
     ViewTexts,
@@ -23,6 +22,7 @@ from threedgen.guidance.prompts import (
     turned_away,
     view_prompts,
 )
+from threedgen.recipes import typed
 
 VIEWS = CONVENTIONS["dreamfusion"]
 TEXTS = VIEWS.texts(dict.fromkeys(SIDES, "x"))

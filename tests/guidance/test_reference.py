@@ -10,19 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
-from threedgen.background import Background
-from threedgen.cameras import OrbitSampler, spherical
-from threedgen.distill import distill
-from threedgen.errors import UserError
-from threedgen.guidance.pictures import Pictures
+from threedgen.cameras.orbit import OrbitSampler, spherical
+from threedgen.cameras.reference import ReferenceOrbit, ReferencePose, free_views
+from threedgen.core.errors import UserError
+from threedgen.core.types import RenderOutput
+from threedgen.guidance.given_pictures import Pictures
 from threedgen.guidance.priors.analytic import DiscPrior
-from threedgen.guidance.reference import Depth, Reference
+from threedgen.guidance.reference_picture import Depth, Reference
 from threedgen.guidance.score_distillation import ScoreDistillation
-from threedgen.reference_scores import reference_scores
-from threedgen.reference_view import ReferenceOrbit, ReferencePose, free_views
+from threedgen.jobs.scores.reference import reference_scores
+from threedgen.loop.background import Background
+from threedgen.loop.distill import distill
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations.gaussians import Gaussians
-from threedgen.types import RenderOutput
 
 WHITE = Background(Background.Config(random=0.0))
 

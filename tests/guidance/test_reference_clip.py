@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from threedgen.cameras import orbit
-from threedgen.clips import ClipSampler
+from threedgen.cameras.clips import ClipSampler
+from threedgen.cameras.film import FilmedClips, FilmedOrbit, FilmPose, film_views
+from threedgen.cameras.orbit import orbit
+from threedgen.cameras.reference import free_views
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras, Frames, GaussianCloud, RenderOutput
 from threedgen.datasets.films import Film, read_film, write_film
-from threedgen.distill import distill
-from threedgen.errors import UserError
-from threedgen.film_view import FilmedClips, FilmedOrbit, FilmPose, film_views
-from threedgen.guidance.reference_clip import AlignedFilm, ReferenceClip, places
-from threedgen.reference_view import free_views
+from threedgen.guidance.reference_film import AlignedFilm, ReferenceClip, places
+from threedgen.loop.distill import distill
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations import trajectory
 from threedgen.representations.dynamic_gaussians import Config, DynamicGaussians
-from threedgen.types import Cameras, Frames, GaussianCloud, RenderOutput
 
 PICTURES, SIZE = 9, 48
 POSE = FilmPose(azimuth=20.0, elevation=10.0)

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from threedgen.background import Background
-from threedgen.cameras import orbit
-from threedgen.distill import distill
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import orbit
+from threedgen.cameras.reference import ReferenceOrbit
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import Cameras, RenderOutput
 from threedgen.guidance import reference_geometry as geometry
-from threedgen.guidance.reference import Depth, Reference
-from threedgen.random import generator
-from threedgen.reference_view import ReferenceOrbit
+from threedgen.guidance.reference_picture import Depth, Reference
+from threedgen.loop.background import Background
+from threedgen.loop.distill import distill
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations.gaussians import Gaussians
-from threedgen.types import Cameras, RenderOutput
 
 VIEW = orbit(torch.zeros(1), torch.zeros(1), torch.tensor([2.85]), 40.0, 12, 12).to("cpu", torch.float64)
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from tiny_pipelines import ring
 
-from threedgen import typed
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.plugins import BUILTIN
+from threedgen.core.types import RenderOutput
 from threedgen.guidance.priors.analytic import MixturePrior
 from threedgen.guidance.priors.base import Condition, Text
 from threedgen.guidance.priors.load import PriorConfig
 from threedgen.guidance.score_distillation import ScoreDistillation
-from threedgen.plugins import BUILTIN
-from threedgen.types import RenderOutput
+from threedgen.recipes import typed
 
 Config = ScoreDistillation.Config
 

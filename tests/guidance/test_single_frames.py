@@ -9,14 +9,14 @@ from jaxtyping import Float
 from splatting_scenes import random_cloud
 from torch import Tensor
 
-from threedgen.cameras import orbit
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import GaussianCloud, RenderOutput
 from threedgen.guidance.priors.analytic import MixturePrior
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.single_frames import SingleFrames, close_ups
-from threedgen.random import generator
 from threedgen.renderers.splatting import SplattingRenderer
-from threedgen.types import GaussianCloud, RenderOutput
 
 SIZE = 12
 

@@ -13,10 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_pipelines import clip_parts, t5_parts
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import Blend
-from threedgen.guidance.priors.text import UNREAD, TextEmbedder, clip_or_t5_states, lower_case, tokens_of
-from threedgen.guidance.priors.text_cache import TextCache, cache_folder
+from threedgen.guidance.priors.folder.text import (
+    UNREAD,
+    TextEmbedder,
+    clip_or_t5_states,
+    lower_case,
+    tokens_of,
+)
+from threedgen.guidance.priors.folder.text_cache import TextCache, cache_folder
 
 
 class Letters:

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from threedgen.errors import UserError
-from threedgen.guidance.checks import require_times
+from threedgen.core.errors import UserError
+from threedgen.core.schedule_checks import require_times
 from threedgen.guidance.priors.analytic import DiscPrior, MixturePrior
 from threedgen.guidance.priors.processes import FlowSchedule
 from threedgen.guidance.timesteps import timesteps

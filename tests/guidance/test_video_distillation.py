@@ -8,17 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.background import Background
-from threedgen.clips import ClipSampler, as_channels, as_frames
-from threedgen.distill import distill
-from threedgen.errors import UserError
+from threedgen.cameras.clips import ClipSampler, as_channels, as_frames
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras, GaussianCloud
 from threedgen.guidance.priors.analytic import MixturePrior
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.score_distillation import ScoreDistillation
+from threedgen.loop.background import Background
+from threedgen.loop.distill import distill
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations import deformation
 from threedgen.representations.dynamic_gaussians import Config, DynamicGaussians
-from threedgen.types import Cameras, GaussianCloud
 
 FRAMES, SIZE = 4, 16
 

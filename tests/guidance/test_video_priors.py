@@ -240,8 +240,8 @@ def test_samples_of_a_batch_do_not_mix(video_pipelines, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_clips_are_as_long_as_the_folder_says(video_pipelines, kind):
-    from threedgen.guidance.priors.files import PipelineFolder
-    from threedgen.guidance.priors.kinds import adapter_of
+    from threedgen.guidance.priors.adapters.choose import adapter_of
+    from threedgen.guidance.priors.folder.files import PipelineFolder
 
     folder = PipelineFolder(video_pipelines[kind])
     adapter = adapter_of(folder)

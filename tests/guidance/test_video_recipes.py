@@ -10,14 +10,14 @@ import torch
 from splatting_scenes import random_cloud
 from tiny_pipelines import edit
 
-from threedgen.cli import main
-from threedgen.errors import UserError
+from threedgen.commands.main import main
+from threedgen.core.errors import UserError
 from threedgen.export.splat import SplatParameters, write_splats
+from threedgen.guidance.priors.adapters.choose import adapter_of
 from threedgen.guidance.priors.base import Condition
-from threedgen.guidance.priors.files import PipelineFolder
-from threedgen.guidance.priors.kinds import adapter_of
+from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.load import PriorConfig, load_prior
-from threedgen.text_to_4d import recipe_for
+from threedgen.pipelines.text_to_4d import recipe_for
 
 QUICK = [
     *("export.mesh.resolution=32", "export.moving_faces=500", "export.turntable.size=32"),

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from threedgen.cameras import orbit
-from threedgen.types import Cameras
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras
 
 TEXT_WIDTH = 16
 VIEWS = 4  # of a group of the multi-view pipeline

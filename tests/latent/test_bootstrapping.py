@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from threedgen import checkpoint
-from threedgen.errors import UserError
+from threedgen.core import checkpoint
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
 from threedgen.guidance.priors.processes import NoiseSchedule, add_noise
-from threedgen.latent.bootstrapping import (
+from threedgen.ssdnerf.bootstrapping import (
     BootstrapConfig,
     bootstrapping_loss,
     boundary_loss,
@@ -23,7 +24,6 @@ from threedgen.latent.bootstrapping import (
     distill_one_step,
     signal_target,
 )
-from threedgen.random import generator
 
 MEAN, SPREAD = 0.7, 0.5
 SHAPE = (1, 1, 1)

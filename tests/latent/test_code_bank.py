@@ -14,11 +14,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from threedgen import checkpoint
-from threedgen.errors import UserError
-from threedgen.latent import code_bank
-from threedgen.latent.code_bank import CodeBank, Records
-from threedgen.random import generator
+from threedgen.core import checkpoint
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.ssdnerf import code_bank
+from threedgen.ssdnerf.code_bank import CodeBank, Records
 
 
 @pytest.fixture

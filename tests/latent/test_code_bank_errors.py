@@ -11,9 +11,9 @@ import pytest
 import torch
 from code_records import CELLS, COUNT, NAMES, SHAPE, assert_same, commit, drawn, new_bank
 
-from threedgen.errors import UserError
-from threedgen.latent import code_bank
-from threedgen.latent.code_bank import CodeBank, Records
+from threedgen.core.errors import UserError
+from threedgen.ssdnerf import code_bank
+from threedgen.ssdnerf.code_bank import CodeBank, Records
 
 
 @pytest.fixture

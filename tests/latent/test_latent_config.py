@@ -2,11 +2,11 @@
 
 import pytest
 
-from threedgen.cli import main
-from threedgen.errors import UserError
-from threedgen.latent.config import FOLDER, Config, config_of, load_config
-from threedgen.schedule import value_at
-from threedgen.typed import plain
+from threedgen.commands.main import main
+from threedgen.core.errors import UserError
+from threedgen.core.schedule import value_at
+from threedgen.recipes.typed import plain
+from threedgen.ssdnerf.config import FOLDER, Config, config_of, load_config
 
 # METHODS 4.1 and 4.2, and the published settings of SRN cars; a batch is of all processes: 8 scenes on each of 2.
 # SRN's objects fill a box of half the paper's size, which divides their cameras' places by 0.5: densities per

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from threedgen.cameras import orbit
-from threedgen.latent.config import Codes, Decoder, Rendering
-from threedgen.latent.decoder import TriplaneDecoder, activate, as_pictures, deactivate, truncated_exp
-from threedgen.latent.emptiness import Emptiness
-from threedgen.random import generator
+from threedgen.cameras.orbit import orbit
+from threedgen.core.random import generator
 from threedgen.renderers.volume import VolumeRenderer
+from threedgen.ssdnerf.config import Codes, Decoder, Rendering
+from threedgen.ssdnerf.decoder import TriplaneDecoder, activate, as_pictures, deactivate, truncated_exp
+from threedgen.ssdnerf.emptiness import Emptiness
 
 CODES, RENDERING = Codes(channels=2, resolution=8), Rendering(samples=32, cells=8, threshold=0.5, extent=1.5)
 

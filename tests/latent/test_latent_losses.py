@@ -7,14 +7,14 @@ import torch
 from gaussian_codes import Cosine, some_network
 from torch import nn
 
-from threedgen.latent.code_bank import Records
-from threedgen.latent.code_optimizer import CodeOptimizer
-from threedgen.latent.config import Diffusion
-from threedgen.latent.decoder import activate
-from threedgen.latent.losses import diffusion_loss, rendering_loss
-from threedgen.latent.network import noise_schedule
-from threedgen.latent.statistics import CodeStatistics
-from threedgen.random import generator
+from threedgen.core.random import generator
+from threedgen.ssdnerf.code_bank import Records
+from threedgen.ssdnerf.code_optimizer import CodeOptimizer
+from threedgen.ssdnerf.config import Diffusion
+from threedgen.ssdnerf.decoder import activate
+from threedgen.ssdnerf.losses import diffusion_loss, rendering_loss
+from threedgen.ssdnerf.network import noise_schedule
+from threedgen.ssdnerf.statistics import CodeStatistics
 
 STEPS = 100  # of the noise table
 

@@ -9,19 +9,19 @@ import torch
 from latent_scenes import some_model
 from PIL import Image
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
 from threedgen.datasets.multiview import PosedPictures
-from threedgen.latent import watch as watching
-from threedgen.latent.config import Finetuning, Guiding
-from threedgen.latent.making import (
+from threedgen.ssdnerf import watch as watching
+from threedgen.ssdnerf.config import Finetuning, Guiding
+from threedgen.ssdnerf.making import (
     given_views,
     reconstruction_folder,
     write_reconstruction,
     write_scenes,
 )
-from threedgen.latent.model import LatentModel, Viewpoint
-from threedgen.latent.reconstruction import Reconstruction
-from threedgen.latent.sampling import sample_codes
+from threedgen.ssdnerf.model import LatentModel, Viewpoint
+from threedgen.ssdnerf.reconstruction import Reconstruction
+from threedgen.ssdnerf.sampling import sample_codes
 
 SHORT = Reconstruction(Guiding(steps=1), Finetuning(outer=0))
 

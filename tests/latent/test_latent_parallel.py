@@ -6,10 +6,10 @@ import pytest
 import torch
 from latent_scenes import CONTEXT, made, state, tiny, trainer
 
-from threedgen.distributed import World, join_world
-from threedgen.errors import UserError
-from threedgen.latent.scenes import Scenes, open_scenes
-from threedgen.latent.trainer import Trainer
+from threedgen.core.errors import UserError
+from threedgen.ssdnerf.distributed import World, join_world
+from threedgen.ssdnerf.scenes import Scenes, open_scenes
+from threedgen.ssdnerf.trainer import Trainer
 
 STEPS = 3
 # Adam divides the first gradients by their own size: weights whose gradient is nothing but rounding must not move.

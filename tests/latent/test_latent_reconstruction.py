@@ -7,13 +7,15 @@ import pytest
 import torch
 from latent_scenes import some_model
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.pictures import psnr
+from threedgen.core.random import generator
 from threedgen.datasets.multiview import PosedPictures
-from threedgen.errors import UserError
 from threedgen.guidance.priors.processes import per_sample
-from threedgen.latent.decoder import as_pictures
-from threedgen.latent.model import LatentModel
-from threedgen.latent.reconstruction import (
+from threedgen.ssdnerf.decoder import as_pictures
+from threedgen.ssdnerf.model import LatentModel
+from threedgen.ssdnerf.reconstruction import (
     Finetuning,
     Guiding,
     Reconstructed,
@@ -23,10 +25,8 @@ from threedgen.latent.reconstruction import (
     guided_sample,
     reconstruct,
 )
-from threedgen.latent.sampling import sample_codes
-from threedgen.latent.views import look
-from threedgen.metrics.images import psnr
-from threedgen.random import generator
+from threedgen.ssdnerf.sampling import sample_codes
+from threedgen.ssdnerf.views import look
 
 SIZE = 12  # pixels of the pictures that the model is taken to be trained on
 VARIANCE = 0.25  # of the codes that the denoiser knows
@@ -181,7 +181,7 @@ def test_correctors_run_and_change_the_sample(model, views):
 
 def test_correctors_keep_the_distribution_of_a_level():
     """Langevin steps with an exact denoiser leave noisy codes as large as they were."""
-    from threedgen.latent.reconstruction import _corrector
+    from threedgen.ssdnerf.reconstruction import _corrector
 
     model = gaussian_model()
     denoise = lambda z, t: model.clean(z, t)  # noqa: E731

@@ -8,13 +8,13 @@ import pytest
 import torch
 from latent_scenes import CONTEXT, assert_same, made, state, tiny, trainer
 
-from threedgen import checkpoint
-from threedgen.errors import UserError
-from threedgen.latent.model import DOCUMENT, load_model
-from threedgen.latent.scenes import Scenes, open_scenes
-from threedgen.latent.trainer import Trainer
-from threedgen.latent.training import train
-from threedgen.latent.watch import Every, Watch
+from threedgen.core import checkpoint
+from threedgen.core.errors import UserError
+from threedgen.ssdnerf.model import DOCUMENT, load_model
+from threedgen.ssdnerf.scenes import Scenes, open_scenes
+from threedgen.ssdnerf.trainer import Trainer
+from threedgen.ssdnerf.training import train
+from threedgen.ssdnerf.watch import Every, Watch
 
 
 @pytest.fixture(scope="module")

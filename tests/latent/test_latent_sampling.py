@@ -6,10 +6,11 @@ import pytest
 import torch
 from latent_scenes import some_model
 
-from threedgen.errors import UserError
-from threedgen.latent.config import Diffusion
-from threedgen.latent.network import noise_schedule
-from threedgen.latent.sampling import (
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.ssdnerf.config import Diffusion
+from threedgen.ssdnerf.network import noise_schedule
+from threedgen.ssdnerf.sampling import (
     SAMPLERS,
     denoise_codes,
     draw_noise,
@@ -18,7 +19,6 @@ from threedgen.latent.sampling import (
     make_scheduler,
     sample_codes,
 )
-from threedgen.random import generator
 
 WORDS = ("a", "blue", "car", "red")
 MEAN, DEVIATION = 0.7, torch.tensor([0.2, 0.5, 1.0, 1.5]).reshape(1, 4, 1, 1)

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from threedgen.latent.statistics import CodeStatistics
-from threedgen.random import generator
+from threedgen.core.random import generator
+from threedgen.ssdnerf.statistics import CodeStatistics
 
 SHAPE = (2, 4, 4)
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 from latent_scenes import VIEWS, assert_same, made, state, tiny, trainer
 
-from threedgen.latent.code_bank import Records
-from threedgen.latent.code_optimizer import CodeOptimizer
-from threedgen.latent.decoder import activate, as_pictures
-from threedgen.latent.losses import rendering_loss
-from threedgen.latent.scenes import Scenes
-from threedgen.latent.trainer import Trainer
-from threedgen.latent.views import look
-from threedgen.metrics.images import psnr
-from threedgen.random import generator
+from threedgen.core.pictures import psnr
+from threedgen.core.random import generator
+from threedgen.ssdnerf.code_bank import Records
+from threedgen.ssdnerf.code_optimizer import CodeOptimizer
+from threedgen.ssdnerf.decoder import activate, as_pictures
+from threedgen.ssdnerf.losses import rendering_loss
+from threedgen.ssdnerf.scenes import Scenes
+from threedgen.ssdnerf.trainer import Trainer
+from threedgen.ssdnerf.views import look
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_kept_and_recomputed_gradients_agree_at_small_learning_rates(
 
 def test_adam_on_a_scene_goes_on_from_visit_to_visit(tmp_path):
     """Five steps at once, and two, and three after a stay on disk: the same bits."""
-    from threedgen.latent.code_bank import CodeBank
+    from threedgen.ssdnerf.code_bank import CodeBank
 
     shape, rng = (3, 2, 4, 4), generator(0, "gradients", 0)
     gradients = torch.randn(5, *shape, generator=rng)

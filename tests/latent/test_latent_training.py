@@ -8,11 +8,11 @@ import pytest
 import torch
 from latent_scenes import cars, made, state, tiny, trainer
 
+from threedgen.core.errors import UserError
 from threedgen.datasets.objects import ObjectSet
-from threedgen.distributed import World
-from threedgen.errors import UserError
-from threedgen.latent.scenes import Scenes, pack
-from threedgen.latent.trainer import Trainer, viewpoint_of
+from threedgen.ssdnerf.distributed import World
+from threedgen.ssdnerf.scenes import Scenes, pack
+from threedgen.ssdnerf.trainer import Trainer, viewpoint_of
 
 KINDS = ("plain", "stage-wise", "matryoshka")
 
@@ -180,8 +180,8 @@ def test_the_viewpoint_is_the_mean_of_the_training_cameras(scenes):
 
 
 def test_a_training_that_breaks_says_what_to_lower(scenes, tmp_path):
-    from threedgen.latent.training import train
-    from threedgen.latent.watch import Every, Watch
+    from threedgen.ssdnerf.training import train
+    from threedgen.ssdnerf.watch import Every, Watch
 
     of = trainer(tiny(), scenes, tmp_path)
     train(of, Watch(tmp_path, 0, Every(0, 0)), {}, 2, lambda *_: setattr(of, "config", of.config))

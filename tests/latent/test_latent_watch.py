@@ -10,13 +10,13 @@ from PIL import Image
 
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.objects import ObjectSet
-from threedgen.guidance.pictures import resize
-from threedgen.latent import watch as watching
-from threedgen.latent.model import load_model
-from threedgen.latent.scenes import Scenes, pack
-from threedgen.latent.trainer import Trainer
-from threedgen.latent.training import train
-from threedgen.latent.watch import METRICS, Every, Watch
+from threedgen.guidance.given_pictures import resize
+from threedgen.ssdnerf import watch as watching
+from threedgen.ssdnerf.model import load_model
+from threedgen.ssdnerf.scenes import Scenes, pack
+from threedgen.ssdnerf.trainer import Trainer
+from threedgen.ssdnerf.training import train
+from threedgen.ssdnerf.watch import METRICS, Every, Watch
 
 QUIET = Every(0, 0)
 

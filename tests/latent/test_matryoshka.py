@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
 from threedgen.guidance.priors.processes import NoiseSchedule
-from threedgen.latent.losses import diffusion_loss
-from threedgen.latent.matryoshka import MatryoshkaDiffusion, NestedUNet
-from threedgen.latent.resolutions import pool
-from threedgen.random import generator
+from threedgen.ssdnerf.losses import diffusion_loss
+from threedgen.ssdnerf.matryoshka import MatryoshkaDiffusion, NestedUNet
+from threedgen.ssdnerf.resolutions import pool
 
 SIZE = 4
 COUNT = 20000
@@ -200,8 +200,8 @@ def test_a_nested_network_learns_both_levels():
 
 
 def test_the_real_denoiser_fits_into_the_nest():
-    from threedgen.latent.config import Codes, Diffusion
-    from threedgen.latent.network import CodeDenoiser, noise_schedule
+    from threedgen.ssdnerf.config import Codes, Diffusion
+    from threedgen.ssdnerf.network import CodeDenoiser, noise_schedule
 
     settings = Diffusion(widths=(8, 16), attention=(False, False), layers=1, head=8)
     nested = NestedUNet(CodeDenoiser(Codes(2, 8), settings), 6, width=8)

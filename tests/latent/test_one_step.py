@@ -5,12 +5,12 @@ import pytest
 import torch
 from latent_scenes import tiny
 
-from threedgen.errors import UserError
-from threedgen.latent.bootstrapping import BootstrapConfig, bootstrapping_loss, boundary_loss
-from threedgen.latent.model import LatentModel
-from threedgen.latent.one_step import FOLDER, OneStep, load_one_step, sample_one_step, train_one_step
-from threedgen.latent.sampling import draw_noise
-from threedgen.random import generator
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.ssdnerf.bootstrapping import BootstrapConfig, bootstrapping_loss, boundary_loss
+from threedgen.ssdnerf.model import LatentModel
+from threedgen.ssdnerf.one_step import FOLDER, OneStep, load_one_step, sample_one_step, train_one_step
+from threedgen.ssdnerf.sampling import draw_noise
 
 SHORT = BootstrapConfig(steps=3, batch=2, learning_rate=1e-3)
 

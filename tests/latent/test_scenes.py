@@ -12,14 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
 from threedgen.datasets.multiview import PosedPictures, write_srn, write_transforms
 from threedgen.datasets.objects import ObjectSet, open_objects
-from threedgen.errors import UserError
-from threedgen.latent import scenes
-from threedgen.latent.scenes import Scenes, open_scenes, pack
-from threedgen.random import generator
 from threedgen.renderers.volumetric import camera_rays
+from threedgen.ssdnerf import scenes
+from threedgen.ssdnerf.scenes import Scenes, open_scenes, pack
 
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 

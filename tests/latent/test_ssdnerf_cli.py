@@ -12,11 +12,11 @@ from latent_scenes import TINY, cars, settings
 from PIL import Image
 from safetensors.torch import load_file
 
-from threedgen import checkpoint
-from threedgen.cli import main
+from threedgen.commands.main import main
+from threedgen.core import checkpoint
 from threedgen.datasets.multiview import write_srn
-from threedgen.latent.code_bank import CodeBank
-from threedgen.layers import merge
+from threedgen.recipes.layers import merge
+from threedgen.ssdnerf.code_bank import CodeBank
 
 COUNT = 4
 QUIET = ["--grid-every", "0", "--fid-every", "0"]

@@ -16,12 +16,12 @@ from gaussian_codes import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
 from threedgen.guidance.priors.processes import NoiseSchedule
-from threedgen.latent.losses import diffusion_loss
-from threedgen.latent.resolutions import denoised, pool, upsample
-from threedgen.latent.stage_wise import StageWiseDiffusion, boundary_scale, up
-from threedgen.random import generator
+from threedgen.ssdnerf.losses import diffusion_loss
+from threedgen.ssdnerf.resolutions import denoised, pool, upsample
+from threedgen.ssdnerf.stage_wise import StageWiseDiffusion, boundary_scale, up
 
 SIZE = 4
 COUNT = 20000

@@ -11,11 +11,11 @@ import torch
 from splatting_scenes import FIELDS, cameras_around, cast, random_cloud, render_with_gradients
 from torch import Tensor
 
+from threedgen.core.types import Cameras, GaussianCloud, RenderOutput
 from threedgen.kernels import why_absent
 from threedgen.renderers.backends import load
 from threedgen.renderers.backends.torch import rotation_matrices, sh_basis
 from threedgen.renderers.splatting import SplattingRenderer
-from threedgen.types import Cameras, GaussianCloud, RenderOutput
 
 BACKENDS = ["torch", "native"] if why_absent() is None else ["torch"]
 Render = Callable[..., RenderOutput]

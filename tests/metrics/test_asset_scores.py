@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from threedgen.cameras import orbit, spherical
+from threedgen.cameras.orbit import orbit, spherical
 from threedgen.datasets import world
 from threedgen.metrics import shape_world
 from threedgen.metrics.shape_world import score_asset

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras, RenderOutput, TriMesh
 from threedgen.datasets import world
-from threedgen.datasets.rasterize import interpolate, rasterize
 from threedgen.metrics.consistency import consistency, neighbours
-from threedgen.types import Cameras, RenderOutput, TriMesh
+from threedgen.renderers.rasterize import interpolate, rasterize
 
 VIEWS = 12
 

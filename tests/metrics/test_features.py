@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
 from threedgen.datasets import world
-from threedgen.errors import UserError
 from threedgen.metrics import inception
 from threedgen.metrics.distribution import fid
 from threedgen.metrics.features import EmbeddedFeatures, load_features

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 from threedgen.metrics.lpips import VARIABLE, Lpips, load_lpips, shapes_of, smallest_side
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.random import generator
 from threedgen.datasets import motions
 from threedgen.metrics.motion import (
     NONE,
@@ -22,7 +23,6 @@ from threedgen.metrics.motion import (
     true_paths,
     truth_scores,
 )
-from threedgen.random import generator
 from threedgen.representations.transforms import matrix_from_quat
 
 T = 25

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nerfdiff_scenes import cube_source, seen, tiny_model, virtual
 
-from threedgen.background import Background
-from threedgen.distill import distill
-from threedgen.errors import UserError
-from threedgen.metrics.images import psnr
+from threedgen.core.errors import UserError
+from threedgen.core.pictures import psnr
+from threedgen.loop.background import Background
+from threedgen.loop.distill import distill
+from threedgen.nerfdiff.camera_triplane import CameraTriplane, LearningRates
 from threedgen.nerfdiff.distillation import NerfGuidedDistillation, corrected
 from threedgen.nerfdiff.sampling import levels, signed
 from threedgen.nerfdiff.virtual_views import ViewsInTurn, in_turn
 from threedgen.renderers.volume import VolumeRenderer
-from threedgen.representations.camera_triplane import CameraTriplane, LearningRates
 
 VIEWS, BATCH = 8, 4
 RATES = LearningRates(planes=0.1, decoder=0.02)

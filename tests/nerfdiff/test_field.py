@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nerfdiff_scenes import SIZE, seen, source_camera
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras
 from threedgen.nerfdiff.field import camera_field, scene_radius, source_frame, sphere_cells
 from threedgen.renderers.volume import VolumeRenderer
-from threedgen.types import Cameras
 
 
 def _points_of_pixels(camera: Cameras, depth: float) -> torch.Tensor:

@@ -7,16 +7,16 @@ import pytest
 import torch
 from nerfdiff_scenes import SIZE, cube_source, seen, source_camera, tiny_model, write_cut_out
 
-from threedgen.cli import main
-from threedgen.config import read_resolved
+from threedgen.commands.main import main
 from threedgen.datasets.cut_outs import cut_out_of
-from threedgen.events import StepDone
-from threedgen.image_to_3d import start_image_to_3d
-from threedgen.job import load_scene, resume
+from threedgen.jobs.run import load_scene, resume
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.loop.events import StepDone
+from threedgen.nerfdiff.camera_triplane import CameraTriplane
 from threedgen.nerfdiff.field import source_frame
 from threedgen.nerfdiff.store import save_model
-from threedgen.representations.camera_triplane import CameraTriplane
-from threedgen.run import RunDirectory
+from threedgen.pipelines.image_to_3d import start_image_to_3d
+from threedgen.recipes.recipe import read_resolved
 
 SETTINGS = ["steps=6", "cameras.count=4", "cameras.batch=2", "cameras.resolution=16", "guidance.0.count=4"]
 QUICK = [

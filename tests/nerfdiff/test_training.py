@@ -7,14 +7,14 @@ import pytest
 import torch
 from nerfdiff_scenes import SIZE, TINY, source_camera, tiny_model
 
-from threedgen.cli import main
+from threedgen.commands.main import main
+from threedgen.core.errors import UserError
 from threedgen.datasets.multiview import write_srn
 from threedgen.datasets.objects import open_objects
-from threedgen.errors import UserError
+from threedgen.evaluation.nerfdiff_predictors import Distilled, FeedForward, FreeViews, load_predictor
 from threedgen.nerfdiff.bank import PairBank
 from threedgen.nerfdiff.distillation import NerfGuidedDistillation
 from threedgen.nerfdiff.field import camera_field, source_frame
-from threedgen.nerfdiff.predictors import Distilled, FeedForward, FreeViews, load_predictor
 from threedgen.nerfdiff.store import load_model, save_model
 from threedgen.nerfdiff.trainer import NerfDiffTrainer, NerfDiffTrainingConfig, strided
 from threedgen.renderers.volume import VolumeRenderer

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from mesh_scenes import ball, cast, front_camera, relative_error, render_with_gradients
 from torch import Tensor
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras, TriMesh
 from threedgen.kernels import why_absent
 from threedgen.renderers.backends import load
 from threedgen.renderers.mesh import Config
 from threedgen.renderers.mesh_shading import to_camera
-from threedgen.types import Cameras, TriMesh
 
 if why_absent() is not None:
     pytest.skip(f"no native kernels: {why_absent()}", allow_module_level=True)

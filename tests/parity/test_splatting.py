@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from splatting_scenes import FIELDS, cameras_around, cast, random_cloud, relative_error, render_with_gradients
 from torch import Tensor
 
+from threedgen.core.types import GaussianCloud
 from threedgen.kernels import why_absent
 from threedgen.renderers.backends import load
 from threedgen.renderers.splatting import SplattingRenderer
-from threedgen.types import GaussianCloud
 
 pytestmark = pytest.mark.skipif(why_absent() is not None, reason=f"no native kernels: {why_absent()}")
 

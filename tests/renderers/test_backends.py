@@ -11,7 +11,7 @@ import pytest
 import torch
 from splatting_scenes import cameras_around, cast, random_cloud
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 from threedgen.kernels import why_absent
 from threedgen.renderers import backends
 from threedgen.renderers.splatting import SplattingRenderer

@@ -10,12 +10,12 @@ import pytest
 import torch
 from mesh_scenes import ball, cast, disc, front_camera, relative_error, render_with_gradients
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.types import TriMesh
 from threedgen.renderers import backends
 from threedgen.renderers.mesh import Config, MeshRenderer
 from threedgen.renderers.mesh_shading import to_camera
 from threedgen.renderers.silhouettes import find_edges, find_places
-from threedgen.types import TriMesh
 
 BLACK = torch.zeros(3)
 

@@ -10,13 +10,13 @@ import torch
 from field_scenes import around, ball, field_of, fog, leaves, relative_error, render_with_gradients
 from torch import Tensor
 
-from threedgen.cameras import orbit
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.types import RadianceField, RenderOutput
 from threedgen.kernels import why_absent
 from threedgen.renderers.distortion import distortion
 from threedgen.renderers.volume import VolumeRenderer
 from threedgen.renderers.volumetric import camera_rays
-from threedgen.types import RadianceField, RenderOutput
 
 DTYPES = [torch.float64] if why_absent() is not None else [torch.float64, torch.float32]
 each_backend = pytest.mark.parametrize("dtype", DTYPES)

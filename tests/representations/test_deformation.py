@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threedgen.errors import UserError
-from threedgen.random import generator
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
 from threedgen.representations.deformation import RISE, SOONEST, Config, make_field, rise
 
 KINDS = ("mlp", "hexplane", "fourier")

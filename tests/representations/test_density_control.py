@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from threedgen import checkpoint
-from threedgen.errors import UserError
-from threedgen.optim import Config as OptimizerConfig
-from threedgen.optim import Optimizer, build_optimizer
-from threedgen.random import generator
+from threedgen.core import checkpoint
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import GaussianCloud, RenderOutput, ScreenStatistics
+from threedgen.loop.optim import Config as OptimizerConfig
+from threedgen.loop.optim import Optimizer, build_optimizer
 from threedgen.representations import density_control as dc
 from threedgen.representations.gaussians import PARAMETERS, Config, Gaussians
 from threedgen.representations.transforms import covariances
-from threedgen.types import GaussianCloud, RenderOutput, ScreenStatistics
 
 
 def flat_render(scene: Gaussians, size: int, loss_factor: float, mean: bool) -> RenderOutput:

@@ -6,13 +6,13 @@ import pytest
 import torch
 from splatting_scenes import random_cloud
 
-from threedgen.cameras import orbit
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.types import Frames, GaussianCloud
 from threedgen.export.splat import SplatParameters, write_splats
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations import deformation, motion_terms
 from threedgen.representations.dynamic_gaussians import CLOUD, Config, DynamicGaussians
-from threedgen.types import Frames, GaussianCloud
 
 SMALL = deformation.Config(width=8, depth=1, resolution=4, moments=3, channels=4)
 

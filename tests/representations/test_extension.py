@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from splatting_scenes import random_cloud
 from torch import Tensor, nn
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.types import Frames, GaussianCloud
 from threedgen.representations import deformation, motion_terms, trajectory
 from threedgen.representations.deformation import make_field
 from threedgen.representations.dynamic_gaussians import Config, DynamicGaussians
@@ -20,7 +21,6 @@ from threedgen.representations.extension import Config as After
 from threedgen.representations.motion_terms import MovedPoints, handover, loop, nearest
 from threedgen.representations.trajectory import CarriedField
 from threedgen.representations.transforms import matrix_from_quat, quat_from_vector, vector_from_quat
-from threedgen.types import Frames, GaussianCloud
 
 SMALL = deformation.Config(width=8, depth=1, resolution=4, moments=3, channels=4)
 FRAMES = 48

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from threedgen import checkpoint
+from threedgen.core import checkpoint
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import GaussianCloud, RenderOutput, TriMesh
 from threedgen.datasets.mesh_files import read_mesh
-from threedgen.errors import UserError
-from threedgen.optim import Config as OptimizerConfig
-from threedgen.optim import build_optimizer
-from threedgen.random import generator
+from threedgen.loop.optim import Config as OptimizerConfig
+from threedgen.loop.optim import build_optimizer
 from threedgen.representations import initialisers
 from threedgen.representations.gaussians import DARKEST, PARAMETERS, Config, Gaussians
 from threedgen.representations.spherical_harmonics import basis, dc_from_rgb, rgb_from_dc, rotate
@@ -25,7 +26,6 @@ from threedgen.representations.transforms import (
     quat_multiply,
     transform,
 )
-from threedgen.types import GaussianCloud, RenderOutput, TriMesh
 
 
 def random_cloud(count: int = 12, degree: int = 3) -> GaussianCloud:
@@ -265,8 +265,8 @@ def test_a_mesh_file_starts_a_scene(tmp_path: Path):
 
 
 def test_our_own_export_is_a_start(tmp_path: Path):
+    from threedgen.core.types import TriMesh
     from threedgen.export.gltf import write_glb
-    from threedgen.types import TriMesh
 
     vertices = torch.tensor([[-1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
     faces = torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])

@@ -9,14 +9,14 @@ import pytest
 import torch
 from mesh_scenes import ball, front_camera
 
-from threedgen.cameras import orbit
-from threedgen.distill import distill
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras, RenderOutput, Signal, TriMesh
 from threedgen.export.obj import write_obj
+from threedgen.loop.distill import distill
 from threedgen.renderers.mesh import MeshRenderer
 from threedgen.representations.mesh import Config, Mesh
 from threedgen.representations.smooth_offsets import Smoother
-from threedgen.types import Cameras, RenderOutput, Signal, TriMesh
 
 
 def test_a_sphere_is_grey_and_round() -> None:

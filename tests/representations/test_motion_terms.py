@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threedgen.random import generator
+from threedgen.core.random import generator
 from threedgen.representations.motion_terms import MovedPoints, jensen_shannon, nearest, rigidity, smoothness
 
 

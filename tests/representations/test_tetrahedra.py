@@ -11,14 +11,14 @@ import trimesh
 from mesh_scenes import ball, front_camera
 from torch import Tensor
 
-from threedgen.errors import UserError
-from threedgen.optim import Config as OptimizerConfig
-from threedgen.optim import build_optimizer
+from threedgen.core.errors import UserError
+from threedgen.core.types import GaussianCloud, RadianceField, RenderOutput, TriMesh
+from threedgen.loop.optim import Config as OptimizerConfig
+from threedgen.loop.optim import build_optimizer
 from threedgen.renderers.mesh import MeshRenderer
 from threedgen.representations.marching_tetrahedra import interpolate_crossings, lattice, march
 from threedgen.representations.signed_distance import inside_mesh
 from threedgen.representations.tetrahedra import Config, Terms, Tetrahedra, sign_entropy
-from threedgen.types import GaussianCloud, RadianceField, RenderOutput, TriMesh
 
 BOUNDS = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from splatting_scenes import random_cloud
 from torch import Tensor
 
-from threedgen.errors import UserError
-from threedgen.random import generator
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import Frames, GaussianCloud
 from threedgen.representations import deformation, motion_terms
 from threedgen.representations.dynamic_gaussians import Config, DynamicGaussians
 from threedgen.representations.trajectory import CarriedField, Trajectory, series
 from threedgen.representations.trajectory import Config as TrajectoryConfig
 from threedgen.representations.transforms import covariances, matrix_from_quat, quat_from_vector, transform
-from threedgen.types import Frames, GaussianCloud
 
 SMALL = deformation.Config(width=8, depth=1)
 BOTH = TrajectoryConfig(degree=2, terms=2)
@@ -216,7 +216,7 @@ def test_groups_and_rates():
 
 
 def test_a_motion_is_loaded_as_it_was_saved(tmp_path):
-    from threedgen import checkpoint
+    from threedgen.core import checkpoint
 
     of = stirred(scene(closing=0.3))
     checkpoint.save(tmp_path / "checkpoint", dict(of.state_dict()), {"step": 1})

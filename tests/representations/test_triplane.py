@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from threedgen import optim
-from threedgen.cameras import orbit
-from threedgen.errors import UserError
-from threedgen.random import generator
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import Cameras, RenderOutput
+from threedgen.loop import optim
 from threedgen.renderers.volume import VolumeRenderer
 from threedgen.representations import occupancy
 from threedgen.representations.triplane import Config, LearningRates, Terms, Triplane, smoothness
-from threedgen.types import Cameras, RenderOutput
 
 SMALL = Config(resolution=16, channels=4, hidden=8, occupancy=occupancy.Config(resolution=12, interval=4))
 

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from threedgen.errors import UserError
-from threedgen.training.cli import train_prior
+from threedgen.commands.train_prior import train_prior
+from threedgen.core.errors import UserError
 from threedgen.training.denoiser_trainer import cosine_alphas, learning_rate
 from threedgen.training.prior_model import (
     PriorArchitecture,
@@ -100,7 +100,7 @@ def test_tokenizer_on_disk_reads_known_words_whole_and_others_by_letter(tmp_path
 
 
 def test_stored_pipeline_predicts_what_the_model_predicts(tmp_path):
-    from threedgen.cameras import orbit, view_features
+    from threedgen.cameras.orbit import orbit, view_features
     from threedgen.guidance.priors.base import Condition
     from threedgen.guidance.priors.load import PriorConfig, load_prior
 

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from threedgen.cameras import VIEW_FEATURES
-from threedgen.cli import main
-from threedgen.clips import (
+from threedgen.cameras.clips import (
     SPAN,
     TIME_FEATURES,
     as_channels,
@@ -17,6 +15,8 @@ from threedgen.clips import (
     frame_times,
     time_features,
 )
+from threedgen.cameras.orbit import VIEW_FEATURES
+from threedgen.commands.main import main
 from threedgen.datasets import motions, world
 from threedgen.datasets.shapes import COLORS
 from threedgen.training.clip_bank import CLIPS_PER_OBJECT, ClipBank

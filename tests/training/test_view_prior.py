@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from threedgen.cameras import (
+from threedgen.cameras.orbit import (
     RELATIVE_VIEW_FEATURES,
     VIEW_FEATURES,
     orbit,
     relative_view_features,
     view_features,
 )
-from threedgen.cli import main
+from threedgen.commands.main import main
+from threedgen.core.errors import UserError
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
-from threedgen.errors import UserError
 from threedgen.guidance.priors.base import Condition, Reference
 from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
 from threedgen.training.prior_model import PriorArchitecture, PriorModel

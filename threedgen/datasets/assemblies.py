@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets import solids
-from threedgen.datasets.rasterize import box_filter, interpolate, rasterize
 from threedgen.datasets.solids import Solid
 from threedgen.datasets.world import SUPERSAMPLING
-from threedgen.types import Cameras, TriMesh
+from threedgen.renderers.rasterize import box_filter, interpolate, rasterize
 
 _KINDS = ("ellipsoid", "box", "cylinder", "cone", "torus")
 _SHARES = (0.45, 0.22, 0.15, 0.1, 0.08)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 
 _SIDE = 192  # pixels of the longer side of the picture that is cut
 _BORDER = 0.03  # of that side: certainly background

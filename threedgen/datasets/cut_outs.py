@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from threedgen.core.errors import UserError
 from threedgen.datasets.background_removal import remove_background
 from threedgen.datasets.picture import Picture, read_depth, read_mask, read_picture
-from threedgen.errors import UserError
 
 FOV, DISTANCE = 40.0, 2.85
 FILL = 0.9

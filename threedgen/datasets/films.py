@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from threedgen.core.errors import UserError
+from threedgen.core.paths import existing
 from threedgen.datasets.cut_outs import alpha_of, framed, without_bleeding
-from threedgen.datasets.paths import existing
 from threedgen.datasets.picture import FORMATS, SMALLEST, Picture, read_picture
-from threedgen.errors import UserError
 
 SIZE = 256  # pixels a side of what is kept
 KEPT = 32  # frames: more than a motion of a few seconds needs

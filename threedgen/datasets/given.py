@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from threedgen.core.errors import UserError
+from threedgen.core.paths import existing
+from threedgen.core.random import generator
+from threedgen.core.schedule import Schedule, bounds, value_at
+from threedgen.core.types import Cameras
 from threedgen.datasets.multiview import PosedPictures, read_srn, read_transforms
-from threedgen.datasets.paths import existing
-from threedgen.errors import UserError
-from threedgen.random import generator
-from threedgen.schedule import Schedule, bounds, value_at
-from threedgen.types import Cameras
 
 SMALLEST = 8  # pixels: scores and losses look at windows of a few
 _RIGID = 1e-3  # how far a rotation's R R^T may be from 1: poses are often written with four digits

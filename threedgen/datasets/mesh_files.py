@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.paths import existing
+from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets.multiview import PosedPictures
-from threedgen.datasets.paths import existing
-from threedgen.datasets.rasterize import box_filter, rasterize
-from threedgen.errors import UserError
 from threedgen.export.gltf import linear_from_srgb, srgb_from_linear
-from threedgen.types import Cameras, TriMesh
+from threedgen.renderers.rasterize import box_filter, rasterize
 
 SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".off")
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".7z", ".rar", ".zst", ".usdz", ".3mf")

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras import convert
-from threedgen.errors import UserError
-from threedgen.types import Cameras
+from threedgen.cameras.orbit import convert
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
 
 # What odd values in a JSON file raise on their way into tensors: a list too deep, a number too large, a word.
 _MALFORMED = (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, RuntimeError)

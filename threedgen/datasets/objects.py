@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.paths import existing
+from threedgen.core.random import derive_seed
+from threedgen.core.types import Cameras
 from threedgen.datasets import world
 from threedgen.datasets.given import read_pictures
 from threedgen.datasets.multiview import PosedPictures
-from threedgen.datasets.paths import existing
 from threedgen.datasets.shapes import CLASSES
 from threedgen.datasets.world import Scene, WorldObject
-from threedgen.errors import UserError
-from threedgen.random import derive_seed
-from threedgen.types import Cameras
 
 SHAPE_WORLD = "shape-world:"
 _FOV, _RADIUS = 40.0, 2.85

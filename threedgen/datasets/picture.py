@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from threedgen.datasets.paths import existing
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.paths import existing
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SMALLEST = 16  # pixels a side: below it there is nothing to see in a picture

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.datasets.rasterize import box_filter, interpolate, rasterize
+from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets.shapes import CLASSES, COLORS, FIXED_PAINTS, Part
-from threedgen.types import Cameras, TriMesh
+from threedgen.renderers.rasterize import box_filter, interpolate, rasterize
 
 # The light: ambient plus one directional source from above, the front and the right. Display-referred.
 AMBIENT = 0.58

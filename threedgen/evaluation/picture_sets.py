@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.errors import UserError
+from threedgen.core.paths import existing
 from threedgen.datasets.given import read_pictures
-from threedgen.datasets.paths import existing
 from threedgen.datasets.picture import read_picture
-from threedgen.errors import UserError
 from threedgen.evaluation.result import Evaluation
 from threedgen.evaluation.scorer import Scorer
 

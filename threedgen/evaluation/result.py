@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from threedgen.export.atomic import replacing
+from threedgen.core.atomic import replacing
+from threedgen.core.random import generator
 from threedgen.export.report import write_report
+from threedgen.jobs.scores.motion import MOVING_SCORES
 from threedgen.metrics.consistency import Consistency
-from threedgen.moving_scores import MOVING_SCORES
-from threedgen.random import generator
 
 METRICS = ("psnr", "ssim", "lpips")
 _ORDER = (

@@ -13,23 +13,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from threedgen import config, finish
-from threedgen.cameras import orbit
-from threedgen.config import Recipe
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
 from threedgen.datasets.given import GivenViews, read_pictures
 from threedgen.datasets.multiview import PosedPictures
-from threedgen.errors import UserError
 from threedgen.evaluation.result import Evaluation, Motion
 from threedgen.evaluation.scorer import Scorer
 from threedgen.export.low_pass import pixel_size
-from threedgen.fit import object_reach
-from threedgen.job import load_scene
+from threedgen.jobs import finish
+from threedgen.jobs.run import load_scene
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.jobs.scores.motion import moving_scores
 from threedgen.metrics.consistency import consistency
 from threedgen.metrics.features import Features, load_features
-from threedgen.moving_scores import moving_scores
+from threedgen.pipelines.fit import object_reach
+from threedgen.recipes.recipe import Recipe, read_resolved
 from threedgen.renderers.base import on_white
-from threedgen.run import RunDirectory
-from threedgen.types import Cameras
 
 RING, RING_SIZE, RING_ELEVATION = 24, 128, 15.0  # the views, their pixels and degrees, that consistency is of
 _RADIUS, _FOV = 2.85, 40.0
@@ -59,7 +59,7 @@ def evaluate_run(
     Every run's consistency is measured on a ring of RING views; what moves is at rest in all of these pictures, and
     has the numbers of `moving_scores` besides. Raises UserError.
     """
-    recipe = config.read_resolved(run.recipe)
+    recipe = read_resolved(run.recipe)
     scene = load_scene(run, recipe)
     draw = partial(on_white, finish.renderer_here(recipe.parts[-1], "auto"))
     sampler, name = recipe.parts[-1].cameras.make(), run.path.absolute().name

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
 from threedgen.datasets.objects import ObjectSet
-from threedgen.errors import UserError
 from threedgen.evaluation.result import Evaluation
 from threedgen.metrics.distribution import few_samples, fid, kid
 from threedgen.metrics.features import Features, load_features
-from threedgen.types import Cameras
 
 VIEWS = 4  # of each sample and each object, spread over the object's
 _AT_ONCE = 16  # samples

@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.pictures import psnr, ssim
+from threedgen.core.types import Cameras, RenderOutput
 from threedgen.evaluation.result import Evaluation, ViewScore
 from threedgen.metrics.consistency import Consistency, consistency
 from threedgen.metrics.distribution import few_samples, fid, kid
 from threedgen.metrics.features import Features, load_features
-from threedgen.metrics.images import psnr, ssim
 from threedgen.metrics.lpips import load_lpips
-from threedgen.types import Cameras, RenderOutput
 
 _AT_ONCE = 32  # pictures: SSIM keeps several copies
 

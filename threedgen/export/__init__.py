@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 
 if TYPE_CHECKING:
+    from threedgen.core.types import Primitive, TriMesh
     from threedgen.export.mesh import MeshConfig
     from threedgen.representations.base import Representation
-    from threedgen.types import Primitive, TriMesh
 
 _EXPORTERS = {
     ".glb": "threedgen.export.formats:Glb",
@@ -55,8 +55,8 @@ def write(
     JSON values (prompt, seed, ...) for the file's own metadata: asset.extras of a GLB, comments elsewhere.
     Raises UserError: unknown suffix, an asset that does not fit the format, a place that cannot be written.
     """
+    from threedgen.core.plugins import load
     from threedgen.export.mesh import MeshConfig
-    from threedgen.plugins import load
 
     path = Path(path)
     target = exporter_of(path)
@@ -70,7 +70,7 @@ def as_mesh(primitive: Primitive, config: MeshConfig) -> TriMesh:
 
     Raises NoSurface where there is none to see, and UserError for a mesh that no file can hold (`check_mesh`).
     """
-    from threedgen.types import GaussianCloud, TriMesh
+    from threedgen.core.types import GaussianCloud, TriMesh
 
     if isinstance(primitive, TriMesh):
         return _with_normals(primitive)
@@ -89,8 +89,8 @@ def _with_normals(mesh: TriMesh) -> TriMesh:
 
     import torch
 
-    from threedgen.export.checks import check_mesh
     from threedgen.export.mesh import NoSurface, vertex_normals
+    from threedgen.representations.mesh_checks import check_mesh
 
     if len(mesh.faces) == 0:
         raise NoSurface("no mesh: the asset has no triangles; run more steps")

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras import orbit
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.core.types import Frames, TriMesh
 from threedgen.export.mesh import vertex_normals
 from threedgen.export.video import Frame, to_uint8
 from threedgen.renderers.base import Renderer
-from threedgen.types import Frames, TriMesh
 
 _NEIGHBOURS = 4  # Gaussians that a vertex goes along with
 _MOST = 5000  # frames: minutes, and files of gigabytes

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from threedgen.types import GaussianCloud
+from threedgen.core.types import GaussianCloud
 
 MIN_OPACITY = 0.005  # fainter Gaussians are ignored (DreamGaussian; also the usual pruning threshold)
 MIN_ALPHA = 1.0 / 255.0  # where splatting renderers stop drawing a Gaussian

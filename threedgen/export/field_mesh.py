@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from threedgen.core.types import RadianceField, TriMesh
 from threedgen.export.mesh import (
     MeshConfig,
     NoSurface,
@@ -19,7 +20,6 @@ from threedgen.export.mesh import (
     vertex_normals,
 )
 from threedgen.renderers.volumetric import in_occupied_cell
-from threedgen.types import RadianceField, TriMesh
 
 _COARSE = 64  # lattice points a side of the first look at where the asset is
 _BLOCK = 1 << 16  # points asked for at once

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.types import GaussianCloud, Primitive, TriMesh
 from threedgen.export import as_mesh
 from threedgen.export.gltf import write_glb
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.obj import write_obj
 from threedgen.export.splat import SplatParameters, write_splats
-from threedgen.types import GaussianCloud, Primitive, TriMesh
 
 
 class Glb:

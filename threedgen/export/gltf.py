@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from threedgen.errors import UserError
-from threedgen.export.atomic import replacing
-from threedgen.export.checks import check_mesh
-from threedgen.types import TriMesh
+from threedgen.core.atomic import replacing
+from threedgen.core.errors import UserError
+from threedgen.core.types import TriMesh
+from threedgen.representations.mesh_checks import check_mesh
 
 if TYPE_CHECKING:
     from threedgen.export.animation import Animation

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from threedgen.types import Cameras, GaussianCloud
+from threedgen.core.types import Cameras, GaussianCloud
 
 SCREEN_VARIANCE = 0.3  # pixels^2, the renderers' low-pass filter
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.types import GaussianCloud, TriMesh
 from threedgen.export.density import Ellipsoids, Grid, density, ellipsoids
 from threedgen.export.silhouettes import Picture, carve, enclosed, pictures, visible_level
 from threedgen.export.surface_color import surface_colors
-from threedgen.types import GaussianCloud, TriMesh
 
 _MARGIN = 4  # empty voxels around the asset: the surface closes inside the grid
 _SURELY_FAINT = 0.05  # a density that no visible surface has

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.types import Frames, TriMesh
 from threedgen.export import as_mesh, gltf, sequence, video
 from threedgen.export.animation import Animation, Config, animated, film
 from threedgen.export.mesh import MeshConfig
 from threedgen.renderers.base import Renderer
-from threedgen.types import Frames, TriMesh
 
 _USD = (".usdz", ".usda", ".usdc")
 MOTION_SUFFIXES = (*_USD, ".html", *video.SUFFIXES)  # of files that are of what moves only

@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.errors import UserError
-from threedgen.export.atomic import replacing
-from threedgen.export.checks import check_mesh
+from threedgen.core.atomic import replacing
+from threedgen.core.errors import UserError
+from threedgen.core.types import TriMesh
 from threedgen.export.gltf import png
-from threedgen.types import TriMesh
+from threedgen.representations.mesh_checks import check_mesh
 
 
 def write_obj(path: str | Path, mesh: TriMesh, comment: str = "") -> Path:

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from threedgen.errors import UserError
+from threedgen.core.atomic import replacing
+from threedgen.core.errors import UserError
+from threedgen.core.types import GaussianCloud
 from threedgen.export.animation import Timing
-from threedgen.export.atomic import replacing
 from threedgen.export.formats import lines_of
 from threedgen.export.splat import SplatParameters, write_splats
-from threedgen.types import GaussianCloud
 
 INDEX = "animation.json"
 

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.errors import UserError
-from threedgen.export.atomic import replacing
-from threedgen.types import GaussianCloud
+from threedgen.core.atomic import replacing
+from threedgen.core.errors import UserError
+from threedgen.core.types import GaussianCloud
 
 _MAX_LOGIT = 16.0  # opacities 0 and 1 have no finite logit; float32's sigmoid(+-16) is within 1.2e-7 of them
 

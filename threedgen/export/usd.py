@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from threedgen.errors import UserError
-from threedgen.export.atomic import replacing
-from threedgen.export.checks import check_mesh
+from threedgen.core.atomic import replacing
+from threedgen.core.errors import UserError
+from threedgen.core.types import TriMesh
 from threedgen.export.gltf import linear_from_srgb
-from threedgen.types import TriMesh
+from threedgen.representations.mesh_checks import check_mesh
 
 if TYPE_CHECKING:
     from threedgen.export.animation import Animation

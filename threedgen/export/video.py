@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from threedgen.cameras import orbit
-from threedgen.errors import UserError
-from threedgen.export.atomic import replacing
-from threedgen.types import Cameras
+from threedgen.cameras.orbit import orbit
+from threedgen.core.atomic import replacing
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
 
 Frame = UInt8[np.ndarray, "H W 3"]
 Render = Callable[[Cameras], Float[torch.Tensor, "B H W 3"]]

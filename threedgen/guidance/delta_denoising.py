@@ -12,20 +12,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.schedule import RangeSchedule, Schedule
+from threedgen.core.schedule_checks import require_numbers, require_times
+from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.given import read_pictures
-from threedgen.errors import UserError
-from threedgen.guidance import objectives
-from threedgen.guidance.checks import require_numbers, require_times
-from threedgen.guidance.conditioning import Prompting, ViewConditions
-from threedgen.guidance.guided import guidance_scale, guided_prediction, preview_of
-from threedgen.guidance.pictures import require_white
+from threedgen.guidance.given_pictures import require_white
+from threedgen.guidance.objectives.base import (
+    WeightName,
+    drop_overflow,
+    inject,
+    require_limits,
+    weight_function,
+)
 from threedgen.guidance.priors.base import Condition, Prediction, Prior
+from threedgen.guidance.priors.guided import guidance_scale, guided_prediction, preview_of
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.priors.processes import per_sample, unit_levels
+from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
 from threedgen.guidance.timesteps import TimeOrder, timesteps
-from threedgen.random import generator
-from threedgen.schedule import RangeSchedule, Schedule
-from threedgen.types import Cameras, RenderOutput, Signal
 
 STREAM = "guidance/delta-denoising"
 
@@ -49,7 +55,7 @@ class DeltaDenoising:
         scale: Schedule | None = None
         t: RangeSchedule = (0.02, 0.98)
         t_order: TimeOrder = "random"
-        weighting: objectives.WeightName = "sds"
+        weighting: WeightName = "sds"
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -72,8 +78,8 @@ class DeltaDenoising:
         self.prior = load_prior(config.prior, device) if prior is None else prior
         self._target = ViewConditions(self.prior, config)
         self._source = ViewConditions(self.prior, config)
-        self._weighting = objectives.weight_function(config.weighting)
-        objectives.require_limits(self.prior, config.t, self._weighting)
+        self._weighting = weight_function(config.weighting)
+        require_limits(self.prior, config.t, self._weighting)
 
     def __call__(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
@@ -105,8 +111,8 @@ class DeltaDenoising:
         source = replace(source, pictures=target.pictures, reference=target.reference)
         gradient, said = delta(self.prior, x.detach(), reference, eps, t, (target, source), scale)
         weight = self._weighting(*unit_levels(self.prior.alpha(t), self.prior.sigma(t)))
-        gradient, dropped = objectives.drop_overflow(per_sample(weight, gradient) * gradient)
-        loss = objectives.inject(x, gradient)
+        gradient, dropped = drop_overflow(per_sample(weight, gradient) * gradient)
+        loss = inject(x, gradient)
         metrics = {
             "t": t.mean().item(),
             "gradient": gradient.flatten(1).norm(dim=1).mean().item(),

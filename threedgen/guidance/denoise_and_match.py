@@ -13,16 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.errors import UserError
-from threedgen.guidance.checks import require_numbers
-from threedgen.guidance.conditioning import Prompting, ViewConditions
-from threedgen.guidance.guided import ddim_step, guidance_scale, guided_prediction, preview_of
+from threedgen.cameras.reference import free_views
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.schedule import Schedule, bounds, value_at
+from threedgen.core.schedule_checks import require_numbers
+from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.guidance.priors.base import Condition, Prior
+from threedgen.guidance.priors.guided import ddim_step, guidance_scale, guided_prediction, preview_of
 from threedgen.guidance.priors.load import PriorConfig, load_prior
-from threedgen.random import generator
-from threedgen.reference_view import free_views
-from threedgen.schedule import Schedule, bounds, value_at
-from threedgen.types import Cameras, RenderOutput, Signal
+from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
 
 
 class DenoiseAndMatch:

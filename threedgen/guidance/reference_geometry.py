@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from threedgen.types import Cameras, RenderOutput
+from threedgen.core.types import Cameras, RenderOutput
 
 _PAIRS = 2048  # pixel pairs drawn a step
 _TIE = (

@@ -9,19 +9,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from threedgen.errors import UserError
-from threedgen.guidance import objectives
-from threedgen.guidance.checks import numbers, require_numbers, require_times
-from threedgen.guidance.conditioning import Prompting, ViewConditions
-from threedgen.guidance.guided import guidance_scale, preview_of
+from threedgen.cameras.reference import free_views
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.schedule import RangeSchedule, Schedule, bounds, value_at
+from threedgen.core.schedule_checks import numbers, require_numbers, require_times
+from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.guidance.motion_amplifier import amplified
+from threedgen.guidance.objectives.base import (
+    Question,
+    WeightName,
+    configure,
+    drop_overflow,
+    inject,
+    objective,
+    require_limits,
+    weight_function,
+)
 from threedgen.guidance.priors.base import Condition, Prior, resize_images
+from threedgen.guidance.priors.guided import guidance_scale, preview_of
 from threedgen.guidance.priors.load import PriorConfig, load_prior
+from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
 from threedgen.guidance.timesteps import TimeOrder, timesteps
-from threedgen.random import generator
-from threedgen.reference_view import free_views
-from threedgen.schedule import RangeSchedule, Schedule, bounds, value_at
-from threedgen.types import Cameras, RenderOutput, Signal
 
 STREAM = "guidance/score-distillation"
 
@@ -57,7 +66,7 @@ class ScoreDistillation(nn.Module):
         t: RangeSchedule = (0.02, 0.98)
         t_order: TimeOrder = "random"
         group: int = 0
-        weighting: objectives.WeightName | None = None
+        weighting: WeightName | None = None
         rescale: float = 0.0
         clip_x0: bool = False
         amplify: Schedule = 0.0
@@ -72,8 +81,8 @@ class ScoreDistillation(nn.Module):
                 raise UserError(f"amplify must not be negative (0 is off), got {bounds(self.amplify)[0]:g}")
             if self.group < 0:
                 raise UserError(f"group must be 0 (all views) or more, got {self.group}")
-            kind = objectives.objective(self.objective)
-            options = objectives.configure(self.objective, self.options)
+            kind = objective(self.objective)
+            options = configure(self.objective, self.options)
             if (self.rescale or self.clip_x0) and not kind.edits_x0:
                 name = "rescale" if self.rescale else "clip_x0"
                 raise UserError(f"{name} has no effect on the objective '{self.objective}': leave it out")
@@ -107,14 +116,12 @@ class ScoreDistillation(nn.Module):
         self._frames: int = getattr(self.prior, "frames", 1)
         if self._frames == 1 and any(numbers(config.amplify)):
             raise UserError("amplify tells a clip's frames apart, but this prior sees pictures: leave it out")
-        kind = objectives.objective(config.objective)
-        self.objective = kind(objectives.configure(config.objective, config.options), self.prior)
-        self._weighting = objectives.weight_function(config.weighting or kind.weighting)
+        kind = objective(config.objective)
+        self.objective = kind(configure(config.objective, config.options), self.prior)
+        self._weighting = weight_function(config.weighting or kind.weighting)
         # An edited x0 becomes eps again by a division by sigma.
         divided = kind.divides or bool(config.rescale) or config.clip_x0
-        objectives.require_limits(
-            self.prior, config.t, self._weighting, plain=not kind.divides, divided=divided
-        )
+        require_limits(self.prior, config.t, self._weighting, plain=not kind.divides, divided=divided)
 
     prior: Prior
 
@@ -137,7 +144,7 @@ class ScoreDistillation(nn.Module):
         rng = generator(seed, STREAM, step)
         t = timesteps(config.t_order, config.t, self.prior, len(x), group, step, total, rng)
         images = resize_images(output.rgb, self.prior.image_size) if self.objective.image_space else None
-        question = objectives.Question(
+        question = Question(
             prior=self.prior,
             x=x.detach(),
             eps=torch.randn(x.shape, generator=rng).to(x),
@@ -159,10 +166,10 @@ class ScoreDistillation(nn.Module):
         if self._frames > 1:
             factor = value_at(config.amplify, step, total)
             gradient = amplified(gradient, getattr(self.prior, "latent_frames", self._frames), factor)
-        gradient, dropped = objectives.drop_overflow(gradient)
-        loss = objectives.inject(x, gradient)
+        gradient, dropped = drop_overflow(gradient)
+        loss = inject(x, gradient)
         if images is not None and answer.image_gradient is not None:
-            loss = loss + objectives.inject(images, objectives.drop_overflow(answer.image_gradient)[0])
+            loss = loss + inject(images, drop_overflow(answer.image_gradient)[0])
         metrics = {
             "t": t.mean().item(),
             "gradient": gradient.flatten(1).norm(dim=1).mean().item(),

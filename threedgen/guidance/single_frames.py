@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from threedgen.cameras import spherical
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import spherical
+from threedgen.cameras.reference import free_views, views_at
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.guidance.priors.base import Condition
-from threedgen.guidance.reference_clip import places
+from threedgen.guidance.reference_film import places
 from threedgen.guidance.score_distillation import ScoreDistillation
-from threedgen.random import generator
-from threedgen.reference_view import free_views, views_at
-from threedgen.types import Cameras, RenderOutput, Signal
 
 STREAM = "guidance/single-frames"
 

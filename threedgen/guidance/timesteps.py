@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.schedule import progress, range_at
 from threedgen.guidance.priors.base import Prior
-from threedgen.schedule import progress, range_at
 
 TimeOrder = Literal["random", "annealed", "sqrt", "dreamtime"]
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from threedgen.types import Cameras, RenderOutput
+from threedgen.core.types import Cameras, RenderOutput
 
 SOLID = 0.95  # alpha of a pixel that shows a surface and nothing behind it
 TOLERANCE = 0.01  # of a point's distance: depths that differ by more are of two surfaces

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.random import generator
+from threedgen.core.random import generator
 
 SUBSETS, SUBSET = 100, 1000  # of KID, as its paper has them
 

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.errors import UserError
-from threedgen.guidance.pictures import resize
+from threedgen.core.errors import UserError
+from threedgen.guidance.given_pictures import resize
 
 KINDS = "embedded, clip:FOLDER, inception:FILE"
 _TILE = 32  # pixels: what the embedded prior sees
@@ -169,8 +169,8 @@ class ClipFeatures:
 
 
 def _clip_folder(path: str | Path) -> Path:
-    from threedgen.datasets.paths import existing
-    from threedgen.guidance.priors.files import read_json
+    from threedgen.core.paths import existing
+    from threedgen.guidance.priors.folder.files import read_json
 
     folder = existing(path, "there is no folder '{path}' of a CLIP model")
     if not (folder / "config.json").is_file():
@@ -191,8 +191,8 @@ def _load_clip(folder: Path) -> tuple[Any, Tensor, Tensor]:
     from transformers import CLIPVisionModelWithProjection
     from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-    from threedgen.guidance.priors.files import first_line, read_json
-    from threedgen.guidance.priors.parts import quiet
+    from threedgen.guidance.priors.folder.files import first_line, read_json
+    from threedgen.guidance.priors.folder.parts import quiet
 
     try:
         with quiet():

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 from threedgen.metrics.weights import read_weights
 
 VARIABLE = "THREEDGEN_LPIPS"

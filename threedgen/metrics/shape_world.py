@@ -19,12 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras import orbit
+from threedgen.cameras.orbit import orbit
+from threedgen.core.pictures import psnr, silhouette_iou, ssim
+from threedgen.core.random import derive_seed
+from threedgen.core.types import Cameras
 from threedgen.datasets import world
 from threedgen.datasets.shapes import CLASSES, COLORS
-from threedgen.metrics.images import psnr, silhouette_iou, ssim
-from threedgen.random import derive_seed
-from threedgen.types import Cameras
 
 VIEWS = 8
 TURNS = 72

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from threedgen.datasets.paths import existing
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.paths import existing
 
 
 def read_weights(

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras import joined
+from threedgen.cameras.orbit import joined
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import Cameras
 from threedgen.datasets.objects import ObjectSet
-from threedgen.errors import UserError
 from threedgen.guidance.priors.base import resize_images
 from threedgen.nerfdiff.field import scene_radius
-from threedgen.random import generator
-from threedgen.types import Cameras
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from threedgen.errors import UserError
+from threedgen.cameras.reference import free_views, views_at
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.guidance.priors.base import resize_images
 from threedgen.nerfdiff.sampling import levels, predict_clean, signed, unsigned
 from threedgen.nerfdiff.source import Source, SourceConfig
 from threedgen.nerfdiff.virtual_views import in_turn
-from threedgen.random import generator
-from threedgen.reference_view import free_views, views_at
-from threedgen.types import Cameras, RenderOutput, Signal
 
 STREAM = "guidance/nerf-guided-distillation"
 Denoiser = Callable[[Tensor, float, Tensor, Int[Tensor, " B"]], Tensor]

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from threedgen.core.types import Cameras, RadianceField
 from threedgen.kernels.plane_sampling import sample_planes
 from threedgen.representations.triplane import decode
-from threedgen.types import Cameras, RadianceField
 
 GAIN = 25.0  # density per radius of the scene, for a unit of the decoder's output
 _CELLS = 32

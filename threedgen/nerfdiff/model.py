@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from threedgen.core.types import RadianceField
 from threedgen.nerfdiff.field import SourceFrame, camera_field
-from threedgen.types import RadianceField
 
 DECODER_LAYERS = 3
 _FOLD = 2

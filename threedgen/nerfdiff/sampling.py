@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.random import generator
 from threedgen.nerfdiff.model import NerfDiffModel
-from threedgen.random import generator
 from threedgen.training.denoiser_trainer import cosine_alphas
 
 TRAINED_STEPS = 1000

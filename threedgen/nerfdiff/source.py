@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.errors import UserError
+from threedgen.cameras.reference import ReferencePose, cameras_of
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
 from threedgen.guidance.priors.base import resize_images
 from threedgen.nerfdiff.field import scene_radius
 from threedgen.nerfdiff.model import NerfDiffModel
 from threedgen.nerfdiff.sampling import signed
 from threedgen.nerfdiff.store import load_model
-from threedgen.reference_view import ReferencePose, cameras_of
-from threedgen.types import Cameras
 
 EMBEDDED = Path(__file__).parent / "weights"
 

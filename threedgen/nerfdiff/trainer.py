@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from threedgen.core.random import generator
+from threedgen.core.types import Cameras
 from threedgen.nerfdiff.bank import PairBatch
 from threedgen.nerfdiff.field import source_frame
 from threedgen.nerfdiff.model import NerfDiffArchitecture, NerfDiffModel
 from threedgen.nerfdiff.sampling import signed
-from threedgen.random import generator
 from threedgen.renderers.volume import VolumeRenderer
 from threedgen.training.denoiser_trainer import DenoiserTrainer, TrainingConfig
-from threedgen.types import Cameras
 
 SAMPLES = 48  # intervals on the diagonal of the scene's box
 

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from threedgen.cameras import orbit
-from threedgen.errors import UserError
-from threedgen.reference_view import ReferenceOrbit, ReferencePose, with_known
-from threedgen.types import Cameras
+from threedgen.cameras.orbit import orbit
+from threedgen.cameras.reference import ReferenceOrbit, ReferencePose, with_known
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
 
 
 def in_turn(step: int, batch: int, views: int) -> tuple[int, Int[Tensor, " batch"]]:

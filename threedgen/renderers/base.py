@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.types import Cameras, Frames, RenderOutput
+from threedgen.core.types import Cameras, Frames, RenderOutput
 
 PrimitiveT = TypeVar("PrimitiveT", contravariant=True)
 

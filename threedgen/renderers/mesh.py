@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras, RenderOutput, TriMesh
 from threedgen.renderers import backends
 from threedgen.renderers.base import Background, split_background
 from threedgen.renderers.mesh_shading import box_filter, face_normals, sample_texture, to_camera
 from threedgen.renderers.silhouettes import Edges, find_blends, find_edges, find_places
-from threedgen.types import Cameras, RenderOutput, TriMesh
 
 _GREY = 0.5  # of a mesh without colours
 

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from threedgen.core.types import Cameras
 from threedgen.renderers.mesh_shading import facing, rays
-from threedgen.types import Cameras
 
 _PRIME = 1_000_003
 

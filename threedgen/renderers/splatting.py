@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from threedgen.core.types import Cameras, Frames, GaussianCloud, RenderOutput, ScreenStatistics
 from threedgen.renderers import backends
 from threedgen.renderers.base import Background, render_frames, split_background
-from threedgen.types import Cameras, Frames, GaussianCloud, RenderOutput, ScreenStatistics
 
 
 class SplattingRenderer:

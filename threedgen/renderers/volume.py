@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras, RadianceField, RenderOutput
 from threedgen.renderers import backends
 from threedgen.renderers.base import Background, split_background
 from threedgen.renderers.volumetric import Composited, Marching, Rays, camera_rays
-from threedgen.types import Cameras, RadianceField, RenderOutput
 
 # What a sample keeps until the backward pass in a field of three planes and a small MLP: an estimate.
 _BYTES_PER_SAMPLE = 1000

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from threedgen.types import Cameras, RadianceField
+from threedgen.core.types import Cameras, RadianceField
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from threedgen.types import Primitive, RenderOutput
+from threedgen.core.types import Primitive, RenderOutput
 
 
 class RowOptimizer(Protocol):

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 
 RISE = 0.35
 SOONEST = 1e-3

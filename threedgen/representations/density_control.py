@@ -20,10 +20,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.types import ScreenStatistics
 from threedgen.representations.initialisers import neighbour_distance
 from threedgen.representations.transforms import matrix_from_quat
-from threedgen.types import ScreenStatistics
 
 SHRINK = 1.6  # 3DGS: a child's scale is its parent's / 1.6
 

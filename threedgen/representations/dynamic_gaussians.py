@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from threedgen.errors import UserError
-from threedgen.random import derive_seed, generator
-from threedgen.regularizers import weigh
+from threedgen.core.errors import UserError
+from threedgen.core.random import derive_seed, generator
+from threedgen.core.types import Frames, GaussianCloud, TriMesh
+from threedgen.loop.regularizers import weigh
 from threedgen.representations import deformation, extension, initialisers, motion_terms, trajectory
 from threedgen.representations.base import Representation
 from threedgen.representations.motion_terms import MovedPoints, nearest
 from threedgen.representations.spherical_harmonics import dc_from_rgb
 from threedgen.representations.transforms import quat_from_vector, quat_multiply
-from threedgen.types import Frames, GaussianCloud, TriMesh
 
 _OPAQUE = 0.95  # opacity of Gaussians on a mesh
 CLOUD = ("means", "quats", "scales", "opacities", "sh")
@@ -263,9 +263,9 @@ def _handover(moving: nn.Module) -> extension.Handover | None:
 
 def _earlier(config: Config, means: Float[Tensor, "N 3"]) -> nn.Module:
     """The field of the run that config.after names. UserError unless its end can be gone on from."""
-    from threedgen.config import read_resolved
-    from threedgen.job import load_scene
-    from threedgen.run import RunDirectory
+    from threedgen.jobs.run import load_scene
+    from threedgen.jobs.run_directory import RunDirectory
+    from threedgen.recipes.recipe import read_resolved
 
     after = config.after
     run = RunDirectory.open(Path(after.run).expanduser())

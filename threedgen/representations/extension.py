@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 from threedgen.representations.trajectory import CarriedField, Similarity
 from threedgen.representations.transforms import quat_from_vector, quat_multiply
 

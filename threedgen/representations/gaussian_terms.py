@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.schedule import Schedule
-from threedgen.types import GaussianCloud
+from threedgen.core.schedule import Schedule
+from threedgen.core.types import GaussianCloud
 
 LONGEST_RATIO = 4.0  # anisotropy is free up to here
 

@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from threedgen.errors import UserError
-from threedgen.random import generator
-from threedgen.regularizers import weigh
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import GaussianCloud, RenderOutput
+from threedgen.loop.regularizers import weigh
 from threedgen.representations import density_control, gaussian_terms, initialisers
 from threedgen.representations.base import Representation, RowOptimizer
 from threedgen.representations.spherical_harmonics import DC, dc_from_rgb
-from threedgen.types import GaussianCloud, RenderOutput
 
 # Colours stay a hair above zero: at zero the renderer's max(0, .) stops the gradient for good.
 DARKEST = 1.0 / 512.0

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.errors import UserError
-from threedgen.types import TriMesh
+from threedgen.core.errors import UserError
+from threedgen.core.types import TriMesh
 
 Points = tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"]]
 

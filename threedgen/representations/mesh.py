@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.types import Primitive, RenderOutput, TriMesh
 from threedgen.representations.base import Representation, RowOptimizer
 from threedgen.representations.smooth_offsets import Smoother
-from threedgen.types import Primitive, RenderOutput, TriMesh
 
 SPHERE_RADIUS = 0.6
 
@@ -230,7 +230,7 @@ def _detached(mesh: TriMesh) -> TriMesh:
 def _textured(mesh: TriMesh, size: int) -> TriMesh:
     """The mesh with uvs and a size x size texture of the colours it had."""
     if mesh.uvs is None or mesh.texture is None:
-        from threedgen.export.texture import bake_vertex_colors
+        from threedgen.representations.texture_atlas import bake_vertex_colors
 
         return bake_vertex_colors(mesh, size)
     picture = mesh.texture.permute(2, 0, 1)[None]

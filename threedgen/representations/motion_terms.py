@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from threedgen.schedule import Schedule
+from threedgen.core.schedule import Schedule
 
 _SMALLEST = 1e-8  # of a variance
 

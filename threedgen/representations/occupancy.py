@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from threedgen.errors import UserError
-from threedgen.random import generator
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
 
 
 @dataclass(frozen=True)

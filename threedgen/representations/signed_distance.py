@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from threedgen.errors import UserError
-from threedgen.types import TriMesh
+from threedgen.core.errors import UserError
+from threedgen.core.types import TriMesh
 
 _SAMPLES = 60_000
 _COARSE = 30  # of how many samples one serves for points that are far from the surface

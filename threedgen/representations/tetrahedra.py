@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from threedgen.errors import UserError
-from threedgen.random import generator
-from threedgen.regularizers import weigh
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.schedule import Schedule
+from threedgen.core.types import Primitive, RadianceField, RenderOutput, TriMesh
+from threedgen.loop.regularizers import weigh
 from threedgen.representations.base import Representation, RowOptimizer
 from threedgen.representations.marching_tetrahedra import interpolate_crossings, lattice, march
 from threedgen.representations.signed_distance import distance_and_color, inside_mesh
-from threedgen.schedule import Schedule
-from threedgen.types import Primitive, RadianceField, RenderOutput, TriMesh
 
 EXTENT = 1.0  # half the side of the lattice: the object lies in the unit sphere
 _BISECTIONS = 6  # a 64th of a cell

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 from threedgen.representations.transforms import (
     matrix_from_quat,
     quat_from_vector,

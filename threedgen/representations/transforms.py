@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.types import GaussianCloud
 from threedgen.representations.spherical_harmonics import rotate
-from threedgen.types import GaussianCloud
 
 
 def transform(

@@ -13,14 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.schedule import Schedule
+from threedgen.core.types import RadianceField, RenderOutput
 from threedgen.kernels.plane_sampling import sample_planes
-from threedgen.random import generator
-from threedgen.regularizers import weigh
+from threedgen.loop.regularizers import weigh
 from threedgen.representations import occupancy
 from threedgen.representations.base import Representation, RowOptimizer
-from threedgen.schedule import Schedule
-from threedgen.types import RadianceField, RenderOutput
 
 _LARGEST = 1e6  # of lengths, densities and the like: far from what float32 cannot hold
 _MOST_GIGABYTES = 64  # of a triplane in training, a large GPU's

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threedgen.cameras import orbit
-from threedgen.types import Cameras
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras
 
 
 def law(holds: bool, name: str, sentence: str) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.testing.common import distance, law, no_global_randomness, views
-from threedgen.types import Cameras, RenderOutput, Signal
 
 _CLOSE = 1e-5
 

@@ -10,9 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from threedgen import typed
-from threedgen.guidance import objectives
-from threedgen.guidance.objectives import Answer, Objective, Question
+from threedgen.core.random import generator
+from threedgen.guidance.objectives.base import (
+    Answer,
+    Coefficients,
+    Objective,
+    Question,
+    inject,
+    weight_function,
+)
 from threedgen.guidance.priors.analytic import (
     Form,
     MixturePrior,
@@ -23,7 +29,7 @@ from threedgen.guidance.priors.analytic import (
     spread_by_prompt,
 )
 from threedgen.guidance.priors.base import Condition, Prediction, Prior
-from threedgen.random import generator
+from threedgen.recipes import typed
 from threedgen.testing.common import law, no_global_randomness, views
 
 LAWS = (
@@ -65,7 +71,7 @@ class Case:
     question: Question
     means: Mapping[str, Float[Tensor, "3 h w"]]
     stds: Mapping[str, float]
-    coefficients: objectives.Coefficients | None
+    coefficients: Coefficients | None
 
     @property
     def levels(self) -> tuple[Tensor, Tensor]:
@@ -134,7 +140,7 @@ def check_objective(
     unknown = set(skip) - set(LAWS)
     if unknown:
         raise ValueError(f"unknown law '{min(unknown)}': the laws are {', '.join(LAWS)}")
-    kind = objectives.objective(objective) if isinstance(objective, str) else objective
+    kind = objective(objective) if isinstance(objective, str) else objective
     config = typed.build(kind.Config, options or {}, "options")
     subject = _Subject(kind, config, expected)
     variance = error = float("nan")
@@ -204,7 +210,7 @@ class _Subject:
             condition=Condition((_PROMPT,) * len(x), _NEGATIVE, cameras),
             prompt=_PROMPT,
             scale=3.0,
-            weighting=objectives.weight_function(self.kind.weighting),
+            weighting=weight_function(self.kind.weighting),
             images=prior.decode(x).clone() if self.kind.image_space else None,
             step=step,
             total=total,
@@ -285,9 +291,9 @@ class _Subject:
             batch = x.expand(4, -1, -1, -1)
             question = self.question(prior, batch.detach(), torch.cat([half, -half]), t, step, _STEPS)
             answer = subject(question)
-            loss = objectives.inject(batch, answer.gradient)
+            loss = inject(batch, answer.gradient)
             if answer.image_gradient is not None:
-                loss = loss + objectives.inject(prior.decode(batch), answer.image_gradient)
+                loss = loss + inject(prior.decode(batch), answer.image_gradient)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

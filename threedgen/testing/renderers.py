@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from threedgen.core.types import Cameras, GaussianCloud, RadianceField, RenderOutput, TriMesh
 from threedgen.testing.common import distance, law, no_global_randomness, views
-from threedgen.types import Cameras, GaussianCloud, RadianceField, RenderOutput, TriMesh
 
 _CLOSE = 1e-5
 

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from threedgen import plugins
-from threedgen.distill import distill, new_state
-from threedgen.errors import UserError
-from threedgen.events import Event, GradientsReady, StepDone
-from threedgen.optim import check_groups
-from threedgen.random import generator
-from threedgen.state import RunState
+from threedgen.core import plugins
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.core.types import Cameras, RenderOutput, Signal
+from threedgen.loop.distill import distill, new_state
+from threedgen.loop.events import Event, GradientsReady, StepDone
+from threedgen.loop.optim import check_groups
+from threedgen.loop.state import RunState
 from threedgen.testing.common import distance, law, no_global_randomness, views
-from threedgen.types import Cameras, RenderOutput, Signal
 
 _SAME = 1e-6
 

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras import view_features
-from threedgen.clips import as_channels, draw_spans, frame_times, time_features
+from threedgen.cameras.clips import as_channels, draw_spans, frame_times, time_features
+from threedgen.cameras.orbit import view_features
+from threedgen.core.random import derive_seed, generator
 from threedgen.datasets import motions, world
 from threedgen.datasets.shapes import COLORS
-from threedgen.random import derive_seed, generator
 from threedgen.training.render_bank import draw_backgrounds, draw_colors, drawn_cameras, reworded
 
 RADIUS = (4.6, 5.2)  # further away than still objects: what bounces and slides stays in the picture

@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from threedgen import checkpoint
-from threedgen.errors import UserError
-from threedgen.random import derive_seed, generator
+from threedgen.core import checkpoint
+from threedgen.core.errors import UserError
+from threedgen.core.random import derive_seed, generator
 from threedgen.training.optimizer_state import moments, restore
 
 

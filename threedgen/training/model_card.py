@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from threedgen.cameras import orbit, view_features
+from threedgen.cameras.orbit import orbit, view_features
+from threedgen.core.random import generator
 from threedgen.datasets import world
 from threedgen.datasets.shapes import CLASSES, COLORS
-from threedgen.random import generator
 from threedgen.training.render_bank import ELEVATION, FOV, RADIUS, WHITE_SHARE
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ safetensors only. Licence: Apache-2.0, like the project that trained it.
 benchmarks against a known truth. It knows nothing but the shape world below; it is no model of real objects.
 
 **Conditioning.** The caption goes through a two-layer CLIP text encoder (cross-attention and pooled). The camera
-goes through the UNet's class projection: 16 numbers, see `threedgen.cameras.view_features`; zeros mean "any
+goes through the UNet's class projection: 16 numbers, see `threedgen.cameras.orbit.view_features`; zeros mean "any
 camera". A plain `IFPipeline` call cannot pass them; threedgen's loader does. Guidance scales of 1 to 4 suit it.
 
 **Data.** Pictures that threedgen renders itself (`threedgen/datasets/world.py`): {", ".join(CLASSES)},

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from threedgen.cameras import VIEW_FEATURES
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import VIEW_FEATURES
+from threedgen.core.errors import UserError
 from threedgen.training.tokenizer import MAX_TOKENS, vocabulary, write_tokenizer
 
 

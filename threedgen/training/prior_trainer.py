@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 from threedgen.training.denoiser_trainer import DenoiserTrainer, TrainingConfig
 from threedgen.training.prior_model import PriorArchitecture, PriorModel, grow, load_pipeline
 from threedgen.training.tokenizer import encode, make_tokenizer

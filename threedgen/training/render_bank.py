@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras import orbit, view_features
+from threedgen.cameras.orbit import orbit, view_features
+from threedgen.core.random import derive_seed, generator
+from threedgen.core.types import Cameras
 from threedgen.datasets import world
 from threedgen.datasets.shapes import COLORS
 from threedgen.datasets.world import Scene, WorldObject
-from threedgen.random import derive_seed, generator
-from threedgen.types import Cameras
 
 FOV = 40.0
 RADIUS = (2.6, 3.1)

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras import orbit, view_features
-from threedgen.random import generator
+from threedgen.cameras.orbit import orbit, view_features
+from threedgen.core.random import generator
 from threedgen.training.render_bank import FOV
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from threedgen.errors import UserError
-from threedgen.export.atomic import replacing
+from threedgen.core.atomic import replacing
+from threedgen.core.errors import UserError
 
 WEIGHTS = "model.safetensors"
 _FORMAT = 1

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras import orbit, view_features
-from threedgen.clips import SPAN, as_channels, as_frames, time_features
+from threedgen.cameras.clips import SPAN, as_channels, as_frames, time_features
+from threedgen.cameras.orbit import orbit, view_features
+from threedgen.core.random import generator
 from threedgen.datasets import motions, world
 from threedgen.datasets.shapes import CLASSES, COLORS
-from threedgen.random import generator
 from threedgen.training.clip_bank import AZIMUTH, ELEVATION, RADIUS
 from threedgen.training.render_bank import FOV
 from threedgen.training.samples import ddim
@@ -158,8 +158,8 @@ precision, safetensors only. Licence: Apache-2.0, like the project that trained 
 against a known truth. It knows nothing but the shape world below; it is no model of real motion.
 
 **Conditioning.** The caption goes through a two-layer CLIP text encoder (cross-attention and pooled). The UNet's
-class projection takes 24 numbers: the camera's (`threedgen.cameras.view_features`; zeros mean "any camera") and
-of when the first and the last frame are (`threedgen.clips.time_features`), which says the frame rate
+class projection takes 24 numbers: the camera's (`threedgen.cameras.orbit.view_features`; zeros mean "any camera") and
+of when the first and the last frame are (`threedgen.cameras.clips.time_features`), which says the frame rate
 too. Guidance scales of 1 to 4 suit it.
 
 **Data.** Clips that threedgen renders itself (`threedgen/datasets/motions.py`):

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from threedgen.cameras import VIEW_FEATURES
-from threedgen.clips import TIME_FEATURES
+from threedgen.cameras.clips import TIME_FEATURES
+from threedgen.cameras.orbit import VIEW_FEATURES
 from threedgen.datasets.motions import MORE_WORDS
 from threedgen.training.prior_model import PriorArchitecture, make_text_encoder, make_unet, write_pipeline
 from threedgen.training.tokenizer import vocabulary, write_tokenizer

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras import orbit, relative_view_features
+from threedgen.cameras.orbit import orbit, relative_view_features
+from threedgen.core.random import derive_seed, generator
+from threedgen.core.types import Cameras
 from threedgen.datasets import world
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
 from threedgen.datasets.world import Scene
-from threedgen.random import derive_seed, generator
 from threedgen.training.render_bank import ELEVATION, FOV, RADIUS
-from threedgen.types import Cameras
 
 VIEWS_PER_SCENE = 8
 SOURCES_PER_SCENE = 4

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras import orbit, relative_view_features
+from threedgen.cameras.orbit import orbit, relative_view_features
+from threedgen.core.random import derive_seed, generator
 from threedgen.datasets import world
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
-from threedgen.random import derive_seed, generator
 from threedgen.training.render_bank import ELEVATION, FOV, RADIUS
 from threedgen.training.samples import ddim
 from threedgen.training.view_bank import ASSEMBLY_SHARE, SOURCE_ELEVATION, VIEWS_PER_SCENE
@@ -139,7 +139,7 @@ simple coloured solids only: of a real picture it makes a plausible coarse back,
 
 **Conditioning.** The contract of Zero-1-to-3 (Liu et al. 2023) on pixels: the picture, on white, is concatenated to
 the noisy view (six input channels); its tokens, of a small CLIP vision model, are attended to; the UNet's class
-projection takes 20 numbers, see `threedgen.cameras.relative_view_features`. Withheld pictures are zeros, tokens and
+projection takes 20 numbers, see `threedgen.cameras.orbit.relative_view_features`. Withheld pictures are zeros, tokens and
 all. Guidance scales of 1 to 3 suit it.
 
 **Data.** {config.bank_views} pictures that threedgen renders itself, {VIEWS_PER_SCENE} a scene:

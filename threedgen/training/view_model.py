@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from threedgen.cameras import RELATIVE_VIEW_FEATURES
+from threedgen.cameras.orbit import RELATIVE_VIEW_FEATURES
 from threedgen.training.prior_model import PriorArchitecture, make_unet
 
 PATCH = 4  # pixels

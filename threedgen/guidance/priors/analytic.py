@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from threedgen.cameras import spherical
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import spherical
+from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import Blend, Condition, Prediction, Prior, Text, resize_images
 from threedgen.guidance.priors.processes import NoiseSchedule, Process, add_noise, per_sample
 

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.types import Cameras
 from threedgen.guidance.priors.processes import SMALLEST_LEVEL, per_sample
-from threedgen.types import Cameras
 
 
 @dataclass(frozen=True)

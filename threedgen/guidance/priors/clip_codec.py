@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 from threedgen.guidance.priors.codec import Latents, signed
 
 _CHUNK = 4  # pictures that the autoencoder takes at once: what it computes for them is what is in memory

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import resize_images
 
 

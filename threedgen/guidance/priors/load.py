@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from threedgen import plugins, typed
-from threedgen.errors import UserError
-from threedgen.guidance.priors import files, memory
+from threedgen.core import plugins
+from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import Prior
-from threedgen.guidance.priors.files import PipelineFolder, first_line, readable
+from threedgen.guidance.priors.folder import files, memory
+from threedgen.guidance.priors.folder.files import PipelineFolder, first_line, readable
+from threedgen.recipes import typed
 
 _REQUIRED = "required"
 _REQUIRED_VIDEO = "required-video"
@@ -87,7 +88,7 @@ def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior
             folder = _resolve(config.path)
         return load_folder(folder, device, config=config)
     if config.name == _REQUIRED:
-        from threedgen.guidance.priors.kinds import SUPPORTED
+        from threedgen.guidance.priors.adapters.choose import SUPPORTED
 
         raise UserError(f"this recipe needs --prior FOLDER (or a hub id OWNER/NAME): {SUPPORTED}")
     if config.name == _REQUIRED_VIDEO:
@@ -149,11 +150,11 @@ def load_folder(
     dtype: None takes the config's. The parts are loaded one by one: importing and building a whole pipeline takes
     longer and brings parts (safety checkers, feature extractors) that distillation does not use. Raises UserError.
     """
-    from threedgen.guidance.priors.control import Control
-    from threedgen.guidance.priors.diffusers_image import DiffusersImagePrior
-    from threedgen.guidance.priors.kinds import adapter_of
-    from threedgen.guidance.priors.lora import Lora
-    from threedgen.guidance.priors.parts import Parts
+    from threedgen.guidance.priors.adapters.choose import adapter_of
+    from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
+    from threedgen.guidance.priors.folder.control import Control
+    from threedgen.guidance.priors.folder.lora import Lora
+    from threedgen.guidance.priors.folder.parts import Parts
 
     device, config = torch.device(device), config or PriorConfig()
     folder = PipelineFolder(path)

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from threedgen.cameras import VIEW_FEATURES, view_features
-from threedgen.errors import UserError
+from threedgen.cameras.orbit import VIEW_FEATURES, view_features
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
 from threedgen.guidance.priors.base import Condition, Prediction
-from threedgen.guidance.priors.lora import require_peft
-from threedgen.random import generator
+from threedgen.guidance.priors.folder.lora import require_peft
 
 if TYPE_CHECKING:
-    from threedgen.guidance.priors.diffusers_prior import DiffusersPrior
+    from threedgen.guidance.priors.adapters.base import DiffusersPrior
 
 KINDS = ("auto", "lora", "copy")
 _SMALL = 20_000_000  # weights below which a whole copy learns faster than low-rank changes, and is as cheap

@@ -19,7 +19,7 @@ from torch import cuda
 from torch import device as Device
 
 from threedgen import kernels
-from threedgen.errors import UserError
+from threedgen.core.errors import UserError
 
 
 def _native_reason() -> str | None:

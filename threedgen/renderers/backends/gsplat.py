@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.types import Cameras, GaussianCloud
 from threedgen.renderers.backends.torch import LOW_PASS
-from threedgen.types import Cameras, GaussianCloud
 
 
 def splat(

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.types import Cameras, GaussianCloud
 from threedgen.kernels import _native  # pyright: ignore[reportAttributeAccessIssue]
-from threedgen.types import Cameras, GaussianCloud
 
 
 def variants() -> list[str]:

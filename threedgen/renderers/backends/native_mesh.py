@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from threedgen.core.types import Cameras
 from threedgen.kernels import _native  # pyright: ignore[reportAttributeAccessIssue]
-from threedgen.types import Cameras
 
 
 def zbuffer(

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from threedgen.core.types import RadianceField
 from threedgen.kernels import _native  # pyright: ignore[reportAttributeAccessIssue]
 from threedgen.renderers.backends.torch_volume import sample_weights
 from threedgen.renderers.distortion import spread_along_rays
 from threedgen.renderers.volumetric import Composited, Marching, Rays, ask
-from threedgen.types import RadianceField
 
 _WAVE = 8  # samples of a ray that are asked for at once
 _LEAST = 16384  # samples of all rays together: of fewer, asking costs more than what lies behind a surface

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.types import RadianceField
 from threedgen.renderers.backends.torch_volume import count, march
 from threedgen.renderers.distortion import spread_along_rays
 from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, ask
-from threedgen.types import RadianceField
 
 __all__ = ["count", "render"]
 

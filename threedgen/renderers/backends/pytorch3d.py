@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from threedgen.core.types import Cameras
 from threedgen.renderers.mesh_shading import facing, interpolate
-from threedgen.types import Cameras
 
 __all__ = ["interpolate", "visible_faces"]
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from threedgen.types import Cameras, GaussianCloud
+from threedgen.core.types import Cameras, GaussianCloud
 
 LOW_PASS = 0.3
 FRUSTUM_MARGIN = 0.3

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from threedgen.core.types import Cameras
 from threedgen.renderers.mesh_shading import corner_weights, facing, interpolate
-from threedgen.types import Cameras
 
 __all__ = ["interpolate", "visible_faces"]
 

@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from threedgen.core.types import RadianceField
 from threedgen.renderers.distortion import spread_along_rays
 from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, ask, in_occupied_cell
-from threedgen.types import RadianceField
 
 _BLOCK = 4096  # rays that are marched at once
 

@@ -1,0 +1,263 @@
+"""`threedgen eval`: options, which kind of thing the target is, and where the table goes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from threedgen.commands.parser import Parser
+from threedgen.core.errors import UserError
+
+if TYPE_CHECKING:
+    from threedgen.evaluation.benchmark import Predictor
+    from threedgen.evaluation.result import Evaluation
+
+PREDICTOR = "nerfdiff.json"  # of a folder that `threedgen train nerfdiff` left
+LATENT = "ssdnerf.json"  # and of `threedgen train ssdnerf`
+FOLDER = "eval"  # in the target, where no --out is given
+_SECONDS = 30.0
+_SIZE = 64  # pixels of the shape world, for a nerfdiff
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Runs the command. Raises UserError for what a user can put right."""
+    arguments = _parser().parse_args(list(argv))
+
+    from threedgen.core.paths import existing
+
+    target = existing(
+        arguments.target, "there is nothing at '{path}': name a run, a trained model or pictures"
+    )
+    if not target.is_dir():
+        raise UserError(f"'{target}' is a file: name a run, a trained model or a folder of pictures")
+    out = target / FOLDER if arguments.out is None else Path(arguments.out)
+    _require_writable(out)
+    with _progress() as progress:
+        evaluation = _evaluated(target, arguments, progress)
+    _print(evaluation)
+    evaluation.write(out)
+    for name in ("eval.json", "views.csv", "table.md"):
+        print(out / name)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="threedgen eval",
+        description="Measure a run's asset, pictures, or a trained single-view model: PSNR, SSIM, LPIPS, FID, KID, "
+        "3D consistency, and how what moves moves. Prints a table; eval.json, views.csv and table.md go to --out.",
+        epilog="FID and KID belong to the network that they name: compare them within one network only.",
+    )
+    parser.add_argument("target", metavar="TARGET", help="a run, pictures, or a trained nerfdiff or ssdnerf")
+    parser.add_argument(
+        "--truth",
+        metavar="DATASET",
+        help="posed pictures; for pictures also plain ones of the same names; for a model also "
+        "shape-world:CLASS[,CLASS]",
+    )
+    parser.add_argument("--protocol", choices=("srn", "short"), help="of a model; default: short")
+    parser.add_argument(
+        "--answer",
+        choices=("feed-forward", "views", "ngd", "reconstruction", "samples"),
+        help="of a nerfdiff: its NeRF as predicted (default), views drawn freely, or NeRF-guided distillation; of "
+        "an ssdnerf: what it makes of one view (default), or of nothing",
+    )
+    parser.add_argument("--objects", type=int, metavar="N", help="of a model; default: all")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of a model and of KID; default: 0")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="of an ssdnerf; default: auto")
+    parser.add_argument(
+        "--up", choices=("y", "z"), help="of the world of --truth; default: what its cameras say"
+    )
+    parser.add_argument(
+        "--features",
+        default="embedded",
+        metavar="NAME",
+        help="embedded (default), clip:FOLDER, inception:FILE",
+    )
+    parser.add_argument(
+        "--lpips", metavar="FILE", help="LPIPS's weights; default: what THREEDGEN_LPIPS names"
+    )
+    parser.add_argument("--out", metavar="FOLDER", help=f"default: TARGET/{FOLDER}")
+    return parser
+
+
+def _evaluated(target: Path, arguments: argparse.Namespace, progress: Progress) -> Evaluation:
+    from threedgen.jobs.run_directory import RECIPE
+
+    if (target / PREDICTOR).is_file() or (target / LATENT).is_file():
+        return _model(target, arguments, progress)
+    for option in ("protocol", "objects", "answer", "device"):
+        if getattr(arguments, option) is not None:
+            raise UserError(f"--{option} is for a trained model: '{target}' has no {PREDICTOR} or {LATENT}")
+    if (target / RECIPE).is_file():
+        return _run(target, arguments, progress)
+    return _pictures(target, arguments, progress)
+
+
+def _model(target: Path, arguments: argparse.Namespace, progress: Progress) -> Evaluation:
+    latent = (target / LATENT).is_file()
+    truth = arguments.truth or (_learnt_on(target) if latent else None)
+    if truth is None:
+        raise UserError(
+            "a model is measured on objects: --truth DATASET, for example --truth shape-world:car,chair"
+        )
+    if arguments.up is not None:
+        raise UserError("--up is for the pictures of one object: the objects of a set have +Y up")
+    answer = arguments.answer or ("reconstruction" if latent else "feed-forward")
+    if (answer in ("reconstruction", "samples")) != latent:
+        raise UserError(
+            f"--answer {answer} is not what {LATENT if latent else PREDICTOR} of '{target}' gives"
+        )
+    if arguments.device is not None and not latent:
+        raise UserError(f"--device is for an ssdnerf: '{target}' is measured on the CPU, leave it out")
+    from threedgen.core.machine import choose_device
+    from threedgen.datasets.objects import SHAPE_WORLD, open_objects
+    from threedgen.evaluation import evaluate_objects, evaluate_samples
+
+    device = choose_device(arguments.device or "auto")
+    drawn = arguments.objects if truth.startswith(SHAPE_WORLD) else None
+    name = target.absolute().name
+    if answer == "samples":
+        from threedgen.ssdnerf.model import load_model
+        from threedgen.ssdnerf.views import Sampled
+
+        sampled = Sampled(load_model(target, device), arguments.seed)
+        objects = open_objects(truth, drawn, sampled.model.viewpoint.size)
+        count, networks = arguments.objects, (arguments.features, arguments.seed)
+        evaluation = evaluate_samples(sampled, objects, *networks, count=count, name=name, progress=progress)
+        return _about(evaluation, target, truth)
+    predictor, size = _predictor(target, answer, device)
+    evaluation = evaluate_objects(
+        predictor,
+        open_objects(truth, drawn, size),
+        arguments.protocol or "short",
+        arguments.features,
+        arguments.lpips,
+        arguments.seed,
+        count=arguments.objects,
+        name=name,
+        progress=progress,
+    )
+    return _about(evaluation, target, truth)
+
+
+def _predictor(target: Path, answer: str, device: str) -> tuple[Predictor, int]:
+    """The model, and how many pixels the shape world's pictures have that it is measured on. device: of an
+    ssdnerf."""
+    if answer == "reconstruction":
+        from threedgen.ssdnerf.model import load_model
+        from threedgen.ssdnerf.reconstruction import Reconstructed
+
+        model = load_model(target, device)
+        return Reconstructed(model), model.viewpoint.size
+    from threedgen.evaluation.nerfdiff_predictors import load_predictor
+
+    return load_predictor(target, answer), _SIZE
+
+
+def _learnt_on(target: Path) -> str | None:
+    """The shape world's classes that a model was trained on, of which others can be drawn; None for a folder."""
+    import json
+
+    from threedgen.datasets.objects import SHAPE_WORLD
+
+    try:
+        dataset = json.loads((target / LATENT).read_text(encoding="utf-8")).get("dataset")
+    except (OSError, ValueError, AttributeError):
+        return None  # loading the model says what is wrong
+    return dataset if isinstance(dataset, str) and dataset.startswith(SHAPE_WORLD) else None
+
+
+def _run(target: Path, arguments: argparse.Namespace, progress: Progress) -> Evaluation:
+    from threedgen.evaluation.runs import evaluate_run
+    from threedgen.jobs.run_directory import RunDirectory
+
+    run = RunDirectory.open(target)
+    networks = (arguments.features, arguments.lpips, arguments.seed)
+    evaluation = evaluate_run(run, arguments.truth, *networks, up=arguments.up, progress=progress)
+    return _about(evaluation, target, arguments.truth)
+
+
+def _pictures(target: Path, arguments: argparse.Namespace, progress: Progress) -> Evaluation:
+    if arguments.truth is None:
+        raise UserError(
+            f"'{target}' is neither a run nor a model, and pictures need others to compare: --truth FOLDER"
+        )
+    if arguments.up is not None:
+        raise UserError(
+            f"--up turns the cameras of --truth, and the pictures of '{target}' have none: leave it out"
+        )
+    from threedgen.evaluation.picture_sets import compare_pictures
+    from threedgen.evaluation.scorer import Scorer
+
+    scorer = Scorer(arguments.features, arguments.lpips, arguments.seed)
+    evaluation = compare_pictures(target, arguments.truth, scorer, progress)
+    return _about(evaluation, target, arguments.truth)
+
+
+def _about(evaluation: Evaluation, target: Path, truth: str | None) -> Evaluation:
+    import dataclasses
+
+    about = {"target": str(target), "truth": truth, **evaluation.about}
+    return dataclasses.replace(evaluation, about=about)
+
+
+def _print(evaluation: Evaluation) -> None:
+    from threedgen.evaluation.result import table
+
+    print(table([evaluation]))
+    if evaluation.report:
+        scores = (f"{name} {value:g}" for name, value in evaluation.report.items() if _is_number(value))
+        print(f"\nits own report: {', '.join(scores)}")
+    print()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _require_writable(folder: Path) -> None:
+    """Said before anything is computed."""
+    parent = folder.absolute()
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise UserError(f"cannot write to '{folder}': '{parent}' is a file; choose another --out")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to '{folder}': no permission in {parent}; choose another --out")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar with the time left on stderr, of which nothing stays; on no terminal, a line now and then."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("evaluating", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Lines:
+    """Says how far it is, and how long the rest may take, every _SECONDS."""
+
+    def __init__(self) -> None:
+        self._begun = self._said = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done and now - self._said > _SECONDS:
+            left = (now - self._begun) / done * (total - done)
+            print(f"{done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+            self._said = now

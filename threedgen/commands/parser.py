@@ -1,0 +1,18 @@
+"""argparse whose complaints are one line and an exception, like every other bad input."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+from threedgen.core.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """ArgumentParser that raises UserError; options must be written out in full."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, allow_abbrev=False, **keywords)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")

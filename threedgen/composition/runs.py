@@ -1,0 +1,321 @@
+"""From a scene file to the scene: a run for each asset and each motion that is not there yet, and the files of
+all of them together.
+
+    OUT/scene.yaml                 the scene, with absolute paths
+    OUT/assets/NAME                the run that makes the asset, where its prompt says what it is
+    OUT/assets/NAME/01-sliding     the run of its first motion, and so on
+    OUT/recipe.yaml, checkpoint/   the whole, as `threedgen export` reads it
+    OUT/anim.glb, anim.mp4, player.html, asset.glb, asset.ply, report.json
+
+Runs are ordinary ones. A finished one is kept and an unfinished one gone on with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from threedgen import export
+from threedgen.composition.composition import Composition, body_configs, handovers
+from threedgen.composition.scene_file import Asset, Scene
+from threedgen.core import checkpoint
+from threedgen.core.atomic import replacing
+from threedgen.core.errors import UserError
+from threedgen.export import gltf
+from threedgen.export.mesh import NoSurface
+from threedgen.jobs import finish
+from threedgen.jobs.run import load_scene, resume, start
+from threedgen.jobs.run_directory import RECIPE, RunDirectory, check_free, slug
+from threedgen.jobs.scores.motion import moving_scores
+from threedgen.loop.events import Emitter, Listener, PhaseStarted
+from threedgen.pipelines.text_to_4d import asset_file, recipe_for
+from threedgen.recipes import typed
+from threedgen.recipes.layers import split_overrides
+from threedgen.recipes.overrides import apply_override
+from threedgen.recipes.recipe import Recipe, leaves, load_recipe, read_resolved, resolve
+from threedgen.representations.dynamic_gaussians import DynamicGaussians
+
+SCENE = "scene.yaml"
+_ASSETS = "assets"
+_HANDOVER = 10.0  # weight of the term that makes a motion set out as the one before goes on
+_IN_SIGHT = 1.6  # world units from the middle that films show
+_KINDS = ("still", "motion", "export")
+
+
+@dataclass(frozen=True)
+class Making:
+    """How the runs are made. prior: of still assets, video_prior: of motions; None: the embedded ones. steps: of
+    each run; None: the recipes'. settings: `still.KEY=VALUE` for the runs of assets, `motion.KEY=VALUE` for those
+    of motions and `export.KEY=VALUE` for the files of the whole."""
+
+    prior: str | None = None
+    video_prior: str | None = None
+    seed: int = 0
+    steps: int | None = None
+    device: str | None = None
+    settings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for setting in self.settings:
+            if setting.partition(".")[0] not in _KINDS:
+                raise UserError(
+                    f"'{setting}': begin a setting with {', '.join(f'{kind}.' for kind in _KINDS[:-1])} or "
+                    f"{_KINDS[-1]}., what it is of"
+                )
+
+    def of(self, kind: str) -> list[str]:
+        """The settings of one kind, without it."""
+        return [item.partition(".")[2] for item in self.settings if item.startswith(f"{kind}.")]
+
+    @property
+    def common(self) -> dict[str, Any]:
+        return {"seed": self.seed, "steps": self.steps, "device": self.device}
+
+
+def compose(
+    scene: Scene, out: Path, making: Making | None = None, listeners: Sequence[Listener] = ()
+) -> RunDirectory:
+    """Makes what is missing of a scene in the folder `out`, and its files.
+
+    Everything that can be known to be wrong is said before the first run. Raises UserError.
+    """
+    making = making or Making()
+    _check_out(out)
+    recipes = _recipes(scene, out, making)
+    for path, recipe in recipes.items():
+        _check_as_before(path, recipe)
+    begun = time.perf_counter()
+    whole = _whole_recipe(scene, making, list(recipes.values()))
+    (out / _ASSETS).mkdir(parents=True, exist_ok=True)  # what tells `_check_out` that the scene file is ours
+    with replacing(out / SCENE) as temporary:
+        temporary.write_text(_yaml(typed.plain(scene)), encoding="utf-8")
+    emit = Emitter(tuple(listeners))
+    for path, recipe in recipes.items():
+        emit(PhaseStarted(f"{path.relative_to(out / _ASSETS)}: {recipe.prompt}"))
+        _make(path, recipe, listeners)
+    emit(PhaseStarted("composing"))
+    made = time.perf_counter()
+    composition = _put_together(scene, out, making, whole)
+    return _write(composition, whole, out, {"making the runs": made - begun}, made)
+
+
+def still_folder(out: Path, asset: Asset) -> Path:
+    """The run of an asset that its prompt makes."""
+    return out / _ASSETS / asset.name
+
+
+def motion_folders(out: Path, asset: Asset) -> list[Path]:
+    """The runs of an asset's motions."""
+    return [
+        still_folder(out, asset) / f"{number:02d}-{slug(segment.prompt)}"
+        for number, segment in enumerate(asset.motion, 1)
+    ]
+
+
+def _recipes(scene: Scene, out: Path, making: Making) -> dict[Path, Recipe]:
+    """The runs that a scene needs, in the order in which they can be made."""
+    recipes: dict[Path, Recipe] = {}
+    for asset in scene.assets:
+        if asset.asset is None:
+            recipes[still_folder(out, asset)] = load_recipe(
+                "text-to-3d", making.of("still"), prior=making.prior, prompt=asset.prompt, **making.common
+            )
+        else:
+            asset_file(asset.asset)  # that it is there
+        for number, folder in enumerate(motion_folders(out, asset)):
+            recipes[folder] = _motion_recipe(scene, asset, number, out, making)
+    return recipes
+
+
+def _motion_recipe(scene: Scene, asset: Asset, number: int, out: Path, making: Making) -> Recipe:
+    segment, body = asset.motion[number], body_configs(asset)[number]
+    own = [f"export.animation.loop={str(body.closing > 0.0).lower()}"]
+    if body.closing:
+        own.append(f"representation.closing={body.closing}")
+    if number:
+        before = motion_folders(out, asset)[number - 1].absolute()
+        own += [
+            f"representation.after.run={before}",
+            f"representation.after.overlap={body.after.overlap}",
+            f"representation.after.last={body.after.last}",
+            f"representation.regularizers.handover={_HANDOVER}",
+        ]
+    given = still_folder(out, asset) / "asset.ply" if asset.asset is None else asset_file(asset.asset)
+    # `recipe_for` wants to see a file, and the run that leaves this one may be still to come.
+    there = given if given.is_file() else Path(__file__)
+    recipe = recipe_for(
+        "text-to-4d",
+        f"{asset.prompt} {segment.prompt}".strip(),
+        [*own, f"representation.asset={given.absolute()}", *making.of("motion")],
+        asset=str(there),
+        seconds=segment.seconds,
+        fps=scene.fps,
+        prior=making.prior,
+        video_prior=making.video_prior,
+        **making.common,
+    )
+    if not issubclass(recipe.representation.cls, DynamicGaussians):
+        raise UserError(f"a scene is composed of dynamic-gaussians, not of {recipe.representation.name}")
+    return recipe
+
+
+def _check_out(out: Path) -> None:
+    """UserError where `out` holds something else than an earlier state of this: a scene file alone may be the
+    user's own, which would be written over."""
+    if not ((out / SCENE).is_file() and (out / _ASSETS).is_dir()):
+        check_free(out)
+
+
+def _check_as_before(path: Path, recipe: Recipe) -> None:
+    """UserError where there is a run at `path` that would be made otherwise now."""
+    if not (path / RECIPE).is_file():
+        check_free(path)
+        return
+    before = dict(leaves(read_resolved(path / RECIPE).resolved))
+    now = dict(leaves(recipe.resolved))
+    for key in sorted(before.keys() | now.keys()):
+        if not key.startswith("export.") and before.get(key) != now.get(key):  # its own files are by-products
+            raise UserError(
+                f"'{path}' was made with {key} {before.get(key)}, and would be made with {now.get(key)} now: "
+                "delete it, or choose another --out"
+            )
+
+
+def _make(path: Path, recipe: Recipe, listeners: Sequence[Listener]) -> None:
+    if not (path / RECIPE).is_file():
+        start(recipe, path, listeners)
+        return
+    run = RunDirectory.open(path)
+    if not run.finished:
+        for warning in resume(run, listeners):
+            warnings.warn(warning, stacklevel=1)
+
+
+def _whole_recipe(scene: Scene, making: Making, recipes: Sequence[Recipe]) -> Recipe:
+    """The recipe of the composed scene: how its last motion was made, with the scene in the place of the cloud."""
+    moving = [recipe for recipe in recipes if issubclass(recipe.representation.cls, DynamicGaussians)]
+    like = moving[-1] if moving else load_recipe("text-to-4d", prompt="-").parts[-1]
+    values = dict(like.resolved)
+    values["prompt"] = "; ".join(_sentence(asset) for asset in scene.assets)
+    values["steps"] = max(1, sum(recipe.steps for recipe in recipes))
+    how = like.representation.config
+    values["representation"] = {
+        "name": "threedgen.composition.composition:Composition",
+        "scene": typed.plain(scene),
+        "deformation": typed.plain(how.deformation),
+        "trajectory": typed.plain(how.trajectory),
+    }
+    settings = [
+        f"animation.seconds={scene.length}",
+        f"animation.fps={scene.fps}",
+        f"animation.loop={str(scene.loop > 0.0).lower()}",
+        *making.of("export"),
+    ]
+    for key, raw in split_overrides([f"export.{setting}" for setting in settings]):
+        values = apply_override(values, key, raw)
+    return resolve(values)
+
+
+def _sentence(asset: Asset) -> str:
+    what = asset.prompt or asset.name
+    return " ".join([what, ", then ".join(segment.prompt for segment in asset.motion)]).strip()
+
+
+def _put_together(scene: Scene, out: Path, making: Making, whole: Recipe) -> Composition:
+    bodies = []
+    for asset in scene.assets:
+        folders = motion_folders(out, asset)
+        if folders:
+            bodies.append(_bodies(folders))
+            continue
+        given = still_folder(out, asset) if asset.asset is None else Path(asset.asset)
+        how = whole.representation.config
+        still = DynamicGaussians.Config(
+            asset=str(asset_file(str(given))), deformation=how.deformation, trajectory=how.trajectory
+        )
+        bodies.append([DynamicGaussians(still, making.seed)])
+    return Composition(whole.representation.config, bodies)
+
+
+def _bodies(folders: Sequence[Path]) -> list[DynamicGaussians]:
+    """The motions of an asset. UserError where one goes on from another motion than is there now."""
+    bodies: list[DynamicGaussians] = []
+    for folder in folders:
+        run = RunDirectory.open(folder)
+        body = load_scene(run, read_resolved(run.recipe))
+        assert isinstance(body, DynamicGaussians)
+        if bodies and not body.goes_on_from(bodies[-1]):
+            raise UserError(
+                f"the motion before '{folder}' was made anew since: delete '{folder}', it is made again"
+            )
+        bodies.append(body)
+    return bodies
+
+
+@torch.no_grad()
+def _write(
+    scene: Composition, recipe: Recipe, out: Path, seconds: dict[str, float], since: float
+) -> RunDirectory:
+    """All files of the whole; report.json comes last, as in a run."""
+    run = RunDirectory(out)
+    run.report.unlink(missing_ok=True)
+    checkpoint.save(run.checkpoint, checkpoint.prefixed("scene", scene.state_dict()), {"stage": 0})
+    with replacing(run.recipe) as temporary:
+        temporary.write_text(_yaml(recipe.resolved), encoding="utf-8")
+    moving = finish.moving_asset(recipe, scene)
+    facts: dict[str, Any] = {
+        "gaussians": len(scene),
+        "motion": moving.distance,
+        "assets": _about(scene, recipe),
+    }
+    farthest = float(torch.linalg.vector_norm(moving.moved, dim=2).max())
+    if farthest > _IN_SIGHT:
+        warnings.warn(
+            f"the scene reaches {farthest:.1f} from its middle, and films show {_IN_SIGHT}: lower `scale` and "
+            "`at` to see all of it",
+            stacklevel=1,
+        )
+    moving.write(out / "anim.mp4")
+    export.write(scene, out / "asset.ply", note=moving.note)
+    try:
+        mesh, _ = moving.surface
+    except NoSurface as error:
+        warnings.warn(str(error), stacklevel=1)
+        facts["mesh"] = str(error)
+    else:
+        facts |= {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
+        gltf.write_glb(out / "asset.glb", mesh, moving.note)
+        for name in ("anim.glb", "player.html"):
+            moving.write(out / name)
+    seconds = {**seconds, "composing": time.perf_counter() - since}
+    scores = moving_scores(moving)
+    finish.write_report(
+        recipe, run, facts, scores, {name: round(value, 3) for name, value in seconds.items()}
+    )
+    return run
+
+
+def _about(scene: Composition, recipe: Recipe) -> list[dict[str, Any]]:
+    fps = recipe.fixed["export"].config.animation.fps
+    return [
+        {
+            "name": track.asset.name,
+            "gaussians": len(track.body(0)),
+            "motions": [segment.prompt for segment in track.asset.motion],
+            "handovers": [dataclasses.asdict(one) for one in handovers(track, fps)],
+        }
+        for track in scene.parts
+    ]
+
+
+def _yaml(values: Any) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(values), sort_keys=False)

@@ -1,0 +1,177 @@
+"""Checkpoints: a folder that holds one complete state at every instant, whatever stops the process.
+
+    FOLDER/state.json                   JSON: format, name and digest of the tensor file, the caller's state
+    FOLDER/tensors-DIGEST.safetensors   the tensors
+
+A save writes a new tensor file under a new name, flushes it to the disk, and only then replaces state.json,
+which is one atomic rename: until then the old pair is the checkpoint, from then on the new one. SIGKILL,
+power loss or a full disk in between leaves the old pair and some rubbish that the next save sweeps away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from threedgen.core.errors import UserError
+
+FORMAT = 1
+STATE_FILE = "state.json"
+_PARTIAL = ".partial"
+
+
+def exists(folder: str | os.PathLike[str]) -> bool:
+    """Whether `folder` holds a checkpoint."""
+    return (Path(folder) / STATE_FILE).is_file()
+
+
+def save(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Replaces the checkpoint in `folder` (made if missing) atomically and durably.
+
+    tensors: any names, shapes, dtypes and devices; loaded on the CPU with the same shapes and dtypes.
+    state: whatever JSON can hold. Raises UserError where the disk is full or the folder cannot be written;
+    the previous checkpoint is then intact.
+    """
+    from safetensors.torch import save as to_bytes
+
+    folder = Path(folder)
+    # safetensors refuses tensors that share memory or have gaps; copies have neither.
+    copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+    data = to_bytes(copies)
+    digest = _digest(data)
+    tensor_file = f"tensors-{digest[:16]}.safetensors"
+    document = {"format": FORMAT, "tensors": tensor_file, "digest": digest, "state": dict(state)}
+    text = json.dumps(document, indent=1).encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder, keep=_current_tensor_file(folder))
+        _write_atomically(folder / tensor_file, data)
+        _write_atomically(folder / STATE_FILE, text)
+    except OSError as error:
+        _sweep_quietly(folder)
+        raise UserError(
+            f"cannot write the checkpoint {folder}: {error.strerror or error}; free some space or choose "
+            "another folder (a previous checkpoint there is intact)"
+        ) from error
+    _sweep_quietly(folder)
+
+
+def load(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors (on the CPU) and the state of the checkpoint in `folder`.
+
+    Safe beside a process that is saving. Raises UserError, naming the file, where it is missing, truncated,
+    altered or of another format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
+    folder = Path(folder)
+    document = _read_document(folder)
+    while True:
+        tensor_path = folder / document["tensors"]
+        try:
+            data = tensor_path.read_bytes()
+            break
+        except OSError as error:
+            # Another process may have replaced the checkpoint between the two reads: then look again.
+            newer = _read_document(folder)
+            if newer["tensors"] == document["tensors"]:
+                raise UserError(f"cannot read {tensor_path}: {error.strerror or error}") from error
+            document = newer
+    if _digest(data) != document["digest"]:
+        raise UserError(f"{tensor_path} is truncated or altered; restore it or start the run again")
+    try:
+        return from_bytes(data), document["state"]
+    except SafetensorError as error:
+        raise UserError(f"{tensor_path} is not a safetensors file ({error})") from error
+
+
+def load_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The state of the checkpoint in `folder` without its tensors. Raises UserError as `load` does."""
+    return _read_document(Path(folder))["state"]
+
+
+def _read_document(folder: Path) -> dict[str, Any]:
+    path = folder / STATE_FILE
+    try:
+        document = json.loads(path.read_bytes())
+        version = document["format"]
+        name, digest, state = str(document["tensors"]), str(document["digest"]), dict(document["state"])
+    except FileNotFoundError as error:
+        raise UserError(f"no checkpoint in {folder}: {STATE_FILE} is missing") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged or not a checkpoint; restore it or start the run again"
+        ) from error
+    if version != FORMAT:
+        raise UserError(f"{path} has format {version}; this version of threedgen reads format {FORMAT}")
+    return {"tensors": Path(name).name, "digest": digest, "state": state}
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under "PREFIX.NAME": how several parts share one checkpoint."""
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors named "PREFIX.NAME", as "NAME"; the others are left out."""
+    start = prefix + "."
+    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    partial = path.with_name(path.name + _PARTIAL)
+    _write_durably(partial, data)
+    os.replace(partial, path)
+    _flush_folder(path.parent)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes a rename in `folder` durable; Windows has no such call and needs none."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _current_tensor_file(folder: Path) -> str | None:
+    try:
+        return json.loads((folder / STATE_FILE).read_bytes())["tensors"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _sweep(folder: Path, keep: str | None) -> None:
+    """Removes what an interrupted save left behind, and nothing that is not this module's."""
+    for path in folder.iterdir():
+        ours = path.name.startswith("tensors-") and path.suffix in (".safetensors", _PARTIAL)
+        if path.name == STATE_FILE + _PARTIAL or (ours and path.name != keep):
+            path.unlink(missing_ok=True)
+
+
+def _sweep_quietly(folder: Path) -> None:
+    # Rubbish costs space, not correctness: the next save tries again.
+    with contextlib.suppress(OSError):
+        _sweep(folder, keep=_current_tensor_file(folder))

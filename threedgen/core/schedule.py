@@ -1,0 +1,175 @@
+"""Values that change during a run: schedules for weights, t ranges, resolutions and learning rates.
+
+A schedule in a recipe is one of
+
+    30                                                       a constant
+    {from: 1.0, to: 0.2, kind: cosine, begin: 0.0, end: 1.0}  a ramp; begin and end are fractions of the run
+    {0: 32, 0.5: 64}                                          milestones: from this fraction on, this value
+
+A range schedule is the same with pairs: [0.02, 0.98] or {from: [0.3, 0.98], to: [0.02, 0.4]}.
+Progress is 0 at the first step and 1 at the last. A schedule that could never take effect within the run
+(it begins at or after the end, or ends before it begins) is a UserError, not a silent constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from threedgen.core.errors import UserError
+
+KINDS = ("linear", "cosine", "constant")
+
+
+def progress(step: int, total: int) -> float:
+    """How far the run is: 0 at step 0, 1 at step total - 1."""
+    return min(step / max(total - 1, 1), 1.0)
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """From `start` to `stop` between the fractions `begin` and `end` of the run, flat outside.
+
+    kind: linear, cosine (half a period: flat at both ends), or constant (jumps to `stop` at `end`).
+    """
+
+    start: float
+    stop: float
+    kind: str = "linear"
+    begin: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"unknown schedule kind '{self.kind}': use one of {', '.join(KINDS)}")
+        if not 0.0 <= self.begin < 1.0 or not 0.0 < self.end <= 1.0:
+            raise UserError(
+                f"the schedule cannot fire within the run: begin {self.begin:g} and end {self.end:g} "
+                "are fractions of the run, between 0 and 1"
+            )
+        if self.begin >= self.end:
+            raise UserError(
+                f"the schedule cannot fire: it begins at {self.begin:g} but ends at {self.end:g} of the run"
+            )
+
+    def at(self, step: int, total: int) -> float:
+        """The value at `step` of a run of `total` steps."""
+        x = (progress(step, total) - self.begin) / (self.end - self.begin)
+        x = min(max(x, 0.0), 1.0)
+        if self.kind == "constant":
+            return self.start if x < 1.0 else self.stop
+        if self.kind == "cosine":
+            x = 0.5 - 0.5 * math.cos(math.pi * x)
+        return self.start + (self.stop - self.start) * x
+
+
+@dataclass(frozen=True)
+class Milestones:
+    """Piecewise constant: points are (fraction of the run, value), the first at 0, in rising order."""
+
+    points: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        fractions = [fraction for fraction, _ in self.points]
+        if not fractions or fractions[0] != 0.0:
+            raise UserError("milestones need a value from the start: add a milestone 0")
+        late = [fraction for fraction in fractions if not 0.0 <= fraction < 1.0]
+        if late:
+            raise UserError(
+                f"the milestone at {late[0]:g} cannot fire: milestones are fractions of the run, below 1"
+            )
+
+    def at(self, step: int, total: int) -> float:
+        """The value at `step` of a run of `total` steps."""
+        done = progress(step, total)
+        return [value for fraction, value in self.points if fraction <= done + 1e-9][-1]
+
+
+# What a component's Config writes for a scheduled number, and for a scheduled pair (low, high). config.py
+# recognises the marker and hands the component a parsed value; value_at and range_at take raw ones too.
+Schedule = Annotated[float | Ramp | Milestones | Mapping[Any, Any], "schedule"]
+RangeSchedule = Annotated[Sequence[float] | tuple[Any, Any] | Mapping[Any, Any], "range schedule"]
+
+
+def parse_schedule(spec: object) -> float | Ramp | Milestones:
+    """A schedule from what a recipe says. Raises UserError for anything that is not one."""
+    if isinstance(spec, Ramp | Milestones):
+        return spec
+    if isinstance(spec, int | float) and not isinstance(spec, bool):
+        return spec
+    if not isinstance(spec, Mapping) or not spec:
+        raise UserError(f"expected a number or a schedule such as {{from: 1, to: 0.2}}, got {spec!r}")
+    if all(_is_number(key) for key in spec):
+        points = sorted((float(key), _number(value, "milestone value")) for key, value in spec.items())
+        return Milestones(tuple(points))
+    unknown = [str(key) for key in spec if key not in ("from", "to", "kind", "begin", "end")]
+    if unknown:
+        raise UserError(f"unknown key '{unknown[0]}' in a schedule: use from, to, kind, begin, end")
+    if "from" not in spec:
+        raise UserError(f"a schedule needs 'from', got {dict(spec)!r}")
+    start = _number(spec["from"], "from")
+    return Ramp(
+        start,
+        _number(spec.get("to", start), "to"),
+        str(spec.get("kind", "linear")),
+        _number(spec.get("begin", 0.0), "begin"),
+        _number(spec.get("end", 1.0), "end"),
+    )
+
+
+def parse_range(spec: object) -> tuple[float | Ramp | Milestones, float | Ramp | Milestones]:
+    """A (low, high) pair of schedules from [low, high] or {from: [..], to: [..]} or {0: [..], 0.5: [..]}."""
+    if isinstance(spec, Mapping):
+        sides = [{key: _side(value, i) for key, value in spec.items()} for i in (0, 1)]
+        return parse_schedule(sides[0]), parse_schedule(sides[1])
+    if isinstance(spec, Sequence) and not isinstance(spec, str) and len(spec) == 2:
+        return parse_schedule(spec[0]), parse_schedule(spec[1])
+    raise UserError(f"expected [low, high] or {{from: [low, high], to: [low, high]}}, got {spec!r}")
+
+
+def value_at(schedule: object, step: int, total: int) -> float:
+    """The number a schedule (parsed or as written in a recipe) gives at `step` of `total` steps."""
+    if isinstance(schedule, int | float):
+        return schedule
+    parsed = parse_schedule(schedule)
+    return parsed if isinstance(parsed, int | float) else parsed.at(step, total)
+
+
+def bounds(schedule: object) -> tuple[float, float]:
+    """The smallest and the largest number a schedule ever gives."""
+    parsed = parse_schedule(schedule)
+    if isinstance(parsed, Ramp):
+        values = [parsed.start, parsed.stop]
+    else:
+        values = [value for _, value in parsed.points] if isinstance(parsed, Milestones) else [parsed]
+    return min(values), max(values)
+
+
+def range_at(schedule: object, step: int, total: int) -> tuple[float, float]:
+    """The (low, high) a range schedule gives at `step` of `total` steps."""
+    low, high = parse_range(schedule)
+    return value_at(low, step, total), value_at(high, step, total)
+
+
+def _side(value: object, index: int) -> object:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != 2:
+            raise UserError(f"expected a pair [low, high], got {list(value)!r}")
+        return value[index]
+    return value
+
+
+def _is_number(key: object) -> bool:
+    try:
+        float(key)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(key, bool)
+
+
+def _number(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"'{name}' of a schedule must be a number, got {value!r}")
+    return value

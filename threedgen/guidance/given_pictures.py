@@ -1,0 +1,130 @@
+"""Given pictures as guidance: the distance of each render from the picture of its view.
+
+Pictures are compared as they look on white, and their alpha, where they have one, with the render's. A guidance
+is not told what stands behind a render, so the background must be white; a render that shows another colour where
+its alpha is 0 is refused instead of being learnt from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.core.errors import UserError
+from threedgen.core.pictures import SSIM_WINDOW
+from threedgen.core.types import Cameras, RenderOutput, Signal
+from threedgen.datasets.given import read_pictures
+
+_EMPTY, _WHITE = 1e-4, 1e-2  # alpha of a pixel that shows only background; how white that must be
+
+
+class Pictures:
+    """L = 1/B sum over pixels of l2 2|d|^2 + l1 2|d| + ssim (1 - SSIM) + alpha 2 (a - a')^2, d = render - picture.
+
+    The first term is the squared distance of pictures in [-1, 1] over 2: the scale of score distillation with
+    its truth for a prior, so learning rates and regularizers hold for both. SSIM: Wang et al. 2004, its map
+    summed over pixels and channels. Deterministic: nothing is drawn.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """path: the folder of pictures, the one that cameras.path names. l2, l1, ssim, alpha: weights of the
+        terms, 0 leaves one out; alpha has no effect on pictures without transparency."""
+
+        path: str = ""
+        l2: float = 1.0
+        l1: float = 0.0
+        ssim: float = 0.0
+        alpha: float = 1.0
+
+        def __post_init__(self) -> None:
+            weights = (self.l2, self.l1, self.ssim, self.alpha)
+            if not all(0.0 <= weight < math.inf for weight in weights) or not any(weights):
+                raise UserError("l2, l1, ssim and alpha must be numbers >= 0, and one of them positive")
+
+    def __init__(self, config: Config, device: torch.device | str = "cpu") -> None:
+        """Raises UserError where the folder cannot be read."""
+        if not config.path:
+            raise UserError("guidance.path names no folder of pictures: `threedgen fit FOLDER` sets it")
+        self.config = config
+        pictures = read_pictures(config.path)
+        self.images = pictures.images.to(device)
+        self.alpha = pictures.alpha.to(device) if bool((pictures.alpha < 1.0).any()) else None
+        if self.alpha is None and not (config.l2 or config.l1 or config.ssim):
+            raise UserError(
+                "only the alpha of the pictures is asked for, but they have none: set l2, l1 or ssim"
+            )
+
+    def __call__(
+        self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
+    ) -> Signal:
+        """How far the renders are from the pictures that `cameras.index` names, at the renders' size.
+
+        Differentiable in output.rgb and output.alpha. Metrics: mse (mean over pixels and channels), psnr (dB).
+        Preview: the pictures, side by side in the order of the views. Raises UserError for cameras that are
+        not of given pictures and for a background that is not white.
+        """
+        if cameras.index is None or bool((cameras.index < 0).any()):
+            raise UserError('these cameras have no pictures: guidance "pictures" needs cameras.name=given')
+        require_white(output)
+        config, count = self.config, len(cameras)
+        height, width = output.rgb.shape[1:3]
+        index = cameras.index.to(self.images.device)
+        target = resize(self.images[index], height, width).to(output.rgb)
+        difference = output.rgb - target
+        square = difference.square()
+        loss = 2.0 * config.l2 * square.sum()
+        if config.l1:
+            loss = loss + 2.0 * config.l1 * difference.abs().sum()
+        if config.ssim:
+            loss = loss + config.ssim * _dissimilarity(output.rgb, target)
+        if config.alpha and self.alpha is not None:
+            alpha = resize(self.alpha[index], height, width).to(output.alpha)
+            loss = loss + 2.0 * config.alpha * (output.alpha - alpha).square().sum()
+        mse = square.detach().mean().item()
+        psnr = -10.0 * math.log10(max(mse, 1e-10)) if math.isfinite(mse) else math.nan
+        return Signal(loss / count, {"mse": mse, "psnr": psnr}, lambda: torch.cat(list(target), dim=1))
+
+
+def resize(pictures: Float[Tensor, "B H W C"], height: int, width: int) -> Float[Tensor, "B h w C"]:
+    """Pictures at another size: exact averages for whole factors, else antialiased bilinear."""
+    size = tuple(pictures.shape[1:3])
+    if size == (height, width):
+        return pictures
+    planes = pictures.permute(0, 3, 1, 2)
+    if size[0] % height == 0 and size[1] % width == 0:
+        planes = F.avg_pool2d(planes, (size[0] // height, size[1] // width))
+    else:
+        smaller = height < size[0] or width < size[1]
+        planes = F.interpolate(
+            planes, (height, width), mode="bilinear", antialias=smaller, align_corners=False
+        )
+    return planes.permute(0, 2, 3, 1)
+
+
+def _dissimilarity(rendered: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"]) -> Float[Tensor, ""]:
+    from kornia.metrics import ssim
+
+    height, width = rendered.shape[1:3]
+    if min(height, width) <= SSIM_WINDOW // 2:  # the border is mirrored, by half a window
+        raise UserError(
+            f"renders of {width} x {height} pixels are too small for SSIM, which needs {SSIM_WINDOW // 2 + 1} "
+            "on each side: raise cameras.resolution, or set the guidance's ssim=0"
+        )
+    planes = (picture.permute(0, 3, 1, 2) for picture in (rendered, target))
+    return (1.0 - ssim(*planes, window_size=SSIM_WINDOW)).sum()
+
+
+def require_white(output: RenderOutput) -> None:
+    """Raises UserError where a render shows something else than white behind the scene."""
+    empty = output.alpha.detach().squeeze(-1) < _EMPTY
+    seen = output.rgb.detach()[empty]
+    if bool(((seen - 1.0).abs() > _WHITE).any()):
+        raise UserError(
+            "given pictures are compared on white: set background.color=[1,1,1] and background.random=0"
+        )

@@ -1,0 +1,170 @@
+"""Which adapter a pipeline folder needs, by what its configs say and never by its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from threedgen.cameras.clips import TIME_FEATURES
+from threedgen.cameras.orbit import RELATIVE_VIEW_FEATURES, VIEW_FEATURES
+from threedgen.core.errors import UserError
+from threedgen.guidance.priors.adapters.base import DiffusersPrior
+from threedgen.guidance.priors.adapters.cogvideox import DiffusersCogVideoXPrior
+from threedgen.guidance.priors.adapters.edit import DiffusersEditPrior
+from threedgen.guidance.priors.adapters.flow import DiffusersFluxPrior, DiffusersSD3Prior
+from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
+from threedgen.guidance.priors.adapters.multiview import DiffusersMultiViewPrior
+from threedgen.guidance.priors.adapters.pixel_video import DiffusersPixelVideoPrior
+from threedgen.guidance.priors.adapters.pixel_view import DiffusersPixelViewPrior
+from threedgen.guidance.priors.adapters.sdxl import DiffusersSDXLPrior
+from threedgen.guidance.priors.adapters.superres import DiffusersSuperResolutionPrior
+from threedgen.guidance.priors.adapters.svd import DiffusersSVDPrior
+from threedgen.guidance.priors.adapters.video import (
+    DiffusersAnimateDiffPrior,
+    DiffusersModelScopePrior,
+    DiffusersVideoPrior,
+)
+from threedgen.guidance.priors.adapters.view import DiffusersViewPrior
+from threedgen.guidance.priors.adapters.wan import DiffusersWanPrior
+from threedgen.guidance.priors.folder.files import PipelineFolder
+
+SUPPORTED = (
+    "Stable Diffusion 1.x/2.x/XL/3, FLUX, DeepFloyd IF stage I or II, InstructPix2Pix, Zero-1-to-3, "
+    "an MVDream-style UNet, for clips ModelScope, AnimateDiff, Stable Video Diffusion, CogVideoX or Wan, or a "
+    "folder written by `threedgen train prior` (docs/priors.md)"
+)
+_TRANSFORMERS: dict[str, type[DiffusersPrior]] = {
+    "SD3Transformer2DModel": DiffusersSD3Prior,
+    "FluxTransformer2DModel": DiffusersFluxPrior,
+}
+_CLIPS: dict[str, type[DiffusersVideoPrior]] = {
+    "UNet3DConditionModel": DiffusersModelScopePrior,
+    "UNetMotionModel": DiffusersAnimateDiffPrior,
+    "UNetSpatioTemporalConditionModel": DiffusersSVDPrior,
+    "CogVideoXTransformer3DModel": DiffusersCogVideoXPrior,
+    "WanTransformer3DModel": DiffusersWanPrior,
+}
+
+
+def adapter_of(folder: PipelineFolder) -> type[DiffusersPrior]:
+    """The adapter for a folder. Raises UserError for models whose inputs no adapter has."""
+    for part in ("unet", "transformer"):
+        clips = _CLIPS.get(folder.class_of(part) or "")
+        if clips is not None:
+            _require_clips(folder, folder.config(part), clips)
+            return clips
+    autoencoder = folder.class_of("vae")
+    if autoencoder not in (None, "AutoencoderKL"):
+        raise _refusal(folder, f"its autoencoder is {autoencoder}, not AutoencoderKL")
+    transformer = folder.class_of("transformer")
+    if transformer is not None:
+        if transformer not in _TRANSFORMERS:
+            raise _refusal(folder, f"its transformer is {transformer}")
+        return _TRANSFORMERS[transformer]
+    unet = folder.class_of("unet")
+    if unet is None:
+        raise _refusal(folder, "it has neither unet nor transformer")
+    if unet != "UNet2DConditionModel":
+        raise _refusal(folder, f"its unet is {unet}, not UNet2DConditionModel")
+    config = folder.config("unet")
+    adapter = _for_unet(folder, config)
+    _require_inputs(folder, config, adapter)
+    return adapter
+
+
+def _for_unet(folder: PipelineFolder, config: dict[str, Any]) -> type[DiffusersPrior]:
+    inputs, latent = config.get("in_channels", 4), folder.class_of("vae") is not None
+    if folder.class_of("image_encoder") is not None and folder.class_of("text_encoder") is None:
+        return DiffusersViewPrior if latent else DiffusersPixelViewPrior
+    if config.get("addition_embed_type") == "text_time":
+        return DiffusersSDXLPrior
+    told = config.get("projection_class_embeddings_input_dim")
+    if not latent and inputs % 3 == 0 and told == VIEW_FEATURES + TIME_FEATURES:
+        return DiffusersPixelVideoPrior
+    if latent and inputs == 8:
+        return DiffusersEditPrior
+    if not latent and inputs == 6:
+        return DiffusersSuperResolutionPrior
+    if latent and "num_views" in config:
+        return DiffusersMultiViewPrior
+    return DiffusersImagePrior
+
+
+def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[DiffusersPrior]) -> None:
+    """The UNet takes exactly what its adapter gives it."""
+    inputs, latent = unet.get("in_channels", 4), folder.class_of("vae") is not None
+    channels = 8 if adapter in (DiffusersEditPrior, DiffusersViewPrior) else 4 if latent else 3
+    if adapter in (DiffusersSuperResolutionPrior, DiffusersPixelViewPrior):
+        channels = 6
+    if adapter is DiffusersPixelVideoPrior:
+        channels = inputs
+    numbers = {
+        DiffusersPixelViewPrior: RELATIVE_VIEW_FEATURES,
+        DiffusersPixelVideoPrior: VIEW_FEATURES + TIME_FEATURES,
+    }.get(adapter, VIEW_FEATURES)
+    embedding = unet.get("class_embed_type")
+    added = unet.get("addition_embed_type")
+    camera_vector = unet.get("projection_class_embeddings_input_dim")
+    labels = adapter is DiffusersSuperResolutionPrior
+    turning = adapter is DiffusersPixelViewPrior
+    plain = issubclass(adapter, DiffusersImagePrior) and adapter is not DiffusersSDXLPrior
+    projection = embedding == "projection"
+    refiner = bool(folder.index.get("requires_aesthetics_score"))
+    views = unet.get("num_views", 4)
+    reasons = [
+        (
+            plain and folder.class_of("text_encoder_2") is not None,
+            "it has two text encoders, but its UNet takes those of one",
+        ),
+        (inputs != channels, f"its UNet takes {inputs} channels, not {channels} (inpainting or upscaling)"),
+        (labels and embedding != "timestep", "its UNet takes 6 channels, but no noise level"),
+        (not labels and embedding not in (None, "projection"), "its UNet wants class labels"),
+        (projection and not (plain or turning), "its UNet wants class labels"),
+        (turning and not projection, "its UNet has no camera input"),
+        (unet.get("num_class_embeds") is not None, "its UNet wants class labels"),
+        (plain and added not in (None, "text"), "its UNet wants added conditions"),
+        (
+            projection and camera_vector != numbers,
+            f"its camera vector is not {numbers} numbers",
+        ),
+        (adapter is DiffusersMultiViewPrior and not projection, "its UNet has num_views but no camera input"),
+        (not (isinstance(views, int) and views > 0), f"its num_views is {views!r}, not a count"),
+        (refiner, "it is a refiner of finished pictures"),
+    ]
+    for wrong, reason in reasons:
+        if wrong:
+            raise _refusal(folder, reason)
+
+
+def _require_clips(
+    folder: PipelineFolder, network: dict[str, Any], adapter: type[DiffusersVideoPrior]
+) -> None:
+    """The network denoises the latents of its own autoencoder and is told a text, or for SVD a picture."""
+    autoencoder = folder.class_of("vae")
+    if autoencoder is None:
+        raise UserError(f"prior folder '{folder.path}' lacks the part vae: copy it again")
+    if autoencoder != adapter.autoencoder:
+        raise _refusal(folder, f"its autoencoder is {autoencoder}, not {adapter.autoencoder}")
+    vae = folder.config("vae")
+    wide = adapter in (DiffusersCogVideoXPrior, DiffusersWanPrior)
+    channels = vae.get("z_dim" if adapter is DiffusersWanPrior else "latent_channels", 16 if wide else 4)
+    told = 2 * channels if adapter is DiffusersSVDPrior else channels
+    inputs = network.get("in_channels", 16 if wide else told)
+    second = folder.class_of("transformer_2")
+    reasons = [
+        (
+            inputs != told,
+            f"its network takes {inputs} channels, not {told} (it is shown something beside z)",
+        ),
+        (second is not None, "it has two transformers, one for each half of the noise"),
+        (network.get("addition_embed_type") is not None, "its UNet wants added conditions"),
+        (network.get("encoder_hid_dim_type") is not None, "its UNet wants pictures beside the text"),
+        (network.get("image_dim") is not None, "its transformer wants a picture"),
+    ]
+    for wrong, reason in reasons:
+        if wrong:
+            raise _refusal(folder, reason)
+
+
+def _refusal(folder: PipelineFolder, reason: str) -> UserError:
+    name = folder.index.get("_class_name", "a pipeline without a class name")
+    return UserError(f"prior '{folder.path}' ({name}) is not supported, {reason}: use {SUPPORTED}")

@@ -1,0 +1,86 @@
+"""MVDream (Shi et al. 2023): a Stable Diffusion UNet that denoises the views of an object together.
+
+Each self-attention runs over all views of a group at once, and a camera of 16 numbers is added to the time
+embedding (METHODS 1.15). diffusers has no class for it, and needs none: it is an ordinary UNet2DConditionModel
+whose class embedding is a projection of 16 numbers. Its folder says so, and how many views a group has, by a
+key `num_views` in unet/config.json.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.cameras.orbit import convert
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
+from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
+from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.folder import encoders
+from threedgen.guidance.priors.folder.parts import Parts
+
+_SCALE = 50.0  # MVDream's, with the contrast taken back by rescale 0.5 and a long negative prompt
+
+
+class DiffusersMultiViewPrior(DiffusersImagePrior):
+    """Consecutive views of a batch form groups of `num_views`, which must share t; the azimuths of a group rise."""
+
+    needs_cameras = True
+    num_views: int
+
+    @classmethod
+    def load(cls, parts: Parts, options: Any, control: Any = None) -> DiffusersMultiViewPrior:
+        network = parts.network("UNet2DConditionModel", "unet")
+        views = int(parts.folder.config("unet")["num_views"])
+        join_views(network, views)
+        process, form = parts.noise_table()
+        codec = parts.codec()
+        text = encoders.one_encoder(parts, pixels=False)
+        prior = cls(network, codec, text, process, form, _SCALE, control)
+        prior.num_views = views
+        return prior
+
+    def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
+        if len(z) % self.num_views:
+            raise UserError(
+                f"this prior denoises {self.num_views} views together and got {len(z)}: "
+                f"set cameras.batch to a multiple of {self.num_views}"
+            )
+        return super().arguments(z, t, condition)
+
+    def camera_vectors(self, condition: Condition, z: Tensor) -> Float[Tensor, "B 16"]:
+        if condition.cameras is None:
+            raise UserError("this prior is told the camera of each view (MVDream) and got none")
+        return camera_vectors(condition.cameras).to(z.device)
+
+
+def camera_vectors(cameras: Cameras) -> Float[Tensor, "B 16"]:
+    """Camera-to-world matrices in Blender's convention (z up), the position at unit distance, row by row."""
+    matrices = convert(cameras.world_from_camera, "opencv", "blender").clone()
+    matrices[:, :3, 3] = torch.nn.functional.normalize(matrices[:, :3, 3], dim=1)
+    return matrices.flatten(1)
+
+
+def join_views(unet: Any, views: int) -> None:
+    """Let every self-attention of `unet` run over the `views` views of each group at once."""
+    processors = unet.attn_processors
+    joined = {
+        name: AcrossViews(processor, views) if name.endswith("attn1.processor") else processor
+        for name, processor in processors.items()
+    }
+    unet.set_attn_processor(joined)
+
+
+class AcrossViews:
+    """An attention processor: the tokens of the views of a group as one sequence for `inner`."""
+
+    def __init__(self, inner: Any, views: int) -> None:
+        self.inner, self.views = inner, views
+
+    def __call__(self, attn: Any, hidden_states: Float[Tensor, "B L C"], **options: Any) -> Tensor:
+        batch, tokens, channels = hidden_states.shape
+        sequence = hidden_states.reshape(batch // self.views, self.views * tokens, channels)
+        return self.inner(attn, sequence, **options).reshape(batch, tokens, channels)

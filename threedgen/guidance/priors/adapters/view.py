@@ -1,0 +1,139 @@
+"""Zero-1-to-3 (Liu et al. 2023), Stable-Zero123: how a pictured object looks from elsewhere (METHODS 9.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.cameras.orbit import spherical
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
+from threedgen.guidance.priors.adapters.base import DiffusersPrior, unet_arguments
+from threedgen.guidance.priors.base import Condition, Reference
+from threedgen.guidance.priors.codec import Latents
+from threedgen.guidance.priors.folder.files import PipelineFolder, require_safe_weights
+from threedgen.guidance.priors.folder.parts import Parts, or_user_error
+from threedgen.guidance.priors.folder.text import no_text
+
+_SCALE = 5.0  # DreamGaussian's
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+PROJECTIONS = ("cc_projection", "clip_camera_projection")
+"""Names that the two folder layouts in use give to the layer over image embedding and pose."""
+
+
+class DiffusersViewPrior(DiffusersPrior):
+    """An 8-channel UNet2DConditionModel: z and the latent of the reference (not multiplied by the scale factor),
+    attending to one token made of the reference's CLIP embedding and the relative pose.
+
+    Texts are not read. The unconditional branch (Condition.dropped) has zeros for token and latent.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """pose: the fourth number of the pose, which no file of a folder tells: zero123: distance minus the
+        reference's. stable-zero123: the angle of the reference's camera from straight up."""
+
+        pose: Literal["zero123", "stable-zero123"] = "zero123"
+
+    parts = ("unet", "image_encoder")
+    image_condition = "reference"
+    reads_text = False
+    camera_conditioned = True
+    needs_cameras = True
+    codec: Latents
+
+    def __init__(self, *arguments: Any, clip: Any, projection: torch.nn.Linear, pose: str) -> None:
+        super().__init__(*arguments)
+        self._clip, self._projection, self._pose = clip, projection, pose
+        self._seen: tuple[Reference, Tensor, Tensor] | None = None
+
+    @classmethod
+    def load(cls, parts: Parts, options: Any) -> DiffusersViewPrior:
+        network = parts.network("UNet2DConditionModel", "unet")
+        process, form = parts.noise_table()
+        codec = parts.codec()
+        clip = parts.encoder("image_encoder")
+        projection = load_projection(parts.folder).to(device=parts.device, dtype=torch.float32)
+        common = (network, codec, no_text(), process, form, _SCALE)
+        return cls(*common, clip=clip, projection=projection, pose=options.pose)
+
+    def prepare(self, prompts: Any) -> None:
+        """Nothing to do: no text is read."""
+
+    def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
+        if condition.reference is None or condition.cameras is None:
+            raise UserError(
+                "this prior turns a picture (Zero-1-to-3): set `reference`, the picture and where it was seen from"
+            )
+        embedding, latent = self._look_at(condition.reference, z)
+        pose = relative_pose(condition.cameras, condition.reference, self._pose).to(z)
+        tokens = self._projection(torch.cat([embedding.expand(len(z), -1), pose.float()], dim=1))
+        kept = 1.0 - torch.tensor(condition.drops(), device=z.device, dtype=z.dtype)
+        both = torch.cat([z, latent * kept[:, None, None, None]], dim=1)
+        states = (tokens.to(z) * kept[:, None])[:, None]
+        return unet_arguments(self.dtype, both, self.process.timestep(t), states)
+
+    def _look_at(self, reference: Reference, z: Tensor) -> tuple[Tensor, Tensor]:
+        """CLIP embedding [1, C] and latent [1, c, h, w] of the reference, computed once."""
+        if self._seen is None or self._seen[0] is not reference:
+            image = reference.image.to(z)[None]
+            embedding = picture_embedding(self._clip, image).to(device=z.device, dtype=torch.float32)
+            self._seen = reference, embedding, self.codec.unscaled(image).to(z)
+        return self._seen[1], self._seen[2]
+
+
+def picture_embedding(clip: Any, image: Float[Tensor, "1 H W 3"]) -> Float[Tensor, "1 D"]:
+    """What a CLIP image encoder with a projection says of a picture in [0, 1] of any size."""
+    size = clip.config.image_size
+    pixels = F.interpolate(
+        image.permute(0, 3, 1, 2), (size, size), mode="bicubic", antialias=True, align_corners=False
+    )
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (_CLIP_MEAN, _CLIP_STD))
+    return clip(((pixels - mean) / std).to(device=clip.device, dtype=clip.dtype)).image_embeds
+
+
+def relative_pose(cameras: Cameras, reference: Reference, pose: str) -> Float[Tensor, "B 4"]:
+    """(polar angle minus the reference's, sin and cos of the azimuth difference, fourth number), in radians.
+
+    The polar angle falls as the elevation rises, so the first number is the reference's elevation minus the view's.
+    (DreamGaussian's orbit has positive elevations below the horizon, which is why it passes them unchanged.)
+    """
+    azimuth, elevation, distance = spherical(cameras)
+    turn = torch.deg2rad(azimuth - reference.azimuth)
+    polar = torch.deg2rad(reference.elevation - elevation)
+    if pose == "zero123":
+        last = distance - reference.distance
+    else:
+        last = torch.deg2rad(torch.full_like(distance, 90.0 - reference.elevation))
+    return torch.stack([polar, turn.sin(), turn.cos(), last], dim=1)
+
+
+def load_projection(folder: PipelineFolder) -> torch.nn.Linear:
+    """The linear layer [C + 4 -> C] over embedding and pose, frozen; a folder has it under one of PROJECTIONS."""
+    names = [name for name in PROJECTIONS if (folder.path / name).is_dir()]
+    if not names:
+        raise UserError(
+            f"prior folder '{folder.path}' lacks the part {' or '.join(PROJECTIONS)}: copy it again"
+        )
+    part = folder.path / names[0]
+    require_safe_weights(part)
+
+    def load() -> torch.nn.Linear:
+        from safetensors.torch import load_file
+
+        tensors = load_file(sorted(part.glob("*.safetensors"))[0])
+        weight = next(value for name, value in tensors.items() if name.endswith("weight")).float()
+        bias = next(value for name, value in tensors.items() if name.endswith("bias")).float()
+        if weight.shape[1] != weight.shape[0] + 4:
+            raise ValueError(f"its weight is {tuple(weight.shape)}, not [C, C + 4]")
+        layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
+        layer.load_state_dict({"weight": weight, "bias": bias})
+        return layer.requires_grad_(False)
+
+    return or_user_error(load, part)

@@ -1,0 +1,202 @@
+"""What each family of denoisers is told about a text: which encoders, which of their layers, how joined.
+
+Each function returns a TextEmbedder whose rows are named as the adapters read them: states [n, L, C], and pooled
+[n, P] where the denoiser takes one. Encoders are loaded when a new text comes.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from threedgen.core.errors import UserError
+from threedgen.guidance.priors.folder import files
+from threedgen.guidance.priors.folder.parts import Parts
+from threedgen.guidance.priors.folder.text import (
+    UNREAD,
+    Encode,
+    TextEmbedder,
+    clip_or_t5_states,
+    lower_case,
+    tokens_of,
+)
+from threedgen.guidance.priors.folder.text_cache import cache_folder
+
+_CLIP_LENGTH = 77  # tokens CLIP and DeepFloyd IF were trained with; a tiny encoder may have fewer positions
+_T5_LENGTH = {"sd3": 256, "flux": 512}
+_WORTH_KEEPING = 50_000_000  # weights of encoders that take longer to load than their rows take to read
+_ONE_ENCODER = ("CLIPTextModel", "T5EncoderModel")
+
+
+def one_encoder(parts: Parts, pixels: bool) -> TextEmbedder:
+    """The last states of CLIP or T5. pixels: as DeepFloyd IF has it, without padding and in lower case."""
+    _require(parts, {"text_encoder": _ONE_ENCODER})
+    length = _length(parts, "text_encoder")
+    masked = pixels or bool(parts.folder.config("text_encoder").get("use_attention_mask"))
+
+    def load() -> Encode:
+        tokenizer, encoder = parts.tokenizer("tokenizer"), parts.encoder("text_encoder")
+
+        def encode(texts: list[str]) -> dict[str, Tensor]:
+            words = lower_case(texts) if pixels else texts
+            return clip_or_t5_states(tokenizer, encoder, words, length, masked)
+
+        return encode
+
+    return _embedder(parts, load, ["text_encoder", "tokenizer"], length, masked, pixels)
+
+
+def long_t5(parts: Parts, name: str, length: int, masked: bool = False) -> TextEmbedder:
+    """CogVideoX and Wan: the last states of T5 or UMT5, whose class `name` is, of a text padded to `length` tokens.
+
+    masked: as Wan has it, the padding is hidden from the encoder and zero in the rows, and texts are rid of HTML
+    entities and repeated spaces.
+    """
+    _require(parts, {"text_encoder": (name,)})
+
+    def load() -> Encode:
+        tokenizer, encoder = parts.tokenizer("tokenizer"), parts.encoder("text_encoder")
+
+        def encode(texts: list[str]) -> dict[str, Tensor]:
+            words = [" ".join(html.unescape(text).split()) for text in texts] if masked else texts
+            answer = clip_or_t5_states(tokenizer, encoder, words, length, masked)
+            if masked:
+                read = tokens_of(tokenizer, words, length)[0].attention_mask.to(encoder.device)
+                answer["states"] = answer["states"] * read[..., None]
+            return answer
+
+        return encode
+
+    return _embedder(parts, load, ["text_encoder", "tokenizer"], length, masked)
+
+
+def two_clips(parts: Parts) -> TextEmbedder:
+    """Stable Diffusion XL: the last states but one of both, joined, and the second one's projection.
+
+    The empty text is zeros where the folder says force_zeros_for_empty_prompt, as in training.
+    """
+    _require(parts, {"text_encoder": ("CLIPTextModel",), "text_encoder_2": ("CLIPTextModelWithProjection",)})
+    zeros = bool(parts.folder.index.get("force_zeros_for_empty_prompt"))
+
+    def load() -> Encode:
+        clips = _clips(parts)
+
+        def encode(texts: list[str]) -> dict[str, Tensor]:
+            results = clips(texts)
+            if zeros:
+                said = torch.tensor([bool(text) for text in texts], device=results["states"].device)
+                results["states"] = results["states"] * said[:, None, None]
+                results["pooled"] = results["pooled"] * said[:, None]
+            return results
+
+        return encode
+
+    return _embedder(parts, load, ["text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"], zeros)
+
+
+def two_clips_and_t5(parts: Parts, width: int) -> TextEmbedder:
+    """Stable Diffusion 3: both CLIPs' last states but one, padded to `width` channels, then T5's (zeros without).
+
+    pooled: both projections, joined.
+    """
+    clip = ("CLIPTextModelWithProjection",)
+    _require(parts, {"text_encoder": clip, "text_encoder_2": clip})
+    has_t5 = parts.folder.class_of("text_encoder_3") is not None
+    length = _T5_LENGTH["sd3"]
+
+    def load() -> Encode:
+        clips = _clips(parts, both_pooled=True)
+        t5 = (parts.tokenizer("tokenizer_3"), parts.encoder("text_encoder_3")) if has_t5 else None
+
+        def encode(texts: list[str]) -> dict[str, Tensor]:
+            results = clips(texts)
+            states = F.pad(results["states"], (0, width - results["states"].shape[-1]))
+            if t5 is None:
+                last = states.new_zeros(len(texts), length, width)
+            else:
+                answer = clip_or_t5_states(*t5, texts, length, masked=False)
+                last, results[UNREAD] = answer["states"].to(states), answer[UNREAD]
+            return {**results, "states": torch.cat([states, last], dim=1)}
+
+        return encode
+
+    names = [name + end for name in ("text_encoder", "tokenizer") for end in ("", "_2", "_3")]
+    return _embedder(parts, load, names, width, length)
+
+
+def clip_and_t5(parts: Parts) -> TextEmbedder:
+    """FLUX: T5's last states, and CLIP's pooled state."""
+    _require(parts, {"text_encoder": ("CLIPTextModel",), "text_encoder_2": ("T5EncoderModel",)})
+    length = _T5_LENGTH["flux"]
+
+    def load() -> Encode:
+        clip = parts.tokenizer("tokenizer"), parts.encoder("text_encoder")
+        t5 = parts.tokenizer("tokenizer_2"), parts.encoder("text_encoder_2")
+        short = _length(parts, "text_encoder")
+
+        def encode(texts: list[str]) -> dict[str, Tensor]:
+            tokens, _ = tokens_of(clip[0], texts, short)
+            pooled = clip[1](tokens.input_ids.to(clip[1].device)).pooler_output
+            return {**clip_or_t5_states(*t5, texts, length, masked=False), "pooled": pooled}
+
+        return encode
+
+    return _embedder(parts, load, ["text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"], length)
+
+
+def _clips(parts: Parts, both_pooled: bool = False) -> Callable[[list[str]], dict[str, Tensor]]:
+    """Two CLIP encoders as SDXL and SD3 use them."""
+    pairs = [
+        (
+            parts.tokenizer(f"tokenizer{end}"),
+            parts.encoder(f"text_encoder{end}"),
+            _length(parts, f"text_encoder{end}"),
+        )
+        for end in ("", "_2")
+    ]
+
+    def encode(texts: list[str]) -> dict[str, Tensor]:
+        answers, unread = [], []
+        for tokenizer, encoder, length in pairs:
+            tokens, cut = tokens_of(tokenizer, texts, length)
+            answers.append(encoder(tokens.input_ids.to(encoder.device), output_hidden_states=True))
+            unread.append(cut)
+        pooled = answers if both_pooled else answers[1:]
+        return {
+            "states": torch.cat([answer.hidden_states[-2] for answer in answers], dim=-1),
+            "pooled": torch.cat([answer.text_embeds for answer in pooled], dim=-1),
+            UNREAD: torch.stack(unread).amin(dim=0),
+        }
+
+    return encode
+
+
+def _embedder(parts: Parts, load: Callable[[], Encode], names: list[str], *decisions: object) -> TextEmbedder:
+    """decisions: whatever beside the files of the parts `names` changes the rows."""
+    folders = [parts.folder.path / name for name in names]
+    lora = () if parts.lora is None else (*parts.lora.identity(),)
+    name = files.fingerprint(folders, parts.dtype, *decisions, *lora)
+    large = sum(files.elements_of(folder) for folder in folders) >= _WORTH_KEEPING
+    return TextEmbedder(load, name, cache_folder() if large else None, parts.device)
+
+
+def _require(parts: Parts, wanted: dict[str, tuple[str, ...]]) -> None:
+    """The encoders are of the classes this family has."""
+    for part, classes in wanted.items():
+        found = parts.folder.class_of(part)
+        if found not in classes:
+            what = part.replace("_", " ")
+            raise UserError(
+                f"prior '{parts.folder.path}' is not supported, its {what} is {found}, not {' or '.join(classes)}"
+            )
+
+
+def _length(parts: Parts, part: str) -> int:
+    """Tokens a text may have: what the encoder has positions for, whatever the tokenizer says or leaves out."""
+    config: dict[str, Any] = parts.folder.config(part)
+    return min(_CLIP_LENGTH, int(config.get("max_position_embeddings") or _CLIP_LENGTH))

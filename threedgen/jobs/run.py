@@ -1,0 +1,276 @@
+"""A recipe becomes a run: builds the components, runs the loop with its listeners, finishes, or resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from threedgen.core import checkpoint, machine
+from threedgen.core.errors import UserError
+from threedgen.core.random import derive_seed
+from threedgen.jobs import finish, handover
+from threedgen.jobs.listeners import metrics
+from threedgen.jobs.listeners.checkpoints import Checkpoints, load, save, stage_of
+from threedgen.jobs.listeners.metrics import MetricsFile
+from threedgen.jobs.listeners.previews import Previews
+from threedgen.jobs.listeners.stillness import Stillness
+from threedgen.jobs.listeners.unread_settings import ReadCheck
+from threedgen.jobs.run_directory import RunDirectory, check_free
+from threedgen.jobs.scores.held_out import held_out_scores
+from threedgen.jobs.scores.motion import moving_scores
+from threedgen.jobs.scores.reference import reference_scores
+from threedgen.loop.distill import distill, new_state
+from threedgen.loop.events import Emitter, Listener, PhaseStarted
+from threedgen.loop.state import RunState
+from threedgen.loop.watchdog import Diverged, Watchdog
+from threedgen.recipes.recipe import Recipe, read_resolved
+
+_NO_FILES: Mapping[str, Path] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The components of a recipe, or of one of its stages, built."""
+
+    scene: Any
+    renderer: Any
+    cameras: Any
+    background: Any
+    guidances: tuple[Any, ...]
+    regularizers: Any
+
+
+def build(recipe: Recipe, device: str, scene: Any = None) -> Parts:
+    """Every component of a recipe without stages, or of one stage, cheap ones first, so that what is wrong with
+    them is said at once. scene: one that exists already, else it is made as the recipe says."""
+    scene = (recipe.representation.make(recipe.seed) if scene is None else scene).to(device)
+    with torch.no_grad():
+        handover.check_drawn(recipe, type(scene.at(None)))
+    renderer, cameras, background = _without_scene(recipe)
+    regularizers = recipe.fixed["regularizers"].make(getattr(scene, "penalty", None))
+    guidances = tuple(choice.make(device) for choice in recipe.guidance)
+    return Parts(scene, renderer, cameras, background, guidances, regularizers)
+
+
+def _without_scene(recipe: Recipe) -> tuple[Any, Any, Any]:
+    """Renderer, cameras and background."""
+    return recipe.renderer.make(), recipe.cameras.make(), recipe.fixed["background"].make()
+
+
+def _check_later_stages(recipe: Recipe) -> None:
+    """UserError for what can be known to be wrong with the stages to come before the first step of any."""
+    handover.check_recipe(recipe)
+    for part in recipe.parts[1:]:
+        _without_scene(part)
+
+
+def start(
+    recipe: Recipe, out: Path, listeners: Sequence[Listener] = (), files: Mapping[str, Path] = _NO_FILES
+) -> RunDirectory:
+    """Runs `recipe` into the new folder `out`. Raises UserError for everything a user can put right.
+
+    The folder appears only when every component is built; it is as before when not one step could be done.
+    files: folders that belong to the run (name in it -> where it is now): they move into it first, because
+    components may read them there.
+    """
+    check_free(out)
+    device = machine.choose_device(recipe.device)
+    clock = _Clock(Emitter(tuple(listeners)))
+    run = RunDirectory.create(out, recipe.resolved, files) if files else None
+    try:
+        clock.begin("loading the prior")
+        _check_later_stages(recipe)
+        parts = build(recipe.parts[0], device)
+        state = _state(recipe, 0, parts)
+        run = run or RunDirectory.create(out, recipe.resolved)
+        _go_on(recipe, run, parts, state, listeners, clock)
+    except UserError:
+        if run is not None and (not run.metrics.is_file() or run.metrics.stat().st_size == 0):
+            run.discard()  # nothing in it is worth keeping
+        raise
+    return run
+
+
+def resume(
+    run: RunDirectory,
+    listeners: Sequence[Listener] = (),
+    device: str | None = None,
+    overrides: Sequence[str] = (),
+) -> list[str]:
+    """Goes on with a run from its last checkpoint (or from the start) and finishes it; returns warnings.
+
+    overrides: `key=value`, for what may change on another machine, such as renderer.backend.
+    """
+    recipe = read_resolved(run.recipe, overrides)
+    if not getattr(recipe.representation.cls, "learns", True):
+        raise UserError(f"'{run.path}' was put together from other runs: the command that began it goes on")
+    if device is not None:
+        recipe = dataclasses.replace(
+            recipe, device=device, stages=tuple(dataclasses.replace(s, device=device) for s in recipe.stages)
+        )
+    clock = _Clock(Emitter(tuple(listeners)))
+    clock.begin("loading the prior")
+    device = machine.choose_device(recipe.device)
+    _check_later_stages(recipe)
+    warnings = []
+    if not checkpoint.exists(run.checkpoint):
+        parts = build(recipe.parts[0], device)
+        state = _state(recipe, 0, parts)
+    else:
+        stage = stage_of(run.checkpoint)
+        parts = build(recipe.parts[stage], device, _blank_scene(recipe.parts[stage]))
+        state = _state(recipe, stage, parts)
+        threads = load(run.checkpoint, state)
+        clock.add("distilling", metrics.seconds(run.metrics, _steps_before(recipe, stage) + state.step))
+        if threads not in (0, torch.get_num_threads()):
+            warnings.append(
+                f"the run was computed with {threads} threads and goes on with {torch.get_num_threads()}: "
+                "its last bits may differ from an uninterrupted run's (set OMP_NUM_THREADS to repeat them)"
+            )
+    _go_on(recipe, run, parts, state, listeners, clock)
+    return warnings
+
+
+def load_scene(run: RunDirectory, recipe: Recipe) -> Any:
+    """The scene of a run as its last checkpoint has it, on the CPU, without the prior.
+
+    Raises UserError where there is none yet, or where it is that of a stage before the last.
+    """
+    if not checkpoint.exists(run.checkpoint):
+        raise UserError(f"'{run.path}' has no checkpoint yet: `threedgen resume {run.path}` first")
+    stage = stage_of(run.checkpoint)
+    if stage != len(recipe.parts) - 1:
+        raise UserError(
+            f"'{run.path}' is in stage {stage + 1} of {len(recipe.parts)}: `threedgen resume {run.path}` first"
+        )
+    scene = _blank_scene(recipe.parts[stage])
+    tensors, _ = checkpoint.load(run.checkpoint)
+    scene.load_state_dict(checkpoint.unprefixed("scene", tensors))
+    return scene
+
+
+def _blank_scene(recipe: Recipe) -> Any:
+    """A scene to load a state into. A representation that would read files to begin with (points of a mesh)
+    offers `blank` so that a run needs nothing but its own folder."""
+    choice = recipe.representation
+    blank = getattr(choice.cls, "blank", None)
+    return choice.make(recipe.seed) if blank is None else blank(choice.config)
+
+
+def _steps_before(recipe: Recipe, stage: int) -> int:
+    return sum(part.steps for part in recipe.parts[:stage])
+
+
+def _state(recipe: Recipe, stage: int, parts: Parts) -> RunState:
+    part = recipe.parts[stage]
+    state = new_state(
+        parts.scene,
+        parts.guidances,
+        steps=part.steps,
+        # Every stage draws anew: the same noise twice would only repeat what was learned from it.
+        seed=recipe.seed if stage == 0 else derive_seed(recipe.seed, "stage", stage),
+        optimizer_config=part.fixed["optimizer"].config,
+    )
+    state.stage, state.steps_before = stage, _steps_before(recipe, stage)
+    return state
+
+
+def _go_on(
+    recipe: Recipe,
+    run: RunDirectory,
+    parts: Parts,
+    state: RunState,
+    listeners: Sequence[Listener],
+    clock: _Clock,
+) -> None:
+    """The rest of the stages, then the files."""
+    try:
+        while True:
+            stage, count = state.stage, len(recipe.parts)
+            clock.begin("distilling", "" if count == 1 else f", stage {stage + 1} of {count}")
+            _run_stage(recipe, run, parts, state, listeners)
+            if stage == count - 1:
+                break
+            clock.begin("preparing the next stage")
+            device = machine.choose_device(recipe.device)
+            parts = build(
+                recipe.parts[stage + 1], device, handover.next_scene(recipe, stage + 1, parts.scene)
+            )
+            state = _state(recipe, stage + 1, parts)
+        # Before the files: an animation is written of a scene that was moved to the CPU.
+        scores = held_out_scores(parts.cameras, parts.scene, parts.renderer)
+        held_out = parts.cameras.held_out.tolist() if scores else None
+        scores |= reference_scores(parts.cameras, parts.guidances, parts.scene, parts.renderer)
+        facts = finish.write_assets(recipe, run, parts, clock.begin)
+        if held_out is not None:
+            facts["held_out_views"] = held_out
+        if getattr(parts.scene, "moves", False):
+            clock.begin("measuring the motion")
+            scores |= moving_scores(finish.moving_asset(recipe, parts.scene))
+        finish.write_report(recipe, run, facts, scores, clock.stop())
+    except Diverged:
+        save(run.checkpoint, state)
+        raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(run.path) from None  # for whoever says how to go on
+
+
+def _run_stage(
+    recipe: Recipe, run: RunDirectory, parts: Parts, state: RunState, listeners: Sequence[Listener]
+) -> None:
+    part = recipe.parts[state.stage]
+    saver = Checkpoints(recipe.fixed["checkpoint"].config, run.checkpoint, part.steps)
+    mine: list[Listener] = [
+        # Snapshots in memory where checkpoints are on disk: a rollback after a resume goes back as far.
+        Watchdog(saver.every),
+        ReadCheck(part),
+        MetricsFile(run.metrics),
+        Previews(recipe.fixed["preview"].config, run.previews, part.steps),
+        Stillness(recipe.prompt, f"stages.{state.stage}." if recipe.stages else ""),
+        saver,
+    ]
+    distill(
+        parts.scene,
+        parts.renderer,
+        parts.cameras,
+        parts.guidances,
+        recipe.prompt,
+        steps=part.steps,
+        weights=[choice.weight for choice in part.guidance],
+        background=parts.background,
+        regularizers=parts.regularizers,
+        listeners=[*mine, *listeners],
+        state=state,
+    )
+
+
+class _Clock:
+    """Seconds a phase; each beginning is announced to the listeners."""
+
+    def __init__(self, emit: Emitter) -> None:
+        self._emit = emit
+        self._seconds: dict[str, float] = {}
+        self._phase: str | None = None
+        self._since = 0.0
+
+    def begin(self, phase: str, detail: str = "") -> None:
+        self.stop()
+        self._phase, self._since = phase, time.perf_counter()
+        self._emit(PhaseStarted(phase + detail))
+
+    def stop(self) -> dict[str, float]:
+        if self._phase is not None:
+            self.add(self._phase, time.perf_counter() - self._since)
+            self._phase = None
+        return self._seconds
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Time that another process, or this one, spent in a phase."""
+        self._seconds[phase] = round(self._seconds.get(phase, 0.0) + seconds, 3)

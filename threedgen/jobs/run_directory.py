@@ -1,0 +1,159 @@
+"""A run directory: what a run leaves behind, complete enough that nothing but its path is ever needed again.
+
+recipe.yaml  metrics.jsonl  previews/  checkpoint/                          while it runs
+asset.glb  asset.ply  turntable.mp4  contact_sheet.png  report.json         when it is finished
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import unicodedata
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from threedgen.core.atomic import replacing
+from threedgen.core.errors import UserError
+
+RECIPE = "recipe.yaml"
+REPORT = "report.json"
+DEFAULT_PARENT = Path("runs")
+
+
+def slug(prompt: str) -> str:
+    """A folder name from a prompt: lower-case ASCII letters, digits and hyphens, at most 60 characters."""
+    ascii_text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")
+    return words[:60].strip("-") or "run"
+
+
+class RunDirectory:
+    """The paths of one run and what may be done to them. made: the folders that this process made for it; given:
+    those that it moved into it."""
+
+    def __init__(self, path: Path) -> None:
+        self.made: list[Path] = []
+        self.given: list[Path] = []
+        self.path = path
+        self.recipe = path / RECIPE
+        self.metrics = path / "metrics.jsonl"
+        self.previews = path / "previews"
+        self.checkpoint = path / "checkpoint"
+        self.report = path / REPORT
+
+    @property
+    def finished(self) -> bool:
+        return self.report.is_file()
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """An existing run. UserError when the folder is missing or is not a run."""
+        run = cls(Path(path))
+        with _or_user_error(f"cannot read the run '{path}'", "check its permissions"):
+            if not run.path.is_dir():
+                raise UserError(f"there is no run '{path}': name a folder that `threedgen text-to-3d` wrote")
+            if not run.recipe.is_file():
+                raise UserError(f"'{path}' is not a run: it has no {RECIPE}")
+        return run
+
+    @classmethod
+    def create(
+        cls, path: Path, resolved: Mapping[str, Any], files: Mapping[str, Path] = MappingProxyType({})
+    ) -> RunDirectory:
+        """A new run at `path` with its recipe written, or no trace of it. UserError: see `check_free`.
+
+        files: folders that move into it (name in the run -> where it is now).
+        """
+        import yaml
+
+        check_free(path)
+        run = cls(path)
+        text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
+        if "\x85" in text:  # PyYAML writes this line break as it is, and reads it as another
+            text = yaml.safe_dump(dict(resolved), sort_keys=False)
+        try:
+            with _writing_to(path):
+                run.made = [folder for folder in (path, *path.parents) if not folder.exists()]
+                run.previews.mkdir(parents=True, exist_ok=True)
+                for name, folder in files.items():
+                    run.given.append(run.path / name)
+                    shutil.move(folder, run.path / name)
+            with replacing(run.recipe) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        except BaseException:
+            run.discard()
+            raise
+        return run
+
+    def discard(self) -> None:
+        """Takes back `create` and what the first step writes; a folder that was there before it stays."""
+        for folder in (self.previews, self.checkpoint, *self.given):
+            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what cannot be removed, or is not ours, stays
+            for file in (self.recipe, self.metrics):
+                file.unlink(missing_ok=True)
+            for folder in self.made:
+                folder.rmdir()
+
+
+def choose_path(out: str | None, prompt: str) -> Path:
+    """Where a new run goes: `out`, or the first free of runs/<slug of the prompt>, -2, -3 and so on."""
+    if out is not None:
+        return Path(out)
+    path, number = DEFAULT_PARENT / slug(prompt), 2
+    with _writing_to(path):
+        while path.exists():
+            path, number = DEFAULT_PARENT / f"{slug(prompt)}-{number}", number + 1
+    return path
+
+
+def check_free(path: Path) -> None:
+    """UserError unless a new run can be written at `path`: nothing there that could be lost, writable.
+
+    Creates nothing, so that a run that is refused for another reason leaves no trace.
+    """
+    with _writing_to(path):
+        _check_free(path)
+
+
+def _check_free(path: Path) -> None:
+    if (path / RECIPE).is_file():
+        state = "finished" if (path / REPORT).is_file() else "unfinished"
+        raise UserError(
+            f"'{path}' already holds a run ({state}): go on with `threedgen resume {path}` "
+            "or choose another --out"
+        )
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"'{path}' is not empty and not a run: choose another --out")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"'{path}' is a file, not a folder: choose another --out")
+    parent = path.absolute()
+    while not parent.exists():
+        parent = parent.parent
+    reason = None
+    if not parent.is_dir():
+        reason = os.strerror(errno.ENOTDIR)
+    elif not os.access(parent, os.W_OK | os.X_OK):
+        reason = os.strerror(errno.EACCES)
+    elif os.statvfs(parent).f_flag & os.ST_RDONLY if hasattr(os, "statvfs") else False:
+        reason = os.strerror(errno.EROFS)
+    if reason:
+        raise UserError(f"cannot write to '{path}': {reason} ({parent}); choose another --out")
+
+
+def _writing_to(path: Path) -> contextlib.AbstractContextManager[None]:
+    return _or_user_error(f"cannot write to '{path}'", "choose another --out")
+
+
+@contextlib.contextmanager
+def _or_user_error(what: str, advice: str) -> Iterator[None]:
+    """Looking is forbidden, too, in some places: before Python 3.14, `is_file` and its like raise there."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what}: {error.strerror or error}; {advice}") from error

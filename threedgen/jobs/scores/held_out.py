@@ -1,0 +1,32 @@
+"""How well a scene shows what it was not trained on: the held-out views of given pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from threedgen.datasets.given import GivenViews, read_pictures
+from threedgen.renderers.base import on_white
+
+
+@torch.no_grad()
+def held_out_scores(sampler: Any, scene: Any, renderer: Any) -> dict[str, float]:
+    """Renders the held-out views of `sampler` on white, at the pictures' size, and returns means over them.
+
+    psnr (dB), ssim, and silhouette_iou where the pictures have alpha; nothing where no view is held out or the
+    sampler's views are not given pictures. The scene is drawn as it was optimised.
+    """
+    if not isinstance(sampler, GivenViews) or len(sampler.held_out) == 0:
+        return {}
+    from threedgen.core.pictures import psnr, silhouette_iou, ssim
+
+    device = next(scene.parameters()).device
+    pictures, primitive = read_pictures(sampler.config.path), scene.at(None)
+    output = on_white(renderer, primitive, sampler.cameras[sampler.held_out].to(device))
+    rgb, alpha = output.rgb.cpu(), output.alpha.cpu()
+    truth, cover = pictures.images[sampler.held_out], pictures.alpha[sampler.held_out]
+    scores = {"psnr": psnr(rgb, truth).mean().item(), "ssim": ssim(rgb, truth).mean().item()}
+    if bool((pictures.alpha < 1.0).any()):
+        scores["silhouette_iou"] = silhouette_iou(alpha, cover).mean().item()
+    return {name: round(value, 4) for name, value in scores.items()}

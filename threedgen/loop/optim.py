@@ -1,0 +1,245 @@
+"""Adam over named groups with a learning rate each, and the row surgery that density control needs.
+
+The state is a flat dictionary of tensors, so a checkpoint is one safetensors file and nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from threedgen.core.errors import UserError
+
+Decay = Literal["constant", "exponential", "cosine"]
+MOMENTS = ("exp_avg", "exp_avg_sq")
+_STEPS_TAKEN = "steps_taken"
+
+
+@dataclass(frozen=True)
+class Config:
+    """How every group is stepped. The initial rates belong to the representation (`learning_rates()`).
+
+    betas: decay of the first and second moments. eps: added to the root of the second moment; tiny, so that
+    the step does not depend on the scale of the loss (3DGS uses 1e-15).
+    scale: multiplies every learning rate. decay: constant, exponential (log-linear) or cosine.
+    final: learning rates at the last step as a fraction of the initial ones, > 0.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-15
+    scale: float = 1.0
+    decay: Decay = "exponential"
+    final: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.decay not in get_args(Decay):
+            raise UserError(f"optimizer.decay is {self.decay!r}; choose one of {', '.join(get_args(Decay))}")
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise UserError(f"optimizer.betas are {tuple(self.betas)}; both must be in [0, 1)")
+        for name in ("eps", "scale", "final"):
+            value = getattr(self, name)
+            if not (value > 0.0 and math.isfinite(value)):
+                raise UserError(f"optimizer.{name} is {value}; it must be a positive number")
+
+
+def decay_factor(config: Config, progress: float) -> float:
+    """The factor on the initial learning rate at `progress` in [0, 1] of the run: 1 at 0, `final` at 1."""
+    progress = min(max(progress, 0.0), 1.0)
+    if config.decay == "exponential":
+        return config.final**progress
+    if config.decay == "cosine":
+        return config.final + (1.0 - config.final) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    return 1.0
+
+
+class Optimizer:
+    """Adam (Kingma and Ba 2015, algorithm 1) over named groups; build it with `build_optimizer`.
+
+    steps_taken: number of `step()` calls so far, on which the learning rates decay; part of the state.
+    """
+
+    def __init__(
+        self,
+        groups: Mapping[str, Iterable[nn.Parameter]],
+        learning_rates: Mapping[str, float],
+        config: Config,
+        total_steps: int,
+    ) -> None:
+        self.config = config
+        self.total_steps = total_steps
+        self.steps_taken = 0
+        self._initial = {name: config.scale * learning_rates[name] for name in groups}
+        self._adam = self._build(groups)
+
+    def _build(self, groups: Mapping[str, Iterable[nn.Parameter]]) -> torch.optim.Adam:
+        return torch.optim.Adam(
+            [
+                {"params": list(parameters), "name": name, "lr": self._initial[name]}
+                for name, parameters in groups.items()
+            ],
+            betas=(self.config.betas[0], self.config.betas[1]),
+            eps=self.config.eps,
+        )
+
+    def learning_rates(self) -> dict[str, float]:
+        """The rates that the next `step()` uses, by group."""
+        progress = self.steps_taken / max(self.total_steps - 1, 1)
+        factor = decay_factor(self.config, progress)
+        return {name: initial * factor for name, initial in self._initial.items()}
+
+    def zero_grad(self) -> None:
+        """Forgets every gradient (sets it to None)."""
+        self._adam.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """One Adam step of every parameter that has a gradient."""
+        rates = self.learning_rates()
+        for group in self._adam.param_groups:
+            group["lr"] = rates[group["name"]]
+        self._adam.step()
+        self.steps_taken += 1
+
+    def moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """First and second moments of a parameter by name, shaped like it; empty before its first step."""
+        state = self._adam.state.get(parameter, {})
+        return {name: state[name] for name in MOMENTS if name in state}
+
+    def replace_rows(self, old: nn.Parameter, new: nn.Parameter, source: Int[Tensor, " M"]) -> None:
+        """Puts `new` [M, ...] in the place of `old` [N, ...]: its row i goes on from row source[i] of `old`.
+
+        source[i] = -1 marks a new row, whose moments are zero. The step count (bias correction) is the
+        parameter's, hence shared by all rows: a row born late takes at most (1 - b1^k) / sqrt(1 - b2^k)
+        times the usual step (2.1 with the default betas).
+        """
+        for group in self._adam.param_groups:
+            for index, parameter in enumerate(group["params"]):
+                if parameter is old:
+                    group["params"][index] = new
+                    self._move_state(old, new, source)
+                    return
+        raise KeyError("replace_rows: this parameter is in no group of the optimizer")
+
+    def _move_state(self, old: nn.Parameter, new: nn.Parameter, source: Int[Tensor, " M"]) -> None:
+        state = self._adam.state.pop(old, None)
+        if not state:
+            return
+        kept = source >= 0
+        for name in MOMENTS:
+            rows = torch.zeros_like(new)
+            rows[kept] = state[name][source[kept]]
+            state[name] = rows
+        self._adam.state[new] = state
+
+    def zero_moments(self, parameter: nn.Parameter) -> None:
+        """Zeroes both moments of a parameter whose values were set by hand (an opacity reset)."""
+        for moment in self.moments(parameter).values():
+            moment.zero_()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The whole state as a flat dictionary: "GROUP.INDEX.{step,exp_avg,exp_avg_sq}" and "steps_taken".
+
+        The tensors are the live ones, not copies.
+        """
+        tensors = {_STEPS_TAKEN: torch.tensor(self.steps_taken, dtype=torch.int64)}
+        for group in self._adam.param_groups:
+            for index, parameter in enumerate(group["params"]):
+                for name, value in self._adam.state.get(parameter, {}).items():
+                    tensors[f"{group['name']}.{index}.{name}"] = value
+        return tensors
+
+    def load_state_tensors(
+        self, tensors: Mapping[str, Tensor], groups: Mapping[str, Iterable[nn.Parameter]]
+    ) -> None:
+        """Takes a state written by `state_tensors`, for the parameters in `groups` (same names as before).
+
+        The parameters may be other objects with other row counts than at construction: loading a scene may
+        have replaced them. Raises UserError where a moment does not fit its parameter.
+        """
+        if set(groups) != set(self._initial):
+            raise KeyError(f"the groups {sorted(groups)} are not the optimizer's {sorted(self._initial)}")
+        adam = self._build(groups)
+        unused = set(tensors) - {_STEPS_TAKEN}
+        for group in adam.param_groups:
+            for index, parameter in enumerate(group["params"]):
+                prefix = f"{group['name']}.{index}."
+                names = [name for name in unused if name.startswith(prefix)]
+                for name in sorted(names):
+                    value = tensors[name].detach().clone()
+                    kind = name.removeprefix(prefix)
+                    if kind in MOMENTS and value.shape != parameter.shape:
+                        raise UserError(
+                            f"optimizer state {name} is {list(value.shape)} but its parameter is "
+                            f"{list(parameter.shape)}: the checkpoint belongs to another scene"
+                        )
+                    # Adam keeps its step count on the CPU whatever the parameter's device.
+                    adam.state[parameter][kind] = (
+                        value.to(parameter.device) if kind in MOMENTS else value.cpu()
+                    )
+                unused -= set(names)
+        if unused or _STEPS_TAKEN not in tensors:
+            raise UserError(
+                f"optimizer state does not fit this run: unknown {sorted(unused)[:3] or 'step count'}"
+            )
+        self._adam = adam
+        self.steps_taken = int(tensors[_STEPS_TAKEN])
+
+
+def check_groups(
+    groups: Mapping[str, Iterable[nn.Parameter]], named_parameters: Iterable[tuple[str, nn.Parameter]]
+) -> None:
+    """Raises UserError unless every parameter that wants a gradient is in exactly one group."""
+    holders: dict[int, list[str]] = {}
+    for group, parameters in groups.items():
+        for parameter in parameters:
+            holders.setdefault(id(parameter), []).append(group)
+    for name, parameter in named_parameters:
+        found = holders.pop(id(parameter), [])
+        if parameter.requires_grad and not found:
+            raise UserError(
+                f"parameter {name} is in no optimizer group: add it to parameter_groups() or freeze it"
+            )
+        if len(found) > 1:
+            raise UserError(
+                f"parameter {name} is in {len(found)} optimizer groups ({', '.join(found)}): keep one"
+            )
+    if holders:
+        strangers = sorted({group for found in holders.values() for group in found})
+        raise UserError(
+            f"optimizer group {strangers[0]} holds a parameter that its representation does not have"
+        )
+
+
+def build_optimizer(
+    groups: Mapping[str, Iterable[nn.Parameter]],
+    config: Config,
+    *,
+    learning_rates: Mapping[str, float],
+    total_steps: int,
+    owner: nn.Module | None = None,
+) -> Optimizer:
+    """Adam over `groups` (name -> parameters) with the initial `learning_rates` (the same names).
+
+    total_steps: length of the run, over which the rates decay. owner: the module whose parameters must each
+    be in exactly one group. Raises UserError where that fails, or where a group and a rate do not pair up.
+    """
+    groups = {name: list(parameters) for name, parameters in groups.items()}
+    named = owner.named_parameters() if owner is not None else []
+    if owner is not None:
+        check_groups(groups, named)
+    for name in groups:
+        if name not in learning_rates:
+            raise UserError(
+                f"optimizer group {name} has no learning rate; known: {', '.join(learning_rates)}"
+            )
+    for name, rate in learning_rates.items():
+        if name not in groups:
+            raise UserError(f"learning rate {name} matches no optimizer group; groups: {', '.join(groups)}")
+        if not (rate >= 0.0 and math.isfinite(rate)):
+            raise UserError(f"learning rate {name} is {rate}; it must be a number >= 0")
+    return Optimizer(groups, learning_rates, config, total_steps)

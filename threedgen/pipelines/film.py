@@ -1,0 +1,138 @@
+"""`threedgen text-to-4d --video`: a film says how an asset moves.
+
+The film's cut-outs are written into the run (RUN/film/00000.png, ...), and for recipes that make the asset of a
+picture too its first frame's, framed as image-to-3d does it (RUN/reference/picture.png), so a run needs nothing but
+its folder.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from threedgen.cameras.film import FilmPose
+from threedgen.core.errors import UserError
+from threedgen.datasets.cut_outs import cut_out_of, write_cut_out
+from threedgen.datasets.films import Film, film_of, write_film
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.loop.events import Listener
+from threedgen.pipelines.image_to_3d import FOLDER as REFERENCE
+from threedgen.pipelines.image_to_3d import PICTURE
+from threedgen.recipes import stages
+from threedgen.recipes.layers import RUN, merge
+from threedgen.recipes.recipe import Recipe, turns_a_picture
+
+FOLDER = "film"  # in the run
+_GUIDES = ("reference-clip", "turned-clip")
+_CAMERAS = {"clips": "filmed-clips", "filmed-clips": "filmed-clips", "filmed-orbit": "filmed-orbit"}
+_FPS = 24.0  # of pictures in a folder, where nothing says it
+
+
+def view_of(text: str | None) -> dict[str, float]:
+    """Where a film was taken from, as far as AZIMUTH[,ELEVATION[,DISTANCE]] says it, in degrees and world units.
+    Raises UserError for another form, and for what no view can be."""
+    if text is None:
+        return {}
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not 1 <= len(numbers) <= 3:
+        raise UserError(
+            f"--video-view '{text}' does not say AZIMUTH[,ELEVATION[,DISTANCE]]: write, for example, 30,15"
+        )
+    said: dict[str, float] = dict(zip(("azimuth", "elevation", "distance"), numbers, strict=False))
+    FilmPose(**said)
+    return said
+
+
+def seconds_of(film: Film, seconds: float | None, fps: float | None) -> float:
+    """How long the motion of a film is. UserError where the film says something else than `seconds`."""
+    if film.seconds is None or film.interval is None:
+        return (film.count - 1) / (fps or _FPS) if seconds is None else seconds
+    if seconds is not None and abs(seconds - film.seconds) > film.interval:
+        raise UserError(
+            f"the film lasts {film.seconds:.3g} seconds, not {seconds:g}: leave --seconds out, or give its frames "
+            "as a folder of pictures"
+        )
+    return film.seconds
+
+
+def follows_a_film(values: Mapping[str, Any]) -> bool:
+    """Whether a recipe's plain values have a guidance that compares with a film."""
+    sections = stages.merged(values)
+    return any(guide["name"] in _GUIDES for section in sections for guide in section.get("guidance", ()))
+
+
+def filmed(values: Mapping[str, Any], film: Film, view: Mapping[str, float]) -> dict[str, Any]:
+    """A recipe's plain values whose last stage follows the film, seen from `view` where that says more than the
+    recipe, and whose guidances by pictures are told where these were seen from.
+
+    Raises UserError for a recipe whose last stage sees no clips.
+    """
+    cameras = stages.merged(values)[-1].get("cameras", {})
+    name = _CAMERAS.get(cameras.get("name", ""))
+    if name is None:
+        raise UserError("--video: the last stage of this recipe sees no clips: cameras.name must be clips")
+    pose = FilmPose(**{**cameras.get("film", {}), **view})
+    values = stages.over_all(values, lambda section: _seen_from(section, pose))
+    seen = {"azimuth": pose.azimuth, "elevation": pose.elevation, "distance": pose.distance}
+    cameras = {**cameras, "name": name, "pictures": len(film), "film": seen}
+    guides = list(stages.merged(values)[-1].get("guidance", ()))
+    if all(guide["name"] != "reference-clip" for guide in guides):
+        guides.append({"name": "reference-clip", "film": f"{RUN}{FOLDER}"})
+    return stages.over_last(values, lambda own: {**own, "cameras": cameras, "guidance": guides})
+
+
+def film_and_view(path: str | None, view: str | None) -> tuple[Film | None, dict[str, float]]:
+    """What --video and --video-view name. Raises UserError, also for a view of no film."""
+    if path is None:
+        if view is not None:
+            raise UserError("--video-view says where a film was taken from: name it by --video")
+        return None, {}
+    said = view_of(view)
+    return film_of(path), said
+
+
+def start_with(
+    film: Film | None, recipe: Recipe, path: Path, listeners: Sequence[Listener] = ()
+) -> RunDirectory:
+    """Runs a recipe of `text_to_4d.recipe_for` into the new folder `path`, with what it needs of the film.
+
+    Raises UserError like `job.start`, and where the film's first picture is too small to make an asset of.
+    """
+    from threedgen.jobs.run import start
+
+    if film is None:
+        return start(recipe, path, listeners)
+    pictured = [getattr(guide.config, "image", None) for part in recipe.parts for guide in part.guidance]
+    with tempfile.TemporaryDirectory(prefix="threedgen-film-") as folder:
+        at = Path(folder)
+        write_film(at / FOLDER, film)
+        files = {FOLDER: at / FOLDER}
+        if any(str(image).endswith(PICTURE) for image in pictured):
+            write_cut_out(at / PICTURE, cut_out_of(at / FOLDER / "00000.png"))
+            files[REFERENCE] = at / REFERENCE
+        return start(recipe, path, listeners, files)
+
+
+def _seen_from(section: Mapping[str, Any], pose: FilmPose) -> dict[str, Any]:
+    result = dict(section)
+    angles: dict[str, Any] = {"azimuth": pose.azimuth, "elevation": pose.elevation}
+    cameras = section.get("cameras")
+    if isinstance(cameras, Mapping) and cameras.get("name") == "reference":
+        result["cameras"] = merge(cameras, {"reference": angles})
+    guides: Sequence[Mapping[str, Any]] = section.get("guidance", ())
+    if guides:
+        result["guidance"] = [_told(guide, angles, pose.distance) for guide in guides]
+    return result
+
+
+def _told(guide: Mapping[str, Any], angles: Mapping[str, Any], distance: float) -> dict[str, Any]:
+    if not turns_a_picture(guide):
+        return dict(guide)
+    # A cut-out is framed for its own distance, and a film's pictures are laid over what its camera sees.
+    far = {"distance": distance} if guide["name"] == "turned-clip" else {}
+    return merge(guide, {"reference": {**angles, **far}})

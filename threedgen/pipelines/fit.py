@@ -1,0 +1,243 @@
+"""`threedgen fit`: given pictures, or a mesh seen from all around, become an asset by the same loop as a prompt.
+
+The pictures are written into the run as a transforms.json data set (RUN/pictures), so a run needs nothing but its
+folder. Views that are held out score the asset: PSNR, SSIM and the overlap of the silhouettes go to report.json.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from threedgen.core.errors import UserError
+from threedgen.core.paths import existing
+from threedgen.core.types import Cameras, TriMesh
+from threedgen.datasets import mesh_files
+from threedgen.datasets.given import SMALLEST, read_pictures
+from threedgen.datasets.multiview import PosedPictures, write_transforms
+from threedgen.guidance.given_pictures import resize
+from threedgen.jobs.run_directory import RunDirectory, check_free, choose_path
+from threedgen.loop.events import Listener
+from threedgen.recipes.recipe import Recipe, load_recipe
+
+PICTURES = "pictures"  # the folder in the run
+SHAPE = f"{PICTURES}/shape.ply"  # of a mesh, as the pictures show it, without colours
+VIEWS, HELD_OUT, RESOLUTION = 24, 8, 128
+_LIGHT_OF_PLAIN = 0.6  # a mesh of one colour is lit, or nothing but its outline would show
+_KNOWN_SHAPE = [
+    f"representation.source=run:{SHAPE}",
+    "representation.vertices=fixed",
+    "representation.color=texture",
+]
+
+# A ray marcher costs several times what splatting does and needs fewer steps: (steps, other settings).
+_SIZES = {"triplane": (240, ["cameras.batch=2"])}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is fitted. holdout: how many of the views score instead of train. about: one line for the user.
+    shape: where the pictures are of a mesh, it."""
+
+    pictures: PosedPictures
+    holdout: int
+    about: str
+    shape: TriMesh | None = None
+
+
+def target_of(
+    source: str | Path,
+    *,
+    views: int | None = None,
+    resolution: int | None = None,
+    light: float | None = None,
+    texture: str | Path | None = None,
+    up: str | None = None,
+) -> Target:
+    """The pictures of a data set's folder (or transforms file), or of a mesh file rendered from all around.
+
+    resolution: pixels of the pictures' height, default RESOLUTION; larger pictures of a data set are scaled down
+    to it, smaller ones stay. For a mesh alone: views to train on (8 more are held out), light in [0, 1] (default:
+    only on a mesh of one colour), texture: a picture file for a mesh that names none. For a data set alone: up,
+    the axis ("y", "z") of its world that points up, None for what `read_pictures` finds. Raises UserError for
+    what a user can put right.
+    """
+    path = existing(source, "there is no file or folder '{path}'")
+    size = RESOLUTION if resolution is None else resolution
+    if size < 8:
+        raise UserError(f"--resolution must be at least 8 pixels, got {size}")
+    if views is not None and views < 2:
+        raise UserError(f"--views must be at least 2, got {views}")
+    if light is not None and not 0.0 <= light <= 1.0:
+        raise UserError(f"--light must lie between 0 and 1, got {light:g}")
+    if up not in ("y", "z", None):
+        raise UserError(f"--up must be y or z, got '{up}'")
+    if mesh_files.may_be_mesh(path):
+        if up is not None:
+            raise UserError(f"--up is for a data set: '{path}' is not one, meshes have +Y up")
+        return _of_mesh(path, VIEWS if views is None else views, size, light, texture)
+    for option, value in (("--views", views), ("--light", light), ("--texture", texture)):
+        if value is not None:
+            raise UserError(
+                f"{option} is for a mesh file: '{path}' is a data set, its pictures are as they are"
+            )
+    return _of_folder(path, size, up)
+
+
+def start_fit(
+    target: Target,
+    name: str,
+    out: str | None,
+    listeners: Sequence[Listener] = (),
+    *,
+    representation: str | None = None,
+    overrides: Sequence[str] = (),
+    **settings: Any,
+) -> RunDirectory:
+    """Fits `target` into a new run, which is scored at its end. name: of the run and in its report.
+
+    out: the folder, default runs/<name>. representation: instead of the recipe's, as `representation=NAME`
+    among the overrides; a "mesh" of a target that is one keeps its shape and learns its texture. settings:
+    recipe, seed, steps, device as `load_recipe` has them.
+    Raises UserError like `job.start`.
+    """
+    from threedgen.jobs.run import start
+
+    name = name.encode(errors="replace").decode()  # of a file whose name is not UTF-8
+    if out is not None:
+        check_free(Path(out))
+    path = choose_path(out, name)
+    with tempfile.TemporaryDirectory(prefix="threedgen-fit-") as folder:
+        representation = _chosen(overrides) or representation
+        own = [] if representation is None else [f"representation={representation}"]
+        steps, more = _SIZES.get(representation or "", (None, []))
+        own += more
+        if settings.get("steps") is None:
+            settings["steps"] = steps
+        own += _KNOWN_SHAPE if representation == "mesh" and target.shape is not None else []
+        recipe = fit_recipe(path, target.holdout, name, overrides=[*own, *overrides], **settings)
+        write_transforms(Path(folder) / PICTURES, target.pictures)
+        if target.shape is not None:
+            _write_shape(Path(folder) / SHAPE, target.shape)
+        return start(recipe, path, listeners, {PICTURES: Path(folder) / PICTURES})
+
+
+def _chosen(overrides: Sequence[str]) -> str | None:
+    """The last representation that `key=value` overrides name."""
+    pairs = [override.partition("=") for override in overrides]
+    names = [value for key, _, value in pairs if key.strip() in ("representation", "representation.name")]
+    return names[-1].strip() if names else None
+
+
+def fit_recipe(
+    base: Path, holdout: int, name: str, recipe: str = "fit", overrides: Sequence[str] = (), **settings: Any
+) -> Recipe:
+    """The recipe under its overrides. base: the run's folder, where the pictures will be.
+
+    Raises UserError for a recipe without given pictures, like `load_recipe` otherwise.
+    """
+    plain = load_recipe(recipe, overrides, prompt=name, base=base, **settings)
+    if any(part.cameras.name != "given" for part in plain.parts):
+        raise UserError(
+            f"recipe '{recipe}' has no given pictures, which fit needs: cameras.name must be given"
+        )
+    own = [f"cameras.holdout={holdout}"]
+    return load_recipe(recipe, [*own, *overrides], prompt=name, base=base, **settings)
+
+
+def _write_shape(path: Path, mesh: TriMesh) -> None:
+    import trimesh
+
+    trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False).export(path)
+
+
+def _of_mesh(path: Path, views: int, size: int, light: float | None, texture: str | Path | None) -> Target:
+    painted = mesh_files.read_painted(path, texture)
+    if light is None:
+        light = _LIGHT_OF_PLAIN if painted.plain else 0.0
+    pictures = mesh_files.render(painted, mesh_files.fibonacci_views(views + HELD_OUT, size), light)
+    if not bool((pictures.alpha > 0.0).any()):
+        raise UserError(
+            f"nothing of {path} is to be seen in {size} x {size} pixels: are its triangles that thin?"
+        )
+    lit = f", lit ({light:g})" if light else ""
+    about = (
+        f"{path.name}: {len(painted.mesh.faces)} triangles, centred and scaled into a ball of radius "
+        f"{mesh_files.RADIUS:g}{lit}; {views} views to train on and {HELD_OUT} held out, {size} x {size} pixels"
+    )
+    return Target(pictures, HELD_OUT, about, painted.mesh)
+
+
+def _of_folder(path: Path, size: int, up: str | None) -> Target:
+    pictures = read_pictures(path, up)
+    cameras, count = pictures.cameras, len(pictures.images)
+    scaled = ""
+    reach = object_reach(pictures)
+    if reach > 1.0:
+        cameras = _nearer(cameras, mesh_files.RADIUS / reach)
+        pictures = replace(pictures, cameras=cameras)
+        scaled = (
+            f"; the object reaches {reach:.2f} from the origin, it is scaled into a ball of radius "
+            f"{mesh_files.RADIUS:g}"
+        )
+    axes = cameras.world_from_camera[:, :3, 2]
+    past = cameras.centers - (cameras.centers * axes).sum(1, keepdim=True) * axes
+    if past.norm(dim=1).median() > 1.0:
+        warnings.warn(
+            f"most cameras of {path} look past the unit sphere around the origin, where the object must be: move "
+            "or scale the poses",
+            stacklevel=1,
+        )
+    if cameras.height > size:
+        width = round(cameras.width * size / cameras.height)
+        if width < SMALLEST:
+            raise UserError(
+                f"'{path}': pictures of {cameras.width} x {cameras.height} pixels would be {width} wide at "
+                f"--resolution {size}, {SMALLEST} are needed"
+            )
+        pictures = PosedPictures(
+            resize(pictures.images, size, width),
+            resize(pictures.alpha, size, width),
+            cameras.resized(size, width),
+        )
+    holdout = min(count // HELD_OUT, HELD_OUT) if count >= HELD_OUT else 0
+    height, width = pictures.images.shape[1:3]
+    about = f"{path}: {count - holdout} views to train on and {holdout} held out, {width} x {height} pixels{scaled}"
+    return Target(pictures, holdout, about)
+
+
+def object_reach(pictures: PosedPictures) -> float:
+    """The least radius of a ball around the origin that may hold what the alpha of the pictures shows; 0 where they
+    have none, or show nothing.
+
+    It is the largest distance from the origin of a ray through an opaque pixel. A ray whose nearest point is the
+    camera itself looks away from the origin, and says nothing.
+    """
+    cameras = pictures.cameras
+    opaque = pictures.alpha[..., 0] > 0.5
+    if bool(opaque.all()):
+        return 0.0
+    furthest = 0.0
+    for view in range(len(cameras)):
+        rows, columns = opaque[view].nonzero(as_tuple=True)
+        pixels = torch.stack([columns + 0.5, rows + 0.5, torch.ones(len(rows))], dim=1)
+        rays = pixels @ torch.linalg.inv(cameras.intrinsics[view]).T
+        directions = F.normalize(rays @ cameras.world_from_camera[view, :3, :3].T, dim=1)
+        center = cameras.centers[view]
+        along = directions @ -center
+        distances = (center + along[:, None] * directions).norm(dim=1)[along > 0.0]
+        furthest = max(furthest, float(distances.max()) if len(distances) else 0.0)
+    return furthest
+
+
+def _nearer(cameras: Cameras, scale: float) -> Cameras:
+    poses = cameras.world_from_camera.clone()
+    poses[:, :3, 3] *= scale
+    return replace(cameras, world_from_camera=poses)

@@ -1,0 +1,214 @@
+"""The layers of a recipe before anything is checked: files that extend each other, and `key=value` settings.
+
+A later layer is merged over an earlier one section by section. A section whose `name` changes is replaced as
+a whole (another component's keys make no sense in it), and so are lists and schedules. `representation: triplane`
+is short for `representation: {name: triplane}`.
+
+`with_prior` is laid over its own layer, below those that extend it, when a real prior replaces the embedded one.
+`with_video_prior` is merged like any section, and laid over the last stage when a real video prior replaces the
+embedded one (see threedgen.pipelines.text_to_4d).
+
+Paths that begin with "run:" lie in the run's own folder, so that a run can be moved with what it was given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from threedgen.core.errors import UserError
+from threedgen.core.plugins import did_you_mean
+
+WITH_PRIOR = "with_prior"
+WITH_VIDEO_PRIOR = "with_video_prior"
+BUILTIN_FOLDER = Path(__file__).parents[1] / "configs"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a built-in recipe says of itself: one line, its paper, the prior it needs, its memory (an estimate)."""
+
+    name: str
+    description: str
+    paper: str
+    needs: str
+    memory: str
+
+
+def recipe_cards(builtin: Path = BUILTIN_FOLDER) -> list[Card]:
+    """The built-in recipes of a folder by name; what a recipe does not say itself is empty."""
+    cards = []
+    for path in sorted(builtin.glob("*.yaml"), key=lambda path: path.stem):
+        values = _read_yaml(path)
+        said = {item.name: str(values.get(item.name, "")) for item in fields(Card)}
+        cards.append(Card(**{**said, "name": path.stem}))
+    return cards
+
+
+def recipe_layers(source: str | Path, builtin: Path = BUILTIN_FOLDER) -> list[dict[str, Any]]:
+    """The YAML layers of a recipe, the most basic first. builtin: the folder of those that have names.
+
+    UserError: missing file, cycle, not YAML.
+    """
+    layers: list[dict[str, Any]] = []
+    visited: list[Path] = []
+    current: str | None = str(source)
+    folder = Path.cwd()
+    while current is not None:
+        path = _locate(current, folder, builtin)
+        if path in visited:
+            chain = " -> ".join(p.name for p in [*visited, path])
+            raise UserError(f"recipes extend each other in a circle: {chain}")
+        visited.append(path)
+        values = _read_yaml(path)
+        current = values.pop("extends", None)
+        if current is not None and not isinstance(current, str):
+            raise UserError(f"{path}: 'extends' must be the name of a recipe or a file, got {current!r}")
+        folder = path.parent
+        layers.insert(0, values)
+    return layers
+
+
+def merge_layers(layers: Sequence[Mapping[str, Any]], real_prior: bool = False) -> dict[str, Any]:
+    """One recipe of several layers. real_prior: with each layer's `with_prior` laid over that layer.
+
+    UserError where a `with_prior` is not a section.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        over = layer.get(WITH_PRIOR) or {}
+        if not isinstance(over, Mapping):
+            raise UserError(f"'{WITH_PRIOR}' must be a section with keys, got {over!r}")
+        merged = merge(merged, {key: value for key, value in layer.items() if key != WITH_PRIOR})
+        if real_prior:
+            merged = merge(merged, over)
+    return merged
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`, section by section (see the module's docstring for what is replaced whole)."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, str):
+            value = {"name": value}
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and not _replaces(old, value):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+RUN = "run:"
+_TEXTS = ("prompt", "negative")  # may begin with "run:" and mean it
+
+
+def located(values: Any, base: Path | None) -> Any:
+    """Plain values with every "run:..." replaced by the path in `base`."""
+    if isinstance(values, Mapping):
+        return {key: value if key in _TEXTS else located(value, base) for key, value in values.items()}
+    if isinstance(values, list):
+        return [located(value, base) for value in values]
+    if isinstance(values, str) and values.startswith(RUN) and base is not None:
+        return str(base / values.removeprefix(RUN))
+    return values
+
+
+def relative(values: Any, base: Path | None) -> Any:
+    """The inverse of `located`, for what is written into the run."""
+    if isinstance(values, Mapping):
+        return {key: value if key in _TEXTS else relative(value, base) for key, value in values.items()}
+    if isinstance(values, list):
+        return [relative(value, base) for value in values]
+    if isinstance(values, str) and base is not None and values.startswith(f"{base}{os.sep}"):
+        return RUN + values.removeprefix(f"{base}{os.sep}")
+    return values
+
+
+def _replaces(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    renamed = "name" in new and new["name"] != old.get("name")
+    scheduled = any(is_schedule(section) for section in (old, new))
+    return renamed or scheduled
+
+
+def is_schedule(section: Mapping[Any, Any]) -> bool:
+    return "from" in section or (bool(section) and all(isinstance(key, int | float) for key in section))
+
+
+def split_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Overrides as (key, raw value); names first, because a name replaces its whole section."""
+    pairs = []
+    for text in overrides:
+        key, equals, raw = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"'{text}' is not a setting: write key=value, for example steps=300")
+        pairs.append((key.strip(), raw))
+    return sorted(pairs, key=lambda pair: pair[0].rsplit(".", 1)[-1] != "name")
+
+
+def nested(current: Any, keys: Sequence[str], value: Any, full: str) -> Any:
+    """A layer that sets `value` at `keys`; lists on the way are copied with one item changed."""
+    if not keys:
+        return value
+    if isinstance(current, Sequence) and not isinstance(current, str):
+        if not keys[0].isdigit() or int(keys[0]) >= len(current):
+            prefix = full.removesuffix(".".join(keys))
+            good = " or ".join(f"{prefix}{index}" for index in range(len(current)))
+            raise UserError(f"unknown key '{full}': '{prefix.rstrip('.')}' is a list, write {good}")
+        items = list(current)
+        old, new = items[int(keys[0])], nested(items[int(keys[0])], keys[1:], value, full)
+        both = isinstance(old, Mapping) and isinstance(new, Mapping) and not _replaces(old, new)
+        items[int(keys[0])] = merge(old, new) if both else new
+        return items
+    inner = current.get(keys[0]) if isinstance(current, Mapping) else None
+    if len(keys) > 1 and isinstance(inner, Mapping) and is_schedule(inner):
+        return {keys[0]: merge(inner, nested(inner, keys[1:], value, full))}
+    return {keys[0]: nested(inner, keys[1:], value, full)}
+
+
+def parse_value(key: str, raw: str) -> Any:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        parsed = OmegaConf.from_dotlist([f"value={raw}"])
+        return OmegaConf.to_container(parsed)["value"]  # type: ignore[index,call-overload]
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"cannot read the value of '{key}': {raw!r} is not valid YAML") from error
+
+
+def _locate(name: str, folder: Path, builtin: Path) -> Path:
+    named = builtin / f"{name}.yaml"
+    if "/" not in name and "\\" not in name and named.is_file():
+        return named.resolve()
+    path = (folder / name).expanduser().resolve()
+    if path.is_file():
+        return path
+    known = sorted(file.stem for file in builtin.glob("*.yaml"))
+    near = did_you_mean(name, known)
+    if name.endswith((".yaml", ".yml")):
+        raise UserError(f"there is no recipe file {path}")
+    raise UserError(f"unknown recipe '{name}'{near}; known: {', '.join(known)}, or the path of a YAML file")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        loaded = OmegaConf.load(path)
+        values = OmegaConf.to_container(loaded, resolve=True)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} is not a readable recipe: {first_line(error)}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not a recipe: expected keys and values")
+    return values  # type: ignore[return-value]
+
+
+def first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

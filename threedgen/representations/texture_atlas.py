@@ -1,0 +1,120 @@
+"""Texture atlases: cut a mesh open, lay it flat (xatlas), and paint what a function says about its
+surface."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras, TriMesh
+from threedgen.renderers.mesh_shading import face_normals
+from threedgen.renderers.rasterize import rasterize
+from threedgen.representations.mesh_checks import check_mesh
+
+GUTTER = 4  # texels between charts of an atlas, and the least by which colours are carried over seams
+
+ColorOf = Callable[[Float[Tensor, "M 3"], Float[Tensor, "M 3"]], Float[Tensor, "M 3"]]
+
+
+def unwrap(mesh: TriMesh, size: int = 512) -> TriMesh:
+    """The same surface with an atlas: uvs in [0, 1], v = 0 at the top, no two faces overlapping.
+
+    Vertices on seams are doubled, so there are more of them; faces keep their number and order. Colours and
+    normals follow their vertices; a texture is dropped. size: of the square texture that the atlas is for:
+    charts lie GUTTER texels apart in it. Raises UserError when xatlas is not installed, or can lay nothing of the
+    mesh flat: no faces, faces of vertices that are not there, numbers that are not finite, all in one place.
+    """
+    try:
+        import xatlas
+    except ImportError as error:
+        raise UserError("texture coordinates need xatlas: pip install xatlas") from error
+    check_mesh(mesh, "cannot unwrap")
+    places = mesh.vertices.detach().cpu().double().numpy()
+    # xatlas compares lengths with fixed tolerances: give it a mesh of unit size around the origin.
+    centred = places - (0.5 * places.min(axis=0) + 0.5 * places.max(axis=0))
+    extent = np.abs(centred).max()
+    if not extent > 0.0:
+        raise UserError("cannot unwrap: all vertices of the mesh are in one place")
+    vertices = np.ascontiguousarray(centred / extent, dtype=np.float32)
+    atlas = xatlas.Atlas()
+    atlas.add_mesh(vertices, np.ascontiguousarray(mesh.faces.cpu().numpy(), dtype=np.uint32))
+    options = xatlas.PackOptions()
+    options.padding, options.resolution = GUTTER, size
+    atlas.generate(pack_options=options)
+    if atlas.atlas_count > 1:  # it did not fit one page: let the page grow
+        options.resolution = 0
+        atlas.generate(pack_options=options)
+    origin, faces, uvs = atlas[0]
+    if not np.isfinite(uvs).all():
+        raise UserError("cannot unwrap: triangles of the mesh are without area")
+    source = torch.from_numpy(origin.astype(np.int64)).to(mesh.vertices.device)
+
+    def of(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[source]
+
+    return TriMesh(
+        vertices=mesh.vertices[source],
+        faces=torch.from_numpy(faces.astype(np.int64)).to(mesh.faces),
+        vertex_colors=of(mesh.vertex_colors),
+        normals=of(mesh.normals),
+        uvs=torch.from_numpy(uvs.astype(np.float32)).to(mesh.vertices).clamp(0.0, 1.0),
+    )
+
+
+def bake(mesh: TriMesh, size: int, color_of: ColorOf) -> Float[Tensor, "size size 3"]:
+    """A texture that shows color_of(points [M, 3], unit normals [M, 3]) -> rgb [M, 3] on a mesh with uvs.
+
+    Texels whose centre lies on no face take the colour of the nearest one that does, so that filtering finds
+    no foreign colour at a seam. Mid grey everywhere where the mesh covers no texel. Normals are the mesh's,
+    interpolated, or its faces'. On the CPU, without gradients. Raises ValueError where the mesh has no uvs or
+    size is below 1.
+    """
+    if mesh.uvs is None or size < 1:
+        raise ValueError("bake needs a mesh with uvs and a size of at least 1")
+    uvs, vertices, faces = (value.detach().cpu() for value in (mesh.uvs, mesh.vertices, mesh.faces))
+    # The atlas is a flat mesh at z = 1, and this camera's pixels are its texels.
+    flat = TriMesh(torch.cat([uvs, torch.ones_like(uvs[:, :1])], dim=1).float(), faces)
+    pixels = torch.diag(torch.tensor([float(size), float(size), 1.0]))[None]
+    seen = rasterize(flat, Cameras(torch.eye(4)[None], pixels, size, size, torch.zeros(1), 0.5, 2.0))
+    covered = seen.face_id[0] >= 0
+    texture = torch.full((size, size, 3), 0.5)
+    if not covered.any():
+        return texture
+    face = seen.face_id[0][covered].long()
+    weights = seen.bary[0][covered][..., None].to(vertices)
+    points = (weights * vertices[faces[face]]).sum(1)
+    if mesh.normals is None:
+        normals = face_normals(vertices, faces)[face]
+    else:
+        smooth = (weights * mesh.normals.detach().cpu()[faces[face]]).sum(1)
+        normals = torch.nn.functional.normalize(smooth, dim=1)
+    with torch.no_grad():
+        texture[covered] = color_of(points, normals).detach().cpu().float()
+    return _dilated(texture, covered.numpy())
+
+
+def bake_vertex_colors(mesh: TriMesh, size: int) -> TriMesh:
+    """The mesh with a texture in place of its vertex colours (mid grey without any), unwrapped if it has no
+    uvs."""
+    laid = mesh if mesh.uvs is not None else unwrap(mesh, size)
+    if laid.vertex_colors is None:
+        texture = torch.full((size, size, 3), 0.5)
+    else:
+        # Colours of points on the atlas: the same weights that give a position give the colour.
+        painted = dataclasses.replace(laid, vertices=laid.vertex_colors)
+        texture = bake(painted, size, lambda colors, _: colors)
+    return dataclasses.replace(laid, vertex_colors=None, texture=texture.to(laid.vertices))
+
+
+def _dilated(texture: Float[Tensor, "S S 3"], covered: np.ndarray) -> Float[Tensor, "S S 3"]:
+    from scipy.ndimage import distance_transform_edt
+
+    nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
+    row, column = torch.from_numpy(np.asarray(nearest).astype(np.int64))
+    return texture[row, column]
