@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from threedgen.cameras.orbit import orbit
-from threedgen.jobs.run import load_scene
+from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.recipes.recipe import read_resolved
 

@@ -28,7 +28,7 @@ from threedgen.guidance.priors.codec import Latents
 from threedgen.guidance.priors.folder.text import TextEmbedder
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.priors.processes import NoiseSchedule
-from threedgen.jobs.run import build
+from threedgen.jobs.build import build
 from threedgen.loop.distill import distill
 from threedgen.loop.events import StepDone
 from threedgen.recipes.recipe import load_recipe

@@ -29,8 +29,8 @@ from threedgen.core.pictures import psnr, silhouette_iou
 from threedgen.core.types import Cameras
 from threedgen.datasets import mesh_files
 from threedgen.datasets.cut_outs import DISTANCE, FILL, FOV
-from threedgen.jobs.finish import renderer_here
-from threedgen.jobs.run import load_scene
+from threedgen.jobs.asset import renderer_here
+from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.recipes.recipe import read_resolved
 from threedgen.renderers.base import on_white

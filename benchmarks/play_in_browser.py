@@ -190,7 +190,7 @@ def asset_of(run: str | None) -> MovingAsset:
     if run is None:
         return bouncing_torus()
     from threedgen.jobs import finish
-    from threedgen.jobs.run import load_scene
+    from threedgen.jobs.build import load_scene
     from threedgen.jobs.run_directory import RunDirectory
     from threedgen.recipes.recipe import read_resolved
 

@@ -33,8 +33,8 @@ from torch import Tensor
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets import world
 from threedgen.datasets.shapes import CLASSES, COLORS
-from threedgen.jobs.finish import asset_of
-from threedgen.jobs.run import load_scene
+from threedgen.jobs.asset import asset_of
+from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.loop.distill import distill, new_state
 from threedgen.metrics.shape_world import AssetScores, score_asset

@@ -36,8 +36,8 @@ from typing import Any
 import torch
 
 from threedgen.datasets import motions
-from threedgen.jobs.finish import renderer_here
-from threedgen.jobs.run import load_scene
+from threedgen.jobs.asset import renderer_here
+from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.metrics.motion import fitted, motion_scores, truth_scores
 from threedgen.metrics.shape_world import score_asset

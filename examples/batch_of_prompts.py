@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from threedgen.export.splat import SplatParameters, write_splats
-from threedgen.jobs.run import build
+from threedgen.datasets.splat_files import SplatParameters
+from threedgen.export.splat import write_splats
+from threedgen.jobs.build import build
 from threedgen.loop.distill import distill
 from threedgen.recipes.recipe import load_recipe
 

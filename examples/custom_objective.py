@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from threedgen.guidance.objectives.base import Answer, Objective, Question
 from threedgen.guidance.priors.processes import per_sample
-from threedgen.jobs.run import build
+from threedgen.jobs.build import build
 from threedgen.loop.distill import distill
 from threedgen.loop.events import StepDone
 from threedgen.recipes.recipe import load_recipe

@@ -237,12 +237,3 @@ def test_doctor(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["doctor"]) == 1
     assert "pip uninstall torchvision (operator torchvision::nms" in capsys.readouterr().out
-
-
-def test_train_prior_forwards_its_options(monkeypatch):
-    import threedgen.commands.train_prior as training
-
-    seen = []
-    monkeypatch.setattr(training, "train_prior", seen.append)
-    assert main(["train", "prior", "--steps", "3", "--out", "x"]) == 0
-    assert seen == [["--steps", "3", "--out", "x"]]

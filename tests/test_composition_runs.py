@@ -14,8 +14,9 @@ from threedgen.composition.runs import Making, compose
 from threedgen.composition.scene_file import read_scene
 from threedgen.core import checkpoint
 from threedgen.core.errors import UserError
-from threedgen.export.splat import SplatParameters, write_splats
-from threedgen.jobs.run import load_scene
+from threedgen.datasets.splat_files import SplatParameters
+from threedgen.export.splat import write_splats
+from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.loop.events import Event, StepDone
 from threedgen.recipes.recipe import read_resolved

@@ -15,8 +15,8 @@ import torch
 from threedgen.cameras.orbit import OrbitSampler
 from threedgen.core import checkpoint
 from threedgen.core.errors import UserError
+from threedgen.jobs import run as jobs
 from threedgen.jobs.listeners import metrics
-from threedgen.jobs.run import resume, start
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.loop.background import Background
 from threedgen.loop.distill import distill
@@ -152,7 +152,7 @@ def recipe_file(tmp_path, monkeypatch):
 
 def start(recipe_file, out, *settings, **keywords):
     recipe = load_recipe(recipe_file, settings, prompt="red", **keywords)
-    return start(recipe, out)
+    return jobs.start(recipe, out)
 
 
 def test_a_parameter_in_no_group_is_refused(recipe_file, tmp_path):
@@ -192,7 +192,7 @@ def test_full_disk_during_a_checkpoint(recipe_file, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     _, numbers = checkpoint.load(tmp_path / "run" / "checkpoint")
     assert numbers["step"] == 10
-    assert resume(RunDirectory.open(tmp_path / "run")) == []
+    assert jobs.resume(RunDirectory.open(tmp_path / "run")) == []
     assert checkpoint.load(tmp_path / "run" / "checkpoint")[1]["step"] == 40
 
 

@@ -18,10 +18,10 @@ from eval_parts import Knowing, MeanColour, seen
 from torch import Tensor
 
 from threedgen.commands.main import main
+from threedgen.core.pictures import resize
 from threedgen.datasets.given import read_pictures
 from threedgen.datasets.multiview import write_srn, write_transforms
 from threedgen.datasets.objects import open_objects
-from threedgen.guidance.given_pictures import resize
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import torch
 from eval_parts import Knowing, MeanColour, objects, seen
 
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import resize
 from threedgen.core.types import RenderOutput
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.objects import ObjectSet
@@ -17,7 +18,6 @@ from threedgen.evaluation import Evaluation, evaluate_objects, table
 from threedgen.evaluation.baselines import MeanImage, NearestSource
 from threedgen.evaluation.benchmark import views_of
 from threedgen.evaluation.result import ViewScore
-from threedgen.guidance.given_pictures import resize
 from threedgen.metrics.consistency import Consistency
 
 

@@ -12,7 +12,7 @@ from threedgen.cameras.orbit import orbit
 from threedgen.core import plugins
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS
-from threedgen.jobs.run import build
+from threedgen.jobs.build import build
 from threedgen.loop.distill import distill
 from threedgen.recipes.recipe import load_recipe
 

@@ -17,11 +17,11 @@ from threedgen.cameras.orbit import orbit
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
 from threedgen.datasets.given import read_pictures
-from threedgen.datasets.multiview import PosedPictures, write_srn, write_transforms
-from threedgen.jobs.run import load_scene
+from threedgen.datasets.multiview import PosedPictures, object_reach, write_srn, write_transforms
+from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.held_out import held_out_scores
-from threedgen.pipelines.fit import object_reach, start_fit, target_of
+from threedgen.pipelines.fit import start_fit, target_of
 from threedgen.recipes.recipe import read_resolved
 
 TINY = [

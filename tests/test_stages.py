@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from threedgen.core import checkpoint, plugins
 from threedgen.core.errors import UserError
-from threedgen.jobs import handover
 from threedgen.jobs.run import resume, start
 from threedgen.recipes import layers, stages
 from threedgen.recipes import recipe as config
+from threedgen.recipes.checks import check_recipe
 from threedgen.recipes.recipe import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
@@ -101,7 +101,7 @@ def test_any_representation_goes_into_any_recipe(recipe, prior):
     for name in plugins.BUILTIN["representation"]:
         chosen = load_recipe(recipe, [f"representation={name}"], prompt="x", prior=prior)
         assert chosen.parts[0].representation.name == name
-        handover.check_recipe(chosen)
+        check_recipe(chosen)
 
 
 @pytest.mark.parametrize("name", plugins.BUILTIN["representation"])
@@ -114,12 +114,12 @@ def test_a_renderer_of_another_primitive_is_refused(name):
     for renderer, settings in choose.items():
         recipe = load_recipe("text-to-3d", settings, prompt="x")
         if renderer == own:
-            handover.check_recipe(recipe)
+            check_recipe(recipe)
         else:
             with pytest.raises(
                 UserError, match=f"the renderer '{renderer}' draws a .*set renderer.name=auto"
             ):
-                handover.check_recipe(recipe)
+                check_recipe(recipe)
 
 
 @pytest.mark.parametrize(("first", "second"), [("triplane", "mesh"), ("gaussians", "tetrahedra")])

@@ -9,8 +9,9 @@ import torch
 from threedgen.cameras.orbit import orbit
 from threedgen.core.pictures import silhouette_iou
 from threedgen.datasets import world
-from threedgen.jobs.finish import asset_of
-from threedgen.jobs.run import load_scene, start
+from threedgen.jobs.asset import asset_of
+from threedgen.jobs.build import load_scene
+from threedgen.jobs.run import start
 from threedgen.recipes.recipe import load_recipe
 from threedgen.renderers.splatting import SplattingRenderer
 

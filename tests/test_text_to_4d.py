@@ -8,12 +8,13 @@ from splatting_scenes import random_cloud
 
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
-from threedgen.export.splat import SplatParameters, write_splats
+from threedgen.datasets.splat_files import SplatParameters
+from threedgen.export.splat import write_splats
 from threedgen.guidance.priors import load
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS, load_folder
+from threedgen.jobs.build import load_scene
 from threedgen.jobs.listeners import stillness
-from threedgen.jobs.run import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.pipelines.text_to_4d import recipe_for, still_part
 from threedgen.recipes.recipe import read_resolved

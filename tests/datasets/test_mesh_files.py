@@ -14,10 +14,11 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import srgb_from_linear
 from threedgen.core.types import TriMesh
 from threedgen.datasets import mesh_files
 from threedgen.datasets.mesh_files import RADIUS, fibonacci_views, read_painted, render
-from threedgen.export.gltf import srgb_from_linear, write_glb
+from threedgen.export.gltf import write_glb
 
 COLOR = np.array([204, 102, 51], dtype=np.uint8)
 

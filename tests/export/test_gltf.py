@@ -16,9 +16,10 @@ import trimesh
 from clouds import torus
 
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
 from threedgen.core.random import generator
 from threedgen.core.types import TriMesh
-from threedgen.export.gltf import linear_from_srgb, read_glb, srgb_from_linear, write_glb
+from threedgen.export.gltf import read_glb, write_glb
 from threedgen.export.mesh import MeshConfig, extract_mesh, vertex_normals
 
 _VALIDATE = """

@@ -14,10 +14,10 @@ from test_animation import arrays
 
 from threedgen.core.errors import UserError
 from threedgen.core.types import GaussianCloud, TriMesh
+from threedgen.datasets.splat_files import read_splats
 from threedgen.export.animation import Config, film
 from threedgen.export.gltf import read_glb
 from threedgen.export.moving import MovingAsset, holds_motion
-from threedgen.export.splat import read_splats
 from threedgen.renderers.splatting import SplattingRenderer
 
 

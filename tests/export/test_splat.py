@@ -11,7 +11,8 @@ import trimesh
 
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
-from threedgen.export.splat import SplatParameters, read_splats, write_splats
+from threedgen.datasets.splat_files import SplatParameters, read_splats
+from threedgen.export.splat import write_splats
 
 FIELDS = ("means", "quats", "log_scales", "opacity_logits", "sh")
 

@@ -11,7 +11,7 @@ import pytest
 from movements import rising_ball
 
 from threedgen.core.errors import UserError
-from threedgen.export.gltf import linear_from_srgb
+from threedgen.core.pictures import linear_from_srgb
 
 pytest.importorskip("pxr")
 

@@ -18,12 +18,12 @@ from clouds import ball
 from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
 from threedgen.core.types import GaussianCloud, TriMesh
+from threedgen.datasets.splat_files import read_splats
 from threedgen.export import suffixes, write
 from threedgen.export.gltf import read_glb, write_glb
 from threedgen.export.mesh import MeshConfig, extract_mesh
 from threedgen.export.obj import write_obj
 from threedgen.export.report import build_report, peak_memory, versions, write_report
-from threedgen.export.splat import read_splats
 
 SMALL = MeshConfig(resolution=24, faces=1000)
 

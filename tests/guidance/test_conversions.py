@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_pipelines import diffusers, ring
 
-from threedgen.guidance.priors.base import Condition, Prediction, resize_images
+from threedgen.core.pictures import resize_images
+from threedgen.guidance.priors.base import Condition, Prediction
 from threedgen.guidance.priors.processes import NoiseSchedule
 
 levels = st.floats(0.01, 0.99)

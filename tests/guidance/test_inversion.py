@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from threedgen.core.errors import UserError
-from threedgen.guidance.objectives.base import Question, configure, objective, weight_function
+from threedgen.guidance.objectives.base import Question, configure, find_objective, weight_function
 from threedgen.guidance.objectives.inversion import rungs
 from threedgen.guidance.priors.analytic import MixturePrior, by_prompt, gaussian
 from threedgen.guidance.priors.base import Condition
@@ -26,7 +26,7 @@ def noise(seed: int, count: int = 1) -> torch.Tensor:
 
 
 def ask(name: str, prior, x, t, seed: int = 0, text: str = "cube", scale: float = 1.0, **options):
-    objective = objective(name)(configure(name, options), prior)
+    objective = find_objective(name)(configure(name, options), prior)
     question = Question(
         prior,
         x,

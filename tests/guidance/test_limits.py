@@ -7,7 +7,7 @@ import torch
 from test_objectives import SIZE, image, noise
 
 from threedgen.core.errors import UserError
-from threedgen.guidance.objectives.base import Question, objective, require_limits, weight_function
+from threedgen.guidance.objectives.base import Question, find_objective, require_limits, weight_function
 from threedgen.guidance.priors.analytic import MixturePrior, by_prompt
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.processes import FlowSchedule, NoiseSchedule
@@ -22,7 +22,7 @@ def test_a_gradient_is_finite_where_no_noise_or_no_signal_is_left(name, schedule
     """The limit of recon is x - x0_hat at both ends, whatever 0 times infinity makes of its weight."""
     prior = MixturePrior(by_prompt({"cube": image(1), "": image(2)}), [0.4], SIZE, schedule=schedule)
     x, t = noise(1, 1, 3, SIZE, SIZE).to(dtype), torch.tensor([level], dtype=dtype)
-    kind = objective(name)
+    kind = find_objective(name)
     weighting = weight_function(kind.weighting)
     rescale = 0.5 if name == "sds" else 0.0
     require_limits(

@@ -13,7 +13,8 @@ from splatting_scenes import random_cloud
 
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
-from threedgen.export.splat import SplatParameters, write_splats
+from threedgen.datasets.splat_files import SplatParameters
+from threedgen.export.splat import write_splats
 from threedgen.pipelines.text_to_4d import recipe_for
 from threedgen.recipes.recipe import read_resolved
 

@@ -13,8 +13,8 @@ from threedgen.guidance.objectives.base import (
     WEIGHTS,
     Question,
     configure,
+    find_objective,
     inject,
-    objective,
     weight_function,
 )
 from threedgen.guidance.objectives.sds import SDS, Reconstruction
@@ -226,7 +226,7 @@ def test_disc_prior_is_a_prior():
     torch.testing.assert_close(picture[0, 0], torch.ones(3), rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize("find", [objective, weight_function])
+@pytest.mark.parametrize("find", [find_objective, weight_function])
 def test_unknown_names_list_the_known_ones(find):
     with pytest.raises(UserError, match=r"unknown .* 'sdss'.*: (known|use one of|sds)"):
         find("sdss")
@@ -247,7 +247,7 @@ class Counted(MixturePrior):
 def descend_to(name: str, prior: Prior, steps: int, condition: Condition, **settings_) -> torch.Tensor:
     """Where descent on one sample ends, with opposite noises and t all over the range."""
     options = settings_.pop("options", {})
-    objective = objective(name)(configure(name, options), prior)
+    objective = find_objective(name)(configure(name, options), prior)
     x = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([x], lr=0.05)
     for step in range(steps):
@@ -282,7 +282,7 @@ def test_classifier_score_distillation_needs_different_spreads():
     torch.testing.assert_close(end[0], expected, rtol=0, atol=5e-3)
     # The trap: a constant gradient, as strong a hundred units away.
     flat = MixturePrior(by_prompt(images), [0.3], SIZE)
-    csd = objective("csd")(configure("csd", {}), flat)
+    csd = find_objective("csd")(configure("csd", {}), flat)
 
     def push(x: torch.Tensor) -> torch.Tensor:
         return csd(Question(flat, x, torch.zeros_like(x), level, Condition(("cube",)))).gradient
@@ -297,7 +297,7 @@ def test_the_negative_of_classifier_score_distillation_takes_over_during_the_run
     """Coarse stage of its reference code: a_n 0 -> -1 while a_0 -1 -> 0; each step one batch, no idle branch."""
     prior = Counted(cube=image(1), ugly=image(2), none=image(3))
     options = {"negative": {"from": 0.0, "to": -1.0}, "empty": {"from": -1.0, "to": 0.0}}
-    csd = objective("csd")(configure("csd", options), prior)
+    csd = find_objective("csd")(configure("csd", options), prior)
     x, eps = noise(1, 1, 3, SIZE, SIZE), noise(2, 1, 3, SIZE, SIZE)
     t = torch.tensor([0.5], dtype=torch.float64)
     found = []
@@ -319,7 +319,7 @@ def test_the_negative_of_classifier_score_distillation_takes_over_during_the_run
 def test_noise_free_distillation_above_and_below_its_threshold():
     images = {"cube": image(1), "ugly": image(2), "": image(3)}
     prior = MixturePrior(by_prompt(images), [0.4], SIZE)
-    nfsd = objective("nfsd")(configure("nfsd", {}), prior)
+    nfsd = find_objective("nfsd")(configure("nfsd", {}), prior)
     x, eps = noise(1, 2, 3, SIZE, SIZE), noise(2, 2, 3, SIZE, SIZE)
     t = torch.tensor([0.1, 0.5], dtype=torch.float64)
     question = Question(
@@ -345,7 +345,7 @@ def test_the_image_term_of_hifa_is_the_distance_to_the_decoded_picture():
     t = torch.tensor([0.4], dtype=torch.float64)
     question = Question(prior, x, eps, t, Condition(("cube",)), images=image(9).unsqueeze(0))
     for share in (0.1, 0.7):
-        answer = objective("hifa")(configure("hifa", {"image": share}), prior)(question)
+        answer = find_objective("hifa")(configure("hifa", {"image": share}), prior)(question)
         kappa = share * prior.sigma(t) * prior.alpha(t)  # w alpha / sigma with w = sigma^2
         expected = kappa * (image(9) - prior.decode(answer.x0)[0])
         assert answer.image_gradient is not None

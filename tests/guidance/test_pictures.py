@@ -11,11 +11,12 @@ from torch import Tensor
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import resize
 from threedgen.core.types import Cameras, RenderOutput
 from threedgen.datasets import world
 from threedgen.datasets.given import GivenViews, read_pictures
 from threedgen.datasets.multiview import PosedPictures, write_srn, write_transforms
-from threedgen.guidance.given_pictures import Pictures, resize
+from threedgen.guidance.given_pictures import Pictures
 
 ALL: dict[str, Any] = {"l1": 0.7, "l2": 0.3, "ssim": 0.5, "alpha": 1.5}
 

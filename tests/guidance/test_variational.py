@@ -8,7 +8,7 @@ from tiny_pipelines import ring
 
 from threedgen.core.errors import UserError
 from threedgen.core.types import RenderOutput
-from threedgen.guidance.objectives.base import Question, configure, objective
+from threedgen.guidance.objectives.base import Question, configure, find_objective
 from threedgen.guidance.priors.analytic import DiscPrior, gaussian
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.score_distillation import ScoreDistillation
@@ -22,7 +22,7 @@ STD = 0.5
 def spread_after(name: str, steps: int, **options) -> float:
     """The std of 256 one-pixel particles that all start at 0 +- 0.1 and follow the objective."""
     prior = gaussian(torch.full((1, 1, 3), 0.6), STD)
-    objective = objective(name)(configure(name, options), prior)
+    objective = find_objective(name)(configure(name, options), prior)
     rng = torch.Generator().manual_seed(0)
     x = (0.1 * torch.randn(256, 3, 1, 1, generator=rng)).requires_grad_()
     optimizer = torch.optim.Adam([x], lr=0.05)
@@ -56,12 +56,12 @@ def test_a_learned_particle_model_does_as_well():
 
 def test_one_particle_whose_model_is_exact_is_sds():
     prior = gaussian(torch.rand(4, 4, 3, generator=torch.Generator().manual_seed(1)), 0.3)
-    vsd = objective("vsd")(configure("vsd", {}), prior)
+    vsd = find_objective("vsd")(configure("vsd", {}), prior)
     rng = torch.Generator().manual_seed(2)
     x, eps = torch.randn(1, 3, 4, 4, generator=rng), torch.randn(1, 3, 4, 4, generator=rng)
     question = Question(prior, x, eps, torch.tensor([0.5]), Condition(("a",)))
     vsd(question)  # learns the one particle
-    sds = objective("sds")(configure("sds", {}), prior)
+    sds = find_objective("sds")(configure("sds", {}), prior)
     torch.testing.assert_close(vsd(question).gradient, sds(question).gradient, rtol=1e-3, atol=1e-4)
 
 

@@ -12,7 +12,8 @@ from tiny_pipelines import edit
 
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
-from threedgen.export.splat import SplatParameters, write_splats
+from threedgen.datasets.splat_files import SplatParameters
+from threedgen.export.splat import write_splats
 from threedgen.guidance.priors.adapters.choose import adapter_of
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.folder.files import PipelineFolder

@@ -8,9 +8,9 @@ import torch
 from latent_scenes import VIEWS, cars, made, tiny, trainer
 from PIL import Image
 
+from threedgen.core.pictures import resize
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.objects import ObjectSet
-from threedgen.guidance.given_pictures import resize
 from threedgen.ssdnerf import watch as watching
 from threedgen.ssdnerf.model import load_model
 from threedgen.ssdnerf.scenes import Scenes, pack

@@ -9,7 +9,8 @@ from nerfdiff_scenes import SIZE, cube_source, seen, source_camera, tiny_model, 
 
 from threedgen.commands.main import main
 from threedgen.datasets.cut_outs import cut_out_of
-from threedgen.jobs.run import load_scene, resume
+from threedgen.jobs.build import load_scene
+from threedgen.jobs.run import resume
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.loop.events import StepDone
 from threedgen.nerfdiff.camera_triplane import CameraTriplane

@@ -13,10 +13,11 @@ from threedgen.datasets.multiview import write_srn
 from threedgen.datasets.objects import open_objects
 from threedgen.evaluation.nerfdiff_predictors import Distilled, FeedForward, FreeViews, load_predictor
 from threedgen.nerfdiff.bank import PairBank
+from threedgen.nerfdiff.config import NerfDiffTrainingConfig
 from threedgen.nerfdiff.distillation import NerfGuidedDistillation
 from threedgen.nerfdiff.field import camera_field, source_frame
 from threedgen.nerfdiff.store import load_model, save_model
-from threedgen.nerfdiff.trainer import NerfDiffTrainer, NerfDiffTrainingConfig, strided
+from threedgen.nerfdiff.trainer import NerfDiffTrainer, strided
 from threedgen.renderers.volume import VolumeRenderer
 
 CONFIG = NerfDiffTrainingConfig(steps=4, batch=2, warmup=1, precision="fp32")

@@ -9,7 +9,8 @@ from splatting_scenes import random_cloud
 from threedgen.cameras.orbit import orbit
 from threedgen.core.errors import UserError
 from threedgen.core.types import Frames, GaussianCloud
-from threedgen.export.splat import SplatParameters, write_splats
+from threedgen.datasets.splat_files import SplatParameters
+from threedgen.export.splat import write_splats
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations import deformation, motion_terms
 from threedgen.representations.dynamic_gaussians import CLOUD, Config, DynamicGaussians

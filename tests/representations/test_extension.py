@@ -204,7 +204,7 @@ def test_only_the_later_motion_learns_and_its_state_needs_no_other_file(kind, wh
         closing=0.25,
         regularizers=motion_terms.Config(handover=2.0, loop=3.0),
     )
-    of = stirred(DynamicGaussians(config, 0, random_cloud(17), blank=True))
+    of = stirred(DynamicGaussians(config, 0, random_cloud(17)))
     learning = {id(p) for group in of.parameter_groups().values() for p in group}
     assert learning == {id(p) for p in of.parameters() if p.requires_grad}
     assert set(of.parameter_groups()) == set(of.learning_rates())

@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 import torch
 
-from threedgen.commands.train_prior import train_prior
+from threedgen.commands.main import COMMANDS
 from threedgen.core.errors import UserError
+from threedgen.training.config import PriorTrainingConfig
 from threedgen.training.denoiser_trainer import cosine_alphas, learning_rate
 from threedgen.training.prior_model import (
     PriorArchitecture,
@@ -15,7 +16,7 @@ from threedgen.training.prior_model import (
     save_pipeline,
     scheduler_config,
 )
-from threedgen.training.prior_trainer import PriorTrainer, PriorTrainingConfig
+from threedgen.training.prior_trainer import PriorTrainer
 from threedgen.training.render_bank import RenderBank
 from threedgen.training.tokenizer import MAX_TOKENS, write_tokenizer
 
@@ -187,14 +188,14 @@ def test_only_doublings_of_the_base_size(size):
 )
 def test_bad_training_options_are_one_line(arguments, tmp_path):
     with pytest.raises(UserError) as caught:
-        train_prior([*arguments, "--out", str(tmp_path / "x")])
+        COMMANDS["train prior"]([*arguments, "--out", str(tmp_path / "x")])
     assert "\n" not in str(caught.value)
 
 
 def test_the_command_trains_resumes_and_leaves_a_pipeline(tmp_path):
     options = ["--out", str(tmp_path), "--batch", "2", "--bank-views", "8", "--save-every", "2"]
-    train_prior([*options, "--steps", "2"])
-    train_prior([*options, "--steps", "3"])
+    COMMANDS["train prior"]([*options, "--steps", "2"])
+    COMMANDS["train prior"]([*options, "--steps", "3"])
     steps = [json.loads(line)["step"] for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
     assert steps == [2, 3]
     assert (tmp_path / "samples.png").is_file()

@@ -20,6 +20,7 @@ from threedgen.commands.main import main
 from threedgen.datasets import motions, world
 from threedgen.datasets.shapes import COLORS
 from threedgen.training.clip_bank import CLIPS_PER_OBJECT, ClipBank
+from threedgen.training.config import VideoTrainingConfig
 from threedgen.training.prior_model import PriorArchitecture, PriorModel
 from threedgen.training.tokenizer import make_tokenizer, vocabulary
 from threedgen.training.video_card import motion_errors, sample, true_clips, write_video_grid
@@ -29,7 +30,7 @@ from threedgen.training.video_model import (
     save_video_pipeline,
     start_from_text_prior,
 )
-from threedgen.training.video_trainer import VideoTrainer, VideoTrainingConfig
+from threedgen.training.video_trainer import VideoTrainer
 
 SMALL = {"size": 16, "attention": (False, True), "embedding": 32, "text_width": 16, "text_layers": 1}
 TINY = VideoArchitecture(channels=(8, 16), frames=3, **SMALL)

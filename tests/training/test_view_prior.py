@@ -16,10 +16,11 @@ from threedgen.core.errors import UserError
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
 from threedgen.guidance.priors.base import Condition, Reference
 from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
+from threedgen.training.config import ViewTrainingConfig
 from threedgen.training.prior_model import PriorArchitecture, PriorModel
 from threedgen.training.view_bank import SOURCES_PER_SCENE, VIEWS_PER_SCENE, ViewBank
 from threedgen.training.view_model import ViewModel, save_view_pipeline, start_from_text_prior
-from threedgen.training.view_trainer import ViewTrainer, ViewTrainingConfig
+from threedgen.training.view_trainer import ViewTrainer
 
 TINY = PriorArchitecture(
     size=16, channels=(8, 16), attention=(False, True), embedding=32, text_width=16, text_layers=1

@@ -1,8 +1,8 @@
 """The view that a film was taken from, rendered beside the usual ones at some of the film's moments.
 
 `Cameras.index` says which: the number of the film's picture for views of it, -1 for the others (see
-`threedgen.cameras.reference`). Picture 0, which shows what moves at rest, is among them in every step: guidances lay
-the film over the render by it.
+`threedgen.cameras.reference`). Picture 0, which shows what moves at rest, is among them in every step: guidances
+lay the film over the render by it.
 """
 
 from __future__ import annotations

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from threedgen.commands.options import add_run_options, backend, print_results, progress_bar
 from threedgen.commands.parser import Parser
 
 
-def compose(argv: Sequence[str]) -> None:
-    """Runs the command. Raises UserError for what a user can put right."""
+def build_parser() -> Parser:
     parser = Parser(
         prog="threedgen compose",
         description="Make the assets and motions that a scene file names, and put them together: anim.glb, "
@@ -25,8 +24,11 @@ def compose(argv: Sequence[str]) -> None:
     parser.add_argument("--prior", metavar="embedded|FOLDER|HUB_ID", help="that says what assets are")
     parser.add_argument("--video-prior", metavar="embedded|FOLDER", help="that says how they move")
     add_run_options(parser, "runs/<name of the file>")
-    arguments = parser.parse_intermixed_args(list(argv))
+    return parser
 
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the command. Raises UserError for what a user can put right."""
     from threedgen.composition.scene_file import read_scene
     from threedgen.jobs.run_directory import DEFAULT_PARENT, slug
 
@@ -48,8 +50,8 @@ def compose(argv: Sequence[str]) -> None:
     )
     try:
         with progress_bar() as progress:
-            run = make(scene, out, making, [progress])
+            made = make(scene, out, making, [progress])
     except KeyboardInterrupt:
-        print("the same command goes on from the last checkpoint", file=sys.stderr)
+        print("run the same command again to continue from the last checkpoint", file=sys.stderr)
         raise KeyboardInterrupt from None  # without the run that was under way: it is but a part
-    print_results(run)
+    print_results(made)

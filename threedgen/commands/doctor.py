@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from threedgen import __version__
+from threedgen.commands.parser import Parser
 from threedgen.core import machine
 
 # Optional libraries and what they would add. Looked up, never imported: some start a compiler when touched.
@@ -64,6 +67,26 @@ class Finding:
     name: str
     ok: bool | None
     text: str
+
+
+def build_parser() -> Parser:
+    return Parser(
+        prog="threedgen doctor",
+        description="Check this machine: what works, what does not, and why. The exit code is 1 "
+        "if there are problems.",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints one line a finding; exits with 1 if one is a problem."""
+    marks = {True: "ok", None: "-", False: "PROBLEM"}
+    problems = 0
+    for finding in examine():
+        problems += finding.ok is False
+        print(f"{marks[finding.ok]:8} {finding.name:22} {finding.text}", flush=True)
+    print("everything needed is there" if problems == 0 else f"{problems} problem(s), see above")
+    if problems:
+        sys.exit(1)
 
 
 def examine() -> Iterator[Finding]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +18,13 @@ if TYPE_CHECKING:
 PREDICTOR = "nerfdiff.json"  # of a folder that `threedgen train nerfdiff` left
 LATENT = "ssdnerf.json"  # and of `threedgen train ssdnerf`
 FOLDER = "eval"  # in the target, where no --out is given
-_SECONDS = 30.0
 _SIZE = 64  # pixels of the shape world, for a nerfdiff
 
 Progress = Callable[[int, int], None]
 
 
-def evaluate(argv: Sequence[str]) -> None:
-    """Runs the command. Raises UserError for what a user can put right."""
-    arguments = _parser().parse_args(list(argv))
-
+def run(arguments: argparse.Namespace) -> None:
+    """Measures, prints a table and writes it. Raises UserError for what a user can put right."""
     from threedgen.core.paths import existing
 
     target = existing(
@@ -40,15 +34,19 @@ def evaluate(argv: Sequence[str]) -> None:
         raise UserError(f"'{target}' is a file: name a run, a trained model or a folder of pictures")
     out = target / FOLDER if arguments.out is None else Path(arguments.out)
     _require_writable(out)
-    with _progress() as progress:
-        evaluation = _evaluated(target, arguments, progress)
+    from threedgen.jobs.listeners.progress import Progress as Display
+
+    with Display() as display:
+        task = display.task("evaluating")
+        evaluation = _evaluated(target, arguments, lambda done, total: task.update(done, total=total))
+        task.end()
     _print(evaluation)
     evaluation.write(out)
     for name in ("eval.json", "views.csv", "table.md"):
         print(out / name)
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
     parser = Parser(
         prog="threedgen eval",
         description="Measure a run's asset, pictures, or a trained single-view model: PSNR, SSIM, LPIPS, FID, KID, "
@@ -232,32 +230,3 @@ def _require_writable(folder: Path) -> None:
         raise UserError(f"cannot write to '{folder}': '{parent}' is a file; choose another --out")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"cannot write to '{folder}': no permission in {parent}; choose another --out")
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar with the time left on stderr, of which nothing stays; on no terminal, a line now and then."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("evaluating", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-class _Lines:
-    """Says how far it is, and how long the rest may take, every _SECONDS."""
-
-    def __init__(self) -> None:
-        self._begun = self._said = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done and now - self._said > _SECONDS:
-            left = (now - self._begun) / done * (total - done)
-            print(f"{done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True)
-            self._said = now

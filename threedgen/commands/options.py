@@ -1,4 +1,4 @@
-"""Options and outputs that the commands which make assets share."""
+"""Options and outputs that the commands share."""
 
 from __future__ import annotations
 
@@ -11,18 +11,52 @@ from typing import Any
 from threedgen.commands.parser import Parser
 
 BACKENDS = ("auto", "native", "torch", "gsplat", "nerfacc", "pytorch3d", "nvdiffrast")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 def add_run_options(parser: Parser, default_out: str) -> None:
-    parser.add_argument("--out", metavar="DIR", help=f"run directory; default: {default_out}")
-    parser.add_argument("--seed", type=whole("--seed"), metavar="N")
-    parser.add_argument("--steps", type=whole("--steps"), metavar="N")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    """What every command that makes a run takes."""
+    parser.add_argument("--out", metavar="DIR", help=f"directory of the run; default: {default_out}")
+    parser.add_argument(
+        "--seed",
+        type=whole("--seed"),
+        metavar="N",
+        help="seed of every random draw; default: the recipe's, which is 0 unless it says otherwise",
+    )
+    parser.add_argument(
+        "--steps", type=whole("--steps"), metavar="N", help="steps of the run; default: the recipe's"
+    )
+    add_device(parser)
     add_backend(parser)
 
 
+def add_device(parser: Parser) -> None:
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        help="where to compute; default: auto, which takes the GPU if there is one",
+    )
+
+
 def add_backend(parser: Parser) -> None:
-    parser.add_argument("--backend", choices=BACKENDS, help="who renders; default: the fastest there is")
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="library that renders; default: auto, the fastest one that works here",
+    )
+
+
+def add_settings(parser: Parser) -> None:
+    parser.add_argument(
+        "settings", metavar="key=value", nargs="*", help="a setting of the recipe to change; repeatable"
+    )
+
+
+def add_target(parser: Parser, target: str, settings: str) -> None:
+    """RUN --to FILE [key=value ...], of the commands that write files from a run."""
+    parser.add_argument("run", metavar="RUN", help="the directory of the run")
+    parser.add_argument("settings", metavar="key=value", nargs="*", help=f"{settings}; repeatable")
+    parser.add_argument("--to", required=True, metavar=target, help="the file or folder to write")
 
 
 def backend(arguments: argparse.Namespace) -> list[str]:
@@ -30,7 +64,7 @@ def backend(arguments: argparse.Namespace) -> list[str]:
 
 
 def require_free(arguments: argparse.Namespace) -> None:
-    """A folder that is taken is said before anything is read."""
+    """A folder that is taken is reported before anything is read."""
     if arguments.out is not None:
         from threedgen.jobs.run_directory import check_free
 

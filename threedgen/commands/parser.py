@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from threedgen.core.errors import UserError
+
+PROGRAM = "threedgen"
 
 
 class Parser(argparse.ArgumentParser):
@@ -13,6 +16,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, allow_abbrev=False, **keywords)
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """The arguments of a command; options may stand between `key=value` settings. Raises UserError."""
+        return self.parse_intermixed_args(list(argv))
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")

@@ -1,131 +1,152 @@
-"""`threedgen train prior`: trains an embedded prior, or another of its kind, and writes its folder."""
+"""`threedgen train prior`: trains a prior like the embedded ones and writes its folder."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threedgen.commands.parser import Parser
-from threedgen.commands.training import Config, add_config, config_of, machine_name, make_folder, run
+from threedgen.commands.training import add_config, config_of, machine_name, make_folder, train
 from threedgen.core.errors import UserError
+from threedgen.training.config import (
+    PriorTrainingConfig,
+    TrainingConfig,
+    VideoTrainingConfig,
+    ViewTrainingConfig,
+)
 
 if TYPE_CHECKING:
     from threedgen.training.denoiser_trainer import Bank, DenoiserTrainer
 
-
-def train_prior(argv: list[str]) -> None:
-    """Trains, or goes on with, the prior in --out; leaves pipeline/, samples.png and losses.jsonl there."""
-    first = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    first.add_argument("--kind", default="text")
-    kind = first.parse_known_args([word for word in argv if word not in ("-h", "--help")])[0].kind
-    {"view": _train_view, "video": _train_video}.get(kind, _train_text)(argv)
+KINDS: dict[str, type[TrainingConfig]] = {
+    "text": PriorTrainingConfig,
+    "view": ViewTrainingConfig,
+    "video": VideoTrainingConfig,
+}
 
 
-def _train(
-    argv: list[str],
-    start: str,
-    kind: type[Config],
-    make_trainer: Callable[[Config, int, Path], DenoiserTrainer],
-    make_bank: Callable[[Config, int, Callable[[int, int], None]], Bank],
-    write_grid: Callable[[Any, Path], None],
-    finish: Callable[[Any, Path, float, str], None],
-) -> None:
-    """Parses, trains, and hands the trainer, its folder, the last loss and the machine's name to `finish`.
+@dataclass(frozen=True)
+class _Training:
+    """The functions of one kind of prior. trainer, bank: of the config and the size of the pictures in pixels."""
 
-    start: what --start-from takes over. make_trainer, make_bank: of the config and the pictures' size.
-    """
-    options = Parser(prog="threedgen train prior", description=__doc__)
-    options.add_argument("--kind", choices=("text", "view", "video"), default="text", help="what it is told")
-    options.add_argument("--out", type=Path, default=Path("runs/prior"), help="folder, resumed if there")
-    options.add_argument("--size", type=int, default=32, help="pixels: 32, or a doubling of it")
-    options.add_argument("--start-from", type=Path, metavar="FOLDER", help=start)
-    add_config(options, kind)
-    arguments = options.parse_args(argv)
-    config, size, folder = config_of(arguments, kind), arguments.size, arguments.out
+    trainer: Callable[[Any, int, Path], DenoiserTrainer]
+    bank: Callable[[Any, int, Callable[[int, int], None]], Bank]
+    grid: Callable[[Any, Path], None]
+    pipeline: Callable[[Any, Path], None]
+    card: Callable[[Any, Path, float, str], None]
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="threedgen train prior",
+        description="Train a diffusion prior like the embedded ones on the shape world, and write its folder "
+        "(pipeline/, which --prior and --video-prior take), samples.png and losses.jsonl into --out. A training "
+        "that was stopped continues.",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=tuple(KINDS),
+        default="text",
+        help="what the prior is given: a caption (text, the default), a picture of the object (view), or a caption "
+        "for a clip of frames (video)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/prior"),
+        metavar="DIR",
+        help="folder of the training, which continues if it is there; default: runs/prior",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=32,
+        metavar="PIXELS",
+        help="width and height of the pictures: 32 or a doubling of it; default: 32",
+    )
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="FOLDER",
+        help="start with the weights of a text prior: for text one of this size or half of it, for view its UNet, "
+        "for video its words and coarse levels",
+    )
+    add_config(parser, KINDS)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Trains or continues the prior in --out. Raises UserError."""
+    config, size, folder = config_of(arguments, KINDS[arguments.kind]), arguments.size, arguments.out
+    training = {"text": _text, "view": _view, "video": _video}[arguments.kind]()
     make_folder(folder)
-    trainer: Any = make_trainer(config, size, folder)
+    trainer: Any = training.trainer(config, size, folder)
     if not trainer.resume() and arguments.start_from is not None:
         trainer.start_from(arguments.start_from)
-    loss = run(
+    loss = train(
         trainer,
-        lambda progress: make_bank(config, size, progress),
+        lambda progress: training.bank(config, size, progress),
         arguments.save_every,
-        lambda: write_grid(trainer, folder / "samples.png"),
+        lambda: training.grid(trainer, folder / "samples.png"),
     )
-    finish(trainer, folder / "pipeline", loss, machine_name(config.device))
+    training.pipeline(trainer.average, folder / "pipeline")
+    training.card(trainer, folder / "pipeline", loss, machine_name(config.device))
 
 
-def _train_text(argv: list[str]) -> None:
+def _text() -> _Training:
     from threedgen.training.model_card import write_model_card
     from threedgen.training.prior_model import for_size, save_pipeline
-    from threedgen.training.prior_trainer import PriorTrainer, PriorTrainingConfig
+    from threedgen.training.prior_trainer import PriorTrainer
     from threedgen.training.render_bank import RenderBank
     from threedgen.training.samples import write_sample_grid
 
-    def finish(trainer: Any, folder: Path, loss: float, machine: str) -> None:
-        save_pipeline(trainer.average, folder)
-        write_model_card(trainer, folder, loss, machine)
-
-    _train(
-        argv,
-        "start with the weights of a pipeline folder of this size or of half of it",
-        PriorTrainingConfig,
+    return _Training(
         lambda config, size, folder: PriorTrainer(config, for_size(size), folder),
         lambda config, size, progress: RenderBank(
             config.bank_views, size, config.seed, config.pair_share, progress
         ),
         write_sample_grid,
-        finish,
+        save_pipeline,
+        write_model_card,
     )
 
 
-def _train_view(argv: list[str]) -> None:
+def _view() -> _Training:
     from threedgen.training.prior_model import for_size
     from threedgen.training.view_bank import ViewBank
     from threedgen.training.view_card import write_view_card, write_view_grid
     from threedgen.training.view_model import save_view_pipeline
-    from threedgen.training.view_trainer import ViewTrainer, ViewTrainingConfig
+    from threedgen.training.view_trainer import ViewTrainer
 
-    def finish(trainer: Any, folder: Path, loss: float, machine: str) -> None:
-        save_view_pipeline(trainer.average, folder)
-        write_view_card(trainer, folder, loss, machine)
-
-    _train(
-        argv,
-        "start with the UNet of a text prior's folder of this size",
-        ViewTrainingConfig,
+    return _Training(
         lambda config, size, folder: ViewTrainer(config, for_size(size), folder),
         lambda config, size, progress: ViewBank(config.bank_views, size, config.seed, progress),
         write_view_grid,
-        finish,
+        save_view_pipeline,
+        write_view_card,
     )
 
 
-def _train_video(argv: list[str]) -> None:
+def _video() -> _Training:
     from threedgen.training.clip_bank import ClipBank
     from threedgen.training.video_card import write_video_card, write_video_grid
     from threedgen.training.video_model import VideoArchitecture, save_video_pipeline
-    from threedgen.training.video_trainer import VideoTrainer, VideoTrainingConfig
+    from threedgen.training.video_trainer import VideoTrainer
 
     def architecture(size: int) -> VideoArchitecture:
         if size != VideoArchitecture.size:
-            raise UserError(f"--size is {size}: clips are of {VideoArchitecture.size} pixels")
+            raise UserError(f"--size is {size}: the frames of clips have {VideoArchitecture.size} pixels")
         return VideoArchitecture()
 
-    def finish(trainer: Any, folder: Path, loss: float, machine: str) -> None:
-        save_video_pipeline(trainer.average, folder)
-        write_video_card(trainer, folder, loss, machine)
-
-    _train(
-        argv,
-        "start with the words and the coarse levels of a text prior's folder",
-        VideoTrainingConfig,
+    return _Training(
         lambda config, size, folder: VideoTrainer(config, architecture(size), folder),
         lambda config, size, progress: ClipBank(
             config.bank_views, size, VideoArchitecture.frames, config.seed, progress
         ),
         write_video_grid,
-        finish,
+        save_video_pipeline,
+        write_video_card,
     )

@@ -1,41 +1,74 @@
-"""What the training commands share: options from a config's fields, and a progress bar around the trainer."""
+"""What the training commands share: options from the fields of a config, and a progress bar around the trainer."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from threedgen.core.errors import UserError
+from threedgen.recipes.documented import settings
 
 if TYPE_CHECKING:
-    from threedgen.training.denoiser_trainer import Bank, DenoiserTrainer, TrainingConfig
+    from threedgen.training.config import TrainingConfig
+    from threedgen.training.denoiser_trainer import Bank, DenoiserTrainer
 
 _CHOICES = {"precision": ("bf16", "fp32"), "device": ("auto", "cpu", "cuda")}
+_COUNTS = ("steps", "batch", "bank_views", "save_every")
 Config = TypeVar("Config", bound="TrainingConfig")
 
 
-def add_config(options: argparse.ArgumentParser, kind: type[TrainingConfig]) -> None:
-    """One option a field of the config, and --save-every."""
-    options.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
-    for item in dataclasses.fields(kind):
-        flag = f"--{item.name.replace('_', '-')}"
+def add_config(options: argparse.ArgumentParser, kinds: Mapping[str, type[TrainingConfig]]) -> None:
+    """One option for each field of the configs, and --save-every. kinds: the configs by the name of their kind,
+    which the help mentions where their defaults differ."""
+    options.add_argument(
+        "--save-every", type=int, default=500, metavar="N", help="steps between checkpoints; default: 500"
+    )
+    defaults: dict[str, dict[str, Any]] = {}
+    texts: dict[str, str] = {}
+    for kind, config in kinds.items():
+        said = settings(config)
+        for item in dataclasses.fields(config):
+            defaults.setdefault(item.name, {})[kind] = item.default
+            texts[item.name] = said[item.name].text
+    for name, values in defaults.items():
+        same = len(set(values.values())) == 1 and len(values) == len(kinds)
+        shown = (
+            f"{next(iter(values.values()))}" if same else ", ".join(f"{v} ({k})" for k, v in values.items())
+        )
         options.add_argument(
-            flag, type=type(item.default), default=item.default, choices=_CHOICES.get(item.name)
+            f"--{name.replace('_', '-')}",
+            type=type(next(iter(values.values()))),
+            choices=_CHOICES.get(name),
+            metavar=None if name in _CHOICES else "N",
+            help=f"{texts[name].rstrip('.').replace('%', '%%')}; default: {shown}",
         )
 
 
 def config_of(arguments: argparse.Namespace, kind: type[Config]) -> Config:
-    """The config that the options say. Raises UserError for counts below 1."""
+    """The config that the options give. Raises UserError for counts below 1, and for options of another kind."""
     from threedgen.core.machine import choose_device
+    from threedgen.training import config as every
 
-    names = [item.name for item in dataclasses.fields(kind)]
-    config = kind(**{name: getattr(arguments, name) for name in names})
-    for name in ("steps", "batch", "bank_views", "save_every"):
-        value = getattr(arguments, name, 1)
+    own = {item.name for item in dataclasses.fields(kind)}
+    others = {
+        item.name
+        for config in vars(every).values()
+        if dataclasses.is_dataclass(config)
+        for item in dataclasses.fields(config)
+    } - own
+    for name in others:
+        if getattr(arguments, name, None) is not None:
+            raise UserError(
+                f"--{name.replace('_', '-')} is not an option of this kind of prior: leave it out"
+            )
+    given = {name: getattr(arguments, name) for name in own}
+    config = kind(**{name: value for name, value in given.items() if value is not None})
+    for name in _COUNTS:
+        value = arguments.save_every if name == "save_every" else getattr(config, name, 1)
         if value < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     return dataclasses.replace(config, device=choose_device(config.device))
@@ -49,7 +82,7 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"cannot write to '{folder}': {error.strerror}; choose another --out") from error
 
 
-def run(
+def train(
     trainer: DenoiserTrainer,
     make_bank: Callable[[Callable[[int, int], None]], Bank],
     every: int,
@@ -60,23 +93,21 @@ def run(
 
     saved: called after every checkpoint.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from threedgen.jobs.listeners.metrics import truncate
+    from threedgen.jobs.listeners.progress import Progress
 
     losses = trainer.folder / "losses.jsonl"
     if losses.is_file():
         truncate(losses, trainer.step + 1)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        rendering = progress.add_task("rendering", total=None)
-        bank = make_bank(lambda done, total: progress.update(rendering, completed=done, total=total))
-        training = progress.add_task("training", total=trainer.config.steps, completed=trainer.step)
+    with Progress() as progress:
+        rendering = progress.task("rendering")
+        bank = make_bank(lambda done, total: rendering.update(done, total=total))
+        task = progress.task("training", trainer.config.steps, trainer.step)
         latest = [float("nan")]
 
         def report(loss: float, wrote: bool) -> None:
             latest[0] = loss
-            progress.update(training, completed=trainer.step, description=f"training, loss {loss:.4f}")
+            task.update(trainer.step, f"loss {loss:.4f}")
             line = {"step": trainer.step, "loss": round(loss, 5), "seconds": round(trainer.seconds, 1)}
             with losses.open("a") as file:
                 file.write(json.dumps(line) + "\n")

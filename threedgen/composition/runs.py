@@ -31,7 +31,8 @@ from threedgen.core.errors import UserError
 from threedgen.export import gltf
 from threedgen.export.mesh import NoSurface
 from threedgen.jobs import finish
-from threedgen.jobs.run import load_scene, resume, start
+from threedgen.jobs.build import load_scene
+from threedgen.jobs.run import resume, start
 from threedgen.jobs.run_directory import RECIPE, RunDirectory, check_free, slug
 from threedgen.jobs.scores.motion import moving_scores
 from threedgen.loop.events import Emitter, Listener, PhaseStarted
@@ -207,7 +208,7 @@ def _whole_recipe(scene: Scene, making: Making, recipes: Sequence[Recipe]) -> Re
     values["steps"] = max(1, sum(recipe.steps for recipe in recipes))
     how = like.representation.config
     values["representation"] = {
-        "name": "threedgen.composition.composition:Composition",
+        "name": "threedgen.composition:Composition",
         "scene": typed.plain(scene),
         "deformation": typed.plain(how.deformation),
         "trajectory": typed.plain(how.trajectory),

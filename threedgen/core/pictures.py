@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+if TYPE_CHECKING:
+    pass
+
 
 SSIM_WINDOW = 11  # pixels, Gaussian with a standard deviation of 1.5: the original's (Wang et al. 2004)
 
@@ -29,3 +37,52 @@ def silhouette_iou(
     a, b = predicted.flatten(1) > threshold, target.flatten(1) > threshold
     union = (a | b).sum(dim=1)
     return ((a & b).sum(dim=1) / union.clamp_min(1)).where(union > 0, union.new_ones(()).float())
+
+
+def resize(pictures: Float[Tensor, "B H W C"], height: int, width: int) -> Float[Tensor, "B h w C"]:
+    """Pictures at another size: exact averages for whole factors, else antialiased bilinear."""
+    size = tuple(pictures.shape[1:3])
+    if size == (height, width):
+        return pictures
+    planes = pictures.permute(0, 3, 1, 2)
+    if size[0] % height == 0 and size[1] % width == 0:
+        planes = F.avg_pool2d(planes, (size[0] // height, size[1] // width))
+    else:
+        smaller = height < size[0] or width < size[1]
+        planes = F.interpolate(
+            planes, (height, width), mode="bilinear", antialias=smaller, align_corners=False
+        )
+    return planes.permute(0, 2, 3, 1)
+
+
+def resize_images(images: Float[Tensor, "B H W 3"], size: int) -> Float[Tensor, "B size size 3"]:
+    """Differentiable resize to a square: exact box average for whole factors, else antialiased bilinear.
+
+    Without antialiasing a reduced render would pass its gradient to a few of its pixels only. Raises
+    ValueError for pictures that are not square: a prior would be shown, and would teach, a stretched scene.
+    """
+    height, width = images.shape[1:3]
+    if height != width:
+        raise ValueError(f"a prior sees square pictures, got {height} x {width}")
+    if height == size:
+        return images
+    planes = images.permute(0, 3, 1, 2)
+    if height % size == 0:
+        planes = F.avg_pool2d(planes, height // size)
+    else:
+        planes = F.interpolate(
+            planes, (size, size), mode="bilinear", antialias=height > size, align_corners=False
+        )
+    return planes.permute(0, 2, 3, 1)
+
+
+def linear_from_srgb(rgb: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Display-referred sRGB in [0, 1] to linear light (IEC 61966-2-1); input is clipped to [0, 1]."""
+    rgb = np.clip(np.asarray(rgb, dtype=np.float64), 0.0, 1.0)
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def srgb_from_linear(rgb: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Linear light in [0, 1] to display-referred sRGB; the inverse of `linear_from_srgb`."""
+    rgb = np.clip(np.asarray(rgb, dtype=np.float64), 0.0, 1.0)
+    return np.where(rgb <= 0.0031308, rgb * 12.92, 1.055 * rgb ** (1.0 / 2.4) - 0.055)

@@ -173,3 +173,10 @@ def _number(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"'{name}' of a schedule must be a number, got {value!r}")
     return value
+
+
+def every_steps(value: float, total: int, path: str) -> int:
+    """An interval in steps: values below 1 are fractions of the run, others steps. UserError unless > 0."""
+    if not value > 0.0:
+        raise UserError(f"'{path}' must be positive, got {value:g}")
+    return max(1, round(value * total)) if value < 1.0 else int(value)

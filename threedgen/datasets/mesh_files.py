@@ -20,9 +20,9 @@ from torch import Tensor
 from threedgen.cameras.orbit import orbit
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
+from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
 from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets.multiview import PosedPictures
-from threedgen.export.gltf import linear_from_srgb, srgb_from_linear
 from threedgen.renderers.rasterize import box_filter, rasterize
 
 SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".off")

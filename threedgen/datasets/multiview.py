@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -265,3 +266,27 @@ def _write_png(path: Path, picture: Float[Tensor, "H W C"]) -> None:
     import imageio.v3 as imageio
 
     imageio.imwrite(path, (picture.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy())
+
+
+def object_reach(pictures: PosedPictures) -> float:
+    """The least radius of a ball around the origin that may hold what the alpha of the pictures shows; 0 where they
+    have none, or show nothing.
+
+    It is the largest distance from the origin of a ray through an opaque pixel. A ray whose nearest point is the
+    camera itself looks away from the origin, and says nothing.
+    """
+    cameras = pictures.cameras
+    opaque = pictures.alpha[..., 0] > 0.5
+    if bool(opaque.all()):
+        return 0.0
+    furthest = 0.0
+    for view in range(len(cameras)):
+        rows, columns = opaque[view].nonzero(as_tuple=True)
+        pixels = torch.stack([columns + 0.5, rows + 0.5, torch.ones(len(rows))], dim=1)
+        rays = pixels @ torch.linalg.inv(cameras.intrinsics[view]).T
+        directions = F.normalize(rays @ cameras.world_from_camera[view, :3, :3].T, dim=1)
+        center = cameras.centers[view]
+        along = directions @ -center
+        distances = (center + along[:, None] * directions).norm(dim=1)[along > 0.0]
+        furthest = max(furthest, float(distances.max()) if len(distances) else 0.0)
+    return furthest

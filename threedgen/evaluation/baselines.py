@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.pictures import resize
 from threedgen.core.types import Cameras, RenderOutput
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.objects import ObjectSet
-from threedgen.guidance.given_pictures import resize
 
 _SAME = 1e-4  # how far poses of one view may differ from object to object
 

@@ -10,13 +10,13 @@ from typing import Any, Literal, Protocol, get_args
 import torch
 
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import resize
 from threedgen.core.random import derive_seed
 from threedgen.core.types import Cameras, RenderOutput
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.objects import ObjectSet
 from threedgen.evaluation.result import Evaluation
 from threedgen.evaluation.scorer import Scorer
-from threedgen.guidance.given_pictures import resize
 from threedgen.metrics.features import Features
 
 ProtocolName = Literal["srn", "short"]

@@ -17,17 +17,16 @@ from threedgen.cameras.orbit import orbit
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.datasets.given import GivenViews, read_pictures
-from threedgen.datasets.multiview import PosedPictures
+from threedgen.datasets.multiview import PosedPictures, object_reach
 from threedgen.evaluation.result import Evaluation, Motion
 from threedgen.evaluation.scorer import Scorer
 from threedgen.export.low_pass import pixel_size
-from threedgen.jobs import finish
-from threedgen.jobs.run import load_scene
+from threedgen.jobs.asset import asset_of, moving_asset, renderer_here
+from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.motion import moving_scores
 from threedgen.metrics.consistency import consistency
 from threedgen.metrics.features import Features, load_features
-from threedgen.pipelines.fit import object_reach
 from threedgen.recipes.recipe import Recipe, read_resolved
 from threedgen.renderers.base import on_white
 
@@ -61,7 +60,7 @@ def evaluate_run(
     """
     recipe = read_resolved(run.recipe)
     scene = load_scene(run, recipe)
-    draw = partial(on_white, finish.renderer_here(recipe.parts[-1], "auto"))
+    draw = partial(on_white, renderer_here(recipe.parts[-1], "auto"))
     sampler, name = recipe.parts[-1].cameras.make(), run.path.absolute().name
     task = _task(recipe, scene, sampler, truth, up)
     found = Evaluation(name)
@@ -74,7 +73,7 @@ def evaluate_run(
         progress(views, views + RING)
         found = scorer.result(name)
     ring = _ring()
-    seen = draw(finish.asset_of(recipe, scene, pixel_size(ring)), ring)
+    seen = draw(asset_of(recipe, scene, pixel_size(ring)), ring)
     warnings = [*found.warnings]
     if task is None and isinstance(sampler, GivenViews):
         warnings.append("no view was held out: there is nothing to compare with but what it was trained on")
@@ -82,7 +81,7 @@ def evaluate_run(
         warnings.append("its renderer gives no depth: no consistency")
     if getattr(scene, "moves", False):
         network = load_features(features) if isinstance(features, str) else features
-        scores = moving_scores(finish.moving_asset(recipe, scene), network)
+        scores = moving_scores(moving_asset(recipe, scene), network)
         found = replace(found, motion=Motion(scores, network.label, network.weights))
     return replace(
         found, consistency=consistency(seen, ring), warnings=tuple(warnings), report=_reported(run)
@@ -106,7 +105,7 @@ def _task(recipe: Recipe, scene: Any, sampler: Any, truth: str | Path | None, up
         cameras = pictures.cameras
         if isinstance(sampler, GivenViews):
             cameras = _in_the_world_of(sampler, pictures, str(truth))
-        primitive = finish.asset_of(recipe, scene, pixel_size(cameras))
+        primitive = asset_of(recipe, scene, pixel_size(cameras))
         return _Task(primitive, cameras, pictures.images, torch.arange(len(cameras)))
     if not isinstance(sampler, GivenViews) or not len(sampler.held_out):
         return None

@@ -8,11 +8,12 @@ from typing import Any
 
 from threedgen.core.errors import UserError
 from threedgen.core.types import GaussianCloud, Primitive, TriMesh
+from threedgen.datasets.splat_files import SplatParameters
 from threedgen.export import as_mesh
 from threedgen.export.gltf import write_glb
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.obj import write_obj
-from threedgen.export.splat import SplatParameters, write_splats
+from threedgen.export.splat import write_splats
 
 
 class Glb:

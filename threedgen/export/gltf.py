@@ -23,6 +23,7 @@ from jaxtyping import Float
 
 from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
 from threedgen.core.types import TriMesh
 from threedgen.representations.mesh_checks import check_mesh
 
@@ -137,18 +138,6 @@ def read_glb(path: str | Path) -> tuple[TriMesh, dict[str, Any]]:
 
 def _tensor(array: np.ndarray | None) -> torch.Tensor | None:
     return None if array is None else torch.from_numpy(array.astype(np.float32))
-
-
-def linear_from_srgb(rgb: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Display-referred sRGB in [0, 1] to linear light (IEC 61966-2-1); input is clipped to [0, 1]."""
-    rgb = np.clip(np.asarray(rgb, dtype=np.float64), 0.0, 1.0)
-    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-
-
-def srgb_from_linear(rgb: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Linear light in [0, 1] to display-referred sRGB; the inverse of `linear_from_srgb`."""
-    rgb = np.clip(np.asarray(rgb, dtype=np.float64), 0.0, 1.0)
-    return np.where(rgb <= 0.0031308, rgb * 12.92, 1.055 * rgb ** (1.0 / 2.4) - 0.055)
 
 
 def _targets(buffer: _Buffer, mesh: TriMesh, animation: Animation) -> list[dict[str, int]]:

@@ -13,9 +13,10 @@ import torch
 from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
 from threedgen.core.types import GaussianCloud
+from threedgen.datasets.splat_files import SplatParameters
 from threedgen.export.animation import Timing
 from threedgen.export.formats import lines_of
-from threedgen.export.splat import SplatParameters, write_splats
+from threedgen.export.splat import write_splats
 
 INDEX = "animation.json"
 

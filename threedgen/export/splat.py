@@ -6,51 +6,14 @@ Binary little endian, all float32: x y z, nx ny nz (zeros), f_dc_0..2, f_rest_*,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
-from threedgen.core.types import GaussianCloud
-
-_MAX_LOGIT = 16.0  # opacities 0 and 1 have no finite logit; float32's sigmoid(+-16) is within 1.2e-7 of them
-
-
-@dataclass(frozen=True)
-class SplatParameters:
-    """What the file stores, before activation; float32.
-
-    means: [N, 3]. quats: [N, 4] wxyz, not normalised. log_scales: [N, 3]. opacity_logits: [N]. sh: [N, K, 3].
-    """
-
-    means: Float[Tensor, "N 3"]
-    quats: Float[Tensor, "N 4"]
-    log_scales: Float[Tensor, "N 3"]
-    opacity_logits: Float[Tensor, " N"]
-    sh: Float[Tensor, "N K 3"]
-
-    @classmethod
-    def from_cloud(cls, cloud: GaussianCloud) -> SplatParameters:
-        """Undoes the activations; opacities 0 and 1 become logits -16 and 16."""
-        opacities = cloud.opacities.detach().cpu().double()
-        return cls(
-            means=cloud.means.detach().cpu().float(),
-            quats=cloud.quats.detach().cpu().float(),
-            log_scales=cloud.scales.detach().cpu().double().log().float(),
-            opacity_logits=torch.logit(opacities).clamp(-_MAX_LOGIT, _MAX_LOGIT).float(),
-            sh=cloud.sh.detach().cpu().float(),
-        )
-
-    def cloud(self) -> GaussianCloud:
-        """The activated Gaussians."""
-        return GaussianCloud(
-            self.means, self.quats, self.log_scales.exp(), self.opacity_logits.sigmoid(), self.sh
-        )
+from threedgen.datasets.splat_files import SplatParameters, _names
 
 
 def write_splats(path: str | Path, parameters: SplatParameters, comment: str = "") -> Path:
@@ -84,55 +47,3 @@ def write_splats(path: str | Path, parameters: SplatParameters, comment: str = "
     with replacing(path) as temporary:
         temporary.write_bytes(("\n".join(lines) + "\n").encode("ascii") + table.tobytes())
     return path
-
-
-def read_splats(path: str | Path) -> SplatParameters:
-    """Reads such a file: properties by name, in any order, others ignored.
-
-    Raises UserError when it is no binary PLY of float32 Gaussians, or is cut short.
-    """
-    path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    header, marker, body = raw.partition(b"end_header\n")
-    lines = header.decode("ascii", errors="replace").split("\n")
-    if lines[0] != "ply" or not marker or "format binary_little_endian 1.0" not in lines:
-        raise UserError(f"{path} is no binary little-endian PLY file")
-    words = [line.split() for line in lines]
-    counts = [int(w[2]) for w in words if w[:2] == ["element", "vertex"] and len(w) == 3 and w[2].isdigit()]
-    properties = [w for w in words if w[:1] == ["property"]]
-    if len(counts) != 1 or sum(w[:1] == ["element"] for w in words) != 1:
-        raise UserError(f"{path} holds other things than Gaussians: expected one element 'vertex'")
-    if any(len(w) != 3 or w[1] not in ("float", "float32") for w in properties):
-        raise UserError(f"{path} holds properties that are not float32")
-    column = {w[2]: index for index, w in enumerate(properties)}
-    coefficients = 1 + sum(name.startswith("f_rest_") for name in column) // 3
-    missing = [n for n in _names(coefficients) if n not in column and n not in ("nx", "ny", "nz")]
-    if missing or coefficients not in (1, 4, 9, 16):
-        lacking = missing[0] if missing else "f_rest_*"
-        raise UserError(f"{path} holds no 3D Gaussians: property {lacking} is missing")
-    if len(body) < 4 * counts[0] * len(column):
-        raise UserError(f"{path} is cut short: {counts[0]} Gaussians announced, fewer are there")
-    table = np.frombuffer(body, "<f4", counts[0] * len(column)).reshape(counts[0], len(column))
-
-    def take(*names: str) -> Tensor:
-        return torch.from_numpy(table[:, [column[name] for name in names]].astype(np.float32))
-
-    rest = take(*(f"f_rest_{i}" for i in range(3 * (coefficients - 1))))
-    dc = take("f_dc_0", "f_dc_1", "f_dc_2").unsqueeze(1)
-    return SplatParameters(
-        means=take("x", "y", "z"),
-        quats=take("rot_0", "rot_1", "rot_2", "rot_3"),
-        log_scales=take("scale_0", "scale_1", "scale_2"),
-        opacity_logits=take("opacity").squeeze(1),
-        sh=torch.cat([dc, rest.reshape(counts[0], 3, coefficients - 1).transpose(1, 2)], dim=1),
-    )
-
-
-def _names(coefficients: int) -> list[str]:
-    rest = [f"f_rest_{i}" for i in range(3 * (coefficients - 1))]
-    dc = ["f_dc_0", "f_dc_1", "f_dc_2"]
-    scale_and_rotation = ["scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
-    return ["x", "y", "z", "nx", "ny", "nz", *dc, *rest, "opacity", *scale_and_rotation]

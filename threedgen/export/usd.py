@@ -16,8 +16,8 @@ import numpy as np
 
 from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import linear_from_srgb
 from threedgen.core.types import TriMesh
-from threedgen.export.gltf import linear_from_srgb
 from threedgen.representations.mesh_checks import check_mesh
 
 if TYPE_CHECKING:

@@ -11,12 +11,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
-from threedgen.core.pictures import SSIM_WINDOW
+from threedgen.core.pictures import SSIM_WINDOW, resize
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.given import read_pictures
 
@@ -89,22 +88,6 @@ class Pictures:
         mse = square.detach().mean().item()
         psnr = -10.0 * math.log10(max(mse, 1e-10)) if math.isfinite(mse) else math.nan
         return Signal(loss / count, {"mse": mse, "psnr": psnr}, lambda: torch.cat(list(target), dim=1))
-
-
-def resize(pictures: Float[Tensor, "B H W C"], height: int, width: int) -> Float[Tensor, "B h w C"]:
-    """Pictures at another size: exact averages for whole factors, else antialiased bilinear."""
-    size = tuple(pictures.shape[1:3])
-    if size == (height, width):
-        return pictures
-    planes = pictures.permute(0, 3, 1, 2)
-    if size[0] % height == 0 and size[1] % width == 0:
-        planes = F.avg_pool2d(planes, (size[0] // height, size[1] // width))
-    else:
-        smaller = height < size[0] or width < size[1]
-        planes = F.interpolate(
-            planes, (height, width), mode="bilinear", antialias=smaller, align_corners=False
-        )
-    return planes.permute(0, 2, 3, 1)
 
 
 def _dissimilarity(rendered: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"]) -> Float[Tensor, ""]:

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from threedgen.cameras.reference import free_views, views_at
 from threedgen.core.errors import UserError
-from threedgen.core.pictures import psnr, silhouette_iou
+from threedgen.core.pictures import psnr, resize, silhouette_iou
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.films import read_film
-from threedgen.guidance.given_pictures import require_white, resize
+from threedgen.guidance.given_pictures import require_white
 from threedgen.guidance.priors.base import Condition, Prior, Reference
 from threedgen.guidance.score_distillation import ScoreDistillation
 

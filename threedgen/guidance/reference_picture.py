@@ -15,12 +15,12 @@ from torch import Tensor
 
 from threedgen.cameras.reference import views_at
 from threedgen.core.errors import UserError
-from threedgen.core.pictures import psnr, silhouette_iou
+from threedgen.core.pictures import psnr, resize, silhouette_iou
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.cut_outs import read_cut_out, read_nearness
 from threedgen.guidance import reference_geometry as geometry
-from threedgen.guidance.given_pictures import require_white, resize
+from threedgen.guidance.given_pictures import require_white
 
 _SOLID = 0.5  # alpha from which on a pixel has a depth
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from threedgen.cameras.reference import free_views
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import resize_images
 from threedgen.core.random import generator
 from threedgen.core.schedule import RangeSchedule, Schedule, bounds, value_at
 from threedgen.core.schedule_checks import numbers, require_numbers, require_times
@@ -21,12 +22,12 @@ from threedgen.guidance.objectives.base import (
     WeightName,
     configure,
     drop_overflow,
+    find_objective,
     inject,
-    objective,
     require_limits,
     weight_function,
 )
-from threedgen.guidance.priors.base import Condition, Prior, resize_images
+from threedgen.guidance.priors.base import Condition, Prior
 from threedgen.guidance.priors.guided import guidance_scale, preview_of
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
@@ -81,7 +82,7 @@ class ScoreDistillation(nn.Module):
                 raise UserError(f"amplify must not be negative (0 is off), got {bounds(self.amplify)[0]:g}")
             if self.group < 0:
                 raise UserError(f"group must be 0 (all views) or more, got {self.group}")
-            kind = objective(self.objective)
+            kind = find_objective(self.objective)
             options = configure(self.objective, self.options)
             if (self.rescale or self.clip_x0) and not kind.edits_x0:
                 name = "rescale" if self.rescale else "clip_x0"
@@ -116,7 +117,7 @@ class ScoreDistillation(nn.Module):
         self._frames: int = getattr(self.prior, "frames", 1)
         if self._frames == 1 and any(numbers(config.amplify)):
             raise UserError("amplify tells a clip's frames apart, but this prior sees pictures: leave it out")
-        kind = objective(config.objective)
+        kind = find_objective(config.objective)
         self.objective = kind(configure(config.objective, config.options), self.prior)
         self._weighting = weight_function(config.weighting or kind.weighting)
         # An edited x0 becomes eps again by a division by sigma.

@@ -1,0 +1,1 @@
+"""A recipe becomes a run: built, run, handed over between stages, finished, exported, resumed."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 
@@ -16,6 +14,7 @@ from threedgen.core import checkpoint, machine
 from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed
 from threedgen.jobs import finish, handover
+from threedgen.jobs.build import Components, blank_scene, build, without_scene
 from threedgen.jobs.listeners import metrics
 from threedgen.jobs.listeners.checkpoints import Checkpoints, load, save, stage_of
 from threedgen.jobs.listeners.metrics import MetricsFile
@@ -30,45 +29,17 @@ from threedgen.loop.distill import distill, new_state
 from threedgen.loop.events import Emitter, Listener, PhaseStarted
 from threedgen.loop.state import RunState
 from threedgen.loop.watchdog import Diverged, Watchdog
+from threedgen.recipes.checks import check_recipe
 from threedgen.recipes.recipe import Recipe, read_resolved
 
 _NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The components of a recipe, or of one of its stages, built."""
-
-    scene: Any
-    renderer: Any
-    cameras: Any
-    background: Any
-    guidances: tuple[Any, ...]
-    regularizers: Any
-
-
-def build(recipe: Recipe, device: str, scene: Any = None) -> Parts:
-    """Every component of a recipe without stages, or of one stage, cheap ones first, so that what is wrong with
-    them is said at once. scene: one that exists already, else it is made as the recipe says."""
-    scene = (recipe.representation.make(recipe.seed) if scene is None else scene).to(device)
-    with torch.no_grad():
-        handover.check_drawn(recipe, type(scene.at(None)))
-    renderer, cameras, background = _without_scene(recipe)
-    regularizers = recipe.fixed["regularizers"].make(getattr(scene, "penalty", None))
-    guidances = tuple(choice.make(device) for choice in recipe.guidance)
-    return Parts(scene, renderer, cameras, background, guidances, regularizers)
-
-
-def _without_scene(recipe: Recipe) -> tuple[Any, Any, Any]:
-    """Renderer, cameras and background."""
-    return recipe.renderer.make(), recipe.cameras.make(), recipe.fixed["background"].make()
-
-
 def _check_later_stages(recipe: Recipe) -> None:
     """UserError for what can be known to be wrong with the stages to come before the first step of any."""
-    handover.check_recipe(recipe)
+    check_recipe(recipe)
     for part in recipe.parts[1:]:
-        _without_scene(part)
+        without_scene(part)
 
 
 def start(
@@ -125,7 +96,7 @@ def resume(
         state = _state(recipe, 0, parts)
     else:
         stage = stage_of(run.checkpoint)
-        parts = build(recipe.parts[stage], device, _blank_scene(recipe.parts[stage]))
+        parts = build(recipe.parts[stage], device, blank_scene(recipe.parts[stage]))
         state = _state(recipe, stage, parts)
         threads = load(run.checkpoint, state)
         clock.add("distilling", metrics.seconds(run.metrics, _steps_before(recipe, stage) + state.step))
@@ -138,37 +109,11 @@ def resume(
     return warnings
 
 
-def load_scene(run: RunDirectory, recipe: Recipe) -> Any:
-    """The scene of a run as its last checkpoint has it, on the CPU, without the prior.
-
-    Raises UserError where there is none yet, or where it is that of a stage before the last.
-    """
-    if not checkpoint.exists(run.checkpoint):
-        raise UserError(f"'{run.path}' has no checkpoint yet: `threedgen resume {run.path}` first")
-    stage = stage_of(run.checkpoint)
-    if stage != len(recipe.parts) - 1:
-        raise UserError(
-            f"'{run.path}' is in stage {stage + 1} of {len(recipe.parts)}: `threedgen resume {run.path}` first"
-        )
-    scene = _blank_scene(recipe.parts[stage])
-    tensors, _ = checkpoint.load(run.checkpoint)
-    scene.load_state_dict(checkpoint.unprefixed("scene", tensors))
-    return scene
-
-
-def _blank_scene(recipe: Recipe) -> Any:
-    """A scene to load a state into. A representation that would read files to begin with (points of a mesh)
-    offers `blank` so that a run needs nothing but its own folder."""
-    choice = recipe.representation
-    blank = getattr(choice.cls, "blank", None)
-    return choice.make(recipe.seed) if blank is None else blank(choice.config)
-
-
 def _steps_before(recipe: Recipe, stage: int) -> int:
     return sum(part.steps for part in recipe.parts[:stage])
 
 
-def _state(recipe: Recipe, stage: int, parts: Parts) -> RunState:
+def _state(recipe: Recipe, stage: int, parts: Components) -> RunState:
     part = recipe.parts[stage]
     state = new_state(
         parts.scene,
@@ -185,7 +130,7 @@ def _state(recipe: Recipe, stage: int, parts: Parts) -> RunState:
 def _go_on(
     recipe: Recipe,
     run: RunDirectory,
-    parts: Parts,
+    parts: Components,
     state: RunState,
     listeners: Sequence[Listener],
     clock: _Clock,
@@ -223,7 +168,7 @@ def _go_on(
 
 
 def _run_stage(
-    recipe: Recipe, run: RunDirectory, parts: Parts, state: RunState, listeners: Sequence[Listener]
+    recipe: Recipe, run: RunDirectory, parts: Components, state: RunState, listeners: Sequence[Listener]
 ) -> None:
     part = recipe.parts[state.stage]
     saver = Checkpoints(recipe.fixed["checkpoint"].config, run.checkpoint, part.steps)

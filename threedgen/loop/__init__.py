@@ -1,0 +1,1 @@
+"""The loop of score distillation and what it calls and tells."""

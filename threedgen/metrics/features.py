@@ -6,7 +6,6 @@ printed: "FID (embedded)". Numbers of different networks are not comparable.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from functools import cache
 from pathlib import Path
@@ -17,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
-from threedgen.guidance.given_pictures import resize
+from threedgen.core.pictures import resize
+from threedgen.metrics.weights import fingerprint
 
 KINDS = "embedded, clip:FOLDER, inception:FILE"
 _TILE = 32  # pixels: what the embedded prior sees
@@ -192,7 +192,7 @@ def _load_clip(folder: Path) -> tuple[Any, Tensor, Tensor]:
     from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
     from threedgen.guidance.priors.folder.files import first_line, read_json
-    from threedgen.guidance.priors.folder.parts import quiet
+    from threedgen.guidance.priors.folder.libraries import quiet
 
     try:
         with quiet():
@@ -209,12 +209,3 @@ def _load_clip(folder: Path) -> tuple[Any, Tensor, Tensor]:
     pixels = (said.get("image_mean", OPENAI_CLIP_MEAN), said.get("image_std", OPENAI_CLIP_STD))
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in pixels)
     return model.requires_grad_(False).eval(), mean, std
-
-
-def fingerprint(files: list[Path]) -> str:
-    """Twelve hexadecimal digits that change with what is in the files."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:12]

@@ -172,8 +172,7 @@ class InceptionFeatures:
 
     def __init__(self, path: str | Path) -> None:
         """path: the safetensors file, see HOW. Raises UserError."""
-        from threedgen.metrics.features import fingerprint
-        from threedgen.metrics.weights import read_weights
+        from threedgen.metrics.weights import fingerprint, read_weights
 
         _, self._weights = read_weights(path, {"inception": shapes()}, "the FID InceptionV3", HOW)
         self.weights = fingerprint([Path(path).expanduser()])

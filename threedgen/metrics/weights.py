@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,3 +60,12 @@ def _fitting(
     raise UserError(
         f"'{file}' is not of {what}: {first} {has}, {list(wanted[nearest][first])} is needed; {how}"
     )
+
+
+def fingerprint(files: list[Path]) -> str:
+    """Twelve hexadecimal digits that change with what is in the files."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:12]

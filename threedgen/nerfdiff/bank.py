@@ -11,10 +11,10 @@ from torch import Tensor
 
 from threedgen.cameras.orbit import joined
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import resize_images
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras
 from threedgen.datasets.objects import ObjectSet
-from threedgen.guidance.priors.base import resize_images
 from threedgen.nerfdiff.field import scene_radius
 
 

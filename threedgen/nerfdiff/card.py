@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from threedgen.nerfdiff.config import NerfDiffTrainingConfig
 from threedgen.nerfdiff.model import NerfDiffModel
-from threedgen.nerfdiff.trainer import NerfDiffTrainingConfig
 
 
 def write_card(

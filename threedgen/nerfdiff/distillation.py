@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from threedgen.cameras.reference import free_views, views_at
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import resize_images
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras, RenderOutput, Signal
-from threedgen.guidance.priors.base import resize_images
 from threedgen.nerfdiff.sampling import levels, predict_clean, signed, unsigned
 from threedgen.nerfdiff.source import Source, SourceConfig
 from threedgen.nerfdiff.virtual_views import in_turn

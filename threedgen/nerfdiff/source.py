@@ -11,8 +11,8 @@ from torch import Tensor
 
 from threedgen.cameras.reference import ReferencePose, cameras_of
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import resize_images
 from threedgen.core.types import Cameras
-from threedgen.guidance.priors.base import resize_images
 from threedgen.nerfdiff.field import scene_radius
 from threedgen.nerfdiff.model import NerfDiffModel
 from threedgen.nerfdiff.sampling import signed

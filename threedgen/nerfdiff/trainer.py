@@ -6,7 +6,7 @@ NeRF seen from the target view. I_theta is detached in the second term unless `c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,31 +15,14 @@ from torch import Tensor
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras
 from threedgen.nerfdiff.bank import PairBatch
+from threedgen.nerfdiff.config import NerfDiffTrainingConfig
 from threedgen.nerfdiff.field import source_frame
 from threedgen.nerfdiff.model import NerfDiffArchitecture, NerfDiffModel
 from threedgen.nerfdiff.sampling import signed
 from threedgen.renderers.volume import VolumeRenderer
-from threedgen.training.denoiser_trainer import DenoiserTrainer, TrainingConfig
+from threedgen.training.denoiser_trainer import DenoiserTrainer
 
 SAMPLES = 48  # intervals on the diagonal of the scene's box
-
-
-@dataclass(frozen=True)
-class NerfDiffTrainingConfig(TrainingConfig):
-    """stride: the NeRF is compared with every stride-th pixel of each row and column, from a random one on.
-    denoised: how many objects of a batch the denoiser is trained on; only these are rendered whole. denoising:
-    lambda, the weight of its loss; 0 trains the single-image NeRF alone. coupled: its loss reaches the NeRF as
-    well (0 or 1).
-    """
-
-    steps: int = 6000
-    batch: int = 16
-    learning_rate: float = 1e-3
-    decay: float = 0.5
-    stride: int = 2
-    denoised: int = 8
-    denoising: float = 1.0
-    coupled: int = 0
 
 
 class NerfDiffTrainer(DenoiserTrainer):

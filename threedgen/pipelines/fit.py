@@ -13,16 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
+from threedgen.core.pictures import resize
 from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets import mesh_files
 from threedgen.datasets.given import SMALLEST, read_pictures
-from threedgen.datasets.multiview import PosedPictures, write_transforms
-from threedgen.guidance.given_pictures import resize
+from threedgen.datasets.multiview import PosedPictures, object_reach, write_transforms
 from threedgen.jobs.run_directory import RunDirectory, check_free, choose_path
 from threedgen.loop.events import Listener
 from threedgen.recipes.recipe import Recipe, load_recipe
@@ -211,30 +208,6 @@ def _of_folder(path: Path, size: int, up: str | None) -> Target:
     height, width = pictures.images.shape[1:3]
     about = f"{path}: {count - holdout} views to train on and {holdout} held out, {width} x {height} pixels{scaled}"
     return Target(pictures, holdout, about)
-
-
-def object_reach(pictures: PosedPictures) -> float:
-    """The least radius of a ball around the origin that may hold what the alpha of the pictures shows; 0 where they
-    have none, or show nothing.
-
-    It is the largest distance from the origin of a ray through an opaque pixel. A ray whose nearest point is the
-    camera itself looks away from the origin, and says nothing.
-    """
-    cameras = pictures.cameras
-    opaque = pictures.alpha[..., 0] > 0.5
-    if bool(opaque.all()):
-        return 0.0
-    furthest = 0.0
-    for view in range(len(cameras)):
-        rows, columns = opaque[view].nonzero(as_tuple=True)
-        pixels = torch.stack([columns + 0.5, rows + 0.5, torch.ones(len(rows))], dim=1)
-        rays = pixels @ torch.linalg.inv(cameras.intrinsics[view]).T
-        directions = F.normalize(rays @ cameras.world_from_camera[view, :3, :3].T, dim=1)
-        center = cameras.centers[view]
-        along = directions @ -center
-        distances = (center + along[:, None] * directions).norm(dim=1)[along > 0.0]
-        furthest = max(furthest, float(distances.max()) if len(distances) else 0.0)
-    return furthest
 
 
 def _nearer(cameras: Cameras, scale: float) -> Cameras:

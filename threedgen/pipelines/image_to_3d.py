@@ -136,21 +136,6 @@ def image_recipe(
     return load_recipe(recipe, [*given, *overrides], **settings)
 
 
-def require_no_picture(recipe: Recipe, source: str) -> None:
-    """UserError for a recipe that needs the picture or the film that only other commands put into a run."""
-    for part in recipe.parts:
-        if any(getattr(guide.config, "film", None) for guide in part.guidance):
-            raise UserError(
-                f"recipe '{source}' follows a film: threedgen text-to-4d PROMPT --video FILM --recipe {source}"
-            )
-    for part in recipe.parts:
-        for guide in part.guidance:
-            if getattr(guide.config, "image", None) == RUN + PICTURE:
-                raise UserError(
-                    f"recipe '{source}' begins with a picture: threedgen image-to-3d PICTURE --recipe {source}"
-                )
-
-
 def _given_pictures(part: Recipe, poses: Sequence[tuple[float, float]], depth: bool) -> Iterator[str]:
     """Settings that name the further pictures in the run, and say where they were seen from."""
     if poses:

@@ -112,9 +112,9 @@ def load_recipe(
     the guidances that go by the prompt where others turn a picture (Magic123); `prior` is then for the latter.
     Where a folder or an id is named, here or as `prior.path`, the recipe's `with_prior` is laid over the rest; with
     real_prior in any case.
-    base: where "run:" paths are before the run's folder is there (see threedgen.recipes.layers). adjust: changes the plain
-    values before settings and overrides come to them. settings: top-level values taken as they are (prompt, seed,
-    steps, device); None means "not given". Steps are of the whole run: stages keep their shares of it. Raises
+    base: where "run:" paths are before the run's folder is there (see threedgen.recipes.layers). adjust: changes
+    the plain values before settings and overrides come to them. settings: top-level values taken as they are (prompt,
+    seed, steps, device); None means "not given". Steps are of the whole run: stages keep their shares of it. Raises
     UserError for everything a user can get wrong.
     """
     layers = recipe_layers(source)
@@ -237,13 +237,6 @@ def check_intervals(recipe: Recipe, prefix: str = "") -> None:
                     f"'{path}' is every {value:g} steps but the run has {recipe.steps}: it would never "
                     "happen; lower it (below 1 it is a share of the run) or raise steps"
                 )
-
-
-def every_steps(value: float, total: int, path: str) -> int:
-    """An interval in steps: values below 1 are fractions of the run, others steps. UserError unless > 0."""
-    if not value > 0.0:
-        raise UserError(f"'{path}' must be positive, got {value:g}")
-    return max(1, round(value * total)) if value < 1.0 else int(value)
 
 
 def never_read(recipe: Recipe) -> list[str]:

@@ -18,7 +18,7 @@ FIXED = {
     "optimizer": "threedgen.loop.optim:Config",
     "preview": "threedgen.jobs.listeners.previews:Previews",
     "checkpoint": "threedgen.jobs.listeners.checkpoints:Checkpoints",
-    "export": "threedgen.jobs.finish:Config",
+    "export": "threedgen.jobs.asset:Config",
 }
 # What a recipe says of itself: `threedgen recipes` shows it.
 ABOUT = ("description", "paper", "needs", "memory")

@@ -38,6 +38,15 @@ class Representation(nn.Module, ABC):
     def at(self, time: Float[Tensor, " B"] | None = None) -> Primitive:
         """The primitive at `time` in [0, 1] ([B] as in Cameras; None or ignored where nothing moves)."""
 
+    @property
+    def earlier_run(self) -> str:
+        """The folder of a run whose end this representation continues; empty if it continues none."""
+        return ""
+
+    def continue_from(self, earlier: Any) -> None:
+        """Continues the end of `earlier`, the scene of `earlier_run` on the CPU. Raises UserError if it cannot."""
+        raise NotImplementedError
+
     @abstractmethod
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters by group name, each parameter in exactly one group."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -84,22 +83,18 @@ class DynamicGaussians(Representation):
     opacities: Float[Tensor, " N"]
     sh: Float[Tensor, "N K 3"]
 
-    def __init__(
-        self, config: Config, seed: int = 0, cloud: GaussianCloud | None = None, blank: bool = False
-    ) -> None:
-        """cloud: what moves; None: what config.asset names. blank: the weights come from a state, later, those of
-        an earlier motion too. Raises UserError where neither says what moves, and for an earlier motion that cannot
-        be gone on from."""
+    def __init__(self, config: Config, seed: int = 0, cloud: GaussianCloud | None = None) -> None:
+        """cloud: the Gaussians that move; None: those of config.asset. The weights of an earlier motion
+        (config.after) come from `continue_from`, or from a state. Raises UserError if neither names Gaussians."""
         super().__init__()
         self.config = config
         self._terms = dataclasses.replace(config.regularizers)
         cloud = _read(config, seed) if cloud is None else cloud
         for name in CLOUD:
             self.register_buffer(name, getattr(cloud, name).detach().clone())
-        earlier = None if blank or not config.after.run else _earlier(config, self.means)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "deformation", 0) % 2**31)
-            self.field = _make_field(config, len(cloud), earlier)
+            self.field = _make_field(config, len(cloud))
         self._neighbours: Tensor | None = None
 
     @classmethod
@@ -121,7 +116,7 @@ class DynamicGaussians(Representation):
         cloud = GaussianCloud(
             one, torch.tensor([[1.0, 0.0, 0.0, 0.0]]), one + 0.01, torch.ones(1), torch.zeros(1, 1, 3)
         )
-        return cls(config, 0, cloud, blank=True)
+        return cls(config, 0, cloud)
 
     def __len__(self) -> int:
         return len(self.means)
@@ -199,6 +194,33 @@ class DynamicGaussians(Representation):
         far = torch.linalg.vector_norm(moved.detach() - self.means, dim=2).mean(1).max()
         return loss, {**values, "motion": float(far)}
 
+    @property
+    def earlier_run(self) -> str:
+        """The run whose motion this one continues; empty if there is none."""
+        return self.config.after.run
+
+    def continue_from(self, earlier: Any) -> None:
+        """Sets out from the end of the motion of `earlier`, the scene of the run that config.after names.
+
+        Raises UserError unless that scene moves the same Gaussians in a way whose end can be continued.
+        """
+        where = f"'{self.config.after.run}', the run that this motion continues,"
+        if not isinstance(earlier, DynamicGaussians):
+            raise UserError(f"{where} does not hold dynamic-gaussians: nothing moves in it")
+        if len(earlier) != len(self) or not torch.allclose(earlier.means, self.means.cpu(), atol=1e-5):
+            raise UserError(f"{where} moves other Gaussians: set representation.asset to its asset.ply")
+        for name, theirs, ours in (
+            ("deformation", earlier.config.deformation, self.config.deformation),
+            ("trajectory", earlier.config.trajectory, self.config.trajectory),
+        ):
+            if theirs != ours:
+                raise UserError(f"{where} has another representation.{name}: use the same settings for both")
+        if earlier.config.closing:
+            raise UserError(f"{where} comes back to rest at its end: make it with representation.closing=0")
+        handover = _handover(self.field)
+        assert handover is not None
+        handover.continue_from(_own_field(earlier, self.config.after))
+
     def goes_on_from(self, earlier: DynamicGaussians) -> bool:
         """Whether the motion that this one goes on from, and what moves, are exactly those of `earlier`."""
         both, own = _handover(self.field), _handover(earlier.field)
@@ -234,9 +256,20 @@ def on_surface(mesh: TriMesh, count: int, seed: int) -> GaussianCloud:
     return GaussianCloud(points, quats, size[:, None].repeat(1, 3), opacities, dc_from_rgb(colors)[:, None])
 
 
-def _make_field(config: Config, count: int, earlier: nn.Module | None = None) -> nn.Module:
-    """The field of a config, blended with an earlier one's and closed where it says so. earlier: None for one whose
-    weights come later."""
+def _own_field(earlier: DynamicGaussians, after: extension.Config) -> nn.Module:
+    """The field that an earlier motion ends in. UserError if its own handover is not over when its end begins."""
+    if not isinstance(earlier.field, extension.Handover):
+        return earlier.field
+    if earlier.config.after.overlap > 1.0 - after.last + 1e-6:
+        raise UserError(
+            f"the motion of '{after.run}' is still blended with the one before it when the new motion begins: "
+            "lower representation.after.last"
+        )
+    return earlier.field.own
+
+
+def _make_field(config: Config, count: int) -> nn.Module:
+    """The field of a config, blended with an earlier one (whose weights come later) and closed if it says so."""
 
     def own() -> nn.Module:
         local = deformation.make_field(config.deformation, count)
@@ -247,8 +280,7 @@ def _make_field(config: Config, count: int, earlier: nn.Module | None = None) ->
 
     moving = own()
     if config.after.run:
-        earlier = own() if earlier is None else earlier
-        moving = extension.Handover(config.after, earlier, moving)
+        moving = extension.Handover(config.after, own(), moving)
     return extension.Closed(moving, config.closing) if config.closing else moving
 
 
@@ -261,34 +293,6 @@ def _handover(moving: nn.Module) -> extension.Handover | None:
     return next((part for part in moving.modules() if isinstance(part, extension.Handover)), None)
 
 
-def _earlier(config: Config, means: Float[Tensor, "N 3"]) -> nn.Module:
-    """The field of the run that config.after names. UserError unless its end can be gone on from."""
-    from threedgen.jobs.run import load_scene
-    from threedgen.jobs.run_directory import RunDirectory
-    from threedgen.recipes.recipe import read_resolved
-
-    after = config.after
-    run = RunDirectory.open(Path(after.run).expanduser())
-    scene = load_scene(run, read_resolved(run.recipe))
-    where = f"representation.after.run: '{after.run}'"
-    if not isinstance(scene, DynamicGaussians):
-        raise UserError(f"{where} is no run of dynamic-gaussians: nothing moves there")
-    if len(scene) != len(means) or not torch.allclose(scene.means, means.cpu(), atol=1e-5):
-        raise UserError(f"{where} moves other Gaussians: set representation.asset to its asset.ply")
-    for name in ("deformation", "trajectory"):
-        if getattr(scene.config, name) != getattr(config, name):
-            raise UserError(f"{where} has another representation.{name}: it must be the same here")
-    if scene.config.closing:
-        raise UserError(f"{where} comes back to rest at its end: make it with representation.closing=0")
-    if isinstance(scene.field, extension.Handover):
-        if scene.config.after.overlap > 1.0 - after.last + 1e-6:
-            raise UserError(
-                f"{where} is still handed over to when its end begins: lower representation.after.last"
-            )
-        return scene.field.own
-    return scene.field
-
-
 def _read(config: Config, seed: int) -> GaussianCloud:
     if config.asset is None:
         raise UserError(
@@ -296,7 +300,7 @@ def _read(config: Config, seed: int) -> GaussianCloud:
             "stage make it"
         )
     if config.asset.lower().endswith(".ply"):
-        from threedgen.export.splat import read_splats
+        from threedgen.datasets.splat_files import read_splats
 
         return read_splats(config.asset).cloud()
     from threedgen.datasets.mesh_files import read_mesh

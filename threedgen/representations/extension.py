@@ -56,6 +56,10 @@ class Handover(nn.Module):
         self._overlap, self._last = config.overlap, config.last
         self.earlier, self.own = earlier.requires_grad_(False), own
 
+    def continue_from(self, earlier: nn.Module) -> None:
+        """Takes another earlier field, frozen from now on."""
+        self.earlier = earlier.requires_grad_(False)
+
     def forward(self, points: Float[Tensor, "N 3"], times: Float[Tensor, " T"]) -> Float[Tensor, "T N K"]:
         local = self.local(points, times)
         return (

@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.pictures import resize
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras
-from threedgen.guidance.given_pictures import resize
 from threedgen.ssdnerf.decoder import activate, as_pictures
 from threedgen.ssdnerf.sampling import sample_codes
 from threedgen.ssdnerf.views import VIEWS, around, look

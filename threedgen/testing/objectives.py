@@ -16,6 +16,7 @@ from threedgen.guidance.objectives.base import (
     Coefficients,
     Objective,
     Question,
+    find_objective,
     inject,
     weight_function,
 )
@@ -140,7 +141,7 @@ def check_objective(
     unknown = set(skip) - set(LAWS)
     if unknown:
         raise ValueError(f"unknown law '{min(unknown)}': the laws are {', '.join(LAWS)}")
-    kind = objective(objective) if isinstance(objective, str) else objective
+    kind = find_objective(objective) if isinstance(objective, str) else objective
     config = typed.build(kind.Config, options or {}, "options")
     subject = _Subject(kind, config, expected)
     variance = error = float("nan")

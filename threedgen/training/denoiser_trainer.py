@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,26 +21,8 @@ from torch import Tensor, nn
 from threedgen.core import checkpoint
 from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed, generator
+from threedgen.training.config import TrainingConfig
 from threedgen.training.optimizer_state import moments, restore
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """steps, batch: of the whole run. learning_rate: the plateau. decay: the last share of the run, falling.
-
-    precision: "bf16" runs the networks in bfloat16 autocast, the weights stay float32.
-    """
-
-    steps: int = 14000
-    batch: int = 16
-    learning_rate: float = 1.2e-3
-    warmup: int = 200
-    decay: float = 0.4
-    weight_decay: float = 1e-3
-    ema: float = 0.999
-    seed: int = 0
-    precision: str = "bf16"
-    device: str = "cpu"
 
 
 class Batch(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +9,10 @@ import torch
 from torch import Tensor
 
 from threedgen.core.errors import UserError
-from threedgen.training.denoiser_trainer import DenoiserTrainer, TrainingConfig
+from threedgen.training.config import CaptionTrainingConfig, PriorTrainingConfig
+from threedgen.training.denoiser_trainer import DenoiserTrainer
 from threedgen.training.prior_model import PriorArchitecture, PriorModel, grow, load_pipeline
 from threedgen.training.tokenizer import encode, make_tokenizer
-
-
-@dataclass(frozen=True)
-class CaptionTrainingConfig(TrainingConfig):
-    """text_dropout, view_dropout: how often the prompt and the camera are withheld (for guidance)."""
-
-    text_dropout: float = 0.1
-    view_dropout: float = 0.1
-
-
-@dataclass(frozen=True)
-class PriorTrainingConfig(CaptionTrainingConfig):
-    """bank_views: how many pictures are rendered. pair_share: of scenes with two objects."""
-
-    bank_views: int = 24000
-    pair_share: float = 0.2
 
 
 class CaptionTrainer(DenoiserTrainer):

@@ -158,8 +158,8 @@ precision, safetensors only. Licence: Apache-2.0, like the project that trained 
 against a known truth. It knows nothing but the shape world below; it is no model of real motion.
 
 **Conditioning.** The caption goes through a two-layer CLIP text encoder (cross-attention and pooled). The UNet's
-class projection takes 24 numbers: the camera's (`threedgen.cameras.orbit.view_features`; zeros mean "any camera") and
-of when the first and the last frame are (`threedgen.cameras.clips.time_features`), which says the frame rate
+class projection takes 24 numbers: the camera's (`threedgen.cameras.orbit.view_features`; zeros mean "any camera")
+and of when the first and the last frame are (`threedgen.cameras.clips.time_features`), which says the frame rate
 too. Guidance scales of 1 to 4 suit it.
 
 **Data.** Clips that threedgen renders itself (`threedgen/datasets/motions.py`):

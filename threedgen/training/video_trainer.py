@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,21 +11,11 @@ from torch import Tensor
 
 from threedgen.datasets.motions import MORE_WORDS
 from threedgen.training.clip_bank import ClipBatch
+from threedgen.training.config import VideoTrainingConfig
 from threedgen.training.prior_model import load_pipeline
-from threedgen.training.prior_trainer import CaptionTrainer, CaptionTrainingConfig
+from threedgen.training.prior_trainer import CaptionTrainer
 from threedgen.training.tokenizer import make_tokenizer
 from threedgen.training.video_model import VideoArchitecture, VideoModel, start_from_text_prior
-
-
-@dataclass(frozen=True)
-class VideoTrainingConfig(CaptionTrainingConfig):
-    """bank_views: how many clips are rendered."""
-
-    steps: int = 9000
-    batch: int = 32
-    learning_rate: float = 1.2e-3
-    decay: float = 0.5
-    bank_views: int = 10000
 
 
 class VideoTrainer(CaptionTrainer):

@@ -139,8 +139,8 @@ simple coloured solids only: of a real picture it makes a plausible coarse back,
 
 **Conditioning.** The contract of Zero-1-to-3 (Liu et al. 2023) on pixels: the picture, on white, is concatenated to
 the noisy view (six input channels); its tokens, of a small CLIP vision model, are attended to; the UNet's class
-projection takes 20 numbers, see `threedgen.cameras.orbit.relative_view_features`. Withheld pictures are zeros, tokens and
-all. Guidance scales of 1 to 3 suit it.
+projection takes 20 numbers, see `threedgen.cameras.orbit.relative_view_features`. Withheld pictures are zeros,
+tokens and all. Guidance scales of 1 to 3 suit it.
 
 **Data.** {config.bank_views} pictures that threedgen renders itself, {VIEWS_PER_SCENE} a scene:
 {numbers["share"]} % random assemblies (`threedgen/datasets/assemblies.py`: two to fifteen solids grown onto one

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from threedgen.cameras.orbit import RELATIVE_VIEW_FEATURES
+from threedgen.guidance.priors.adapters.picture_tokens import picture_tokens
 from threedgen.training.prior_model import PriorArchitecture, make_unet
 
 PATCH = 4  # pixels
@@ -55,13 +55,6 @@ class ViewModel(nn.Module):
         states = picture_tokens(self.image_encoder, pictures) * kept.to(pictures)[:, None, None]
         both = torch.cat([noisy, pictures * kept.to(pictures)[:, None, None, None]], dim=1)
         return self.unet(both, timesteps, states, class_labels=poses).sample
-
-
-def picture_tokens(image_encoder: Any, pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B L C"]:
-    """What the UNet attends to: every token of the encoder, normalised."""
-    states = image_encoder(pictures).last_hidden_state
-    vision = getattr(image_encoder, "vision_model", image_encoder)
-    return vision.post_layernorm(states)
 
 
 def start_from_text_prior(model: ViewModel, unet: Mapping[str, Tensor]) -> None:

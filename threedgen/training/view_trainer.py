@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from threedgen.training.denoiser_trainer import DenoiserTrainer, TrainingConfig
+from threedgen.training.config import ViewTrainingConfig
+from threedgen.training.denoiser_trainer import DenoiserTrainer
 from threedgen.training.prior_model import PriorArchitecture, load_pipeline
 from threedgen.training.view_bank import ViewBatch
 from threedgen.training.view_model import ViewModel, start_from_text_prior
-
-
-@dataclass(frozen=True)
-class ViewTrainingConfig(TrainingConfig):
-    """picture_dropout: how often the picture is withheld (for guidance). bank_views: how many are rendered."""
-
-    steps: int = 10000
-    batch: int = 32
-    learning_rate: float = 1e-3
-    decay: float = 0.5
-    picture_dropout: float = 0.12
-    bank_views: int = 64000
 
 
 class ViewTrainer(DenoiserTrainer):

@@ -1,0 +1,1 @@
+"""What score distillation descends: SDS and its family, one file a family."""

@@ -254,14 +254,14 @@ class Objective:
         return None
 
 
-def objective(name: str) -> type[Objective]:
+def find_objective(name: str) -> type[Objective]:
     """The class of a built-in or installed name, or of `package.module:Class`; UserError lists the names."""
     return plugins.find("objective", name)
 
 
 def configure(name: str, options: Mapping[str, Any]) -> Any:
     """The objective's Config from a recipe's `options`; UserError names the nearest key of a misspelt one."""
-    return typed.build(objective(name).Config, options, "options")
+    return typed.build(find_objective(name).Config, options, "options")
 
 
 def inject(x: Float[Tensor, "B ..."], gradient: Float[Tensor, "B ..."]) -> Float[Tensor, ""]:

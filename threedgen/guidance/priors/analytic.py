@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from threedgen.cameras.orbit import spherical
 from threedgen.core.errors import UserError
-from threedgen.guidance.priors.base import Blend, Condition, Prediction, Prior, Text, resize_images
+from threedgen.core.pictures import resize_images
+from threedgen.guidance.priors.base import Blend, Condition, Prediction, Prior, Text
 from threedgen.guidance.priors.processes import NoiseSchedule, Process, add_noise, per_sample
 
 MeanImages = Callable[[Condition], Float[Tensor, "B K H W 3"]]

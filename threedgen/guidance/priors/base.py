@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -236,24 +235,3 @@ class Prior(Protocol):
     def prepare(self, prompts: Sequence[str]) -> None:
         """Embed these texts now; afterwards the text encoder may be dropped from memory."""
         ...
-
-
-def resize_images(images: Float[Tensor, "B H W 3"], size: int) -> Float[Tensor, "B size size 3"]:
-    """Differentiable resize to a square: exact box average for whole factors, else antialiased bilinear.
-
-    Without antialiasing a reduced render would pass its gradient to a few of its pixels only. Raises
-    ValueError for pictures that are not square: a prior would be shown, and would teach, a stretched scene.
-    """
-    height, width = images.shape[1:3]
-    if height != width:
-        raise ValueError(f"a prior sees square pictures, got {height} x {width}")
-    if height == size:
-        return images
-    planes = images.permute(0, 3, 1, 2)
-    if height % size == 0:
-        planes = F.avg_pool2d(planes, height // size)
-    else:
-        planes = F.interpolate(
-            planes, (size, size), mode="bilinear", antialias=height > size, align_corners=False
-        )
-    return planes.permute(0, 2, 3, 1)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
-from threedgen.guidance.priors.base import resize_images
+from threedgen.core.pictures import resize_images
 
 
 class Pixels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,16 +17,46 @@ from threedgen.core.random import generator
 from threedgen.guidance.priors.base import Condition, Prediction
 from threedgen.guidance.priors.folder.lora import require_peft
 
-if TYPE_CHECKING:
-    from threedgen.guidance.priors.adapters.base import DiffusersPrior
-
 KINDS = ("auto", "lora", "copy")
 _SMALL = 20_000_000  # weights below which a whole copy learns faster than low-rank changes, and is as cheap
 _ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
+class NetworkPrior(Protocol):
+    """A prior that is one network, which another network of the same kind can stand in for."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The frozen denoiser."""
+        ...
+
+    def answer(
+        self, network: nn.Module, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Float[Tensor, "B C h w"]:
+        """What `network` says of noisy samples, in its own form of prediction."""
+        ...
+
+    def read(
+        self, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], output: Float[Tensor, "B C h w"]
+    ) -> Prediction:
+        """An answer in all its equivalent forms."""
+        ...
+
+    def target(
+        self, x: Float[Tensor, "B C h w"], eps: Float[Tensor, "B C h w"], t: Float[Tensor, " B"]
+    ) -> Float[Tensor, "B C h w"]:
+        """What the network is trained to answer."""
+        ...
+
+    def add_noise(
+        self, x: Float[Tensor, "B C h w"], eps: Float[Tensor, "B C h w"], t: Float[Tensor, " B"]
+    ) -> Float[Tensor, "B C h w"]:
+        """alpha(t) x + sigma(t) eps."""
+        ...
+
+
 class ParticleNetwork(nn.Module):
-    """A base.ParticleModel over a DiffusersPrior. It starts as the prior: with the camera's and the low-rank
+    """A base.ParticleModel over a NetworkPrior. It starts as the prior: with the camera's and the low-rank
     changes' last layers at zero.
 
     Its camera input (view_features -> two layers, added to the time embedding) comes beside the prior's own; a
@@ -36,7 +66,7 @@ class ParticleNetwork(nn.Module):
     kind: lora, copy, or auto. rank: of the changes. seed: of the first layers. Raises UserError.
     """
 
-    def __init__(self, prior: DiffusersPrior, kind: str, rank: int, seed: int) -> None:
+    def __init__(self, prior: NetworkPrior, kind: str, rank: int, seed: int) -> None:
         super().__init__()
         if kind not in KINDS:
             raise UserError(f"unknown kind of particle model '{kind}': use one of {', '.join(KINDS)}")
@@ -81,7 +111,7 @@ class ParticleNetwork(nn.Module):
         return F.mse_loss(answer.float(), self._prior.target(x, eps, t).float())
 
     @property
-    def _prior(self) -> DiffusersPrior:
+    def _prior(self) -> NetworkPrior:
         return self._hidden[0]
 
     @property

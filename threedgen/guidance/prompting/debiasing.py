@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from threedgen.core.errors import UserError
-from threedgen.guidance.priors.folder import parts
+from threedgen.guidance.priors.folder import libraries
 from threedgen.guidance.prompting.prompts import SIDES
 
 Span = tuple[int, int]
@@ -173,9 +173,9 @@ class MaskedLanguageModel:
             )
 
         try:
-            with parts.quiet():
-                tokenizer = parts.or_user_error(load_tokenizer, self._folder)
-            model = parts.load_model(BertForMaskedLM, self._folder, "dtype", torch.float32)
+            with libraries.quiet():
+                tokenizer = libraries.or_user_error(load_tokenizer, self._folder)
+            model = libraries.load_model(BertForMaskedLM, self._folder, "dtype", torch.float32)
         except UserError as error:
             raise UserError(f"debias model: {error}") from error
         return tokenizer, model.eval()

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from threedgen.core import checkpoint
+from threedgen.core.schedule import every_steps
 from threedgen.loop.events import Event, StepDone
 from threedgen.loop.state import RunState
-from threedgen.recipes.recipe import every_steps
 
 
 class Checkpoints:

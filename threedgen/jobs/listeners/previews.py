@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.schedule import every_steps
 from threedgen.loop.events import Event, StepDone
-from threedgen.recipes.recipe import every_steps
 
 
 class Previews:

@@ -1,77 +1,130 @@
-"""The progress bar: phase, step, speed, time left, and the loss, on stderr so that stdout stays clean."""
+"""The one progress display: what is going on, how far it is and how long it will take. It writes to stderr, so that
+stdout stays clean; in a notebook it stands below the cell."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+import time
+from typing import Any, Self
 
 from threedgen.loop.events import Event, PhaseStarted, RunFinished, RunStarted, StepDone, StepRolledBack
 
+_LINES = 10  # of a task, where there is no terminal
+
+
+class Progress:
+    """Tasks as bars with the time left; where stderr is no terminal, a plain line every tenth of a task.
+
+    A context manager: the terminal is given back at its end. shown: False for a display that says nothing.
+    """
+
+    def __init__(self, shown: bool = True) -> None:
+        self._shown = shown
+        self._console: Any = None
+        self._bars: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def say(self, text: str) -> None:
+        """A line above the bars."""
+        if self._shown:
+            self._open().print(text, markup=False, highlight=False, style="none")
+
+    def task(self, name: str, total: int | None = None, done: int = 0) -> Task:
+        """A new task of `total` items (None: nobody knows yet), of which `done` were done before."""
+        bars = self._interactive() if self._shown else None
+        number = None if bars is None else bars.add_task(name, total=total, completed=done, note="")
+        return Task(self, name, total, done, bars, number)
+
+    def close(self) -> None:
+        """Gives the terminal back; safe to call at any time, any number of times."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def _open(self) -> Any:
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(stderr=True, soft_wrap=True)
+        return self._console
+
+    def _interactive(self) -> Any:
+        """The bars, or None where there is neither a terminal nor a notebook."""
+        if not (sys.stderr.isatty() or self._open().is_jupyter):
+            return None
+        if self._bars is None:
+            from rich import progress
+
+            self._bars = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TimeElapsedColumn(),
+                progress.TextColumn("left"),
+                progress.TimeRemainingColumn(),
+                progress.TextColumn("{task.fields[note]}"),
+                console=self._open(),
+            )
+            self._bars.start()
+        return self._bars
+
+
+class Task:
+    """One thing that a `Progress` shows."""
+
+    def __init__(
+        self, display: Progress, name: str, total: int | None, done: int, bars: Any, number: Any
+    ) -> None:
+        self._display, self._name, self._total = display, name, total
+        self._bars, self._number = bars, number
+        self._begun, self._first, self._said = time.monotonic(), done, done
+
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        """`done` items are done now. note: a few words about them. total: where it is known only now."""
+        self._total = self._total if total is None else total
+        if self._bars is not None:
+            self._bars.update(self._number, completed=done, total=self._total, note=note)
+            return
+        if not self._total or done * _LINES // self._total <= self._said * _LINES // self._total:
+            return
+        self._said = done
+        left = (time.monotonic() - self._begun) / max(1, done - self._first) * (self._total - done)
+        text = f"{self._name}: {done}/{self._total}, about {left:.0f} s left"
+        self._display.say(f"{text}, {note}" if note else text)
+
+    def end(self) -> None:
+        """Takes the bar away, so that the next task stands alone."""
+        if self._bars is not None:
+            self._bars.remove_task(self._number)
+
 
 class ProgressBar:
-    """A rich progress bar; on a stream that is not a terminal, a plain line every tenth of the run."""
+    """A listener: phases as lines, the steps of a run as a task with their loss."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True)
-        self._bar: Any = None
-        self._task: Any = None
-        self._interactive = sys.stderr.isatty()
+        self._display = Progress()
+        self._task: Task | None = None
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, PhaseStarted):
-            self._print(event.name)
+            self._display.say(event.name)
         elif isinstance(event, RunStarted):
-            self._start(event.state.step, event.total)
-        elif isinstance(event, StepDone):
-            self._step(event)
+            self._task = self._display.task("distilling", event.total, event.state.step)
+        elif isinstance(event, StepDone) and self._task is not None:
+            self._task.update(event.step + 1, f"loss {event.metrics['loss']:.4g}")
         elif isinstance(event, StepRolledBack):
-            self._print(f"{event.reason} at step {event.step}: rolled back to step {event.to}, other draws")
+            self._display.say(
+                f"{event.reason} at step {event.step}: continuing from step {event.to} with other random draws"
+            )
         elif isinstance(event, RunFinished):
             self.close()
 
     def close(self) -> None:
         """Gives the terminal back; safe to call at any time, any number of times."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def _start(self, step: int, total: int) -> None:
-        if not self._interactive:
-            return
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self._console,
-        )
-        self._task = self._bar.add_task("distilling", total=total, completed=step, note="")
-        self._bar.start()
-
-    def _step(self, event: StepDone) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=event.step + 1, note=f"loss {event.metrics['loss']:.4g}")
-        elif (event.step + 1) % max(1, event.total // 10) == 0:
-            seconds = event.metrics.get("seconds", 0.0)
-            left = seconds * (event.total - event.step - 1)
-            self._print(
-                f"step {event.step + 1}/{event.total}, {seconds:.2f} s a step, about {left:.0f} s left, "
-                f"loss {event.metrics['loss']:.4g}"
-            )
-
-    def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+        self._display.close()
+        self._task = None

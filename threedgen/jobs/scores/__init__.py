@@ -1,0 +1,1 @@
+"""Scores that a finished run reports."""

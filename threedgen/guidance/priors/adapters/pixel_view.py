@@ -72,7 +72,7 @@ class DiffusersPixelViewPrior(DiffusersPrior):
     def _look_at(self, reference: Reference, z: Tensor) -> tuple[Tensor, Tensor]:
         """The reference [1, 3, h, w] in [-1, 1] and its tokens [1, L, C], computed once."""
         if self._seen is None or self._seen[0] is not reference:
-            from threedgen.training.view_model import picture_tokens
+            from threedgen.guidance.priors.adapters.picture_tokens import picture_tokens
 
             picture = signed(reference.image[None].to(z), self.image_size)
             inside = picture.to(device=self._image_encoder.device, dtype=self._image_encoder.dtype)

@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import resize_images
 from threedgen.core.random import generator
 from threedgen.guidance.priors.adapters.video import DiffusersVideoPrior, frame_size
 from threedgen.guidance.priors.adapters.view import picture_embedding
-from threedgen.guidance.priors.base import Condition, Reference, resize_images
+from threedgen.guidance.priors.base import Condition, Reference
 from threedgen.guidance.priors.clip_codec import TemporalLatents
 from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.folder.parts import Parts

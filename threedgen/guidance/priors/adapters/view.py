@@ -17,7 +17,8 @@ from threedgen.guidance.priors.adapters.base import DiffusersPrior, unet_argumen
 from threedgen.guidance.priors.base import Condition, Reference
 from threedgen.guidance.priors.codec import Latents
 from threedgen.guidance.priors.folder.files import PipelineFolder, require_safe_weights
-from threedgen.guidance.priors.folder.parts import Parts, or_user_error
+from threedgen.guidance.priors.folder.libraries import or_user_error
+from threedgen.guidance.priors.folder.parts import Parts
 from threedgen.guidance.priors.folder.text import no_text
 
 _SCALE = 5.0  # DreamGaussian's

@@ -1,0 +1,1 @@
+"""A pipeline folder and its parts, read without running code from it."""

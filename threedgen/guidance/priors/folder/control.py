@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from threedgen.core.errors import UserError
-from threedgen.guidance.priors.base import Condition, resize_images
+from threedgen.core.pictures import resize_images
+from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.folder import files, parts
 from threedgen.guidance.priors.folder.memory import Plan
 

@@ -51,7 +51,7 @@ class Lora:
 
     def merge(self, model: Any, part: str) -> None:
         """Add the changes that the file holds for `part` to its weights; none for a text encoder is fine."""
-        from threedgen.guidance.priors.folder.parts import or_user_error, quiet
+        from threedgen.guidance.priors.folder.libraries import or_user_error, quiet
 
         changes, alphas = self._changes
         if not any(name.startswith(f"{part}.") for name in changes):
@@ -92,7 +92,7 @@ class Lora:
         """The file's tensors under diffusers' names, and the alphas of formats that have them."""
         from safetensors.torch import load_file
 
-        from threedgen.guidance.priors.folder.parts import or_user_error, quiet
+        from threedgen.guidance.priors.folder.libraries import or_user_error, quiet
 
         with quiet():
             found = or_user_error(lambda: self._loader.lora_state_dict(load_file(self.file)), self.file)

@@ -1,0 +1,81 @@
+"""The components of a recipe, built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from threedgen.core import checkpoint
+from threedgen.core.errors import UserError
+from threedgen.jobs.listeners.checkpoints import stage_of
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.recipes.checks import check_drawn
+from threedgen.recipes.recipe import Recipe, read_resolved
+from threedgen.representations.base import Representation
+
+
+@dataclass(frozen=True)
+class Components:
+    """The components of a recipe, or of one of its stages, built."""
+
+    scene: Any
+    renderer: Any
+    cameras: Any
+    background: Any
+    guidances: tuple[Any, ...]
+    regularizers: Any
+
+
+def build(recipe: Recipe, device: str, scene: Any = None) -> Components:
+    """Every component of a recipe without stages, or of one stage, cheap ones first, so that what is wrong with
+    them is said at once. scene: one that exists already, else it is made as the recipe says."""
+    scene = continue_earlier(recipe.representation.make(recipe.seed)) if scene is None else scene
+    scene = scene.to(device)
+    with torch.no_grad():
+        check_drawn(recipe, type(scene.at(None)))
+    renderer, cameras, background = without_scene(recipe)
+    regularizers = recipe.fixed["regularizers"].make(getattr(scene, "penalty", None))
+    guidances = tuple(choice.make(device) for choice in recipe.guidance)
+    return Components(scene, renderer, cameras, background, guidances, regularizers)
+
+
+def without_scene(recipe: Recipe) -> tuple[Any, Any, Any]:
+    """Renderer, cameras and background."""
+    return recipe.renderer.make(), recipe.cameras.make(), recipe.fixed["background"].make()
+
+
+def load_scene(run: RunDirectory, recipe: Recipe) -> Any:
+    """The scene of a run as its last checkpoint has it, on the CPU, without the prior.
+
+    Raises UserError where there is none yet, or where it is that of a stage before the last.
+    """
+    if not checkpoint.exists(run.checkpoint):
+        raise UserError(f"'{run.path}' has no checkpoint yet: `threedgen resume {run.path}` first")
+    stage = stage_of(run.checkpoint)
+    if stage != len(recipe.parts) - 1:
+        raise UserError(
+            f"'{run.path}' is in stage {stage + 1} of {len(recipe.parts)}: `threedgen resume {run.path}` first"
+        )
+    scene = blank_scene(recipe.parts[stage])
+    tensors, _ = checkpoint.load(run.checkpoint)
+    scene.load_state_dict(checkpoint.unprefixed("scene", tensors))
+    return scene
+
+
+def continue_earlier(scene: Any) -> Any:
+    """The scene, which sets out from the end of an earlier run if it names one. Raises UserError."""
+    if isinstance(scene, Representation) and scene.earlier_run:
+        run = RunDirectory.open(Path(scene.earlier_run).expanduser())
+        scene.continue_from(load_scene(run, read_resolved(run.recipe)))
+    return scene
+
+
+def blank_scene(recipe: Recipe) -> Any:
+    """A scene to load a state into. A representation that would read files to begin with (points of a mesh)
+    offers `blank` so that a run needs nothing but its own folder."""
+    choice = recipe.representation
+    blank = getattr(choice.cls, "blank", None)
+    return choice.make(recipe.seed) if blank is None else blank(choice.config)
