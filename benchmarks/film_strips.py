@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from threedgen.cameras.orbit import orbit
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
-from threedgen.recipes.recipe import read_resolved
+from threedgen.recipes.load import read_resolved
 
 SIZE, MOMENTS, LABEL = 96, 8, 170
 AZIMUTH, ELEVATION, DISTANCE, FOV = 25.0, 15.0, 4.0, 40.0

@@ -16,7 +16,7 @@ from threedgen.cameras.orbit import orbit
 from threedgen.jobs.asset import asset_of
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
-from threedgen.recipes.recipe import read_resolved
+from threedgen.recipes.load import read_resolved
 
 SIZE = 150
 COLUMNS = 4

@@ -31,7 +31,7 @@ from threedgen.guidance.priors.processes import NoiseSchedule
 from threedgen.jobs.build import build
 from threedgen.loop.distill import distill
 from threedgen.loop.events import StepDone
-from threedgen.recipes.recipe import load_recipe
+from threedgen.recipes.load import load_recipe
 
 GAUSSIANS, PICTURE = 20_000, 512
 PROMPT = "a red cube"

@@ -32,7 +32,7 @@ from threedgen.datasets.cut_outs import DISTANCE, FILL, FOV
 from threedgen.jobs.asset import renderer_here
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
-from threedgen.recipes.recipe import read_resolved
+from threedgen.recipes.load import read_resolved
 from threedgen.renderers.base import on_white
 
 LIGHT = 0.4

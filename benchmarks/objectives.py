@@ -38,7 +38,8 @@ from torch import Tensor
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.loop.distill import distill, new_state
 from threedgen.metrics.shape_world import RESOLUTION, VIEWS, ring, score_asset, truth
-from threedgen.recipes.recipe import Recipe, load_recipe
+from threedgen.recipes.load import load_recipe
+from threedgen.recipes.recipe import Recipe
 
 PROMPTS = ("a red cube", "an orange chair", "a yellow car")
 GUIDANCE = "guidance.0."

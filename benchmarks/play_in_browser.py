@@ -192,7 +192,7 @@ def asset_of(run: str | None) -> MovingAsset:
     from threedgen.jobs import finish
     from threedgen.jobs.build import load_scene
     from threedgen.jobs.run_directory import RunDirectory
-    from threedgen.recipes.recipe import read_resolved
+    from threedgen.recipes.load import read_resolved
 
     opened = RunDirectory.open(run)
     recipe = read_resolved(opened.recipe)

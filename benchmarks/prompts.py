@@ -25,7 +25,7 @@ from threedgen.guidance.priors.folder.text import TextEmbedder
 from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
 from threedgen.guidance.prompting.debiasing import by_words
 from threedgen.jobs.run_directory import RunDirectory
-from threedgen.recipes.recipe import load_recipe, read_resolved
+from threedgen.recipes.load import load_recipe, read_resolved
 
 SIDES = ("front", "side", "back", "overhead")
 NEGATIVE = "ugly, blurry"

@@ -38,7 +38,8 @@ from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.loop.distill import distill, new_state
 from threedgen.metrics.shape_world import AssetScores, score_asset
-from threedgen.recipes.recipe import Recipe, load_recipe, read_resolved
+from threedgen.recipes.load import load_recipe, read_resolved
+from threedgen.recipes.recipe import Recipe
 
 SIMPLE = ("red cube", "blue sphere", "yellow cylinder", "orange cone", "green torus")
 PARAMETRIC = ("blue chair", "red chair", "green table", "purple table", "cyan mug", "red mug", "yellow car")

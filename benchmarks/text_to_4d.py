@@ -41,7 +41,7 @@ from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.metrics.motion import fitted, motion_scores, truth_scores
 from threedgen.metrics.shape_world import score_asset
-from threedgen.recipes.recipe import read_resolved
+from threedgen.recipes.load import read_resolved
 
 PROMPTS = (
     "a blue cube bouncing",
@@ -99,7 +99,7 @@ def scores(run: RunDirectory, prompt: str) -> dict[str, Any]:
     paths = scene.moved(torch.linspace(0.0, 1.0, _MOMENTS))
     far = int((paths - paths[0]).norm(dim=2).mean(1).argmax())
     back = replace(scene.at(None), means=fitted(paths[far], paths[:1])[0])
-    renderer = renderer_here(recipe.parts[-1], "auto")
+    renderer = renderer_here(recipe.all_stages[-1], "auto")
 
     def view(cameras: Any) -> tuple[torch.Tensor, torch.Tensor]:
         output = renderer(back, cameras, torch.ones(3))

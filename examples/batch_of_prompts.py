@@ -12,7 +12,7 @@ from threedgen.datasets.splat_files import SplatParameters
 from threedgen.export.splat import write_splats
 from threedgen.jobs.build import build
 from threedgen.loop.distill import distill
-from threedgen.recipes.recipe import load_recipe
+from threedgen.recipes.load import load_recipe
 
 
 def main(out: str, prompts: list[str], steps: int | None = None) -> list[Path]:

@@ -15,7 +15,7 @@ from threedgen.guidance.priors.processes import per_sample
 from threedgen.jobs.build import build
 from threedgen.loop.distill import distill
 from threedgen.loop.events import StepDone
-from threedgen.recipes.recipe import load_recipe
+from threedgen.recipes.load import load_recipe
 from threedgen.testing import check_objective
 
 

@@ -14,7 +14,7 @@ from threedgen.core.errors import UserError
 from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS
 from threedgen.jobs.build import build
 from threedgen.loop.distill import distill
-from threedgen.recipes.recipe import load_recipe
+from threedgen.recipes.load import load_recipe
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

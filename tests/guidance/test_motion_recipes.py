@@ -16,7 +16,7 @@ from threedgen.core.errors import UserError
 from threedgen.datasets.splat_files import SplatParameters
 from threedgen.export.splat import write_splats
 from threedgen.pipelines.text_to_4d import recipe_for
-from threedgen.recipes.recipe import read_resolved
+from threedgen.recipes.load import read_resolved
 
 QUICK = [
     *("export.mesh.resolution=24", "export.moving_faces=300", "export.turntable.size=32"),
@@ -141,7 +141,7 @@ def test_dreamgaussian4d_makes_the_films_first_picture_and_moves_it(real, film, 
     told = ["--video", film, "--video-view", "40", *prior, *settings]
     out = tmp_path / "run"
     assert text_to_4d("a ball", out, "--recipe", "dreamgaussian4d", *told, steps=4) == 0
-    still, moving = read_resolved(out / "recipe.yaml").parts
+    still, moving = read_resolved(out / "recipe.yaml").all_stages
     assert still.cameras.config.reference.azimuth == still.guidance[0].config.reference.azimuth == 40.0
     assert still.cameras.config.reference.distance == 2.85
     assert moving.cameras.config.film.azimuth == moving.guidance[0].config.reference.azimuth == 40.0

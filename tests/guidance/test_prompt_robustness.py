@@ -14,7 +14,7 @@ from threedgen.guidance.priors.base import Blend, Condition
 from threedgen.guidance.priors.folder.text import TextEmbedder, clip_or_t5_states
 from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
 from threedgen.jobs.run_directory import RunDirectory
-from threedgen.recipes.recipe import load_recipe, read_resolved
+from threedgen.recipes.load import load_recipe, read_resolved
 
 # One of each kind that has broken a program somewhere: YAML's words and marks, interpolation, quotes, line breaks,
 # controls, scripts written from right to left, combined and joined characters, paths, what looks like an option.

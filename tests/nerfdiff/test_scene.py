@@ -17,7 +17,7 @@ from threedgen.nerfdiff.camera_triplane import CameraTriplane
 from threedgen.nerfdiff.field import source_frame
 from threedgen.nerfdiff.store import save_model
 from threedgen.pipelines.image_to_3d import start_image_to_3d
-from threedgen.recipes.recipe import read_resolved
+from threedgen.recipes.load import read_resolved
 
 SETTINGS = ["steps=6", "cameras.count=4", "cameras.batch=2", "cameras.resolution=16", "guidance.0.count=4"]
 QUICK = [

@@ -65,6 +65,8 @@ class ClipSampler(OrbitSampler):
 
     together = 1
 
+    frames_setting = "frames"
+
     @dataclass(frozen=True)
     class Config(OrbitSampler.Config):
         """See OrbitSampler.Config; further away, because what moves needs room, and one draw a clip.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
+from threedgen.core.roles import CameraRoles
 from threedgen.core.schedule import Schedule, bounds, value_at
 from threedgen.core.types import Cameras
 
@@ -174,7 +175,7 @@ def convert(world_from_camera: Float[Tensor, "B 4 4"], source: str, target: str)
     return world_from_camera
 
 
-class OrbitSampler:
+class OrbitSampler(CameraRoles):
     """Training views: groups of four, a quarter turn apart, from a random start."""
 
     together = 4

@@ -50,6 +50,8 @@ class ReferenceOrbit(OrbitSampler):
     """The views of an orbit, `index` -1, and after them those of the pictures, `index` 0, 1, ..., at their
     resolution."""
 
+    pose_setting = "reference"
+
     @dataclass(frozen=True)
     class Config(OrbitSampler.Config):
         """See OrbitSampler.Config; `batch` does not count the pictures' views. reference: the picture's pose.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from threedgen.commands.parser import Parser
+from threedgen.core.errors import UserError
+
+if TYPE_CHECKING:
+    from threedgen.pipelines.common import Common
+    from threedgen.pipelines.prepared import Prepared
 
 BACKENDS = ("auto", "native", "torch", "gsplat", "nerfacc", "pytorch3d", "nvdiffrast")
 DEVICES = ("auto", "cpu", "cuda")
@@ -28,6 +32,7 @@ def add_run_options(parser: Parser, default_out: str) -> None:
     )
     add_device(parser)
     add_backend(parser)
+    add_dry_run(parser)
 
 
 def add_device(parser: Parser) -> None:
@@ -59,8 +64,26 @@ def add_target(parser: Parser, target: str, settings: str) -> None:
     parser.add_argument("--to", required=True, metavar=target, help="the file or folder to write")
 
 
+def add_dry_run(parser: Parser, what: str = "recipe") -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help=f"print every setting of the {what} as YAML and stop"
+    )
+
+
 def backend(arguments: argparse.Namespace) -> list[str]:
     return [] if arguments.backend is None else [f"renderer.backend={arguments.backend}"]
+
+
+def require_prompt(arguments: argparse.Namespace, example: str) -> None:
+    """UserError for an empty prompt, and for a prompt of several words without quotes."""
+    if not arguments.prompt.strip():
+        raise UserError(f'the prompt is empty: describe the object, for example "{example}"')
+    words = [word for word in arguments.settings if "=" not in word]
+    if words:
+        raise UserError(
+            f"'{words[0]}' is not a setting (key=value): if it belongs to the prompt, put the whole prompt in "
+            f'quotes, "{example}"'
+        )
 
 
 def require_free(arguments: argparse.Namespace) -> None:
@@ -71,15 +94,30 @@ def require_free(arguments: argparse.Namespace) -> None:
         check_free(Path(arguments.out))
 
 
-def recipe_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What every command that starts from a source says of its recipe."""
+def common(arguments: argparse.Namespace) -> Common:
+    """What every task takes, as the functions in `threedgen.pipelines` do."""
     return {
-        "recipe": arguments.recipe,
-        "overrides": [*backend(arguments), *arguments.settings],
         "seed": arguments.seed,
         "steps": arguments.steps,
         "device": arguments.device,
+        "backend": arguments.backend,
+        "settings": arguments.settings,
     }
+
+
+def finish(prepared: Prepared, arguments: argparse.Namespace) -> None:
+    """Runs a prepared recipe and prints its files; with --dry-run prints the recipe instead."""
+    if arguments.dry_run:
+        print_settings(prepared.recipe.resolved)
+    else:
+        print_results(prepared.run().path)
+
+
+def print_settings(settings: Mapping[str, Any]) -> None:
+    """Settings as YAML."""
+    import yaml
+
+    print(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), end="")
 
 
 def whole(option: str) -> Callable[[str], int]:
@@ -92,13 +130,8 @@ def whole(option: str) -> Callable[[str], int]:
     return parse
 
 
-def progress_bar() -> Any:
-    from threedgen.jobs.listeners.progress import ProgressBar
-
-    return contextlib.closing(ProgressBar())
-
-
-def print_results(run: Any) -> None:
+def print_results(folder: Path) -> None:
+    """The files of a run that a user would open."""
     made = (
         "asset.glb",
         "asset.ply",
@@ -111,6 +144,5 @@ def print_results(run: Any) -> None:
         "report.json",
     )
     for name in made:
-        path = run.path / name
-        if path.is_file():
-            print(path)
+        if (folder / name).is_file():
+            print(folder / name)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from threedgen.commands.options import add_backend, add_device, backend, print_results, progress_bar
+from threedgen.commands.options import add_backend, add_device, print_results
 from threedgen.commands.parser import Parser
 
 
@@ -23,16 +22,11 @@ def build_parser() -> Parser:
 
 def run(arguments: argparse.Namespace) -> None:
     """Continues the run and prints its files. Raises UserError for a folder that is no run."""
-    from threedgen.jobs.run_directory import RunDirectory
+    from threedgen.pipelines.result import load_run
 
-    directory = RunDirectory.open(arguments.run)
-    if directory.finished:
-        print(f"{directory.path} is finished: nothing to do")
+    opened = load_run(arguments.run)
+    if opened.finished:
+        print(f"{opened.path} is finished: nothing to do")
         return
-    from threedgen.jobs.run import resume
-
-    with progress_bar() as progress:
-        warnings = resume(directory, [progress], arguments.device, backend(arguments))
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    print_results(directory)
+    opened.resume(arguments.device, arguments.backend)
+    print_results(opened.path)

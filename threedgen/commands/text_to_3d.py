@@ -1,24 +1,27 @@
-"""`threedgen text-to-3d`."""
+"""`threedgen text-to-3d PROMPT`: makes a 3D asset from a prompt."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from threedgen.commands.options import (
     add_run_options,
-    backend,
-    print_results,
-    progress_bar,
+    add_settings,
+    common,
+    finish,
     require_free,
+    require_prompt,
 )
 from threedgen.commands.parser import Parser
-from threedgen.core.errors import UserError
+
+if TYPE_CHECKING:
+    from threedgen.recipes.recipe import Recipe
 
 EMBEDDED_HINT = (
-    "No --prior given: using the embedded prior, a small model that ships with threedgen and knows simple "
-    "coloured objects only: {classes}, in {colors}, and one on another ('a red cube on a blue cylinder'). "
+    "No --prior was given, so the embedded prior is used. It is a small model that ships with threedgen and knows "
+    "simple coloured objects only: {classes}, in {colors}, and one on another ('a red cube on a blue cylinder'). "
     "For anything else name a real text-to-image model, for example --prior FOLDER (Stable Diffusion 1.x/2.x "
     "or DeepFloyd IF as diffusers saves it) or --prior OWNER/NAME from the Hugging Face hub."
 )
@@ -27,54 +30,52 @@ EMBEDDED_HINT = (
 def build_parser() -> Parser:
     parser = Parser(
         prog="threedgen text-to-3d",
-        description="Make a 3D asset from a prompt: asset.glb, asset.ply, turntable.mp4, report.json in --out.",
+        description="Make a 3D asset from a prompt. The run directory gets a mesh (asset.glb), the 3D Gaussians "
+        "(asset.ply), a turntable (turntable.mp4), a contact sheet and a report.",
         epilog="key=value changes a setting of the recipe, such as cameras.batch=8 or guidance.0.scale=5; "
-        "`threedgen recipes` lists the recipes.",
+        "`threedgen recipes` lists the recipes, and `threedgen recipes NAME` the settings of one.",
     )
-    parser.add_argument("prompt", metavar="PROMPT", help='what to make, for example "a red cube"')
-    parser.add_argument("settings", metavar="key=value", nargs="*", help="changes of the recipe's settings")
-    parser.add_argument("--recipe", default="text-to-3d", metavar="NAME|FILE", help="default: text-to-3d")
-    parser.add_argument("--prior", metavar="embedded|FOLDER|HUB_ID", help="the frozen model that guides")
+    parser.add_argument(
+        "prompt", metavar="PROMPT", help='description of the object in quotes, for example "a red cube"'
+    )
+    add_settings(parser)
+    parser.add_argument(
+        "--recipe",
+        default="text-to-3d",
+        metavar="NAME|FILE",
+        help="name of a built-in recipe, or a YAML file; default: text-to-3d",
+    )
+    parser.add_argument(
+        "--prior",
+        metavar="embedded|FOLDER|HUB_ID",
+        help="frozen diffusion model that guides; default: the recipe's, which is the embedded one in most recipes",
+    )
     add_run_options(parser, "runs/<prompt>")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """make a 3D asset from a prompt"""
-    if not arguments.prompt.strip():
-        raise UserError('the prompt is empty: say what to make, for example "a red cube"')
-
+    """Makes the asset and prints its files. Raises UserError."""
+    require_prompt(arguments, "a red cube")
     require_free(arguments)
-    from threedgen.recipes.recipe import load_recipe
+    from threedgen.pipelines.text_to_3d import prepare
 
-    recipe = load_recipe(
-        arguments.recipe,
-        [*backend(arguments), *arguments.settings],
+    prepared = prepare(
+        arguments.prompt,
+        out=arguments.out,
+        recipe=arguments.recipe,
         prior=arguments.prior,
-        prompt=arguments.prompt,
-        seed=arguments.seed,
-        steps=arguments.steps,
-        device=arguments.device,
+        **common(arguments),
     )
-    from threedgen.pipelines.text_to_3d import require_no_picture
-
-    require_no_picture(recipe, arguments.recipe)
     if arguments.prior is None:
-        _say_what_embedded_is_for(recipe)
-
-    from threedgen.jobs.run import start
-    from threedgen.jobs.run_directory import choose_path
-
-    with progress_bar() as progress:
-        made = start(recipe, choose_path(arguments.out, recipe.prompt), [progress])
-    print_results(made)
+        _introduce_the_embedded_prior(prepared.recipe)
+    finish(prepared, arguments)
 
 
-def _say_what_embedded_is_for(recipe: Any) -> None:
-    guides = [guide for part in recipe.parts for guide in part.resolved["guidance"]]
-    if any(
-        guide.get("prior", {}).get("name") == "embedded" and not guide["prior"]["path"] for guide in guides
-    ):
+def _introduce_the_embedded_prior(recipe: Recipe) -> None:
+    guides = [guide for stage in recipe.all_stages for guide in stage.resolved["guidance"]]
+    asked = [guide.get("prior", {}) for guide in guides]
+    if any(prior.get("name") == "embedded" and not prior["path"] for prior in asked):
         from threedgen.datasets.shapes import CLASSES, COLORS
 
         print(EMBEDDED_HINT.format(classes=", ".join(CLASSES), colors=", ".join(COLORS)), file=sys.stderr)

@@ -121,11 +121,11 @@ class Composition(Representation):
         )
 
     @property
-    def parts(self) -> list[Track]:
+    def animated(self) -> list[Track]:
         return [track for track in self.tracks if isinstance(track, Track)]
 
     def __len__(self) -> int:
-        return sum(len(track.body(0)) for track in self.parts)
+        return sum(len(track.body(0)) for track in self.animated)
 
     @property
     def means(self) -> Float[Tensor, "N 3"]:
@@ -134,12 +134,12 @@ class Composition(Representation):
 
     def moved(self, times: Float[Tensor, " T"]) -> Float[Tensor, "T N 3"]:
         """Where they are at shares of the scene, 0 to 1."""
-        return torch.cat([track.moved(times) for track in self.parts], dim=1)
+        return torch.cat([track.moved(times) for track in self.animated], dim=1)
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> GaussianCloud | Frames:
         """The scene at its beginning for None, else a moment a different time."""
         times, index = torch.unique(torch.zeros(1) if time is None else time, return_inverse=True)
-        moments = zip(*(track.clouds(times) for track in self.parts), strict=True)
+        moments = zip(*(track.clouds(times) for track in self.animated), strict=True)
         frames = tuple(joined(clouds) for clouds in moments)
         return frames[0] if time is None else Frames(frames, index, times)
 
@@ -150,7 +150,7 @@ class Composition(Representation):
         together, and what is small is no crumb of what is large. config.faces: of all. moved: of timing's
         moments."""
         made, first = [], 0
-        config = replace(config, faces=max(_FEWEST_FACES, config.faces // len(self.parts)))
+        config = replace(config, faces=max(_FEWEST_FACES, config.faces // len(self.animated)))
         for at_rest in self._at_begin():
             last = first + len(at_rest)
             mesh = as_mesh(at_rest, config)
@@ -159,7 +159,7 @@ class Composition(Representation):
         return _one_mesh([mesh for mesh, _ in made]), _one_motion([motion for _, motion in made])
 
     def _at_begin(self) -> list[GaussianCloud]:
-        return [track.clouds(torch.zeros(1))[0] for track in self.parts]
+        return [track.clouds(torch.zeros(1))[0] for track in self.animated]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """None: the scene is finished."""
@@ -172,7 +172,7 @@ class Composition(Representation):
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """As nn.Module's, for any numbers of Gaussians."""
-        for number, track in enumerate(self.parts):
+        for number, track in enumerate(self.animated):
             for index in range(len(track.bodies)):
                 own = checkpoint.unprefixed(f"tracks.{number}.bodies.{index}", state_dict)
                 track.body(index).load_state_dict(own, strict, assign)

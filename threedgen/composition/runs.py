@@ -36,11 +36,13 @@ from threedgen.jobs.run import resume, start
 from threedgen.jobs.run_directory import RECIPE, RunDirectory, check_free, slug
 from threedgen.jobs.scores.motion import moving_scores
 from threedgen.loop.events import Emitter, Listener, PhaseStarted
-from threedgen.pipelines.text_to_4d import asset_file, recipe_for
+from threedgen.pipelines.text_to_4d import MotionWish, asset_file, motion_recipe
 from threedgen.recipes import typed
 from threedgen.recipes.layers import split_overrides
+from threedgen.recipes.load import load_recipe, read_resolved, resolve
 from threedgen.recipes.overrides import apply_override
-from threedgen.recipes.recipe import Recipe, leaves, load_recipe, read_resolved, resolve
+from threedgen.recipes.recipe import Recipe
+from threedgen.recipes.typed import leaves
 from threedgen.representations.dynamic_gaussians import DynamicGaussians
 
 SCENE = "scene.yaml"
@@ -89,11 +91,10 @@ def compose(
     """
     making = making or Making()
     _check_out(out)
-    recipes = _recipes(scene, out, making)
+    whole, recipes = plan(scene, out, making)
     for path, recipe in recipes.items():
         _check_as_before(path, recipe)
     begun = time.perf_counter()
-    whole = _whole_recipe(scene, making, list(recipes.values()))
     (out / _ASSETS).mkdir(parents=True, exist_ok=True)  # what tells `_check_out` that the scene file is ours
     with replacing(out / SCENE) as temporary:
         temporary.write_text(_yaml(typed.plain(scene)), encoding="utf-8")
@@ -105,6 +106,15 @@ def compose(
     made = time.perf_counter()
     composition = _put_together(scene, out, making, whole)
     return _write(composition, whole, out, {"making the runs": made - begun}, made)
+
+
+def plan(scene: Scene, out: Path, making: Making) -> tuple[Recipe, dict[Path, Recipe]]:
+    """The recipe of the composed scene, and those of the runs that it needs in an order in which they can be made.
+
+    Raises UserError for everything that can be known to be wrong before the first run.
+    """
+    recipes = _recipes(scene, out, making)
+    return _whole_recipe(scene, making, list(recipes.values())), recipes
 
 
 def still_folder(out: Path, asset: Asset) -> Path:
@@ -149,20 +159,16 @@ def _motion_recipe(scene: Scene, asset: Asset, number: int, out: Path, making: M
             f"representation.regularizers.handover={_HANDOVER}",
         ]
     given = still_folder(out, asset) / "asset.ply" if asset.asset is None else asset_file(asset.asset)
-    # `recipe_for` wants to see a file, and the run that leaves this one may be still to come.
-    there = given if given.is_file() else Path(__file__)
-    recipe = recipe_for(
-        "text-to-4d",
+    wish = MotionWish(
         f"{asset.prompt} {segment.prompt}".strip(),
-        [*own, f"representation.asset={given.absolute()}", *making.of("motion")],
-        asset=str(there),
-        seconds=segment.seconds,
-        fps=scene.fps,
-        prior=making.prior,
-        video_prior=making.video_prior,
-        **making.common,
+        given.absolute(),  # which the run of the asset leaves, perhaps later
+        segment.seconds,
+        scene.fps,
+        making.prior,
+        making.video_prior,
     )
-    if not issubclass(recipe.representation.cls, DynamicGaussians):
+    recipe = motion_recipe("text-to-4d", wish, [*own, *making.of("motion")], **making.common)
+    if not recipe.representation.is_a(DynamicGaussians):
         raise UserError(f"a scene is composed of dynamic-gaussians, not of {recipe.representation.name}")
     return recipe
 
@@ -201,8 +207,8 @@ def _make(path: Path, recipe: Recipe, listeners: Sequence[Listener]) -> None:
 
 def _whole_recipe(scene: Scene, making: Making, recipes: Sequence[Recipe]) -> Recipe:
     """The recipe of the composed scene: how its last motion was made, with the scene in the place of the cloud."""
-    moving = [recipe for recipe in recipes if issubclass(recipe.representation.cls, DynamicGaussians)]
-    like = moving[-1] if moving else load_recipe("text-to-4d", prompt="-").parts[-1]
+    moving = [recipe for recipe in recipes if recipe.representation.is_a(DynamicGaussians)]
+    like = moving[-1] if moving else load_recipe("text-to-4d", prompt="-").all_stages[-1]
     values = dict(like.resolved)
     values["prompt"] = "; ".join(_sentence(asset) for asset in scene.assets)
     values["steps"] = max(1, sum(recipe.steps for recipe in recipes))
@@ -312,7 +318,7 @@ def _about(scene: Composition, recipe: Recipe) -> list[dict[str, Any]]:
             "motions": [segment.prompt for segment in track.asset.motion],
             "handovers": [dataclasses.asdict(one) for one in handovers(track, fps)],
         }
-        for track in scene.parts
+        for track in scene.animated
     ]
 
 

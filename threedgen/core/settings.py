@@ -7,9 +7,9 @@
         weight: Annotated[Schedule, at_least(0.0)] = 1.0
 
 Every number must be finite, too. A bound on a sequence, or on a schedule, is one on each of its numbers; None is
-left alone. An object out of bounds cannot be made: the complaint names the field, and whoever reads it from a recipe
-puts the path before the name (see `threedgen.recipes.typed`). What no single field says, such as a < b, is checked in
-`__post_init__`, which raises SettingError.
+left alone. An object out of bounds cannot be made: the complaint names the field, and whoever reads it from a
+recipe puts the path before the name (see `threedgen.recipes.typed`). What no single field says, such as a < b, is
+checked in `__post_init__`, which raises SettingError.
 """
 
 from __future__ import annotations
@@ -119,12 +119,13 @@ def check_bound(value: Any, bound: Bound, name: str) -> None:
     for number in numbers(value):
         if number not in bound:
             shown = f"{number:g}" if isinstance(number, float) else f"{number}"
-            whole = "is" if number is value else f"has the value {shown} in it:"
-            raise SettingError(name, f"is {shown}; it must be {bound}" if whole == "is" else f"{whole} {_each(bound)}")
-
-
-def _each(bound: Bound) -> str:
-    return f"each must be {bound}"
+            alone = isinstance(value, int | float)
+            raise SettingError(
+                name,
+                f"is {shown}; it must be {bound}"
+                if alone
+                else f"holds {shown}; every number of it must be {bound}",
+            )
 
 
 def numbers(value: Any) -> Iterator[float]:

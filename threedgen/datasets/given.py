@@ -16,6 +16,7 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.core.random import generator
+from threedgen.core.roles import CameraRoles
 from threedgen.core.schedule import Schedule, bounds, value_at
 from threedgen.core.types import Cameras
 from threedgen.datasets.multiview import PosedPictures, read_srn, read_transforms
@@ -79,7 +80,7 @@ def held_out(total: int, holdout: int) -> Int[Tensor, " H"]:
     return torch.div((2 * torch.arange(holdout) + 1) * total, 2 * max(holdout, 1), rounding_mode="floor")
 
 
-class GivenViews:
+class GivenViews(CameraRoles):
     """Training views that are those of given pictures, each equally often, in a new order every epoch.
 
     cameras: all views of the folder. train, held_out: indices into them.

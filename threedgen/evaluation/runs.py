@@ -15,6 +15,7 @@ from torch import Tensor
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.errors import UserError
+from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import Cameras
 from threedgen.datasets.given import GivenViews, read_pictures
 from threedgen.datasets.multiview import PosedPictures, object_reach
@@ -27,7 +28,8 @@ from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.motion import moving_scores
 from threedgen.metrics.consistency import consistency
 from threedgen.metrics.features import Features, load_features
-from threedgen.recipes.recipe import Recipe, read_resolved
+from threedgen.recipes.load import read_resolved
+from threedgen.recipes.recipe import Recipe
 from threedgen.renderers.base import on_white
 
 RING, RING_SIZE, RING_ELEVATION = 24, 128, 15.0  # the views, their pixels and degrees, that consistency is of
@@ -60,8 +62,8 @@ def evaluate_run(
     """
     recipe = read_resolved(run.recipe)
     scene = load_scene(run, recipe)
-    draw = partial(on_white, renderer_here(recipe.parts[-1], "auto"))
-    sampler, name = recipe.parts[-1].cameras.make(), run.path.absolute().name
+    draw = partial(on_white, renderer_here(recipe.all_stages[-1], "auto"))
+    sampler, name = recipe.all_stages[-1].cameras.make(), run.path.absolute().name
     task = _task(recipe, scene, sampler, truth, up)
     found = Evaluation(name)
     if task is not None:
@@ -79,7 +81,7 @@ def evaluate_run(
         warnings.append("no view was held out: there is nothing to compare with but what it was trained on")
     if seen.depth is None:
         warnings.append("its renderer gives no depth: no consistency")
-    if getattr(scene, "moves", False):
+    if declared(type(scene), RepresentationRoles).moves:
         network = load_features(features) if isinstance(features, str) else features
         scores = moving_scores(moving_asset(recipe, scene), network)
         found = replace(found, motion=Motion(scores, network.label, network.weights))

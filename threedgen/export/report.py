@@ -33,7 +33,7 @@ def build_report(
     return {
         "prompt": prompt,
         "seed": seed,
-        "seconds": {**seconds, "total": sum(seconds.values())},
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 3)},
         "peak_memory_bytes": peak_memory(),
         "versions": {"python": platform.python_version(), **versions()},
         "platform": {

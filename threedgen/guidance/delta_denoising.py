@@ -14,6 +14,7 @@ from torch import Tensor
 
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
+from threedgen.core.roles import GuidanceRoles
 from threedgen.core.schedule import RangeSchedule, Schedule
 from threedgen.core.schedule_checks import require_numbers, require_times
 from threedgen.core.types import Cameras, RenderOutput, Signal
@@ -36,11 +37,14 @@ from threedgen.guidance.timesteps import TimeOrder, timesteps
 STREAM = "guidance/delta-denoising"
 
 
-class DeltaDenoising:
+class DeltaDenoising(GuidanceRoles):
     """L with dL/dx = w(t) (eps_hat(z; y) - eps_hat(z'; y')) / B, z and z' noised alike from render and picture.
 
     Deterministic: t and eps come from random.generator(seed, "guidance/delta-denoising", step).
     """
+
+    prior_setting = "prior"
+    reference_setting = "reference"
 
     @dataclass(frozen=True)
     class Config(Prompting):

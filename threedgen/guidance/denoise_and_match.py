@@ -16,6 +16,7 @@ from torch import Tensor
 from threedgen.cameras.reference import free_views
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
+from threedgen.core.roles import GuidanceRoles
 from threedgen.core.schedule import Schedule, bounds, value_at
 from threedgen.core.schedule_checks import require_numbers
 from threedgen.core.types import Cameras, RenderOutput, Signal
@@ -25,11 +26,14 @@ from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
 
 
-class DenoiseAndMatch:
+class DenoiseAndMatch(GuidanceRoles):
     """L = 1/2 sum (x - target)^2 / B in the prior's space, target = the render after noise and DDIM.
 
     Deterministic: the noise comes from random.generator(seed, "guidance/denoise-and-match", step).
     """
+
+    prior_setting = "prior"
+    reference_setting = "reference"
 
     @dataclass(frozen=True)
     class Config(Prompting):

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import SSIM_WINDOW, resize
+from threedgen.core.roles import GuidanceRoles
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.given import read_pictures
 
 _EMPTY, _WHITE = 1e-4, 1e-2  # alpha of a pixel that shows only background; how white that must be
 
 
-class Pictures:
+class Pictures(GuidanceRoles):
     """L = 1/B sum over pixels of l2 2|d|^2 + l1 2|d| + ssim (1 - SSIM) + alpha 2 (a - a')^2, d = render - picture.
 
     The first term is the squared distance of pictures in [-1, 1] over 2: the scale of score distillation with

@@ -19,6 +19,7 @@ from torch import Tensor
 from threedgen.cameras.reference import free_views, views_at
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import psnr, resize, silhouette_iou
+from threedgen.core.roles import GuidanceRoles
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.films import read_film
 from threedgen.guidance.given_pictures import require_white
@@ -100,7 +101,7 @@ def film_places(cameras: Cameras) -> Int[Tensor, " n"]:
     return found[index[found].argsort()]
 
 
-class ReferenceClip:
+class ReferenceClip(GuidanceRoles):
     """L = rgb mean((C - C')^2) + mask mean((a - a')^2) + place mean(|m - m'|^2 + (log s / s')^2), over the film's
     views of a step.
 
@@ -108,6 +109,8 @@ class ReferenceClip:
     are DreamGaussian4D's with its weights, beside score distillation of weight 1; pictures that do not overlap pull
     at nothing in them, and the third brings these together. Deterministic.
     """
+
+    film_setting = "film"
 
     @dataclass(frozen=True)
     class Config:
@@ -167,6 +170,8 @@ class ReferenceClip:
 
 class TurnedClip(ScoreDistillation):
     """Score distillation by a prior that turns pictures, told the film's of the moment that a step shows."""
+
+    film_setting = "film"
 
     @dataclass(frozen=True)
     class Config(ScoreDistillation.Config):

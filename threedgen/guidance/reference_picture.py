@@ -17,6 +17,7 @@ from threedgen.cameras.reference import views_at
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import psnr, resize, silhouette_iou
 from threedgen.core.random import generator
+from threedgen.core.roles import GuidanceRoles
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.cut_outs import read_cut_out, read_nearness
 from threedgen.guidance import reference_geometry as geometry
@@ -35,7 +36,7 @@ class Depth:
     order: float = 30.0
 
 
-class Reference:
+class Reference(GuidanceRoles):
     """L = rgb mean((C - C')^2) + mask mean((a - a')^2) + normal_smoothness roughness + depth.correlation (1 - r)
     + depth.order misorder.
 
@@ -44,6 +45,8 @@ class Reference:
     that, are 5000 to 10000 and 500). r: correlation of nearness, as Magic123 and threestudio have it; this and
     the other two terms are in `guidance.reference_geometry`. They look where picture and render are solid.
     """
+
+    picture_setting = "image"
 
     @dataclass(frozen=True)
     class Config:

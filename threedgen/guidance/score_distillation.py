@@ -13,6 +13,7 @@ from threedgen.cameras.reference import free_views
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import resize_images
 from threedgen.core.random import generator
+from threedgen.core.roles import GuidanceRoles
 from threedgen.core.schedule import RangeSchedule, Schedule, bounds, value_at
 from threedgen.core.schedule_checks import numbers, require_numbers, require_times
 from threedgen.core.types import Cameras, RenderOutput, Signal
@@ -36,13 +37,16 @@ from threedgen.guidance.timesteps import TimeOrder, timesteps
 STREAM = "guidance/score-distillation"
 
 
-class ScoreDistillation(nn.Module):
+class ScoreDistillation(nn.Module, GuidanceRoles):
     """L with dL/dx = g / B on the renders of a step; for SDS g = w(t) (eps_hat - eps) (METHODS 1.1).
 
     t and eps come from random.generator(seed, "guidance/score-distillation", step). An nn.Module for the sake of
     objectives that learn: its parameters and its state are theirs, and never the frozen prior's. Deterministic
     in (seed, step) and, for these, in what was learnt before.
     """
+
+    prior_setting = "prior"
+    reference_setting = "reference"
 
     @dataclass(frozen=True)
     class Config(Prompting):

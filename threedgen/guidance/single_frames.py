@@ -30,6 +30,8 @@ class SingleFrames(ScoreDistillation):
     """Score distillation of `frames` random views of a step, whichever moments they show (the image term of Align
     Your Gaussians' second stage; METHODS 7.2). The prior is told no camera: what it sees may have turned."""
 
+    single_frames = True
+
     @dataclass(frozen=True)
     class Config(ScoreDistillation.Config):
         """See ScoreDistillation.Config. frames: views that are looked at, a step. distance: of the camera that a

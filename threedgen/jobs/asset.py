@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from threedgen.core.errors import UserError
+from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import GaussianCloud, Primitive, TriMesh
 from threedgen.export import animation, video
 from threedgen.export.low_pass import as_seen, pixel_size
@@ -57,8 +58,8 @@ def asset_of(recipe: Recipe, scene: Any, pixel: float = 0.0) -> Primitive:
     """
     with torch.no_grad():
         primitive = scene.at(None)
-    if isinstance(primitive, GaussianCloud) and not getattr(scene, "moves", False):
-        part = recipe.parts[-1]
+    if isinstance(primitive, GaussianCloud) and not declared(type(scene), RepresentationRoles).moves:
+        part = recipe.all_stages[-1]
         sampler = part.cameras.make()
         last = range(max(0, part.steps - _LAST_STEPS), part.steps)
         views = [sampler(recipe.seed, step, part.steps) for step in last]

@@ -13,7 +13,8 @@ from threedgen.core.errors import UserError
 from threedgen.jobs.listeners.checkpoints import stage_of
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.recipes.checks import check_drawn
-from threedgen.recipes.recipe import Recipe, read_resolved
+from threedgen.recipes.load import read_resolved
+from threedgen.recipes.recipe import Recipe
 from threedgen.representations.base import Representation
 
 
@@ -37,7 +38,9 @@ def build(recipe: Recipe, device: str, scene: Any = None) -> Components:
     with torch.no_grad():
         check_drawn(recipe, type(scene.at(None)))
     renderer, cameras, background = without_scene(recipe)
-    regularizers = recipe.fixed["regularizers"].make(getattr(scene, "penalty", None))
+    regularizers = recipe.fixed["regularizers"].make(
+        scene.penalty if isinstance(scene, Representation) else None
+    )
     guidances = tuple(choice.make(device) for choice in recipe.guidance)
     return Components(scene, renderer, cameras, background, guidances, regularizers)
 
@@ -55,11 +58,11 @@ def load_scene(run: RunDirectory, recipe: Recipe) -> Any:
     if not checkpoint.exists(run.checkpoint):
         raise UserError(f"'{run.path}' has no checkpoint yet: `threedgen resume {run.path}` first")
     stage = stage_of(run.checkpoint)
-    if stage != len(recipe.parts) - 1:
+    if stage != len(recipe.all_stages) - 1:
         raise UserError(
-            f"'{run.path}' is in stage {stage + 1} of {len(recipe.parts)}: `threedgen resume {run.path}` first"
+            f"'{run.path}' is in stage {stage + 1} of {len(recipe.all_stages)}: `threedgen resume {run.path}` first"
         )
-    scene = blank_scene(recipe.parts[stage])
+    scene = blank_scene(recipe.all_stages[stage])
     tensors, _ = checkpoint.load(run.checkpoint)
     scene.load_state_dict(checkpoint.unprefixed("scene", tensors))
     return scene
@@ -74,8 +77,6 @@ def continue_earlier(scene: Any) -> Any:
 
 
 def blank_scene(recipe: Recipe) -> Any:
-    """A scene to load a state into. A representation that would read files to begin with (points of a mesh)
-    offers `blank` so that a run needs nothing but its own folder."""
+    """A scene to load a state into."""
     choice = recipe.representation
-    blank = getattr(choice.cls, "blank", None)
-    return choice.make(recipe.seed) if blank is None else blank(choice.config)
+    return choice.cls.blank(choice.config) if choice.is_a(Representation) else choice.make(recipe.seed)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from threedgen import export
 from threedgen.core.errors import UserError
+from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.export import video
 from threedgen.export.moving import MOTION_SUFFIXES, holds_motion
 from threedgen.jobs.asset import asset_of, moving_asset, note_of, renderer_here, viewer_of
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
-from threedgen.recipes.recipe import read_resolved
+from threedgen.recipes.load import read_resolved
 
 
 def export_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> None:
@@ -31,7 +32,7 @@ def export_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> N
             raise UserError(f"{error}; for what moves also {', '.join(MOTION_SUFFIXES)}, DIR/*.ply") from None
     recipe = read_resolved(run.recipe, [f"export.{setting}" for setting in settings])
     scene = load_scene(run, recipe)
-    if getattr(scene, "moves", False) and holds_motion(path):
+    if declared(type(scene), RepresentationRoles).moves and holds_motion(path):
         moving_asset(recipe, scene).write(path)
         return
     if path.suffix.lower() in MOTION_SUFFIXES or "*" in path.name:

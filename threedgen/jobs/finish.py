@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from threedgen import export
+from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import GaussianCloud, Primitive
 from threedgen.export import report, video
 from threedgen.export.mesh import NoSurface, is_watertight
@@ -16,19 +17,19 @@ from threedgen.jobs.asset import asset_of, moving_asset, note_of, viewer_of
 from threedgen.jobs.build import Components
 from threedgen.jobs.listeners import metrics
 from threedgen.jobs.run_directory import RunDirectory
-from threedgen.recipes.recipe import Recipe, never_read
+from threedgen.recipes.recipe import Recipe
 
 _SHEET_VIEWS = 8
 _ANIMATIONS = ("anim.mp4", "anim.glb", "player.html")
 
 
 def write_assets(
-    recipe: Recipe, run: RunDirectory, parts: Components, begin: Callable[[str], None]
+    recipe: Recipe, run: RunDirectory, components: Components, begin: Callable[[str], None]
 ) -> dict[str, Any]:
     """asset.glb, asset.ply, turntable.mp4 and contact_sheet.png as far as the primitive has them; counts for
     the report. An asset without a surface is a warning: the other files are worth having."""
     settings = recipe.fixed["export"].config
-    primitive = asset_of(recipe, parts.scene)
+    primitive = asset_of(recipe, components.scene)
     if not isinstance(primitive, Primitive):
         warnings.warn(f"no exporter for {type(primitive).__name__}: no asset files are written", stacklevel=1)
         return {}
@@ -50,15 +51,15 @@ def write_assets(
     except NoSurface as error:
         warnings.warn(str(error), stacklevel=1)
         facts["mesh"] = str(error)
-    if getattr(parts.scene, "moves", False):
+    if declared(type(components.scene), RepresentationRoles).moves:
         begin("writing the animation")
-        moving = moving_asset(recipe, parts.scene)
+        moving = moving_asset(recipe, components.scene)
         facts["motion"] = moving.distance
         for name in _ANIMATIONS[:1] if "mesh" in facts else _ANIMATIONS:  # where no surface is, a film is all
             moving.write(run.path / name)
     begin("rendering the turntable")
     table = settings.turntable
-    view = viewer_of(parts.renderer, primitive)
+    view = viewer_of(components.renderer, primitive)
     frames = video.orbit_frames(view, table.frames, elevation=table.elevation, size=table.size)
     video.write_video(run.path / "turntable.mp4", frames, table.fps)
     sheet = video.orbit_frames(view, _SHEET_VIEWS, elevation=table.elevation, size=table.size)
@@ -84,8 +85,7 @@ def write_report(
         scores=scores,
         steps=recipe.steps,
         threads=torch.get_num_threads(),
-        guidance=[guide for part in recipe.parts for guide in part.resolved["guidance"]],
+        guidance=[guide for part in recipe.all_stages for guide in part.resolved["guidance"]],
         asset=facts,
-        settings_not_used=never_read(recipe),
     )
     report.write_report(run.report, document)

@@ -20,9 +20,9 @@ def next_scene(recipe: Recipe, stage: int, scene: Any) -> Any:
 
     Raises UserError where it cannot.
     """
-    choice = recipe.parts[stage].representation
+    choice = recipe.all_stages[stage].representation
     from_asset = take_over(choice)
-    asset = asset_of(recipe.parts[stage - 1], scene.to("cpu"))
+    asset = asset_of(recipe.all_stages[stage - 1], scene.to("cpu"))
     if needs_mesh(choice, type(asset)):
         asset = as_mesh(asset, recipe.fixed["export"].config.mesh)
     return continue_earlier(from_asset(choice.config, derive_seed(recipe.seed, "stage", stage), asset))

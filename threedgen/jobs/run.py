@@ -13,14 +13,15 @@ import torch
 from threedgen.core import checkpoint, machine
 from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed
+from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.jobs import finish, handover
 from threedgen.jobs.build import Components, blank_scene, build, without_scene
 from threedgen.jobs.listeners import metrics
 from threedgen.jobs.listeners.checkpoints import Checkpoints, load, save, stage_of
+from threedgen.jobs.listeners.interruption import Interruption
 from threedgen.jobs.listeners.metrics import MetricsFile
 from threedgen.jobs.listeners.previews import Previews
 from threedgen.jobs.listeners.stillness import Stillness
-from threedgen.jobs.listeners.unread_settings import ReadCheck
 from threedgen.jobs.run_directory import RunDirectory, check_free
 from threedgen.jobs.scores.held_out import held_out_scores
 from threedgen.jobs.scores.motion import moving_scores
@@ -30,7 +31,8 @@ from threedgen.loop.events import Emitter, Listener, PhaseStarted
 from threedgen.loop.state import RunState
 from threedgen.loop.watchdog import Diverged, Watchdog
 from threedgen.recipes.checks import check_recipe
-from threedgen.recipes.recipe import Recipe, read_resolved
+from threedgen.recipes.load import read_resolved
+from threedgen.recipes.recipe import Recipe
 
 _NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
@@ -38,7 +40,7 @@ _NO_FILES: Mapping[str, Path] = MappingProxyType({})
 def _check_later_stages(recipe: Recipe) -> None:
     """UserError for what can be known to be wrong with the stages to come before the first step of any."""
     check_recipe(recipe)
-    for part in recipe.parts[1:]:
+    for part in recipe.all_stages[1:]:
         without_scene(part)
 
 
@@ -58,10 +60,10 @@ def start(
     try:
         clock.begin("loading the prior")
         _check_later_stages(recipe)
-        parts = build(recipe.parts[0], device)
-        state = _state(recipe, 0, parts)
+        components = build(recipe.all_stages[0], device)
+        state = _state(recipe, 0, components)
         run = run or RunDirectory.create(out, recipe.resolved)
-        _go_on(recipe, run, parts, state, listeners, clock)
+        _run_and_finish(recipe, run, components, state, listeners, clock)
     except UserError:
         if run is not None and (not run.metrics.is_file() or run.metrics.stat().st_size == 0):
             run.discard()  # nothing in it is worth keeping
@@ -75,13 +77,15 @@ def resume(
     device: str | None = None,
     overrides: Sequence[str] = (),
 ) -> list[str]:
-    """Goes on with a run from its last checkpoint (or from the start) and finishes it; returns warnings.
+    """Continues a run from its last checkpoint (or from the start) and finishes it; returns warnings.
 
     overrides: `key=value`, for what may change on another machine, such as renderer.backend.
     """
     recipe = read_resolved(run.recipe, overrides)
-    if not getattr(recipe.representation.cls, "learns", True):
-        raise UserError(f"'{run.path}' was put together from other runs: the command that began it goes on")
+    if not declared(recipe.representation.cls, RepresentationRoles).learns:
+        raise UserError(
+            f"'{run.path}' is a composed scene: run the `threedgen compose` command that made it again to continue"
+        )
     if device is not None:
         recipe = dataclasses.replace(
             recipe, device=device, stages=tuple(dataclasses.replace(s, device=device) for s in recipe.stages)
@@ -92,32 +96,32 @@ def resume(
     _check_later_stages(recipe)
     warnings = []
     if not checkpoint.exists(run.checkpoint):
-        parts = build(recipe.parts[0], device)
-        state = _state(recipe, 0, parts)
+        components = build(recipe.all_stages[0], device)
+        state = _state(recipe, 0, components)
     else:
         stage = stage_of(run.checkpoint)
-        parts = build(recipe.parts[stage], device, blank_scene(recipe.parts[stage]))
-        state = _state(recipe, stage, parts)
+        components = build(recipe.all_stages[stage], device, blank_scene(recipe.all_stages[stage]))
+        state = _state(recipe, stage, components)
         threads = load(run.checkpoint, state)
         clock.add("distilling", metrics.seconds(run.metrics, _steps_before(recipe, stage) + state.step))
         if threads not in (0, torch.get_num_threads()):
             warnings.append(
-                f"the run was computed with {threads} threads and goes on with {torch.get_num_threads()}: "
+                f"the run was computed with {threads} threads and continues with {torch.get_num_threads()}: "
                 "its last bits may differ from an uninterrupted run's (set OMP_NUM_THREADS to repeat them)"
             )
-    _go_on(recipe, run, parts, state, listeners, clock)
+    _run_and_finish(recipe, run, components, state, listeners, clock)
     return warnings
 
 
 def _steps_before(recipe: Recipe, stage: int) -> int:
-    return sum(part.steps for part in recipe.parts[:stage])
+    return sum(part.steps for part in recipe.all_stages[:stage])
 
 
-def _state(recipe: Recipe, stage: int, parts: Components) -> RunState:
-    part = recipe.parts[stage]
+def _state(recipe: Recipe, stage: int, components: Components) -> RunState:
+    part = recipe.all_stages[stage]
     state = new_state(
-        parts.scene,
-        parts.guidances,
+        components.scene,
+        components.guidances,
         steps=part.steps,
         # Every stage draws anew: the same noise twice would only repeat what was learned from it.
         seed=recipe.seed if stage == 0 else derive_seed(recipe.seed, "stage", stage),
@@ -127,10 +131,10 @@ def _state(recipe: Recipe, stage: int, parts: Components) -> RunState:
     return state
 
 
-def _go_on(
+def _run_and_finish(
     recipe: Recipe,
     run: RunDirectory,
-    parts: Components,
+    components: Components,
     state: RunState,
     listeners: Sequence[Listener],
     clock: _Clock,
@@ -138,62 +142,64 @@ def _go_on(
     """The rest of the stages, then the files."""
     try:
         while True:
-            stage, count = state.stage, len(recipe.parts)
+            stage, count = state.stage, len(recipe.all_stages)
             clock.begin("distilling", "" if count == 1 else f", stage {stage + 1} of {count}")
-            _run_stage(recipe, run, parts, state, listeners)
+            _run_stage(recipe, run, components, state, listeners)
             if stage == count - 1:
                 break
             clock.begin("preparing the next stage")
             device = machine.choose_device(recipe.device)
-            parts = build(
-                recipe.parts[stage + 1], device, handover.next_scene(recipe, stage + 1, parts.scene)
+            components = build(
+                recipe.all_stages[stage + 1], device, handover.next_scene(recipe, stage + 1, components.scene)
             )
-            state = _state(recipe, stage + 1, parts)
+            state = _state(recipe, stage + 1, components)
         # Before the files: an animation is written of a scene that was moved to the CPU.
-        scores = held_out_scores(parts.cameras, parts.scene, parts.renderer)
-        held_out = parts.cameras.held_out.tolist() if scores else None
-        scores |= reference_scores(parts.cameras, parts.guidances, parts.scene, parts.renderer)
-        facts = finish.write_assets(recipe, run, parts, clock.begin)
+        scores = held_out_scores(components.cameras, components.scene, components.renderer)
+        held_out = components.cameras.held_out.tolist() if scores else None
+        scores |= reference_scores(
+            components.cameras, components.guidances, components.scene, components.renderer
+        )
+        facts = finish.write_assets(recipe, run, components, clock.begin)
         if held_out is not None:
             facts["held_out_views"] = held_out
-        if getattr(parts.scene, "moves", False):
+        if declared(type(components.scene), RepresentationRoles).moves:
             clock.begin("measuring the motion")
-            scores |= moving_scores(finish.moving_asset(recipe, parts.scene))
+            scores |= moving_scores(finish.moving_asset(recipe, components.scene))
         finish.write_report(recipe, run, facts, scores, clock.stop())
     except Diverged:
         save(run.checkpoint, state)
         raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(run.path) from None  # for whoever says how to go on
+        raise KeyboardInterrupt(run.path) from None  # for whoever says how to continue
 
 
 def _run_stage(
-    recipe: Recipe, run: RunDirectory, parts: Components, state: RunState, listeners: Sequence[Listener]
+    recipe: Recipe, run: RunDirectory, components: Components, state: RunState, listeners: Sequence[Listener]
 ) -> None:
-    part = recipe.parts[state.stage]
+    part = recipe.all_stages[state.stage]
     saver = Checkpoints(recipe.fixed["checkpoint"].config, run.checkpoint, part.steps)
     mine: list[Listener] = [
         # Snapshots in memory where checkpoints are on disk: a rollback after a resume goes back as far.
         Watchdog(saver.every),
-        ReadCheck(part),
         MetricsFile(run.metrics),
         Previews(recipe.fixed["preview"].config, run.previews, part.steps),
         Stillness(recipe.prompt, f"stages.{state.stage}." if recipe.stages else ""),
         saver,
     ]
-    distill(
-        parts.scene,
-        parts.renderer,
-        parts.cameras,
-        parts.guidances,
-        recipe.prompt,
-        steps=part.steps,
-        weights=[choice.weight for choice in part.guidance],
-        background=parts.background,
-        regularizers=parts.regularizers,
-        listeners=[*mine, *listeners],
-        state=state,
-    )
+    with Interruption(run.checkpoint) as interruption:
+        distill(
+            components.scene,
+            components.renderer,
+            components.cameras,
+            components.guidances,
+            recipe.prompt,
+            steps=part.steps,
+            weights=[choice.weight for choice in part.guidance],
+            background=components.background,
+            regularizers=components.regularizers,
+            listeners=[*mine, *listeners, interruption],
+            state=state,
+        )
 
 
 class _Clock:

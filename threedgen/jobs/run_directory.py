@@ -101,7 +101,7 @@ class RunDirectory:
                 folder.rmdir()
 
 
-def choose_path(out: str | None, prompt: str) -> Path:
+def choose_path(out: str | Path | None, prompt: str) -> Path:
     """Where a new run goes: `out`, or the first free of runs/<slug of the prompt>, -2, -3 and so on."""
     if out is not None:
         return Path(out)

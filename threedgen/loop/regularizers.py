@@ -90,8 +90,6 @@ class Regularizers:
         self, config: Config, own: Callable[..., tuple[Any, Mapping[str, float]]] | None = None
     ) -> None:
         self._weights, self._own = config, own
-        for item in fields(Config):
-            getattr(config, item.name)  # read now: all of them are, sooner or later
 
     def __call__(
         self, output: RenderOutput, primitive: Primitive, step: int, total: int

@@ -35,6 +35,8 @@ class CameraTriplane(Representation):
     """
 
     renderer = "volume"
+    model_setting = "model"
+    pose_setting = "reference"
 
     @dataclass(frozen=True)
     class Config(SourceConfig):
@@ -47,7 +49,7 @@ class CameraTriplane(Representation):
         """source: model, picture and camera to use instead of loading those of the config. Raises UserError."""
         super().__init__()
         source = Source.load(config) if source is None else source
-        self.config, self._rates = config, dataclasses.replace(config.learning_rates)
+        self.config, self._rates = config, config.learning_rates
         self._frame = source_frame(source.camera, source.radius)
         model: NerfDiffModel = source.model
         with torch.no_grad():
@@ -63,7 +65,7 @@ class CameraTriplane(Representation):
         """One to load a state into, for which neither the model nor the picture has to be there any more."""
         scene = cls.__new__(cls)
         Representation.__init__(scene)
-        scene.config, scene._rates = config, dataclasses.replace(config.learning_rates)
+        scene.config, scene._rates = config, config.learning_rates
         camera = cameras_of([config.reference], 1)
         scene._frame = source_frame(camera, scene_radius(camera))
         scene.planes = nn.Parameter(torch.zeros(0))

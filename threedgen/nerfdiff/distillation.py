@@ -27,6 +27,7 @@ from threedgen.cameras.reference import free_views, views_at
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import resize_images
 from threedgen.core.random import generator
+from threedgen.core.roles import GuidanceRoles
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.nerfdiff.sampling import levels, predict_clean, signed, unsigned
 from threedgen.nerfdiff.source import Source, SourceConfig
@@ -37,7 +38,7 @@ Denoiser = Callable[[Tensor, float, Tensor, Int[Tensor, " B"]], Tensor]
 """(noisy [B, 3, S, S], t, what the NeRF showed at first [B, 3, S, S], which views) -> x0 [B, 3, S, S]."""
 
 
-class NerfGuidedDistillation(nn.Module):
+class NerfGuidedDistillation(nn.Module, GuidanceRoles):
     """L = mean over views of |I_theta - I|^2 + source |I_theta,s - I_s|^2 (means over pixels).
 
     Deterministic in (seed, step) and in the estimates, which are buffers: they are saved with a run.
@@ -47,6 +48,10 @@ class NerfGuidedDistillation(nn.Module):
     noise: Float[Tensor, "V 3 S S"]
     shown: Float[Tensor, "V 3 S S"]
     done: Int[Tensor, " V"]
+
+    model_setting = "model"
+    picture_setting = "image"
+    pose_setting = "reference"
 
     @dataclass(frozen=True)
     class Config(SourceConfig):

@@ -1,4 +1,4 @@
-"""`threedgen text-to-4d --video`: a film says how an asset moves.
+"""A film says how an asset moves.
 
 The film's cut-outs are written into the run (RUN/film/00000.png, ...), and for recipes that make the asset of a
 picture too its first frame's, framed as image-to-3d does it (RUN/reference/picture.png), so a run needs nothing but
@@ -7,25 +7,23 @@ its folder.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from threedgen.cameras.film import FilmPose
 from threedgen.core.errors import UserError
+from threedgen.core.roles import GuidanceRoles, declared
 from threedgen.datasets.cut_outs import cut_out_of, write_cut_out
 from threedgen.datasets.films import Film, film_of, write_film
-from threedgen.jobs.run_directory import RunDirectory
-from threedgen.loop.events import Listener
 from threedgen.pipelines.image_to_3d import FOLDER as REFERENCE
 from threedgen.pipelines.image_to_3d import PICTURE
 from threedgen.recipes import stages
 from threedgen.recipes.layers import RUN, merge
-from threedgen.recipes.recipe import Recipe, turns_a_picture
+from threedgen.recipes.priors import asks_about_a_picture, guidance_roles, guides_of
+from threedgen.recipes.recipe import Recipe
 
 FOLDER = "film"  # in the run
-_GUIDES = ("reference-clip", "turned-clip")
 _CAMERAS = {"clips": "filmed-clips", "filmed-clips": "filmed-clips", "filmed-orbit": "filmed-orbit"}
 _FPS = 24.0  # of pictures in a folder, where nothing says it
 
@@ -63,7 +61,7 @@ def seconds_of(film: Film, seconds: float | None, fps: float | None) -> float:
 def follows_a_film(values: Mapping[str, Any]) -> bool:
     """Whether a recipe's plain values have a guidance that compares with a film."""
     sections = stages.merged(values)
-    return any(guide["name"] in _GUIDES for section in sections for guide in section.get("guidance", ()))
+    return any(guidance_roles(guide).film_setting for section in sections for guide in guides_of(section))
 
 
 def filmed(values: Mapping[str, Any], film: Film, view: Mapping[str, float]) -> dict[str, Any]:
@@ -86,36 +84,32 @@ def filmed(values: Mapping[str, Any], film: Film, view: Mapping[str, float]) -> 
     return stages.over_last(values, lambda own: {**own, "cameras": cameras, "guidance": guides})
 
 
-def film_and_view(path: str | None, view: str | None) -> tuple[Film | None, dict[str, float]]:
+def film_and_view(path: str | Path | None, view: str | None) -> tuple[Film | None, dict[str, float]]:
     """What --video and --video-view name. Raises UserError, also for a view of no film."""
     if path is None:
         if view is not None:
             raise UserError("--video-view says where a film was taken from: name it by --video")
         return None, {}
     said = view_of(view)
-    return film_of(path), said
+    return film_of(str(path)), said
 
 
-def start_with(
-    film: Film | None, recipe: Recipe, path: Path, listeners: Sequence[Listener] = ()
-) -> RunDirectory:
-    """Runs a recipe of `text_to_4d.recipe_for` into the new folder `path`, with what it needs of the film.
+def write_files(film: Film, recipe: Recipe, folder: Path) -> Mapping[str, Path]:
+    """Writes what a run needs of the film below `folder`; {name in the run: where it is}.
 
-    Raises UserError like `job.start`, and where the film's first picture is too small to make an asset of.
+    Raises UserError if the film's first picture is too small to make an asset of.
     """
-    from threedgen.jobs.run import start
-
-    if film is None:
-        return start(recipe, path, listeners)
-    pictured = [getattr(guide.config, "image", None) for part in recipe.parts for guide in part.guidance]
-    with tempfile.TemporaryDirectory(prefix="threedgen-film-") as folder:
-        at = Path(folder)
-        write_film(at / FOLDER, film)
-        files = {FOLDER: at / FOLDER}
-        if any(str(image).endswith(PICTURE) for image in pictured):
-            write_cut_out(at / PICTURE, cut_out_of(at / FOLDER / "00000.png"))
-            files[REFERENCE] = at / REFERENCE
-        return start(recipe, path, listeners, files)
+    write_film(folder / FOLDER, film)
+    files = {FOLDER: folder / FOLDER}
+    settings = [
+        (guide, declared(guide.cls, GuidanceRoles).picture_setting)
+        for stage in recipe.all_stages
+        for guide in stage.guidance
+    ]
+    if any(setting and str(getattr(guide.config, setting)).endswith(PICTURE) for guide, setting in settings):
+        write_cut_out(folder / PICTURE, cut_out_of(folder / FOLDER / "00000.png"))
+        files[REFERENCE] = folder / REFERENCE
+    return files
 
 
 def _seen_from(section: Mapping[str, Any], pose: FilmPose) -> dict[str, Any]:
@@ -131,8 +125,8 @@ def _seen_from(section: Mapping[str, Any], pose: FilmPose) -> dict[str, Any]:
 
 
 def _told(guide: Mapping[str, Any], angles: Mapping[str, Any], distance: float) -> dict[str, Any]:
-    if not turns_a_picture(guide):
+    if not asks_about_a_picture(guide):
         return dict(guide)
     # A cut-out is framed for its own distance, and a film's pictures are laid over what its camera sees.
-    far = {"distance": distance} if guide["name"] == "turned-clip" else {}
+    far = {"distance": distance} if guidance_roles(guide).film_setting else {}
     return merge(guide, {"reference": {**angles, **far}})

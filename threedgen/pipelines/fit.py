@@ -6,12 +6,12 @@ folder. Views that are held out score the asset: PSNR, SSIM and the overlap of t
 
 from __future__ import annotations
 
-import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
@@ -20,9 +20,13 @@ from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets import mesh_files
 from threedgen.datasets.given import SMALLEST, read_pictures
 from threedgen.datasets.multiview import PosedPictures, object_reach, write_transforms
-from threedgen.jobs.run_directory import RunDirectory, check_free, choose_path
+from threedgen.jobs.run_directory import check_free, choose_path
 from threedgen.loop.events import Listener
-from threedgen.recipes.recipe import Recipe, load_recipe
+from threedgen.pipelines.common import Common, overrides, top_level
+from threedgen.pipelines.prepared import Prepared
+from threedgen.pipelines.result import Run
+from threedgen.recipes.load import load_recipe
+from threedgen.recipes.recipe import Recipe
 
 PICTURES = "pictures"  # the folder in the run
 SHAPE = f"{PICTURES}/shape.ply"  # of a mesh, as the pictures show it, without colours
@@ -88,42 +92,79 @@ def target_of(
     return _of_folder(path, size, up)
 
 
-def start_fit(
-    target: Target,
-    name: str,
-    out: str | None,
-    listeners: Sequence[Listener] = (),
+def fit(
+    source: str | Path,
     *,
     representation: str | None = None,
-    overrides: Sequence[str] = (),
-    **settings: Any,
-) -> RunDirectory:
-    """Fits `target` into a new run, which is scored at its end. name: of the run and in its report.
+    views: int | None = None,
+    resolution: int | None = None,
+    light: float | None = None,
+    texture: str | Path | None = None,
+    up: str | None = None,
+    out: str | Path | None = None,
+    recipe: str | Path = "fit",
+    progress: bool = True,
+    listeners: Sequence[Listener] = (),
+    **common: Unpack[Common],
+) -> Run:
+    """Fits an asset to posed pictures or to a mesh file, as `threedgen fit` does; it is scored on held-out views.
 
-    out: the folder, default runs/<name>. representation: instead of the recipe's, as `representation=NAME`
-    among the overrides; a "mesh" of a target that is one keeps its shape and learns its texture. settings:
-    recipe, seed, steps, device as `load_recipe` has them.
-    Raises UserError like `job.start`.
+    source: a folder of posed pictures, a transforms .json or a mesh file. representation: instead of the
+    recipe's. A "mesh" of a mesh file keeps its shape and learns its texture. views, light, texture: of a mesh;
+    up: of a data set; resolution: of both; see `target_of`. The rest is as of `text_to_3d`, and so are the
+    errors.
     """
-    from threedgen.jobs.run import start
+    prepared = prepare(
+        source,
+        representation=representation,
+        views=views,
+        resolution=resolution,
+        light=light,
+        texture=texture,
+        up=up,
+        out=out,
+        recipe=recipe,
+        **common,
+    )
+    return prepared.run(progress, listeners)
 
-    name = name.encode(errors="replace").decode()  # of a file whose name is not UTF-8
+
+def prepare(
+    source: str | Path,
+    *,
+    representation: str | None = None,
+    views: int | None = None,
+    resolution: int | None = None,
+    light: float | None = None,
+    texture: str | Path | None = None,
+    up: str | None = None,
+    out: str | Path | None = None,
+    recipe: str | Path = "fit",
+    **common: Unpack[Common],
+) -> Prepared:
+    """The recipe of `fit`, ready to run. Raises UserError."""
     if out is not None:
         check_free(Path(out))
-    path = choose_path(out, name)
-    with tempfile.TemporaryDirectory(prefix="threedgen-fit-") as folder:
-        representation = _chosen(overrides) or representation
-        own = [] if representation is None else [f"representation={representation}"]
-        steps, more = _SIZES.get(representation or "", (None, []))
-        own += more
-        if settings.get("steps") is None:
-            settings["steps"] = steps
-        own += _KNOWN_SHAPE if representation == "mesh" and target.shape is not None else []
-        recipe = fit_recipe(path, target.holdout, name, overrides=[*own, *overrides], **settings)
-        write_transforms(Path(folder) / PICTURES, target.pictures)
-        if target.shape is not None:
-            _write_shape(Path(folder) / SHAPE, target.shape)
-        return start(recipe, path, listeners, {PICTURES: Path(folder) / PICTURES})
+    target = target_of(source, views=views, resolution=resolution, light=light, texture=texture, up=up)
+    name = Path(source).absolute().stem.encode(errors="replace").decode()  # its name may be no UTF-8
+    path, given = choose_path(out, name), overrides(common)
+    representation = _chosen(given) or representation
+    steps, own = _SIZES.get(representation or "", (None, []))
+    if representation is not None:
+        own = [f"representation={representation}", *own]
+    if representation == "mesh" and target.shape is not None:
+        own = [*own, *_KNOWN_SHAPE]
+    top = top_level(common)
+    top["steps"] = steps if top["steps"] is None else top["steps"]
+    loaded = fit_recipe(path, target.holdout, name, str(recipe), [*own, *given], **top)
+    return Prepared(loaded, path, (target.about,), partial(_write, target))
+
+
+def _write(target: Target, folder: Path) -> Mapping[str, Path]:
+    write_transforms(folder / PICTURES, target.pictures)
+    if target.shape is not None:
+        _write_shape(folder / SHAPE, target.shape)
+    return {PICTURES: folder / PICTURES}
 
 
 def _chosen(overrides: Sequence[str]) -> str | None:
@@ -134,19 +175,21 @@ def _chosen(overrides: Sequence[str]) -> str | None:
 
 
 def fit_recipe(
-    base: Path, holdout: int, name: str, recipe: str = "fit", overrides: Sequence[str] = (), **settings: Any
+    base: Path, holdout: int, name: str, recipe: str = "fit", settings: Sequence[str] = (), **top: Any
 ) -> Recipe:
-    """The recipe under its overrides. base: the run's folder, where the pictures will be.
+    """The recipe under its `key=value` settings. base: the run's folder, where the pictures will be.
 
-    Raises UserError for a recipe without given pictures, like `load_recipe` otherwise.
+    Raises UserError for a recipe without given pictures, and like `load_recipe`.
     """
-    plain = load_recipe(recipe, overrides, prompt=name, base=base, **settings)
-    if any(part.cameras.name != "given" for part in plain.parts):
-        raise UserError(
-            f"recipe '{recipe}' has no given pictures, which fit needs: cameras.name must be given"
-        )
-    own = [f"cameras.holdout={holdout}"]
-    return load_recipe(recipe, [*own, *overrides], prompt=name, base=base, **settings)
+
+    def derive(loaded: Recipe) -> list[str]:
+        if any(stage.cameras.name != "given" for stage in loaded.all_stages):
+            raise UserError(
+                f"recipe '{recipe}' has no given pictures, which fit needs: cameras.name must be given"
+            )
+        return [f"cameras.holdout={holdout}"]
+
+    return load_recipe(recipe, settings, prompt=name, base=base, derive=derive, **top)
 
 
 def _write_shape(path: Path, mesh: TriMesh) -> None:

@@ -1,5 +1,5 @@
-"""`threedgen image-to-3d`: one picture becomes an asset, by the picture itself from where it was taken and by a
-view-conditioned prior from everywhere else. Further pictures hold it from where they were taken.
+"""One picture becomes an asset, by the picture itself from where it was taken and by a view-conditioned prior from
+everywhere else. Further pictures hold it from where they were taken.
 
 The cut-outs are written into the run (RUN/reference/picture.png, view-1.png, ...), so a run needs nothing but its
 folder, and its user sees what was taken for the object.
@@ -8,20 +8,25 @@ folder, and its user sees what was taken for the object.
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from threedgen.cameras.reference import ReferenceOrbit, ReferencePose
 from threedgen.core.errors import UserError
+from threedgen.core.roles import GuidanceRoles, RepresentationRoles, declared
 from threedgen.datasets.cut_outs import CutOut, cut_out_of, write_cut_out, write_nearness
-from threedgen.guidance.prompting.image_conditions import ReferenceConfig
-from threedgen.jobs.run_directory import RunDirectory, check_free, choose_path
+from threedgen.guidance.reference_picture import Reference
+from threedgen.jobs.run_directory import check_free, choose_path
 from threedgen.loop.events import Listener
+from threedgen.pipelines.common import Common, overrides, top_level
+from threedgen.pipelines.prepared import Prepared
+from threedgen.pipelines.result import Run
 from threedgen.recipes.layers import RUN
-from threedgen.recipes.recipe import Choice, Recipe, load_recipe
+from threedgen.recipes.load import load_recipe
+from threedgen.recipes.recipe import Choice, Recipe
 
 FOLDER = "reference"  # in the run
 PICTURE = f"{FOLDER}/picture.png"
@@ -39,14 +44,14 @@ class View:
     elevation: float
 
 
-def views_of(texts: Sequence[str], words: Sequence[str]) -> tuple[list[View], list[str]]:
-    """The views that the values of --views name, and the settings among `words`, what else stands on the command
-    line: of `--views A@90 B@180 key=value` argparse takes the first alone. Raises UserError like `view_of`."""
+def split_views(texts: Sequence[str], words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The values of --views, and the settings among `words`, which is what else stands on the command line: of
+    `--views A@90 B@180 key=value` argparse takes the first alone."""
     if not texts:
         return [], list(words)
     # Paths may have a = in them.
     settings = [word for word in words if "=" in word and not _POSE.search(word)]
-    return [view_of(text) for text in (*texts, *(word for word in words if word not in settings))], settings
+    return [*texts, *(word for word in words if word not in settings)], settings
 
 
 def view_of(text: str) -> View:
@@ -68,101 +73,167 @@ def view_of(text: str) -> View:
     return View(cut_out_of(path), azimuth, elevation)
 
 
-def start_image_to_3d(
-    cut_out: CutOut,
-    name: str,
-    out: str | None,
+def image_to_3d(
+    picture: str | Path,
+    *,
+    mask: str | Path | None = None,
+    depth: str | Path | None = None,
+    elevation: float | None = None,
+    views: Sequence[str] = (),
+    prompt: str | None = None,
+    out: str | Path | None = None,
+    recipe: str | Path = "zero123",
+    prior: str | Path | None = None,
+    text_prior: str | Path | None = None,
+    progress: bool = True,
     listeners: Sequence[Listener] = (),
-    views: Sequence[View] = (),
-    **settings: Any,
-) -> RunDirectory:
-    """Makes an asset of `cut_out` in a new run. name: of the run and in its report.
+    **common: Unpack[Common],
+) -> Run:
+    """Makes a 3D asset from a picture of an object, as `threedgen image-to-3d` does.
 
-    out: the folder, default runs/<name>. settings: as of `image_recipe`. Raises UserError like `job.start`.
+    picture: PNG, JPEG or WebP, transparent or opaque. mask: a grey picture, white where the object is; None:
+    detected. depth: a grey picture of the picture's size, nearer is brighter. elevation: of the camera in
+    degrees, positive looks down. views: further pictures, each FILE@AZIMUTH or FILE@AZIMUTH,ELEVATION in degrees.
+    prompt: for text priors; None: the picture's name. prior: a Zero-1-to-3 or Stable-Zero123; None: the small one
+    that ships. text_prior: of recipes that have one too (magic123). The rest is as of `text_to_3d`, and so are
+    the errors.
     """
-    from threedgen.jobs.run import start
+    prepared = prepare(
+        picture,
+        mask=mask,
+        depth=depth,
+        elevation=elevation,
+        views=views,
+        prompt=prompt,
+        out=out,
+        recipe=recipe,
+        prior=prior,
+        text_prior=text_prior,
+        **common,
+    )
+    return prepared.run(progress, listeners)
 
-    name = name.encode(errors="replace").decode()  # of a file whose name is not UTF-8
+
+def prepare(
+    picture: str | Path,
+    *,
+    mask: str | Path | None = None,
+    depth: str | Path | None = None,
+    elevation: float | None = None,
+    views: Sequence[str] = (),
+    prompt: str | None = None,
+    out: str | Path | None = None,
+    recipe: str | Path = "zero123",
+    prior: str | Path | None = None,
+    text_prior: str | Path | None = None,
+    **common: Unpack[Common],
+) -> Prepared:
+    """The recipe of `image_to_3d`, ready to run. Raises UserError."""
     if out is not None:
         check_free(Path(out))
+    cut_out, others = cut_out_of(picture, mask, depth), [view_of(text) for text in views]
+    name = Path(picture).absolute().stem.encode(errors="replace").decode()  # its name may be no UTF-8
     path = choose_path(out, name)
-    poses = [(view.azimuth, view.elevation) for view in views]
-    recipe = image_recipe(path, name, poses=poses, depth=cut_out.nearness is not None, **settings)
-    with tempfile.TemporaryDirectory(prefix="threedgen-image-") as folder:
-        write_cut_out(Path(folder) / PICTURE, cut_out)
-        if cut_out.nearness is not None:
-            write_nearness(Path(folder) / DEPTH, cut_out.nearness)
-        for number, view in enumerate(views, 1):
-            write_cut_out(Path(folder) / VIEW.format(number), view.cut_out)
-        return start(recipe, path, listeners, {FOLDER: Path(folder) / FOLDER})
+    own = [] if elevation is None else [f"cameras.reference.elevation={elevation}"]
+    loaded = image_recipe(
+        path,
+        name,
+        str(recipe),
+        [*own, *overrides(common)],
+        poses=[(view.azimuth, view.elevation) for view in others],
+        depth=cut_out.nearness is not None,
+        prior=None if prior is None else str(prior),
+        text_prior=None if text_prior is None else str(text_prior),
+        prompt=prompt,
+        **top_level(common),
+    )
+    about = tuple(seen.about for seen in (cut_out, *(view.cut_out for view in others)))
+    return Prepared(loaded, path, about, partial(_write, cut_out, others))
+
+
+def _write(cut_out: CutOut, views: Sequence[View], folder: Path) -> Mapping[str, Path]:
+    write_cut_out(folder / PICTURE, cut_out)
+    if cut_out.nearness is not None:
+        write_nearness(folder / DEPTH, cut_out.nearness)
+    for number, view in enumerate(views, 1):
+        write_cut_out(folder / VIEW.format(number), view.cut_out)
+    return {FOLDER: folder / FOLDER}
 
 
 def image_recipe(
     base: Path,
     name: str,
     recipe: str = "zero123",
-    overrides: Sequence[str] = (),
-    prior: str | None = None,
+    settings: Sequence[str] = (),
+    *,
     poses: Sequence[tuple[float, float]] = (),
     depth: bool = False,
     prompt: str | None = None,
-    **settings: Any,
+    **top: Any,
 ) -> Recipe:
-    """The recipe under its overrides. base: the run's folder, where the cut-outs will be. poses: azimuth and
-    elevation of further pictures, in degrees. depth: whether there is a depth picture. prompt: what a text prior is
-    told, None: the name. settings: as of `load_recipe`.
+    """The recipe under its `key=value` settings. base: the run's folder, where the cut-outs will be. poses: azimuth
+    and elevation of further pictures, in degrees. depth: whether there is a depth picture. prompt: of a text prior,
+    None: the name. top: as of `load_recipe`.
 
-    Priors are told the pose of the picture that cameras.reference has. Raises UserError for a recipe that looks at
-    no picture, for one that lacks its prior, and like `load_recipe`.
+    Priors are told the pose of the picture that cameras.reference has. Raises UserError for a recipe that has no
+    picture, for one that lacks its prior, and like `load_recipe`.
     """
-    settings |= {"prior": prior, "prompt": prompt or name, "base": base}
-    plain = load_recipe(recipe, overrides, **settings)
-    given = []
-    for part in plain.parts:
-        looks = isinstance(part.cameras.cls, type) and issubclass(part.cameras.cls, ReferenceOrbit)
-        if not looks or all(guide.name != "reference" for guide in part.guidance):
+
+    def derive(loaded: Recipe) -> list[str]:
+        found: list[str] = []
+        for stage in loaded.all_stages:
+            _check_stage(stage, recipe)
+            found += [*_told_poses(stage), *_given_pictures(stage, poses, depth)]
+        return found
+
+    return load_recipe(recipe, settings, prompt=prompt or name, base=base, derive=derive, **top)
+
+
+def _check_stage(stage: Recipe, recipe: str) -> None:
+    """UserError for a stage that has no picture or lacks its prior."""
+    if not stage.cameras.is_a(ReferenceOrbit) or not any(guide.is_a(Reference) for guide in stage.guidance):
+        raise UserError(
+            f"recipe '{recipe}' has no picture, which image-to-3d needs: cameras.name must be reference, and one "
+            "guidance reference"
+        )
+    for guide in filter(_asks_about_the_picture, stage.guidance):
+        asked = getattr(guide.config, declared(guide.cls, GuidanceRoles).prior_setting)
+        if asked.name in ("required", "embedded") and not asked.path:
             raise UserError(
-                f"recipe '{recipe}' looks at no picture, which image-to-3d needs: cameras.name must be reference, "
-                "and one guidance reference"
+                "image-to-3d needs a view-conditioned model: the prior embedded-view, or --prior FOLDER of a "
+                "Zero-1-to-3 or Stable-Zero123 (or its hub id OWNER/NAME)"
             )
-        for guide in filter(_turns_the_picture, part.guidance):
-            asked = guide.config.prior
-            if asked.name in ("required", "embedded") and not asked.path:
-                raise UserError(
-                    "image-to-3d needs a view-conditioned model: the prior embedded-view, or --prior FOLDER of a "
-                    "Zero-1-to-3 or Stable-Zero123 (or its hub id OWNER/NAME)"
-                )
-        given += [*_told_poses(part), *_given_pictures(part, poses, depth)]
-    return load_recipe(recipe, [*given, *overrides], **settings)
 
 
-def _given_pictures(part: Recipe, poses: Sequence[tuple[float, float]], depth: bool) -> Iterator[str]:
+def _given_pictures(stage: Recipe, poses: Sequence[tuple[float, float]], depth: bool) -> Iterator[str]:
     """Settings that name the further pictures in the run, and say where they were seen from."""
     if poses:
-        yield f"{part.cameras.path}.views={[list(pose) for pose in poses]}"
+        yield f"{stage.cameras.path}.views={[list(pose) for pose in poses]}"
     paths = [RUN + VIEW.format(number) for number in range(1, len(poses) + 1)]
-    for guide in part.guidance:
-        if guide.name == "reference":
+    for guide in stage.guidance:
+        if guide.is_a(Reference):
             if paths:
                 yield f"{guide.path}.views={paths}"
             if depth:
                 yield f"{guide.path}.depth.image={RUN}{DEPTH}"
 
 
-def _told_poses(part: Recipe) -> Iterator[str]:
-    """Settings that tell the priors and the scene of a part where the picture was seen from."""
-    pose = part.cameras.config.reference
-    for chosen in (part.representation, *part.guidance):
-        if isinstance(getattr(chosen.config, "reference", None), ReferencePose):
-            keys: tuple[str, ...] = ("azimuth", "elevation", "distance", "fov")
-        elif _turns_the_picture(chosen):
-            keys = ("azimuth", "elevation", "distance")
-        else:
-            continue
+def _told_poses(stage: Recipe) -> Iterator[str]:
+    """Settings that tell the priors and the scene of a stage where the picture was seen from."""
+    pose = stage.cameras.config.reference
+    scene = declared(stage.representation.cls, RepresentationRoles).pose_setting
+    told = [(stage.representation, scene, ("azimuth", "elevation", "distance", "fov"))] if scene else []
+    for guide in stage.guidance:
+        roles = declared(guide.cls, GuidanceRoles)
+        if roles.pose_setting:
+            told.append((guide, roles.pose_setting, ("azimuth", "elevation", "distance", "fov")))
+        elif _asks_about_the_picture(guide):
+            told.append((guide, roles.reference_setting, ("azimuth", "elevation", "distance")))
+    for chosen, setting, keys in told:
         for key in keys:
-            yield f"{chosen.path}.reference.{key}={getattr(pose, key)}"
+            yield f"{chosen.path}.{setting}.{key}={getattr(pose, key)}"
 
 
-def _turns_the_picture(guide: Choice) -> bool:
-    told = getattr(guide.config, "reference", None)
-    return isinstance(told, ReferenceConfig) and bool(told.image)
+def _asks_about_the_picture(guide: Choice) -> bool:
+    setting = declared(guide.cls, GuidanceRoles).reference_setting
+    return bool(setting) and bool(getattr(guide.config, setting).image)

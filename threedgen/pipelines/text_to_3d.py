@@ -2,22 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Unpack
+
 from threedgen.core.errors import UserError
+from threedgen.core.roles import GuidanceRoles, declared
+from threedgen.jobs.run_directory import choose_path
+from threedgen.loop.events import Listener
+from threedgen.pipelines.common import Common, overrides, top_level
 from threedgen.pipelines.image_to_3d import PICTURE
+from threedgen.pipelines.prepared import Prepared
+from threedgen.pipelines.result import Run
 from threedgen.recipes.layers import RUN
+from threedgen.recipes.load import load_recipe
 from threedgen.recipes.recipe import Recipe
+
+
+def text_to_3d(
+    prompt: str,
+    *,
+    out: str | Path | None = None,
+    recipe: str | Path = "text-to-3d",
+    prior: str | Path | None = None,
+    progress: bool = True,
+    listeners: Sequence[Listener] = (),
+    **common: Unpack[Common],
+) -> Run:
+    """Makes a 3D asset from a prompt, as `threedgen text-to-3d` does.
+
+    out: the folder of the run, by default the first free of runs/<prompt>, -2, -3. recipe: a built-in name or a
+    YAML file. prior: "embedded", a pipeline folder or a hub id; None: as the recipe says. progress: whether a bar
+    is shown. listeners: called with every event of the run (threedgen.loop.events). common: see `Common`. Raises
+    UserError for everything a user can put right, KeyboardInterrupt(path) after Ctrl-C.
+    """
+    return prepare(prompt, out=out, recipe=recipe, prior=prior, **common).run(progress, listeners)
+
+
+def prepare(
+    prompt: str,
+    *,
+    out: str | Path | None = None,
+    recipe: str | Path = "text-to-3d",
+    prior: str | Path | None = None,
+    **common: Unpack[Common],
+) -> Prepared:
+    """The recipe of `text_to_3d`, ready to run. Raises UserError."""
+    loaded = load_recipe(
+        recipe,
+        overrides(common),
+        prior=None if prior is None else str(prior),
+        prompt=prompt,
+        **top_level(common),
+    )
+    require_no_picture(loaded, str(recipe))
+    return Prepared(loaded, choose_path(out, loaded.prompt))
 
 
 def require_no_picture(recipe: Recipe, source: str) -> None:
     """UserError for a recipe that needs the picture or the film that only other commands put into a run."""
-    for part in recipe.parts:
-        if any(getattr(guide.config, "film", None) for guide in part.guidance):
+    guides = [guide for stage in recipe.all_stages for guide in stage.guidance]
+    for guide in guides:
+        setting = declared(guide.cls, GuidanceRoles).film_setting
+        if setting and getattr(guide.config, setting):
             raise UserError(
                 f"recipe '{source}' follows a film: threedgen text-to-4d PROMPT --video FILM --recipe {source}"
             )
-    for part in recipe.parts:
-        for guide in part.guidance:
-            if getattr(guide.config, "image", None) == RUN + PICTURE:
-                raise UserError(
-                    f"recipe '{source}' begins with a picture: threedgen image-to-3d PICTURE --recipe {source}"
-                )
+    for guide in guides:
+        setting = declared(guide.cls, GuidanceRoles).picture_setting
+        if setting and getattr(guide.config, setting) == RUN + PICTURE:
+            raise UserError(
+                f"recipe '{source}' begins with a picture: threedgen image-to-3d PICTURE --recipe {source}"
+            )

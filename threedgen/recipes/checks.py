@@ -8,7 +8,9 @@ from typing import Any
 from threedgen.core import plugins
 from threedgen.core.errors import UserError
 from threedgen.core.types import TriMesh
+from threedgen.recipes import stages, typed
 from threedgen.recipes.recipe import Choice, Recipe
+from threedgen.recipes.typed import leaves
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -16,11 +18,11 @@ def check_recipe(recipe: Recipe) -> None:
 
     As far as the classes say it; nothing is built, so it costs nothing to ask before the first step.
     """
-    for part in recipe.parts:
+    for part in recipe.all_stages:
         given = _primitive_of(part.representation)
         if given is not None:
             check_drawn(part, given)
-    for before, after in itertools.pairwise(recipe.parts):
+    for before, after in itertools.pairwise(recipe.all_stages):
         take_over(after.representation)
         given = _primitive_of(before.representation)
         if given is not None:
@@ -71,3 +73,19 @@ def _primitive_of(choice: Choice) -> type[Any] | None:
     """What a representation gives, told from the renderer that it names; None where that does not say it."""
     name = getattr(choice.cls, "renderer", None)
     return getattr(plugins.find("renderer", name), "primitive", None) if isinstance(name, str) else None
+
+
+def check_intervals(recipe: Recipe, prefix: str = "") -> None:
+    """UserError when something that is to happen every n steps could never happen within the run, or within the
+    stage whose path is `prefix`."""
+    for choice in recipe.choices():
+        for path, value in leaves(typed.plain(choice.config), choice.path):
+            if prefix and path.removeprefix(f"{prefix}.").split(".")[0] in stages.WHOLE_RUN:
+                continue  # a stage may be shorter than that
+            key = path.rsplit(".", 1)[-1]
+            periodic = key == "every" or key.endswith(("_every", "_interval"))
+            if periodic and isinstance(value, int | float) and path in recipe.given and value > recipe.steps:
+                raise UserError(
+                    f"'{path}' is every {value:g} steps but the run has {recipe.steps}: it would never "
+                    "happen; lower it (below 1 it is a share of the run) or raise steps"
+                )

@@ -72,6 +72,12 @@ def recipe_layers(source: str | Path, builtin: Path = BUILTIN_FOLDER) -> list[di
     return layers
 
 
+def is_builtin(source: str | Path, builtin: Path = BUILTIN_FOLDER) -> bool:
+    """Whether `recipe_layers` finds a recipe of the package itself under this name."""
+    name = str(source)
+    return "/" not in name and "\\" not in name and (builtin / f"{name}.yaml").is_file()
+
+
 def merge_layers(layers: Sequence[Mapping[str, Any]], real_prior: bool = False) -> dict[str, Any]:
     """One recipe of several layers. real_prior: with each layer's `with_prior` laid over that layer.
 
@@ -182,9 +188,8 @@ def parse_value(key: str, raw: str) -> Any:
 
 
 def _locate(name: str, folder: Path, builtin: Path) -> Path:
-    named = builtin / f"{name}.yaml"
-    if "/" not in name and "\\" not in name and named.is_file():
-        return named.resolve()
+    if is_builtin(name, builtin):
+        return (builtin / f"{name}.yaml").resolve()
     path = (folder / name).expanduser().resolve()
     if path.is_file():
         return path

@@ -1,7 +1,6 @@
 """Plain YAML values to the frozen Config dataclasses of components, and back.
 
-One place decides what fits a type hint and words the complaint when something does not, with the full
-path of the key. Config objects are handed to components through `Tracked`, which remembers what was read.
+One place decides what fits a type hint, and one place puts the full path of the setting before a complaint.
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ import dataclasses
 import enum
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 from threedgen.core.errors import UserError
 from threedgen.core.plugins import did_you_mean
 from threedgen.core.schedule import Milestones, Ramp, parse_range, parse_schedule
+from threedgen.core.settings import SettingError
 
 _NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
@@ -40,6 +40,8 @@ def build(cls: type, values: Mapping[str, Any], path: str) -> Any:
             raise UserError(f"'{join(path, field.name)}' is missing: it needs {noun(known[field.name])}")
     try:
         return cls(**arguments)
+    except SettingError as error:
+        raise SettingError(join(path, error.name), error.problem) from error
     except UserError as error:
         raise UserError(f"{path}: {error}" if path and path not in str(error) else str(error)) from error
 
@@ -160,7 +162,8 @@ def noun(hint: Any) -> str:
         return _NOUNS[hint]
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return f"a {arguments[1]}"
+        marks = [mark for mark in arguments[1:] if isinstance(mark, str)]
+        return f"a {marks[0]}" if marks else noun(arguments[0])
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(noun(argument) for argument in arguments))
     if origin in (list, tuple) or hint in (list, tuple) or _is(origin, Sequence):
@@ -178,6 +181,8 @@ def wants_text(hint: Any) -> bool:
         return bool(scalars) and all(wants_text(argument) for argument in scalars)
     if origin is Literal:
         return all(isinstance(argument, str) for argument in arguments)
+    if origin is Annotated:
+        return wants_text(arguments[0])
     return hint is str or hint is Path or (isinstance(hint, type) and issubclass(hint, enum.Enum))
 
 
@@ -193,8 +198,6 @@ def plain(value: Any) -> Any:
         }
     if isinstance(value, Milestones):
         return dict(value.points)
-    if isinstance(value, Tracked):
-        return plain(object.__getattribute__(value, "_config"))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init
@@ -235,48 +238,11 @@ def unknown_key(path: str, key: str, known: list[str]) -> str:
     return f"unknown key '{join(path, key)}'; known{where}: {', '.join(known) or 'none'}"
 
 
-class Tracked:
-    """A Config that notes the path of every field that is read; otherwise it behaves like the Config.
-
-    It answers isinstance, `dataclasses.fields`, `asdict` and `replace` as the Config itself would.
-    """
-
-    __slots__ = ("_config", "_path", "_reads")
-
-    def __init__(self, config: Any, path: str, reads: set[str]) -> None:
-        object.__setattr__(self, "_config", config)
-        object.__setattr__(self, "_path", path)
-        object.__setattr__(self, "_reads", reads)
-
-    @property
-    def __class__(self) -> Any:
-        return type(object.__getattribute__(self, "_config"))
-
-    @property
-    def __dataclass_fields__(self) -> Any:
-        return object.__getattribute__(self, "_config").__dataclass_fields__
-
-    def __getattr__(self, name: str) -> Any:
-        config = object.__getattribute__(self, "_config")
-        value = getattr(config, name)
-        if name not in config.__dataclass_fields__:
-            return value
-        path = join(object.__getattribute__(self, "_path"), name)
-        reads = object.__getattribute__(self, "_reads")
-        reads.add(path)
-        scheduled = isinstance(value, Ramp | Milestones)
-        nested = dataclasses.is_dataclass(value) and not isinstance(value, type) and not scheduled
-        return Tracked(value, path, reads) if nested else value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
-
-    def __eq__(self, other: object) -> bool:
-        mine = object.__getattribute__(self, "_config")
-        return mine == (object.__getattribute__(other, "_config") if type(other) is Tracked else other)
-
-    def __hash__(self) -> int:
-        return hash(object.__getattribute__(self, "_config"))
-
-    def __repr__(self) -> str:
-        return repr(object.__getattribute__(self, "_config"))
+def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The plain values at the ends of nested mappings and lists, and their paths."""
+    if isinstance(values, Mapping | list):
+        items = values.items() if isinstance(values, Mapping) else enumerate(values)
+        for key, value in items:
+            yield from leaves(value, join(path, str(key)))
+    else:
+        yield path, values

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from threedgen.core.roles import RepresentationRoles
 from threedgen.core.types import Primitive, RenderOutput
 
 
@@ -22,7 +23,7 @@ class RowOptimizer(Protocol):
         """Forgets the moments of a parameter whose values were set by hand."""
 
 
-class Representation(nn.Module, ABC):
+class Representation(nn.Module, ABC, RepresentationRoles):
     """Parameters of a 3D or 4D asset. Its whole state is its `state_dict()` (buffers included).
 
     renderer: name of the renderer that its primitive meets where the recipe does not choose one.
@@ -37,6 +38,12 @@ class Representation(nn.Module, ABC):
     @abstractmethod
     def at(self, time: Float[Tensor, " B"] | None = None) -> Primitive:
         """The primitive at `time` in [0, 1] ([B] as in Cameras; None or ignored where nothing moves)."""
+
+    @classmethod
+    def blank(cls, config: Any) -> Self:
+        """An object to load a state into. One that reads files at its start (the points of a mesh) must not read
+        them here, so that a run needs nothing but its own folder."""
+        return cls(config, 0)  # type: ignore[call-arg]
 
     @property
     def earlier_run(self) -> str:

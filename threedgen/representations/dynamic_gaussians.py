@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -88,7 +87,7 @@ class DynamicGaussians(Representation):
         (config.after) come from `continue_from`, or from a state. Raises UserError if neither names Gaussians."""
         super().__init__()
         self.config = config
-        self._terms = dataclasses.replace(config.regularizers)
+        self._terms = config.regularizers
         cloud = _read(config, seed) if cloud is None else cloud
         for name in CLOUD:
             self.register_buffer(name, getattr(cloud, name).detach().clone())

@@ -111,9 +111,9 @@ class Gaussians(Representation):
     def __init__(self, config: Config, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self._rates = dataclasses.replace(config.learning_rates)
-        self._density = dataclasses.replace(config.density)
-        self._terms = dataclasses.replace(config.regularizers)
+        self._rates = config.learning_rates
+        self._density = config.density
+        self._terms = config.regularizers
         self._limits = (math.log(config.scales[0]), math.log(config.scales[1]))
         points, colors = _starting_points(config, seed)
         coefficients = (config.sh_degree + 1) ** 2

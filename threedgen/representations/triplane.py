@@ -115,8 +115,8 @@ class Triplane(Representation):
     def __init__(self, config: Config, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self._rates = dataclasses.replace(config.learning_rates)
-        self._terms = dataclasses.replace(config.regularizers)
+        self._rates = config.learning_rates
+        self._terms = config.regularizers
         draw = generator(seed, "initialise", 0)
         shape = (3, config.resolution, config.resolution, config.channels)
         self.planes = nn.Parameter(config.noise * torch.randn(shape, generator=draw))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.loop.events import Event, StepDone
 from threedgen.metrics.motion import STILL, farthest
 
@@ -32,7 +33,10 @@ class Stillness:
         if not isinstance(event, StepDone) or self._done or event.total // _SHARE < _FEWEST:
             return
         # The scene is asked, and not the metrics of the steps: their clips may have shown a part of the motion.
-        if event.state.step == event.total // _SHARE and getattr(event.state.scene, "moves", False):
+        if (
+            event.state.step == event.total // _SHARE
+            and declared(type(event.state.scene), RepresentationRoles).moves
+        ):
             self._done = True  # a step that is rolled back comes again
             amount = _amount(event.state.scene)
             if amount < STILL:

@@ -1,4 +1,5 @@
-"""Volume rendering on CUDA: nerfacc's packed compositing (Li et al. 2023, https://github.com/nerfstudio-project/nerfacc).
+"""Volume rendering on CUDA: nerfacc's packed compositing (Li et al. 2023,
+https://github.com/nerfstudio-project/nerfacc).
 
 Samples are placed by the twin's vectorised march rather than by nerfacc's own traversal, whose intervals start at
 each occupied cell: so all backends see the same samples. What lies behind an opaque surface is found with densities

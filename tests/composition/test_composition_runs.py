@@ -19,7 +19,7 @@ from threedgen.export.splat import write_splats
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.loop.events import Event, StepDone
-from threedgen.recipes.recipe import read_resolved
+from threedgen.recipes.load import read_resolved
 from threedgen.representations.dynamic_gaussians import DynamicGaussians
 from threedgen.training.video_model import VideoArchitecture, VideoModel, save_video_pipeline
 
@@ -115,7 +115,7 @@ def test_its_scene_moves_but_for_what_stays(out):
 
 def test_one_motion_hands_over_to_the_next_without_a_jump(out, folder):
     """Amplified, so that there is a motion to speak of after two steps."""
-    track = scene_of(out).parts[0]
+    track = scene_of(out).animated[0]
     generator = torch.Generator().manual_seed(0)
     first, second = track.body(0), track.body(1)
     with torch.no_grad():

@@ -72,7 +72,7 @@ def test_export_is_tried(findings):
 
 
 def test_all_that_the_project_depends_on_is_looked_for(findings):
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     needed = {re.split(r"[<>=~!;\[ ]", line)[0] for line in project["dependencies"]}
     assert {PACKAGE.get(name, name) for name in CORE} | {"torch", "numpy"} == needed
     assert {"xatlas", "scipy"} <= set(findings)

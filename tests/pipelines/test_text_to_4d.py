@@ -17,7 +17,7 @@ from threedgen.jobs.build import load_scene
 from threedgen.jobs.listeners import stillness
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.pipelines.text_to_4d import recipe_for, still_part
-from threedgen.recipes.recipe import read_resolved
+from threedgen.recipes.load import read_resolved
 from threedgen.training.video_model import VideoArchitecture, VideoModel, save_video_pipeline
 
 TINY = VideoArchitecture(
@@ -126,7 +126,7 @@ def test_animations_are_exported_again(run, name, tmp_path):
 
 def test_the_first_stage_is_told_what_it_is_and_the_second_what_it_does(prior):
     recipe = recipe_for("text-to-4d", "a blue cube bouncing", video_prior=str(prior))
-    still, moving = recipe.parts
+    still, moving = recipe.all_stages
     assert still.guidance[0].config.prompt == "a blue cube"
     assert still.guidance[0].config.prior.name == "embedded"
     assert still.guidance[0].config.prior.path == ""

@@ -21,14 +21,14 @@ from threedgen.jobs import run as job
 from threedgen.jobs.listeners.previews import Previews
 from threedgen.jobs.run_directory import RunDirectory, check_free, choose_path
 from threedgen.loop.events import StepDone
-from threedgen.recipes.recipe import load_recipe
+from threedgen.recipes.load import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
 
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     monkeypatch.chdir(tmp_path)
 
 

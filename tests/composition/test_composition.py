@@ -341,6 +341,6 @@ def test_a_scene_that_is_not_there_is_said(tmp_path):
 
 
 def test_the_example_is_a_scene():
-    scene = read_scene(Path(__file__).parent.parent / "examples/three_assets.yaml")
+    scene = read_scene(Path(__file__).parents[2] / "examples/three_assets.yaml")
     assert [asset.name for asset in scene.assets] == ["cube", "mug", "ball"]
     assert scene.length == 5.0

@@ -12,7 +12,7 @@ from threedgen.datasets import world
 from threedgen.jobs.asset import asset_of
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run import start
-from threedgen.recipes.recipe import load_recipe
+from threedgen.recipes.load import load_recipe
 from threedgen.renderers.splatting import SplattingRenderer
 
 STEPS = 250

@@ -21,7 +21,7 @@ from threedgen.jobs.run import resume, start
 from threedgen.recipes import layers, stages
 from threedgen.recipes import recipe as config
 from threedgen.recipes.checks import check_recipe
-from threedgen.recipes.recipe import load_recipe
+from threedgen.recipes.load import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
 
@@ -37,7 +37,7 @@ stages:
 
 @pytest.fixture(autouse=True)
 def _fake_parts(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     monkeypatch.chdir(tmp_path)
 
 
@@ -49,7 +49,7 @@ def load(text=STAGED, *overrides, **keywords):
 
 def test_a_stage_is_the_recipe_with_its_own_sections_merged_over_it():
     recipe = load(STAGED, "stages.1.cameras.resolution=8", "cameras.radius=[2, 2]")
-    first, second = recipe.parts
+    first, second = recipe.all_stages
     assert (first.steps, second.steps, recipe.steps) == (12, 8, 20)
     assert (first.cameras.config.batch, second.cameras.config.batch) == (2, 3)
     assert (first.cameras.config.resolution, second.cameras.config.resolution) == (4, 8)
@@ -64,15 +64,15 @@ def test_the_resolved_recipe_reads_back_as_itself(tmp_path):
     path = tmp_path / "resolved.yaml"
     path.write_text(yaml.safe_dump(dict(recipe.resolved)))
     again = config.read_resolved(path, ["export.turntable.frames=3"])
-    assert next(part.resolved for part in again.parts)["cameras"] == recipe.parts[0].resolved["cameras"]
+    assert next(part.resolved for part in again.parts)["cameras"] == recipe.all_stages[0].resolved["cameras"]
     assert again.fixed["export"].config.turntable.frames == 3
     assert again.steps == 20
 
 
 def test_a_setting_on_the_command_line_holds_for_every_stage():
     recipe = load(STAGED, "cameras.batch=5")
-    assert [part.cameras.config.batch for part in recipe.parts] == [5, 5]
-    assert [part.steps for part in load(STAGED, "steps=10").parts] == [6, 4]
+    assert [part.cameras.config.batch for part in recipe.all_stages] == [5, 5]
+    assert [part.steps for part in load(STAGED, "steps=10").all_stages] == [6, 4]
     with pytest.raises(UserError, match=r"'.*cameras.batch' must be a whole number"):
         load(STAGED, "cameras.batch=x")
 
@@ -81,8 +81,8 @@ def test_the_representation_on_the_command_line_is_that_of_the_first_stage():
     assert rates(STAGED, "representation.nested.rate=0.2") == [0.2, 0.05]
     assert rates(STAGED, "stages.1.representation.nested.rate=0.2") == [0.1, 0.2]
     recipe = load(STAGED, "representation=triplane", "renderer=auto", "representation.channels=3")
-    assert [part.representation.name for part in recipe.parts] == ["triplane", "fake_parts:Points"]
-    assert recipe.parts[0].representation.config.channels == 3
+    assert [part.representation.name for part in recipe.all_stages] == ["triplane", "fake_parts:Points"]
+    assert recipe.all_stages[0].representation.config.channels == 3
     same = fake_parts.RECIPE + "stages: [{steps: 12}, {steps: 8}]\n"
     assert rates(same, "representation.nested.rate=0.2") == [0.2, 0.2], (
         "a stage without its own has the recipe's"
@@ -90,7 +90,7 @@ def test_the_representation_on_the_command_line_is_that_of_the_first_stage():
 
 
 def rates(text, *overrides):
-    return [part.representation.config.nested.rate for part in load(text, *overrides).parts]
+    return [part.representation.config.nested.rate for part in load(text, *overrides).all_stages]
 
 
 @pytest.mark.parametrize("prior", [None, "folder"])
@@ -100,7 +100,7 @@ def test_any_representation_goes_into_any_recipe(recipe, prior):
         prior = prior or "folder"
     for name in plugins.BUILTIN["representation"]:
         chosen = load_recipe(recipe, [f"representation={name}"], prompt="x", prior=prior)
-        assert chosen.parts[0].representation.name == name
+        assert chosen.all_stages[0].representation.name == name
         check_recipe(chosen)
 
 
@@ -212,7 +212,7 @@ def test_steps_of_the_whole_run_are_shared_out(shares, total):
 
 def test_a_prior_is_named_for_every_stage():
     text = "extends: text-to-3d\nstages:\n  - {steps: 1}\n  - {steps: 1, guidance: [{name: score-distillation}]}\n"
-    for part in load(text, prior="folder").parts:
+    for part in load(text, prior="folder").all_stages:
         assert part.guidance[0].config.prior.path == "folder"
 
 
@@ -258,7 +258,7 @@ def test_killed_in_either_stage_and_resumed_is_the_same_run(kill, tmp_path):
     recipe.write_text(text)
     environment = {
         **os.environ,
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
         "FAKE_KILL": "1",
         "OMP_NUM_THREADS": "1",
     }

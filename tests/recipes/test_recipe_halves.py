@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from threedgen.core.errors import UserError
-from threedgen.recipes.recipe import load_recipe
+from threedgen.recipes.load import load_recipe
 
 BASE = """
 extends: text-to-3d

@@ -14,7 +14,7 @@ from PIL import Image
 
 from threedgen.commands.main import main
 from threedgen.pipelines.image_to_3d import image_recipe
-from threedgen.recipes.recipe import read_resolved
+from threedgen.recipes.load import read_resolved
 
 TINY = [
     "--steps=3",
@@ -265,11 +265,11 @@ def test_every_stage_is_told_of_every_picture(tmp_path, prior):
     )
     given = {"poses": [(90.0, 10.0)], "depth": True, "overrides": ["cameras.reference.elevation=20"]}
     recipe = image_recipe(tmp_path / "run", "x", "staged.yaml", prior=prior, **given)
-    assert len(recipe.parts) == 2
-    for part, order in zip(recipe.parts, ((0, 1), (1, 0)), strict=True):
+    assert len(recipe.all_stages) == 2
+    for part, order in zip(recipe.all_stages, ((0, 1), (1, 0)), strict=True):
         turning, compared = (part.guidance[place].config for place in order)
         assert part.cameras.config.views == ((90.0, 10.0),)
         assert turning.reference.elevation == 20.0
         assert compared.views == (str(tmp_path / "run" / "reference" / "view-1.png"),)
         assert compared.depth.image == str(tmp_path / "run" / "reference" / "depth.png")
-    assert recipe.parts[1].guidance[0].config.rgb == 5.0
+    assert recipe.all_stages[1].guidance[0].config.rgb == 5.0

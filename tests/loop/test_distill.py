@@ -22,7 +22,7 @@ from threedgen.loop.background import Background
 from threedgen.loop.distill import distill
 from threedgen.loop.events import StepDone, StepRolledBack
 from threedgen.loop.watchdog import Diverged, Watchdog
-from threedgen.recipes.recipe import load_recipe
+from threedgen.recipes.load import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
 
@@ -144,7 +144,7 @@ def test_background_share():
 
 @pytest.fixture
 def recipe_file(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     path = tmp_path / "recipe.yaml"
     path.write_text(fake_parts.RECIPE)
     return path
@@ -189,7 +189,7 @@ def test_full_disk_during_a_checkpoint(recipe_file, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No space left"):
         start(recipe_file, tmp_path / "run")
     monkeypatch.undo()
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     _, numbers = checkpoint.load(tmp_path / "run" / "checkpoint")
     assert numbers["step"] == 10
     assert jobs.resume(RunDirectory.open(tmp_path / "run")) == []
@@ -206,7 +206,7 @@ def test_killed_and_resumed_is_the_same_run(recipe_file, tmp_path):
     environment = {
         **os.environ,
         "FAKE_KILL": "1",
-        "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2])),
+        "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[1:3])),
     }
 
     def run(*arguments):
@@ -246,7 +246,7 @@ def test_killed_while_the_files_are_written_and_resumed(recipe_file, tmp_path):
     """The steps are not done again, and the files are those of an uninterrupted run."""
     recipe_file.write_text(fake_parts.REAL_RECIPE)
     whole, out = start(recipe_file, tmp_path / "whole"), tmp_path / "killed"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[1:3]))}
     arguments = ["text-to-3d", "red", "--recipe", str(recipe_file), "--out", str(out)]
     killed = subprocess.run(
         [sys.executable, "-c", _KILLED_WHILE_WRITING, *arguments], env=environment, capture_output=True

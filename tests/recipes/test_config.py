@@ -13,13 +13,14 @@ import yaml
 from threedgen.core.errors import UserError
 from threedgen.core.schedule import Ramp
 from threedgen.recipes import layers
-from threedgen.recipes.recipe import load_recipe, never_read, read_resolved
+from threedgen.recipes.load import load_recipe, read_resolved
+from threedgen.recipes.recipe import never_read
 from threedgen.recipes.typed import Tracked
 
 
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
 
 
 @pytest.fixture

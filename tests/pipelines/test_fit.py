@@ -22,7 +22,7 @@ from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.held_out import held_out_scores
 from threedgen.pipelines.fit import start_fit, target_of
-from threedgen.recipes.recipe import read_resolved
+from threedgen.recipes.load import read_resolved
 
 TINY = [
     "representation.count=300",

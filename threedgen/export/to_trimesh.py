@@ -1,0 +1,38 @@
+"""A mesh as an object of trimesh, for Python programs that go on with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from threedgen.core.types import TriMesh
+
+if TYPE_CHECKING:
+    import trimesh
+
+
+def to_trimesh(mesh: TriMesh) -> trimesh.Trimesh:
+    """The same vertices and faces in the same order, with the texture or the vertex colours (8 bits, sRGB).
+
+    trimesh counts v from the bottom of a texture, `TriMesh.uvs` from the top.
+    """
+    import trimesh
+    from PIL import Image
+    from trimesh.visual import ColorVisuals, TextureVisuals
+
+    vertices, faces = mesh.vertices.detach().cpu().numpy(), mesh.faces.cpu().numpy()
+    normals = None if mesh.normals is None else mesh.normals.detach().cpu().numpy()
+    visual: ColorVisuals | TextureVisuals | None = None
+    if mesh.texture is not None and mesh.uvs is not None:
+        uvs = mesh.uvs.detach().cpu().numpy() * np.array([1.0, -1.0]) + np.array([0.0, 1.0])
+        visual = TextureVisuals(uv=uvs, image=Image.fromarray(_bytes(mesh.texture)))
+    elif mesh.vertex_colors is not None:
+        visual = ColorVisuals(vertex_colors=_bytes(mesh.vertex_colors))
+    return trimesh.Trimesh(vertices, faces, vertex_normals=normals, visual=visual, process=False)
+
+
+def _bytes(colors: Tensor) -> np.ndarray:
+    values = colors.detach().cpu().numpy()
+    return (255.0 * values.clip(0.0, 1.0) + 0.5).astype(np.uint8)

@@ -1,0 +1,48 @@
+"""The settings that all tasks share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+Settings = Mapping[str, Any] | Sequence[str]
+
+
+class Common(TypedDict, total=False):
+    """What every task takes.
+
+    seed: of every random draw. steps: of the whole run. device: "auto", "cpu" or "cuda". backend: the library that
+    renders, "auto" for the fastest one that works here. settings: of the recipe, {"cameras.batch": 8} or
+    ["cameras.batch=8"]. What is not given is as the recipe says.
+    """
+
+    seed: int | None
+    steps: int | None
+    device: str | None
+    backend: str | None
+    settings: Settings
+
+
+def overrides(common: Common) -> list[str]:
+    """The `key=value` settings of a recipe that a task was given."""
+    backend = common.get("backend")
+    own = [] if backend is None else [f"renderer.backend={backend}"]
+    return [*own, *as_settings(common.get("settings", ()))]
+
+
+def as_settings(settings: Settings) -> list[str]:
+    """Settings as `key=value` texts."""
+    if isinstance(settings, Mapping):
+        return [f"{key}={_text(value)}" for key, value in settings.items()]
+    return list(settings)
+
+
+def top_level(common: Common) -> dict[str, Any]:
+    """The settings of the whole run, as `load_recipe` takes them."""
+    return {"seed": common.get("seed"), "steps": common.get("steps"), "device": common.get("device")}
+
+
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, str | Path) else json.dumps(value)

@@ -1,0 +1,57 @@
+"""A recipe that is ready to become a run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from threedgen.jobs.listeners.progress import ProgressBar
+from threedgen.jobs.run import start
+from threedgen.jobs.run_directory import check_free
+from threedgen.loop.events import Listener, PhaseStarted
+from threedgen.pipelines.result import Run
+from threedgen.recipes.recipe import Recipe
+
+
+def _no_files(folder: Path) -> Mapping[str, Path]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe that is ready to become a run.
+
+    path: where the run goes. about: lines for the user about what the run was given. write: writes the files that
+    belong to the run below a temporary folder, and returns {name in the run: where it is}.
+    """
+
+    recipe: Recipe
+    path: Path
+    about: tuple[str, ...] = ()
+    write: Callable[[Path], Mapping[str, Path]] = _no_files
+
+    def run(self, progress: bool = True, listeners: Sequence[Listener] = ()) -> Run:
+        """Runs the recipe into its folder. Raises UserError, and KeyboardInterrupt(path) after Ctrl-C."""
+        check_free(self.path)
+        with (
+            showing(progress, listeners) as every,
+            tempfile.TemporaryDirectory(prefix="threedgen-") as folder,
+        ):
+            for line in self.about:
+                for listener in every:
+                    listener(PhaseStarted(line))
+            return Run(start(self.recipe, self.path, every, self.write(Path(folder))))
+
+
+@contextmanager
+def showing(progress: bool, listeners: Sequence[Listener]) -> Iterator[list[Listener]]:
+    """The listeners, and a progress bar before them if there shall be one."""
+    bar = ProgressBar() if progress else None
+    try:
+        yield [*([bar] if bar is not None else []), *listeners]
+    finally:
+        if bar is not None:
+            bar.close()

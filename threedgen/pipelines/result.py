@@ -1,0 +1,140 @@
+"""A run as Python sees it: its files, its scene, and what may be done with them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from threedgen.core.errors import UserError
+from threedgen.core.types import GaussianCloud
+from threedgen.export import as_mesh
+from threedgen.export.to_trimesh import to_trimesh
+from threedgen.jobs.asset import asset_of
+from threedgen.jobs.build import load_scene
+from threedgen.jobs.export_run import export_run, render_run
+from threedgen.jobs.listeners.progress import ProgressBar
+from threedgen.jobs.run import resume
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.pipelines.common import Settings, as_settings
+from threedgen.recipes.load import read_resolved
+from threedgen.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    import trimesh
+
+
+class Run:
+    """A run directory. In a notebook it shows its contact sheet.
+
+    path: the folder. Everything is read from there when it is asked for, so a Run may also be one that still goes
+    on.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+
+    @property
+    def path(self) -> Path:
+        return self._directory.path
+
+    @property
+    def finished(self) -> bool:
+        """Whether all files of the run are there."""
+        return self._directory.finished
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """report.json: prompt, seed, seconds per phase, scores, versions. Raises UserError before the run is
+        finished."""
+        try:
+            return json.loads(self._directory.report.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(
+                f"'{self.path}' is not finished and has no report: continue it with resume()"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {self._directory.report}: {error}") from error
+
+    @property
+    def recipe(self) -> Recipe:
+        """Every setting of the run. Raises UserError for a damaged recipe.yaml."""
+        return read_resolved(self._directory.recipe)
+
+    @cached_property
+    def scene(self) -> Any:
+        """The representation as its last checkpoint has it, on the CPU: a torch module with `at(time)`.
+
+        Raises UserError if there is no checkpoint of the last stage yet.
+        """
+        return load_scene(self._directory, self.recipe)
+
+    @torch.no_grad()
+    def mesh(self) -> trimesh.Trimesh:
+        """The surface, in the world of the asset (+Y up, front +Z), with vertex colours or a texture.
+
+        Raises UserError if there is no surface, or no checkpoint of the last stage yet.
+        """
+        recipe = self.recipe
+        return to_trimesh(as_mesh(asset_of(recipe, self.scene), recipe.fixed["export"].config.mesh))
+
+    @torch.no_grad()
+    def splats(self) -> GaussianCloud:
+        """The 3D Gaussians, those of the first moment if the asset moves. Raises UserError for another asset."""
+        asset = asset_of(self.recipe, self.scene)
+        if not isinstance(asset, GaussianCloud):
+            name = self.recipe.representation.name
+            raise UserError(f"'{self.path}' ends in a {name}, which has no Gaussians: use mesh()")
+        return asset
+
+    def export(self, path: str | Path, settings: Settings = ()) -> Path:
+        """Writes the asset, or its motion, to a file whose suffix says the format; returns its path.
+
+        settings: of the recipe's `export`, such as {"mesh.faces": 5000}. Raises UserError for an unknown suffix.
+        """
+        export_run(self._directory, Path(path), as_settings(settings))
+        return Path(path)
+
+    def render(self, path: str | Path, settings: Settings = (), backend: str = "auto") -> Path:
+        """Renders a turntable to .mp4, .gif or .webp, or to PNG files in a folder; returns its path.
+
+        settings: of the recipe's `export.turntable`, such as {"frames": 90}. Raises UserError for an unknown
+        suffix.
+        """
+        render_run(self._directory, Path(path), as_settings(settings), backend)
+        return Path(path)
+
+    def resume(self, device: str | None = None, backend: str | None = None, progress: bool = True) -> Run:
+        """Continues the run from its last checkpoint and finishes it; a finished run stays as it is.
+
+        Raises UserError, and KeyboardInterrupt(path) after Ctrl-C.
+        """
+        if self.finished:
+            return self
+        bar = ProgressBar() if progress else None
+        own = [] if backend is None else [f"renderer.backend={backend}"]
+        try:
+            for warning in resume(self._directory, [] if bar is None else [bar], device, own):
+                warnings.warn(warning, stacklevel=2)
+        finally:
+            if bar is not None:
+                bar.close()
+        self.__dict__.pop("scene", None)
+        return self
+
+    def _repr_png_(self) -> bytes | None:
+        """The contact sheet, for notebooks."""
+        sheet = self.path / "contact_sheet.png"
+        return sheet.read_bytes() if sheet.is_file() else None
+
+    def __repr__(self) -> str:
+        return f"Run('{self.path}', {'finished' if self.finished else 'not finished'})"
+
+
+def load_run(path: str | Path) -> Run:
+    """The run in a folder that a command or a function of this package wrote. Raises UserError if there is none."""
+    return Run(RunDirectory.open(path))

@@ -1,0 +1,104 @@
+"""Which frozen models guide a recipe: named on the command line, or by the recipe itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from threedgen.core import plugins
+from threedgen.core.errors import UserError
+from threedgen.core.roles import GuidanceRoles, RepresentationRoles, declared
+from threedgen.recipes import stages
+
+EMBEDDED = "embedded"
+
+
+def names_a_model(
+    priors: Sequence[str | None], layers: Sequence[Mapping[str, Any]], overrides: Sequence[tuple[str, str]]
+) -> bool:
+    """Whether a real prior guides: by --prior, by `prior.path` in a recipe, or by a setting of it."""
+    named = [prior for prior in priors if prior is not None]
+    if named:
+        return any(prior != EMBEDDED for prior in named)
+    if any(key.endswith("prior.path") and raw.strip(" '\"") for key, raw in overrides):
+        return True
+    sections = [section for layer in layers for section in stages.merged(layer)]
+    asked = [item.get("prior") for section in sections for item in guides_of(section)]
+    return any(isinstance(section, Mapping) and section.get("path") for section in asked)
+
+
+def name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str | None) -> dict[str, Any]:
+    """Every guidance's prior replaced by the one named for its kind; how it is loaded (dtype, LoRA, options) stays.
+
+    Raises UserError for an empty name, and if no guidance is of the kind.
+    """
+    for option, name in (("--prior", prior), ("--text-prior", text_prior)):
+        if name is not None and not name.strip():
+            raise UserError(f"{option} is empty: name embedded, a pipeline folder or a hub id")
+    guides = [item for section in stages.merged(values) for item in guides_of(section)]
+    both = any(map(asks_about_a_picture, guides)) and any(map(_asks_about_text, guides))
+    if text_prior is not None and not both:
+        raise UserError(
+            "--text-prior is for recipes that have a view-conditioned prior as well, such as magic123"
+        )
+    asking = [roles for roles in map(guidance_roles, guides) if roles.prior_setting or roles.model_setting]
+    if prior is not None and not asking:
+        raise UserError("--prior: no guidance of this recipe has a prior")
+
+    def named(item: Any) -> Any:
+        chosen = text_prior if both and _asks_about_text(item) else prior
+        return item if chosen is None else _with_model(item, chosen)
+
+    def renamed(section: Mapping[str, Any]) -> dict[str, Any]:
+        new = dict(section)
+        if "guidance" in section:
+            new["guidance"] = [named(item) for item in guides_of(section)]
+        scene = section.get("representation")
+        setting = declared(_class_of(scene, "representation"), RepresentationRoles).model_setting
+        if prior is not None and setting:
+            new["representation"] = {**dict(scene or {}), setting: "" if prior == EMBEDDED else prior}
+        return new
+
+    return stages.over_all(values, renamed)
+
+
+def _with_model(item: Any, chosen: str) -> Any:
+    """A guidance's section that asks the model `chosen`."""
+    roles = guidance_roles(item)
+    if roles.model_setting:
+        return {**item, roles.model_setting: "" if chosen == EMBEDDED else chosen}
+    if not roles.prior_setting:
+        return item
+    old = item.get(roles.prior_setting)
+    kept = {key: old[key] for key in old if key not in ("name", "path")} if isinstance(old, Mapping) else {}
+    own = "embedded-view" if asks_about_a_picture(item) else EMBEDDED
+    new = {"name": own} if chosen == EMBEDDED else {"path": chosen}
+    return {**item, roles.prior_setting: {**kept, **new}}
+
+
+def asks_about_a_picture(item: Any) -> bool:
+    """Whether a guidance's section asks its prior what a given picture shows from other sides."""
+    setting = guidance_roles(item).reference_setting
+    reference = item.get(setting) if setting else None
+    return isinstance(reference, Mapping) and bool(reference.get("image"))
+
+
+def _asks_about_text(item: Any) -> bool:
+    return bool(guidance_roles(item).prior_setting) and not asks_about_a_picture(item)
+
+
+def guides_of(values: Mapping[str, Any]) -> list[Any]:
+    """The guidances of plain values, without anything that is not a section."""
+    items = values.get("guidance")
+    found = list(items) if isinstance(items, Sequence) and not isinstance(items, str) else []
+    return [item for item in found if isinstance(item, Mapping)]
+
+
+def guidance_roles(item: Any) -> type[GuidanceRoles]:
+    """What the class of a guidance's section declares."""
+    return declared(_class_of(item, "guidance"), GuidanceRoles)
+
+
+def _class_of(item: Any, family: str) -> object:
+    name = item.get("name") if isinstance(item, Mapping) else None
+    return plugins.find(family, name) if isinstance(name, str) else None
