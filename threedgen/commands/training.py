@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from threedgen.core.errors import UserError
-from threedgen.recipes.documented import settings
+from threedgen.recipes.documented import descriptions
 
 if TYPE_CHECKING:
     from threedgen.training.config import TrainingConfig
@@ -30,7 +30,7 @@ def add_config(options: argparse.ArgumentParser, kinds: Mapping[str, type[Traini
     defaults: dict[str, dict[str, Any]] = {}
     texts: dict[str, str] = {}
     for kind, config in kinds.items():
-        said = settings(config)
+        said = descriptions(config)
         for item in dataclasses.fields(config):
             defaults.setdefault(item.name, {})[kind] = item.default
             texts[item.name] = said[item.name].text

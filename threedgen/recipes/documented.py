@@ -20,22 +20,22 @@ _ENTRY = re.compile(r"(\w+)(?: \(([^)]+)\))?: (.*)")
 
 
 @dataclass(frozen=True)
-class Setting:
+class Description:
     """What is said of one field. unit: empty where the value has none. text: whole sentences on one line."""
 
     unit: str
     text: str
 
 
-def settings(cls: type) -> dict[str, Setting]:
+def descriptions(cls: type) -> dict[str, Description]:
     """What a dataclass and its bases say of their fields, by name."""
-    found: dict[str, Setting] = {}
+    found: dict[str, Description] = {}
     for base in reversed(cls.__mro__):
         found |= _section(base.__dict__.get("__doc__") or "")
     return found
 
 
-def _section(text: str) -> dict[str, Setting]:
+def _section(text: str) -> dict[str, Description]:
     lines = iter(inspect.cleandoc(text).splitlines())
     if not any(line.strip() == "Attributes:" for line in lines):
         return {}
@@ -51,4 +51,4 @@ def _section(text: str) -> dict[str, Setting]:
             units[name], found[name] = entry[2] or "", [entry[3]]
         elif name and line.strip():
             found[name].append(line.strip())
-    return {name: Setting(units[name], " ".join(words)) for name, words in found.items()}
+    return {name: Description(units[name], " ".join(words)) for name, words in found.items()}
