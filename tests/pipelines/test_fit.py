@@ -21,7 +21,7 @@ from threedgen.datasets.multiview import PosedPictures, object_reach, write_srn,
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.held_out import held_out_scores
-from threedgen.pipelines.fit import start_fit, target_of
+from threedgen.pipelines.fit import fit, target_of
 from threedgen.recipes.load import read_resolved
 
 TINY = [
@@ -204,20 +204,28 @@ def test_a_mesh_too_thin_to_be_seen_is_refused(tmp_path):
 
 @pytest.mark.parametrize("setting", ["representation=mesh", "representation.name=mesh"])
 def test_a_representation_as_a_setting_means_what_the_option_means(mesh_file, setting):
-    target = target_of(mesh_file, resolution=16, views=4)
-    overrides = [setting, *QUICK]
-    run = start_fit(target, "set", "set", overrides=overrides, steps=1)
-    representation = read_resolved(run.recipe).representation
+    settings = [setting, *QUICK]
+    run = fit(mesh_file, resolution=16, views=4, out="set", settings=settings, steps=1, progress=False)
+    representation = run.recipe.representation
     assert representation.name == "mesh"
     assert (representation.config.vertices, representation.config.color) == ("fixed", "texture")
-    assert json.loads(run.report.read_text())["scores"]["watertight"] is True
+    assert run.report["scores"]["watertight"] is True
 
 
 def test_a_name_that_is_not_utf8(mesh_file):
     """Linux names are bytes; Python shows the odd ones as halves of characters, which no file of text can hold."""
-    target = target_of(mesh_file, resolution=16, views=4)
-    run = start_fit(target, "a\udcff", "odd", representation="mesh", overrides=QUICK, steps=1)
-    assert json.loads(run.report.read_text())["prompt"] == "a?"
+    odd = mesh_file.rename(mesh_file.with_name(f"a\udcff{mesh_file.suffix}"))
+    run = fit(
+        odd,
+        resolution=16,
+        views=4,
+        out="odd",
+        representation="mesh",
+        settings=QUICK,
+        steps=1,
+        progress=False,
+    )
+    assert run.report["prompt"] == "a?"
 
 
 def pictures_of(path, scale=1.0, shift=0.0):

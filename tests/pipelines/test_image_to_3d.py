@@ -263,7 +263,7 @@ def test_every_stage_is_told_of_every_picture(tmp_path, prior):
         f"        prior: {{path: '{prior}'}}\n"
         "        reference: {image: 'run:reference/picture.png'}\n"
     )
-    given = {"poses": [(90.0, 10.0)], "depth": True, "overrides": ["cameras.reference.elevation=20"]}
+    given = {"poses": [(90.0, 10.0)], "depth": True, "settings": ["cameras.reference.elevation=20"]}
     recipe = image_recipe(tmp_path / "run", "x", "staged.yaml", prior=prior, **given)
     assert len(recipe.all_stages) == 2
     for part, order in zip(recipe.all_stages, ((0, 1), (1, 0)), strict=True):

@@ -16,7 +16,7 @@ from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS, load_folder
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.listeners import stillness
 from threedgen.jobs.run_directory import RunDirectory
-from threedgen.pipelines.text_to_4d import recipe_for, still_part
+from threedgen.pipelines.text_to_4d import MotionWish, motion_recipe
 from threedgen.recipes.load import read_resolved
 from threedgen.training.video_model import VideoArchitecture, VideoModel, save_video_pipeline
 
@@ -125,7 +125,7 @@ def test_animations_are_exported_again(run, name, tmp_path):
 
 
 def test_the_first_stage_is_told_what_it_is_and_the_second_what_it_does(prior):
-    recipe = recipe_for("text-to-4d", "a blue cube bouncing", video_prior=str(prior))
+    recipe = motion_recipe("text-to-4d", MotionWish("a blue cube bouncing", video_prior=str(prior)))
     still, moving = recipe.all_stages
     assert still.guidance[0].config.prompt == "a blue cube"
     assert still.guidance[0].config.prior.name == "embedded"
@@ -133,7 +133,7 @@ def test_the_first_stage_is_told_what_it_is_and_the_second_what_it_does(prior):
     assert moving.guidance[0].config.prompt == ""
     assert moving.guidance[0].config.prior.path == str(prior)
     assert recipe.prompt == "a blue cube bouncing"
-    assert still_part("A red, shiny mug Opening!") == "A red, shiny mug"
+    assert MotionWish("A red, shiny mug Opening!").still == "A red, shiny mug"
 
 
 def test_a_video_prior_from_its_folder_answers_clips(prior):

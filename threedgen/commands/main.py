@@ -49,6 +49,7 @@ COMMANDS = {
     "render": Command("render", "Render a run on a turntable, as a film or as pictures."),
     "recipes": Command("recipes", "List the recipes."),
     "eval": Command("evaluate", "Measure a run, a trained model or pictures."),
+    "completion": Command("completion", "Print the shell completion for bash, zsh or fish."),
     "doctor": Command("doctor", "Check what works on this machine, and say why the rest does not."),
     "train prior": Command("train_prior", "Train a diffusion prior like those that ship."),
     "train nerfdiff": Command("train_nerfdiff", "Train a NerfDiff model."),
