@@ -7,7 +7,7 @@ PIP_TORCH_FLAGS ?=
 BIN = $(VENV)/bin
 DEMO_PROMPT ?= a red cube
 
-.PHONY: demo test lint install sanitize clean
+.PHONY: demo test test-all lint install sanitize clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -27,6 +27,20 @@ demo: install
 
 test: install node_modules/gltf-validator lint
 	$(BIN)/python -m pytest
+
+# Everything: also the sanitizers, and the programs that open what is exported, as far as they are installed.
+# Blender as a Python module needs Python's version that it was built for: python3 -m venv blender, pip install bpy.
+BLENDER ?= blender/bin/python
+CHROMIUM ?= chromium
+ANIMATION = build/animation
+test-all: test sanitize
+	if $(BLENDER) -c "import bpy" 2>/dev/null; then \
+	  mkdir -p $(ANIMATION) && $(BIN)/python benchmarks/animation_files.py --out $(ANIMATION) && \
+	  $(BLENDER) benchmarks/play_in_blender.py $(ANIMATION)/anim.glb $(ANIMATION)/anim.usdz; \
+	else echo "not tested in Blender: '$(BLENDER)' has no bpy (see benchmarks/play_in_blender.py)"; fi
+	if command -v $(CHROMIUM) >/dev/null && test -d node_modules/three; then \
+	  $(BIN)/python benchmarks/play_in_browser.py --chromium $(CHROMIUM); \
+	else echo "not tested in a browser: $(CHROMIUM) or node_modules/three is missing (see benchmarks/play_in_browser.py)"; fi
 
 lint: install
 	$(BIN)/ruff check .
