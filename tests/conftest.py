@@ -4,8 +4,35 @@ Their examples are the same in every run, so that a change is judged by what it 
 to look for defects: pytest --hypothesis-profile=explore.
 """
 
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+from tiny_pipelines import KINDS, Pipelines
+from tiny_video_pipelines import VIDEO_KINDS
 
 settings.register_profile("threedgen", deadline=None, max_examples=30, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=300)
 settings.load_profile("threedgen")
+
+
+@pytest.fixture(scope="session")
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Pipelines:
+    """A folder for each of tiny_pipelines.KINDS, written when a test first asks for it."""
+    return Pipelines(tmp_path_factory.mktemp("pipelines"), KINDS)
+
+
+@pytest.fixture(scope="session")
+def video_pipelines(tmp_path_factory: pytest.TempPathFactory) -> Pipelines:
+    """A folder for each of tiny_video_pipelines.VIDEO_KINDS."""
+    return Pipelines(tmp_path_factory.mktemp("video-pipelines"), VIDEO_KINDS)
+
+
+@pytest.fixture
+def copied(pipelines: Pipelines, tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of a folder, to be spoilt."""
+    return lambda kind: Path(shutil.copytree(pipelines[kind], tmp_path / kind))

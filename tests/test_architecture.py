@@ -40,7 +40,8 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imports(path: Path, known: set[str]) -> Iterator[tuple[str, int]]:
-    """Every module of the package that a file imports, also inside functions and for type checking, and the line."""
+    """Every module of the package that a file imports, also inside functions and for type checking, and the
+    line."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names if alias.name in known)

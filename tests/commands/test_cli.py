@@ -86,7 +86,10 @@ def test_every_command_has_help(command, capsys):
         (["text-to-3d", "x", "cameras.fov=wide"], "'cameras.fov' must be a number"),
         (["text-to-3d", "x", "--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["text-to-3d", "x", "--sed", "1"], "unrecognized arguments: --sed"),
-        (["text-to-3d", "x", "a red cube"], "'a red cube' is not a setting"),
+        (
+            ["text-to-3d", "x", "a red cube"],
+            "'a red cube' is not a setting (key=value): if it belongs to the prompt, put the whole prompt in",
+        ),
         (["text-to-3d", "x", "--prior", "no/such/folder"], "no/such/folder"),
         (["text-to-3d", "x", "--prior", "empty"], "no model_index.json"),
         (["text-to-3d", "x", "--prior", "pickle"], "pickle"),
@@ -104,7 +107,7 @@ def test_every_command_has_help(command, capsys):
         (["export", "full"], "--to"),
         (["render", "nowhere", "--to", "x.mp4"], "there is no run 'nowhere'"),
         (["text-to-3"], "unknown command 'text-to-3', did you mean 'text-to-3d'?"),
-        (["train", "priors"], "unknown training 'priors'"),
+        (["train", "priors"], "unknown command 'train priors', did you mean 'train prior'?"),
     ],
 )
 def test_bad_input(arguments, message, tmp_path, capsys):
@@ -207,7 +210,7 @@ def test_a_second_run_of_a_prompt_gets_its_own_folder(tmp_path, capsys):
 def test_the_embedded_prior_is_introduced_once(capsys):
     main(["text-to-3d", "x", "--out", "run", "renderer.backend=voodoo"])
     written = capsys.readouterr().err
-    assert written.count("embedded prior, a small model") == 1
+    assert written.count("the embedded prior is used") == 1
     assert "--prior FOLDER" in written
     assert "cube" in written
     main(["text-to-3d", "x", "--out", "run", "--prior", "./nowhere/folder"])

@@ -16,7 +16,7 @@ from threedgen.core import checkpoint
 from threedgen.core.errors import UserError
 from threedgen.datasets.splat_files import SplatParameters
 from threedgen.export.splat import write_splats
-from threedgen.jobs.build import load_scene
+from threedgen.jobs.build import continue_earlier, load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.loop.events import Event, StepDone
 from threedgen.recipes.load import read_resolved
@@ -200,15 +200,15 @@ def test_a_motion_of_other_gaussians_cannot_be_gone_on_from(out, folder):
     run = out / "assets/cube/02-spinning"
     config = read_resolved(run / "recipe.yaml").representation.config
     with pytest.raises(UserError, match="moves other Gaussians"):
-        DynamicGaussians(config, 0, random_cloud(9))
+        continue_earlier(DynamicGaussians(config, 0, random_cloud(9)))
     recipe = read_resolved(
         run / "recipe.yaml", [f"representation.after.run={run}", "representation.after.last=0.9"]
     )
-    with pytest.raises(UserError, match="still handed over to when its end begins"):
-        DynamicGaussians(recipe.representation.config)
+    with pytest.raises(UserError, match="still blended with the one before it"):
+        continue_earlier(DynamicGaussians(recipe.representation.config))
     recipe = read_resolved(run / "recipe.yaml", ["representation.deformation.width=9"])
     with pytest.raises(UserError, match=r"has another representation\.deformation"):
-        DynamicGaussians(recipe.representation.config)
+        continue_earlier(DynamicGaussians(recipe.representation.config))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_composition_is_not_resumed_as_a_run(out, capsys):
     (out / "report.json").unlink()
     try:
         assert main(["resume", str(out)]) == 2
-        assert "was put together from other runs" in capsys.readouterr().err
+        assert "is a composed scene: run the `threedgen compose` command" in capsys.readouterr().err
     finally:
         (out / "report.json").write_bytes(report)
 

@@ -212,9 +212,9 @@ def test_a_representation_as_a_setting_means_what_the_option_means(mesh_file, se
     assert run.report["scores"]["watertight"] is True
 
 
-def test_a_name_that_is_not_utf8(mesh_file):
+def test_a_name_that_is_not_utf8(mesh_file, tmp_path):
     """Linux names are bytes; Python shows the odd ones as halves of characters, which no file of text can hold."""
-    odd = mesh_file.rename(mesh_file.with_name(f"a\udcff{mesh_file.suffix}"))
+    odd = Path(shutil.copy(mesh_file, tmp_path / f"a\udcff{mesh_file.suffix}"))
     run = fit(
         odd,
         resolution=16,

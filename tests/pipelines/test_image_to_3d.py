@@ -211,7 +211,7 @@ def test_bad_input(picture, prior, finished, tmp_path, capsys):
         ([picture, "--text-prior", prior], "such as magic123"),
         ([picture, "--prior", " "], "--prior is empty"),
         ([picture, "--prior", "no/such/folder"], "no/such/folder"),
-        ([picture, "--prior", prior, "--recipe", "dreamfusion"], "looks at no picture"),
+        ([picture, "--prior", prior, "--recipe", "dreamfusion"], "has no picture"),
         ([picture, "--prior", prior, "--recipe", "zero12"], "did you mean 'zero123'?"),
         ([picture, "--prior", prior, "cameras.reference.elevation=95"], "between -90 and 90"),
         ([picture, "--prior", prior, "--elevation", "-95"], "between -90 and 90"),

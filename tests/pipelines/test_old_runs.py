@@ -1,7 +1,8 @@
 """Runs that were made before the modules moved into rooms: they resume to the same bits, export and render.
 
-Each was stopped by Ctrl-C; expected.safetensors is the last checkpoint of the same run without a stop, by the old build
-on one thread of an AVX2 processor. compose is a finished scene, whose recipe names its class by the old module.
+Each was stopped by Ctrl-C; expected.safetensors is the last checkpoint of the same run without a stop, by the old
+build on one thread of an AVX2 processor. compose is a finished scene, whose recipe names its class by the old
+module.
 """
 
 from __future__ import annotations

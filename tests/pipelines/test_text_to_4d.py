@@ -174,7 +174,7 @@ def test_an_installation_without_the_video_prior_is_said(monkeypatch, tmp_path, 
     ("arguments", "said"),
     [
         (["a blue cube"], "names no motion: say one of spinning, bouncing"),
-        (["bouncing"], "does not say what moves"),
+        (["bouncing"], "does not name an object"),
         ([" "], "the prompt is empty"),
         (["a cube bouncing", "--fps", "0"], "0 frames a second"),
         (["a cube bouncing", "--seconds", "0"], "the motion lasts 0 seconds"),
@@ -201,7 +201,7 @@ def test_a_folder_without_gaussians_is_no_asset(tmp_path, prior, capsys):
 def test_a_prior_of_still_pictures_is_no_video_prior(tmp_path, capsys):
     options = ["--video-prior", str(EMBEDDED_WEIGHTS), "--out", str(tmp_path / "run")]
     assert main(["text-to-4d", "a cube bouncing", *options]) == 2
-    assert "is no video prior" in capsys.readouterr().err
+    assert "is not a video prior" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
