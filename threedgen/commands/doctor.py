@@ -26,6 +26,8 @@ OPTIONAL = {
     "pytorch3d": "meshes on CUDA (build it from source)",
     "nvdiffrast": "meshes on CUDA, by name only (non-commercial licence)",
     "accelerate": "loading large priors with less memory",
+    "peft": "LoRA weights, and VSD on large models (pip install threedgen[lora])",
+    "pxr": "USD files (pip install threedgen[usd])",
     "sentencepiece": "T5 tokenizers (DeepFloyd IF; pip install threedgen[deepfloyd])",
 }
 # The dependencies in pyproject.toml beside torch and numpy, as they are imported.
@@ -46,6 +48,7 @@ CORE = (
     "fast_simplification",
     "xatlas",
     "rich",
+    "shtab",
     "jaxtyping",
 )
 KINDS = ("splatting", "volume", "mesh")
@@ -57,6 +60,7 @@ PACKAGE = {
     "imageio_ffmpeg": "imageio-ffmpeg",
     "PIL": "pillow",
     "fast_simplification": "fast-simplification",
+    "pxr": "usd-core",
 }
 
 
@@ -94,20 +98,35 @@ def examine() -> Iterator[Finding]:
     yield Finding("python", True, platform.python_version())
     installed = machine.version("threedgen")
     yield Finding("threedgen", True, installed or f"{__version__}, run from its source folder")
-    for name in ("torch", "numpy"):
-        version = machine.version(name)
-        yield Finding(name, version is not None, version or "not installed")
+    numpy = machine.version("numpy")
+    yield Finding("numpy", numpy is not None, numpy or "not installed: pip install threedgen again")
+    torch = _torch()
+    yield torch
     yield Finding("cores", True, f"{os.cpu_count()} (this process may use {_usable_cores()})")
-    yield _kernels()
-    yield _cuda()
-    yield _torchvision()
     for name in CORE:
         yield _library(name, None)
     for name, purpose in OPTIONAL.items():
         yield _library(name, purpose)
+    if not torch.ok:
+        return  # everything else needs it
+    yield _kernels()
+    yield _cuda()
+    yield _torchvision()
     yield from _backends()
     yield _export()
-    yield from _embedded_priors()
+    yield from _weights()
+
+
+def _torch() -> Finding:
+    """Whether torch imports: a library that is missing, or of another version, stops it at that."""
+    version = machine.version("torch")
+    if version is None:
+        return Finding("torch", False, "not installed: pip install torch (docs/getting-started.md)")
+    try:
+        importlib.import_module("torch")
+    except Exception as error:  # noqa: BLE001  any failure of a foreign import is the finding
+        return Finding("torch", False, f"{version} does not import: {_short(error)}; install it again")
+    return Finding("torch", True, version)
 
 
 def _usable_cores() -> int:
@@ -152,12 +171,12 @@ def _torchvision() -> Finding:
 
 
 def _library(name: str, purpose: str | None) -> Finding:
-    found = importlib.util.find_spec(name) is not None
-    if found:
-        return Finding(name, True, machine.version(PACKAGE.get(name, name)) or "present")
+    package = PACKAGE.get(name, name)
+    if importlib.util.find_spec(name) is not None:
+        return Finding(package, True, machine.version(package) or "present")
     if purpose is None:
-        return Finding(name, False, "missing: pip install threedgen again")
-    return Finding(name, None, f"not installed; would give {purpose}")
+        return Finding(package, False, "missing: pip install threedgen again")
+    return Finding(package, None, f"not installed; would give {purpose}")
 
 
 def _backends() -> Iterator[Finding]:
@@ -273,15 +292,19 @@ def _short(problem: Exception) -> str:
     return " ".join(f"{type(problem).__name__}: {problem}".split())[:160]
 
 
-def _embedded_priors() -> Iterator[Finding]:
-    from threedgen.guidance.priors.load import EMBEDDED_VIEW_WEIGHTS, EMBEDDED_WEIGHTS
+def _weights() -> Iterator[Finding]:
+    """The models that ship."""
+    from threedgen.guidance.priors import load
+    from threedgen.nerfdiff.source import EMBEDDED
 
-    for name, folder in (
-        ("embedded prior", EMBEDDED_WEIGHTS),
-        ("embedded view prior", EMBEDDED_VIEW_WEIGHTS),
+    for name, folder, document in (
+        ("embedded prior", load.EMBEDDED_WEIGHTS, "model_index.json"),
+        ("embedded view prior", load.EMBEDDED_VIEW_WEIGHTS, "model_index.json"),
+        ("embedded video prior", load.EMBEDDED_VIDEO_WEIGHTS, "model_index.json"),
+        ("embedded NerfDiff", EMBEDDED, "nerfdiff.json"),
     ):
-        if (folder / "model_index.json").is_file():
+        if (folder / document).is_file():
             size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             yield Finding(name, True, f"{size / 1e6:.1f} MB")
         else:
-            yield Finding(name, False, "weights missing: reinstall threedgen, or name one with --prior")
+            yield Finding(name, False, "weights missing: reinstall threedgen, or name a model with --prior")

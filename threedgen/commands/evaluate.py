@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from threedgen.commands.options import DEVICES, whole
 from threedgen.commands.parser import Parser
 from threedgen.core.errors import UserError
 
@@ -49,40 +50,69 @@ def run(arguments: argparse.Namespace) -> None:
 def build_parser() -> Parser:
     parser = Parser(
         prog="threedgen eval",
-        description="Measure a run's asset, pictures, or a trained single-view model: PSNR, SSIM, LPIPS, FID, KID, "
-        "3D consistency, and how what moves moves. Prints a table; eval.json, views.csv and table.md go to --out.",
-        epilog="FID and KID belong to the network that they name: compare them within one network only.",
+        description="Measure the asset of a run, a trained single-view model, or pictures: PSNR, SSIM, LPIPS, FID, "
+        "KID, 3D consistency, and the motion of an asset that moves. Prints a table; eval.json, views.csv and "
+        "table.md go to --out.",
+        epilog="FID and KID depend on the network that they name: compare them within one network only.",
     )
-    parser.add_argument("target", metavar="TARGET", help="a run, pictures, or a trained nerfdiff or ssdnerf")
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="a run, a folder of pictures, or the folder of a trained NerfDiff or SSDNeRF",
+    )
     parser.add_argument(
         "--truth",
         metavar="DATASET",
-        help="posed pictures; for pictures also plain ones of the same names; for a model also "
-        "shape-world:CLASS[,CLASS]",
+        help="true pictures: posed ones, for pictures also plain ones of the same names, for a model also "
+        "shape-world:CLASS[,CLASS]; default: what the run or model was made of, if that is known",
     )
-    parser.add_argument("--protocol", choices=("srn", "short"), help="of a model; default: short")
+    parser.add_argument(
+        "--protocol",
+        choices=("srn", "short"),
+        help="for a model: which views are given and asked; default: short",
+    )
     parser.add_argument(
         "--answer",
         choices=("feed-forward", "views", "ngd", "reconstruction", "samples"),
-        help="of a nerfdiff: its NeRF as predicted (default), views drawn freely, or NeRF-guided distillation; of "
-        "an ssdnerf: what it makes of one view (default), or of nothing",
+        help="for a NerfDiff: its NeRF as predicted (feed-forward, the default), views drawn freely (views), or "
+        "NeRF-guided distillation (ngd); for an SSDNeRF: what it reconstructs from one view (reconstruction, the "
+        "default), or samples",
     )
-    parser.add_argument("--objects", type=int, metavar="N", help="of a model; default: all")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of a model and of KID; default: 0")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="of an ssdnerf; default: auto")
     parser.add_argument(
-        "--up", choices=("y", "z"), help="of the world of --truth; default: what its cameras say"
+        "--objects",
+        type=whole("--objects"),
+        metavar="N",
+        help="for a model: number of objects; default: all",
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole("--seed"),
+        default=0,
+        metavar="N",
+        help="seed of the model and of KID; default: 0",
+    )
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        help="for an SSDNeRF: where to compute; default: auto, which takes the GPU if there is one",
+    )
+    parser.add_argument(
+        "--up",
+        choices=("y", "z"),
+        help="axis of the world of --truth that points up; default: detected from its cameras",
     )
     parser.add_argument(
         "--features",
         default="embedded",
         metavar="NAME",
-        help="embedded (default), clip:FOLDER, inception:FILE",
+        help="network of FID and KID: embedded, clip:FOLDER or inception:FILE; default: embedded",
     )
     parser.add_argument(
-        "--lpips", metavar="FILE", help="LPIPS's weights; default: what THREEDGEN_LPIPS names"
+        "--lpips",
+        metavar="FILE",
+        help="weights of LPIPS; default: the file that the variable THREEDGEN_LPIPS names",
     )
-    parser.add_argument("--out", metavar="FOLDER", help=f"default: TARGET/{FOLDER}")
+    parser.add_argument("--out", metavar="DIR", help=f"folder of the results; default: TARGET/{FOLDER}")
     return parser
 
 

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from threedgen.commands.options import add_dry_run, print_settings, whole
 from threedgen.commands.parser import Parser
 from threedgen.commands.training import add_config, config_of, machine_name, make_folder, train
 from threedgen.core.errors import UserError
@@ -35,21 +36,26 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--size",
-        type=int,
+        type=whole("--size"),
         default=64,
         metavar="N",
         help="pixels of the pictures, and texels of the planes; default: 64",
     )
     parser.add_argument(
-        "--features", type=int, default=8, metavar="N", help="numbers stored in each texel; default: 8"
+        "--features",
+        type=whole("--features"),
+        default=8,
+        metavar="N",
+        help="numbers stored in each texel; default: 8",
     )
     parser.add_argument(
         "--objects",
-        type=int,
+        type=whole("--objects"),
         default=0,
         metavar="N",
         help=f"number of objects to train on; default: 0, which is all, or {_OBJECTS} of the shape world",
     )
+    add_dry_run(parser, "training")
     add_config(parser, {"nerfdiff": NerfDiffTrainingConfig})
     return parser
 
@@ -70,6 +76,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--features must be at least 1, and --objects 0 or more")
     if not config.denoising >= 0.0 or config.coupled not in (0, 1):
         raise UserError("--denoising must be a weight of at least 0, and --coupled 0 or 1")
+    if arguments.dry_run:
+        own = {"dataset": arguments.dataset, "size": arguments.size, "features": arguments.features}
+        print_settings({**own, "objects": arguments.objects, **dataclasses.asdict(config)})
+        return
     drawn = arguments.dataset.startswith(SHAPE_WORLD)
     objects = open_objects(
         arguments.dataset,

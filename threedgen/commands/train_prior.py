@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from threedgen.commands.options import add_dry_run, print_settings, whole
 from threedgen.commands.parser import Parser
 from threedgen.commands.training import add_config, config_of, machine_name, make_folder, train
 from threedgen.core.errors import UserError
@@ -62,7 +64,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--size",
-        type=int,
+        type=whole("--size"),
         default=32,
         metavar="PIXELS",
         help="width and height of the pictures: 32 or a doubling of it; default: 32",
@@ -74,6 +76,7 @@ def build_parser() -> Parser:
         help="start with the weights of a text prior: for text one of this size or half of it, for view its UNet, "
         "for video its words and coarse levels",
     )
+    add_dry_run(parser, "training")
     add_config(parser, KINDS)
     return parser
 
@@ -81,6 +84,9 @@ def build_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Trains or continues the prior in --out. Raises UserError."""
     config, size, folder = config_of(arguments, KINDS[arguments.kind]), arguments.size, arguments.out
+    if arguments.dry_run:
+        print_settings({"kind": arguments.kind, "size": size, **dataclasses.asdict(config)})
+        return
     training = {"text": _text, "view": _view, "video": _video}[arguments.kind]()
     make_folder(folder)
     trainer: Any = training.trainer(config, size, folder)

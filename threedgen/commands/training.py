@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from threedgen.commands.options import whole
 from threedgen.core.errors import UserError
 from threedgen.recipes.documented import descriptions
 
@@ -25,7 +26,11 @@ def add_config(options: argparse.ArgumentParser, kinds: Mapping[str, type[Traini
     """One option for each field of the configs, and --save-every. kinds: the configs by the name of their kind,
     which the help mentions where their defaults differ."""
     options.add_argument(
-        "--save-every", type=int, default=500, metavar="N", help="steps between checkpoints; default: 500"
+        "--save-every",
+        type=whole("--save-every"),
+        default=500,
+        metavar="N",
+        help="steps between checkpoints; default: 500",
     )
     defaults: dict[str, dict[str, Any]] = {}
     texts: dict[str, str] = {}
@@ -41,11 +46,21 @@ def add_config(options: argparse.ArgumentParser, kinds: Mapping[str, type[Traini
         )
         options.add_argument(
             f"--{name.replace('_', '-')}",
-            type=type(next(iter(values.values()))),
+            type=_parsed(f"--{name.replace('_', '-')}", type(next(iter(values.values())))),
             choices=_CHOICES.get(name),
             metavar=None if name in _CHOICES else "N",
-            help=f"{texts[name].rstrip('.').replace('%', '%%')}; default: {shown}",
+            help=f"{_phrase(texts[name])}; default: {shown}",
         )
+
+
+def _phrase(sentence: str) -> str:
+    """A sentence as the help of an option is written."""
+    words = sentence.rstrip(".").replace("%", "%%")
+    return words[0].lower() + words[1:] if words[1:2].islower() else words
+
+
+def _parsed(option: str, kind: type) -> Callable[[str], Any]:
+    return whole(option) if kind is int else kind
 
 
 def config_of(arguments: argparse.Namespace, kind: type[Config]) -> Config:
