@@ -1,4 +1,4 @@
-"""Scene files, where and when what they name moves, and the clouds put together."""
+"""SceneFile files, where and when what they name moves, and the clouds put together."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ from torch import nn
 from threedgen.composition import composition
 from threedgen.composition.composition import Composition, Track, handovers, joined
 from threedgen.composition.path import places
-from threedgen.composition.scene_file import Asset, Key, Route, Scene, Segment, read_scene
+from threedgen.composition.scene_file import Asset, Key, Route, SceneFile, Segment, read_scene
 from threedgen.core.errors import UserError
 from threedgen.core.types import Frames, GaussianCloud
 from threedgen.export.animation import Timing
@@ -49,7 +49,7 @@ def body(count: int = 20, field: nn.Module | None = None, seed: int = 0, degree:
     return made
 
 
-def composed(scene: Scene, *bodies: list[DynamicGaussians]) -> Composition:
+def composed(scene: SceneFile, *bodies: list[DynamicGaussians]) -> Composition:
     return Composition(composition.Config(scene, SMALL), bodies)
 
 
@@ -72,7 +72,7 @@ def test_motions_follow_each_other_and_overlap():
     assert TWO.overlaps == (0.0, 0.5)
     assert TWO.starts == (0.0, 0.5)
     assert TWO.lasts == 3.5
-    assert Scene((TWO,)).length == 4.0
+    assert SceneFile((TWO,)).length == 4.0
     free = Asset("a", "x", motion=(Segment("p", 1.0), Segment("q", 4.0), Segment("r", 2.0)))
     assert free.overlaps == (0.0, 0.5, 1.0)  # half of the shorter of two
     assert free.starts == (0.0, 0.5, 3.5)
@@ -85,10 +85,10 @@ def test_overlaps_that_nobody_names_can_always_be_met(lengths):
     assert all(late >= early for early, late in itertools.pairwise(asset.starts))
 
 
-def two_motions(scene: Scene | None = None) -> Track:
+def two_motions(scene: SceneFile | None = None) -> Track:
     own, after = Going(1), After("x", 0.5 / 3.0, 0.5)
     return Track(
-        scene or Scene((TWO,)), TWO, [body(field=Going(0)), body(field=Handover(after, Going(0), own))]
+        scene or SceneFile((TWO,)), TWO, [body(field=Going(0)), body(field=Handover(after, Going(0), own))]
     )
 
 
@@ -106,14 +106,14 @@ def test_each_motion_has_its_time():
 def test_a_handover_does_not_jump_and_a_cut_would():
     (smooth,) = handovers(two_motions(), 24.0)
     assert smooth.jump <= 0.25 * smooth.median_step
-    cut = Track(Scene((TWO,)), TWO, [body(field=Going(0)), body(field=Going(1))])
+    cut = Track(SceneFile((TWO,)), TWO, [body(field=Going(0)), body(field=Going(1))])
     (sudden,) = handovers(cut, 24.0)
     assert sudden.jump > 5.0 * sudden.median_step
 
 
 def test_a_loop_of_an_asset_is_played_again_and_again():
     asset = Asset("a", "x", motion=(Segment("m", 1.0),), loop=0.5, begin=0.5)
-    track = Track(Scene((asset,), seconds=3.0), asset, [body(field=Closed(Going(0), 0.5))])
+    track = Track(SceneFile((asset,), seconds=3.0), asset, [body(field=Closed(Going(0), 0.5))])
     moved = track.offsets(torch.tensor([0.25, 0.9, 1.9, 2.9, 1.5, 2.5]) / 3.0)
     assert torch.equal(moved[0], torch.zeros_like(moved[0]))
     assert float(moved[1].abs().max()) > 0.1
@@ -124,7 +124,7 @@ def test_a_loop_of_an_asset_is_played_again_and_again():
 
 def test_a_scene_that_loops_ends_as_it_began():
     route = Route((Key(0.0), Key(3.9, at=(1.0, 0.5, 0.0), turn=300.0, scale=2.0)))
-    scene = Scene((replace(TWO, path=route), Asset("b", "y", at=(0.0, 1.0, 0.0))), loop=1.0)
+    scene = SceneFile((replace(TWO, path=route), Asset("b", "y", at=(0.0, 1.0, 0.0))), loop=1.0)
     track = two_motions()
     of = composed(scene, [track.body(0), track.body(1)], [body(7, degree=0)])
     first, before, last = frames(of, 0.0, 0.75, 1.0)
@@ -142,7 +142,7 @@ def test_a_scene_that_loops_ends_as_it_began():
 @given(st.floats(-720.0, 720.0), st.floats(0.2, 3.0), st.tuples(*[st.floats(-2.0, 2.0)] * 3))
 def test_an_asset_is_put_as_its_similarity_says(turn, scale, at):
     asset = Asset("a", "x", at=at, turn=turn, scale=scale, axis=(0.0, 2.0, 0.0))
-    of = composed(Scene((asset,), seconds=1.0), [body(degree=2)])
+    of = composed(SceneFile((asset,), seconds=1.0), [body(degree=2)])
     c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
     matrix = torch.tensor([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
     expected = transform(random_cloud(20, 2), matrix, torch.tensor(at), scale)
@@ -157,7 +157,7 @@ def test_paths_go_through_their_points_and_not_beyond_them():
     keys = (Key(1.0, at=(0.0, 0.0, 0.0)), Key(2.0, at=(1.0, 0.0, 0.0), turn=90.0), Key(4.0, scale=4.0))
     for kind in ("smooth", "linear"):
         asset = Asset("a", "x", at=(0.5, 0.5, 0.5), path=Route(keys, kind))
-        scene = Scene((asset,), seconds=5.0)
+        scene = SceneFile((asset,), seconds=5.0)
         where = places(scene, asset, torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 5.0]) / 5.0)
         torch.testing.assert_close(where.at[:2], torch.zeros(2, 3), atol=1e-6, rtol=0)
         torch.testing.assert_close(where.at[2], torch.tensor([1.0, 0.0, 0.0]))
@@ -180,7 +180,7 @@ def three() -> Composition:
     )
     track = two_motions()
     return composed(
-        Scene(assets), [track.body(0), track.body(1)], [body(30, seed=1, degree=0)], [body(25, seed=2)]
+        SceneFile(assets), [track.body(0), track.body(1)], [body(30, seed=1, degree=0)], [body(25, seed=2)]
     )
 
 
@@ -208,7 +208,7 @@ def test_the_whole_comes_back_from_its_state():
         [DynamicGaussians(Config(deformation=SMALL), 0, random_cloud(12))],
         [body(9, seed=3, degree=0)],
     ]
-    scene = Scene((Asset("a", "x", motion=(Segment("m", 1.0),)), Asset("b", "y", at=(1.0, 0.0, 0.0))))
+    scene = SceneFile((Asset("a", "x", motion=(Segment("m", 1.0),)), Asset("b", "y", at=(1.0, 0.0, 0.0))))
     of = composed(scene, *fresh)
     for parameter in of.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -234,7 +234,7 @@ def test_each_asset_has_a_surface_of_its_own():
 
     bodies = [[DynamicGaussians(Config(deformation=SMALL), 0, ball(r))] for r in (0.5, 0.05)]
     route = Route((Key(0.0, at=(0.55, 0.0, 0.0)), Key(1.0, at=(3.0, 0.0, 0.0))), "linear")
-    of = composed(Scene((Asset("a", "x"), Asset("b", "y", path=route))), *bodies)
+    of = composed(SceneFile((Asset("a", "x"), Asset("b", "y", path=route))), *bodies)
     timing = Timing(1.0, 2.0)
     mesh, motion = of.surface(MeshConfig(resolution=24, faces=600), of.moved(timing.moments()), timing)
     assert 200 < len(mesh.faces) <= 600
@@ -275,38 +275,42 @@ def test_a_scene_file_is_read_with_paths_from_its_own_folder(tmp_path):
     assert scene.assets[1].asset == str(tmp_path / "things/mug.ply")
     assert scene.assets[1].path is not None
     assert scene.assets[1].path.points[1].turn == 90.0
-    assert typed.build(Scene, typed.plain(scene), "") == scene
+    assert typed.build(SceneFile, typed.plain(scene), "") == scene
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("fps: 10", "fps: 0", "0 frames a second"),
+        ("fps: 10", "fps: 0", "fps is 0; it must be greater than 0"),
         ("fps: 10", "fsp: 10", "unknown key 'fsp', did you mean 'fps'?"),
         ("turn: 90", "trun: 90", r"unknown key 'assets.1.path.points.1.trun', did you mean"),
         ("overlap: 0.5", "overlap: 1.5", "'sliding' and 'spinning' is longer than 'sliding', 1 seconds"),
-        ("overlap: 0.5", "overlap: 0", "assets.0.motion.1: overlap is 0; it must be positive"),
-        ("sliding, seconds: 1", "sliding, seconds: 1, overlap: 1", "has none before it to overlap"),
+        ("overlap: 0.5", "overlap: 0", "assets.0.motion.1.overlap is 0; it must be greater than 0"),
+        (
+            "sliding, seconds: 1",
+            "sliding, seconds: 1, overlap: 1",
+            "cannot have an overlap: no motion runs before it",
+        ),
         ("sliding, seconds: 1", "sliding, seconds: .nan", "seconds is nan"),
         ("overlap: 0.5}]", "overlap: 0.5}, {prompt: growing, overlap: 1.8}]", "must not overlap each other"),
-        ("prompt: sliding", "prompt: ' '", "the prompt is empty: say a motion"),
+        ("prompt: sliding", "prompt: ' '", "the prompt of a motion is empty"),
         ("prompt: sliding", "prompt: 3", "'assets.0.motion.0.prompt' must be text"),
         ("{prompt: sliding, seconds: 1}", "{seconds: 1}", "'assets.0.motion.0.prompt' is missing"),
         ("fps: 10", "seconds: 2", "'cube' moves until 2.5 seconds, but the scene ends at 2"),
-        ("time: 2.5", "time: 9\nseconds: 3", "could not|is no YAML"),
-        ("{time: 0}", "{time: -1}", "begins at -1 seconds, outside of the scene's 0 to 2.5"),
+        ("time: 2.5", "time: 9\nseconds: 3", "could not|is not a YAML"),
+        ("{time: 0}", "{time: -1}", "begins at -1 seconds, but the scene lasts from 0 to 2.5"),
         ("{time: 0}", "{time: 2.5}", "times of the path must rise, got 2.5, 2.5"),
         ("points: [{time: 0}, {time: 2.5, turn: 90}]", "points: []", "the path has no points"),
         ("name: mug", "name: Cube", "two assets are called 'cube'"),
-        ("name: mug", "name: ../mug", "'../mug' makes no folder"),
-        ("name: mug", "name: ''", "'' makes no folder"),
-        ("asset: things/mug.ply, ", "", "'mug' is nothing yet: say its prompt, or name its asset"),
+        ("name: mug", "name: ../mug", "'../mug' cannot be the name of a folder"),
+        ("name: mug", "name: ''", "'' cannot be the name of a folder"),
+        ("asset: things/mug.ply, ", "", "'mug' has neither a prompt nor an asset"),
         ("at: [1, 0, 0]", "at: [1, 0]", "'assets.1.at' needs 3 values"),
-        ("at: [1, 0, 0]", "scale: 0", "scale is 0; it must be positive"),
-        ("at: [1, 0, 0]", "axis: [0, 0, 0]", "axis has no direction"),
-        ("at: [1, 0, 0]", "begin: -1", "begin is -1: give seconds from 0 on"),
-        ("at: [1, 0, 0]", "loop: 1", "between 0 and the 0 seconds that the last motion"),
-        ("fps: 10", "loop: 7", "loop is 7: give seconds, at most the scene's 2.5"),
+        ("at: [1, 0, 0]", "scale: 0", "scale is 0; it must be greater than 0"),
+        ("at: [1, 0, 0]", "axis: [0, 0, 0]", "axis is 0 0 0, which has no direction"),
+        ("at: [1, 0, 0]", "begin: -1", "begin is -1; it must be at least 0"),
+        ("at: [1, 0, 0]", "loop: 1", "at most the 0 seconds in which the last motion"),
+        ("fps: 10", "loop: 7", "loop is 7; it must be at most the 2.5 seconds"),
     ],
 )
 def test_what_is_wrong_with_a_scene_is_said(old, new, said, tmp_path):
@@ -319,12 +323,12 @@ def test_what_is_wrong_with_a_scene_is_said(old, new, said, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no scene: expected keys and values"),
+        ("", "is not a scene file: expected keys and values"),
         ("assets: []", "the scene has no assets"),
         ("fps: 3", "'assets' is missing"),
-        ("assets: [", "is no YAML file"),
-        ("assets: [{name: a, prompt: b}]", "nothing moves: set seconds"),
-        ("assets: !!python/object/apply:os.system [true]", "is no YAML file"),
+        ("assets: [", "is not a YAML file"),
+        ("assets: [{name: a, prompt: b}]", "nothing moves in the scene: set seconds"),
+        ("assets: !!python/object/apply:os.system [true]", "is not a YAML file"),
     ],
 )
 def test_what_is_no_scene_is_said(text, said, tmp_path):
@@ -336,7 +340,7 @@ def test_a_scene_that_is_not_there_is_said(tmp_path):
     with pytest.raises(UserError, match="cannot read the scene"):
         read_scene(tmp_path / "none.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"assets: \xff")
-    with pytest.raises(UserError, match="is no YAML file"):
+    with pytest.raises(UserError, match="is not a YAML file"):
         read_scene(tmp_path / "latin.yaml")
 
 

@@ -215,7 +215,7 @@ def test_a_motion_of_other_gaussians_cannot_be_gone_on_from(out, folder):
     ("change", "options", "said"),
     [
         (("cube.ply", "gone.ply"), [], "there is no asset '"),
-        (("fps: 8", "fps: -1"), [], "-1 frames a second"),
+        (("fps: 8", "fps: -1"), [], "fps is -1; it must be greater than 0"),
         (("overlap: 0.25", "overlap: 2"), [], "is longer than"),
         (("fps: 8", "fps: 8"), ["scale=3"], "'scale=3': begin a setting with still., motion. or export."),
         (("fps: 8", "fps: 8"), ["motion.camera.batch=3"], "unknown key 'camera"),

@@ -1,5 +1,6 @@
 """Several assets in one scene that moves: each keeps its own cloud at rest, its own fields and its own rigid place,
-and their clouds are put together before anything is drawn (Align Your Gaussians, section 3.5; METHODS 7.6)."""
+and their clouds are joined before anything is drawn (Align Your Gaussians, Ling et al. 2024, section 3.5;
+docs/methods.md, "Composition")."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from threedgen.composition.path import Places, places, returning
-from threedgen.composition.scene_file import Asset, Scene
+from threedgen.composition.scene_file import Asset, SceneFile
 from threedgen.core import checkpoint
 from threedgen.core.types import Frames, GaussianCloud, TriMesh
 from threedgen.export import as_mesh
@@ -32,7 +33,7 @@ _FINER = 16.0  # moments a frame where jumps are looked for
 class Config:
     """scene: as its file says it. deformation, trajectory: of all motions in it."""
 
-    scene: Scene
+    scene: SceneFile
     deformation: deformation.Config = field(default_factory=deformation.Config)
     trajectory: trajectory.Config = field(default_factory=trajectory.Config)
 
@@ -41,7 +42,7 @@ class Track(nn.Module):
     """One asset and its motions, one after the other: the same cloud with the field of each, or once with a field
     that was never trained, where nothing moves."""
 
-    def __init__(self, scene: Scene, asset: Asset, bodies: Sequence[DynamicGaussians]) -> None:
+    def __init__(self, scene: SceneFile, asset: Asset, bodies: Sequence[DynamicGaussians]) -> None:
         """Raises ValueError for another number of bodies than motions (one where there is none), or different
         clouds."""
         super().__init__()

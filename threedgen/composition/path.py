@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.composition.scene_file import Asset, Scene
+from threedgen.composition.scene_file import Asset, SceneFile
 from threedgen.core.types import GaussianCloud
 from threedgen.representations.extension import chi
 from threedgen.representations.transforms import matrix_from_quat, quat_from_vector, transform
@@ -33,7 +33,7 @@ class Places:
         return transform(cloud, self.rotation[moment], self.at[moment], float(self.scale[moment]))
 
 
-def returning(scene: Scene, times: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
+def returning(scene: SceneFile, times: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
     """How far a scene that loops is on its way back to its beginning: 0, and 0 to 1 over its last scene.loop
     seconds. times: shares of the scene."""
     if not scene.loop:
@@ -41,7 +41,7 @@ def returning(scene: Scene, times: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
     return chi((times * scene.length - (scene.length - scene.loop)) / scene.loop)
 
 
-def places(scene: Scene, asset: Asset, times: Float[Tensor, " T"]) -> Places:
+def places(scene: SceneFile, asset: Asset, times: Float[Tensor, " T"]) -> Places:
     """Where an asset of a scene is put. times: shares of the scene, 0 to 1; float64 inside."""
     seconds = scene.length * times.detach().double().cpu().numpy()
     begin, end = torch.from_numpy(_track(asset, np.array([0.0, scene.length])))

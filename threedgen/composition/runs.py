@@ -24,7 +24,7 @@ import torch
 
 from threedgen import export
 from threedgen.composition.composition import Composition, body_configs, handovers
-from threedgen.composition.scene_file import Asset, Scene
+from threedgen.composition.scene_file import Asset, SceneFile
 from threedgen.core import checkpoint
 from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
@@ -83,7 +83,7 @@ class Making:
 
 
 def compose(
-    scene: Scene, out: Path, making: Making | None = None, listeners: Sequence[Listener] = ()
+    scene: SceneFile, out: Path, making: Making | None = None, listeners: Sequence[Listener] = ()
 ) -> RunDirectory:
     """Makes what is missing of a scene in the folder `out`, and its files.
 
@@ -108,7 +108,7 @@ def compose(
     return _write(composition, whole, out, {"making the runs": made - begun}, made)
 
 
-def plan(scene: Scene, out: Path, making: Making) -> tuple[Recipe, dict[Path, Recipe]]:
+def plan(scene: SceneFile, out: Path, making: Making) -> tuple[Recipe, dict[Path, Recipe]]:
     """The recipe of the composed scene, and those of the runs that it needs in an order in which they can be made.
 
     Raises UserError for everything that can be known to be wrong before the first run.
@@ -130,7 +130,7 @@ def motion_folders(out: Path, asset: Asset) -> list[Path]:
     ]
 
 
-def _recipes(scene: Scene, out: Path, making: Making) -> dict[Path, Recipe]:
+def _recipes(scene: SceneFile, out: Path, making: Making) -> dict[Path, Recipe]:
     """The runs that a scene needs, in the order in which they can be made."""
     recipes: dict[Path, Recipe] = {}
     for asset in scene.assets:
@@ -145,7 +145,7 @@ def _recipes(scene: Scene, out: Path, making: Making) -> dict[Path, Recipe]:
     return recipes
 
 
-def _motion_recipe(scene: Scene, asset: Asset, number: int, out: Path, making: Making) -> Recipe:
+def _motion_recipe(scene: SceneFile, asset: Asset, number: int, out: Path, making: Making) -> Recipe:
     segment, body = asset.motion[number], body_configs(asset)[number]
     own = [f"export.animation.loop={str(body.closing > 0.0).lower()}"]
     if body.closing:
@@ -205,7 +205,7 @@ def _make(path: Path, recipe: Recipe, listeners: Sequence[Listener]) -> None:
             warnings.warn(warning, stacklevel=1)
 
 
-def _whole_recipe(scene: Scene, making: Making, recipes: Sequence[Recipe]) -> Recipe:
+def _whole_recipe(scene: SceneFile, making: Making, recipes: Sequence[Recipe]) -> Recipe:
     """The recipe of the composed scene: how its last motion was made, with the scene in the place of the cloud."""
     moving = [recipe for recipe in recipes if recipe.representation.is_a(DynamicGaussians)]
     like = moving[-1] if moving else load_recipe("text-to-4d", prompt="-").all_stages[-1]
@@ -235,7 +235,7 @@ def _sentence(asset: Asset) -> str:
     return " ".join([what, ", then ".join(segment.prompt for segment in asset.motion)]).strip()
 
 
-def _put_together(scene: Scene, out: Path, making: Making, whole: Recipe) -> Composition:
+def _put_together(scene: SceneFile, out: Path, making: Making, whole: Recipe) -> Composition:
     bodies = []
     for asset in scene.assets:
         folders = motion_folders(out, asset)

@@ -1,16 +1,15 @@
-"""Scene files: several assets, what each does one motion after the other, and where (docs/composing.md)."""
+"""Scene files: several assets, the motions of each one after the other, and their places (docs/composing.md)."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from threedgen.core.errors import UserError
+from threedgen.core.settings import SettingError, above, at_least, finite, settings
 from threedgen.recipes import typed
 from threedgen.recipes.layers import first_line
 
@@ -19,42 +18,51 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 _ROUNDING = 1e-6  # of sums of seconds
 
 
-@dataclass(frozen=True)
+@settings
 class Segment:
-    """One motion. prompt: what the asset does. seconds: how long. overlap: seconds of it in which the motion before
-    still runs; None: half of the shorter of the two."""
+    """One motion of an asset.
+
+    Attributes:
+        prompt: The motion, such as "spinning".
+        seconds (seconds): Length of the motion.
+        overlap (seconds): Time at its start in which the motion before still runs; by default half of the shorter
+            of the two.
+    """
 
     prompt: str
-    seconds: float = 2.0
-    overlap: float | None = None
+    seconds: Annotated[float, above(0.0)] = 2.0
+    overlap: Annotated[float | None, above(0.0)] = None
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
-            raise UserError("the prompt is empty: say a motion, for example 'spinning'")
-        _positive("seconds", self.seconds)
-        if self.overlap is not None:
-            _positive("overlap", self.overlap)
+            raise UserError("the prompt of a motion is empty: name a motion, for example 'spinning'")
 
 
-@dataclass(frozen=True)
+@settings
 class Key:
-    """A point of a path. time: seconds of the scene. at, turn, scale: as of the asset, whose own they are where
-    nothing is said."""
+    """A point of a path. What it does not set is as the asset has it.
 
-    time: float
-    at: Vector | None = None
-    turn: float | None = None
-    scale: float | None = None
+    Attributes:
+        time (seconds): Time of the scene at which the asset is there.
+        at (world units): Place of the asset.
+        turn (degrees): Turn about the axis of the asset.
+        scale: Size of the asset, as a multiple of its own.
+    """
 
-    def __post_init__(self) -> None:
-        _finite("time", (self.time,))
-        _check_place(self.at or (0.0,), self.turn or 0.0, 1.0 if self.scale is None else self.scale)
+    time: Annotated[float, finite]
+    at: Annotated[Vector | None, finite] = None
+    turn: Annotated[float | None, finite] = None
+    scale: Annotated[float | None, above(0.0)] = None
 
 
-@dataclass(frozen=True)
+@settings
 class Route:
-    """Where an asset goes. kind: smooth (no corners, and never beyond its points) or linear. Before the first point
-    and after the last it stands still."""
+    """The way of an asset. Before the first point and after the last it stands still.
+
+    Attributes:
+        points: Points of the path in the order of their times.
+        kind: smooth has no corners and never goes beyond its points; linear moves evenly from point to point.
+    """
 
     points: tuple[Key, ...]
     kind: Literal["smooth", "linear"] = "smooth"
@@ -69,46 +77,54 @@ class Route:
             )
 
 
-@dataclass(frozen=True)
+@settings
 class Asset:
-    """name: of its folder. prompt: what it is; a run makes it unless `asset` names what is there, a run, a .ply
-    with Gaussians or a mesh file (relative paths are from the scene file's folder).
+    """One asset of a scene.
 
-    at: its place in world units, turn: degrees about `axis` (up), scale: its size, of its own. path: where it goes.
-    motion: what it does, one after the other, from `begin` seconds on. loop: seconds at the end of the last motion
-    in which it comes back to rest, after which all begins again; 0: it does so once and stays as it is then.
+    Attributes:
+        name: Name of its folder: letters, digits, - and _.
+        prompt: Description of the asset; a run makes it unless `asset` names one that exists.
+        asset: A finished run, a .ply with Gaussians or a mesh file; relative paths start at the folder of the scene
+            file.
+        at (world units): Place of the asset.
+        turn (degrees): Turn about `axis`.
+        axis: Axis of the turn; 0 1 0 is up.
+        scale: Size of the asset, as a multiple of its own.
+        path: The way that it goes; without one it stays at its place.
+        motion: Its motions, one after the other.
+        begin (seconds): Time of the scene at which its first motion begins.
+        loop (seconds): Time at the end of its last motion in which it comes back to rest, after which its motions
+            begin again; with 0 they run once and it stays as it is then.
     """
 
     name: str
     prompt: str = ""
     asset: str | None = None
-    at: Vector = (0.0, 0.0, 0.0)
-    turn: float = 0.0
-    axis: Vector = (0.0, 1.0, 0.0)
-    scale: float = 1.0
+    at: Annotated[Vector, finite] = (0.0, 0.0, 0.0)
+    turn: Annotated[float, finite] = 0.0
+    axis: Annotated[Vector, finite] = (0.0, 1.0, 0.0)
+    scale: Annotated[float, above(0.0)] = 1.0
     path: Route | None = None
     motion: tuple[Segment, ...] = ()
-    begin: float = 0.0
-    loop: float = 0.0
+    begin: Annotated[float, at_least(0.0)] = 0.0
+    loop: Annotated[float, at_least(0.0)] = 0.0
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise UserError(
-                f"the name '{self.name}' makes no folder: use letters, digits, - and _, at most 60, no others"
+                f"the name '{self.name}' cannot be the name of a folder: use at most 60 letters, digits, - and _"
             )
         if self.asset is None and not self.prompt.strip():
-            raise UserError(f"'{self.name}' is nothing yet: say its prompt, or name its asset")
-        _check_place(self.at, self.turn, self.scale)
-        _finite("axis", self.axis)
+            raise UserError(f"'{self.name}' has neither a prompt nor an asset: give it one of them")
         if not any(self.axis):
-            raise UserError("axis has no direction: 0 1 0 is up")
-        if not 0.0 <= self.begin < math.inf:
-            raise UserError(f"begin is {self.begin:g}: give seconds from 0 on")
+            raise SettingError("axis", "is 0 0 0, which has no direction; 0 1 0 is up")
         self._check_overlaps()
 
     def _check_overlaps(self) -> None:
         if self.motion and self.motion[0].overlap is not None:
-            raise UserError(f"the first motion of '{self.name}' has none before it to overlap with")
+            raise UserError(
+                f"the first motion of '{self.name}' cannot have an overlap: no motion runs before it"
+            )
         for before, after, common in zip(self.motion, self.motion[1:], self.overlaps[1:], strict=False):
             shorter = min((before, after), key=lambda one: one.seconds)
             if common > shorter.seconds + _ROUNDING:
@@ -119,14 +135,15 @@ class Asset:
         for one, first, second in zip(self.motion, self.overlaps, self.overlaps[1:], strict=False):
             if first + second > one.seconds + _ROUNDING:
                 raise UserError(
-                    f"'{one.prompt}' lasts {one.seconds:g} seconds, its overlaps with the motions around it "
-                    f"{first:g} and {second:g}: they must not overlap each other"
+                    f"'{one.prompt}' lasts {one.seconds:g} seconds, but its overlaps with the motions around it "
+                    f"last {first:g} and {second:g}: they must not overlap each other"
                 )
         left = self.motion[-1].seconds - self.overlaps[-1] if self.motion else 0.0
-        if not 0.0 <= self.loop <= left + _ROUNDING:
-            raise UserError(
-                f"loop is {self.loop:g}: it must be between 0 and the {left:g} seconds that the last motion of "
-                f"'{self.name}' has to itself"
+        if self.loop > left + _ROUNDING:
+            raise SettingError(
+                "loop",
+                f"is {self.loop:g}; it must be at most the {left:g} seconds in which the last motion of "
+                f"'{self.name}' runs alone",
             )
 
     @property
@@ -141,7 +158,7 @@ class Asset:
 
     @property
     def starts(self) -> tuple[float, ...]:
-        """Seconds after `begin` when each motion sets in."""
+        """Seconds after `begin` at which each motion begins."""
         steps = [one.seconds - common for one, common in zip(self.motion, self.overlaps[1:], strict=False)]
         return tuple(itertools.accumulate(steps, initial=0.0))[: len(self.motion)]
 
@@ -158,15 +175,22 @@ class Asset:
         )
 
 
-@dataclass(frozen=True)
-class Scene:
-    """seconds: how long; None: until everything has moved. fps: frames a second of the files. loop: seconds at its
-    end in which everything comes back to where and how it began; 0: it is no loop."""
+@settings
+class SceneFile:
+    """Several assets and what they do.
+
+    Attributes:
+        assets: The assets of the scene.
+        seconds (seconds): Length of the scene; by default until everything has moved.
+        fps (frames per second): Frame rate of the files.
+        loop (seconds): Time at the end of the scene in which everything comes back to where it began; 0 does not
+            loop.
+    """
 
     assets: tuple[Asset, ...]
-    seconds: float | None = None
-    fps: float = 24.0
-    loop: float = 0.0
+    seconds: Annotated[float | None, above(0.0)] = None
+    fps: Annotated[float, above(0.0)] = 24.0
+    loop: Annotated[float, at_least(0.0)] = 0.0
 
     def __post_init__(self) -> None:
         if not self.assets:
@@ -175,23 +199,23 @@ class Scene:
         for name in names:
             if names.count(name) > 1:
                 raise UserError(f"two assets are called '{name}': give each a name of its own")
-        if self.seconds is not None:
-            _positive("seconds", self.seconds)
         if not self.length:
-            raise UserError("nothing moves: set seconds, how long the scene lasts")
+            raise UserError("nothing moves in the scene: set seconds to its length")
         for asset in self.assets:
             if asset.path is not None and not 0.0 <= asset.path.points[0].time <= self.length:
                 raise UserError(
-                    f"the path of '{asset.name}' begins at {asset.path.points[0].time:g} seconds, outside of the "
-                    f"scene's 0 to {self.length:g}"
+                    f"the path of '{asset.name}' begins at {asset.path.points[0].time:g} seconds, but the scene "
+                    f"lasts from 0 to {self.length:g}"
                 )
             if asset.ends > self.length + _ROUNDING:
                 raise UserError(
                     f"'{asset.name}' moves until {asset.ends:g} seconds, but the scene ends at {self.length:g}: "
                     "raise seconds or shorten it"
                 )
-        if not 0.0 <= self.loop <= self.length:
-            raise UserError(f"loop is {self.loop:g}: give seconds, at most the scene's {self.length:g}")
+        if self.loop > self.length:
+            raise SettingError(
+                "loop", f"is {self.loop:g}; it must be at most the {self.length:g} seconds of the scene"
+            )
         from threedgen.export.animation import Timing
 
         Timing(self.length, self.fps)
@@ -202,10 +226,11 @@ class Scene:
         return self.seconds or max(asset.ends for asset in self.assets)
 
 
-def read_scene(path: Path) -> Scene:
-    """The scene of a YAML file; its assets' paths, which are relative to the file's folder, are made absolute.
+def read_scene(path: Path) -> SceneFile:
+    """The scene of a YAML file; the paths of its assets, which are relative to the file's folder, are made
+    absolute.
 
-    Raises UserError for a file that is no scene, unknown keys, and all that cannot be.
+    Raises UserError for a file that holds no scene, for unknown keys, and for impossible values.
     """
     import yaml
 
@@ -214,29 +239,13 @@ def read_scene(path: Path) -> Scene:
     except OSError as error:
         raise UserError(f"cannot read the scene '{path}': {error.strerror or error}") from error
     except (ValueError, yaml.YAMLError) as error:  # a ValueError: text that is not UTF-8
-        raise UserError(f"'{path}' is no YAML file: {first_line(error)}") from error
+        raise UserError(f"'{path}' is not a YAML file: {first_line(error)}") from error
     if not isinstance(values, dict):
-        raise UserError(f"'{path}' is no scene: expected keys and values, 'assets' among them")
-    scene = typed.build(Scene, values, "")
+        raise UserError(f"'{path}' is not a scene file: expected keys and values, among them 'assets'")
+    scene = typed.build(SceneFile, values, "")
     folder = path.absolute().parent
     assets = (
         asset if asset.asset is None else replace(asset, asset=str(folder / Path(asset.asset).expanduser()))
         for asset in scene.assets
     )
     return replace(scene, assets=tuple(assets))
-
-
-def _check_place(at: Sequence[float], turn: float, scale: float) -> None:
-    _finite("at", at)
-    _finite("turn", (turn,))
-    _positive("scale", scale)
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0.0 < value < math.inf:
-        raise UserError(f"{name} is {value:g}; it must be positive")
-
-
-def _finite(name: str, values: Sequence[float]) -> None:
-    if not all(math.isfinite(value) for value in values):
-        raise UserError(f"{name} must be finite numbers, got {list(values)}")
