@@ -192,7 +192,7 @@ def test_a_composition_that_was_stopped_goes_on(folder, tmp_path):
     tensors, state = checkpoint.load(first.parent / "checkpoint")
     tensors[next(name for name in tensors if name.startswith("scene.field."))] += 1.0
     checkpoint.save(first.parent / "checkpoint", tensors, state)
-    with pytest.raises(UserError, match=r"the motion before '.*02-spinning' was made anew since"):
+    with pytest.raises(UserError, match=r"the motion before '.*02-spinning' was made again since"):
         compose(scene, tmp_path / "out", settings)
 
 
@@ -217,7 +217,11 @@ def test_a_motion_of_other_gaussians_cannot_be_gone_on_from(out, folder):
         (("cube.ply", "gone.ply"), [], "there is no asset '"),
         (("fps: 8", "fps: -1"), [], "fps is -1; it must be greater than 0"),
         (("overlap: 0.25", "overlap: 2"), [], "is longer than"),
-        (("fps: 8", "fps: 8"), ["scale=3"], "'scale=3': begin a setting with still., motion. or export."),
+        (
+            ("fps: 8", "fps: 8"),
+            ["scale=3"],
+            "'scale=3' does not say what it changes: begin it with still., motion. or export.",
+        ),
         (("fps: 8", "fps: 8"), ["motion.camera.batch=3"], "unknown key 'camera"),
         (("fps: 8", "fps: 8"), ["export.mesh.face=3"], "unknown key 'export.mesh.face'"),
         (("fps: 8", "fps: 8"), ["--video-prior", "nowhere"], "there is no folder 'nowhere'"),

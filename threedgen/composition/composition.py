@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from threedgen.composition.path import Places, places, returning
 from threedgen.composition.scene_file import Asset, SceneFile
 from threedgen.core import checkpoint
+from threedgen.core.settings import settings
 from threedgen.core.types import Frames, GaussianCloud, TriMesh
 from threedgen.export import as_mesh
 from threedgen.export.animation import Animation, Timing, animated
@@ -25,13 +26,19 @@ from threedgen.representations.base import Representation
 from threedgen.representations.dynamic_gaussians import CLOUD, DynamicGaussians
 from threedgen.representations.dynamic_gaussians import Config as BodyConfig
 
-_FEWEST_FACES = 100  # of a mesh that an asset gets
-_FINER = 16.0  # moments a frame where jumps are looked for
+_FEWEST_FACES = 100  # of the mesh of an asset
+_FINER = 16.0  # moments per frame at which jumps are looked for
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """scene: as its file says it. deformation, trajectory: of all motions in it."""
+    """A composed scene.
+
+    Attributes:
+        scene: Content of the scene file.
+        deformation: Settings of the displacement fields of all motions.
+        trajectory: Settings of the trajectories of all motions.
+    """
 
     scene: SceneFile
     deformation: deformation.Config = field(default_factory=deformation.Config)
@@ -39,12 +46,12 @@ class Config:
 
 
 class Track(nn.Module):
-    """One asset and its motions, one after the other: the same cloud with the field of each, or once with a field
-    that was never trained, where nothing moves."""
+    """One asset and its motions, one after the other: the same cloud with the field of each motion, or once with an
+    untrained field if the asset has none."""
 
     def __init__(self, scene: SceneFile, asset: Asset, bodies: Sequence[DynamicGaussians]) -> None:
-        """Raises ValueError for another number of bodies than motions (one where there is none), or different
-        clouds."""
+        """bodies: one per motion, or one if there is none. Raises ValueError for another number, or if their clouds
+        differ in size."""
         super().__init__()
         if len(bodies) != max(1, len(asset.motion)) or len({len(body) for body in bodies}) != 1:
             raise ValueError(f"{len(asset.motion)} motions, {[len(body) for body in bodies]} Gaussians")
@@ -57,7 +64,8 @@ class Track(nn.Module):
         return found
 
     def offsets(self, times: Float[Tensor, " T"]) -> Float[Tensor, "T N K"]:
-        """What the motions' fields say at shares of the scene, before the asset is put into its place."""
+        """Offsets by the fields of the motions, before the asset is put into its place. times: shares of the scene,
+        0 to 1."""
         asset, body = self.asset, self.body(0)
         result = body.means.new_zeros(len(times), len(body), body.outputs)
         if not asset.motion:
@@ -77,14 +85,14 @@ class Track(nn.Module):
         return places(self.scene, self.asset, times.to(self.body(0).means))
 
     def clouds(self, times: Float[Tensor, " T"]) -> list[GaussianCloud]:
-        """The asset in its place at shares of the scene."""
+        """The asset in its place. times: shares of the scene, 0 to 1."""
         where, body = self.places(times), self.body(0)
         return [
             where.cloud(moment, body.carried(offsets)) for moment, offsets in enumerate(self.offsets(times))
         ]
 
     def moved(self, times: Float[Tensor, " T"]) -> Float[Tensor, "T N 3"]:
-        """Where the asset's Gaussians are in the scene."""
+        """Centres of the asset's Gaussians in the scene. times: shares of the scene, 0 to 1."""
         return self.places(times).points(self.body(0).means + self.offsets(times)[..., :3])
 
 
@@ -97,7 +105,7 @@ class Composition(Representation):
     learns = False
 
     def __init__(self, config: Config, bodies: Sequence[Sequence[DynamicGaussians]]) -> None:
-        """bodies: of each asset those of its motions in order, or the one that stays."""
+        """bodies: for each asset those of its motions in order, or the one that does not move."""
         super().__init__()
         self.config = config
         self.tracks = nn.ModuleList(
@@ -130,15 +138,15 @@ class Composition(Representation):
 
     @property
     def means(self) -> Float[Tensor, "N 3"]:
-        """Where the Gaussians are at time 0, of all assets in the order of the file."""
+        """Centres of the Gaussians of all assets at time 0, in the order of the file."""
         return self.moved(torch.zeros(1))[0]
 
     def moved(self, times: Float[Tensor, " T"]) -> Float[Tensor, "T N 3"]:
-        """Where they are at shares of the scene, 0 to 1."""
+        """Centres of the Gaussians. times: shares of the scene, 0 to 1."""
         return torch.cat([track.moved(times) for track in self.animated], dim=1)
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> GaussianCloud | Frames:
-        """The scene at its beginning for None, else a moment a different time."""
+        """The beginning of the scene for None, else one cloud for each different time."""
         times, index = torch.unique(torch.zeros(1) if time is None else time, return_inverse=True)
         moments = zip(*(track.clouds(times) for track in self.animated), strict=True)
         frames = tuple(joined(clouds) for clouds in moments)
@@ -147,9 +155,11 @@ class Composition(Representation):
     def surface(
         self, config: MeshConfig, moved: Float[Tensor, "T N 3"], timing: Timing
     ) -> tuple[TriMesh, Animation]:
-        """One mesh of the assets' own meshes, each carried by its own Gaussians: what touches is not glued
-        together, and what is small is no crumb of what is large. config.faces: of all. moved: of timing's
-        moments."""
+        """One mesh of the meshes of all assets, each carried by its own Gaussians, so that assets that touch are
+        not glued together and small ones are not removed as debris of large ones.
+
+        config: its number of faces is that of all assets together. moved: centres at the moments of `timing`.
+        """
         made, first = [], 0
         config = replace(config, faces=max(_FEWEST_FACES, config.faces // len(self.animated)))
         for at_rest in self._at_begin():
@@ -163,7 +173,7 @@ class Composition(Representation):
         return [track.clouds(torch.zeros(1))[0] for track in self.animated]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """None: the scene is finished."""
+        """No groups: the scene is finished."""
         return {}
 
     def learning_rates(self) -> Mapping[str, float]:
@@ -172,7 +182,7 @@ class Composition(Representation):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As nn.Module's, for any numbers of Gaussians."""
+        """As that of nn.Module, for any numbers of Gaussians."""
         for number, track in enumerate(self.animated):
             for index in range(len(track.bodies)):
                 own = checkpoint.unprefixed(f"tracks.{number}.bodies.{index}", state_dict)
@@ -181,7 +191,7 @@ class Composition(Representation):
 
 
 def body_configs(asset: Asset) -> list[BodyConfig]:
-    """How each motion of an asset goes on from the one before, and how the last one ends."""
+    """How each motion of an asset continues the one before, and how the last one ends."""
     if not asset.motion:
         return [BodyConfig()]
     configs = []
@@ -199,7 +209,7 @@ def body_configs(asset: Asset) -> list[BodyConfig]:
 
 
 def joined(clouds: Sequence[GaussianCloud]) -> GaussianCloud:
-    """All Gaussians in one cloud; colours without directions get coefficients of 0 where others have some."""
+    """All Gaussians in one cloud. Missing spherical harmonics of clouds with fewer of them are 0."""
     most = max(cloud.sh.shape[1] for cloud in clouds)
     padded = [
         replace(cloud, sh=nn.functional.pad(cloud.sh, (0, 0, 0, most - cloud.sh.shape[1])))
@@ -233,11 +243,12 @@ def _one_motion(motions: Sequence[Animation]) -> Animation:
 
 @dataclass(frozen=True)
 class HandoverSteps:
-    """How an asset goes through a hand-over, in world units, means over its Gaussians, before it is put in place.
+    """How smoothly an asset passes from one motion to the next: distances in world units, means over its Gaussians,
+    before it is put in place.
 
-    median_step: between two frames of all of its motion. largest_step: between two frames in the overlap and on its
-    borders. jump: the same within a sixteenth of a frame: what moves on goes a sixteenth of a step in it, and what
-    jumps goes all of the jump.
+    median_step: between two frames, over all of its motion. largest_step: between two frames in the overlap and
+    at its borders. jump: the largest distance within a sixteenth of a frame there: a smooth motion covers a
+    sixteenth of a step in that time, and a jump all of its length.
     """
 
     median_step: float
@@ -247,10 +258,10 @@ class HandoverSteps:
 
 @torch.no_grad()
 def handovers(track: Track, fps: float) -> list[HandoverSteps]:
-    """Of each motion but the first, from frames at `fps` a second."""
+    """The steps at each handover, from frames at `fps` frames per second."""
 
     def steps(first: float, last: float, rate: float) -> Float[Tensor, " F"]:
-        """Between moments at `rate` a second, from one second of the motion to another."""
+        """Steps between moments at `rate` per second, from second `first` of the motion to second `last`."""
         count = max(2, 1 + math.ceil((last - first) * rate))
         seconds = asset.begin + torch.linspace(max(0.0, first), min(last, asset.lasts), count)
         moved = track.offsets(seconds / track.scene.length)[..., :3]

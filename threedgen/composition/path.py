@@ -1,4 +1,4 @@
-"""Where the assets of a scene are at any time: interpolation between the points of their paths."""
+"""Places of the assets of a scene at any time: interpolation between the points of their paths."""
 
 from __future__ import annotations
 
@@ -17,32 +17,36 @@ from threedgen.representations.transforms import matrix_from_quat, quat_from_vec
 
 @dataclass(frozen=True)
 class Places:
-    """Similarities x -> scale * rotation @ x + at, one a moment. rotation: proper. scale: > 0. at: world units."""
+    """Similarities x -> scale * rotation @ x + at, one per moment. rotation: proper. scale: > 0. at: world
+    units."""
 
     rotation: Float[Tensor, "T 3 3"]
     at: Float[Tensor, "T 3"]
     scale: Float[Tensor, " T"]
 
     def points(self, points: Float[Tensor, "T N 3"]) -> Float[Tensor, "T N 3"]:
-        """Each moment's points where they are put."""
+        """The points of each moment in their places."""
         turned = torch.einsum("tij,tnj->tni", self.rotation.to(points), points)
         return self.scale.to(points)[:, None, None] * turned + self.at.to(points)[:, None]
 
     def cloud(self, moment: int, cloud: GaussianCloud) -> GaussianCloud:
-        """The cloud of one moment: its centres, turns, sizes and direction-dependent colours."""
+        """The cloud of one moment in its place: centres, rotations, sizes and direction-dependent colours."""
         return transform(cloud, self.rotation[moment], self.at[moment], float(self.scale[moment]))
 
 
 def returning(scene: SceneFile, times: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
-    """How far a scene that loops is on its way back to its beginning: 0, and 0 to 1 over its last scene.loop
-    seconds. times: shares of the scene."""
+    """Progress of a scene that loops on its way back to its beginning: 0, then 0 to 1 over its last scene.loop
+    seconds.
+
+    times: shares of the scene, 0 to 1.
+    """
     if not scene.loop:
         return torch.zeros_like(times)
     return chi((times * scene.length - (scene.length - scene.loop)) / scene.loop)
 
 
 def places(scene: SceneFile, asset: Asset, times: Float[Tensor, " T"]) -> Places:
-    """Where an asset of a scene is put. times: shares of the scene, 0 to 1; float64 inside."""
+    """Places of an asset of a scene, computed in float64. times: shares of the scene, 0 to 1."""
     seconds = scene.length * times.detach().double().cpu().numpy()
     begin, end = torch.from_numpy(_track(asset, np.array([0.0, scene.length])))
     begin[3] += 360.0 * ((end[3] - begin[3]) / 360.0).round()  # whole turns are not unwound on the way back

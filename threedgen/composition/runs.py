@@ -1,13 +1,13 @@
-"""From a scene file to the scene: a run for each asset and each motion that is not there yet, and the files of
+"""From a scene file to the scene: a run for each asset and each motion that does not exist yet, and the files of
 all of them together.
 
     OUT/scene.yaml                 the scene, with absolute paths
-    OUT/assets/NAME                the run that makes the asset, where its prompt says what it is
+    OUT/assets/NAME                the run that makes an asset from its prompt
     OUT/assets/NAME/01-sliding     the run of its first motion, and so on
-    OUT/recipe.yaml, checkpoint/   the whole, as `threedgen export` reads it
+    OUT/recipe.yaml, checkpoint/   the composed scene, as `threedgen export` reads it
     OUT/anim.glb, anim.mp4, player.html, asset.glb, asset.ply, report.json
 
-Runs are ordinary ones. A finished one is kept and an unfinished one gone on with.
+The runs are ordinary ones. A finished one is kept and an unfinished one is continued.
 """
 
 from __future__ import annotations
@@ -47,16 +47,19 @@ from threedgen.representations.dynamic_gaussians import DynamicGaussians
 
 SCENE = "scene.yaml"
 _ASSETS = "assets"
-_HANDOVER = 10.0  # weight of the term that makes a motion set out as the one before goes on
+_HANDOVER = 10.0  # weight of the term that makes a motion begin as the one before continues
 _IN_SIGHT = 1.6  # world units from the middle that films show
 _KINDS = ("still", "motion", "export")
 
 
 @dataclass(frozen=True)
 class Making:
-    """How the runs are made. prior: of still assets, video_prior: of motions; None: the embedded ones. steps: of
-    each run; None: the recipes'. settings: `still.KEY=VALUE` for the runs of assets, `motion.KEY=VALUE` for those
-    of motions and `export.KEY=VALUE` for the files of the whole."""
+    """How the runs are made.
+
+    prior: for still assets, video_prior: for motions; None: the embedded ones. steps: of each run; None: as its
+    recipe says. settings: `still.KEY=VALUE` for the runs of assets, `motion.KEY=VALUE` for those of motions and
+    `export.KEY=VALUE` for the files of the composed scene.
+    """
 
     prior: str | None = None
     video_prior: str | None = None
@@ -69,12 +72,12 @@ class Making:
         for setting in self.settings:
             if setting.partition(".")[0] not in _KINDS:
                 raise UserError(
-                    f"'{setting}': begin a setting with {', '.join(f'{kind}.' for kind in _KINDS[:-1])} or "
-                    f"{_KINDS[-1]}., what it is of"
+                    f"'{setting}' does not say what it changes: begin it with "
+                    f"{', '.join(f'{kind}.' for kind in _KINDS[:-1])} or {_KINDS[-1]}."
                 )
 
     def of(self, kind: str) -> list[str]:
-        """The settings of one kind, without it."""
+        """The settings of one kind, without its name."""
         return [item.partition(".")[2] for item in self.settings if item.startswith(f"{kind}.")]
 
     @property
@@ -85,9 +88,9 @@ class Making:
 def compose(
     scene: SceneFile, out: Path, making: Making | None = None, listeners: Sequence[Listener] = ()
 ) -> RunDirectory:
-    """Makes what is missing of a scene in the folder `out`, and its files.
+    """Makes the missing runs of a scene in the folder `out`, and the files of the scene.
 
-    Everything that can be known to be wrong is said before the first run. Raises UserError.
+    Everything that can be known to be wrong is reported before the first run. Raises UserError.
     """
     making = making or Making()
     _check_out(out)
@@ -118,12 +121,12 @@ def plan(scene: SceneFile, out: Path, making: Making) -> tuple[Recipe, dict[Path
 
 
 def still_folder(out: Path, asset: Asset) -> Path:
-    """The run of an asset that its prompt makes."""
+    """The folder of the run that makes an asset from its prompt."""
     return out / _ASSETS / asset.name
 
 
 def motion_folders(out: Path, asset: Asset) -> list[Path]:
-    """The runs of an asset's motions."""
+    """The folders of the runs of an asset's motions."""
     return [
         still_folder(out, asset) / f"{number:02d}-{slug(segment.prompt)}"
         for number, segment in enumerate(asset.motion, 1)
@@ -174,14 +177,14 @@ def _motion_recipe(scene: SceneFile, asset: Asset, number: int, out: Path, makin
 
 
 def _check_out(out: Path) -> None:
-    """UserError where `out` holds something else than an earlier state of this: a scene file alone may be the
-    user's own, which would be written over."""
+    """UserError if `out` holds anything but an earlier state of this scene: a scene file alone may be the user's
+    own, which would be overwritten."""
     if not ((out / SCENE).is_file() and (out / _ASSETS).is_dir()):
         check_free(out)
 
 
 def _check_as_before(path: Path, recipe: Recipe) -> None:
-    """UserError where there is a run at `path` that would be made otherwise now."""
+    """UserError if there is a run at `path` that would be made differently now."""
     if not (path / RECIPE).is_file():
         check_free(path)
         return
@@ -206,7 +209,7 @@ def _make(path: Path, recipe: Recipe, listeners: Sequence[Listener]) -> None:
 
 
 def _whole_recipe(scene: SceneFile, making: Making, recipes: Sequence[Recipe]) -> Recipe:
-    """The recipe of the composed scene: how its last motion was made, with the scene in the place of the cloud."""
+    """The recipe of the composed scene: that of its last motion, with the scene in place of the cloud."""
     moving = [recipe for recipe in recipes if recipe.representation.is_a(DynamicGaussians)]
     like = moving[-1] if moving else load_recipe("text-to-4d", prompt="-").all_stages[-1]
     values = dict(like.resolved)
@@ -252,7 +255,7 @@ def _put_together(scene: SceneFile, out: Path, making: Making, whole: Recipe) ->
 
 
 def _bodies(folders: Sequence[Path]) -> list[DynamicGaussians]:
-    """The motions of an asset. UserError where one goes on from another motion than is there now."""
+    """The motions of an asset. UserError if one continues another motion than the one that is there now."""
     bodies: list[DynamicGaussians] = []
     for folder in folders:
         run = RunDirectory.open(folder)
@@ -260,7 +263,7 @@ def _bodies(folders: Sequence[Path]) -> list[DynamicGaussians]:
         assert isinstance(body, DynamicGaussians)
         if bodies and not body.goes_on_from(bodies[-1]):
             raise UserError(
-                f"the motion before '{folder}' was made anew since: delete '{folder}', it is made again"
+                f"the motion before '{folder}' was made again since: delete '{folder}' to make it again too"
             )
         bodies.append(body)
     return bodies
@@ -270,7 +273,7 @@ def _bodies(folders: Sequence[Path]) -> list[DynamicGaussians]:
 def _write(
     scene: Composition, recipe: Recipe, out: Path, seconds: dict[str, float], since: float
 ) -> RunDirectory:
-    """All files of the whole; report.json comes last, as in a run."""
+    """All files of the composed scene; report.json comes last, as in a run."""
     run = RunDirectory(out)
     run.report.unlink(missing_ok=True)
     checkpoint.save(run.checkpoint, checkpoint.prefixed("scene", scene.state_dict()), {"stage": 0})
