@@ -201,7 +201,7 @@ def test_a_prior_that_turns_pictures_is_told_the_moments(film, pipelines, tmp_pa
         (["--recipe", "align-your-gaussians"], "needs --prior FOLDER"),
         (["--recipe", "4d-fy", "--prior", "x"], "needs --video-prior FOLDER"),
         (["--video-view", "30"], "name it by --video"),
-        (["--video", "FILM", "--video-view", "up"], "does not say AZIMUTH[,ELEVATION[,DISTANCE]]"),
+        (["--video", "FILM", "--video-view", "up"], "is not AZIMUTH[,ELEVATION[,DISTANCE]]"),
         (["--video", "FILM", "--video-view", "0,95"], "between -90 and 90 degrees"),
         (["--video", "nowhere.mp4"], "there is no film 'nowhere.mp4'"),
         (["--video", "FILM", "--recipe", "text-to-3d"], "the last stage of this recipe sees no clips"),

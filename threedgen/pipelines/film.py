@@ -14,6 +14,7 @@ from typing import Any
 from threedgen.cameras.film import FilmPose
 from threedgen.core.errors import UserError
 from threedgen.core.roles import GuidanceRoles, declared
+from threedgen.core.settings import SettingError
 from threedgen.datasets.cut_outs import cut_out_of, write_cut_out
 from threedgen.datasets.films import Film, film_of, write_film
 from threedgen.pipelines.image_to_3d import FOLDER as REFERENCE
@@ -25,12 +26,14 @@ from threedgen.recipes.recipe import Recipe
 
 FOLDER = "film"  # in the run
 _CAMERAS = {"clips": "filmed-clips", "filmed-clips": "filmed-clips", "filmed-orbit": "filmed-orbit"}
-_FPS = 24.0  # of pictures in a folder, where nothing says it
+_FPS = 24.0  # frames per second of pictures in a folder, which do not say it
 
 
 def view_of(text: str | None) -> dict[str, float]:
-    """Where a film was taken from, as far as AZIMUTH[,ELEVATION[,DISTANCE]] says it, in degrees and world units.
-    Raises UserError for another form, and for what no view can be."""
+    """Where a film was taken from: what AZIMUTH[,ELEVATION[,DISTANCE]] sets, in degrees and world units.
+
+    Raises UserError for another form, and for an impossible view.
+    """
     if text is None:
         return {}
     try:
@@ -39,20 +42,23 @@ def view_of(text: str | None) -> dict[str, float]:
         numbers = []
     if not 1 <= len(numbers) <= 3:
         raise UserError(
-            f"--video-view '{text}' does not say AZIMUTH[,ELEVATION[,DISTANCE]]: write, for example, 30,15"
+            f"--video-view '{text}' is not AZIMUTH[,ELEVATION[,DISTANCE]]: write, for example, 30,15"
         )
     said: dict[str, float] = dict(zip(("azimuth", "elevation", "distance"), numbers, strict=False))
-    FilmPose(**said)
+    try:
+        FilmPose(**said)
+    except SettingError as error:
+        raise UserError(f"--video-view '{text}': {error}") from error
     return said
 
 
 def seconds_of(film: Film, seconds: float | None, fps: float | None) -> float:
-    """How long the motion of a film is. UserError where the film says something else than `seconds`."""
+    """Length of the motion of a film in seconds. UserError if the film's own length differs from `seconds`."""
     if film.seconds is None or film.interval is None:
         return (film.count - 1) / (fps or _FPS) if seconds is None else seconds
     if seconds is not None and abs(seconds - film.seconds) > film.interval:
         raise UserError(
-            f"the film lasts {film.seconds:.3g} seconds, not {seconds:g}: leave --seconds out, or give its frames "
+            f"the film lasts {film.seconds:.3g} seconds, not {seconds:g}: leave --seconds out, or pass its frames "
             "as a folder of pictures"
         )
     return film.seconds
@@ -65,15 +71,17 @@ def follows_a_film(values: Mapping[str, Any]) -> bool:
 
 
 def filmed(values: Mapping[str, Any], film: Film, view: Mapping[str, float]) -> dict[str, Any]:
-    """A recipe's plain values whose last stage follows the film, seen from `view` where that says more than the
-    recipe, and whose guidances by pictures are told where these were seen from.
+    """A recipe's plain values whose last stage follows the film, and whose guidances by pictures know where these
+    were taken from. view: where the film was taken from; what it does not set is as the recipe has it.
 
-    Raises UserError for a recipe whose last stage sees no clips.
+    Raises UserError for a recipe whose last stage has no clips.
     """
     cameras = stages.merged(values)[-1].get("cameras", {})
     name = _CAMERAS.get(cameras.get("name", ""))
     if name is None:
-        raise UserError("--video: the last stage of this recipe sees no clips: cameras.name must be clips")
+        raise UserError(
+            "--video: the cameras of the last stage of this recipe make no clips: cameras.name must be clips"
+        )
     pose = FilmPose(**{**cameras.get("film", {}), **view})
     values = stages.over_all(values, lambda section: _seen_from(section, pose))
     seen = {"azimuth": pose.azimuth, "elevation": pose.elevation, "distance": pose.distance}
@@ -85,10 +93,11 @@ def filmed(values: Mapping[str, Any], film: Film, view: Mapping[str, float]) -> 
 
 
 def film_and_view(path: str | Path | None, view: str | None) -> tuple[Film | None, dict[str, float]]:
-    """What --video and --video-view name. Raises UserError, also for a view of no film."""
+    """The film and its view that --video and --video-view name. Raises UserError, also for a view without a
+    film."""
     if path is None:
         if view is not None:
-            raise UserError("--video-view says where a film was taken from: name it by --video")
+            raise UserError("--video-view says where a film was taken from: name the film with --video")
         return None, {}
     said = view_of(view)
     return film_of(str(path)), said

@@ -1,7 +1,7 @@
-"""`threedgen fit`: given pictures, or a mesh seen from all around, become an asset by the same loop as a prompt.
+"""Posed pictures, or a mesh rendered from all around, become an asset by the same loop as a prompt.
 
 The pictures are written into the run as a transforms.json data set (RUN/pictures), so a run needs nothing but its
-folder. Views that are held out score the asset: PSNR, SSIM and the overlap of the silhouettes go to report.json.
+folder. Held-out views score the asset: PSNR, SSIM and the overlap of the silhouettes go to report.json.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from threedgen.recipes.load import load_recipe
 from threedgen.recipes.recipe import Recipe
 
 PICTURES = "pictures"  # the folder in the run
-SHAPE = f"{PICTURES}/shape.ply"  # of a mesh, as the pictures show it, without colours
+SHAPE = f"{PICTURES}/shape.ply"  # the mesh that the pictures show, without colours
 VIEWS, HELD_OUT, RESOLUTION = 24, 8, 128
 _LIGHT_OF_PLAIN = 0.6  # a mesh of one colour is lit, or nothing but its outline would show
 _KNOWN_SHAPE = [
@@ -44,8 +44,11 @@ _SIZES = {"triplane": (240, ["cameras.batch=2"])}
 
 @dataclass(frozen=True)
 class Target:
-    """What is fitted. holdout: how many of the views score instead of train. about: one line for the user.
-    shape: where the pictures are of a mesh, it."""
+    """What an asset is fitted to.
+
+    holdout: number of the views that score instead of train. about: one line for the user. shape: the mesh, if the
+    pictures are renders of one.
+    """
 
     pictures: PosedPictures
     holdout: int
@@ -64,11 +67,10 @@ def target_of(
 ) -> Target:
     """The pictures of a data set's folder (or transforms file), or of a mesh file rendered from all around.
 
-    resolution: pixels of the pictures' height, default RESOLUTION; larger pictures of a data set are scaled down
-    to it, smaller ones stay. For a mesh alone: views to train on (8 more are held out), light in [0, 1] (default:
-    only on a mesh of one colour), texture: a picture file for a mesh that names none. For a data set alone: up,
-    the axis ("y", "z") of its world that points up, None for what `read_pictures` finds. Raises UserError for
-    what a user can put right.
+    resolution: height of the pictures in pixels, default RESOLUTION; larger pictures of a data set are scaled down,
+    smaller ones stay. Only for a mesh: views to train on (8 more are held out), light in [0, 1] (default: only on a
+    mesh of one colour), texture: a picture file for a mesh that names none. Only for a data set: up, the axis ("y",
+    "z") of its world that points up; None: detected by `read_pictures`. Raises UserError.
     """
     path = existing(source, "there is no file or folder '{path}'")
     size = RESOLUTION if resolution is None else resolution
@@ -204,9 +206,7 @@ def _of_mesh(path: Path, views: int, size: int, light: float | None, texture: st
         light = _LIGHT_OF_PLAIN if painted.plain else 0.0
     pictures = mesh_files.render(painted, mesh_files.fibonacci_views(views + HELD_OUT, size), light)
     if not bool((pictures.alpha > 0.0).any()):
-        raise UserError(
-            f"nothing of {path} is to be seen in {size} x {size} pixels: are its triangles that thin?"
-        )
+        raise UserError(f"{path} cannot be seen in pictures of {size} x {size} pixels: raise --resolution")
     lit = f", lit ({light:g})" if light else ""
     about = (
         f"{path.name}: {len(painted.mesh.faces)} triangles, centred and scaled into a ball of radius "
@@ -224,23 +224,23 @@ def _of_folder(path: Path, size: int, up: str | None) -> Target:
         cameras = _nearer(cameras, mesh_files.RADIUS / reach)
         pictures = replace(pictures, cameras=cameras)
         scaled = (
-            f"; the object reaches {reach:.2f} from the origin, it is scaled into a ball of radius "
+            f"; the object reached {reach:.2f} from the origin and was scaled into a ball of radius "
             f"{mesh_files.RADIUS:g}"
         )
     axes = cameras.world_from_camera[:, :3, 2]
     past = cameras.centers - (cameras.centers * axes).sum(1, keepdim=True) * axes
     if past.norm(dim=1).median() > 1.0:
         warnings.warn(
-            f"most cameras of {path} look past the unit sphere around the origin, where the object must be: move "
-            "or scale the poses",
+            f"most cameras of {path} do not look at the unit sphere around the origin, where the object must be: "
+            "move or scale the poses",
             stacklevel=1,
         )
     if cameras.height > size:
         width = round(cameras.width * size / cameras.height)
         if width < SMALLEST:
             raise UserError(
-                f"'{path}': pictures of {cameras.width} x {cameras.height} pixels would be {width} wide at "
-                f"--resolution {size}, {SMALLEST} are needed"
+                f"'{path}': pictures of {cameras.width} x {cameras.height} pixels would be {width} pixels wide "
+                f"at --resolution {size}, but {SMALLEST} are needed: raise --resolution"
             )
         pictures = PosedPictures(
             resize(pictures.images, size, width),

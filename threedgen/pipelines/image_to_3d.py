@@ -17,6 +17,7 @@ from typing import Any, Unpack
 from threedgen.cameras.reference import ReferenceOrbit, ReferencePose
 from threedgen.core.errors import UserError
 from threedgen.core.roles import GuidanceRoles, RepresentationRoles, declared
+from threedgen.core.settings import SettingError
 from threedgen.datasets.cut_outs import CutOut, cut_out_of, write_cut_out, write_nearness
 from threedgen.guidance.reference_picture import Reference
 from threedgen.jobs.run_directory import check_free, choose_path
@@ -55,9 +56,9 @@ def split_views(texts: Sequence[str], words: Sequence[str]) -> tuple[list[str], 
 
 
 def view_of(text: str) -> View:
-    """The view that FILE@AZIMUTH or FILE@AZIMUTH,ELEVATION names; elevation is 0 where it is not said.
+    """The view that FILE@AZIMUTH or FILE@AZIMUTH,ELEVATION names; elevation is 0 by default.
 
-    Raises UserError for another form, for angles that are none, and like `cut_out_of`.
+    Raises UserError for another form, for impossible angles, and like `cut_out_of`.
     """
     path, _, angles = text.rpartition("@")
     try:
@@ -66,10 +67,13 @@ def view_of(text: str) -> View:
         path = ""
     if not path:
         raise UserError(
-            f"--views '{text}' does not say FILE@AZIMUTH or FILE@AZIMUTH,ELEVATION, angles in degrees: write, for "
+            f"--views '{text}' is not FILE@AZIMUTH or FILE@AZIMUTH,ELEVATION with angles in degrees: write, for "
             "example, left.png@-90"
         )
-    ReferencePose(azimuth, elevation)  # said before the picture is read
+    try:
+        ReferencePose(azimuth, elevation)  # checked before the picture is read
+    except SettingError as error:
+        raise UserError(f"--views '{text}': {error}") from error
     return View(cut_out_of(path), azimuth, elevation)
 
 
@@ -222,7 +226,9 @@ def _told_poses(stage: Recipe) -> Iterator[str]:
     """Settings that tell the priors and the scene of a stage where the picture was seen from."""
     pose = stage.cameras.config.reference
     scene = declared(stage.representation.cls, RepresentationRoles).pose_setting
-    told = [(stage.representation, scene, ("azimuth", "elevation", "distance", "fov"))] if scene else []
+    told: list[tuple[Choice, str, tuple[str, ...]]] = []
+    if scene:
+        told.append((stage.representation, scene, ("azimuth", "elevation", "distance", "fov")))
     for guide in stage.guidance:
         roles = declared(guide.cls, GuidanceRoles)
         if roles.pose_setting:
