@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from threedgen.commands.options import add_run_options, add_settings, common, finish, require_free, whole
+from threedgen.commands.options import (
+    add_recipe,
+    add_run_options,
+    add_settings,
+    common,
+    finish,
+    require_free,
+    whole,
+)
 from threedgen.commands.parser import Parser
 
 
@@ -24,12 +32,7 @@ def build_parser() -> Parser:
         metavar="NAME",
         help="representation to fit: gaussians, triplane, mesh and others; default: gaussians",
     )
-    parser.add_argument(
-        "--recipe",
-        default="fit",
-        metavar="NAME|FILE",
-        help="name of a built-in recipe, or a YAML file; default: fit",
-    )
+    add_recipe(parser, "fit")
     parser.add_argument(
         "--resolution",
         type=whole("--resolution"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from threedgen.commands.options import add_run_options, common, finish, require_free
+from threedgen.commands.options import add_recipe, add_run_options, add_settings, common, finish, require_free
 from threedgen.commands.parser import Parser
 
 
@@ -18,12 +18,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "picture", metavar="PICTURE", help="PNG, JPEG or WebP file; transparent or with a background"
     )
-    parser.add_argument(
-        "settings",
-        metavar="key=value",
-        nargs="*",
-        help="a setting of the recipe to change; repeatable",
-    )
+    add_settings(parser)
     parser.add_argument(
         "--mask",
         metavar="M.png",
@@ -44,12 +39,7 @@ def build_parser() -> Parser:
         metavar="FILE@AZIMUTH[,ELEVATION]",
         help="another picture of the object and where it was taken from, in degrees; repeatable",
     )
-    parser.add_argument(
-        "--recipe",
-        default="zero123",
-        metavar="NAME|FILE",
-        help="name of a built-in recipe, or a YAML file; default: zero123",
-    )
+    add_recipe(parser, "zero123")
     parser.add_argument(
         "--prior",
         metavar="FOLDER|HUB_ID",

@@ -57,6 +57,15 @@ def add_settings(parser: Parser) -> None:
     )
 
 
+def add_recipe(parser: Parser, default: str) -> None:
+    parser.add_argument(
+        "--recipe",
+        default=default,
+        metavar="NAME|FILE",
+        help=f"name of a built-in recipe, or a YAML file; default: {default}",
+    )
+
+
 def add_target(parser: Parser, target: str, settings: str) -> None:
     """RUN --to FILE [key=value ...], of the commands that write files from a run."""
     parser.add_argument("run", metavar="RUN", help="the directory of the run")

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from threedgen.commands.options import (
+    add_recipe,
     add_run_options,
     add_settings,
     common,
@@ -39,12 +40,7 @@ def build_parser() -> Parser:
         "prompt", metavar="PROMPT", help='description of the object in quotes, for example "a red cube"'
     )
     add_settings(parser)
-    parser.add_argument(
-        "--recipe",
-        default="text-to-3d",
-        metavar="NAME|FILE",
-        help="name of a built-in recipe, or a YAML file; default: text-to-3d",
-    )
+    add_recipe(parser, "text-to-3d")
     parser.add_argument(
         "--prior",
         metavar="embedded|FOLDER|HUB_ID",

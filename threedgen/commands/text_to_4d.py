@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from threedgen.commands.options import (
+    add_recipe,
     add_run_options,
     add_settings,
     common,
@@ -28,12 +29,7 @@ def build_parser() -> Parser:
         help='the object and its motion, in quotes, for example "a blue cube bouncing"',
     )
     add_settings(parser)
-    parser.add_argument(
-        "--recipe",
-        default="text-to-4d",
-        metavar="NAME|FILE",
-        help="name of a built-in recipe, or a YAML file; default: text-to-4d",
-    )
+    add_recipe(parser, "text-to-4d")
     parser.add_argument(
         "--asset",
         metavar="RUN|FILE",
