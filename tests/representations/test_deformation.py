@@ -98,7 +98,7 @@ def test_fourier_can_go_round_a_circle():
 
 
 def test_a_series_is_of_its_own_points():
-    with pytest.raises(ValueError, match="3 points, coefficients of 20"):
+    with pytest.raises(ValueError, match="the series are of 20 points, 3 were given"):
         moving("fourier")(points(3), torch.tensor([0.5]))
 
 

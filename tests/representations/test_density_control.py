@@ -363,8 +363,26 @@ def test_an_opacity_reset_lowers_opacities_and_forgets_their_moments():
         {"max_count": 0},
         {"prune_opacity": 0.7},
         {"grow": 0.0},
+        {"grow": math.nan},
+        {"prune_radius": -1.0},
+        {"resets": -1},
     ],
 )
 def test_bad_config_is_a_user_error(bad: dict[str, object]):
     with pytest.raises(UserError, match=next(iter(bad))):
         dc.Config(**bad)  # type: ignore[arg-type]
+
+
+def test_infinity_switches_a_rule_off():
+    scene = small_scene()
+    rows = (scene.means, scene.quats, scene.log_scales, scene.opacity_logits)
+    off = dc.Config(
+        grow=math.inf, split_scale=math.inf, prune_scale=math.inf, prune_radius=math.inf, stray=0.0
+    )
+    with torch.no_grad():
+        scene.means[0], scene.log_scales[1] = 1e6, 1e6
+        edit = dc.refine(*rows, torch.full((60,), 1e30), off, generator(0, "density", 0))
+        assert (edit.cloned, edit.split, edit.pruned) == (0, 0, 0)
+        edit = dc.refine(*rows, torch.full((60,), 1e30), dc.Config(), generator(0, "density", 0))
+    assert edit.cloned + edit.split > 0
+    assert edit.pruned >= 2

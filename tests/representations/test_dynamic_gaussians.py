@@ -133,8 +133,8 @@ def test_a_file_of_gaussians_or_a_mesh_is_what_moves(tmp_path):
             lambda: DynamicGaussians.from_asset(Config(asset="a.ply"), 0, random_cloud(3)),
             "leave one of them out",
         ),
-        (lambda: Config(learning_rate=0.0), "learning_rate is 0"),
-        (lambda: Config(neighbours=0), "neighbours is 0"),
+        (lambda: Config(learning_rate=0.0), "learning_rate is 0; it must be greater than 0"),
+        (lambda: Config(neighbours=0), "neighbours is 0; it must be at least 1"),
         (lambda: DynamicGaussians(Config(asset="missing.ply")), "cannot read missing.ply"),
     ],
 )

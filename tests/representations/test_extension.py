@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from threedgen.core.errors import UserError
 from threedgen.core.types import Frames, GaussianCloud
+from threedgen.jobs.build import continue_earlier
 from threedgen.representations import deformation, motion_terms, trajectory
 from threedgen.representations.deformation import make_field
 from threedgen.representations.dynamic_gaussians import Config, DynamicGaussians
 from threedgen.representations.extension import Closed, Handover, chi
 from threedgen.representations.extension import Config as After
+from threedgen.representations.gaussians import Config as GaussiansConfig
+from threedgen.representations.gaussians import Gaussians
 from threedgen.representations.motion_terms import MovedPoints, handover, loop, nearest
 from threedgen.representations.trajectory import CarriedField
 from threedgen.representations.transforms import matrix_from_quat, quat_from_vector, vector_from_quat
@@ -263,14 +266,54 @@ def test_rotation_vectors_and_quaternions_say_the_same(x, y, z):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: After("x", overlap=0.0), "after.overlap is 0.0"),
-        (lambda: After("x", last=1.5), "after.last is 1.5"),
+        (lambda: After("x", overlap=0.0), "overlap is 0; it must be greater than 0 and at most 1"),
+        (lambda: After("x", last=1.5), "last is 1.5"),
         (lambda: Config(closing=-0.1), "closing is -0.1"),
-        (lambda: Config(closing=0.6, after=After("x", overlap=0.5)), r"it must be in \[0, 0.5\]"),
-        (lambda: Config(regularizers=motion_terms.Config(handover=1.0)), "needs an earlier motion"),
-        (lambda: DynamicGaussians(Config(after=After("gone")), 0, random_cloud(3)), "there is no run 'gone'"),
+        (
+            lambda: Config(closing=0.6, after=After("x", overlap=0.5)),
+            "closing is 0.6; it must be at most 0.5",
+        ),
+        (
+            lambda: Config(regularizers=motion_terms.Config(handover=1.0)),
+            "regularizers.handover needs an earlier motion",
+        ),
+        (lambda: continue_earlier(motion(after=After("gone"))), "there is no run 'gone'"),
     ],
 )
-def test_what_cannot_be_gone_on_from_is_said(make, said):
+def test_settings_of_an_earlier_motion_that_do_not_fit_are_reported(make, said):
     with pytest.raises(UserError, match=said):
         make()
+
+
+def motion(count: int = 3, seed: int = 0, **changes: Any) -> DynamicGaussians:
+    config = Config(**{"deformation": SMALL, **changes})
+    return stirred(DynamicGaussians(config, 0, random_cloud(count, seed=seed)))
+
+
+def test_a_motion_reads_no_run_and_continues_the_scene_that_it_is_given():
+    later, earlier = motion(after=After("gone", 0.5, 0.5)), motion()
+    assert later.earlier_run == "gone"
+    assert earlier.earlier_run == ""
+    for parameter in earlier.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    later.continue_from(earlier)
+    ends = later.moved(torch.tensor([0.0]))
+    torch.testing.assert_close(ends, earlier.moved(torch.tensor([0.5])))
+
+
+@pytest.mark.parametrize(
+    ("earlier", "said"),
+    [
+        (lambda: Gaussians(GaussiansConfig(count=3)), "holds no dynamic-gaussians"),
+        (lambda: motion(4), "moves other Gaussians: set the asset"),
+        (lambda: motion(seed=1), "moves other Gaussians: set the asset"),
+        (lambda: motion(deformation=replace(SMALL, width=9)), "has another deformation"),
+        (lambda: motion(trajectory=trajectory.Config(degree=1)), "has another trajectory"),
+        (lambda: motion(closing=0.25), "returns to rest at its end"),
+        (lambda: motion(after=After("first", overlap=0.6)), "still blended with the one before it"),
+    ],
+)
+def test_an_earlier_motion_whose_end_cannot_be_continued_is_reported(earlier, said):
+    with pytest.raises(UserError, match=said) as caught:
+        motion(after=After("gone", 0.5, 0.5)).continue_from(earlier())
+    assert "'gone'" in str(caught.value)

@@ -328,7 +328,7 @@ def test_rotated_coefficients_are_the_rotated_function(degree: int):
 def test_degree_one_is_the_rotation_of_a_vector():
     rotation = random_rotation(3)
     sh = torch.randn(1, 4, 3, generator=generator(0, "sh", 0)).double()
-    vector = torch.stack([-sh[0, 3], -sh[0, 1], sh[0, 2]])  # METHODS 12.1
+    vector = torch.stack([-sh[0, 3], -sh[0, 1], sh[0, 2]])  # degree 1 is -y, z, -x
     turned = rotate(sh, rotation)[0]
     torch.testing.assert_close(torch.stack([-turned[3], -turned[1], turned[2]]), rotation @ vector)
 

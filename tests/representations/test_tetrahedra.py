@@ -168,7 +168,7 @@ def sphere_field(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def test_a_field_becomes_its_level_set_with_its_colors() -> None:
-    """METHODS 2, test (a): the radius is right within a voxel; and the distance is one."""
+    """The radius is right within a cell, and the distance is one (docs/methods.md, "Tetrahedral grids")."""
     scene = Tetrahedra.from_asset(Config(resolution=24, level=100.0), 0, RadianceField(sphere_field, BOUNDS))
     mesh = scene.at()
     assert (mesh.vertices.norm(dim=1) - 0.5).abs().max() < 0.5 * 2 / 24
@@ -214,7 +214,7 @@ def test_parity_finds_the_inside_of_a_torus_and_forgives_a_hole() -> None:
 
 def test_bad_configurations_and_assets_are_refused() -> None:
     for wrong in ({"resolution": 4}, {"radius": 1.5}, {"smoothing": 1.0}, {"level": 0.0}):
-        with pytest.raises(UserError, match=f"representation.{next(iter(wrong))}"):
+        with pytest.raises(UserError, match=f"{next(iter(wrong))} is .*; it must be"):
             Config(**wrong)  # type: ignore[arg-type]
     cloud = GaussianCloud(
         torch.zeros(1, 3), torch.ones(1, 4), torch.ones(1, 3), torch.ones(1), torch.zeros(1, 1, 3)

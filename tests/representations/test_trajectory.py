@@ -240,9 +240,9 @@ def test_a_trajectory_of_its_own_starts_as_none():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"degree": -1}, "trajectory.degree is -1; it must not be negative"),
-        ({"terms": -2}, "trajectory.terms is -2"),
-        ({"learning_rate": 0.0}, "trajectory.learning_rate is 0.0; it must be positive"),
+        ({"degree": -1}, "degree is -1; it must be at least 0"),
+        ({"terms": -2}, "terms is -2"),
+        ({"learning_rate": 0.0}, "learning_rate is 0; it must be greater than 0"),
         ({"learning_rate": math.nan}, "learning_rate"),
     ],
 )

@@ -1,1 +1,1 @@
-"""What is optimised: parameters that become a renderable primitive."""
+"""Representations: the parameters that are optimised, and the primitives that renderers draw of them."""

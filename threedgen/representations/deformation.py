@@ -1,19 +1,17 @@
-"""How points move: displacements as a function of where a point rests and of time, none at time 0.
+"""Deformation fields: displacements as a function of the position of a point at rest and of time, zero at time 0.
 
-Each field answers [T, N, K] for N points and T times and starts as no motion at all (its last layer is zero). K is
-3, a displacement in world units; where the config asks for them, 3 for a turn (a rotation vector: its axis times
-its angle in radians) and 3 for the logarithms of what sizes are multiplied by come after it.
-Networks are multiplied by xi(time) = time^0.35, which makes them vanish at time 0 (Align Your Gaussians, Ling et
-al. 2024, section 3; METHODS 7); the terms of a series vanish there by themselves. xi has no finite slope at 0: a
-time within SOONEST of it counts as 0.
+Each field returns [T, N, K] for N points and T times, and is zero at the start of a run because its last layer is.
+K is 3, a displacement in world units. If the config asks for them, it is followed by 3 numbers for a rotation (a
+rotation vector: axis times angle in radians) and 3 for the logarithms of the factors of the sizes.
+Networks are multiplied by xi(time) = time^0.35, so that they vanish at time 0 (Align Your Gaussians, Ling et al.
+2024, section 3); the terms of a series vanish there anyway. The slope of xi at 0 is not finite, so a time below
+SOONEST counts as 0.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from threedgen.core.errors import UserError
+from threedgen.core.settings import above, at_least, settings
 
 RISE = 0.35
 SOONEST = 1e-3
@@ -31,52 +30,54 @@ def rise(time: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
     return torch.where(time < SOONEST, 0.0, time.clamp_min(SOONEST) ** RISE)
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """kind: mlp (a network of the place and the time), hexplane (six planes of features, one a pair of the axes x,
-    y, z and time, multiplied; Cao and Johnson 2023), or fourier (a polynomial and a Fourier series for each point).
+    """The field of displacements.
 
-    width, depth: of the network. bands: octaves of its encoding of places and times. resolution: texels a side of
-    hexplane's planes, moments: along time, channels: their features, extent: they cover [-extent, extent]^3.
-    degree: of fourier's polynomial, terms: of its series. turns, sizes: whether Gaussians turn and grow as they go
-    along, each with three more outputs of the field.
+    Attributes:
+        kind: mlp is a network of position and time; hexplane is a network of six planes of features, one for each
+            pair of the axes x, y, z and time, multiplied (Cao and Johnson 2023); fourier is a polynomial and a
+            Fourier series for each point.
+        width: Number of units of each hidden layer of the network of mlp or hexplane.
+        depth: Number of hidden layers of the network of mlp.
+        bands: Number of octaves with which mlp encodes positions and times.
+        resolution (texels): Length of the sides of the planes of hexplane along x, y and z.
+        moments (texels): Length of the sides of the planes of hexplane along time.
+        channels: Number of features of each plane of hexplane.
+        extent (world units): The planes of hexplane cover the cube [-extent, extent]^3.
+        degree: Degree of the polynomial of fourier.
+        terms: Number of frequencies of the series of fourier.
+        turns: Whether Gaussians also rotate, which takes three more outputs of the field.
+        sizes: Whether Gaussians also change their size, which takes three more outputs of the field.
     """
 
     kind: Literal["mlp", "hexplane", "fourier"] = "mlp"
-    width: int = 64
-    depth: int = 3
-    bands: int = 3
-    resolution: int = 32
-    moments: int = 12
-    channels: int = 16
-    extent: float = 1.2
-    degree: int = 2
-    terms: int = 3
+    width: Annotated[int, at_least(1)] = 64
+    depth: Annotated[int, at_least(1)] = 3
+    bands: Annotated[int, at_least(0)] = 3
+    resolution: Annotated[int, at_least(1)] = 32
+    moments: Annotated[int, at_least(1)] = 12
+    channels: Annotated[int, at_least(1)] = 16
+    extent: Annotated[float, above(0.0)] = 1.2
+    degree: Annotated[int, at_least(0)] = 2
+    terms: Annotated[int, at_least(0)] = 3
     turns: bool = False
     sizes: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "resolution", "moments", "channels", "extent"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(
-                    f"representation.deformation.{name} is {getattr(self, name)}; it must be positive"
-                )
-        for name in ("bands", "degree", "terms"):
-            if getattr(self, name) < 0:
-                raise UserError(
-                    f"representation.deformation.{name} is {getattr(self, name)}; it must not be negative"
-                )
         if self.kind == "fourier" and not self.degree + self.terms:
-            raise UserError("representation.deformation: degree and terms are 0 together: nothing could move")
+            raise UserError(
+                "degree and terms are both 0, so that nothing could move: set one of them to 1 or more"
+            )
 
     @property
     def outputs(self) -> int:
-        """K: of a field, for each point."""
+        """The number K of outputs of a field for each point."""
         return 3 * (1 + self.turns + self.sizes)
 
 
 class MlpField(nn.Module):
-    """A network of the encoded place and time."""
+    """A network of the encoded position and time."""
 
     def __init__(self, config: Config, points: int) -> None:
         super().__init__()
@@ -96,8 +97,8 @@ class MlpField(nn.Module):
 
 
 class HexPlaneField(nn.Module):
-    """Six planes of features, multiplied, and a small network. The planes with time begin at 1: what is learnt of
-    places is felt at all times alike."""
+    """Six planes of features, multiplied, and a small network. The planes along time begin at 1, so that what the
+    planes of positions learn applies to all times alike."""
 
     _PAIRS = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 
@@ -132,7 +133,7 @@ class HexPlaneField(nn.Module):
 
 
 class FourierField(nn.Module):
-    """sum_k a_k time^k + sum_l b_l (cos(2 pi l time) - 1) + c_l sin(2 pi l time) for each point by itself."""
+    """sum_k a_k time^k + sum_l b_l (cos(2 pi l time) - 1) + c_l sin(2 pi l time), a series for each point."""
 
     def __init__(self, config: Config, points: int) -> None:
         super().__init__()
@@ -143,7 +144,9 @@ class FourierField(nn.Module):
 
     def forward(self, points: Float[Tensor, "N 3"], times: Float[Tensor, " T"]) -> Float[Tensor, "T N K"]:
         if len(points) != self.coefficients.shape[1]:
-            raise ValueError(f"{len(points)} points, coefficients of {self.coefficients.shape[1]}")
+            raise ValueError(
+                f"the series are of {self.coefficients.shape[1]} points, {len(points)} were given"
+            )
         powers = [times**k for k in range(1, self._degree + 1)]
         angles = [2.0 * torch.pi * order * times for order in range(1, self._terms + 1)]
         waves = [wave for angle in angles for wave in (angle.cos() - 1.0, angle.sin())]
@@ -155,14 +158,14 @@ _KINDS = {"mlp": MlpField, "hexplane": HexPlaneField, "fourier": FourierField}
 
 
 def make_field(config: Config, points: int) -> nn.Module:
-    """The field of a config for so many points; its weights come from torch's own stream."""
+    """The field of a config for a number of points; its weights are drawn from torch's global generator."""
     return _KINDS[config.kind](config, points)
 
 
 def _encoded(values: Float[Tensor, "N D"], bands: int) -> Float[Tensor, "N E"]:
     """The values, and sin and cos of pi 2^k times them (NeRF, Mildenhall et al. 2020)."""
     angles = [torch.pi * 2.0**k * values for k in range(bands)]
-    return torch.cat([values, *(part for angle in angles for part in (angle.sin(), angle.cos()))], dim=1)
+    return torch.cat([values, *(wave for angle in angles for wave in (angle.sin(), angle.cos()))], dim=1)
 
 
 def _silent(inputs: int, outputs: int) -> nn.Linear:

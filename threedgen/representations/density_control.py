@@ -1,101 +1,112 @@
-"""Density control: where Gaussians are copied, cut in two, or removed (3DGS section 5.2, METHODS 10.3).
+"""Density control: which Gaussians are copied, split in two, or removed.
 
-Two departures from 3DGS, both so that one recipe holds for every loss and image size:
+3D Gaussian Splatting (3DGS), Kerbl et al. 2023, section 5.2, with two departures, so that one recipe holds for
+every loss and picture size:
 
-* The statistic is relative. The gradient of the screen position, in NDC units, is divided by its own mean
-  over all visible Gaussians of the same step, so a loss multiplied by anything, or rendered at any
-  resolution, makes the same decisions. A threshold of 2 means "twice as much pull as the average".
-* The split is along the longest axis and keeps the mixture's mass, mean and covariance exactly (3DGS draws
-  two samples and loses mass; `split: samples` does that).
+* The statistic is relative. The gradient of the screen position, in normalised device coordinates, is divided by
+  its own mean over all visible Gaussians of the same step. A loss multiplied by any number, or rendered at any
+  resolution, therefore makes the same decisions. A threshold of 2 means "twice the average gradient".
+* The split is along the longest axis and keeps mass, mean and covariance of the mixture exactly. 3DGS draws two
+  samples and loses mass; `split: samples` does that.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from threedgen.core.errors import UserError
+from threedgen.core.settings import SettingError, at_least, between, settings
 from threedgen.core.types import ScreenStatistics
 from threedgen.representations.initialisers import neighbour_distance
 from threedgen.representations.transforms import matrix_from_quat
 
-SHRINK = 1.6  # 3DGS: a child's scale is its parent's / 1.6
+SHRINK = 1.6  # the scale of each half of a split is that of the whole divided by this (3DGS)
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """When and what density control changes. Lengths are world units (the object fills the unit sphere).
+    """When density control acts, and on which Gaussians.
 
-    enabled: False leaves the rows alone. refinements: how many times, evenly spaced over the fractions
-    begin..end of the run. grow_end: clone and split until this fraction; later ones only prune.
-    grow: relative screen gradient above which a Gaussian is cloned or split, in multiples of the mean.
-    split_scale: cloned if its largest scale is at most this, else split. split: axis (keeps mass and
-    covariance) or samples (3DGS).
-    max_count: never more Gaussians than this; those with the largest gradient grow first.
-    prune_opacity: removed below. prune_scale: removed if the largest scale is above. prune_radius: removed
-    if the centre is further from the origin. stray: removed if the mean distance to the 3 nearest neighbours
-    exceeds this multiple of the cloud's median (floaters); 0 keeps them.
-    resets: how many of the growing refinements, evenly chosen, also bring every opacity down to twice
-    prune_opacity.
+    Attributes:
+        enabled: Whether Gaussians are copied, split and removed at all.
+        refinements: Number of times that this is done, evenly spaced between begin and end.
+        begin: Fraction of the run at which the first refinement comes.
+        end: Fraction of the run at which the last refinement comes.
+        grow_end: Fraction of the run until which refinements copy and split; later ones only remove.
+        grow: A Gaussian is copied or split if its screen gradient exceeds this multiple of the mean of all.
+        split_scale (world units): Such a Gaussian is copied if its largest standard deviation is at most this, and
+            split if it is larger.
+        split: How a Gaussian is split: axis halves it along its longest axis and keeps mass and covariance, samples
+            draws two new centres from it as in 3D Gaussian Splatting.
+        max_count: Largest number of Gaussians; those with the largest gradient are copied and split first.
+        prune_opacity: A Gaussian with a lower opacity is removed.
+        prune_scale (world units): A Gaussian with a larger standard deviation along any axis is removed.
+        prune_radius (world units): A Gaussian whose centre is farther from the origin is removed.
+        stray: A Gaussian is removed if its mean distance to the 3 nearest others exceeds this multiple of the
+            median over the cloud; 0 keeps all of them.
+        resets: Number of refinements among those before grow_end, evenly chosen, that also lower every opacity to
+            at most twice prune_opacity.
     """
 
     enabled: bool = True
     refinements: int = 10
-    begin: float = 0.15
-    end: float = 0.95
+    begin: Annotated[float, between(0.0, 1.0)] = 0.15
+    end: Annotated[float, between(0.0, 1.0)] = 0.95
     grow_end: float = 0.6
     grow: float = 2.5
     split_scale: float = 0.03
     split: Literal["axis", "samples"] = "axis"
-    max_count: int = 12000
-    prune_opacity: float = 0.02
+    max_count: Annotated[int, at_least(1)] = 12000
+    prune_opacity: Annotated[float, between(0.0, 0.5, open_high=True)] = 0.02
     prune_scale: float = 0.5
     prune_radius: float = 1.1
     stray: float = 6.0
-    resets: int = 0
+    resets: Annotated[int, at_least(0)] = 0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.begin <= self.end <= 1.0:
-            raise UserError(
-                f"density.begin {self.begin} and density.end {self.end} must be in order within [0, 1]"
-            )
+        if self.begin > self.end:
+            raise SettingError("begin", f"is {self.begin:g}; it must not be after end, which is {self.end:g}")
         if self.enabled and self.refinements < 1:
-            raise UserError("density.refinements must be at least 1; write density.enabled=false for none")
-        if self.grow_end < self.begin or self.resets < 0:
-            raise UserError(
-                "density.grow_end must not be before density.begin, and density.resets not negative"
+            raise SettingError(
+                "refinements",
+                f"is {self.refinements}; it must be at least 1, or set enabled to false for none",
+            )
+        if self.grow_end < self.begin:
+            raise SettingError(
+                "grow_end", f"is {self.grow_end:g}; it must not be before begin, which is {self.begin:g}"
             )
         if self.split not in ("axis", "samples"):
-            raise UserError(f"density.split is {self.split!r}; choose axis or samples")
-        if self.max_count < 1 or not 0.0 <= self.prune_opacity < 0.5:
-            raise UserError("density.max_count must be at least 1 and density.prune_opacity in [0, 0.5)")
-        if not all(v > 0 for v in (self.grow, self.split_scale, self.prune_scale, self.prune_radius)):
-            raise UserError("density.grow, split_scale, prune_scale and prune_radius must be positive")
+            raise SettingError("split", f"is {self.split!r}; it must be axis or samples")
+        for name in ("grow", "split_scale", "prune_scale", "prune_radius"):
+            value = getattr(self, name)
+            if not value > 0.0:  # infinity is allowed: it switches a rule off
+                raise SettingError(name, f"is {value:g}; it must be greater than 0")
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """What one step of the plan does: grow (clone and split) and reset, besides pruning."""
+    """What a refinement does besides removing. grow: whether it copies and splits. reset: whether it lowers
+    opacities."""
 
     grow: bool
     reset: bool
 
 
 def refinement_at(config: Config, step: int, total: int) -> Refinement | None:
-    """What to do after `step` (0-based) of `total`, or None. Spacing is in fractions of the run."""
+    """The refinement that is due after the 0-based `step` of `total`, or None."""
     if not config.enabled:
         return None
     last = total - 1
     gaps = max(config.refinements - 1, 1)
     fractions = [config.begin + (config.end - config.begin) * i / gaps for i in range(config.refinements)]
     growing = [fraction for fraction in fractions if fraction <= config.grow_end + 1e-9]
-    # Resets come inside the growing stretch, so that what they fade has time to recover or to be pruned.
+    # Resets come among the growing refinements, so that what they fade has time to recover or to be pruned.
     resets = range(1, config.resets + 1)
     chosen = {growing[min(i * len(growing) // (config.resets + 1), len(growing) - 1)] for i in resets}
     here = [fraction for fraction in fractions if round(fraction * last) == step]
@@ -105,9 +116,10 @@ def refinement_at(config: Config, step: int, total: int) -> Refinement | None:
 
 
 def relative_gradient(screen: ScreenStatistics) -> tuple[Float[Tensor, " N"], Int[Tensor, " N"]] | None:
-    """Sum over the visible views of ||dL/d(NDC position)|| / (mean over all visible), and the view counts.
+    """For each Gaussian the sum, over the views that show it, of the length of dL/d(position in normalised device
+    coordinates) divided by the mean of these lengths over all visible Gaussians; and the number of these views.
 
-    None where there is nothing to learn: no backward pass reached the means, or no gradient anywhere.
+    None if there is no statistic: no backward pass reached the positions, or all gradients are zero.
     """
     gradient = screen.means2d.grad
     if gradient is None:
@@ -124,9 +136,9 @@ def relative_gradient(screen: ScreenStatistics) -> tuple[Float[Tensor, " N"], In
 
 @dataclass(frozen=True)
 class Edit:
-    """New rows in terms of old ones: row i comes from old row parents[i]; `fresh` rows are newly born.
+    """New rows in terms of old ones: row i comes from the old row parents[i]. fresh: which rows are new Gaussians.
 
-    Attributes not given here are copied from the parent. Counts are for the log.
+    Parameters that are not given here are copied from the parent. cloned, split, pruned: numbers of Gaussians.
     """
 
     parents: Int[Tensor, " M"]
@@ -145,19 +157,20 @@ def to_prune(
     opacity_logits: Float[Tensor, " N"],
     config: Config,
 ) -> Bool[Tensor, " N"]:
-    """Transparent, oversized, far-out and stray Gaussians; at most half of the cloud, the faintest first."""
+    """Which Gaussians are too transparent, too large, too far out or stray; at most half of the cloud, the most
+    transparent ones first."""
     doomed = opacity_logits < math.log(max(config.prune_opacity, 1e-12) / (1.0 - config.prune_opacity))
     doomed |= log_scales.amax(-1) > math.log(config.prune_scale)
     doomed |= torch.linalg.vector_norm(means, dim=-1) > config.prune_radius
     if config.stray > 0:
-        # Distances among those that stay: a haze of transparent Gaussians must not shelter a floater.
+        # Distances among those that stay: a haze of transparent Gaussians must not hide a stray one.
         stays = (~doomed).nonzero().squeeze(-1)
         distance = neighbour_distance(means[stays])
         if len(stays) > 3:
             doomed[stays[distance > config.stray * distance.median()]] = True
     excess = int(doomed.sum()) - len(doomed) // 2
     if excess > 0:
-        # One bad stretch of steps must not empty the scene.
+        # A few bad steps must not empty the scene.
         rows = doomed.nonzero().squeeze(-1)
         order = torch.argsort(opacity_logits[rows], stable=True, descending=True)
         doomed[rows[order[:excess]]] = False
@@ -173,9 +186,10 @@ def refine(
     config: Config,
     generator: torch.Generator,
 ) -> Edit:
-    """Prunes, then clones and splits where `statistic` (mean relative gradient; None: no growth) is large.
+    """Removes Gaussians, then copies and splits those whose `statistic` is large.
 
-    Rows of the result: survivors in their old order, then clones, then the two halves of each split.
+    statistic: mean relative gradient over the views; None copies and splits nothing. Rows of the result: those that
+    stay in their old order, then the copies, then the first and after these the second halves of the split ones.
     """
     doomed = to_prune(means, log_scales, opacity_logits, config)
     growing = torch.zeros_like(doomed)
@@ -215,7 +229,7 @@ def refine(
 
 
 def shared_opacity(logits: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """The logit of 1 - sqrt(1 - o): two such copies let through as much light as one of opacity o."""
+    """The logit of 1 - sqrt(1 - o): two such Gaussians let as much light through as one of opacity o."""
     half_log_transmittance = 0.5 * F.logsigmoid(-logits)
     return torch.log(-torch.expm1(half_log_transmittance)) - half_log_transmittance
 
@@ -228,8 +242,9 @@ def split_along_axis(
 ) -> tuple[Float[Tensor, "2N 3"], Float[Tensor, "2N 3"], Float[Tensor, " 2N"]]:
     """Two halves along the longest axis: means, log-scales and opacity logits, all first halves first.
 
-    With scale s on that axis: s / 1.6, centres at -+ s sqrt(1 - 1/1.6^2), opacity o * 0.8. The two
-    together have the parent's mass (sum of opacity x volume), mean and covariance.
+    If s is the scale on that axis and o the opacity, the halves have scale s / 1.6, centres at -+ s sqrt(1 -
+    1/1.6^2) and opacity 0.8 o. Together they have mass (sum of opacity times volume), mean and covariance of the
+    whole.
     """
     longest = log_scales.argmax(-1)
     axis = F.one_hot(longest, 3).to(log_scales)
@@ -249,7 +264,7 @@ def split_by_samples(
     opacity_logits: Float[Tensor, " N"],
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "2N 3"], Float[Tensor, "2N 3"], Float[Tensor, " 2N"]]:
-    """3DGS's split: two centres drawn from the Gaussian, all scales / 1.6, the opacity as it was."""
+    """The split of 3DGS: two centres drawn from the Gaussian, all scales divided by 1.6, the opacity unchanged."""
     noise = torch.randn(2, *means.shape, generator=generator, dtype=torch.float32).to(means)
     offset = torch.einsum("nij,knj->kni", matrix_from_quat(quats), noise * log_scales.exp())
     smaller = log_scales - math.log(SHRINK)

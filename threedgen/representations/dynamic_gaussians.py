@@ -1,10 +1,10 @@
-"""A cloud of 3D Gaussians that a field of displacements carries along (Align Your Gaussians, Ling et al. 2024)."""
+"""A cloud of 3D Gaussians that a field of displacements moves (Align Your Gaussians, Ling et al. 2024)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import field
+from typing import Annotated, Any, Self
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed, generator
+from threedgen.core.settings import SettingError, above, at_least, between, settings
 from threedgen.core.types import Frames, GaussianCloud, TriMesh
 from threedgen.loop.regularizers import weigh
 from threedgen.representations import deformation, extension, initialisers, motion_terms, trajectory
@@ -24,51 +25,52 @@ _OPAQUE = 0.95  # opacity of Gaussians on a mesh
 CLOUD = ("means", "quats", "scales", "opacities", "sh")
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """asset: what moves, where no earlier stage makes it: a file with Gaussians (.ply) or a mesh.
+    """A cloud of Gaussians in motion.
 
-    deformation: the field of displacements. learning_rate: of its Adam. trajectory: of the whole cloud, which
-    carries the field's displacements along, Gaussians turning and growing with it; off as it is. neighbours: of
-    each Gaussian, that the terms below look at. count: of Gaussians that a mesh becomes. regularizers: terms on the
-    motion, without what the trajectory does. after: an earlier motion of the same Gaussians that this one goes on
-    from. closing: the share of time, at its end, in which the motion comes back to rest, so that it can be played
-    in a loop; 0 for none.
+    Attributes:
+        asset: Path of the file of what moves if no earlier stage makes it: Gaussians (.ply) or a mesh.
+        deformation: The field of displacements.
+        learning_rate: Learning rate of Adam for the field.
+        trajectory: The motion of the cloud as a whole, which carries the displacements of the field along.
+        neighbours: Number of neighbours of each Gaussian that the terms of the loss compare it with.
+        count: Number of Gaussians into which a mesh is converted.
+        regularizers: Weights of the terms of the loss on the motion, without that of the trajectory.
+        after: An earlier motion of the same Gaussians that this one continues.
+        closing: Share of the time, at its end, over which the motion returns to rest, so that it can be played in
+            a loop; 0 for none.
     """
 
     asset: str | None = None
     deformation: deformation.Config = field(default_factory=deformation.Config)
-    learning_rate: float = 2e-3
+    learning_rate: Annotated[float, above(0.0)] = 2e-3
     trajectory: trajectory.Config = field(default_factory=trajectory.Config)
-    neighbours: int = 12
-    count: int = 6000
+    neighbours: Annotated[int, at_least(1)] = 12
+    count: Annotated[int, at_least(1)] = 6000
     regularizers: motion_terms.Config = field(default_factory=motion_terms.Config)
     after: extension.Config = field(default_factory=extension.Config)
-    closing: float = 0.0
+    closing: Annotated[float, between(0.0, 1.0)] = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.learning_rate < float("inf"):
-            raise UserError(f"representation.learning_rate is {self.learning_rate}; it must be positive")
-        for name in ("neighbours", "count"):
-            if getattr(self, name) < 1:
-                raise UserError(f"representation.{name} is {getattr(self, name)}; it must be at least 1")
         overlap = self.after.overlap if self.after.run else 0.0
-        if not 0.0 <= self.closing <= 1.0 - overlap:
-            raise UserError(
-                f"representation.closing is {self.closing}; it must be in [0, {1.0 - overlap:g}], a share of the "
-                "motion's time outside its overlap with an earlier one"
+        if self.closing > 1.0 - overlap:
+            raise SettingError(
+                "closing",
+                f"is {self.closing:g}; it must be at most {1.0 - overlap:g}, the share of the time after the "
+                "overlap with the earlier motion",
             )
         if self.regularizers.handover != 0.0 and not self.after.run:
-            raise UserError(
-                "representation.regularizers.handover needs an earlier motion: representation.after.run"
+            raise SettingError(
+                "regularizers.handover", "needs an earlier motion: set after.run to the folder of its run"
             )
 
 
 class DynamicGaussians(Representation):
-    """Gaussians as they are at rest, frozen (buffers), and the field that moves their means.
+    """Gaussians at rest, which are frozen (buffers), and the field that moves their means.
 
-    Opacities and colours stay, and turns and sizes, as in the paper, unless deformation.turns or .sizes say
-    otherwise. They are at rest at time 0 but where they go on from an earlier motion.
+    Opacities and colours never change. Rotations and sizes change only if deformation.turns, deformation.sizes or
+    the trajectory say so. At time 0 the Gaussians are at rest unless they continue an earlier motion.
     """
 
     Config = Config
@@ -83,8 +85,9 @@ class DynamicGaussians(Representation):
     sh: Float[Tensor, "N K 3"]
 
     def __init__(self, config: Config, seed: int = 0, cloud: GaussianCloud | None = None) -> None:
-        """cloud: the Gaussians that move; None: those of config.asset. The weights of an earlier motion
-        (config.after) come from `continue_from`, or from a state. Raises UserError if neither names Gaussians."""
+        """cloud: the Gaussians that move; None reads config.asset. The weights of an earlier motion (config.after)
+        come from `continue_from` or from a state. Raises UserError if there is neither a cloud nor a file of
+        one."""
         super().__init__()
         self.config = config
         self._terms = config.regularizers
@@ -98,11 +101,12 @@ class DynamicGaussians(Representation):
 
     @classmethod
     def from_asset(cls, config: Config, seed: int, asset: GaussianCloud | TriMesh) -> Self:
-        """Goes on from an earlier stage's Gaussians or mesh. Raises UserError where the recipe names a file as
+        """Moves the Gaussians or the mesh of an earlier stage. Raises UserError if config.asset names a file as
         well."""
         if config.asset is not None:
             raise UserError(
-                "representation.asset is set, but an earlier stage makes what moves: leave one of them out"
+                f"the asset of the representation is '{config.asset}', but an earlier stage makes what moves: "
+                "leave one of them out"
             )
         return cls(
             config, seed, asset if isinstance(asset, GaussianCloud) else on_surface(asset, config.count, seed)
@@ -110,7 +114,7 @@ class DynamicGaussians(Representation):
 
     @classmethod
     def blank(cls, config: Config) -> Self:
-        """A scene to load a state into; no file is read."""
+        """A scene of one Gaussian to load a state into; no file is read."""
         one = torch.zeros(1, 3)
         cloud = GaussianCloud(
             one, torch.tensor([[1.0, 0.0, 0.0, 0.0]]), one + 0.01, torch.ones(1), torch.zeros(1, 1, 3)
@@ -122,24 +126,25 @@ class DynamicGaussians(Representation):
 
     @property
     def rest(self) -> GaussianCloud:
-        """The cloud without any motion."""
+        """The cloud at rest."""
         return GaussianCloud(*(getattr(self, name) for name in CLOUD))
 
     def moved(self, times: Float[Tensor, " T"]) -> Float[Tensor, "T N 3"]:
-        """Where the means are at `times` in [0, 1]; where they rest, exactly, at time 0 of a first motion."""
+        """The means at `times` in [0, 1]; exactly those at rest at time 0 unless it continues a motion."""
         return self.means + self.offsets(times)[..., :3]
 
     @property
     def outputs(self) -> int:
-        """K of `offsets`."""
+        """The number K of `offsets` per Gaussian."""
         return 9 if self.config.trajectory.moves else self.config.deformation.outputs
 
     def offsets(self, times: Float[Tensor, " T"]) -> Float[Tensor, "T N K"]:
-        """What the field says, see `deformation`; it may be blended with another's before `carried` takes it."""
+        """The outputs of the field, see `deformation`. They may be blended with those of another before they are
+        passed to `carried`."""
         return self.field(self.means, times.to(self.means))
 
     def carried(self, offsets: Float[Tensor, "N K"]) -> GaussianCloud:
-        """The cloud where a moment's offsets bring it; colours that depend on the direction do not turn."""
+        """The cloud moved by the offsets of one moment; colours that depend on the direction do not turn."""
         rest, config = self.rest, self.config.deformation
         quats, scales, whole = rest.quats, rest.scales, self.config.trajectory.moves
         if config.turns or whole:
@@ -149,14 +154,14 @@ class DynamicGaussians(Representation):
         return GaussianCloud(rest.means + offsets[:, :3], quats, scales, rest.opacities, rest.sh)
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> GaussianCloud | Frames:
-        """The cloud at rest for None, else a moment a different time."""
+        """The cloud at rest if `time` is None, else one cloud for each different time."""
         if time is None:
             return self.rest
         times, index = torch.unique(time.to(self.means), return_inverse=True)
         return Frames(tuple(map(self.carried, self.offsets(times))), index, times)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The field's, without those of an earlier motion, and the trajectory's."""
+        """The parameters of the field, without those of an earlier motion, and of the trajectory."""
         groups: dict[str, list[nn.Parameter]] = {"deformation": []}
         for name, parameter in self.field.named_parameters():
             if parameter.requires_grad:
@@ -165,15 +170,15 @@ class DynamicGaussians(Representation):
         return groups
 
     def learning_rates(self) -> Mapping[str, float]:
-        """Of each group."""
+        """The initial learning rate of each group."""
         rates = {"deformation": self.config.learning_rate, "trajectory": self.config.trajectory.learning_rate}
         return {name: rates[name] for name in self.parameter_groups()}
 
     def penalty(
         self, primitive: GaussianCloud | Frames, step: int, total: int
     ) -> tuple[Float[Tensor, ""] | float, Mapping[str, float]]:
-        """The weighted terms of `motion_terms`, and how far the means are from where they rest, at the farthest
-        moment of the step (mean over the Gaussians, in world units)."""
+        """The weighted terms of `motion_terms`. Logs them and `motion`, the largest displacement among the moments
+        of the step (mean over the Gaussians, in world units)."""
         if not isinstance(primitive, Frames):
             return 0.0, {}
         moved = torch.stack([frame.means for frame in primitive.frames if isinstance(frame, GaussianCloud)])
@@ -184,7 +189,7 @@ class DynamicGaussians(Representation):
             bent = moved
         elif carrier is self.field:
             bent = carrier.undone(self.means, moved, primitive.times)
-        else:  # blended with something else: what the field itself says is asked for again
+        else:  # the field is blended with another one: compute its own outputs again
             bent = self.means + carrier.own(self.means, primitive.times)[..., :3]
         points = MovedPoints(
             self.means, bent, self._neighbours, lambda: self.moved(moved.new_ones(1))[0], self._departure()
@@ -195,33 +200,37 @@ class DynamicGaussians(Representation):
 
     @property
     def earlier_run(self) -> str:
-        """The run whose motion this one continues; empty if there is none."""
+        """The folder of the run whose motion this one continues; empty if there is none."""
         return self.config.after.run
 
     def continue_from(self, earlier: Any) -> None:
-        """Sets out from the end of the motion of `earlier`, the scene of the run that config.after names.
+        """Starts from the end of the motion of `earlier`, the scene of the run that config.after names.
 
         Raises UserError unless that scene moves the same Gaussians in a way whose end can be continued.
         """
         where = f"'{self.config.after.run}', the run that this motion continues,"
         if not isinstance(earlier, DynamicGaussians):
-            raise UserError(f"{where} does not hold dynamic-gaussians: nothing moves in it")
+            raise UserError(f"{where} holds no dynamic-gaussians: nothing moves in it")
         if len(earlier) != len(self) or not torch.allclose(earlier.means, self.means.cpu(), atol=1e-5):
-            raise UserError(f"{where} moves other Gaussians: set representation.asset to its asset.ply")
+            raise UserError(
+                f"{where} moves other Gaussians: set the asset of the representation to the asset.ply of that run"
+            )
         for name, theirs, ours in (
             ("deformation", earlier.config.deformation, self.config.deformation),
             ("trajectory", earlier.config.trajectory, self.config.trajectory),
         ):
             if theirs != ours:
-                raise UserError(f"{where} has another representation.{name}: use the same settings for both")
+                raise UserError(f"{where} has another {name}: use the same settings for both")
         if earlier.config.closing:
-            raise UserError(f"{where} comes back to rest at its end: make it with representation.closing=0")
+            raise UserError(
+                f"{where} returns to rest at its end: make it with 0 for the closing of its representation"
+            )
         handover = _handover(self.field)
         assert handover is not None
         handover.continue_from(_own_field(earlier, self.config.after))
 
     def goes_on_from(self, earlier: DynamicGaussians) -> bool:
-        """Whether the motion that this one goes on from, and what moves, are exactly those of `earlier`."""
+        """Whether this motion continues exactly that of `earlier`, and moves exactly the same Gaussians."""
         both, own = _handover(self.field), _handover(earlier.field)
         if both is None:
             return False
@@ -236,7 +245,7 @@ class DynamicGaussians(Representation):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As nn.Module's, for any number of Gaussians."""
+        """As that of nn.Module, for any number of Gaussians."""
         count = len(state_dict["means"]) if "means" in state_dict else len(self)
         if count != len(self):
             for name in CLOUD:
@@ -247,7 +256,7 @@ class DynamicGaussians(Representation):
 
 
 def on_surface(mesh: TriMesh, count: int, seed: int) -> GaussianCloud:
-    """Opaque Gaussians on a mesh, as large as they are apart, in its colours."""
+    """Opaque Gaussians on the surface of a mesh, in its colours, as large as the distances between them."""
     points, colors = initialisers.mesh_surface(mesh, count, generator(seed, "initialise", 0))
     size = initialisers.neighbour_distance(points).clamp(2.5e-3, 0.1)
     quats = points.new_tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(len(points), 1)
@@ -256,19 +265,21 @@ def on_surface(mesh: TriMesh, count: int, seed: int) -> GaussianCloud:
 
 
 def _own_field(earlier: DynamicGaussians, after: extension.Config) -> nn.Module:
-    """The field that an earlier motion ends in. UserError if its own handover is not over when its end begins."""
+    """The field with which an earlier motion ends. Raises UserError if its own overlap with the motion before it is
+    not over when the overlap with the new motion begins."""
     if not isinstance(earlier.field, extension.Handover):
         return earlier.field
     if earlier.config.after.overlap > 1.0 - after.last + 1e-6:
         raise UserError(
             f"the motion of '{after.run}' is still blended with the one before it when the new motion begins: "
-            "lower representation.after.last"
+            "lower last in the section after of the representation"
         )
     return earlier.field.own
 
 
 def _make_field(config: Config, count: int) -> nn.Module:
-    """The field of a config, blended with an earlier one (whose weights come later) and closed if it says so."""
+    """The field of a config, blended with an earlier one if there is one (its weights come later), and closed if
+    the config says so."""
 
     def own() -> nn.Module:
         local = deformation.make_field(config.deformation, count)
@@ -284,19 +295,19 @@ def _make_field(config: Config, count: int) -> nn.Module:
 
 
 def _learning_carrier(moving: nn.Module) -> trajectory.CarriedField | None:
-    carriers = (part for part in moving.modules() if isinstance(part, trajectory.CarriedField))
+    carriers = (module for module in moving.modules() if isinstance(module, trajectory.CarriedField))
     return next((one for one in carriers if one.trajectory.coefficients.requires_grad), None)
 
 
 def _handover(moving: nn.Module) -> extension.Handover | None:
-    return next((part for part in moving.modules() if isinstance(part, extension.Handover)), None)
+    return next((module for module in moving.modules() if isinstance(module, extension.Handover)), None)
 
 
 def _read(config: Config, seed: int) -> GaussianCloud:
     if config.asset is None:
         raise UserError(
-            "nothing to move: set representation.asset to a .ply with Gaussians or a mesh file, or let an earlier "
-            "stage make it"
+            "there is nothing to move: set the asset of the representation to a .ply file with Gaussians or to a "
+            "mesh file, or let an earlier stage make it"
         )
     if config.asset.lower().endswith(".ply"):
         from threedgen.datasets.splat_files import read_splats

@@ -1,54 +1,50 @@
-"""Motions that go on from earlier ones, and motions that come back (Align Your Gaussians, Ling et al. 2024, section
-3.5; METHODS 7.6).
+"""Motions that continue earlier ones, and motions that return to rest (Align Your Gaussians, Ling et al. 2024,
+section 3.5).
 
 A later motion begins while the earlier one still runs. In the overlap the displacement is
-D_12 = (1 - chi) D_1 + chi D_2, with chi rising smoothly from 0 to 1: neither the place nor the speed jumps where it
-begins and where it ends.
+D_12 = (1 - chi) D_1 + chi D_2, with chi rising smoothly from 0 to 1, so that neither the position nor the speed
+jumps at the beginning and the end of the overlap.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from threedgen.core.errors import UserError
+from threedgen.core.settings import between, settings
 from threedgen.representations.trajectory import CarriedField, Similarity
 from threedgen.representations.transforms import quat_from_vector, quat_multiply
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """run: the folder of the run whose motion is gone on from; "" where there is none. overlap: the share of the
-    own motion in which the earlier one still runs. last: the share of the earlier motion that this is, its end.
-    (Both are the overlap's seconds, over those of either motion.)"""
+    """The earlier motion that a motion continues; the two overlap for some time.
+
+    Attributes:
+        run: Folder of the run whose motion is continued; empty if there is none.
+        overlap: Length of the overlap, as a share of the length of this motion, at whose beginning it is.
+        last: Length of the overlap, as a share of the length of the earlier motion, at whose end it is.
+    """
 
     run: str = ""
-    overlap: float = 0.5
-    last: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name in ("overlap", "last"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise UserError(
-                    f"representation.after.{name} is {getattr(self, name)}; it must be in (0, 1]: motions need "
-                    "time in common to hand over"
-                )
+    overlap: Annotated[float, between(0.0, 1.0, open_low=True)] = 0.5
+    last: Annotated[float, between(0.0, 1.0, open_low=True)] = 0.5
 
 
 def chi(share: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
-    """3 s^2 - 2 s^3 between 0 and 1, 0 before and 1 after: no slope at either end."""
+    """3 s^2 - 2 s^3 for s between 0 and 1, 0 below and 1 above: its slope is zero at both ends."""
     s = share.clamp(0.0, 1.0)
     return s * s * (3.0 - 2.0 * s)
 
 
 class Handover(nn.Module):
-    """A field that sets out from the end of another: `earlier`, frozen, blended into `own`.
+    """A field that starts from the end of another: `earlier`, frozen, blended into `own`.
 
-    Where they are carried by trajectories, these are blended by themselves, their turns along the arc between them:
-    what spins while it is handed over does not shrink, as it would where places are averaged.
+    If the fields are carried by trajectories, these are blended separately, their rotations along the arc between
+    them: an asset that spins during the overlap then keeps its size, which it would not if positions were averaged.
     """
 
     def __init__(self, config: Config, earlier: nn.Module, own: nn.Module) -> None:
@@ -57,7 +53,7 @@ class Handover(nn.Module):
         self.earlier, self.own = earlier.requires_grad_(False), own
 
     def continue_from(self, earlier: nn.Module) -> None:
-        """Takes another earlier field, frozen from now on."""
+        """Replaces the earlier field, and freezes the new one."""
         self.earlier = earlier.requires_grad_(False)
 
     def forward(self, points: Float[Tensor, "N 3"], times: Float[Tensor, " T"]) -> Float[Tensor, "T N K"]:
@@ -91,14 +87,14 @@ class Handover(nn.Module):
         return tuple(a.index_copy(0, inside, b) for a, b in zip(own, blended, strict=True))  # pyright: ignore
 
     def departure(self, points: Float[Tensor, "N 3"], moments: int = 4) -> Float[Tensor, "S N 3"]:
-        """D_12 - D_1 in world units, at so many moments of the overlap, evenly spread, its ends left out."""
+        """D_12 - D_1 in world units at evenly spaced moments of the overlap, without its two ends."""
         share = ((torch.arange(moments, device=points.device) + 0.5) / moments).to(points)
         with torch.no_grad():
             before = self.earlier(points, self._earlier_times(share))
         return (self(points, self._overlap * share) - before)[..., :3]
 
     def _inside(self, times: Tensor) -> tuple[Tensor, Tensor]:
-        """Which times are in the overlap, and what share of it has gone by then."""
+        """The indices of the times that are in the overlap, and the share of it that is over by then."""
         inside = (times < self._overlap).nonzero().squeeze(1)
         return inside, times[inside] / self._overlap
 
@@ -107,8 +103,8 @@ class Handover(nn.Module):
 
 
 class Closed(nn.Module):
-    """A field whose motion comes back to rest: it fades by 1 - chi over the last `share` of time, its trajectory on
-    the shortest way, so that whole turns are not taken back."""
+    """A field whose motion returns to rest: it fades by 1 - chi over the last `share` of time. Its trajectory takes
+    the shortest way, so that whole turns are not undone."""
 
     def __init__(self, field: nn.Module, share: float) -> None:
         super().__init__()
@@ -142,20 +138,20 @@ def _whole(field: nn.Module, times: Tensor) -> Similarity:
 
 
 def _between(first: Float[Tensor, "T 4"], second: Float[Tensor, "T 4"]) -> Float[Tensor, "T 4"]:
-    """The turns that lead from the first quaternions to the second."""
+    """The rotations that lead from the first quaternions to the second."""
     return quat_multiply(first * first.new_tensor([1.0, -1.0, -1.0, -1.0]), second)
 
 
 def _side(first: Float[Tensor, "1 4"], second: Float[Tensor, "1 4"]) -> Float[Tensor, "1 1"]:
-    """1, or -1 where the turn from `first` to `second` is shorter the other way round. It is asked once, in the
-    middle of a blend: asked at each moment, the way could change sides, which would be a jump."""
+    """1, or -1 if the rotation from `first` to `second` is shorter the other way round. It is determined once, in
+    the middle of a blend: if it were determined at each moment, it could change, which would be a jump."""
     return torch.where(_between(first, second)[:, :1] < 0.0, -1.0, 1.0).detach()
 
 
 def _blend(
     first: Similarity, second: Similarity, weight: Float[Tensor, " T"], side: Float[Tensor, "1 1"]
 ) -> Similarity:
-    """From `first` (weight 0) to `second` (weight 1): turns along the arc between them, the rest along a line."""
+    """From `first` (weight 0) to `second` (weight 1): rotations along the arc between them, the others linearly."""
     between = side * _between(first[0], second[0])
     sine = between[:, 1:].square().sum(1, keepdim=True).clamp_min(1e-24).sqrt()
     arc = between[:, 1:] * (2.0 * torch.atan2(sine, between[:, :1]) / sine)  # 0 to 2 pi long

@@ -1,12 +1,15 @@
-"""3D Gaussians as a representation: raw parameters, activations, bounds, density control's bookkeeping."""
+"""3D Gaussians as a representation: raw parameters, their activations and bounds, statistics of density control.
+
+Kerbl et al. 2023, "3D Gaussian Splatting for Real-Time Radiance Field Rendering" (3DGS).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from dataclasses import field
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -14,22 +17,29 @@ from torch import Tensor, nn
 
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
+from threedgen.core.settings import SettingError, above, at_least, between, settings
 from threedgen.core.types import GaussianCloud, RenderOutput
 from threedgen.loop.regularizers import weigh
 from threedgen.representations import density_control, gaussian_terms, initialisers
 from threedgen.representations.base import Representation, RowOptimizer
 from threedgen.representations.spherical_harmonics import DC, dc_from_rgb
 
-# Colours stay a hair above zero: at zero the renderer's max(0, .) stops the gradient for good.
+# Colours stay slightly above zero: at zero the renderer's max(0, .) stops the gradient for good.
 DARKEST = 1.0 / 512.0
 PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "sh", "sh_rest")
 
 
-@dataclass(frozen=True)
+@settings
 class LearningRates:
-    """Initial Adam learning rates by group, tuned for runs of a few hundred steps (notes/embedded_prior.md).
+    """Initial learning rates of Adam for each group of parameters, tuned for runs of a few hundred steps.
 
-    sh is in units of the coefficient: 0.07 moves a colour by 0.02 a step. sh_rest is a 20th of it (3DGS).
+    Attributes:
+        means (world units per step): Rate of the centres.
+        quats: Rate of the quaternions that turn the Gaussians.
+        log_scales: Rate of the natural logarithms of the standard deviations.
+        opacity_logits: Rate of the logits of the opacities.
+        sh: Rate of the constant coefficient of the colour; 0.07 moves a colour by 0.02 per step.
+        sh_rest: Rate of the coefficients of the view-dependent colour; the default is a 20th of sh, as in 3DGS.
     """
 
     means: float = 0.006
@@ -40,59 +50,60 @@ class LearningRates:
     sh_rest: float = 0.0035
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """3D Gaussians. Lengths are world units (the object fills the unit sphere).
+    """3D Gaussians; the object is meant to fill the unit sphere.
 
-    count: how many at the start. init: ball (uniform in the volume), sphere (a shell), or mesh (points of
-    the surface of the file `mesh`, with its colours). radius: of the ball, the shell, or the mesh's
-    bounding sphere. opacity: at the start. color_noise: standard deviation around mid grey at the start.
-    sh_degree: 0-3, highest degree of the view-dependent colour; degrees come one after another until
-    sh_full (fraction of the run).
-    scales: smallest and largest standard deviation, kept after every step.
+    Attributes:
+        count: Number of Gaussians at the start.
+        init: Where they start: ball spreads them evenly over the volume of a ball, sphere over the surface of a
+            sphere, mesh over the surface of a mesh file, whose colours they take.
+        radius (world units): Radius of that ball or sphere, or of the bounding sphere to which the mesh is scaled.
+        mesh: Path of the mesh file if init is mesh (glb, obj, ply, stl or off).
+        opacity: Opacity of every Gaussian at the start.
+        color_noise: Standard deviation of the colours around mid grey at the start, if init is not mesh.
+        sh_degree: Highest degree of the spherical harmonics of the colour; 0 is a colour that is the same from
+            all sides.
+        sh_full: Fraction of the run at which the last of these degrees is switched on; they are switched on one
+            after the other, evenly spaced.
+        scales (world units): Smallest and largest standard deviation of a Gaussian along an axis, kept after
+            every step.
+        learning_rates: Initial learning rate of each group of parameters.
+        density: When Gaussians are copied, split and removed.
+        regularizers: Weights of the terms of the loss on the Gaussians themselves.
     """
 
-    count: int = 4096
+    count: Annotated[int, at_least(1)] = 4096
     init: Literal["ball", "sphere", "mesh"] = "ball"
-    radius: float = 0.75
+    radius: Annotated[float, above(0.0)] = 0.75
     mesh: str | None = None
-    opacity: float = 0.1
-    color_noise: float = 0.05
-    sh_degree: int = 0
-    sh_full: float = 0.5
-    scales: tuple[float, float] = (0.0025, 0.3)
+    opacity: Annotated[float, between(0.0, 1.0, open_low=True, open_high=True)] = 0.1
+    color_noise: Annotated[float, at_least(0.0)] = 0.05
+    sh_degree: Annotated[int, between(0, 3)] = 0
+    sh_full: Annotated[float, between(0.0, 1.0)] = 0.5
+    scales: Annotated[tuple[float, float], above(0.0)] = (0.0025, 0.3)
     learning_rates: LearningRates = field(default_factory=LearningRates)
     density: density_control.Config = field(default_factory=density_control.Config)
     regularizers: gaussian_terms.Config = field(default_factory=gaussian_terms.Config)
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise UserError(f"representation.count is {self.count}; it must be at least 1")
-        if self.sh_degree not in (0, 1, 2, 3):
-            raise UserError(f"representation.sh_degree is {self.sh_degree}; it must be 0, 1, 2 or 3")
-        if not 0.0 < self.opacity < 1.0:
-            raise UserError(f"representation.opacity is {self.opacity}; it must be between 0 and 1")
-        if not 0.0 < self.scales[0] < self.scales[1] < math.inf:
-            raise UserError(f"representation.scales are {list(self.scales)}; need 0 < smallest < largest")
-        positive = 0.0 < self.radius < math.inf and 0.0 <= self.color_noise < math.inf  # NaN is neither
-        if not positive or not 0.0 <= self.sh_full <= 1.0:
-            raise UserError("representation.radius must be positive, color_noise >= 0, sh_full in [0, 1]")
+        if not self.scales[0] < self.scales[1]:
+            raise SettingError("scales", f"is {list(self.scales)}; the first number must be the smaller one")
         if self.init not in ("ball", "sphere", "mesh"):
-            raise UserError(f"representation.init is {self.init!r}; choose ball, sphere or mesh")
+            raise SettingError("init", f"is {self.init!r}; it must be ball, sphere or mesh")
         if self.init == "mesh" and self.mesh is None:
-            raise UserError("representation.init is mesh but representation.mesh names no file")
+            raise SettingError("mesh", "names no file although init is mesh: set it to a mesh file")
         if self.init != "mesh" and self.mesh is not None:
-            raise UserError(
-                f"representation.mesh is set but init is {self.init}: set representation.init=mesh as well"
-            )
+            raise SettingError("mesh", f"is set although init is {self.init}: set init to mesh as well")
 
 
 class Gaussians(Representation):
-    """N anisotropic Gaussians with raw parameters, activated by `at`.
+    """N anisotropic Gaussians with raw parameters, which `at` activates.
 
-    means [N, 3]; quats [N, 4] wxyz; log_scales [N, 3] natural; opacity_logits [N]; sh [N, 1, 3], the
-    constant colour coefficient; sh_rest [N, K - 1, 3] (K - 1 = 0 at degree 0). Buffers: the gradient sums
-    of density control and the active degree. A state with any number of Gaussians can be loaded.
+    means: [N, 3], world units. quats: [N, 4], (w, x, y, z). log_scales: [N, 3], natural logarithms of world units.
+    opacity_logits: [N]. sh: [N, 1, 3], the constant coefficient of the colour. sh_rest: [N, K - 1, 3], the other
+    coefficients, of which there are none at degree 0. Buffers are gradient_sum and view_count, the statistics of
+    density control, and active_degree. A state with any number of Gaussians can be loaded.
     """
 
     Config = Config
@@ -134,15 +145,15 @@ class Gaussians(Representation):
 
     @classmethod
     def blank(cls, config: Config) -> Self:
-        """A scene to load a state or a cloud into: as `config` says, but the start (a mesh file) is not read."""
+        """A scene of one Gaussian to load a state or a cloud into; the mesh file of `config` is not read."""
         return cls(dataclasses.replace(config, count=1, init="ball", mesh=None))
 
     @classmethod
     def from_cloud(cls, cloud: GaussianCloud, config: Config | None = None) -> Self:
-        """Raw parameters whose `at()` is `cloud`, up to rounding and the activations' open intervals.
+        """Raw parameters whose `at()` is `cloud`, up to rounding and the open intervals of the activations.
 
-        The active degree is the cloud's. config: rates and density control to go on with; its sh_degree may
-        be higher than the cloud's, its count and init are not used.
+        The active degree is that of the cloud. config: learning rates and density control of the scene; its
+        sh_degree may be higher than that of the cloud, its count and init are not used.
         """
         config = config or Config()
         degree = max(cloud.sh_degree, config.sh_degree)
@@ -168,7 +179,7 @@ class Gaussians(Representation):
         return len(self.means)
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> GaussianCloud:
-        """The activated cloud, differentiable; `time` is ignored (nothing moves)."""
+        """The activated cloud, differentiable; `time` is ignored because nothing moves."""
         coefficients = (int(self.active_degree) + 1) ** 2
         sh = (
             self.sh if coefficients == 1 else torch.cat([self.sh, self.sh_rest[:, : coefficients - 1]], dim=1)
@@ -178,11 +189,11 @@ class Gaussians(Representation):
         )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """One group a parameter, under its name."""
+        """One group per parameter, under its name."""
         return {name: [getattr(self, name)] for name in PARAMETERS}
 
     def learning_rates(self) -> Mapping[str, float]:
-        """Initial learning rates by group."""
+        """The initial learning rate of each group."""
         return dataclasses.asdict(self._rates)
 
     def penalty(
@@ -195,10 +206,10 @@ class Gaussians(Representation):
     def adapt(
         self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int
     ) -> dict[str, float]:
-        """Bounds, the colour degree's schedule, statistics, and where it is time a refinement.
+        """Enforces the bounds, raises the colour degree, gathers statistics and, if it is time, refines.
 
-        Call it after the optimizer's step and before gradients are cleared: it reads the gradient of
-        output.screen.means2d. Logs the count, and what a refinement did.
+        Call it after the step of the optimizer and before gradients are cleared: it reads the gradient of
+        output.screen.means2d. Logs the number of Gaussians, and how many a refinement copied, split and removed.
         """
         self.constrain()
         self._raise_degree(step, total)
@@ -229,7 +240,7 @@ class Gaussians(Representation):
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """Scales within their bounds, quaternions of length 1, the constant colour in [1/512, 1]."""
+        """Brings scales within their bounds, quaternions to length 1 and the constant colour into [1/512, 1]."""
         self.log_scales.clamp_(*self._limits)
         length = torch.linalg.vector_norm(self.quats, dim=-1, keepdim=True)
         self.quats.div_(length.clamp(min=1e-12))
@@ -238,9 +249,9 @@ class Gaussians(Representation):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As nn.Module's, for any number of Gaussians; raises UserError where the tensors do not fit.
+        """As that of nn.Module, for any number of Gaussians. Raises UserError if the tensors do not fit.
 
-        Parameters become new objects when the number differs: build or load the optimizer afterwards.
+        Parameters become new objects if the number differs: build or load the optimizer afterwards.
         """
         count = len(state_dict["means"]) if "means" in state_dict else -1
         for name, value in [*self.named_parameters(), *self.named_buffers()]:
@@ -249,7 +260,7 @@ class Gaussians(Representation):
             if given is None or tuple(given.shape) != wanted:
                 found = "missing" if given is None else f"{list(given.shape)}"
                 raise UserError(
-                    f"saved Gaussians do not fit this recipe: {name} is {found}, need {list(wanted)}"
+                    f"the saved Gaussians do not fit this recipe: {name} is {found}, it must be {list(wanted)}"
                 )
         if count != len(self):
             sizes = {name: getattr(self, name) for name in PARAMETERS}
@@ -266,7 +277,7 @@ class Gaussians(Representation):
         self.view_count = torch.zeros(len(self), dtype=torch.int64, device=self.means.device)
 
     def _raise_degree(self, step: int, total: int) -> None:
-        """Degree d of D comes when the next step is past the fraction sh_full * d / D of the run."""
+        """Switches degree d of D on if the next step is past the fraction sh_full * d / D of the run."""
         done = (step + 1) / max(total, 1)
         if self.config.sh_degree == 0:
             return
@@ -296,7 +307,7 @@ class Gaussians(Representation):
             optimizer.replace_rows(old, new, source)
 
     def _reset_opacity(self, optimizer: RowOptimizer) -> None:
-        """3DGS's reset, to twice the pruning threshold."""
+        """The reset of 3DGS: no opacity stays above twice the threshold of pruning."""
         opacity = max(2.0 * self._density.prune_opacity, 1e-6)
         self.opacity_logits.clamp_(max=math.log(opacity / (1.0 - opacity)))
         optimizer.zero_moments(self.opacity_logits)

@@ -1,4 +1,4 @@
-"""Where Gaussians start: points on a sphere, in a ball, or on the surface of a mesh, and their first size."""
+"""The start of Gaussians: points on a sphere, in a ball, or on the surface of a mesh, and their first size."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ Points = tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"]]
 
 
 def ball(count: int, radius: float, generator: torch.Generator) -> Float[Tensor, "N 3"]:
-    """Points uniform in the volume of a ball around the origin."""
+    """Points uniform in the volume of a ball of `radius` world units around the origin."""
     distance = radius * torch.rand(count, 1, generator=generator) ** (1.0 / 3.0)
     return distance * _directions(count, generator)
 
 
 def sphere(count: int, radius: float, generator: torch.Generator) -> Float[Tensor, "N 3"]:
-    """Points uniform on the surface of a sphere around the origin (a shell)."""
+    """Points uniform on the surface of a sphere of `radius` world units around the origin."""
     return radius * _directions(count, generator)
 
 
 def mesh_surface(mesh: TriMesh, count: int, generator: torch.Generator) -> Points:
     """Points uniform on the surface of a mesh, and their colours.
 
-    A face is drawn with a probability proportional to its area, a point in it uniformly. Colours are the
-    interpolated vertex colours, or mid grey where the mesh has none. Raises UserError without any area.
+    A face is drawn with a probability proportional to its area, and a point in it uniformly. Colours are the
+    interpolated vertex colours, or mid grey if the mesh has none. Raises UserError if no face has an area.
     """
     corners = mesh.vertices[mesh.faces]  # [F, 3, 3]
     normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = torch.linalg.vector_norm(normals, dim=-1).double().cumsum(0)
     if len(area) == 0 or not area[-1] > 0:
         raise UserError("the mesh to start from has no surface: all its faces are empty")
-    # The inverse of the cumulative area; torch.multinomial stops at 2^24 faces.
+    # By the inverse of the cumulative area: torch.multinomial takes no more than 2^24 faces.
     draw = torch.rand(count, generator=generator, dtype=torch.float64) * area[-1].cpu()
     face = torch.searchsorted(area.cpu(), draw, right=True).clamp(max=len(area) - 1)
     u, v = torch.rand(2, count, generator=generator, dtype=torch.float64)
@@ -50,9 +50,10 @@ def mesh_surface(mesh: TriMesh, count: int, generator: torch.Generator) -> Point
 
 
 def neighbour_distance(points: Float[Tensor, "N 3"], neighbours: int = 3) -> Float[Tensor, " N"]:
-    """Mean distance of each point to its nearest neighbours (3DGS's first scale, METHODS 10.2).
+    """Mean distance of each point to its nearest neighbours, the first scale of a Gaussian (3D Gaussian Splatting,
+    Kerbl et al. 2023).
 
-    With fewer points than neighbours, the mean over those there are; a lone point gets 1.
+    If there are fewer other points than `neighbours`, the mean over all of them; 1 for a point without others.
     """
     neighbours = min(neighbours, len(points) - 1)
     if neighbours < 1:
@@ -65,7 +66,7 @@ def neighbour_distance(points: Float[Tensor, "N 3"], neighbours: int = 3) -> Flo
 
 
 def _directions(count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
-    """Uniform unit vectors: a uniform z and a uniform azimuth (Archimedes), never of length zero."""
+    """Uniform unit vectors: a uniform z and a uniform azimuth (Archimedes), which are never of length zero."""
     z = 2.0 * torch.rand(count, generator=generator) - 1.0
     azimuth = 2.0 * math.pi * torch.rand(count, generator=generator)
     across = torch.sqrt((1.0 - z * z).clamp(min=0.0))

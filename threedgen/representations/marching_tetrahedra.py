@@ -19,22 +19,25 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Crossings:
-    """The cut edges [E, 2] of a lattice (indices of an inside and an outside point, in order of index), and
-    the faces [F, 3] between them, counter-clockwise seen from outside."""
+    """Where a surface cuts a lattice.
+
+    ends: [E, 2], the two lattice points of each cut edge, one inside and one outside, the lower index first. faces:
+    [F, 3], triangles of cut edges, counter-clockwise seen from outside.
+    """
 
     ends: Int[Tensor, "E 2"]
     faces: Int[Tensor, "F 3"]
 
 
 def lattice(resolution: int, extent: float) -> Float[Tensor, "N 3"]:
-    """Points of a cubic lattice of `resolution` cells a side over [-extent, extent]^3, z running fastest."""
+    """Points of a cubic lattice of `resolution` cells per side over [-extent, extent]^3, z running fastest."""
     side = torch.linspace(-extent, extent, resolution + 1)
     return torch.cartesian_prod(side, side, side)
 
 
 @torch.no_grad()
 def march(inside: Bool[Tensor, "S S S"]) -> Crossings:
-    """Which lattice edges the surface of `inside` cuts, and how the cuts make faces."""
+    """The lattice edges that the surface of `inside` cuts, and the faces between the cuts."""
     side = inside.shape[0]
     corners = [inside[x : side - 1 + x, y : side - 1 + y, z : side - 1 + z] for x, y, z in _CUBE]
     stacked = torch.stack(corners)
@@ -56,7 +59,7 @@ def march(inside: Bool[Tensor, "S S S"]) -> Crossings:
 def interpolate_crossings(
     crossings: Crossings, distance: Float[Tensor, " N"], values: Float[Tensor, "N C"]
 ) -> Float[Tensor, "E C"]:
-    """Values where the distance is zero on each cut edge."""
+    """The values at the point of each cut edge at which the distance is zero."""
     low, high = crossings.ends.unbind(1)
     at_low, at_high = distance.index_select(0, low), distance.index_select(0, high)
     along = (at_low / (at_low - at_high))[:, None]
@@ -72,8 +75,8 @@ def _even(order: tuple[int, ...]) -> bool:
 
 @functools.cache
 def _tables() -> tuple[Int[Tensor, "6 4 3"], Int[Tensor, "16 2 3 2"], Int[Tensor, " 16"]]:
-    """Six positively oriented tetrahedra of a cube; for each pattern of inside points the triangles, as
-    edges."""
+    """Six positively oriented tetrahedra of a cube; for each pattern of inside points the triangles, each corner
+    as the two points of an edge; and the number of these triangles."""
     tetrahedra = []
     for axes in itertools.permutations(range(3)):
         path = [[int(axis in axes[:count]) for axis in range(3)] for count in range(4)]
@@ -83,7 +86,7 @@ def _tables() -> tuple[Int[Tensor, "6 4 3"], Int[Tensor, "16 2 3 2"], Int[Tensor
         within = [i for i in range(4) if code >> i & 1]
         beyond = [i for i in range(4) if not code >> i & 1]
         order = within + beyond
-        if not _even(tuple(order)):  # an even order is positively oriented, as (0, 1, 2, 3) is
+        if not _even(tuple(order)):  # an even order has the positive orientation of (0, 1, 2, 3)
             swapped = slice(0, 2) if len(within) == 3 else slice(2, 4)
             order[swapped] = order[swapped][::-1]
         a, b, c, d = order

@@ -1,18 +1,18 @@
-"""A triangle mesh as a representation: vertices that move together, colours at vertices or in a texture."""
+"""A triangle mesh as a representation: vertices that move together, colours at the vertices or in a texture."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from dataclasses import field
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from threedgen.core.errors import UserError
+from threedgen.core.settings import SettingError, above, at_least, between, settings
 from threedgen.core.types import Primitive, RenderOutput, TriMesh
 from threedgen.representations.base import Representation, RowOptimizer
 from threedgen.representations.smooth_offsets import Smoother
@@ -20,11 +20,14 @@ from threedgen.representations.smooth_offsets import Smoother
 SPHERE_RADIUS = 0.6
 
 
-@dataclass(frozen=True)
+@settings
 class LearningRates:
-    """Initial Adam learning rates, tuned for runs of a few hundred steps. offsets: world units a step.
+    """Initial learning rates of Adam for each group of parameters, tuned for runs of a few hundred steps.
 
-    colors, texture: in display-referred units, which span [0, 1].
+    Attributes:
+        offsets (world units per step): Rate of the offsets of the vertices, before they are smoothed.
+        colors (per step): Rate of the colours of the vertices, which are display-referred in [0, 1].
+        texture (per step): Rate of the colours of the texels, which are display-referred in [0, 1].
     """
 
     offsets: float = 0.03
@@ -32,47 +35,46 @@ class LearningRates:
     texture: float = 0.02
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """A mesh of fixed topology. Lengths are world units (the object fills the unit sphere).
+    """A mesh whose faces never change; the object is meant to fill the unit sphere.
 
-    source: sphere, or a mesh file (glb, obj, ply, stl, off) with the colours it has. radius: of the sphere
-    (default 0.6), or of the ball around the origin into which the file's mesh is scaled (default 0.9).
-    subdivisions: of the sphere, 20 x 4^n faces. vertices: learn, or fixed. smoothness: how far a vertex takes
-    its neighbours along (0: not at all; lambda of Nicolet et al. 2021). color: vertex or texture.
-    texture_size: side in texels.
+    Attributes:
+        source: sphere, or the path of a mesh file (glb, obj, ply, stl or off), whose colours are kept.
+        radius (world units): Radius of the sphere, or of the ball around the origin to which the mesh of the file
+            is scaled; null is 0.6 for the sphere and 0.9 for a file.
+        subdivisions: Number n of times that each face of the sphere is divided into 4; it has 20 x 4^n faces.
+        vertices: Whether the positions of the vertices are learned (learn) or stay as they are (fixed).
+        smoothness: How strongly a vertex moves its neighbours along with it, the lambda of Nicolet et al. 2021; 0
+            is not at all.
+        color: Whether the colours are stored at the vertices (vertex) or in a texture (texture).
+        texture_size (texels): Width and height of the texture.
+        learning_rates: Initial learning rate of each group of parameters.
     """
 
     source: str = "sphere"
-    radius: float | None = None
-    subdivisions: int = 4
+    radius: Annotated[float | None, above(0.0)] = None
+    subdivisions: Annotated[int, between(0, 7)] = 4
     vertices: Literal["learn", "fixed"] = "learn"
-    smoothness: float = 10.0
+    smoothness: Annotated[float, at_least(0.0)] = 10.0
     color: Literal["vertex", "texture"] = "vertex"
-    texture_size: int = 256
+    texture_size: Annotated[int, between(4, 8192)] = 256
     learning_rates: LearningRates = field(default_factory=LearningRates)
 
     def __post_init__(self) -> None:
-        if self.radius is not None and not 0.0 < self.radius < math.inf:
-            raise UserError(f"representation.radius is {self.radius}; it must be positive, or left out")
-        if not 0 <= self.subdivisions <= 7:
-            raise UserError(f"representation.subdivisions is {self.subdivisions}; it must be from 0 to 7")
         if self.vertices not in ("learn", "fixed"):
-            raise UserError(f"representation.vertices is {self.vertices!r}; choose learn or fixed")
-        if not 0.0 <= self.smoothness < math.inf:
-            raise UserError(f"representation.smoothness is {self.smoothness}; it must be 0 or more")
+            raise SettingError("vertices", f"is {self.vertices!r}; it must be learn or fixed")
         if self.color not in ("vertex", "texture"):
-            raise UserError(f"representation.color is {self.color!r}; choose vertex or texture")
-        if not 4 <= self.texture_size <= 8192:
-            raise UserError(f"representation.texture_size is {self.texture_size}; it must be 4 to 8192")
+            raise SettingError("color", f"is {self.color!r}; it must be vertex or texture")
 
 
 class Mesh(Representation):
-    """W places, V vertices (a place on a seam of the texture has several), F faces.
+    """A mesh of W positions, V vertices (several share a position on a seam of the texture) and F faces.
 
-    Parameters: offsets [W, 3] (a buffer where vertices are fixed), and colors [W, 3] or texture [T, T, 3].
-    Buffers: base [W, 3], place [V], faces [F, 3] of vertices, and with a texture uvs [V, 2]. Places are
-    base + (I + smoothness L)^-1 offsets. A state with any numbers can be loaded.
+    Parameters: offsets [W, 3] (a buffer if vertices are fixed), and colors [W, 3] or texture [T, T, 3]. Buffers:
+    base [W, 3], place [V], the position of each vertex as an index, faces [F, 3] of vertices, and uvs [V, 2] if
+    there is a texture. The positions are base + (I + smoothness L)^-1 offsets, with L the Laplacian of the mesh
+    (Nicolet et al. 2021). A state of a mesh of any size can be loaded.
     """
 
     Config = Config
@@ -86,16 +88,16 @@ class Mesh(Representation):
     uvs: Float[Tensor, "V 2"]
 
     def __init__(self, config: Config, seed: int = 0, asset: TriMesh | None = None) -> None:
-        """asset: the mesh to start from in the place of `config.source`. Nothing is drawn from `seed`.
+        """asset: the mesh to start from, instead of `config.source`. Nothing is drawn from `seed`.
 
-        Raises UserError where the source cannot be read, or color is texture and xatlas is not installed.
+        Raises UserError if the source cannot be read, has no faces, or cannot be unwrapped for a texture.
         """
         super().__init__()
         self.config = config
         self._smoother: Smoother | None = None
         mesh = _detached(_source(config) if asset is None else asset)
         if len(mesh.faces) == 0:
-            raise UserError("cannot start from a mesh without faces")
+            raise UserError("the mesh to start from has no faces: give a surface mesh")
         if config.color == "texture":
             mesh = _textured(mesh, config.texture_size)
         base, place = torch.unique(mesh.vertices, dim=0, return_inverse=True)
@@ -118,7 +120,7 @@ class Mesh(Representation):
 
     @classmethod
     def blank(cls, config: Config) -> Self:
-        """A scene to load a state into: as `config` says, but its source is not read."""
+        """A scene of one triangle to load a state into; the source of `config` is not read."""
         size = config.texture_size
         triangle = TriMesh(
             torch.eye(3),
@@ -130,17 +132,20 @@ class Mesh(Representation):
 
     @classmethod
     def from_asset(cls, config: Config, seed: int, asset: Primitive) -> Self:
-        """Goes on from an earlier stage's mesh; with color=texture it is unwrapped and its colours are baked.
+        """Starts from the mesh of an earlier stage; if color is texture, it is unwrapped and its colours are baked.
 
-        config.source and radius are not used. Raises UserError for another kind of asset, or an empty mesh.
+        config.source and radius are not used. Raises UserError for another kind of asset, or for a mesh without
+        faces.
         """
         if not isinstance(asset, TriMesh):
-            raise UserError(f"a mesh cannot start from a {type(asset).__name__}: put a stage between them")
+            raise UserError(
+                f"a mesh cannot start from a {type(asset).__name__}: add a stage between them that makes a mesh"
+            )
         return cls(config, seed, asset)
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> TriMesh:
-        """The mesh, differentiable; `time` is ignored (nothing moves). Its faces are the same tensor every
-        time."""
+        """The mesh, differentiable; `time` is ignored because nothing moves. Every call returns the same tensor of
+        faces."""
         places = self.base
         if self.config.vertices == "learn":
             places = places + self._smooth(self.offsets)
@@ -150,11 +155,11 @@ class Mesh(Representation):
         return TriMesh(vertices, self.faces, vertex_colors=self.colors.index_select(0, self.place))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """One group a parameter, under its name."""
+        """One group per parameter, under its name."""
         return {name: [parameter] for name, parameter in self.named_parameters()}
 
     def learning_rates(self) -> Mapping[str, float]:
-        """Initial learning rates by group."""
+        """The initial learning rate of each group."""
         rates = dataclasses.asdict(self.config.learning_rates)
         return {name: rates[name] for name in self.parameter_groups()}
 
@@ -169,20 +174,22 @@ class Mesh(Representation):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As nn.Module's, for a mesh of any size; raises UserError where the tensors do not fit one another.
+        """As that of nn.Module, for a mesh of any size. Raises UserError if the tensors do not fit one another.
 
-        Parameters become new objects when their size differs: build or load the optimizer afterwards.
+        Parameters become new objects if their size differs: build or load the optimizer afterwards.
         """
         own = dict([*self.named_parameters(), *self.named_buffers()])
         if set(own) != set(state_dict):
             wrong = sorted(set(own) ^ set(state_dict))
-            raise UserError(f"saved mesh does not fit this recipe: {', '.join(wrong)} in one of them only")
+            raise UserError(
+                f"the saved mesh does not fit this recipe: only one of them has {', '.join(wrong)}"
+            )
         rows = {"base": "base", "offsets": "base", "colors": "base", "uvs": "place"}
         for name, value in own.items():
             given = state_dict[name]
             same_rank = given.ndim == value.ndim and given.shape[1:] == value.shape[1:]
             if not same_rank or (name in rows and len(given) != len(state_dict[rows[name]])):
-                raise UserError(f"saved mesh does not fit this recipe: {name} is {list(given.shape)}")
+                raise UserError(f"the saved mesh does not fit this recipe: {name} is {list(given.shape)}")
             if given.shape != value.shape:
                 empty = value.detach().new_empty(given.shape)
                 if isinstance(value, nn.Parameter):
@@ -228,7 +235,7 @@ def _detached(mesh: TriMesh) -> TriMesh:
 
 
 def _textured(mesh: TriMesh, size: int) -> TriMesh:
-    """The mesh with uvs and a size x size texture of the colours it had."""
+    """The mesh with uvs and a texture of size x size texels of the colours that it had."""
     if mesh.uvs is None or mesh.texture is None:
         from threedgen.representations.texture_atlas import bake_vertex_colors
 

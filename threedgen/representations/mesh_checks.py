@@ -1,4 +1,4 @@
-"""What a mesh must be before a file of it is any good."""
+"""Checks of a mesh before it is written to a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threedgen.core.types import TriMesh
 
 def check_mesh(mesh: TriMesh, refusal: str) -> None:
     """Raises UserError for a mesh without faces, with faces of vertices that it does not have, or with numbers that
-    are not finite in float32. refusal: what its message begins with."""
+    are not finite in float32. refusal: the beginning of the message, such as "cannot write"."""
     if len(mesh.faces) == 0:
         raise UserError(f"{refusal}: the mesh has no faces")
     low, high = (int(value) for value in torch.aminmax(mesh.faces))
@@ -20,4 +20,4 @@ def check_mesh(mesh: TriMesh, refusal: str) -> None:
     for name in ("vertices", "normals", "vertex_colors", "uvs", "texture"):
         value = getattr(mesh, name)
         if value is not None and not bool(value.float().isfinite().all()):  # files hold float32
-            raise UserError(f"{refusal}: {name} of the mesh hold numbers that are not finite")
+            raise UserError(f"{refusal}: the {name} of the mesh hold numbers that are not finite")

@@ -11,17 +11,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from threedgen.core.schedule import Schedule
+from threedgen.core.settings import settings
 
 _SMALLEST = 1e-8  # of a variance
 
 
 @dataclass(frozen=True)
 class MovedPoints:
-    """rest: where points are at time 0, moved: at T moments. neighbours: of each, K others that rest beside it.
+    """Points at rest and at some moments, in world units.
 
-    end: asks where they are at time 1. departure: asks how far they are, at S moments of an overlap, from where an
-    earlier motion alone would have them; None where there is no earlier one. Both cost something, so they are asked
-    for by the terms that want them only.
+    rest: [N, 3], the positions at time 0. moved: [T, N, 3], those at T moments. neighbours: [N, K], for each point
+    the indices of K others that are near it at rest. end: returns the positions at time 1. departure: returns how
+    far the points are, at S moments of an overlap, from where an earlier motion alone would move them; None if
+    there is no earlier motion. Both take time, so only the terms that need them call them.
     """
 
     rest: Float[Tensor, "N 3"]
@@ -32,10 +34,11 @@ class MovedPoints:
 
 
 def jensen_shannon(points: MovedPoints) -> Float[Tensor, ""]:
-    """Sum over the axes of the divergence between the normal distributions of the points' places at rest and later.
+    """Sum over the axes of the divergence between the normal distributions of the positions at rest and later.
 
-    JSD with the mixture replaced by the normal of averaged mean and variance (Align Your Gaussians, section 3.4;
-    METHODS 7.3): 0 where mean and variance stay, so it forbids drifting and growing as a whole.
+    The Jensen-Shannon divergence with the mixture replaced by the normal distribution of averaged mean and variance
+    (Align Your Gaussians, Ling et al. 2024, section 3.4). It is 0 if mean and variance stay the same, so it keeps
+    the whole from drifting and growing.
     """
     mean, variance = points.rest.mean(0).detach(), points.rest.var(0, correction=0).detach()
     means, variances = points.moved.mean(1), points.moved.var(1, correction=0)
@@ -47,8 +50,8 @@ def jensen_shannon(points: MovedPoints) -> Float[Tensor, ""]:
 
 
 def rigidity(points: MovedPoints) -> Float[Tensor, ""]:
-    """mean squared change of the distances between neighbours, over that of the distances at rest: 0 for whatever
-    moves as a solid does, and for a point without neighbours."""
+    """Mean squared change of the distances between neighbours, divided by the mean squared distance at rest: 0 for
+    a rigid motion, and if there are no neighbours."""
     if not points.neighbours.shape[1]:
         return points.moved.new_zeros(())
     pairs = points.rest[points.neighbours] - points.rest[:, None]
@@ -59,8 +62,8 @@ def rigidity(points: MovedPoints) -> Float[Tensor, ""]:
 
 
 def smoothness(points: MovedPoints) -> Float[Tensor, ""]:
-    """mean squared difference of neighbours' displacements: 0 where all move alike, small where they turn
-    (METHODS 7.4, first form), and for a point without neighbours."""
+    """Mean squared difference between the displacements of neighbours, in world units squared: 0 if all move alike,
+    and if there are no neighbours; small if the whole rotates (docs/methods.md, "Motion terms")."""
     if not points.neighbours.shape[1]:
         return points.moved.new_zeros(())
     shift = points.moved - points.rest
@@ -68,15 +71,16 @@ def smoothness(points: MovedPoints) -> Float[Tensor, ""]:
 
 
 def loop(points: MovedPoints) -> Float[Tensor, ""]:
-    """mean squared distance, in world units, between where points are at time 1 and where they rest: 0 for a motion
-    that ends where it began (METHODS 7.6)."""
+    """Mean squared distance, in world units squared, between the positions at time 1 and at rest: 0 for a motion
+    that ends where it began (docs/methods.md, "Motion terms")."""
     assert points.end is not None
     return (points.end() - points.rest).square().sum(1).mean()
 
 
 def handover(points: MovedPoints) -> Float[Tensor, ""]:
-    """mean ||D_1 - D_12||^2 over an overlap: where the earlier motion alone leads, D_1, and the blended D_12 (Align
-    Your Gaussians, section 3.5; METHODS 7.6): small where the later motion sets out as the earlier one goes on."""
+    """Mean of ||D_1 - D_12||^2 over an overlap, in world units squared, with D_1 the displacement by the earlier
+    motion alone and D_12 the blended one (Align Your Gaussians, Ling et al. 2024, section 3.5): small if the later
+    motion begins as the earlier one would continue."""
     assert points.departure is not None
     return points.departure().square().sum(2).mean()
 
@@ -90,11 +94,20 @@ TERMS: dict[str, Callable[[MovedPoints], Float[Tensor, ""]]] = {
 }
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """The weight of each term in the loss, a number or a schedule; 0 leaves the term out.
+    """The weight of each term of the loss on the motion, a number or a schedule; 0 leaves the term out.
 
-    jsd: jensen_shannon. rigidity, smoothness, loop, handover: the functions so named.
+    Attributes:
+        jsd: Weight of the divergence between the distributions of the positions at rest and later, which keeps the
+            whole from drifting and growing.
+        rigidity: Weight of the relative change of the distances between neighbours, which keeps the motion rigid.
+        smoothness (per world unit squared): Weight of the difference between the displacements of neighbours, which
+            makes them move alike.
+        loop (per world unit squared): Weight of the distance between the positions at the end and at rest, which
+            makes the motion end where it began.
+        handover (per world unit squared): Weight of the departure from the earlier motion during the overlap with
+            it; it needs after.run.
     """
 
     jsd: Schedule = 0.0
@@ -105,13 +118,14 @@ class Config:
 
 
 def nearest(points: Float[Tensor, "N 3"], count: int) -> Int[Tensor, "N K"]:
-    """The `count` others nearest to each point (fewer where there are no more), in blocks of bounded memory."""
+    """The indices of the `count` other points nearest to each point (of all others if there are fewer), found in
+    blocks of bounded memory."""
     count = min(count, len(points) - 1)
     blocks = [
         torch.cdist(block, points).topk(count + 1, largest=False).indices for block in points.split(2048)
     ]
     found = torch.cat(blocks)
-    # A point may not be the first of its own list where others lie in the same place.
+    # A point may not be the first of its own list if others have the same position.
     own = found == torch.arange(len(points), device=points.device)[:, None]
     own[:, -1] |= ~own.any(1)
     return found[~own].reshape(len(points), count)

@@ -1,51 +1,47 @@
-"""Where a radiance field is empty: a grid of densities that follows the field while it is trained.
+"""Occupancy grids: which cells of a radiance field are empty, updated while the field is trained.
 
-The running maximum of instant-ngp (Müller et al. 2022, appendix C): each update asks the field at one random place
-in every cell, and a cell's value is the larger of that density and its own decayed value. Cells that are dense,
-and their neighbours within `margin`, are occupied: a surface may move into them, and the next update follows.
+The running maximum of instant-ngp (Müller et al. 2022, appendix C): each update evaluates the field at one random
+point of every cell, and the value of a cell becomes the larger of that density and its own decayed value. Dense
+cells and their neighbours within `margin` count as occupied, so that a surface may move into them before the next
+update.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from threedgen.core.errors import UserError
 from threedgen.core.random import generator
+from threedgen.core.settings import above, at_least, between, settings
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """How the grid follows the field.
+    """The grid of occupied cells.
 
-    resolution: cells a side. interval: steps between updates. decay: of a cell's value at each update.
-    threshold: density per world unit from which a cell is dense. margin: occupied cells around dense ones.
+    Attributes:
+        resolution (cells): Length of each side of the grid.
+        interval (steps): Number of steps between two updates.
+        decay: Factor by which the value of a cell is multiplied at each update.
+        threshold (per world unit): Density from which a cell counts as dense.
+        margin (cells): Distance up to which the neighbours of dense cells count as occupied.
     """
 
-    resolution: int = 48
-    interval: int = 8
-    decay: float = 0.4
-    threshold: float = 0.05
-    margin: int = 1
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.resolution <= 512:
-            raise UserError(
-                f"representation.occupancy.resolution is {self.resolution}; it must be between 1 and 512"
-            )
-        if self.interval < 1 or self.margin < 0:
-            raise UserError("representation.occupancy: interval must be at least 1 and margin not negative")
-        if not (0.0 <= self.decay < 1.0 and 0.0 < self.threshold < float("inf")):
-            raise UserError("representation.occupancy: decay must be in [0, 1) and threshold positive")
+    resolution: Annotated[int, between(1, 512)] = 48
+    interval: Annotated[int, at_least(1)] = 8
+    decay: Annotated[float, between(0.0, 1.0, open_high=True)] = 0.4
+    threshold: Annotated[float, above(0.0)] = 0.05
+    margin: Annotated[int, at_least(0)] = 1
 
 
 class OccupancyGrid(nn.Module):
-    """density: [G, G, G], the running maximum, indexed [x, y, z]. occupied: [G, G, G], what it means."""
+    """density: [G, G, G], the running maximum per world unit, indexed [x, y, z]. occupied: [G, G, G], which cells
+    count as occupied because of it."""
 
     density: Float[Tensor, "G G G"]
     occupied: Tensor
@@ -64,7 +60,8 @@ class OccupancyGrid(nn.Module):
         bounds: Float[Tensor, "2 3"],
         rng: torch.Generator,
     ) -> None:
-        """One look at every cell. density: of world points; rng: a CPU generator for the places."""
+        """One update of every cell. density: a function of points in world units. bounds: the corners of the grid.
+        rng: a generator on the CPU for the points."""
         cells = self.config.resolution
         places = torch.rand(cells**3, 3, generator=rng).to(bounds)
         index = torch.arange(cells, device=bounds.device)
@@ -75,7 +72,7 @@ class OccupancyGrid(nn.Module):
         self.occupied.copy_(self.meant(self.density))
 
     def meant(self, density: Float[Tensor, "G G G"], threshold: float | None = None) -> Bool[Tensor, "G G G"]:
-        """Which cells a running maximum says are occupied. threshold: None for the configured one."""
+        """Which cells count as occupied for a running maximum. threshold: None is the one of the config."""
         dense = (density >= (self.config.threshold if threshold is None else threshold)).float()[None, None]
         width = 2 * self.config.margin + 1
         return F.max_pool3d(dense, width, stride=1, padding=self.config.margin)[0, 0] > 0
@@ -88,7 +85,8 @@ class OccupancyGrid(nn.Module):
         bounds: Float[Tensor, "2 3"],
         seed: int,
     ) -> dict[str, float]:
-        """What a representation's `adapt` does: an update every `interval` steps. The share that is occupied."""
+        """An update every `interval` steps, for the `adapt` of a representation. Returns the share of the cells
+        that is occupied, to log."""
         if (step + 1) % self.config.interval == 0:
             self.update(density, bounds, generator(seed, "occupancy", step))
         return {"occupied": float(self.occupied.float().mean())}

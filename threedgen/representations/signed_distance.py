@@ -1,5 +1,4 @@
-"""Signed distances of points to a surface: unsigned from dense samples, the sign from parity along three
-axes."""
+"""Signed distances of points to a surface: distances from dense samples, signs from parity along three axes."""
 
 from __future__ import annotations
 
@@ -11,15 +10,17 @@ from threedgen.core.errors import UserError
 from threedgen.core.types import TriMesh
 
 _SAMPLES = 60_000
-_COARSE = 30  # of how many samples one serves for points that are far from the surface
+_COARSE = 30  # every so many samples, one is used for points that are far from the surface
 
 
 def distance_and_color(
     mesh: TriMesh, points: Float[Tensor, "N 3"], rng: torch.Generator
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]:
-    """Unsigned distance from each point to a mesh, and the mesh's colour there (mid grey without any).
+    """Unsigned distance from each point to a mesh in world units, and the colour of the mesh at the nearest point
+    (mid grey if it has none).
 
-    From samples of the surface; near it the distance is to the nearest sample's tangent plane. On the CPU.
+    Computed on the CPU from samples of the surface; near it the distance is that to the tangent plane of the
+    nearest sample. Raises UserError if no face has an area.
     """
     from scipy.spatial import KDTree
 
@@ -39,8 +40,8 @@ def distance_and_color(
 def inside_mesh(mesh: TriMesh, side: Float[Tensor, " S"]) -> Bool[Tensor, "S S S"]:
     """Which points of the lattice side x side x side (x, y, z; evenly spaced) a closed mesh encloses.
 
-    A point is inside where, for two axes of three, an odd number of faces lies on its line towards the axis'
-    end: small holes spoil one axis only.
+    A point is inside if, for at least two of the three axes, the line from it to the end of the axis crosses an odd
+    number of faces. A small hole affects one axis only.
     """
     votes = torch.zeros(len(side), len(side), len(side), dtype=torch.int64)
     for axis in range(3):
@@ -54,8 +55,8 @@ def inside_mesh(mesh: TriMesh, side: Float[Tensor, " S"]) -> Bool[Tensor, "S S S
 def _parity(vertices: Tensor, faces: Tensor, side: Tensor) -> Bool[Tensor, "S S S"]:
     """Whether an odd number of faces lies above each lattice point along the first coordinate."""
     size, step = len(side), side[1] - side[0]
-    # Columns beside the lattice's own: on them no face has its edge or corner, whatever lattice it was made
-    # on.
+    # The lines run slightly beside the lattice points, so that they meet no edge and no corner of a face, whatever
+    # lattice the mesh was made on.
     shift = step * torch.tensor([1.234e-4, 2.718e-4], dtype=side.dtype)
     corners = vertices[faces]
     across = (corners[..., 1:] - side[0] - shift) / step
@@ -74,7 +75,7 @@ def _parity(vertices: Tensor, faces: Tensor, side: Tensor) -> Bool[Tensor, "S S 
     height = (weights * corners[face, :, 0]).sum(1) / weights.sum(1)
     level = (
         ((height - side[0]) / step).ceil().clamp(0, size).long()
-    )  # points below this one have the face above
+    )  # points below it have the face above them
     crossings = torch.zeros(size + 1, size, size, dtype=torch.int64)
     crossings.index_put_((level, u, v), torch.ones_like(level), accumulate=True)
     above = crossings.flip(0).cumsum(0).flip(0)[1:]
@@ -87,7 +88,7 @@ def _area(mesh: TriMesh) -> Float[Tensor, " F"]:
 
 
 def _samples(mesh: TriMesh, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Points uniform on the surface, the unit normals of their faces, their colours."""
+    """Points uniform on the surface, the unit normals of their faces, and their colours."""
     area = _area(mesh).double().cumsum(0)
     if len(area) == 0 or not area[-1] > 0:
         raise UserError("the mesh to start from has no surface: all its faces are empty")

@@ -1,9 +1,8 @@
-"""Vertex offsets that move their neighbours along (Nicolet et al. 2021, "Large Steps in Inverse Rendering of
-Geometry").
+"""Smooth offsets of vertices (Nicolet et al. 2021, "Large Steps in Inverse Rendering of Geometry").
 
-A raw gradient of a silhouette pulls single vertices and tears the surface. With offsets x = (I + lambda L)^-1
-u, L the graph Laplacian, the optimizer's steps in u become smooth displacements x: every step of it, and not
-only the sum.
+The gradient of a silhouette moves single vertices and tears the surface. With offsets x = (I + lambda L)^-1 u,
+where L is the graph Laplacian, the steps of the optimizer in u become smooth displacements x: each step, and not
+only their sum.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from torch import Tensor
 
 
 class Smoother:
-    """u -> (I + strength L)^-1 u for the vertices of one mesh, by a sparse factorisation made once.
+    """u -> (I + strength L)^-1 u for the vertices of one mesh, by a sparse factorisation that is made once.
 
-    L is the combinatorial Laplacian (degree minus adjacency), so a rigid shift passes unchanged. Works on the
-    CPU in double precision; the result is returned where and as u is.
+    L is the combinatorial Laplacian (degree minus adjacency), so a shift of all vertices is not changed. Works on
+    the CPU in double precision; the result has the device and the precision of u.
     """
 
     def __init__(self, faces: Int[Tensor, "F 3"], count: int, strength: float) -> None:
@@ -36,13 +35,18 @@ class Smoother:
         stiffness: Any = laplacian(adjacency)
         self._factors = splu((identity(count) + strength * stiffness).tocsc())
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Smoother:
+        """Itself: it never changes, and SciPy cannot copy the factorisation."""
+        return self
+
     def solve(self, values: Float[Tensor, "V C"]) -> Float[Tensor, "V C"]:
-        """Without gradients."""
+        """The smoothed values, without gradients."""
         right = values.detach().cpu().double().numpy()
         return torch.from_numpy(self._factors.solve(right)).to(values)
 
     def __call__(self, values: Float[Tensor, "V C"]) -> Float[Tensor, "V C"]:
-        """Differentiable: the matrix is symmetric, so the gradient is the same solve."""
+        """The smoothed values, differentiable: the matrix is symmetric, so the gradient is smoothed the same
+        way."""
         return _Solve.apply(values, self)  # type: ignore[return-value]
 
 

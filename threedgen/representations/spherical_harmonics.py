@@ -1,6 +1,7 @@
 """Real spherical harmonics up to degree 3 in the basis of 3D Gaussian Splatting, and their rotation.
 
-Condon-Shortley signs (degree 1 is -y, z, -x), as in Kerbl et al. 2023 and glTF's KHR_gaussian_splatting.
+The signs are those of Condon and Shortley (degree 1 is -y, z, -x), as in Kerbl et al. 2023 and in the glTF
+extension KHR_gaussian_splatting.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ DC = 0.28209479177387814  # Y_00 = 1 / (2 sqrt(pi))
 
 
 def dc_from_rgb(rgb: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
-    """The constant coefficient whose colour is `rgb`: colour = 0.5 + DC * coefficient."""
+    """The constant coefficient that gives the colour `rgb`: colour = 0.5 + DC * coefficient."""
     return (rgb - 0.5) / DC
 
 
 def rgb_from_dc(dc: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
-    """The view-independent colour of a constant coefficient, not clamped."""
+    """The colour that a constant coefficient gives from all sides, not clamped."""
     return 0.5 + DC * dc
 
 
 def basis(directions: Float[Tensor, "M 3"], degree: int) -> Float[Tensor, "M K"]:
-    """The K = (degree + 1)^2 basis functions at unit `directions`, degree 0 to 3."""
+    """The K = (degree + 1)^2 basis functions at unit `directions`. Raises ValueError unless degree is 0 to 3."""
     if not 0 <= degree <= 3:
         raise ValueError(f"degree must be 0, 1, 2 or 3, got {degree}")
     x, y, z = directions.unbind(-1)
@@ -59,10 +60,10 @@ def basis(directions: Float[Tensor, "M 3"], degree: int) -> Float[Tensor, "M K"]
 
 
 def rotate(sh: Float[Tensor, "N K 3"], rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "N K 3"]:
-    """Coefficients of the function turned by `rotation`: new colour at R d = old colour at d.
+    """Coefficients of the function turned by `rotation`: the new colour at R d is the old colour at d.
 
-    The matrix is the least-squares fit over more directions than coefficients. Rotation maps each degree to
-    itself, so the fit is exact up to rounding (float64 inside).
+    They are the least-squares fit over more directions than there are coefficients. A rotation maps each degree to
+    itself, so the fit is exact up to rounding; it is computed in float64.
     """
     degree = math.isqrt(sh.shape[1]) - 1
     if degree == 0:

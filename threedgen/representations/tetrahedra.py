@@ -1,13 +1,12 @@
-"""A signed distance on a deformable tetrahedral lattice, seen as the mesh of its zero level (DMTet, Shen et
-al. 2021)."""
+"""A signed distance on a deformable tetrahedral lattice, whose zero level is a mesh (DMTet, Shen et al. 2021)."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Self
+from dataclasses import field
+from typing import Annotated, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,70 +15,72 @@ from torch import Tensor, nn
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.schedule import Schedule
+from threedgen.core.settings import above, between, settings
 from threedgen.core.types import Primitive, RadianceField, RenderOutput, TriMesh
 from threedgen.loop.regularizers import weigh
 from threedgen.representations.base import Representation, RowOptimizer
 from threedgen.representations.marching_tetrahedra import interpolate_crossings, lattice, march
 from threedgen.representations.signed_distance import distance_and_color, inside_mesh
 
-EXTENT = 1.0  # half the side of the lattice: the object lies in the unit sphere
-_BISECTIONS = 6  # a 64th of a cell
-_BLOCK = 65536  # points of a field asked for at once
+EXTENT = 1.0  # half the side of the lattice in world units: the object lies in the unit sphere
+_BISECTIONS = 6  # they find a crossing to a 64th of a cell
+_BLOCK = 65536  # points at which a field is evaluated at once
 
 
-@dataclass(frozen=True)
+@settings
 class LearningRates:
-    """Initial Adam learning rates, tuned for runs of a few hundred steps. distance: world units a step.
-    deformation: of its tanh's argument. colors: in display-referred units, which span [0, 1]."""
+    """Initial learning rates of Adam for each group of parameters, tuned for runs of a few hundred steps.
+
+    Attributes:
+        distance (world units per step): Rate of the signed distances.
+        deformation: Rate of the arguments of the tanh that moves the lattice points.
+        colors (per step): Rate of the colours, which are display-referred in [0, 1].
+    """
 
     distance: float = 0.04
     deformation: float = 0.01
     colors: float = 0.04
 
 
-@dataclass(frozen=True)
+@settings
 class Terms:
-    """The weight of each term in the loss, a number or a schedule; 0 leaves the term out.
+    """The weight of each term of the loss on the lattice, a number or a schedule; 0 leaves the term out.
 
-    sign_entropy: the function so named.
+    Attributes:
+        sign_entropy: Weight of the term that keeps the number of changes of sign low, and with it floating pieces
+            and inner walls (Munkberg et al. 2022).
     """
 
     sign_entropy: Schedule = 0.0
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """Lengths are world units (the object fills the unit sphere).
+    """A signed distance on a lattice; the object is meant to fill the unit sphere.
 
-    resolution: lattice cells along each side of [-1, 1]^3, 8 to 256. radius: of the sphere to start from.
-    smoothing: in [0, 1), how far each step takes every distance towards the mean of its six neighbours.
-    level: density at the surface of a field to start from (None: a cell's length of it stops half of the
-    light, or less until there is a surface). regularizers: weights of the terms on the lattice itself.
+    Attributes:
+        resolution (cells): Number of cells along each side of the lattice, which covers the cube [-1, 1]^3.
+        radius (world units): Radius of the sphere at the start, if no earlier stage makes the start.
+        smoothing: Share of the way to the mean of its six neighbours by which each step moves every distance.
+        level (per world unit): Density at the surface of a field that an earlier stage made; null is the density of
+            which one cell stops half of the light, or less if the field has no surface there.
+        learning_rates: Initial learning rate of each group of parameters.
+        regularizers: Weights of the terms of the loss on the lattice itself.
     """
 
-    resolution: int = 48
-    radius: float = 0.6
-    smoothing: float = 0.02
-    level: float | None = None
+    resolution: Annotated[int, between(8, 256)] = 48
+    radius: Annotated[float, between(0.0, EXTENT, open_low=True, open_high=True)] = 0.6
+    smoothing: Annotated[float, between(0.0, 1.0, open_high=True)] = 0.02
+    level: Annotated[float | None, above(0.0)] = None
     learning_rates: LearningRates = field(default_factory=LearningRates)
     regularizers: Terms = field(default_factory=Terms)
 
-    def __post_init__(self) -> None:
-        if not 8 <= self.resolution <= 256:
-            raise UserError(f"representation.resolution is {self.resolution}; it must be from 8 to 256")
-        if not 0.0 < self.radius < EXTENT:
-            raise UserError(f"representation.radius is {self.radius}; it must lie between 0 and {EXTENT:g}")
-        if not 0.0 <= self.smoothing < 1.0:
-            raise UserError(f"representation.smoothing is {self.smoothing}; it must lie in [0, 1)")
-        if self.level is not None and not 0.0 < self.level < math.inf:
-            raise UserError(f"representation.level is {self.level}; it must be positive, or left out")
-
 
 class Tetrahedra(Representation):
-    """N = (resolution + 1)^3 lattice points, z running fastest.
+    """A lattice of N = (resolution + 1)^3 points, z running fastest.
 
-    Parameters: distance [N], world units, negative inside; deformation [N, 3], a point moves by a quarter of
-    a cell times its tanh; colors [N, 3]. Points on the border of the lattice count as outside: the mesh is
+    Parameters: distance [N], in world units, negative inside; deformation [N, 3], whose tanh times a quarter of a
+    cell moves each point; colors [N, 3]. Points on the border of the lattice count as outside, so the mesh is
     always closed.
     """
 
@@ -91,7 +92,7 @@ class Tetrahedra(Representation):
     border: Bool[Tensor, " N"]
 
     def __init__(self, config: Config, seed: int = 0) -> None:
-        """A mid grey sphere; nothing is drawn from `seed`."""
+        """A mid-grey sphere. Nothing is drawn from `seed`."""
         super().__init__()
         self.config = config
         self._side = config.resolution + 1
@@ -99,7 +100,7 @@ class Tetrahedra(Representation):
         points = lattice(config.resolution, EXTENT)
         border = torch.ones((self._side,) * 3, dtype=torch.bool)
         border[1:-1, 1:-1, 1:-1] = False
-        # Both follow from the configuration, hence are no part of the state.
+        # Both follow from the configuration, so they are not saved.
         self.register_buffer("points", points, persistent=False)
         self.register_buffer("border", border.flatten(), persistent=False)
         self.distance = nn.Parameter(torch.linalg.vector_norm(points, dim=1) - config.radius)
@@ -108,10 +109,10 @@ class Tetrahedra(Representation):
 
     @classmethod
     def from_asset(cls, config: Config, seed: int, asset: Primitive) -> Self:
-        """Goes on from an earlier stage's field (its level set) or closed mesh, with its colours.
+        """Starts from the level set of the field of an earlier stage, or from its closed mesh, with its colours.
 
-        config.radius is not used; what lies outside [-1, 1]^3 is lost. Raises UserError for another kind of
-        asset, or one without a surface.
+        config.radius is not used; what lies outside [-1, 1]^3 is lost. Raises UserError for another kind of asset,
+        or for one that encloses nothing.
         """
         scene = cls(config)
         rng = generator(seed, "tetrahedra", 0)
@@ -124,7 +125,7 @@ class Tetrahedra(Representation):
             raise UserError(f"tetrahedra cannot start from a {type(asset).__name__}: use a field or a mesh")
         if not inside[1:-1, 1:-1, 1:-1].any():
             raise UserError(
-                "the asset to start from encloses nothing: is the mesh closed and in the unit sphere?"
+                "the asset to start from encloses nothing: its mesh must be closed and lie in the unit sphere"
             )
         distance, colors = distance_and_color(mesh, scene.points, rng)
         with torch.no_grad():
@@ -133,10 +134,8 @@ class Tetrahedra(Representation):
         return scene
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> TriMesh:
-        """The zero level as a closed mesh with vertex colours, differentiable; `time` is ignored (nothing
-        moves).
-
-        Without faces where all of the lattice is outside.
+        """The zero level as a closed mesh with vertex colours, differentiable; it has no faces if all of the
+        lattice is outside. `time` is ignored because nothing moves.
         """
         distance = self._closed()
         crossings = march((distance.detach() < 0).view((self._side,) * 3))
@@ -145,11 +144,11 @@ class Tetrahedra(Representation):
         return TriMesh(values[:, :3], crossings.faces, vertex_colors=values[:, 3:])
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """One group a parameter, under its name."""
+        """One group per parameter, under its name."""
         return {name: [parameter] for name, parameter in self.named_parameters()}
 
     def learning_rates(self) -> Mapping[str, float]:
-        """Initial learning rates by group."""
+        """The initial learning rate of each group."""
         return dataclasses.asdict(self.config.learning_rates)
 
     def penalty(
@@ -163,10 +162,10 @@ class Tetrahedra(Representation):
     def adapt(
         self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int
     ) -> dict[str, float]:
-        """Smooths the distance and keeps colours in [0, 1]. A surface that vanished is seeded again.
+        """Smooths the distance, keeps colours in [0, 1], and restores a surface that has vanished.
 
-        The seed is a ball of one and a half cells around the innermost point, the one whose distance is
-        least: without it no gradient would come back. Logs how often that happened as `reseeded`.
+        The new surface is a ball of one and a half cells around the point whose distance is least: without any
+        surface there would be no gradient. Logs 1 as `reseeded` if that happened.
         """
         self.colors.clamp_(0.0, 1.0)
         if self.config.smoothing > 0.0:
@@ -193,7 +192,7 @@ class Tetrahedra(Representation):
 
     @torch.no_grad()
     def _level_set(self, asset: RadianceField) -> tuple[Bool[Tensor, "S S S"], TriMesh]:
-        """Where a field is dense, and the surface of that with the field's colours."""
+        """The lattice points at which a field is dense, and the surface around them in the colours of the field."""
         within = (self.points >= asset.bounds[0]).all(1) & (self.points <= asset.bounds[1]).all(1)
         density = torch.zeros(len(self.points))
         for rows in torch.nonzero(within & ~self.border).squeeze(1).split(_BLOCK):
@@ -205,13 +204,11 @@ class Tetrahedra(Representation):
         inside = (density > level).view((self._side,) * 3)
         if not inside.any():
             raise UserError(
-                "the field to start from is too thin to have a surface: lower representation.level"
+                "the field to start from is too thin to have a surface: lower the level of the representation"
             )
         crossings = march(inside)
         solid, empty = (self.points[ends] for ends in _ordered(crossings.ends, inside.flatten()))
-        for _ in range(
-            _BISECTIONS
-        ):  # where the density crosses the level on each edge, whatever it does between
+        for _ in range(_BISECTIONS):  # they find a crossing even if the density is not linear along the edge
             middle = 0.5 * (solid + empty)
             found = [asset.query(p, _inwards(p))[0].reshape(-1) for p in middle.split(_BLOCK)]
             dense = (torch.cat(found) > level)[:, None]
@@ -224,8 +221,8 @@ class Tetrahedra(Representation):
 def sign_entropy(grid: Float[Tensor, "S S S"]) -> Float[Tensor, ""]:
     """Mean over lattice edges that change sign of BCE(sigma(s_a), s_b > 0) + BCE(sigma(s_b), s_a > 0).
 
-    grid: signed distances in cells. The regulariser of Munkberg et al. 2022 (equation 2): few sign changes,
-    hence no floaters and no inner walls. Zero where no edge changes sign.
+    grid: signed distances in cells. The regulariser of Munkberg et al. 2022 (equation 2) keeps the number of
+    changes of sign low, and with it floating pieces and inner walls. Zero if no edge changes sign.
     """
     last = grid.shape[0] - 1
     pairs = [
@@ -240,7 +237,7 @@ def sign_entropy(grid: Float[Tensor, "S S S"]) -> Float[Tensor, ""]:
 
 
 _ALL, _MIDDLE = slice(None), slice(1, -1)
-# For each axis of [1, 1, S, S, S] padded by one, the other two cut back to their own size.
+# For each axis of [1, 1, S, S, S] padded by one: slices that cut the other two axes back to their size.
 _ACROSS = {
     2: (_ALL, _ALL, _ALL, _MIDDLE, _MIDDLE),
     3: (_ALL, _ALL, _MIDDLE, _ALL, _MIDDLE),
@@ -249,11 +246,11 @@ _ACROSS = {
 
 
 def _ordered(ends: Int[Tensor, "E 2"], inside: Bool[Tensor, " N"]) -> tuple[Tensor, Tensor]:
-    """The inside and the outside end of each cut edge."""
+    """The inner and the outer end of each cut edge."""
     low, high = ends.unbind(1)
     return torch.where(inside[low], low, high), torch.where(inside[low], high, low)
 
 
 def _inwards(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-    """The directions from which somebody outside looks at points."""
+    """The directions of rays from outside towards the origin through each point."""
     return -torch.nn.functional.normalize(points, dim=1)

@@ -1,5 +1,4 @@
-"""Texture atlases: cut a mesh open, lay it flat (xatlas), and paint what a function says about its
-surface."""
+"""Texture atlases: cut a mesh open and lay it flat (xatlas), and paint the colours of its surface on it."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import xatlas
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from threedgen.renderers.mesh_shading import face_normals
 from threedgen.renderers.rasterize import rasterize
 from threedgen.representations.mesh_checks import check_mesh
 
-GUTTER = 4  # texels between charts of an atlas, and the least by which colours are carried over seams
+GUTTER = 4  # texels between the charts of an atlas
 
 ColorOf = Callable[[Float[Tensor, "M 3"], Float[Tensor, "M 3"]], Float[Tensor, "M 3"]]
 
@@ -25,18 +25,14 @@ ColorOf = Callable[[Float[Tensor, "M 3"], Float[Tensor, "M 3"]], Float[Tensor, "
 def unwrap(mesh: TriMesh, size: int = 512) -> TriMesh:
     """The same surface with an atlas: uvs in [0, 1], v = 0 at the top, no two faces overlapping.
 
-    Vertices on seams are doubled, so there are more of them; faces keep their number and order. Colours and
-    normals follow their vertices; a texture is dropped. size: of the square texture that the atlas is for:
-    charts lie GUTTER texels apart in it. Raises UserError when xatlas is not installed, or can lay nothing of the
-    mesh flat: no faces, faces of vertices that are not there, numbers that are not finite, all in one place.
+    Vertices on seams are duplicated, so their number grows; faces keep their number and order. Colours and normals
+    follow their vertices; a texture is dropped. size: width and height in texels of the texture that the atlas is
+    for, in which charts lie GUTTER texels apart. Raises UserError if the mesh cannot be laid flat: it has no faces,
+    faces of vertices that it does not have, numbers that are not finite, or all vertices in one place.
     """
-    try:
-        import xatlas
-    except ImportError as error:
-        raise UserError("texture coordinates need xatlas: pip install xatlas") from error
     check_mesh(mesh, "cannot unwrap")
     places = mesh.vertices.detach().cpu().double().numpy()
-    # xatlas compares lengths with fixed tolerances: give it a mesh of unit size around the origin.
+    # xatlas compares lengths with fixed tolerances, so it is given a mesh of unit size around the origin.
     centred = places - (0.5 * places.min(axis=0) + 0.5 * places.max(axis=0))
     extent = np.abs(centred).max()
     if not extent > 0.0:
@@ -52,7 +48,7 @@ def unwrap(mesh: TriMesh, size: int = 512) -> TriMesh:
         atlas.generate(pack_options=options)
     origin, faces, uvs = atlas[0]
     if not np.isfinite(uvs).all():
-        raise UserError("cannot unwrap: triangles of the mesh are without area")
+        raise UserError("cannot unwrap: some triangles of the mesh have no area")
     source = torch.from_numpy(origin.astype(np.int64)).to(mesh.vertices.device)
 
     def of(values: Tensor | None) -> Tensor | None:
@@ -70,15 +66,15 @@ def unwrap(mesh: TriMesh, size: int = 512) -> TriMesh:
 def bake(mesh: TriMesh, size: int, color_of: ColorOf) -> Float[Tensor, "size size 3"]:
     """A texture that shows color_of(points [M, 3], unit normals [M, 3]) -> rgb [M, 3] on a mesh with uvs.
 
-    Texels whose centre lies on no face take the colour of the nearest one that does, so that filtering finds
-    no foreign colour at a seam. Mid grey everywhere where the mesh covers no texel. Normals are the mesh's,
-    interpolated, or its faces'. On the CPU, without gradients. Raises ValueError where the mesh has no uvs or
-    size is below 1.
+    A texel whose centre lies on no face takes the colour of the nearest one whose centre does, so that filtering
+    mixes no other colour in at a seam. If the mesh covers no texel, all of them are mid grey. Normals are those of
+    the mesh, interpolated, or those of its faces. Runs on the CPU without gradients. Raises ValueError if the mesh
+    has no uvs or size is below 1.
     """
     if mesh.uvs is None or size < 1:
         raise ValueError("bake needs a mesh with uvs and a size of at least 1")
     uvs, vertices, faces = (value.detach().cpu() for value in (mesh.uvs, mesh.vertices, mesh.faces))
-    # The atlas is a flat mesh at z = 1, and this camera's pixels are its texels.
+    # The atlas is rendered as a flat mesh at z = 1 by a camera whose pixels are its texels.
     flat = TriMesh(torch.cat([uvs, torch.ones_like(uvs[:, :1])], dim=1).float(), faces)
     pixels = torch.diag(torch.tensor([float(size), float(size), 1.0]))[None]
     seen = rasterize(flat, Cameras(torch.eye(4)[None], pixels, size, size, torch.zeros(1), 0.5, 2.0))
@@ -100,13 +96,13 @@ def bake(mesh: TriMesh, size: int, color_of: ColorOf) -> Float[Tensor, "size siz
 
 
 def bake_vertex_colors(mesh: TriMesh, size: int) -> TriMesh:
-    """The mesh with a texture in place of its vertex colours (mid grey without any), unwrapped if it has no
+    """The mesh with a texture instead of its vertex colours (mid grey if it has none), unwrapped if it has no
     uvs."""
     laid = mesh if mesh.uvs is not None else unwrap(mesh, size)
     if laid.vertex_colors is None:
         texture = torch.full((size, size, 3), 0.5)
     else:
-        # Colours of points on the atlas: the same weights that give a position give the colour.
+        # With the colours as positions, the interpolated "position" of a texel is its colour.
         painted = dataclasses.replace(laid, vertices=laid.vertex_colors)
         texture = bake(painted, size, lambda colors, _: colors)
     return dataclasses.replace(laid, vertex_colors=None, texture=texture.to(laid.vertices))

@@ -1,20 +1,19 @@
-"""How a whole asset goes, turns and grows: a similarity for each moment, shared by all points.
+"""Trajectories: how a whole asset moves, turns and grows, as a similarity for each moment, shared by all points.
 
-A motion is a trajectory of the whole and what is left for each point (TC4D, Bahmani et al. 2024, section 3). Score
-distillation finds the few numbers of the first in a few hundred steps, where a field of displacements alone bends
-an asset long before it turns.
+A motion is a trajectory of the whole and a displacement of each point beside it (TC4D, Bahmani et al. 2024, section
+3). Score distillation finds the few numbers of the trajectory in a few hundred steps, while a field of
+displacements alone bends an asset long before it turns.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from threedgen.core.errors import UserError
+from threedgen.core.settings import above, at_least, settings
 from threedgen.representations.transforms import (
     matrix_from_quat,
     quat_from_vector,
@@ -23,25 +22,20 @@ from threedgen.representations.transforms import (
 )
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """degree: of the polynomials in time, terms: of the Fourier series added to them, see `series`; 0 and 0: no
-    trajectory. learning_rate: of its Adam, in radians, world units and e-folds a step."""
+    """The trajectory of the whole asset; there is none if degree and terms are both 0.
 
-    degree: int = 0
-    terms: int = 0
-    learning_rate: float = 0.02
+    Attributes:
+        degree: Degree of the polynomials in time.
+        terms: Number of frequencies of the Fourier series that are added to the polynomials.
+        learning_rate (per step): Learning rate of Adam, in radians for the rotation, world units for the shift and
+            units of the natural logarithm for the size.
+    """
 
-    def __post_init__(self) -> None:
-        for name in ("degree", "terms"):
-            if getattr(self, name) < 0:
-                raise UserError(
-                    f"representation.trajectory.{name} is {getattr(self, name)}; it must not be negative"
-                )
-        if not 0.0 < self.learning_rate < math.inf:
-            raise UserError(
-                f"representation.trajectory.learning_rate is {self.learning_rate}; it must be positive"
-            )
+    degree: Annotated[int, at_least(0)] = 0
+    terms: Annotated[int, at_least(0)] = 0
+    learning_rate: Annotated[float, above(0.0)] = 0.02
 
     @property
     def moves(self) -> bool:
@@ -50,8 +44,8 @@ class Config:
 
 
 def series(times: Float[Tensor, " T"], degree: int, terms: int) -> Float[Tensor, "T D+2L"]:
-    """time^k for k from 1 on, then (cos(2 pi l time) - 1) / l and sin(2 pi l time) / l for l from 1 on: all are 0
-    at time 0, and fast waves need large coefficients."""
+    """time^k for k = 1 to D = degree, then (cos(2 pi l time) - 1) / l and sin(2 pi l time) / l for l = 1 to
+    L = terms. All are 0 at time 0, and high frequencies need large coefficients."""
     powers = [times**k for k in range(1, degree + 1)]
     waves = []
     for order in range(1, terms + 1):
@@ -60,22 +54,20 @@ def series(times: Float[Tensor, " T"], degree: int, terms: int) -> Float[Tensor,
     return torch.stack([*powers, *waves], dim=1)
 
 
-# Unit quaternions, shifts in world units and logarithms of scales, one a moment.
+# Unit quaternions, shifts in world units and natural logarithms of scales, one of each per moment.
 Similarity = tuple[Float[Tensor, "T 4"], Float[Tensor, "T 3"], Float[Tensor, " T"]]
 
 
 class Trajectory(nn.Module):
-    """x -> scale R (x - pivot) + pivot + shift at each moment; nothing at time 0, and at the start of a run."""
+    """x -> scale R (x - pivot) + pivot + shift at each moment: the identity at time 0 and when a run starts."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self._degree, self._terms = config.degree, config.terms
         self.coefficients = nn.Parameter(torch.zeros(config.degree + 2 * config.terms, 7))
 
-    def forward(
-        self, times: Float[Tensor, " T"]
-    ) -> tuple[Float[Tensor, "T 4"], Float[Tensor, "T 3"], Float[Tensor, " T"]]:
-        """Unit quaternions of R, shifts in world units, logarithms of the scales."""
+    def forward(self, times: Float[Tensor, " T"]) -> Similarity:
+        """Unit quaternions of R, shifts in world units, natural logarithms of the scales."""
         turn, shift, growth = (series(times, self._degree, self._terms) @ self.coefficients).split(
             [3, 3, 1], 1
         )
@@ -83,10 +75,10 @@ class Trajectory(nn.Module):
 
 
 class CarriedField(nn.Module):
-    """A field of each point's own motion, carried along by a trajectory about the points' mean place.
+    """A deformation field that is carried along by a trajectory about the mean position of the points.
 
-    Answers what the fields of `deformation` do, [T, N, 9]: displacements, turns (the shortest way round) and
-    logarithms of sizes. turns, sizes: whether `own` answers them as well.
+    Returns what the fields of `deformation` do, [T, N, 9]: displacements, rotations (the shortest way round) and
+    logarithms of sizes. turns, sizes: whether `own` returns rotations and sizes as well.
     """
 
     def __init__(self, config: Config, own: nn.Module, turns: bool, sizes: bool) -> None:
@@ -100,7 +92,7 @@ class CarriedField(nn.Module):
     def undone(
         self, points: Float[Tensor, "N 3"], moved: Float[Tensor, "T N 3"], times: Float[Tensor, " T"]
     ) -> Float[Tensor, "T N 3"]:
-        """Where `own` alone would bring the points that are at `moved`: what the trajectory did is taken back."""
+        """Where `own` alone would move the points that are at `moved`: the trajectory is undone."""
         quats, shift, growth = self.trajectory(times)
         pivot = points.mean(0)
         back = (moved - pivot - shift[:, None]) @ matrix_from_quat(quats)
@@ -109,10 +101,11 @@ class CarriedField(nn.Module):
     def carry(
         self, points: Float[Tensor, "N 3"], own: Float[Tensor, "T N K"], whole: Similarity
     ) -> Float[Tensor, "T N 9"]:
-        """What a field says when a similarity a moment, about the points' mean place, carries it along."""
+        """The outputs `own` of a field, carried along by a similarity per moment about the mean position of the
+        points."""
         quats, shift, growth = whole
         matrix = growth.exp()[:, None, None] * matrix_from_quat(quats)
-        # As a difference of maps and not of places: exactly 0 where the similarity is the identity.
+        # As a difference of maps and not of positions: it is exactly 0 if the similarity is the identity.
         change = matrix - torch.eye(3).to(matrix)
         around = (points - points.mean(0)) @ change.transpose(1, 2)
         displacement = around + own[..., :3] @ matrix.transpose(1, 2) + shift[:, None]

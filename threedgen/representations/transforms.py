@@ -1,4 +1,7 @@
-"""Moving a cloud of Gaussians by a similarity, colours that depend on the direction included."""
+"""Similarities of a cloud of Gaussians, including its colours that depend on the direction, and quaternions.
+
+The conventions are those of docs/methods.md, "Gaussian splatting".
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ def transform(
     translation: Float[Tensor, " 3"] | None = None,
     scale: float = 1.0,
 ) -> GaussianCloud:
-    """The cloud under x' = scale * rotation @ x + translation (METHODS 12.1).
+    """The cloud under x' = scale * rotation @ x + translation.
 
-    rotation: proper (determinant +1; a mirror is not a quaternion). translation: world units. scale: > 0.
-    Raises ValueError for a matrix that is not a rotation or a scale that is not positive.
+    rotation: a proper rotation (determinant +1), because no quaternion is a mirror image. translation: in world
+    units. Raises ValueError for a matrix that is not a rotation or a scale that is not positive.
     """
     if not scale > 0.0:
         raise ValueError(f"scale must be positive, got {scale}")
@@ -45,10 +48,10 @@ def check_rotation(rotation: Float[Tensor, "3 3"]) -> None:
 
 
 def quat_from_matrix(rotation: Float[Tensor, "3 3"]) -> Float[Tensor, " 4"]:
-    """The unit quaternion (w, x, y, z) of a rotation matrix, w >= 0; float64 inside.
+    """The unit quaternion (w, x, y, z) of a rotation matrix, with w >= 0; computed in float64.
 
-    It is the eigenvector of the largest eigenvalue of a symmetric 4x4 matrix (Bar-Itzhack 2000), which has
-    no special case near half turns.
+    It is the eigenvector of the largest eigenvalue of a symmetric 4x4 matrix (Bar-Itzhack 2000), which needs no
+    special case near half turns.
     """
     r = rotation.detach().double().cpu()
     (a, b, c), (d, e, f), (g, h, i) = r.tolist()
@@ -66,22 +69,23 @@ def quat_from_matrix(rotation: Float[Tensor, "3 3"]) -> Float[Tensor, " 4"]:
 
 
 def quat_from_vector(vectors: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 4"]:
-    """The unit quaternions (w, x, y, z) of rotation vectors, axes times angles in radians; smooth at no turn."""
+    """The unit quaternions (w, x, y, z) of rotation vectors, axes times angles in radians; smooth at zero."""
     half = 0.5 * vectors
-    # The slope of a length is not finite at 0: below the clamp cos is 1 and sin(x) / x is 1, to the last bit.
+    # The slope of a length is not finite at 0. Below the clamp both cos(x) and sin(x) / x are 1 to the last bit.
     angle = half.square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
     return torch.cat([angle.cos(), half * (angle.sin() / angle)], dim=-1)
 
 
 def vector_from_quat(quats: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape 3"]:
-    """The rotation vectors of unit quaternions, the shortest way round: lengths in [0, pi]; smooth at no turn."""
+    """The rotation vectors of unit quaternions, the shortest way round, so of lengths in [0, pi]; smooth at the
+    identity."""
     quats = torch.where(quats[..., :1] < 0.0, -quats, quats)
     sine = quats[..., 1:].square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
     return quats[..., 1:] * (2.0 * torch.atan2(sine, quats[..., :1]) / sine)
 
 
 def quat_multiply(p: Float[Tensor, "*#shape 4"], q: Float[Tensor, "*#shape 4"]) -> Float[Tensor, "*shape 4"]:
-    """The Hamilton product: the rotation q followed by p; (w, x, y, z)."""
+    """The Hamilton product of quaternions (w, x, y, z): the rotation q followed by p."""
     pw, px, py, pz = p.unbind(-1)
     qw, qx, qy, qz = q.unbind(-1)
     return torch.stack(
@@ -96,7 +100,7 @@ def quat_multiply(p: Float[Tensor, "*#shape 4"], q: Float[Tensor, "*#shape 4"]) 
 
 
 def matrix_from_quat(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
-    """Rotation matrices of quaternions (w, x, y, z) of any non-zero length; columns are the turned axes."""
+    """The rotation matrices of quaternions (w, x, y, z) of any length but zero; columns are the rotated axes."""
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     rows = [
         torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], dim=-1),
@@ -107,6 +111,6 @@ def matrix_from_quat(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
 
 
 def covariances(cloud: GaussianCloud) -> Float[Tensor, "N 3 3"]:
-    """R S S^T R^T of each Gaussian, world units squared (METHODS 10.1)."""
+    """R S S^T R^T of each Gaussian, in world units squared (Kerbl et al. 2023, equation 6)."""
     factor = matrix_from_quat(cloud.quats) * cloud.scales[:, None, :]
     return factor @ factor.transpose(1, 2)

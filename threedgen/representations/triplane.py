@@ -1,4 +1,4 @@
-"""A radiance field made of three feature planes and a small decoder (EG3D, Chan et al. 2022, section 3.2)."""
+"""A radiance field of three feature planes and a small decoder (EG3D, Chan et al. 2022, section 3.2)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -16,97 +17,97 @@ from torch.nn import functional as F
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.schedule import Schedule
+from threedgen.core.settings import at_least, between, settings
 from threedgen.core.types import RadianceField, RenderOutput
 from threedgen.kernels.plane_sampling import sample_planes
 from threedgen.loop.regularizers import weigh
 from threedgen.representations import occupancy
 from threedgen.representations.base import Representation, RowOptimizer
 
-_LARGEST = 1e6  # of lengths, densities and the like: far from what float32 cannot hold
-_MOST_GIGABYTES = 64  # of a triplane in training, a large GPU's
+_LARGEST = 1e6  # of lengths and densities: far below what float32 cannot hold
+_MOST_GIGABYTES = 64  # of memory that a triplane in training may take, that of a large GPU
 
 
-@dataclass(frozen=True)
+@settings
 class LearningRates:
-    """Initial Adam learning rates by group, tuned for runs of a few hundred steps."""
+    """Initial learning rates of Adam for each group of parameters, tuned for runs of a few hundred steps.
+
+    Attributes:
+        planes: Rate of the features of the planes.
+        decoder: Rate of the weights and biases of the decoder.
+    """
 
     planes: float = 0.2
     decoder: float = 0.02
 
 
-@dataclass(frozen=True)
+@settings
 class Terms:
-    """Weights of the terms on the planes, a number or a schedule; 0 leaves a term out.
+    """The weight of each term of the loss on the planes, a number or a schedule; 0 leaves the term out.
 
-    smoothness: mean squared difference of neighbouring texels.
+    Attributes:
+        smoothness: Weight of the mean squared difference of neighbouring texels.
     """
 
     smoothness: Schedule = 0.0
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """A triplane radiance field. Lengths are world units (the object fills the unit sphere).
+    """A triplane radiance field; the object is meant to fill the unit sphere.
 
-    resolution: texels a side of each plane. channels: features a texel. hidden: width and layers: number of the
-    decoder's hidden layers. extent: the field lives in the box [-extent, extent]^3. noise: standard deviation
-    of the planes at the start.
-    gain: density per world unit for a unit of the decoder's output; the larger, the sooner surfaces are sharp.
-    ball: number added inside the decoder's activation, ball * (1 - |p| / radius), so that training starts
-    from a ball of about that radius (Magic3D, Lin et al. 2023, section 4.1); 0 for none.
+    Attributes:
+        resolution (texels): Width and height of each plane.
+        channels: Number of features of each texel.
+        hidden: Number of units of each hidden layer of the decoder.
+        layers: Number of hidden layers of the decoder.
+        extent (world units): The field fills the cube [-extent, extent]^3 and is empty outside.
+        noise: Standard deviation of the features of the planes at the start.
+        gain (per world unit): Density for one unit of the output of the decoder; the larger it is, the sooner
+            surfaces become sharp.
+        ball: The number ball * (1 - |p| / radius) is added inside the activation of the decoder, so that training
+            starts from a ball (Magic3D, Lin et al. 2023, section 4.1); 0 for no ball.
+        radius (world units): Approximate radius of that ball.
+        occupancy: The grid of cells that are not empty.
+        learning_rates: Initial learning rate of each group of parameters.
+        regularizers: Weights of the terms of the loss on the planes.
     """
 
-    resolution: int = 64
-    channels: int = 16
-    hidden: int = 32
-    layers: int = 2
-    extent: float = 1.0
-    noise: float = 0.1
-    gain: float = 25.0
-    ball: float = 10.0
-    radius: float = 0.5
+    resolution: Annotated[int, at_least(2)] = 64
+    channels: Annotated[int, at_least(1)] = 16
+    hidden: Annotated[int, at_least(1)] = 32
+    layers: Annotated[int, at_least(1)] = 2
+    extent: Annotated[float, between(0.0, _LARGEST, open_low=True)] = 1.0
+    noise: Annotated[float, between(0.0, _LARGEST)] = 0.1
+    gain: Annotated[float, between(0.0, _LARGEST, open_low=True)] = 25.0
+    ball: Annotated[float, between(0.0, _LARGEST)] = 10.0
+    radius: Annotated[float, between(0.0, _LARGEST, open_low=True)] = 0.5
     occupancy: occupancy.Config = field(default_factory=occupancy.Config)
     learning_rates: LearningRates = field(default_factory=LearningRates)
     regularizers: Terms = field(default_factory=Terms)
 
     def __post_init__(self) -> None:
-        for name, least in (("resolution", 2), ("channels", 1), ("hidden", 1), ("layers", 1)):
-            if getattr(self, name) < least:
-                raise UserError(
-                    f"representation.{name} is {getattr(self, name)}; it must be at least {least}"
-                )
-        for name in ("extent", "radius", "gain"):
-            if not 0.0 < getattr(self, name) <= _LARGEST:
-                raise UserError(
-                    f"representation.{name} is {getattr(self, name)}; it must be positive and at most {_LARGEST:g}"
-                )
-        for name in ("noise", "ball"):
-            if not 0.0 <= getattr(self, name) <= _LARGEST:
-                raise UserError(
-                    f"representation.{name} is {getattr(self, name)}; it must lie between 0 and {_LARGEST:g}"
-                )
         if (gigabytes := self._gigabytes()) > _MOST_GIGABYTES:
             raise UserError(
-                f"representation: a triplane of {self.resolution} x {self.resolution} x {self.channels} and a "
-                f"decoder of {self.layers} x {self.hidden} would take {gigabytes:,.0f} GB with their gradients and "
-                f"the optimizer's moments, more than the {_MOST_GIGABYTES} GB that are allowed: lower "
-                "representation.resolution"
+                f"a triplane of {self.resolution} x {self.resolution} x {self.channels} and a decoder of "
+                f"{self.layers} x {self.hidden} would take {gigabytes:,.0f} GB with their gradients and the "
+                f"moments of the optimizer, more than the {_MOST_GIGABYTES} GB that are allowed: lower resolution"
             )
 
     def _gigabytes(self) -> float:
-        """Of the parameters, their gradients and two moments."""
+        """Size of the parameters, their gradients and two moments in float32."""
         planes = 3 * self.channels * self.resolution**2
         decoder = self.hidden * (3 * self.channels + (self.layers - 1) * self.hidden + 4)
         return 4 * 4 * (planes + decoder) / 1e9
 
 
 class Triplane(Representation):
-    """planes: [3, R, R, C], xy, xz and yz (first coordinate along the last spatial axis). weights and biases: the
-    decoder's layers, from the concatenated features to (density before activation, colour logits). occupancy: what
-    is known to be empty.
+    """A radiance field whose density is gain softplus(d + ball (1 - |p| / radius)) per world unit and whose colour
+    is sigmoid(c), the same from all sides; d and c are the outputs of the decoder at the point p.
 
-    density = gain softplus(d + ball (1 - |p| / radius)) per world unit; colour = sigmoid(c), the same from all
-    sides.
+    planes: [3, R, R, C], xy, xz and yz, the first coordinate along the last spatial axis. weights, biases: the
+    layers of the decoder, from the concatenated features to d and c. occupancy: the cells that are not known to be
+    empty.
     """
 
     Config = Config
@@ -135,7 +136,7 @@ class Triplane(Representation):
         return torch.stack([-corner, corner])
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> RadianceField:
-        """The field, differentiable in all parameters; `time` is ignored (nothing moves)."""
+        """The field, differentiable in all parameters; `time` is ignored because nothing moves."""
         return RadianceField(self._query, self.bounds, self.occupancy.occupied)
 
     def _query(
@@ -147,11 +148,11 @@ class Triplane(Representation):
         return density, torch.sigmoid(values[:, 1:])
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The planes, and the decoder."""
+        """The group of the planes and that of the decoder."""
         return {"planes": [self.planes], "decoder": [*self.weights, *self.biases]}
 
     def learning_rates(self) -> Mapping[str, float]:
-        """Initial learning rates by group."""
+        """The initial learning rate of each group."""
         return dataclasses.asdict(self._rates)
 
     def penalty(
@@ -164,7 +165,7 @@ class Triplane(Representation):
     def adapt(
         self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int
     ) -> dict[str, float]:
-        """Every `occupancy.interval` steps a look at what is empty. Logs the share of the box that is not."""
+        """Updates the occupancy every `occupancy.interval` steps. Logs the share of the cells that is occupied."""
         return self.occupancy.follow(step, lambda points: self._query(points, points)[0], self.bounds, seed)
 
     @torch.no_grad()
@@ -175,7 +176,7 @@ class Triplane(Representation):
 def decode(
     features: Float[Tensor, "M 3 C"], weights: Iterable[Tensor], biases: Iterable[Tensor]
 ) -> Float[Tensor, "M 4"]:
-    """The decoder: linear layers with ReLU between them, over the three features side by side."""
+    """The decoder: linear layers with ReLU between them, on the concatenated features of the three planes."""
     values = features.flatten(1)
     layers = list(zip(weights, biases, strict=True))
     for weight, bias in layers[:-1]:
