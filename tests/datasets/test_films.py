@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import wave
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,6 +105,13 @@ def _file(path, content):
     return path
 
 
+def _sound(path):
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(8000))
+    return path
+
+
 WHITE = np.full((45, 61, 3), 255, np.uint8)
 
 
@@ -116,6 +125,7 @@ WHITE = np.full((45, 61, 3), 255, np.uint8)
         (lambda at: _file(at / "a.mp4", b""), r"is empty \(0 bytes\)"),
         (lambda at: _file(at / "a.mp4", b"no film" * 99), "cannot be read as a film"),
         (lambda at: _file(at / "a.gif", b"GIF89a" + bytes(99)), "cannot be read as a film"),
+        (lambda at: _sound(at / "a.mp4"), "cannot be read as a film"),
         (
             lambda at: _write(at / "a", FRAMES[0], FRAMES[1][:-3]),
             "frame 2 of .* has 61 x 42 pixels and the first",

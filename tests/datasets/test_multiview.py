@@ -95,11 +95,16 @@ def test_damaged_srn_folders_are_named_in_one_line(pictures, tmp_path, damage, m
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("time", "noon", "transforms.json"),
-        ("time", [0], "transforms.json"),
-        ("fl_x", "long", "transforms.json"),
-        ("cx", None, "transforms.json"),
-        ("w", 0, "transforms.json"),
+        ("time", "noon", "transforms.json: time holds 'noon' instead of a number"),
+        ("time", [0], r"transforms.json: time holds \[0\] instead of a number"),
+        ("fl_x", "long", "transforms.json: fl_x holds 'long' instead of a number"),
+        ("cx", None, "transforms.json: cx holds None instead of a number"),
+        ("k1", {"a": 1}, "transforms.json: k1 holds {'a': 1} instead of a number"),
+        ("w", 0, "transforms.json: w and h must be positive"),
+        ("h", -3, "transforms.json: w and h must be positive"),
+        ("transform_matrix", [[0.0] * 4] * 3, "4x4 transform_matrix"),
+        ("transform_matrix", 3, "4x4 transform_matrix"),
+        ("transform_matrix", [[0.0, 0.0, 0.0, "x"]] * 4, "transform_matrix holds 'x' instead of a number"),
         ("picture", b"x", "000000.png"),
     ],
 )
@@ -115,6 +120,36 @@ def test_damaged_transforms_are_named_in_one_line(pictures, tmp_path, key, value
     with pytest.raises(UserError, match=message) as caught:
         multiview.read_transforms(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("angle", [0.0, -1.0, 3.2, float("nan")])
+def test_a_field_of_view_that_no_camera_has_is_reported(angle, pictures, tmp_path):
+    def change(document):
+        document["camera_angle_x"] = angle
+        for frame in document["frames"]:
+            del frame["fl_x"], frame["fl_y"]
+
+    with pytest.raises(UserError, match="camera_angle_x must be between 0 and pi"):
+        multiview.read_transforms(rewritten(tmp_path, pictures, change))
+
+
+def test_numbers_may_be_written_as_text(pictures, tmp_path):
+    def change(document):
+        document["w"] = str(document["w"])
+        for frame in document["frames"]:
+            frame.update(fl_x=str(frame["fl_x"]), time="0.5")
+
+    back = multiview.read_transforms(rewritten(tmp_path, pictures, change)).cameras
+    torch.testing.assert_close(back.intrinsics, pictures.cameras.intrinsics)
+    assert back.time.tolist() == [0.5] * 3
+
+
+@pytest.mark.parametrize(
+    "document", ["[]", "3", "{}", '{"frames": {}}', '{"frames": [3]}', '{"frames": [{}]}']
+)
+def test_json_of_another_kind_is_no_transforms(document, pictures, tmp_path):
+    with pytest.raises(UserError, match=r"not a transforms\.json|'frames' must list pictures"):
+        multiview.read_transforms(rewritten(tmp_path, pictures, lambda _: document))
 
 
 def rewritten(folder, pictures, change):

@@ -250,9 +250,11 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     for name, (data, _) in files.items():
         (tmp_path / name).write_bytes(data)
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    Image.new("F", (32, 32)).save(tmp_path / "floats.tiff")
     expected = {name: message for name, (_, message) in files.items()}
     expected |= {
         "dot.png": "has 1 x 1 pixels",
+        "floats.tiff": "has floating-point pixels: save it with 8 or 16 bits",
         "moving.gif": "an animation of 2 frames",
         "nowhere.png": "there is no picture",
         ".": "is a folder",

@@ -90,7 +90,7 @@ def test_a_mirrored_pair_turns_the_other_way():
     mirrored = type(mesh)(mesh.vertices * flip, mesh.faces.flip(1), normals=mesh.normals * flip)
     pattern = torch.cat([assembly.pattern[:, :3] * flip, assembly.pattern[:, 3:]], dim=1)
     other = type(assembly)(
-        mirrored, assembly.part, assembly.colors, pattern, assembly.light * flip, assembly.ambient
+        mirrored, assembly.piece, assembly.colors, pattern, assembly.light * flip, assembly.ambient
     )
     here, there = render_assembly(assembly, _orbit([40.0]))[0], render_assembly(other, _orbit([-40.0]))[0]
     assert (here.flip(2) - there).abs().mean() < 2e-3

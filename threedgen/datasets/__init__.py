@@ -1,1 +1,1 @@
-"""Data: the procedural shape world, and the two common multi-view folder layouts."""
+"""Data sets: the procedural shape world, posed pictures on disk, and the files that users bring."""

@@ -1,11 +1,12 @@
-"""Which pixels of an opaque picture are the object: what the picture's border shows is background.
+"""Background removal: which pixels of an opaque picture belong to the object, given that its border shows
+background.
 
-A plain background (one that a smooth surface through the border's colours explains) is what is near that surface.
-Any other is told apart by GrabCut (Rother et al. 2004) with the border in the place of the user's rectangle:
-mixtures of Gaussians over colour and place for both sides, a minimum cut between them, again until it stays. Then
-the outline is refined at the picture's own size by a random walker (Grady 2006). Nothing is learnt and nothing
-downloaded. Where the package rembg and a model of it are already on the machine, that is asked instead.
-Deterministic.
+If the colours of the border lie near a smooth surface, the background is plain, and all pixels near that surface
+belong to it. Any other background is separated by GrabCut (Rother et al. 2004) with the border instead of a
+rectangle that a user draws: mixtures of Gaussians over colour and position for both sides and a minimum cut between
+them, repeated until the cut does not change. Then a random walker (Grady 2006) refines the outline at the full size
+of the picture. Nothing is learned or downloaded, and the result is deterministic. If the package rembg and a model
+of it are already on the machine, they are used instead.
 """
 
 from __future__ import annotations
@@ -23,32 +24,38 @@ from jaxtyping import Bool, Float, UInt8
 from threedgen.core.errors import UserError
 
 _SIDE = 192  # pixels of the longer side of the picture that is cut
-_BORDER = 0.03  # of that side: certainly background
-_PLACE = 25.0  # how much the whole side counts as in Lab, so that a background may change over the picture
-_SMOOTH = 30.0  # GrabCut's gamma
-_PLAIN = 3.0  # Lab units, root mean square: how far from a smooth surface a plain border may be
-_LIGHTNESS = 0.7  # of lightness beside the other two channels on plain backgrounds, where shadows lie
-_PLAIN_DISTANCE, _PLAIN_SPREADS = 4.0, 4.0  # an object is at least so far off that: Lab units, spreads
-_PLAIN_COST, _PLAIN_SMOOTH = 8.0, 6.0  # of a pixel at that distance; gamma there
-_COMPONENTS, _ROUNDS = 5, 5
-_VARIANCE = 4.0  # least of a Gaussian, Lab units squared
+_BORDER = 0.03  # width of the border as a share of that side; it is certainly background
+_PLACE = 25.0  # Lab units that the side counts as, so that a background may change over the picture
+_SMOOTH = 30.0  # gamma of GrabCut
+_PLAIN = 3.0  # Lab units: largest root mean square distance of a plain border from a smooth surface
+_LIGHTNESS = (
+    0.7  # weight of the lightness on plain backgrounds, which show shadows; the other channels have 1
+)
+_PLAIN_DISTANCE, _PLAIN_SPREADS = (
+    4.0,
+    4.0,
+)  # least distance of an object from that surface: Lab units, spreads
+_PLAIN_COST, _PLAIN_SMOOTH = 8.0, 6.0  # cost of a pixel at that distance, and gamma, on plain backgrounds
+_COMPONENTS, _ROUNDS = 5, 5  # Gaussians per mixture, and most repetitions of the cut
+_VARIANCE = 4.0  # least variance of a Gaussian, Lab units squared
 _LEAST_NOVELTY = 8.0  # Lab units: an object must differ that much from the border
-_LEAST, _MOST = 0.003, 0.85  # share of the picture that an object can have
-_PART = 0.03  # of the largest part's area: smaller ones are specks
-_TOUCHING = 0.5  # share of the border along which a "foreground" is the background itself
-_WALKER = 50.0  # the random walker's beta: how strongly edges hold it back
+_LEAST, _MOST = 0.003, 0.85  # share of the picture that an object can cover
+_SPECK = 0.03  # of the area of the largest piece: smaller pieces are removed
+_TOUCHING = 0.5  # share of the border from which on a "foreground" along it is the background itself
+_WALKER = 50.0  # beta of the random walker: how strongly edges stop it
 _REMBG_MODEL = "u2net"
 
 
 def remove_background(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
-    """Alpha of the object in an opaque picture: by rembg where that and its model are there, else by `cut_out`."""
+    """Alpha of the object in an opaque picture, by rembg if it and its model are installed, else by `cut_out`.
+    Raises UserError if no object is found."""
     alpha = _by_rembg(rgb)
     return cut_out(rgb) if alpha is None else alpha
 
 
 def cut_out(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
-    """Alpha by the border-colour cut. The object must lie inside the picture, not fill it, and differ in colour
-    from what surrounds it. Raises UserError where no such object is found."""
+    """Alpha of the object, given that the border shows background. The object must lie inside the picture, not fill
+    it, and differ in colour from its surroundings. Raises UserError if no such object is found."""
     from skimage.color import rgb2lab
 
     lab = rgb2lab(_shrunk(rgb))
@@ -73,8 +80,9 @@ def cut_out(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
 def _plain_costs(
     lab: Float[np.ndarray, "h w 3"], border: Bool[np.ndarray, "h w"]
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]] | None:
-    """What it costs each pixel to be object and to be background, where the border is plain: it lies near a surface
-    of second order in the place. A tenth of the border may be something else, such as an object that reaches it."""
+    """The cost of each pixel to be object, and to be background, if the border is plain, else None. A plain border
+    lies near a surface of second order in the position. A tenth of it may be something else, such as an object that
+    reaches it."""
     height, width = border.shape
     y, x = np.meshgrid(np.linspace(-1.0, 1.0, height), np.linspace(-1.0, 1.0, width), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=2)
@@ -98,7 +106,8 @@ def _plain_costs(
 def _by_grabcut(
     features: Float[np.ndarray, "h w 5"], border: Bool[np.ndarray, "h w"], novelty: Float[np.ndarray, "h w"]
 ) -> Bool[np.ndarray, "h w"]:
-    """The object against any background: at first what Otsu (1979) finds most unlike the border."""
+    """The object on any background, starting from the pixels that the threshold of Otsu (1979) separates from the
+    border."""
     from skimage.filters import threshold_otsu
 
     inside = novelty > threshold_otsu(novelty[~border])
@@ -134,7 +143,8 @@ def _shrunk(picture: UInt8[np.ndarray, "H W ..."]) -> UInt8[np.ndarray, "h w ...
 def _unlike_border(
     features: Float[np.ndarray, "h w f"], border: Bool[np.ndarray, "h w"]
 ) -> Float[np.ndarray, "h w"]:
-    """How far each pixel is, in its features, from the border's pixels most like it; 0 on the border."""
+    """The distance of the features of each pixel from those of the most similar pixels of the border; 0 on the
+    border. Raises UserError if hardly any pixel differs from it."""
     from scipy.spatial import KDTree
 
     distances, _ = KDTree(features[border]).query(features.reshape(-1, features.shape[2]), k=5)
@@ -174,8 +184,8 @@ def _minimum_cut(
     cost_outside: Float[np.ndarray, "h w"],
     smooth: float,
 ) -> Bool[np.ndarray, "h w"]:
-    """The labelling of least cost: each pixel's own, and smooth x exp(-beta |difference|^2) / distance for each
-    pair of neighbours (8 a pixel) on different sides (Boykov and Jolly 2001)."""
+    """The labelling of least cost: that of each pixel, and smooth x exp(-beta |difference|^2) / distance for each
+    pair of neighbours (8 per pixel) on different sides (Boykov and Jolly 2001)."""
     from scipy.sparse import coo_array, csr_array
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
@@ -209,7 +219,7 @@ def _minimum_cut(
 
 
 def _pairs(offset: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Index expressions of all pixels that have a neighbour at `offset`, and of these neighbours."""
+    """The index expressions of all pixels that have a neighbour at `offset`, and of these neighbours."""
     down, right = offset
     if right < 0:
         return (slice(None, -down), slice(-right, None)), (slice(down, None), slice(None, right))
@@ -219,8 +229,8 @@ def _pairs(offset: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, s
 def _without_holes(
     inside: Bool[np.ndarray, "h w"], novelty: Float[np.ndarray, "h w"]
 ) -> Bool[np.ndarray, "h w"]:
-    """The holes filled in which no background shows: what is there is less like the border than the rest is (a
-    white muzzle on white has shades; what shows through a handle has not)."""
+    """`inside` with those holes filled that show no background, because they differ more from the border than the
+    background does: a white muzzle on white has shades, what is seen through a handle has none."""
     from scipy import ndimage
 
     labels, count = ndimage.label(~inside)  # type: ignore[misc]
@@ -237,12 +247,13 @@ def _without_specks(inside: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
     labels, count = ndimage.label(inside, structure=np.ones((3, 3)))  # type: ignore[misc]
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    large = np.flatnonzero(areas >= _PART * areas.max(initial=0))
+    large = np.flatnonzero(areas >= _SPECK * areas.max(initial=0))
     return np.isin(labels, 1 + large)
 
 
 def _refined(rgb: UInt8[np.ndarray, "H W 3"], inside: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "H W"]:
-    """Alpha at the picture's size: soft in a narrow band around the outline, which follows the picture's edges."""
+    """Alpha at the size of the picture: soft in a narrow band around the outline, which follows the edges in the
+    picture."""
     from PIL import Image
     from scipy import ndimage
     from skimage.color import rgb2lab
@@ -262,20 +273,20 @@ def _refined(rgb: UInt8[np.ndarray, "H W 3"], inside: Bool[np.ndarray, "h w"]) -
     seeds = np.select([np.abs(depth) > band + 2.0, depth > band, depth < -band], [-1, 1, 2], 0)
     if {1, 2} <= set(np.unique(seeds).tolist()) and (seeds == 0).any():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of slower solvers than others might have
+            warnings.simplefilter("ignore")  # it warns that there are faster solvers
             chances = random_walker(
                 rgb2lab(rgb), seeds, beta=_WALKER, mode="cg_j", channel_axis=-1, return_full_prob=True
             )
         alpha = np.where(seeds == 0, np.nan_to_num(chances[0]), solid)
-    else:  # an object too thin to have an inside
+    else:  # the object is too thin to have an inside
         alpha = solid
     return np.round(255.0 * np.clip(alpha, 0.0, 1.0)).astype(np.uint8)
 
 
 def _by_rembg(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"] | None:
-    """What rembg says, None where it or its model is not there. rembg would fetch a model that it does not find,
-    or whose checksum is not the one it knows: so it is asked only where the file is, and is told where that is and
-    not to check."""
+    """Alpha by rembg, None if it or its model is not installed. rembg would download a model that it does not find,
+    or whose checksum it does not know. Therefore it is used only if the file exists, with the folder of that file
+    and without the check."""
     packages = ("rembg", "onnxruntime")
     folder = next((home for home in _rembg_homes() if (home / f"{_REMBG_MODEL}.onnx").is_file()), None)
     if folder is None or not all(importlib.util.find_spec(package) for package in packages):
@@ -293,15 +304,15 @@ def _by_rembg(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"] | Non
 
 
 def _rembg_homes() -> Iterator[Path]:
-    """Where rembg keeps models: today's folder, and the one of before."""
+    """The folders in which rembg keeps models: that of current versions, and that of older ones."""
     data, own = os.environ.get("XDG_DATA_HOME"), os.environ.get("REMBG_HOME")
-    if told := os.environ.get("U2NET_HOME"):
-        today = before = Path(told)
+    if chosen := os.environ.get("U2NET_HOME"):
+        current = older = Path(chosen)
     else:
-        today = Path(own) if own else Path(data) / "rembg" if data else Path.home() / ".rembg"
-        before = Path(data or Path.home()) / ".u2net"
-    yield today.expanduser() / "models" / _REMBG_MODEL
-    yield before.expanduser()
+        current = Path(own) if own else Path(data) / "rembg" if data else Path.home() / ".rembg"
+        older = Path(data or Path.home()) / ".u2net"
+    yield current.expanduser() / "models" / _REMBG_MODEL
+    yield older.expanduser()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
-"""The object of a picture, cut out, centred and scaled as our cameras would frame it.
+"""Cut-outs: the object of a picture without its background, centred and scaled as the cameras here frame it.
 
-The cut-out is a square RGBA picture. Its frame is that of a camera with FOV degrees at DISTANCE from the origin:
-the smallest circle about the centre of the object's bounding box that holds the object has FILL times the frame's
-side as diameter, so the object fits a ball of radius RADIUS around the origin, inside the unit sphere.
+A cut-out is a square RGBA picture, seen by a camera with a field of view of FOV degrees at DISTANCE from the
+origin. The smallest circle that holds the object, about the centre of its bounding box, has FILL times the side of
+the picture as its diameter. The object therefore fits a ball of radius RADIUS around the origin, in the unit
+sphere.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ from threedgen.core.errors import UserError
 from threedgen.datasets.background_removal import remove_background
 from threedgen.datasets.picture import Picture, read_depth, read_mask, read_picture
 
-FOV, DISTANCE = 40.0, 2.85
+FOV, DISTANCE = 40.0, 2.85  # degrees, world units
 FILL = 0.9
-RADIUS = DISTANCE * math.sin(math.atan(FILL * math.tan(math.radians(FOV / 2.0))))  # 0.89
-SIZE = 512  # pixels: the largest that priors and renders look at
-_LEAST_OBJECT = 16  # pixels of that circle's diameter
-_SOLID = 128  # alpha from which on a pixel counts as the object's
+RADIUS = DISTANCE * math.sin(math.atan(FILL * math.tan(math.radians(FOV / 2.0))))  # 0.89 world units
+SIZE = 512  # pixels per side: the most that any prior or render has
+_LEAST_OBJECT = 16  # pixels of the diameter of that circle
+_SOLID = 128  # alpha from which on a pixel belongs to the object
 
 
 @dataclass(frozen=True)
 class CutOut:
-    """rgba: [SIZE, SIZE, 4]. source: alpha, mask or border, what told object and background apart. about: one line
-    for the user. nearness: [SIZE, SIZE] in [0, 1], where a depth picture was given: 1 is the object's nearest
-    point, 0 its farthest; it goes on a little beyond the outline, and is 0 from there on."""
+    """The object of a picture.
+
+    rgba: [SIZE, SIZE, 4]. source: what separated object and background: alpha, mask or border. about: one line for
+    the user. nearness: [SIZE, SIZE] in [0, 1] if a depth picture was given, 1 at the nearest point of the object
+    and 0 at its farthest; it extends a little beyond the outline and is 0 outside.
+    """
 
     rgba: UInt8[np.ndarray, "S S 4"]
     source: str
@@ -43,11 +47,12 @@ class CutOut:
 def cut_out_of(
     path: str | Path, mask: str | Path | None = None, depth: str | Path | None = None, size: int = SIZE
 ) -> CutOut:
-    """The object of a picture file.
+    """The object of a picture file, in `size` x `size` pixels.
 
-    What is object: `mask` where one is given, else the picture's alpha, else `remove_background`. depth: a depth
-    picture of the picture's size, see `read_depth`. Raises UserError like these, and where there is no object, less
-    than _LEAST_OBJECT pixels of one, or one depth for all of it.
+    The object is what `mask` shows if one is given, else what the alpha of the picture shows, else what
+    `remove_background` finds. depth: a depth picture of the same size, see `read_depth`. Raises UserError as these
+    do, and if there is no object, if it is less than _LEAST_OBJECT pixels large, or if its depth is the same
+    everywhere.
     """
     picture = read_picture(path)
     alpha, source = alpha_of(picture, path, mask)
@@ -56,20 +61,22 @@ def cut_out_of(
     if 2.0 * radius < _LEAST_OBJECT:
         raise UserError(
             f"the object in '{path}' is {2.0 * radius:.0f} pixels large, {_LEAST_OBJECT} are needed: crop the "
-            "picture nearer to it and save it larger"
+            "picture closer to it and save it larger"
         )
     side = 2.0 * radius / FILL
     rgba = framed(np.dstack([rgb, alpha]), center, side, size)
     nearness = None
     if depth is not None:
         nearness = _nearness(read_depth(depth, picture), alpha, center, side, size, depth)
-    said = {
-        "alpha": "its transparency tells the object from the background",
-        "mask": "the mask tells the object from the background",
-        "border": "no transparency and no mask: what its border shows was taken for background",
+    how = {
+        "alpha": "the object is what is not transparent",
+        "mask": "the object is what the mask shows",
+        "border": "no transparency and no mask, so what the border shows was taken for background",
     }[source]
     share = 100.0 * float((alpha >= _SOLID).mean())
-    about = f"{Path(path).name}: {picture.width} x {picture.height} pixels, {said}; the object covers {share:.0f}%"
+    about = (
+        f"{Path(path).name}: {picture.width} x {picture.height} pixels, {how}; the object covers {share:.0f}%"
+    )
     return CutOut(rgba, source, about, nearness)
 
 
@@ -81,20 +88,20 @@ def write_cut_out(path: Path, cut_out: CutOut) -> None:
 
 
 def write_nearness(path: Path, nearness: Float[np.ndarray, "S S"]) -> None:
-    """As 16 bits of grey."""
+    """Writes the depth picture of a cut-out as 16 bits of grey."""
     from PIL import Image
 
     Image.fromarray(np.round(65535.0 * nearness).astype(np.uint16)).save(path)
 
 
 def read_nearness(path: str | Path, like: str | Path) -> Float[Tensor, "S S 1"]:
-    """The depth picture of the cut-out in the file `like`. UserError like `read_depth`."""
+    """The depth picture of the cut-out in the file `like`, in [0, 1]. Raises UserError as `read_depth` does."""
     return torch.from_numpy(read_depth(path, read_picture(like)).copy())[..., None]
 
 
 def read_cut_out(path: str | Path) -> tuple[Float[Tensor, "S S 3"], Float[Tensor, "S S 1"]]:
-    """The colours on white and the alpha of a cut-out's file, in [0, 1]. UserError: not there, not square, without
-    transparency, or like `read_picture`."""
+    """The colours on white and the alpha of the cut-out in a file, in [0, 1]. Raises UserError as `read_picture`
+    does, and for a picture that is not square or has no transparency."""
     picture = read_picture(path)
     if picture.width != picture.height or picture.alpha is None:
         raise UserError(
@@ -110,11 +117,12 @@ def read_cut_out(path: str | Path) -> tuple[Float[Tensor, "S S 3"], Float[Tensor
 def alpha_of(
     picture: Picture, path: str | Path, mask: str | Path | None = None
 ) -> tuple[UInt8[np.ndarray, "H W"], str]:
-    """Where the object is, and what told it: mask, alpha or border. UserError where none of them shows one."""
+    """The alpha of the object, and what it is from: mask, alpha or border. Raises UserError if it shows no
+    object."""
     if mask is not None:
         alpha, source = read_mask(mask, picture), "mask"
         if alpha.max() < _SOLID:
-            raise UserError(f"the mask '{mask}' is black all over: white says where the object is")
+            raise UserError(f"the mask '{mask}' is black all over: it must be white where the object is")
     elif picture.alpha is not None:
         alpha, source = picture.alpha, "alpha"
         if alpha.max() < _SOLID:
@@ -127,7 +135,8 @@ def alpha_of(
 def without_bleeding(
     rgb: UInt8[np.ndarray, "H W 3"], alpha: UInt8[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Half-transparent pixels of an opaque picture show some background: they get the nearest solid colour."""
+    """The picture in which every pixel that is not solid has the colour of the nearest solid one, because pixels on
+    the outline of the object show some of the background."""
     from scipy import ndimage
 
     solid = alpha >= 250
@@ -138,7 +147,8 @@ def without_bleeding(
 
 
 def _circle(alpha: UInt8[np.ndarray, "H W"], source: str) -> tuple[tuple[float, float], float]:
-    """Centre (x, y) of the object's bounding box and distance of its farthest pixel's far corner from there."""
+    """The centre (x, y) of the bounding box of the object, and the distance from it to the farthest corner of a
+    pixel of the object."""
     rows, columns = np.nonzero(alpha >= _SOLID)
     if len(rows) == 0:
         raise UserError(f"nothing of the object is left after cutting it out by its {source}: give a --mask")
@@ -151,8 +161,8 @@ def _circle(alpha: UInt8[np.ndarray, "H W"], source: str) -> tuple[tuple[float, 
 def framed(
     rgba: UInt8[np.ndarray, "H W 4"], center: tuple[float, float], side: float, size: int
 ) -> UInt8[np.ndarray, "S S 4"]:
-    """The square of `side` pixels around `center`, transparent outside the picture, at `size` pixels. Colours are
-    weighted with alpha, so nothing of what is transparent mixes in."""
+    """The square of `side` pixels around `center`, transparent outside the picture, resized to `size` pixels.
+    Colours are weighted with alpha, so that the colours of transparent pixels do not mix in."""
     from PIL import Image
 
     padded, box = _window(rgba, center, side)
@@ -169,13 +179,16 @@ def _nearness(
     size: int,
     path: str | Path,
 ) -> Float[np.ndarray, "S S"]:
-    """The same square of a depth picture, scaled to what the object has; nothing of what is behind it mixes in."""
+    """The same square of a depth picture, scaled to the range of the object, so that the depths of the background
+    do not mix in."""
     from PIL import Image
 
     solid = alpha >= _SOLID
     low, high = float(depth[solid].min()), float(depth[solid].max())
     if high <= low:
-        raise UserError(f"the depth picture '{path}' has one depth for all of the object: it says nothing")
+        raise UserError(
+            f"the depth picture '{path}' has one depth for all of the object: give one that shows its shape"
+        )
     filter_ = Image.Resampling.BOX if side > size else Image.Resampling.BILINEAR
 
     def seen(values: np.ndarray) -> np.ndarray:
@@ -190,7 +203,7 @@ def _nearness(
 def _window(
     picture: np.ndarray, center: tuple[float, float], side: float
 ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-    """`picture` with zeros around it where the square of `side` pixels around `center` leaves it, and that square
+    """`picture` with as many zeros around it as the square of `side` pixels around `center` needs, and that square
     in it: left, top, right, bottom."""
     left, top = center[0] - 0.5 * side, center[1] - 0.5 * side
     height, width = picture.shape[:2]

@@ -1,17 +1,16 @@
-"""Films as users have them, as pictures of what moves in them: mp4, gif, webp or a folder of pictures.
+"""Films (mp4, gif, webp or a folder of pictures) as pictures of the object that moves in them.
 
-Every frame is cut out as `datasets.cut_outs` does it, and all are shown through one square window, the smallest
-that holds what moves at every moment with a margin. Frames are read one after the other and reduced at once, so
-memory is bounded whatever the film's size.
+Every frame is cut out as in `threedgen.datasets.cut_outs`, and all frames are cropped to one square window, the
+smallest that holds the object at every moment with a margin. Frames are read one after the other and reduced at
+once, so the memory is bounded whatever the size of the film.
 """
 
 from __future__ import annotations
 
 import math
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,27 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.datasets.cut_outs import alpha_of, framed, without_bleeding
+from threedgen.datasets.decoding import decoding
 from threedgen.datasets.picture import FORMATS, SMALLEST, Picture, read_picture
 
-SIZE = 256  # pixels a side of what is kept
-KEPT = 32  # frames: more than a motion of a few seconds needs
+SIZE = 256  # pixels per side of the frames that are kept
+KEPT = 32  # frames that are kept: more than a motion of a few seconds needs
 MOST = 900  # frames that are read
-_LARGEST = 384  # pixels of a frame's longer side before it is cut out
-_MARGIN = 1.15  # of the window, over what moves
-_SOLID = 128
+_LARGEST = 384  # pixels of the longer side of a frame before it is cut out
+_MARGIN = 1.15  # of the side of the window to that of the object
+_SOLID = 128  # alpha from which on a pixel belongs to the object
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _ANIMATIONS = (".gif", ".webp", ".png", ".apng")
 
 
 @dataclass(frozen=True)
 class Film:
-    """rgba: [F, SIZE, SIZE, 4], F >= 2 moments at equal distances (to half a frame; of frames that are shown for
-    unequal times the mean), the first and the last included. count: frames of the file. interval: seconds between
-    two of them, None for a folder of pictures, which does not say. about: one line for the user."""
+    """The object of a film at F >= 2 evenly spaced moments, the first and the last frame among them.
+
+    rgba: [F, SIZE, SIZE, 4]; the moments are evenly spaced to within half a frame. count: number of frames in the
+    file. interval: seconds between two of these, their mean if it changes; None for a folder of pictures, in which
+    it is not known. about: one line for the user.
+    """
 
     rgba: UInt8[np.ndarray, "F S S 4"]
     count: int
@@ -51,15 +54,15 @@ class Film:
 
     @property
     def seconds(self) -> float | None:
-        """From the first frame to the last."""
+        """The time from the first frame to the last; None if it is not known."""
         return None if self.interval is None else self.interval * (self.count - 1)
 
 
 def film_of(path: str | Path, size: int = SIZE, most: int = KEPT) -> Film:
-    """What moves in a film, at most `most` of its frames.
+    """The object that moves in a film, in at most `most` of its frames.
 
-    Raises UserError, with the frame's number where it is one frame's fault: nothing there, not a film, broken, less
-    than two frames, more than MOST, frames of different sizes, no object that stands out of a frame.
+    Raises UserError if the film is missing, not a film, broken, or has less than two frames or more than MOST; and,
+    with the number of the frame, if frames differ in size or one shows no object that stands out.
     """
     place = existing(path, "there is no film '{path}'")
     pictures, interval = _pictures(place)
@@ -84,7 +87,7 @@ def film_of(path: str | Path, size: int = SIZE, most: int = KEPT) -> Film:
 
 
 def write_film(folder: Path, film: Film) -> None:
-    """As 00000.png and so on, with transparency."""
+    """Writes the frames as 00000.png and so on, with transparency."""
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,11 +96,14 @@ def write_film(folder: Path, film: Film) -> None:
 
 
 def read_film(folder: str | Path) -> Float[Tensor, "F S S 4"]:
-    """What `write_film` wrote, colours times alpha and alpha, in [0, 1]. Raises UserError where it is not there."""
+    """The frames that `write_film` wrote, as colours times alpha, and alpha, in [0, 1]. Raises UserError if they
+    are missing."""
     files = sorted(existing(folder, "there is no film '{path}': text-to-4d --video makes one").glob("*.png"))
     pictures = [read_picture(file) for file in files]
     if len(pictures) < 2 or len({picture.rgb.shape for picture in pictures}) > 1:
-        raise UserError(f"'{folder}' holds no film of equal frames: text-to-4d --video makes one")
+        raise UserError(
+            f"'{folder}' holds no film of at least two frames of one size: text-to-4d --video makes one"
+        )
     frames = []
     for picture in pictures:
         solid = np.full(picture.rgb.shape[:2], 255, np.uint8) if picture.alpha is None else picture.alpha
@@ -107,7 +113,7 @@ def read_film(folder: str | Path) -> Float[Tensor, "F S S 4"]:
 
 
 def _pictures(path: Path) -> tuple[list[Picture], float | None]:
-    """All frames, reduced, and the seconds between two of them."""
+    """All frames, reduced, and the seconds between two of them, None for a folder."""
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
         if len(files) > MOST:
@@ -121,49 +127,62 @@ def _pictures(path: Path) -> tuple[list[Picture], float | None]:
 
 
 def _animation(path: Path) -> tuple[list[Picture], float]:
-    from PIL import Image, ImageSequence, UnidentifiedImageError
+    from PIL import Image
 
     pictures, seconds = [], []
-    try:
-        with Image.open(path, formats=FORMATS) as file:
-            _check_size(path, *file.size)
-            for frame in ImageSequence.Iterator(file):
-                if len(pictures) == MOST:
-                    raise _too_long(path)
-                pictures.append(_picture(np.asarray(frame.convert("RGBA"))))
-                # Browsers show frames that say no time for a tenth of a second.
-                seconds.append((frame.info.get("duration") or 100.0) / 1000.0)
-    except Image.DecompressionBombError:
-        raise UserError(f"'{path}' has far too many pixels: make it smaller") from None
-    except MemoryError:
-        raise UserError(f"'{path}' does not fit into memory: make it shorter or smaller") from None
-    except (
-        UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error,
-    ) as error:  # fmt: skip
-        raise _unreadable(path) from error
+    with decoding(path, partial(_unreadable, path)):
+        file = Image.open(path, formats=FORMATS)
+    with file:
+        _check_size(path, *file.size)
+        for rgba, milliseconds in _frames(path, file):
+            if len(pictures) == MOST:
+                raise _too_long(path)
+            pictures.append(_picture(rgba))
+            # Browsers show a frame without a duration for a tenth of a second.
+            seconds.append((milliseconds or 100.0) / 1000.0)
     return pictures, float(np.mean(seconds[:-1] or seconds))
 
 
+def _frames(path: Path, file: Any) -> Iterator[tuple[UInt8[np.ndarray, "H W 4"], float | None]]:
+    """The frames of an animation that Pillow has opened, and for how many milliseconds each is shown."""
+    from PIL import ImageSequence
+
+    frames = ImageSequence.Iterator(file)
+    while True:
+        with decoding(path, partial(_unreadable, path)):
+            frame = next(frames, None)
+            if frame is None:
+                return
+            rgba, milliseconds = np.asarray(frame.convert("RGBA")), frame.info.get("duration")
+        yield rgba, milliseconds
+
+
 def _video(path: Path) -> tuple[list[Picture], float]:
-    """By ffmpeg, which imageio brings."""
+    """Decoded by the ffmpeg that belongs to imageio."""
     import imageio_ffmpeg
 
+    stream: Iterator[Any] = imageio_ffmpeg.read_frames(str(path), pix_fmt="rgb24")
+    header = _next(stream, path)
+    width, height = header["size"]
+    fps = float(header["fps"])
+    _check_size(path, width, height)
     pictures: list[Picture] = []
-    try:
-        stream: Iterator[Any] = imageio_ffmpeg.read_frames(str(path), pix_fmt="rgb24")
-        told = next(stream)
-        width, height = told["size"]
-        _check_size(path, width, height)
-        for data in stream:
-            if len(pictures) == MOST:
-                raise _too_long(path)
-            pictures.append(_picture(np.frombuffer(data, np.uint8).reshape(height, width, 3)))
-        fps = float(told["fps"])
-    except (OSError, RuntimeError, StopIteration, KeyError, ValueError) as error:
-        raise _unreadable(path) from error
+    while (data := _next(stream, path)) is not None:
+        if len(pictures) == MOST:
+            raise _too_long(path)
+        pictures.append(_picture(np.frombuffer(data, np.uint8).reshape(height, width, 3)))
     if not 0.0 < fps < math.inf:
-        raise _unreadable(path)
+        raise UserError(_unreadable(path))
     return pictures, 1.0 / fps
+
+
+def _next(stream: Iterator[Any], path: Path) -> Any:
+    """The next item of imageio's reader, None at its end."""
+    try:
+        return next(stream, None)
+    except (OSError, RuntimeError, ValueError, LookupError, AttributeError) as error:
+        # It parses what ffmpeg prints, and fails in any of these ways for a file without pictures.
+        raise UserError(_unreadable(path)) from error
 
 
 def _picture(pixels: UInt8[np.ndarray, "H W C"]) -> Picture:
@@ -185,13 +204,14 @@ def _cut_out(picture: Picture, number: int, path: str | Path) -> UInt8[np.ndarra
     except UserError as error:
         raise UserError(
             f"frame {number + 1} of '{path}' shows no object that stands out ({str(error).partition(':')[0]}): cut "
-            "the film to where all of it is seen, before a plain background, or give frames with transparency"
+            "the film to frames that show all of it before a plain background, or give frames with transparency"
         ) from error
     return np.dstack([picture.rgb if source == "alpha" else without_bleeding(picture.rgb, alpha), alpha])
 
 
 def _through_one_window(rgba: UInt8[np.ndarray, "F H W 4"], size: int) -> UInt8[np.ndarray, "F S S 4"]:
-    """The smallest square around what is solid in any frame, with a margin; transparent beyond the frames."""
+    """The frames cropped to the smallest square that holds the object of all of them, with a margin; transparent
+    beyond the edges of the frames."""
     _, rows, columns = np.nonzero(rgba[..., 3] >= _SOLID)
     low = np.array([columns.min(), rows.min()])
     high = np.array([columns.max(), rows.max()]) + 1
@@ -206,12 +226,14 @@ def _check_size(path: Path, width: int, height: int) -> None:
             f"'{path}' has frames of {width} x {height} pixels: at least {SMALLEST} on each side are needed"
         )
     if max(width, height) > 8192:
-        raise UserError(f"'{path}' has frames of {width} x {height} pixels: make it smaller, {SIZE} will do")
+        raise UserError(
+            f"'{path}' has frames of {width} x {height} pixels: make it smaller, {SIZE} on each side are enough"
+        )
 
 
 def _too_long(path: Path) -> UserError:
     return UserError(f"'{path}' has more than {MOST} frames: cut it to one motion of a few seconds")
 
 
-def _unreadable(path: Path) -> UserError:
-    return UserError(f"'{path}' cannot be read as a film: name an mp4, a gif, a webp or a folder of pictures")
+def _unreadable(path: Path, error: Exception | None = None) -> str:
+    return f"'{path}' cannot be read as a film: name an mp4, a gif, a webp or a folder of pictures"

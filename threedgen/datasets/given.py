@@ -1,13 +1,13 @@
-"""Views of given pictures as training cameras: shuffled epochs over a folder, some views held out.
+"""Views of given pictures as training cameras: shuffled epochs over a folder, with some views held out.
 
-The folder is in either layout of `datasets.multiview`: an SRN scene, or a transforms.json. Views that are held
-out are spread evenly over the order of the pictures, so that what they measure is between the others.
+The folder has either of the layouts of `threedgen.datasets.multiview`: that of SRN, or a transforms.json. Views
+that are held out are spread evenly over the order of the pictures, so that they lie between the others.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from jaxtyping import Int
@@ -17,21 +17,23 @@ from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.core.random import generator
 from threedgen.core.roles import CameraRoles
-from threedgen.core.schedule import Schedule, bounds, value_at
+from threedgen.core.schedule import Schedule, value_at
+from threedgen.core.settings import at_least, settings
 from threedgen.core.types import Cameras
 from threedgen.datasets.multiview import PosedPictures, read_srn, read_transforms
 
-SMALLEST = 8  # pixels: scores and losses look at windows of a few
-_RIGID = 1e-3  # how far a rotation's R R^T may be from 1: poses are often written with four digits
+SMALLEST = 8  # pixels per side: scores and losses compare windows of a few pixels
+_RIGID = 1e-3  # largest difference of R R^T of a rotation from 1: poses are often written with four digits
 
 
 def read_pictures(path: str | Path, up: str | None = None) -> PosedPictures:
-    """The posed pictures of a folder (or of a transforms .json file), their cameras checked.
+    """The posed pictures of a folder or of a transforms .json file, with their cameras checked, in a world with +Y
+    up.
 
-    up: "y" or "z", the axis of its world that points up; None is what a transforms file or its cameras say, and y
-    for SRN. They come back in a world with +Y up. Raises UserError:
-    nothing there, neither layout, a broken file, pictures of different sizes or below SMALLEST pixels, fewer than
-    two pictures, a pose that is not a rotation and a position, a focal length that is not positive.
+    up: "y" or "z", the axis of the folder's world that points up; None is what a transforms file says or its
+    cameras show, and y for SRN. Raises UserError if the folder is missing, has neither layout or a broken file, or
+    holds fewer than two pictures, pictures of different sizes or below SMALLEST pixels, a pose that is not a
+    rotation and a position, or a focal length that is not positive.
     """
     folder = existing(path, "there are no pictures at '{path}': the folder is missing")
     if folder.suffix.lower() == ".json" or (folder / "transforms.json").is_file():
@@ -56,7 +58,7 @@ def read_pictures(path: str | Path, up: str | None = None) -> PosedPictures:
 
 
 def check_cameras(cameras: Cameras, source: str | Path) -> None:
-    """UserError naming the first picture of `source` whose camera cannot be one."""
+    """Raises UserError, with its number, for the first picture of `source` whose camera is impossible."""
     poses, intrinsics = cameras.world_from_camera.double(), cameras.intrinsics.double()
     rotation = poses[:, :3, :3]
     rigid = (rotation @ rotation.transpose(1, 2) - torch.eye(3, dtype=torch.float64)).abs().amax((1, 2))
@@ -65,7 +67,7 @@ def check_cameras(cameras: Cameras, source: str | Path) -> None:
     problems = (
         ("has a pose with NaN or infinite numbers", poses.isfinite().flatten(1).all(1)),
         ("has intrinsics with NaN or infinite numbers", intrinsics.isfinite().flatten(1).all(1)),
-        ("has a pose that is not a rotation and a position (is it scaled or mirrored?)",
+        ("has a pose that is not a rotation and a position (it may be scaled or mirrored)",
          (rigid < _RIGID) & (torch.linalg.det(rotation.nan_to_num()) > 0.0) & (last < _RIGID)),
         ("has no positive focal length", focal > 0.0),
     )  # fmt: skip
@@ -76,44 +78,42 @@ def check_cameras(cameras: Cameras, source: str | Path) -> None:
 
 
 def held_out(total: int, holdout: int) -> Int[Tensor, " H"]:
-    """Which of `total` pictures are held out: `holdout` of them, evenly spread over their order."""
+    """The indices of `holdout` of `total` pictures, evenly spread over their order."""
     return torch.div((2 * torch.arange(holdout) + 1) * total, 2 * max(holdout, 1), rounding_mode="floor")
 
 
 class GivenViews(CameraRoles):
-    """Training views that are those of given pictures, each equally often, in a new order every epoch.
+    """The views of given pictures for training, each equally often, in a new order every epoch.
 
     cameras: all views of the folder. train, held_out: indices into them.
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """path: the folder of pictures. batch: views a step. resolution: height in pixels, a number or a
-        schedule; null is the pictures' own. holdout: how many views are kept out of training."""
+        """Views of given pictures.
+
+        Attributes:
+            path: Folder of the pictures and their poses.
+            batch: Number of views in a step.
+            resolution (pixels): Height of the views, a number or a schedule; null is that of the pictures.
+            holdout: Number of views that are kept out of the training.
+        """
 
         path: str = ""
-        batch: int = 4
-        resolution: Schedule | None = None
-        holdout: int = 0
-
-        def __post_init__(self) -> None:
-            if self.batch < 1:
-                raise UserError(f"cameras.batch must be at least 1, got {self.batch}")
-            if self.holdout < 0:
-                raise UserError(f"cameras.holdout must be 0 or more views, got {self.holdout}")
-            if self.resolution is not None and not bounds(self.resolution)[0] >= 1.0:
-                raise UserError("cameras.resolution must be at least 1 pixel all the time")
+        batch: Annotated[int, at_least(1)] = 4
+        resolution: Annotated[Schedule, at_least(1.0)] | None = None
+        holdout: Annotated[int, at_least(0)] = 0
 
     def __init__(self, config: Config) -> None:
-        """Raises UserError where the folder cannot be read, or nothing would be left to train on."""
+        """Raises UserError if the folder cannot be read, or if no picture would be left to train on."""
         if not config.path:
-            raise UserError("cameras.path names no folder of pictures: `threedgen fit FOLDER` sets it")
+            raise UserError("the cameras name no folder of pictures: `threedgen fit FOLDER` sets their path")
         self.config = config
         cameras = read_pictures(config.path).cameras
         count = len(cameras)
         if config.holdout > count - 1:
             raise UserError(
-                f"cameras.holdout is {config.holdout} but there are {count} pictures: at least one must be left"
+                f"{config.holdout} pictures are to be held out, but there are {count}: at least one must be left"
             )
         self.cameras = Cameras(
             cameras.world_from_camera,
@@ -129,7 +129,8 @@ class GivenViews(CameraRoles):
         self.train = kept.nonzero().squeeze(1)
 
     def __call__(self, seed: int, step: int, total: int) -> Cameras:
-        """The views of one step of a run of `total` steps, `index` set; a function of its arguments alone."""
+        """The views of one step of a run of `total` steps, with their `index`; they depend on the arguments
+        alone."""
         count, first = len(self.train), step * self.config.batch
         chosen = []
         for position in range(first, first + self.config.batch):

@@ -1,7 +1,7 @@
-"""Mesh files as pictures: reads what people have, keeps its displayed colours, and renders it from all around.
+"""Mesh files: they are read with the colours that viewers display, and rendered from all sides.
 
-Read by trimesh with nothing but the file itself and the material and texture files beside it: no reference leaves
-the file's folder, and nothing is fetched. Transparency of materials is ignored.
+trimesh reads them, with nothing but the file itself and the files of materials and textures in its folder:
+references out of that folder are not followed, and nothing is downloaded. The transparency of materials is ignored.
 """
 
 from __future__ import annotations
@@ -22,25 +22,27 @@ from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
 from threedgen.core.types import Cameras, TriMesh
+from threedgen.datasets.decoding import decoding, reason
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.renderers.rasterize import box_filter, rasterize
 
 SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".off")
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".7z", ".rar", ".zst", ".usdz", ".3mf")
-RADIUS = 0.9  # of the ball that the mesh is scaled into
-DISTANCE, FOV = 2.85, 40.0  # of the cameras: the unit sphere fills the picture
-SUPERSAMPLING = 4
-_GREY = 0.7  # of a mesh without colours
-_NO_AREA = 1e-12  # twice the area of a triangle in a ball of RADIUS that is only rounding
-_LIGHT = (0.3, 0.8, 0.5)  # to the light: above, in front, to the right
+RADIUS = 0.9  # world units, of the ball to which a mesh is scaled
+DISTANCE, FOV = 2.85, 40.0  # world units and degrees, of the cameras: the unit sphere fills the picture
+SUPERSAMPLING = 4  # pixels per side of each pixel that are rendered and averaged
+_GREY = 0.7  # colour of a mesh without colours
+_NO_AREA = 1e-12  # world units squared: a cross product of edges up to this is a rounding error
+_LIGHT = (0.3, 0.8, 0.5)  # direction towards the light: above, in front, to the right
 
 
 @dataclass(frozen=True)
 class PaintedMesh:
-    """A mesh and its displayed colours: interpolated corner colour times the face's texture, where it has one.
+    """A mesh and the colours that viewers display: the interpolated colour of the corners of a face, times its
+    texture if it has one.
 
-    corner_colors: [F, 3, 3] and textures: [h, w, 3] each, display-referred in [0, 1]. corner_uvs: [F, 3, 2], v = 0
-    at the bottom, repeating. texture: [F] which of `textures`, -1 for none.
+    corner_colors: [F, 3, 3], and textures: [h, w, 3] each, display-referred in [0, 1]. corner_uvs: [F, 3, 2], v = 0
+    at the bottom; the texture repeats outside [0, 1]. texture: [F], the index into `textures`, -1 for none.
     """
 
     mesh: TriMesh
@@ -51,35 +53,36 @@ class PaintedMesh:
 
     @property
     def plain(self) -> bool:
-        """Whether everything has one colour, so that without light only the outline would show."""
+        """Whether the whole mesh has one colour, so that without light its pictures would show only its outline."""
         colors = [self.corner_colors.reshape(-1, 3)[None], *(t.reshape(-1, 3)[None] for t in self.textures)]
         return all(float((c.amax(1) - c.amin(1)).max()) < 1.0 / 255.0 for c in colors)
 
 
 def may_be_mesh(path: Path) -> bool:
-    """Whether it cannot be meant as a data set, which is a folder or a .json: then a mesh is meant."""
+    """Whether a path may mean a mesh: it does unless it is a folder or a .json file, which mean a data set."""
     return not path.is_dir() and path.suffix.lower() != ".json"
 
 
 def read_painted(path: str | Path, texture: str | Path | None = None) -> PaintedMesh:
-    """The triangles of a .glb, .obj, .ply, .stl or .off, all parts of a scene in one, moved and scaled: the middle
-    of the bounding box to the origin, the furthest corner to RADIUS. Corners that no triangle uses are dropped.
+    """The triangles of a .glb, .obj, .ply, .stl or .off file, all pieces of it in one mesh.
 
-    texture: a picture to use for every part that has texture coordinates (an .obj without its .mtl).
-    Raises UserError: missing, another suffix, unreadable, no triangles, triangles of corners that are not there,
-    coordinates or colours that are not finite, no extent, no area.
+    The mesh is moved so that the middle of its bounding box is the origin, and scaled so that its farthest corner
+    is at RADIUS. Corners that no triangle uses are dropped. texture: a picture to use for every piece that has
+    texture coordinates, for example for an .obj without its .mtl. Raises UserError if the file is missing, has
+    another suffix or cannot be read, or if the mesh has no triangles, triangles of corners that are not there,
+    coordinates or colours that are not finite, no extent, or no area.
     """
     path = existing(path, "there is no file or folder '{path}'")
     _check_name(path)
     image = None if texture is None else _image(Path(texture))
-    parts = _parts(path)
-    if not parts:
+    pieces = _pieces(path)
+    if not pieces:
         raise UserError(f"{path} holds no triangles: give a surface mesh")
     vertices, faces, colors, uvs, which, textures = [], [], [], [], [], []
     count = 0
-    for points, corners, part in parts:
-        paint = _paint(part, corners, path.suffix.lower() == ".glb", image)
-        if not (np.isfinite(paint[0]).all() and np.isfinite(paint[1]).all() and _finite_colors(part)):
+    for points, corners, piece in pieces:
+        paint = _paint(piece, corners, path.suffix.lower() == ".glb", image)
+        if not (np.isfinite(paint[0]).all() and np.isfinite(paint[1]).all() and _finite_colors(piece)):
             raise UserError(f"{path} has colours or texture coordinates with NaN or infinite numbers")
         vertices.append(points)
         faces.append(corners + count)
@@ -102,8 +105,8 @@ def read_painted(path: str | Path, texture: str | Path | None = None) -> Painted
 
 
 def read_mesh(path: str | Path, radius: float = RADIUS) -> TriMesh:
-    """The file as `read_painted` has it, in the ball of `radius`. A vertex's colour is the mean of what its corners
-    show, texture included."""
+    """The mesh of a file as `read_painted` reads it, scaled to a ball of `radius` world units. The colour of a
+    vertex is the mean of the colours, texture included, of the corners at it."""
     painted = read_painted(path)
     colors = painted.corner_colors.clone()
     for index, texture in enumerate(painted.textures):
@@ -116,7 +119,7 @@ def read_mesh(path: str | Path, radius: float = RADIUS) -> TriMesh:
 
 
 def fibonacci_views(count: int, size: int) -> Cameras:
-    """`count` cameras spread evenly over the sphere, top to bottom, a golden angle apart; size x size pixels."""
+    """`count` cameras of size x size pixels, spread evenly over the sphere from top to bottom, at golden angles."""
     place = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     elevation = torch.rad2deg(torch.asin(1.0 - 2.0 * place))
     azimuth = (torch.arange(count, dtype=torch.float64) * (180.0 * (3.0 - math.sqrt(5.0)))) % 360.0
@@ -125,10 +128,10 @@ def fibonacci_views(count: int, size: int) -> Cameras:
 
 
 def render(painted: PaintedMesh, cameras: Cameras, light: float = 0.0) -> PosedPictures:
-    """Anti-aliased pictures on white with alpha: display colours, both sides of every face, no shading.
+    """Anti-aliased pictures on white, with alpha: the display colours of both sides of every face, without shading.
 
-    light: in [0, 1], how much darker than its colour a face is that looks away from a light above; it is fixed
-    in the world, hence a part of the colours.
+    light: how much darker, in [0, 1], a face is that points away from a light above. The light is fixed in the
+    world, so the shades belong to the colours.
     """
     shade = _shade(painted.mesh, light)
     images, alphas = [], []
@@ -163,37 +166,37 @@ def _check_name(path: Path) -> None:
         )
 
 
-def _parts(path: Path) -> list[tuple[np.ndarray, np.ndarray, Any]]:
-    """The triangle meshes of the file: corners [v, 3] at their places in the scene, faces [f, 3], trimesh's own."""
+def _pieces(path: Path) -> list[tuple[np.ndarray, np.ndarray, Any]]:
+    """The triangle meshes of a file: corners [v, 3] at their positions in the whole, faces [f, 3], trimesh's
+    object."""
     import trimesh
     from trimesh.resolvers import FilePathResolver
 
     quiet = logging.getLogger("trimesh")
     level = quiet.level
-    quiet.setLevel(logging.CRITICAL)  # it prints tracebacks about textures that are not there
+    quiet.setLevel(logging.CRITICAL)  # it prints tracebacks about textures that are missing
     try:
         with path.open("rb") as file:
-            resolver = FilePathResolver(str(path.absolute().parent))  # refuses whatever is outside of it
-            scene = trimesh.load_scene(
+            resolver = FilePathResolver(str(path.absolute().parent))  # refuses files outside that folder
+            loaded = trimesh.load_scene(
                 file, file_type=path.suffix[1:].lower(), resolver=resolver, process=False, allow_remote=False
             )
-        parts = []
-        for node in scene.graph.nodes_geometry:
-            matrix, name = scene.graph[node]
-            part = scene.geometry[name]
-            if isinstance(part, trimesh.Trimesh) and len(part.faces):
-                vertices = np.asarray(part.vertices, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
-                faces = np.asarray(part.faces, dtype=np.int64)
-                _check_faces(faces, len(vertices), path)
-                # A mirrored part would be inside out: its faces go round the other way.
-                parts.append((vertices, faces[:, ::-1] if np.linalg.det(matrix[:3, :3]) < 0 else faces, part))
-    except UserError:
-        raise
-    except Exception as error:  # trimesh's readers raise anything at all on a bad file
-        raise UserError(f"cannot read the mesh {path}: {' '.join(str(error).split())[:160]}") from error
+        placed = [loaded.graph[node] for node in loaded.graph.nodes_geometry]
+    except Exception as error:  # the readers of trimesh raise exceptions of any type for a bad file
+        raise UserError(f"cannot read the mesh {path}: {reason(error)}") from error
     finally:
         quiet.setLevel(level)
-    return parts
+    pieces = []
+    for matrix, name in placed:
+        piece = loaded.geometry[name]
+        if isinstance(piece, trimesh.Trimesh) and len(piece.faces):
+            vertices = np.asarray(piece.vertices, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+            faces = np.asarray(piece.faces, dtype=np.int64)
+            _check_faces(faces, len(vertices), path)
+            # A mirrored piece would be inside out, so the order of the corners of its faces is reversed.
+            mirrored = np.linalg.det(matrix[:3, :3]) < 0
+            pieces.append((vertices, faces[:, ::-1] if mirrored else faces, piece))
+    return pieces
 
 
 def _check_faces(faces: np.ndarray, count: int, path: Path) -> None:
@@ -207,7 +210,7 @@ def _check_faces(faces: np.ndarray, count: int, path: Path) -> None:
 
 
 def _placed(vertices: np.ndarray, faces: np.ndarray, path: Path) -> TriMesh:
-    # What no face uses is not seen, and must not decide where the mesh lies and how large it is.
+    # Corners that no face uses are invisible, and must not influence the position and the size of the mesh.
     used, faces = np.unique(faces, return_inverse=True)
     vertices, faces = vertices[used], faces.reshape(-1, 3)
     if not np.isfinite(vertices).all():
@@ -216,19 +219,20 @@ def _placed(vertices: np.ndarray, faces: np.ndarray, path: Path) -> TriMesh:
     span = np.abs(centred).max()
     if not span > 0.0:
         raise UserError(f"{path} has no extent: all its corners are in one place")
-    unit = centred / span  # first: squares of 1e200 overflow, those of 1e-200 vanish
+    unit = centred / span  # before anything is squared: the squares of 1e200 overflow, those of 1e-200 vanish
     placed = unit * (RADIUS / np.linalg.norm(unit, axis=1).max())
     a, b, c = (placed[faces[:, corner]] for corner in range(3))
     if not np.linalg.norm(np.cross(b - a, c - a), axis=1).max() > _NO_AREA:
         raise UserError(
-            f"{path} has no area: all its triangles are lines or points, nothing of it can be seen"
+            f"{path} has no area: all its triangles are lines or points, so nothing of it is visible"
         )
     return TriMesh(torch.from_numpy(placed).float(), torch.from_numpy(faces))
 
 
-def _finite_colors(part: Any) -> bool:
-    """trimesh's colours are bytes, and black where a .ply has NaN: what the file holds is kept beside them."""
-    for element in part.metadata.get("_ply_raw", {}).values():
+def _finite_colors(piece: Any) -> bool:
+    """Whether all colours of a .ply are finite. trimesh turns colours into bytes, and NaN into black, but also
+    keeps the numbers of the file."""
+    for element in piece.metadata.get("_ply_raw", {}).values():
         data = element.get("data")
         names = data if isinstance(data, dict) else getattr(getattr(data, "dtype", None), "names", None)
         for name in set(names or ()) & {"red", "green", "blue"}:
@@ -238,10 +242,11 @@ def _finite_colors(part: Any) -> bool:
 
 
 def _paint(
-    part: Any, faces: np.ndarray, linear: bool, image: np.ndarray | None
+    piece: Any, faces: np.ndarray, linear: bool, image: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Corner colours, corner texture coordinates, texture. linear: glTF's colours and factors are linear light."""
-    visual, corners = part.visual, (*faces.shape, 3)
+    """The colours and texture coordinates of the corners, and the texture. linear: whether colours and factors are
+    of linear light, as in glTF."""
+    visual, corners = piece.visual, (*faces.shape, 3)
     display = srgb_from_linear if linear else (lambda color: color)
     none = np.zeros((*faces.shape, 2))
     if visual.kind == "face":
@@ -254,20 +259,20 @@ def _paint(
     own = _unit(attributes["color"]) if "color" in attributes else None
     found = _material_image(visual.material) if image is None else image
     factor = _factor(visual.material) if image is None else None
-    if found is None or visual.uv is None or len(visual.uv) != len(part.vertices):
+    if found is None or visual.uv is None or len(visual.uv) != len(piece.vertices):
         if own is None and factor is None:
             return np.full(corners, _GREY), none, None
         color = np.ones(corners) if own is None else own[faces]
         return display(color if factor is None else color * factor), none, None
     if factor is not None:
         found = srgb_from_linear(linear_from_srgb(found) * factor)
-    # The product of displayed colours is nearly the displayed product of light: sRGB is nearly a power.
+    # The product of displayed colours is nearly the displayed product of light, because sRGB is nearly a power.
     colors = np.ones(corners) if own is None else display(own)[faces]
     return colors, np.asarray(visual.uv)[faces], found
 
 
 def _unit(colors: Any) -> np.ndarray:
-    """RGB in [0, 1] of colours in any of the types that files have."""
+    """RGB in [0, 1] of colours of any of the types that files have."""
     rgb = np.asarray(colors)[:, :3]
     whole = np.issubdtype(rgb.dtype, np.integer)
     return rgb / np.iinfo(rgb.dtype).max if whole else rgb.astype(np.float64).clip(0.0, 1.0)
@@ -282,11 +287,11 @@ def _material_image(material: Any) -> np.ndarray | None:
 
 
 def _factor(material: Any) -> np.ndarray | None:
-    """The colour that multiplies a material's texture or stands alone: [3] in [0, 1], or None."""
+    """The colour of a material, by which its texture is multiplied if it has one: [3] in [0, 1], or None."""
     name = "baseColorFactor" if hasattr(material, "baseColorFactor") else "diffuse"
     value = getattr(material, name, None)
     if value is None or (name == "diffuse" and getattr(material, "image", None) is not None):
-        return None  # an .mtl's Kd beside a texture is what viewers ignore
+        return None  # viewers ignore the Kd of an .mtl that has a texture
     color = np.asarray(value)[:3]
     return color / 255.0 if np.issubdtype(color.dtype, np.integer) else color.astype(np.float64)
 
@@ -294,11 +299,12 @@ def _factor(material: Any) -> np.ndarray | None:
 def _image(path: Path) -> np.ndarray:
     from PIL import Image
 
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"), dtype=np.float64) / 255.0
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read the texture {path}: {error}") from error
+    with (
+        decoding(path, lambda error: f"cannot read the texture {path}: {reason(error)}"),
+        Image.open(path) as picture,
+    ):
+        rgb = picture.convert("RGB")
+    return np.asarray(rgb, dtype=np.float64) / 255.0
 
 
 def _shade(mesh: TriMesh, light: float) -> Float[Tensor, " F"]:
@@ -310,7 +316,7 @@ def _shade(mesh: TriMesh, light: float) -> Float[Tensor, " F"]:
 
 
 def _sample(texture: Float[Tensor, "h w 3"], uv: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
-    """Bilinear, repeating; texel centres at half integers."""
+    """The texture at texture coordinates, bilinear and repeating; the centres of texels are at half integers."""
     height, width = texture.shape[:2]
     x = uv[:, 0] * width - 0.5
     y = (1.0 - uv[:, 1]) * height - 0.5

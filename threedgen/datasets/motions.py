@@ -1,6 +1,6 @@
-"""The shape world in motion: single objects that spin, bounce, grow, sway or slide, and parts that move.
+"""The shape world in motion: single objects that spin, bounce, grow, sway or slide, and pieces of them that move.
 
-Time runs from 0, where everything rests as `world.build` makes it, to 1. All motions but growing come back to where
+Time runs from 0, when everything rests as `world.build` makes it, to 1. All motions except growing return to where
 they began, so that they can be played in a loop.
 """
 
@@ -16,26 +16,30 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from threedgen.datasets import solids, world
-from threedgen.datasets.shapes import CLASSES, Part
+from threedgen.datasets.shapes import CLASSES, Piece
 from threedgen.datasets.world import LayeredMesh, WorldObject
 
-# (class, motion) pairs that the embedded video prior never sees: they test that it composes.
+# Pairs of (class, motion) that the embedded video prior is never trained on: they test that it combines the two.
 HELD_OUT = frozenset({("cone", "bouncing"), ("table", "spinning"), ("chair", "sliding")})
 
-_SELDOM = ("driving", "opening", "still")
+_SELDOM = ("driving", "opening", "still")  # drawn less often than the others
 _SOLID = ("sphere", "cube", "cylinder", "cone", "torus", "chair", "table", "mug", "car")
-_WITH_SIDES = ("cube", "chair", "table", "mug", "car")  # of the others one does not see that they spin
+_WITH_SIDES = ("cube", "chair", "table", "mug", "car")  # the others look the same while they spin
 
-MORE_WORDS = ("sliding", "driving", "opening")  # of the captions, that the tokenizer of still pictures lacks
+MORE_WORDS = ("sliding", "driving", "opening")  # words of captions that the tokenizer of still pictures lacks
 
 Place = tuple[Float[Tensor, "3 3"], Float[Tensor, " 3"]]  # x -> matrix x + offset
 
 
 @dataclass(frozen=True)
 class Motion:
-    """place: (what moves at rest [N, 3], time, amount) -> an affine map. amount: (low, high), drawn uniformly; the
-    middle is canonical. shapes: whom it is shown on. body: whether all of the object moves, or only the parts that
-    `parts` adds to it or, by their paints, names. loops: whether time 1 is time 0."""
+    """A way to move.
+
+    place: the affine map of the moving vertices, from their positions at rest [N, 3], the time and the amount.
+    amount: the least and the greatest, between which it is drawn uniformly; the middle is canonical. shapes: the
+    classes that move this way. body: whether all of the object moves, or only pieces of it that `build` chooses.
+    loops: whether the object is at time 1 where it is at time 0.
+    """
 
     place: Callable[[Tensor, float, float], Place]
     amount: tuple[float, float]
@@ -92,7 +96,7 @@ MOTIONS: dict[str, Motion] = {
 
 @dataclass(frozen=True)
 class MovingObject:
-    """An object, what it does, and how far."""
+    """An object, the name of its motion, and the amount of it."""
 
     item: WorldObject
     motion: str
@@ -100,12 +104,14 @@ class MovingObject:
 
     @property
     def caption(self) -> str:
+        """Such as "a red cube spinning"."""
         return f"{self.item.phrase} {self.motion}"
 
 
 @dataclass(frozen=True)
 class Moving:
-    """A scene at rest, and which of its vertices move together: joint [V], -1 for those that stay."""
+    """An object at rest and in motion. joint: [V], the index of the group of vertices that move together, -1 for
+    vertices that stay."""
 
     rest: LayeredMesh
     joint: Int[Tensor, " V"]
@@ -113,11 +119,11 @@ class Moving:
     amount: float
 
     def vertices(self, time: float) -> Float[Tensor, "V 3"]:
-        """Where every vertex is at a time in [0, 1]."""
+        """The positions of all vertices at a time in [0, 1]."""
         return self.at(time).mesh.vertices
 
     def at(self, time: float) -> LayeredMesh:
-        """The scene at a time in [0, 1]: the same vertices and faces elsewhere."""
+        """The object at a time in [0, 1], with the same vertices and faces at other positions."""
         mesh = self.rest.mesh
         assert mesh.normals is not None
         vertices, normals = mesh.vertices.clone(), mesh.normals.clone()
@@ -125,20 +131,20 @@ class Moving:
             of = self.joint == joint
             matrix, offset = self.motion.place(mesh.vertices[of], time, self.amount)
             vertices[of] = mesh.vertices[of] @ matrix.T + offset
-            # Matrices are rotations times a scale, so normals turn with them.
+            # The matrices are rotations times a scale, so normals turn with them.
             normals[of] = torch.nn.functional.normalize(mesh.normals[of] @ matrix.T, dim=1)
         moved = type(mesh)(vertices, mesh.faces, normals=normals)
         return LayeredMesh(moved, self.rest.owner, self.rest.fixed)
 
 
 def canonical(shape: str, color: str, motion: str) -> MovingObject:
-    """The class's middle member, moving the middle amount."""
+    """An object of a class with the middle of all its parameters, moving by the middle amount."""
     low, high = MOTIONS[motion].amount
     return MovingObject(world.canonical(shape, color).objects[0], motion, 0.5 * (low + high))
 
 
 def sample(rng: np.random.Generator) -> MovingObject:
-    """A random object doing something; never a held-out (class, motion) or (colour, class)."""
+    """A random object and motion, never of a pair that is held out here or in `world`."""
     names = list(MOTIONS)
     weights = np.array([0.3 if name in _SELDOM else 1.0 for name in names])
     motion = names[rng.choice(len(names), p=weights / weights.sum())]
@@ -149,23 +155,23 @@ def sample(rng: np.random.Generator) -> MovingObject:
 def build(moving: MovingObject) -> Moving:
     """The exact mesh of a moving object."""
     motion = MOTIONS[moving.motion]
-    parts = CLASSES[moving.item.shape].build(**moving.item.parameters)
-    joints = [0 if motion.body else -1] * len(parts)
+    pieces = CLASSES[moving.item.shape].build(**moving.item.parameters)
+    joints = [0 if motion.body else -1] * len(pieces)
     if moving.motion == "driving":
-        parts, joints = _with_hubs(parts)
+        pieces, joints = _with_hubs(pieces)
     elif moving.motion == "opening":
-        parts = [*parts, *_lid(moving.item.parameters)]
-        joints += [0] * (len(parts) - len(joints))
-    rest = world.layered([parts])
-    joint = np.repeat(joints, [len(solid.vertices) for solid, _ in parts])
+        pieces = [*pieces, *_lid(moving.item.parameters)]
+        joints += [0] * (len(pieces) - len(joints))
+    rest = world.layered([pieces])
+    joint = np.repeat(joints, [len(solid.vertices) for solid, _ in pieces])
     return Moving(rest, torch.from_numpy(joint), motion, moving.amount)
 
 
-def _with_hubs(parts: Sequence[Part]) -> tuple[list[Part], list[int]]:
-    """Wheels with a light bar across, without which one does not see them turn."""
-    result, joints = list(parts), [-1] * len(parts)
-    for wheel, index in enumerate(i for i, (_, paint) in enumerate(parts) if paint == "tyre"):
-        solid = parts[index][0]
+def _with_hubs(pieces: Sequence[Piece]) -> tuple[list[Piece], list[int]]:
+    """The pieces of a car with a light bar across each wheel, which shows that it turns; and the joint of each."""
+    result, joints = list(pieces), [-1] * len(pieces)
+    for wheel, index in enumerate(i for i, (_, paint) in enumerate(pieces) if paint == "tyre"):
+        solid = pieces[index][0]
         low, high = solid.vertices.min(0), solid.vertices.max(0)
         bar = solids.box((high[0] - low[0] + 0.03, 0.09, 0.96 * (high[2] - low[2])))
         joints[index] = wheel
@@ -174,10 +180,10 @@ def _with_hubs(parts: Sequence[Part]) -> tuple[list[Part], list[int]]:
     return result, joints
 
 
-def _lid(parameters: dict[str, float]) -> list[Part]:
-    """A flat lid on a mug's rim, with a knob."""
+def _lid(parameters: dict[str, float]) -> list[Piece]:
+    """A flat lid with a knob on the rim of a mug."""
     radius, top = parameters["radius"], 0.5 * parameters["height"]
-    middle = -0.5 * parameters["handle"]  # where `shapes` puts the body
+    middle = -0.5 * parameters["handle"]  # x of the axis of the body, as `shapes` places it
     lid = solids.cylinder(radius, 0.1).moved((middle, top + 0.05, 0.0))
     return [(lid, "main"), (solids.sphere(0.1, 16).moved((middle, top + 0.16, 0.0)), "main")]
 

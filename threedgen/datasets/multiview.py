@@ -1,13 +1,16 @@
-"""Reading and writing posed pictures in the two common layouts: SRN folders and `transforms.json`.
+"""Reading and writing posed pictures in the two common layouts: folders of SRN and `transforms.json`.
 
-Pictures come back composited over white (METHODS 12.2, 12.3), with their alpha where the file has one. Every
-problem with somebody's files is a UserError that names the file.
+SRN is Scene Representation Networks, Sitzmann et al. 2019; transforms.json is the layout of NeRF's synthetic data,
+Mildenhall et al. 2020 (docs/methods.md, "Posed pictures on disk"). Pictures are composited over white when they are
+read, and keep the alpha of the file if it has one. Every problem with a file is a UserError that names the file.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +24,18 @@ from torch import Tensor
 from threedgen.cameras.orbit import convert
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
+from threedgen.datasets.decoding import decoding, reason
 
-# What odd values in a JSON file raise on their way into tensors: a list too deep, a number too large, a word.
-_MALFORMED = (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, RuntimeError)
 _PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "perspective")
 _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
-_WORLDS = {"y": "opengl", "z": "blender"}  # by the axis that points up
-_LEVEL = 0.05  # of a unit vector: less is no difference between two directions
+_WORLDS = {"y": "opengl", "z": "blender"}  # the convention of a world by the axis that points up
+_LEVEL = 0.05  # difference between components of unit vectors below which they count as equal
 
 
 @dataclass(frozen=True)
 class PosedPictures:
-    """images: [B, H, W, 3] in [0, 1] over white. alpha: [B, H, W, 1]; ones where a file has no alpha."""
+    """Pictures and their cameras. images: [B, H, W, 3] in [0, 1], over white. alpha: [B, H, W, 1], 1 for a file
+    without alpha."""
 
     images: Float[Tensor, "B H W 3"]
     alpha: Float[Tensor, "B H W 1"]
@@ -40,13 +43,18 @@ class PosedPictures:
 
 
 def write_srn(folder: Path, pictures: PosedPictures) -> None:
-    """One scene: intrinsics.txt, rgb/000000.png (white background), pose/000000.txt (camera-to-world)."""
+    """Writes one object: intrinsics.txt, rgb/000000.png (on white) and pose/000000.txt (camera-to-world) and so on.
+
+    Raises UserError for cameras that the layout cannot store.
+    """
     cameras = pictures.cameras
     first = cameras.intrinsics[0]
     if not torch.allclose(cameras.intrinsics, first.expand_as(cameras.intrinsics)):
-        raise UserError("an SRN folder has one set of intrinsics: these cameras differ")
+        raise UserError("a folder in the layout of SRN has one set of intrinsics: these cameras have several")
     if not torch.isclose(first[0, 0], first[1, 1]):
-        raise UserError("an SRN folder has one focal length: these cameras have two (fx and fy)")
+        raise UserError(
+            "a folder in the layout of SRN has one focal length: these cameras have two (fx and fy)"
+        )
     for name in ("rgb", "pose"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     focal, cx, cy = first[0, 0].item(), first[0, 2].item(), first[1, 2].item()
@@ -60,9 +68,11 @@ def write_srn(folder: Path, pictures: PosedPictures) -> None:
 
 
 def read_srn(folder: Path, up: str = "y") -> PosedPictures:
-    """A scene in the SRN layout, pictures sorted by name. The intrinsics are scaled to the pictures' size.
+    """An object in the layout of SRN, pictures in the order of their names. The intrinsics are scaled to the size
+    of the pictures.
 
-    up: "y" or "z", the axis of its world that points up.
+    up: "y" or "z", the axis of the object's world that points up. Raises UserError for a file that is missing or
+    broken.
     """
     lines = _read_text(folder / "intrinsics.txt").splitlines()
     try:
@@ -81,7 +91,8 @@ def read_srn(folder: Path, up: str = "y") -> PosedPictures:
 
 
 def read_srn_pose(path: Path, up: str = "y") -> Float[Tensor, "4 4"]:
-    """The world_from_camera matrix of one pose file of the SRN layout. up: as of `read_srn`. Raises UserError."""
+    """The world_from_camera matrix of one pose file in the layout of SRN. up: as in `read_srn`. Raises UserError
+    for a file that is missing or broken."""
     return _from_srn(_read_matrix(path)[None], up)[0]
 
 
@@ -96,14 +107,15 @@ def _read_matrix(path: Path) -> Float[Tensor, "4 4"]:
     try:
         numbers = [float(word) for word in words]
         if not all(map(math.isfinite, numbers)):
-            raise ValueError("it holds NaN or infinite ones")
+            raise ValueError("it holds NaN or infinite numbers")
     except ValueError as error:
         raise UserError(f"{path} must hold 16 numbers (a 4x4 matrix): {error}") from error
     return torch.tensor(numbers).reshape(4, 4)
 
 
 def write_transforms(folder: Path, pictures: PosedPictures) -> None:
-    """transforms.json with fl_x, fl_y, cx, cy, w, h, up and straight-alpha RGBA pictures in images/."""
+    """Writes transforms.json with fl_x, fl_y, cx, cy, w, h and up, and RGBA pictures (straight alpha) in
+    images/."""
     cameras = pictures.cameras
     (folder / "images").mkdir(parents=True, exist_ok=True)
     poses = convert(cameras.world_from_camera, "opencv", "opengl")
@@ -134,47 +146,81 @@ def write_transforms(folder: Path, pictures: PosedPictures) -> None:
 
 
 def read_transforms(file: Path, up: str | None = None) -> PosedPictures:
-    """nerf-synthetic and nerfstudio style `transforms.json` (or the folder that holds it).
+    """The pictures of a `transforms.json`, or of the folder that holds it, as nerf-synthetic and nerfstudio write
+    it.
 
-    Focal lengths: per frame fl_x, fl_y, cx, cy, else the same keys of the whole file, else camera_angle_x.
-    up: "y" or "z", the axis of the file's world that points up; None is the file's own key "up", and without one
-    what its cameras say (`upward_axis`). Poses come back in a world with +Y up.
-    Raises UserError: unreadable, another layout, pictures with lens distortion, a time outside [0, 1].
+    Intrinsics are fl_x, fl_y, cx and cy of each frame, else those of the whole file, else follow from
+    camera_angle_x. up: "y" or "z", the axis of the file's world that points up; None is what its key "up" says, and
+    if it has none, what its cameras show (`upward_axis`). Poses are returned in a world with +Y up. Raises
+    UserError if a file is missing or broken, for another layout, for lens distortion, and for a time outside [0,
+    1].
     """
     file = file / "transforms.json" if file.is_dir() else file
-    try:
-        document = json.loads(_read_text(file))
-        frames = document["frames"]
-        poses = torch.tensor([frame["transform_matrix"] for frame in frames], dtype=torch.float32)
-        names = [str(frame["file_path"]) for frame in frames]
-    except _MALFORMED as error:
-        raise UserError(f"{file} is not a transforms.json ({error})") from error
-    if not frames or poses.shape[1:] != (4, 4):
-        raise UserError(f"{file}: 'frames' must list pictures with 4x4 transform_matrix")
+    document = _read_document(file)
+    frames = document["frames"]
+    poses = torch.tensor([_pose(frame, file) for frame in frames], dtype=torch.float32)
     up = document.get("up") if up is None else up
     if up not in (*_WORLDS, None):
         raise UserError(f"{file}: up must be y or z, the axis of its world that points up, got {up!r}")
-    paths = [_inside(file.parent, name) for name in names]
+    paths = [_inside(file.parent, str(frame["file_path"])) for frame in frames]
     height, width = _read_png(paths[0]).shape[:2]
-    try:
-        for frame in frames:
-            _check_lens(document | frame, file)
-        matrices = torch.stack([_frame_intrinsics(document | frame, height, width, file) for frame in frames])
-        times = torch.tensor([float(frame.get("time", 0.0)) for frame in frames])
-    except _MALFORMED as error:
-        raise UserError(f"{file} is not a transforms.json ({error})") from error
+    whole = [document | frame for frame in frames]
+    for values in whole:
+        _check_lens(values, file)
+    matrices = torch.stack([_frame_intrinsics(values, height, width, file) for values in whole])
+    times = torch.tensor([_number(frame, "time", file, 0.0) for frame in frames])
     if not ((times >= 0.0) & (times <= 1.0)).all():
         raise UserError(f"{file}: every time must lie between 0 and 1")
     poses = convert(poses, _WORLDS[up or upward_axis(poses)], "opencv")
     return _assemble(paths, poses, matrices, height, width, times)
 
 
-def upward_axis(poses: Float[Tensor, "B 4 4"]) -> str:
-    """ "y" or "z": which axis points up in a world with these OpenGL (or Blender) camera-to-world matrices.
+def _read_document(file: Path) -> dict[str, Any]:
+    """The JSON object in a file, whose "frames" is a list of objects with "file_path". Raises UserError
+    otherwise."""
+    text = _read_text(file)
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is not a transforms.json ({reason(error)})") from error
+    frames = document.get("frames") if isinstance(document, dict) else None
+    if not isinstance(frames, list):
+        raise UserError(f"{file} is not a transforms.json: it must be an object with a list 'frames'")
+    if not frames or not all(isinstance(frame, dict) and "file_path" in frame for frame in frames):
+        raise UserError(f"{file}: 'frames' must list pictures with file_path and a 4x4 transform_matrix")
+    return document
 
-    A camera that is not rolled, wherever it looks, has its right-hand axis level, so up is the axis to which these
-    are closer to perpendicular. Where they cannot tell (all cameras in front or behind), the one along which the
-    cameras' own upward axes point; then z, as Blender, nerfstudio and instant-ngp have it.
+
+def _pose(frame: Mapping[str, Any], file: Path) -> list[list[float]]:
+    rows = frame.get("transform_matrix")
+    if (
+        not (isinstance(rows, list) and all(isinstance(row, list) for row in rows))
+        or [len(row) for row in rows] != [4] * 4
+    ):
+        raise UserError(f"{file}: 'frames' must list pictures with file_path and a 4x4 transform_matrix")
+    return [[_number({"transform_matrix": value}, "transform_matrix", file) for value in row] for row in rows]
+
+
+def _number(values: Mapping[str, Any], key: str, file: Path, default: float = 0.0) -> float:
+    """The number that a transforms.json has under a key, also if it is written as text. Raises UserError if it is
+    anything else."""
+    value = values.get(key, default)
+    if isinstance(value, int | float | str):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    shown = repr(value)
+    shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
+    raise UserError(f"{file} is not a transforms.json: {key} holds {shown} instead of a number")
+
+
+def upward_axis(poses: Float[Tensor, "B 4 4"]) -> str:
+    """The axis, "y" or "z", that points up in a world with these OpenGL (or Blender) camera-to-world matrices.
+
+    The right-hand axis of a camera that is not rolled is level, so up is the axis to which these are closer to
+    perpendicular. If both are equally close (all cameras are in front or behind), it is the axis along which the
+    upward axes of the cameras point; else z, as in Blender, nerfstudio and instant-ngp.
     """
     right, upward = poses[:, 1:3, 0].square().mean(0).sqrt(), poses[:, 1:3, 1].mean(0)
     if (right[0] - right[1]).abs() > _LEVEL:
@@ -183,28 +229,36 @@ def upward_axis(poses: Float[Tensor, "B 4 4"]) -> str:
 
 
 def _check_lens(values: dict[str, Any], file: Path) -> None:
-    """Pictures through a lens that bends lines would be fitted with the wrong rays."""
+    """Raises UserError for a lens that bends lines, because its pictures would be fitted along the wrong rays."""
     model = values.get("camera_model", "PINHOLE")
-    bent = [name for name in _DISTORTION if float(values.get(name) or 0.0) != 0.0]
+    given = {name: values[name] for name in _DISTORTION if values.get(name)}
+    bent = [name for name in given if _number(given, name, file) != 0.0]
     if model not in _PINHOLES or values.get("is_fisheye") or bent:
         what = f"{', '.join(bent)} not 0" if bent else f"camera_model {model}, fisheye"
         raise UserError(
-            f"{file} is of pictures with lens distortion ({what}): undistort them first, for example with "
+            f"the pictures of {file} have lens distortion ({what}): undistort them first, for example with "
             "`colmap image_undistorter`"
         )
 
 
 def _frame_intrinsics(values: dict[str, Any], height: int, width: int, file: Path) -> Float[Tensor, "3 3"]:
-    """Pixels of the stored pictures: the file's w and h, where given, say what its numbers refer to."""
-    full_width, full_height = float(values.get("w", width)), float(values.get("h", height))
+    """The intrinsics in pixels of the stored pictures. The numbers of the file are in pixels of pictures of its w
+    and h, if it has these."""
+    full_width, full_height = _number(values, "w", file, width), _number(values, "h", file, height)
+    if not (full_width > 0.0 and full_height > 0.0):
+        raise UserError(f"{file} is not a transforms.json: w and h must be positive")
     if "fl_x" in values:
-        fx = float(values["fl_x"])
+        fx = _number(values, "fl_x", file)
     elif "camera_angle_x" in values:
-        fx = 0.5 * full_width / math.tan(0.5 * float(values["camera_angle_x"]))
+        angle = _number(values, "camera_angle_x", file)
+        if not 0.0 < angle < math.pi:
+            raise UserError(f"{file}: camera_angle_x must be between 0 and pi (radians), it is {angle:g}")
+        fx = 0.5 * full_width / math.tan(0.5 * angle)
     else:
         raise UserError(f"{file} gives no focal length: add fl_x or camera_angle_x")
-    fy = float(values.get("fl_y", fx))
-    cx, cy = float(values.get("cx", 0.5 * full_width)), float(values.get("cy", 0.5 * full_height))
+    fy = _number(values, "fl_y", file, fx)
+    cx = _number(values, "cx", file, 0.5 * full_width)
+    cy = _number(values, "cy", file, 0.5 * full_height)
     sx, sy = width / full_width, height / full_height
     return torch.tensor([[fx * sx, 0.0, cx * sx], [0.0, fy * sy, cy * sy], [0.0, 0.0, 1.0]])
 
@@ -212,7 +266,7 @@ def _frame_intrinsics(values: dict[str, Any], height: int, width: int, file: Pat
 def _assemble(
     paths: list[Path], poses: Tensor, intrinsics: Tensor, height: int, width: int, times: Tensor | None = None
 ) -> PosedPictures:
-    """Loads the pictures; `height`, `width` are what `intrinsics` refer to."""
+    """Loads the pictures. height, width: the size in pixels to which `intrinsics` refer."""
     loaded = [_read_png(path) for path in paths]
     sizes = {tuple(picture.shape[:2]) for picture in loaded}
     if len(sizes) > 1:
@@ -226,18 +280,16 @@ def _assemble(
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """`name` (with .png added if it has no such file) as a path that stays inside `folder`."""
-    path = folder / name
-    try:
-        if not path.is_file():
-            path = folder / f"{name}.png"
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{folder / 'transforms.json'} names a picture outside its folder: {name}")
-        if not path.is_file():
-            raise UserError(f"{path} is missing")
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, half a character, a loop of links
-        raise UserError(f"{folder} has no picture of the name {name[:80]!r}") from error
-    return path
+    """The picture `name` in `folder`, or `name` with .png added if only that file exists. Raises UserError if there
+    is neither, and for a picture outside the folder."""
+    for path in (folder / name, folder / f"{name}.png"):
+        if os.path.isfile(path):  # unlike Path.is_file, it is False for names that no file can have
+            if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+                raise UserError(f"{folder / 'transforms.json'} names a picture outside its folder: {name}")
+            return path
+    if len(name) > 80 or not name.isprintable():
+        raise UserError(f"{folder} has no picture of the name {name[:80]!r}")
+    raise UserError(f"the picture {folder / name} is missing")
 
 
 def _read_text(path: Path) -> str:
@@ -250,10 +302,8 @@ def _read_text(path: Path) -> str:
 def _read_png(path: Path) -> Float[Tensor, "H W 4"]:
     import imageio.v3 as imageio
 
-    try:
+    with decoding(path, lambda error: f"cannot read the picture {path}: {reason(error)}"):
         pixels = np.asarray(imageio.imread(path, plugin="pillow"))
-    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow's, of a chunk that is broken
-        raise UserError(f"cannot read the picture {path}: {error}") from error
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
         raise UserError(f"{path} must be an 8-bit RGB or RGBA picture, it is {pixels.dtype} {pixels.shape}")
     picture = torch.from_numpy(pixels).float() / 255.0
@@ -269,11 +319,11 @@ def _write_png(path: Path, picture: Float[Tensor, "H W C"]) -> None:
 
 
 def object_reach(pictures: PosedPictures) -> float:
-    """The least radius of a ball around the origin that may hold what the alpha of the pictures shows; 0 where they
-    have none, or show nothing.
+    """The least radius, in world units, of a ball around the origin that can hold what the alpha of the pictures
+    shows; 0 if they have no alpha, or show nothing.
 
     It is the largest distance from the origin of a ray through an opaque pixel. A ray whose nearest point is the
-    camera itself looks away from the origin, and says nothing.
+    camera itself points away from the origin, and is left out.
     """
     cameras = pictures.cameras
     opaque = pictures.alpha[..., 0] > 0.5

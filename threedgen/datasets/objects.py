@@ -1,6 +1,6 @@
-"""Sets of objects with posed pictures of each: SRN folders as they are published, and the shape world.
+"""Sets of objects with posed pictures of each: published folders in the layout of SRN, and the shape world.
 
-A set loads one object at a time: published sets have thousands.
+A set loads one object at a time, because published sets have thousands.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from threedgen.datasets.shapes import CLASSES
 from threedgen.datasets.world import Scene, WorldObject
 
 SHAPE_WORLD = "shape-world:"
-_FOV, _RADIUS = 40.0, 2.85
-_ELEVATION = (0.0, 60.0)
-TRAINING_VIEWS = 12  # of an object of the shape world
+_FOV, _RADIUS = 40.0, 2.85  # degrees, world units
+_ELEVATION = (0.0, 60.0)  # degrees
+TRAINING_VIEWS = 12  # of each object of the shape world
 _TEST_VIEWS = 32
 
 
 @dataclass(frozen=True)
 class ObjectSet:
-    """names: of the objects, in order. load: the pictures of one, by its place. caption: what one is, by its place;
-    None where nothing says it.
+    """A set of objects. names: in order. load: returns the pictures of the object with an index. caption: returns
+    the caption of the object with an index, None if it has none.
     """
 
     names: Sequence[str]
@@ -55,57 +55,64 @@ def open_objects(
     seed: int = 0,
     views: int = TRAINING_VIEWS,
 ) -> ObjectSet:
-    """The objects of `source`: a folder of SRN scenes or of folders with a transforms.json, one such folder, or
-    shape-world:CLASS[,CLASS...], whose objects are drawn.
+    """The objects of `source`: a folder of folders in the layout of SRN or with a transforms.json, one such folder,
+    or shape-world:CLASS[,CLASS...], of which random objects are drawn.
 
-    count: the first so many; None: all of a folder, 100 of the shape world. size: pixels, of the shape world's
-    pictures only. split: "train" or "test", different draws of the shape world with different cameras: `views`
-    random ones, and SRN's spiral. Captions are the shape world's, and what a folder's captions.json says: an object
-    of texts by scene. Raises UserError for a source that is neither.
+    count: how many objects, the first of a folder; None is all of a folder, and 100 of the shape world. size: width
+    and height in pixels of pictures of the shape world. split: "train" or "test", which have different objects of
+    the shape world and different cameras: `views` random ones, or the spiral of SRN. Captions are those of the
+    shape world, or of the file captions.json of a folder, a JSON object of texts by the names of the objects.
+    Raises UserError for any other source.
     """
     if source.startswith(SHAPE_WORLD):
         return _shape_world(source, count or 100, size, split, seed, views)
     folder = existing(source, "there are no objects at '{path}': the folder is missing")
     if not folder.is_dir():
         raise UserError(f"'{folder}' is a file: name a folder of objects, or {SHAPE_WORLD}CLASS")
-    scenes = [folder] if _is_scene(folder) else sorted(path for path in folder.iterdir() if _is_scene(path))
-    if not scenes:
+    folders = (
+        [folder] if _is_object(folder) else sorted(path for path in folder.iterdir() if _is_object(path))
+    )
+    if not folders:
         raise UserError(
             f"'{folder}' holds no objects: it needs folders with rgb/, pose/ and intrinsics.txt (SRN), or with a "
             "transforms.json"
         )
-    scenes = scenes[:count]
-    names = [path.name for path in scenes]
+    folders = folders[:count]
+    names = [path.name for path in folders]
     captions = _captions(folder)
     return ObjectSet(
-        names, lambda index: read_pictures(scenes[index]), lambda index: captions.get(names[index])
+        names, lambda index: read_pictures(folders[index]), lambda index: captions.get(names[index])
     )
 
 
 def spiral(count: int, size: int) -> Cameras:
-    """`count` cameras on a spiral from low to high that turns four times, like those of SRN's test sets."""
+    """`count` cameras of size x size pixels on a spiral of four turns from low to high, as in the test sets of
+    SRN."""
     share = (torch.arange(count) + 0.5) / count
     low, high = _ELEVATION
     elevation = low + (high - low) * share
     return orbit(4.0 * 360.0 * share, elevation, torch.full((count,), _RADIUS), _FOV, size, size)
 
 
-def _is_scene(folder: Path) -> bool:
-    """Whether it has anything of a scene: one that lacks the rest is to be complained of, not passed over."""
-    parts = ("intrinsics.txt", "transforms.json", "rgb", "pose")
-    return folder.is_dir() and any((folder / part).exists() for part in parts)
+def _is_object(folder: Path) -> bool:
+    """Whether a folder has anything that belongs to an object. One that lacks the rest is reported when it is
+    loaded, not skipped."""
+    names = ("intrinsics.txt", "transforms.json", "rgb", "pose")
+    return folder.is_dir() and any((folder / name).exists() for name in names)
 
 
 def _captions(folder: Path) -> dict[str, str]:
-    """What captions.json says, nothing where there is none."""
+    """The captions in captions.json, none if there is no such file."""
     path = folder / "captions.json"
     if not path.is_file():
         return {}
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): str(text) for name, text in document.items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} must be a JSON object of texts by scene: {error}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} must be a JSON object of texts by object: {error}") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path} must be a JSON object of texts by object")
+    return {str(name): str(text) for name, text in document.items()}
 
 
 def _shape_world(source: str, count: int, size: int, split: str, seed: int, views: int) -> ObjectSet:
@@ -125,13 +132,13 @@ def _shape_world(source: str, count: int, size: int, split: str, seed: int, view
 def _object(
     shapes: tuple[str, ...], split: str, seed: int, index: int
 ) -> tuple[WorldObject, np.random.Generator]:
-    """The object of that place, the classes in turn, and the generator for its cameras."""
+    """The object with an index, of each class in turn, and the generator for its cameras."""
     rng = np.random.default_rng(derive_seed(seed, f"objects/{split}", index))
     return world.sample_object(rng, (shapes[index % len(shapes)],)), rng
 
 
 def _draw(shapes: tuple[str, ...], size: int, split: str, seed: int, views: int, index: int) -> PosedPictures:
-    """The pictures of the object of that place; a function of its arguments."""
+    """The pictures of the object with an index; they depend on the arguments alone."""
     item, rng = _object(shapes, split, seed, index)
     if split == "test":
         cameras = spiral(_TEST_VIEWS, size)

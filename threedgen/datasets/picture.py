@@ -1,17 +1,17 @@
-"""Picture files as users have them: any orientation, depth, palette or colour space, read in bounded memory.
+"""Picture files of any orientation, depth, palette or colour space, read in bounded memory.
 
-What comes back is always the same: 8-bit RGB and, where the file has transparency, an 8-bit alpha. Colour profiles
-are not applied. Pillow decodes; the sizes are known before it does, so nothing large is ever decoded by accident.
-Beside pictures: masks and depth pictures, which must have the size of theirs.
+The result is always 8-bit RGB and, if the file has transparency, an 8-bit alpha. Colour profiles are not applied.
+Pillow decodes the files; their size is checked before that, so nothing too large is ever decoded. Masks and depth
+pictures are read too; they must have the size of the picture that they belong to.
 """
 
 from __future__ import annotations
 
-import struct
+import contextlib
 import warnings
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,27 @@ from jaxtyping import Float, UInt8
 
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
+from threedgen.datasets.decoding import decoding, reason
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-SMALLEST = 16  # pixels a side: below it there is nothing to see in a picture
-LARGEST = 1024  # pixels a side of what comes back: several times what any prior or render looks at
+SMALLEST = 16  # pixels per side: below it there is nothing to see in a picture
+LARGEST = 1024  # pixels per side of the result: several times what any prior or render has
 MOST_PIXELS = 40_000_000  # decoded at once: 160 MB as RGBA
 _MOST_REDUCED = (
-    170_000_000  # of a JPEG, which is reduced while it is decoded; Pillow itself opens 178 million
+    170_000_000  # pixels of a JPEG, which is reduced while it is decoded; Pillow refuses 178 million
 )
-_LONG_EDGE = 65_500  # JPEG's own limit; others with such sides are made to break readers
+_LONG_EDGE = 65_500  # pixels, the limit of JPEG; other files with such sides are made to break readers
 _GREY = 8  # levels by which the channels of a grey picture may differ, as they do after JPEG
-_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # modes of 16-bit grey, in which Pillow's convert would clip
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # modes of 16-bit grey, which Pillow would clip to 8 bits
 
 
 @dataclass(frozen=True)
 class Picture:
-    """rgb: [H, W, 3]. alpha: [H, W], or None where the file has no transparency or is opaque throughout.
-    width, height: of the file's picture, turned upright, before it was reduced."""
+    """A picture, upright and reduced.
+
+    rgb: [H, W, 3]. alpha: [H, W], or None if the file has no transparency or is opaque throughout. width, height:
+    of the picture in the file, in pixels, turned upright but not reduced.
+    """
 
     rgb: UInt8[np.ndarray, "H W 3"]
     alpha: UInt8[np.ndarray, "H W"] | None
@@ -45,12 +49,12 @@ class Picture:
 
 
 def read_picture(path: str | Path, largest: int = LARGEST) -> Picture:
-    """The picture of a file, upright, reduced so that no side is longer than `largest`.
+    """The picture of a file, upright and reduced so that no side is longer than `largest` pixels.
 
-    PNG, JPEG, WebP, BMP, TIFF or one-frame GIF; 1 to 16 bits, grey, RGB, palette, CMYK. JPEGs are reduced while
-    they are decoded (progressive ones cannot be); anything else of more than MOST_PIXELS is refused before that.
-    Raises UserError: nothing there, not a picture, broken or truncated, an animation, too large, smaller than
-    SMALLEST.
+    The file is a PNG, JPEG, WebP, BMP, TIFF or a GIF of one frame, of 1 to 16 bits, grey, RGB, palette or CMYK.
+    JPEGs are reduced while they are decoded, which is not possible for progressive ones; anything else of more than
+    MOST_PIXELS is refused before it is decoded. Raises UserError if the file is missing, not a picture, broken or
+    truncated, an animation, too large, or smaller than SMALLEST.
     """
     picture, size = _decode(existing(path, "there is no picture '{path}'"), largest, _eight_bits)
     opaque = np.asarray(picture.getchannel("A")) if picture.mode == "RGBA" else None
@@ -59,9 +63,9 @@ def read_picture(path: str | Path, largest: int = LARGEST) -> Picture:
 
 
 def read_mask(path: str | Path, like: Picture) -> UInt8[np.ndarray, "H W"]:
-    """The mask of a file for the picture `like`, at its size: 255 is object, 0 is not. Transparent is not.
+    """The mask in a file for the picture `like`, at the size of that: 255 is object, 0 and transparent are not.
 
-    Raises UserError like `read_picture`, and for a mask whose size is not that of the picture's file.
+    Raises UserError as `read_picture` does, and for a mask whose size is not that of the file of the picture.
     """
     picture = _beside(path, like, "mask", _eight_bits)
     from PIL import Image
@@ -73,17 +77,16 @@ def read_mask(path: str | Path, like: Picture) -> UInt8[np.ndarray, "H W"]:
 
 
 def read_depth(path: str | Path, like: Picture) -> Float[np.ndarray, "H W"]:
-    """The depth picture of a file for the picture `like`, at its size: in [0, 1], nearer is brighter. 8 or 16
-    bits of grey; its transparency is not looked at.
+    """The depth picture in a file for the picture `like`, at the size of that: in [0, 1], nearer is brighter.
 
-    Raises UserError like `read_picture`, for one whose size is not that of the picture's file, and for a coloured
-    one.
+    The file has 8 or 16 bits of grey; transparency is ignored. Raises UserError as `read_picture` does, for one
+    whose size is not that of the file of the picture, and for one with colours.
     """
     return np.asarray(_beside(path, like, "depth picture", _nearness))
 
 
 def _beside(path: str | Path, like: Picture, kind: str, convert: Callable[[Any], Any]) -> Any:
-    """A further picture of what `like` shows. UserError where the files' sizes differ."""
+    """A mask or depth picture of what `like` shows. Raises UserError if the sizes of the files differ."""
     picture, size = _decode(
         existing(path, f"there is no {kind} '{{path}}'"), max(like.rgb.shape[:2]), convert
     )
@@ -96,79 +99,74 @@ def _beside(path: str | Path, like: Picture, kind: str, convert: Callable[[Any],
 
 
 def _decode(path: Path, largest: int, convert: Callable[[Any], Any]) -> tuple[Any, tuple[int, int]]:
-    """The picture as `convert` makes it of the open file, upright and reduced; the size of the file's, upright."""
-    from PIL import Image, UnidentifiedImageError
+    """The picture that `convert` makes of the open file, upright and reduced; and the size in the file, upright."""
+    from PIL import Image
 
     if path.is_dir():
         raise UserError(f"'{path}' is a folder: name a picture file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large sizes and of odd EXIF: both are looked at here
-            with Image.open(path, formats=FORMATS) as file:
-                _check_header(path, file)
-                return _upright(file, largest, convert)
-    except UnidentifiedImageError:
-        raise UserError(_not_a_picture(path)) from None
-    except Image.DecompressionBombError:
-        raise UserError(
-            f"'{path}' has far too many pixels: make it smaller, {LARGEST} a side will do"
-        ) from None
-    except MemoryError:
-        raise UserError(f"'{path}' does not fit into memory: make it smaller") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"the picture '{path}' is broken or truncated ({reason}): copy it again") from error
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore")  # Pillow warns of large sizes and odd EXIF, which are checked here
+        with decoding(path, partial(_unreadable, path)):
+            file = stack.enter_context(Image.open(path, formats=FORMATS))
+            frames = 1 if file.format in ("MPO", "TIFF") else getattr(file, "n_frames", 1)
+        _check_header(path, file, frames)
+        return _upright(path, file, largest, convert)
 
 
-def _check_header(path: Path, file: Any) -> None:
-    """UserError for what the header says without any pixel being decoded."""
+def _check_header(path: Path, file: Any, frames: int) -> None:
+    """Raises UserError for what the header shows to be unusable, before any pixel is decoded."""
     width, height = file.size
-    frames = 1 if file.format in ("MPO", "TIFF") else getattr(file, "n_frames", 1)
-    if frames > 1:  # an MPO is a phone's JPEG with a depth map or a second eye behind it
+    if frames > 1:  # an MPO, the JPEG of a phone with a depth map or a second view behind it, counts as one
         raise UserError(f"'{path}' is an animation of {frames} frames: save one of them as a PNG")
     if min(width, height) < SMALLEST:
         raise UserError(
             f"'{path}' has {width} x {height} pixels: a picture needs at least {SMALLEST} on each side"
         )
-    # A progressive JPEG is held whole until its last byte is there, however small it is wanted.
+    # A progressive JPEG is decoded at its full size until its last byte, whatever size is asked for.
     reducible = file.format in ("JPEG", "MPO") and not file.info.get("progressive")
     most = _MOST_REDUCED if reducible else MOST_PIXELS
     if max(width, height) > _LONG_EDGE or width * height > most:
         raise UserError(
             f"'{path}' has {width} x {height} pixels, at most {most // 1_000_000} million are read: make it "
-            f"smaller, {LARGEST} a side will do"
+            f"smaller, {LARGEST} on each side are enough"
         )
 
 
-def _upright(file: Any, largest: int, convert: Callable[[Any], Any]) -> tuple[Any, tuple[int, int]]:
+def _upright(
+    path: Path, file: Any, largest: int, convert: Callable[[Any], Any]
+) -> tuple[Any, tuple[int, int]]:
     from PIL import Image, ImageOps
 
     size = file.size
-    if file.format in ("JPEG", "MPO"):  # decodes at 1/2, 1/4 or 1/8, never below what is wanted
-        file.draft(None, (largest, largest))
-        if file.size[0] * file.size[1] > MOST_PIXELS:  # of a long and thin one
-            raise UserError(f"'{file.filename}' has {size[0]} x {size[1]} pixels: make it smaller")
+    with decoding(path, partial(_unreadable, path)):
+        if file.format in (
+            "JPEG",
+            "MPO",
+        ):  # decodes at 1/2, 1/4 or 1/8, never below the size that is asked for
+            file.draft(None, (largest, largest))
+            if file.size[0] * file.size[1] > MOST_PIXELS:  # a long and thin picture
+                raise UserError(f"'{path}' has {size[0]} x {size[1]} pixels: make it smaller")
+        file.load()
+        swapped = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     picture = convert(file)
     if max(picture.size) > largest:
         ratio = largest / max(picture.size)
         sides = [max(1, round(side * ratio)) for side in picture.size]
         picture = picture.resize(sides, Image.Resampling.BOX)
     picture.info.update({key: file.info[key] for key in ("exif",) if key in file.info})
-    turned = ImageOps.exif_transpose(picture)
-    swapped = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    with decoding(path, partial(_unreadable, path)):
+        turned = ImageOps.exif_transpose(picture)
     return turned, (size[1], size[0]) if swapped else size
 
 
 def _eight_bits(file: Any) -> Any:
-    """RGB or RGBA of any mode that Pillow decodes."""
+    """RGB or RGBA of a loaded file of any mode that Pillow can convert."""
     from PIL import Image
 
-    file.load()
     transparent = file.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in file.info
     if file.mode in _DEEP:
-        levels = np.round(np.arange(65536) / 257.0).astype(
-            np.uint8
-        )  # a table: nothing as large as the picture
+        # By a table, so that no array of floats as large as the picture is needed.
+        levels = np.round(np.arange(65536) / 257.0).astype(np.uint8)
         values = np.asarray(file)
         picture = Image.fromarray(levels[np.clip(values, 0, 65535)]).convert("RGB")
         if transparent:
@@ -177,16 +175,16 @@ def _eight_bits(file: Any) -> Any:
             )
         return picture
     if file.mode == "F":
-        raise ValueError("floating-point pixels")
-    return file.convert("RGBA" if transparent else "RGB")
+        raise UserError(f"'{file.filename}' has floating-point pixels: save it with 8 or 16 bits")
+    with decoding(Path(file.filename), partial(_unreadable, Path(file.filename))):
+        return file.convert("RGBA" if transparent else "RGB")
 
 
 def _nearness(file: Any) -> Any:
-    """Mode F in [0, 1] of a grey picture."""
+    """A loaded grey file as mode F in [0, 1]."""
     from PIL import Image
 
     if file.mode in _DEEP:
-        file.load()
         values, most = np.clip(np.asarray(file), 0, 65535), 65535.0
     else:
         rgb = np.asarray(_eight_bits(file).convert("RGB"))
@@ -196,10 +194,13 @@ def _nearness(file: Any) -> Any:
     return Image.fromarray(np.multiply(values, 1.0 / most, dtype=np.float32))
 
 
-def _not_a_picture(path: Path) -> str:
+def _unreadable(path: Path, error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if not isinstance(error, UnidentifiedImageError):
+        return f"the picture '{path}' is broken or truncated ({reason(error)}): copy it again"
     if path.stat().st_size == 0:
         return f"'{path}' is empty (0 bytes): copy it again"
-    hint = (
-        " (HEIC pictures of phones: export them as JPEG)" if path.suffix.lower() in (".heic", ".heif") else ""
-    )
+    phone = path.suffix.lower() in (".heic", ".heif")
+    hint = " (HEIC pictures of phones: export them as JPEG)" if phone else ""
     return f"'{path}' is not a PNG, JPEG or WebP picture{hint}"

@@ -1,8 +1,8 @@
-"""The shape world's object classes: five simple solids and four parametric classes.
+"""The classes of objects of the shape world: five simple solids and four parametric classes.
 
-A class is a function of its parameters that returns parts; a part is a solid with a paint. The paint "main"
-takes the colour that the caption names, any other paint is a fixed colour. Objects face +Z, are centred
-on their bounding box and lie inside the unit sphere.
+A class is a function of its parameters that returns pieces; a piece is a solid with a paint. The paint "main" is
+the colour that the caption names, any other paint is a fixed colour. Objects face +Z, are centred on their bounding
+box and lie inside the unit sphere.
 """
 
 from __future__ import annotations
@@ -34,17 +34,20 @@ FIXED_PAINTS: dict[str, tuple[float, float, float]] = {
     "hub": (0.90, 0.90, 0.92),
 }
 
-Part = tuple[Solid, str]
+Piece = tuple[Solid, str]  # and the name of its paint
 
 
 @dataclass(frozen=True)
 class ShapeClass:
-    """build(parameters) -> parts. ranges: name -> (low, high), drawn uniformly; the middle is canonical.
+    """A class of objects.
 
-    weight: how often the class is drawn (classes whose look depends on the azimuth more often).
+    build: makes the pieces from the parameters. ranges: the least and the greatest value of each parameter, which
+    is drawn uniformly; the canonical object has the middle of each. weight: how often the class is drawn, relative
+    to the others; classes that look different from different sides are drawn more often. simple: whether it is one
+    solid.
     """
 
-    build: Callable[..., list[Part]]
+    build: Callable[..., list[Piece]]
     ranges: Mapping[str, tuple[float, float]]
     weight: float
     simple: bool = False
@@ -58,56 +61,56 @@ class ShapeClass:
         return {name: float(rng.uniform(low, high)) for name, (low, high) in self.ranges.items()}
 
 
-def _sphere(radius: float) -> list[Part]:
+def _sphere(radius: float) -> list[Piece]:
     return [(solids.sphere(radius), "main")]
 
 
-def _cube(side: float) -> list[Part]:
+def _cube(side: float) -> list[Piece]:
     return [(solids.box((side, side, side)), "main")]
 
 
-def _cylinder(radius: float, height: float) -> list[Part]:
+def _cylinder(radius: float, height: float) -> list[Piece]:
     return [(solids.cylinder(radius, height), "main")]
 
 
-def _cone(radius: float, height: float) -> list[Part]:
+def _cone(radius: float, height: float) -> list[Piece]:
     return [(solids.cone(radius, height), "main")]
 
 
-def _torus(ring: float, tube: float) -> list[Part]:
+def _torus(ring: float, tube: float) -> list[Piece]:
     return [(solids.torus(ring, tube), "main")]
 
 
-def _legs(width: float, depth: float, top: float, height: float, thickness: float) -> list[Part]:
-    """Four square legs under the corners of a (width x depth) board whose underside is at y = `top`."""
+def _legs(width: float, depth: float, top: float, height: float, thickness: float) -> list[Piece]:
+    """Four square legs under the corners of a board of width x depth whose underside is at y = `top`."""
     x, z = 0.5 * (width - thickness), 0.5 * (depth - thickness)
     leg = solids.box((thickness, height, thickness))
     return [(leg.moved((sx * x, top - 0.5 * height, sz * z)), "main") for sx in (-1, 1) for sz in (-1, 1)]
 
 
-def _chair(width: float, depth: float, seat: float, back: float, thickness: float) -> list[Part]:
-    """A seat on four legs with a full-width back at -Z. `seat`, `back`: heights below and above the seat."""
+def _chair(width: float, depth: float, seat: float, back: float, thickness: float) -> list[Piece]:
+    """A seat on four legs with a back of its full width at -Z. seat, back: heights below and above the seat."""
     board = 0.10
     bottom = -0.5 * (seat + back)
     top = bottom + seat
-    parts = _legs(width, depth, top - board, seat - board, thickness)
-    parts.append((solids.box((width, board, depth)).moved((0.0, top - 0.5 * board, 0.0)), "main"))
+    pieces = _legs(width, depth, top - board, seat - board, thickness)
+    pieces.append((solids.box((width, board, depth)).moved((0.0, top - 0.5 * board, 0.0)), "main"))
     panel = solids.box((width, back, 0.11))
-    parts.append((panel.moved((0.0, top + 0.5 * back, -0.5 * (depth - 0.11))), "main"))
-    return parts
+    pieces.append((panel.moved((0.0, top + 0.5 * back, -0.5 * (depth - 0.11))), "main"))
+    return pieces
 
 
-def _table(width: float, depth: float, height: float, thickness: float) -> list[Part]:
+def _table(width: float, depth: float, height: float, thickness: float) -> list[Piece]:
     """A rectangular board, wider (x) than deep (z), on four legs."""
     board = 0.12
-    parts = _legs(width - 0.06, depth - 0.06, 0.5 * height - board, height - board, thickness)
-    parts.append((solids.box((width, board, depth)).moved((0.0, 0.5 * (height - board), 0.0)), "main"))
-    return parts
+    pieces = _legs(width - 0.06, depth - 0.06, 0.5 * height - board, height - board, thickness)
+    pieces.append((solids.box((width, board, depth)).moved((0.0, 0.5 * (height - board), 0.0)), "main"))
+    return pieces
 
 
-def _mug(radius: float, height: float, handle: float) -> list[Part]:
-    """An open cup with a handle at +X: `handle` is how far the handle's ring reaches."""
-    # The arc's plane (x, z) is turned into (x, y): it leaves the wall at the top and returns below.
+def _mug(radius: float, height: float, handle: float) -> list[Piece]:
+    """An open cup with a handle at +X. handle: the radius of the ring of the handle."""
+    # The plane (x, z) of the arc is turned into (x, y), so that it leaves the wall at the top and returns below.
     arc = solids.torus(handle, 0.075, segments=20, sides=12, turn=180.0)
     arc = arc.rotated(solids.rotation_about("x", 90.0)).rotated(solids.rotation_about("z", -90.0))
     shift = -0.5 * handle
@@ -115,19 +118,19 @@ def _mug(radius: float, height: float, handle: float) -> list[Part]:
     return [(body.moved((shift, 0.0, 0.0)), "main"), (arc.moved((shift + radius - 0.03, 0.0, 0.0)), "main")]
 
 
-def _car(length: float, width: float, body: float, cabin: float) -> list[Part]:
+def _car(length: float, width: float, body: float, cabin: float) -> list[Piece]:
     """A saloon facing +Z: body, cabin set back, windscreen and windows, four wheels, lights."""
     wheel = 0.17
     bottom = -0.5 * (wheel + body + cabin)
     floor = bottom + wheel
     roof = floor + body
     half = 0.5 * length
-    parts: list[Part] = [(solids.box((width, body, length)).moved((0.0, floor + 0.5 * body, 0.0)), "main")]
-    # The cabin in profile, (y, z): a steep rear, a slanted windscreen towards the front.
+    pieces: list[Piece] = [(solids.box((width, body, length)).moved((0.0, floor + 0.5 * body, 0.0)), "main")]
+    # The cabin in profile, (y, z), with a steep rear and a slanted windscreen towards the front.
     rear, front = -0.78 * half, 0.30 * half
     top_rear, top_front = rear + 0.16, front - 0.26
     profile = np.array([[roof, rear], [roof + cabin, top_rear], [roof + cabin, top_front], [roof, front]])
-    parts.append((solids.prism(profile, 0.88 * width), "main"))
+    pieces.append((solids.prism(profile, 0.88 * width), "main"))
     glass = np.array(
         [
             [roof + 0.15 * cabin, rear + 0.10],
@@ -136,21 +139,21 @@ def _car(length: float, width: float, body: float, cabin: float) -> list[Part]:
             [roof + 0.15 * cabin, front - 0.12],
         ]
     )
-    parts.append((solids.prism(glass, 0.88 * width + 0.015), "glass"))
+    pieces.append((solids.prism(glass, 0.88 * width + 0.015), "glass"))
     slope = np.array([roof + cabin, top_front]) - np.array([roof, front])
     normal = np.array([-slope[1], slope[0]]) / np.linalg.norm(slope)
     low, high = np.array([roof, front]) + 0.10 * slope, np.array([roof, front]) + 0.86 * slope
     screen = np.array([low, high, high + 0.012 * normal, low + 0.012 * normal])
-    parts.append((solids.prism(screen, 0.74 * width), "glass"))
+    pieces.append((solids.prism(screen, 0.74 * width), "glass"))
     tyre = solids.cylinder(wheel, 0.14, segments=20).rotated(solids.rotation_about("z", 90.0))
     for x in (-1, 1):
         for z in (-0.58, 0.58):
-            parts.append((tyre.moved((x * (0.5 * width - 0.05), bottom + wheel, z * half)), "tyre"))
+            pieces.append((tyre.moved((x * (0.5 * width - 0.05), bottom + wheel, z * half)), "tyre"))
         lamp = solids.box((0.14, 0.10, 0.02))
         height = floor + 0.62 * body
-        parts.append((lamp.moved((x * 0.33 * width, height, half + 0.005)), "headlight"))
-        parts.append((lamp.moved((x * 0.33 * width, height, -half - 0.005)), "taillight"))
-    return parts
+        pieces.append((lamp.moved((x * 0.33 * width, height, half + 0.005)), "headlight"))
+        pieces.append((lamp.moved((x * 0.33 * width, height, -half - 0.005)), "taillight"))
+    return pieces
 
 
 CLASSES: dict[str, ShapeClass] = {

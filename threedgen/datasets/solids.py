@@ -1,7 +1,7 @@
-"""Exact triangle meshes of the solids that the shape world is built of.
+"""Exact triangle meshes of the solids of which the shape world is built.
 
-Each function returns a `Solid`: vertices are duplicated at creases, so that per-vertex normals are exact.
-Triangles are counter-clockwise seen from outside. Lengths are world units; +Y is up, +Z is the front.
+Each function returns a `Solid`, whose vertices are duplicated at creases so that the normals of vertices are exact.
+Triangles are counter-clockwise seen from outside. Lengths are in world units; +Y is up, +Z is the front.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 @dataclass(frozen=True)
 class Solid:
-    """A closed surface: vertices [V, 3], unit normals [V, 3], faces [F, 3]."""
+    """A closed surface. vertices: [V, 3], world units. normals: [V, 3], unit length. faces: [F, 3]."""
 
     vertices: Float[np.ndarray, "V 3"]
     normals: Float[np.ndarray, "V 3"]
@@ -31,7 +31,7 @@ class Solid:
 
 
 def rotation_about(axis: str, degrees: float) -> Float[np.ndarray, "3 3"]:
-    """Right-handed rotation matrix about 'x', 'y' or 'z'."""
+    """The right-handed rotation matrix about the axis 'x', 'y' or 'z'."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     i, j = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
     matrix = np.eye(3)
@@ -42,7 +42,7 @@ def rotation_about(axis: str, degrees: float) -> Float[np.ndarray, "3 3"]:
 def _surface(
     points: Float[np.ndarray, "U W 3"], normals: Float[np.ndarray, "U W 3"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices, normals and faces of a (U x W) patch of quads."""
+    """Vertices, normals and faces of a patch of U x W vertices."""
     rows, columns = points.shape[:2]
     index = np.arange(rows * columns).reshape(rows, columns)
     a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
@@ -51,7 +51,7 @@ def _surface(
 
 
 def _assemble(patches: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Solid:
-    """Joins patches, drops degenerate triangles and turns every triangle outward (along its normals)."""
+    """Joins patches, drops triangles without area, and turns every triangle outwards (along its normals)."""
     vertices = np.concatenate([p[0] for p in patches])
     normals = np.concatenate([p[1] for p in patches])
     offsets = np.cumsum([0, *(len(p[0]) for p in patches[:-1])])
@@ -66,7 +66,7 @@ def _assemble(patches: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Solid
 
 
 def prism(polygon: Float[np.ndarray, "P 2"], depth: float) -> Solid:
-    """A convex polygon in the (y, z) plane extruded along x, centred on x = 0. Flat faces."""
+    """A convex polygon in the plane (y, z), extruded along x and centred on x = 0, with flat faces."""
     count = len(polygon)
     left = np.column_stack([np.full(count, -0.5 * depth), polygon])
     right = np.column_stack([np.full(count, 0.5 * depth), polygon])
@@ -87,14 +87,16 @@ def prism(polygon: Float[np.ndarray, "P 2"], depth: float) -> Solid:
 
 
 def box(size: tuple[float, float, float]) -> Solid:
-    """An axis-aligned box of the given full extents, centred at the origin."""
+    """A box with edges along the axes, of the given lengths, centred at the origin."""
     y, z = 0.5 * size[1], 0.5 * size[2]
     return prism(np.array([[-y, -z], [y, -z], [y, z], [-y, z]]), size[0])
 
 
 def lathe(profile: Float[np.ndarray, "P 2"], segments: int = 40) -> Solid:
-    """A surface of revolution about +Y. `profile` lists (radius, y), outside on its right-hand side
-    (from the bottom up for an outer wall). Each segment is a smooth band, with creases between bands.
+    """A surface of revolution about +Y. Each segment of the profile is a smooth band, with creases between bands.
+
+    profile: points (radius, y) in an order that has the outside on its right-hand side, so from the bottom up for
+    an outer wall.
     """
     angle = np.linspace(0.0, 2.0 * np.pi, segments + 1)
 
@@ -113,7 +115,7 @@ def lathe(profile: Float[np.ndarray, "P 2"], segments: int = 40) -> Solid:
 
 
 def sphere(radius: float, segments: int = 40) -> Solid:
-    """A ball's surface (latitude-longitude mesh)."""
+    """A sphere as a mesh of latitudes and longitudes."""
     latitude = np.linspace(-0.5 * np.pi, 0.5 * np.pi, segments // 2 + 1)[:, None]
     longitude = np.linspace(0.0, 2.0 * np.pi, segments + 1)[None, :]
     columns = np.broadcast_arrays(
@@ -138,9 +140,9 @@ def cone(radius: float, height: float, segments: int = 40) -> Solid:
 def torus(
     ring_radius: float, tube_radius: float, segments: int = 40, sides: int = 20, turn: float = 360.0
 ) -> Solid:
-    """A ring around +Y (lying flat), or an arc of it: `turn` degrees starting at +X towards -Z.
+    """A ring around +Y, or an arc of it of `turn` degrees from +X towards -Z.
 
-    Arcs are open at both ends: meant to be sunk into another solid.
+    An arc is open at both ends, which are meant to be sunk into another solid.
     """
     u = np.radians(np.linspace(0.0, turn, segments + 1))[:, None]
     v = np.linspace(0.0, 2.0 * np.pi, sides + 1)[None, :]

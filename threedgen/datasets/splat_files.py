@@ -1,4 +1,4 @@
-"""Gaussian clouds as files: the .ply layout of 3D Gaussian splatting (Kerbl et al. 2023)."""
+"""Gaussian clouds as files: the .ply layout of 3D Gaussian Splatting (Kerbl et al. 2023)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _MAX_LOGIT = 16.0  # opacities 0 and 1 have no finite logit; float32's sigmoid(+
 
 @dataclass(frozen=True)
 class SplatParameters:
-    """What the file stores, before activation; float32.
+    """The numbers that such a file stores, before activation, in float32.
 
-    means: [N, 3]. quats: [N, 4] wxyz, not normalised. log_scales: [N, 3]. opacity_logits: [N]. sh: [N, K, 3].
+    means: [N, 3], world units. quats: [N, 4], (w, x, y, z), not normalised. log_scales: [N, 3], natural logarithms
+    of world units. opacity_logits: [N]. sh: [N, K, 3], coefficients of spherical harmonics.
     """
 
     means: Float[Tensor, "N 3"]
@@ -31,7 +32,7 @@ class SplatParameters:
 
     @classmethod
     def from_cloud(cls, cloud: GaussianCloud) -> SplatParameters:
-        """Undoes the activations; opacities 0 and 1 become logits -16 and 16."""
+        """The numbers of a cloud before its activations; opacities 0 and 1 become the logits -16 and 16."""
         opacities = cloud.opacities.detach().cpu().double()
         return cls(
             means=cloud.means.detach().cpu().float(),
@@ -49,9 +50,9 @@ class SplatParameters:
 
 
 def read_splats(path: str | Path) -> SplatParameters:
-    """Reads such a file: properties by name, in any order, others ignored.
+    """Reads such a file. Properties are found by name, in any order; others are ignored.
 
-    Raises UserError when it is no binary PLY of float32 Gaussians, or is cut short.
+    Raises UserError if it is missing, is no binary PLY of float32 Gaussians, or is cut short.
     """
     path = Path(path)
     try:
@@ -66,7 +67,7 @@ def read_splats(path: str | Path) -> SplatParameters:
     counts = [int(w[2]) for w in words if w[:2] == ["element", "vertex"] and len(w) == 3 and w[2].isdigit()]
     properties = [w for w in words if w[:1] == ["property"]]
     if len(counts) != 1 or sum(w[:1] == ["element"] for w in words) != 1:
-        raise UserError(f"{path} holds other things than Gaussians: expected one element 'vertex'")
+        raise UserError(f"{path} holds other things than Gaussians: it must have the one element 'vertex'")
     if any(len(w) != 3 or w[1] not in ("float", "float32") for w in properties):
         raise UserError(f"{path} holds properties that are not float32")
     column = {w[2]: index for index, w in enumerate(properties)}
@@ -76,7 +77,9 @@ def read_splats(path: str | Path) -> SplatParameters:
         lacking = missing[0] if missing else "f_rest_*"
         raise UserError(f"{path} holds no 3D Gaussians: property {lacking} is missing")
     if len(body) < 4 * counts[0] * len(column):
-        raise UserError(f"{path} is cut short: {counts[0]} Gaussians announced, fewer are there")
+        raise UserError(
+            f"{path} is cut short: its header announces {counts[0]} Gaussians, but it holds fewer"
+        )
     table = np.frombuffer(body, "<f4", counts[0] * len(column)).reshape(counts[0], len(column))
 
     def take(*names: str) -> Tensor:
@@ -94,6 +97,7 @@ def read_splats(path: str | Path) -> SplatParameters:
 
 
 def _names(coefficients: int) -> list[str]:
+    """The properties of a file of Gaussians with so many coefficients, in the order in which they are written."""
     rest = [f"f_rest_{i}" for i in range(3 * (coefficients - 1))]
     dc = ["f_dc_0", "f_dc_1", "f_dc_2"]
     scale_and_rotation = ["scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]

@@ -1,7 +1,8 @@
 """The shape world: coloured objects, captions, and their exact pictures.
 
-A scene holds one object or a stack of two ("a red cube on a blue cylinder"). Its light is fixed in the world,
-so a surface point looks the same from everywhere (Lambert) and view-independent colours can explain every view.
+A scene of it holds one object or a stack of two ("a red cube on a blue cylinder"). The light is fixed in the world,
+so a point of a surface has the same colour from everywhere (Lambert), and colours that do not depend on the view
+can explain every picture.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.types import Cameras, TriMesh
-from threedgen.datasets.shapes import CLASSES, COLORS, FIXED_PAINTS, Part
+from threedgen.datasets.shapes import CLASSES, COLORS, FIXED_PAINTS, Piece
 from threedgen.renderers.rasterize import box_filter, interpolate, rasterize
 
-# The light: ambient plus one directional source from above, the front and the right. Display-referred.
+# The light: ambient, and one directional source from above, the front and the right. Display-referred.
 AMBIENT = 0.58
 DIFFUSE = 0.42
 LIGHT = (0.45, 0.75, 0.48)
 
-# (colour, class) pairs that the embedded prior never sees: they test that it composes.
+# Pairs of (colour, class) that the embedded prior is never trained on: they test that it combines the two.
 HELD_OUT = frozenset({("green", "cube"), ("purple", "torus"), ("orange", "chair"), ("cyan", "car")})
 
 PAIR_TOPS = ("sphere", "cube", "cylinder", "cone", "torus")
 PAIR_BOTTOMS = ("cube", "cylinder")
-STACK_RADIUS = 0.87
-SUPERSAMPLING = 3
+STACK_RADIUS = 0.87  # world units, of the bounding sphere of a stack
+SUPERSAMPLING = 3  # pixels per side of each pixel that are rendered and averaged
 
 
 @dataclass(frozen=True)
 class WorldObject:
-    """One object: its class, its colour's name and its class parameters."""
+    """One object. shape: its class. color: the name of its colour. parameters: those of the class."""
 
     shape: str
     color: str
@@ -42,6 +43,7 @@ class WorldObject:
 
     @property
     def phrase(self) -> str:
+        """Its caption, such as "a red cube"."""
         article = "an" if self.color[0] in "aeiou" else "a"
         return f"{article} {self.color} {self.shape}"
 
@@ -54,14 +56,16 @@ class Scene:
 
     @property
     def caption(self) -> str:
+        """Such as "a red cube on a blue cylinder"."""
         return " on ".join(item.phrase for item in self.objects)
 
 
 @dataclass(frozen=True)
 class LayeredMesh:
-    """A scene's mesh before painting: which object's main colour, or which fixed colour, each vertex takes.
+    """The mesh of a scene before it is painted.
 
-    owner: [V] index of the object whose colour the vertex takes, -1 for a fixed paint. fixed: [V, 3].
+    owner: [V], the index of the object whose colour a vertex takes, -1 if it has a fixed colour. fixed: [V, 3],
+    these colours.
     """
 
     mesh: TriMesh
@@ -70,12 +74,12 @@ class LayeredMesh:
 
 
 def canonical(shape: str, color: str) -> Scene:
-    """The class's middle member in the given colour."""
+    """An object of a class with the middle of all its parameters, in the given colour."""
     return Scene((WorldObject(shape, color, CLASSES[shape].canonical()),))
 
 
 def sample_object(rng: np.random.Generator, shapes: tuple[str, ...] | None = None) -> WorldObject:
-    """A random object of the given classes (default: all, by weight), never a held-out (colour, class)."""
+    """A random object of the given classes (None: all), drawn by their weights, never of a pair in HELD_OUT."""
     names = list(CLASSES) if shapes is None else list(shapes)
     weights = np.array([CLASSES[name].weight for name in names])
     shape = names[rng.choice(len(names), p=weights / weights.sum())]
@@ -92,17 +96,17 @@ def sample_pair(rng: np.random.Generator) -> Scene:
 
 
 def build(scene: Scene) -> LayeredMesh:
-    """The exact mesh of a scene. A stack is scaled to fit the unit sphere and centred."""
+    """The exact mesh of a scene. A stack is centred and scaled to fit the unit sphere."""
     return layered([CLASSES[item.shape].build(**item.parameters) for item in scene.objects])
 
 
-def layered(objects: Sequence[Sequence[Part]]) -> LayeredMesh:
-    """The mesh of one object's parts, or of two objects' stacked."""
+def layered(objects: Sequence[Sequence[Piece]]) -> LayeredMesh:
+    """The mesh of the pieces of one object, or of two objects of which the first is put on the second."""
     blocks, bounds = [], []
-    for index, parts in enumerate(objects):
+    for index, pieces in enumerate(objects):
         vertices, normals, faces, owner, fixed = [], [], [], [], []
         count = 0
-        for solid, paint in parts:
+        for solid, paint in pieces:
             vertices.append(solid.vertices)
             normals.append(solid.normals)
             faces.append(solid.faces + count)
@@ -110,7 +114,7 @@ def layered(objects: Sequence[Sequence[Part]]) -> LayeredMesh:
             count += size
             owner.append(np.full(size, index if paint == "main" else -1))
             fixed.append(np.tile(FIXED_PAINTS.get(paint, (0.0, 0.0, 0.0)), (size, 1)))
-        blocks.append([np.concatenate(part) for part in (vertices, normals, faces, owner, fixed)])
+        blocks.append([np.concatenate(rows) for rows in (vertices, normals, faces, owner, fixed)])
         bounds.append((blocks[-1][0].min(axis=0), blocks[-1][0].max(axis=0)))
     if len(blocks) == 2:
         _stack(blocks, bounds)
@@ -124,7 +128,7 @@ def layered(objects: Sequence[Sequence[Part]]) -> LayeredMesh:
 
 
 def _stack(blocks: list[list[np.ndarray]], bounds: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Puts block 0 on block 1, in place, centred, and scales both to the bounding radius STACK_RADIUS."""
+    """Puts block 0 on block 1, centres both and scales them to the bounding radius STACK_RADIUS, all in place."""
     blocks[0][0] = blocks[0][0] - np.array([0.0, bounds[0][0][1], 0.0])
     blocks[1][0] = blocks[1][0] - np.array([0.0, bounds[1][1][1], 0.0])
     points = np.concatenate([blocks[0][0], blocks[1][0]])
@@ -135,13 +139,13 @@ def _stack(blocks: list[list[np.ndarray]], bounds: list[tuple[np.ndarray, np.nda
 
 
 def shade(normals: Float[Tensor, "V 3"]) -> Float[Tensor, "V 1"]:
-    """Lambert: ambient + diffuse max(0, n . light), in [AMBIENT, 1]."""
+    """The factor of the colour by Lambert's law: AMBIENT + DIFFUSE max(0, n . light), in [AMBIENT, 1]."""
     light = torch.nn.functional.normalize(normals.new_tensor(LIGHT), dim=0)
     return AMBIENT + DIFFUSE * (normals @ light).clamp_min(0.0).unsqueeze(1)
 
 
 def paint(scene: Scene, layered: LayeredMesh | None = None) -> TriMesh:
-    """The scene's mesh with shaded vertex colours, as its pictures show it."""
+    """The mesh of a scene with shaded vertex colours, as its pictures show it."""
     layered = build(scene) if layered is None else layered
     palette = torch.tensor([COLORS[item.color] for item in scene.objects])
     main = (layered.owner >= 0).unsqueeze(1)
@@ -154,9 +158,9 @@ def paint(scene: Scene, layered: LayeredMesh | None = None) -> TriMesh:
 
 
 def render_layers(layered: LayeredMesh, cameras: Cameras, objects: int = 2) -> Float[Tensor, "B H W L"]:
-    """Anti-aliased layers: shade of each object's main paint (`objects` of them), fixed rgb, alpha.
+    """Anti-aliased layers: the shade of the main paint of each of `objects` objects, the fixed colours, alpha.
 
-    A picture is sum_i layer_i color_i + fixed + (1 - alpha) background: any colours from one render.
+    A picture is sum_i layer_i color_i + fixed + (1 - alpha) background, so one render gives it in any colours.
     """
     normals = layered.mesh.normals
     assert normals is not None
@@ -171,7 +175,8 @@ def render_layers(layered: LayeredMesh, cameras: Cameras, objects: int = 2) -> F
 def compose(
     layers: Float[Tensor, "B H W L"], colors: Float[Tensor, "B O 3"], background: Float[Tensor, "B 3"]
 ) -> Float[Tensor, "B H W 3"]:
-    """Pictures from layers (see `render_layers`): colours of the objects and of the background, one a view."""
+    """Pictures from layers (see `render_layers`), with colours of the objects and of the background for each
+    view."""
     objects = colors.shape[1]
     main = torch.einsum("bhwo,boc->bhwc", layers[..., :objects], colors)
     return main + layers[..., objects:-1] + (1.0 - layers[..., -1:]) * background[:, None, None, :]
@@ -180,7 +185,7 @@ def compose(
 def render(
     scene: Scene, cameras: Cameras, background: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"]]:
-    """The true pictures and alphas of a scene: the ground truth of every benchmark."""
+    """The exact pictures and alphas of a scene, with which benchmarks compare."""
     count = len(scene.objects)
     layers = render_layers(build(scene), cameras, count)
     palette = torch.tensor([COLORS[item.color] for item in scene.objects]).expand(len(cameras), -1, -1)
