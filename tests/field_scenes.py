@@ -22,7 +22,7 @@ def box(dtype: torch.dtype = torch.float64, size: float = 1.0) -> Tensor:
 def fog(
     density: float, color: tuple[float, float, float], dtype: torch.dtype = torch.float64
 ) -> RadianceField:
-    """The same everywhere in the box."""
+    """A field that is the same everywhere in the box."""
 
     def query(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         return points.new_full((len(points),), density), points.new_tensor(color).expand(len(points), 3)
@@ -31,7 +31,7 @@ def fog(
 
 
 def ball(density: float, radius: float, dtype: torch.dtype = torch.float64) -> RadianceField:
-    """A smooth-edged ball whose colour is where one looks at it: (p + 1) / 2."""
+    """A ball with a smooth edge whose colour at the point p is (p + 1) / 2."""
 
     def query(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         inside = torch.sigmoid((radius - torch.linalg.vector_norm(points, dim=-1)) * 40.0)
@@ -41,7 +41,7 @@ def ball(density: float, radius: float, dtype: torch.dtype = torch.float64) -> R
 
 
 def leaves(seed: int = 0, resolution: int = 12, channels: int = 8) -> dict[str, Tensor]:
-    """Three planes and a one-layer decoder, float64, with haze and matter of all densities in them."""
+    """Three planes and a decoder of one hidden layer in float64, whose field has all densities."""
     draw = torch.Generator().manual_seed(seed)
     shapes = ((3, resolution, resolution, channels), (16, 3 * channels), (4, 16))
     values = [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes]
@@ -79,7 +79,8 @@ def render_with_gradients(
     seed: int | None = 0,
     **config: object,
 ) -> Rendered:
-    """Float64 asks the twin, float32 the native kernels. seed: of the jitter, None for none."""
+    """Float64 uses the implementation in torch, float32 the native kernels. seed: of the jitter, None for no
+    jitter."""
     cast = {name: value.to(dtype, copy=True).requires_grad_() for name, value in values.items()}
     background = torch.tensor([0.2, 0.5, 0.9], dtype=dtype, requires_grad=True)
     rng = None if seed is None else torch.Generator().manual_seed(seed)

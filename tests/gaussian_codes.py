@@ -1,4 +1,4 @@
-"""Codes of one channel that are Gaussian: what a perfect denoiser says of them is linear, and known."""
+"""Gaussian codes of one channel, whose perfect denoiser is linear and known."""
 
 import math
 
@@ -23,13 +23,14 @@ class Cosine:
 
 
 def matrix(change, size: int) -> Tensor:
-    """[n, size^2]: a linear change of [B, 1, size, size] pictures as the matrix that acts on flat ones."""
+    """[n, size^2], the matrix of a linear map of [B, 1, size, size] pictures, flattened."""
     identity = torch.eye(size * size, dtype=torch.float64).reshape(-1, 1, size, size)
     return change(identity).flatten(1).T
 
 
 def smooth_covariance(size: int, length: float = 1.5) -> Tensor:
-    """[size^2, size^2]: near texels are alike, as in a code trained under a diffusion, and no two are the same."""
+    """[size^2, size^2], a covariance by which near texels are similar, as in a code trained with a diffusion
+    model."""
     side = torch.arange(size, dtype=torch.float64)
     places = torch.cartesian_prod(side, side)
     distance = torch.cdist(places, places)
@@ -38,7 +39,7 @@ def smooth_covariance(size: int, length: float = 1.5) -> Tensor:
 
 
 def draw(covariance: Tensor, count: int, seed: int = 0) -> Tensor:
-    """[count, 1, size, size] of that covariance, float32."""
+    """Random codes [count, 1, size, size] with a covariance, in float32."""
     size = math.isqrt(len(covariance))
     noise = torch.randn(
         count, len(covariance), generator=torch.Generator().manual_seed(seed), dtype=torch.float64
@@ -51,17 +52,17 @@ def covariance_of(samples: Tensor) -> Tensor:
 
 
 def projection(x: Tensor, factor: int) -> Tensor:
-    """U P x."""
+    """U P x: pooled and upsampled again."""
     return upsample(pool(x, factor), factor)
 
 
 def draws(count: int) -> list[torch.Generator]:
-    """A generator a code."""
+    """One generator per code."""
     return [generator(0, "draws", number) for number in range(count)]
 
 
 def ordinary_ddim(network, schedule, count: int, shape: tuple[int, ...], steps: int) -> Tensor:
-    """DDIM with eta = 0 from the noise of `draws`, written down once more: network(z, time step) -> v."""
+    """A second implementation of DDIM with eta = 0, from the noise of `draws`. network(z, time step) returns v."""
     x = z = torch.stack([torch.randn(shape, generator=rng) for rng in draws(count)])
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     for index in range(steps):
@@ -74,6 +75,6 @@ def ordinary_ddim(network, schedule, count: int, shape: tuple[int, ...], steps: 
 
 
 def some_network(z: Tensor, timesteps: Tensor) -> Tensor:
-    """A fixed nonlinear answer that depends on neighbours and on time."""
+    """A fixed nonlinear function that depends on neighbours and on time."""
     turned = 0.7 * torch.tanh(z) - 0.2 * torch.roll(z, 1, -1)
     return turned + 1e-3 * timesteps.to(z).reshape(-1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""Meshes for the renderer's tests, and a render with all of its gradients."""
+"""Meshes for the tests of the renderer, and a render with all of its gradients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ball(subdivisions: int = 2, radius: float = 0.7, textured: bool = False, bum
 
 
 def disc(corners: int, rings: int) -> TriMesh:
-    """A flat polygon of radius 1 in the plane z = 0, facing +Z, float64; more rings, smaller triangles."""
+    """A flat polygon of radius 1 in the plane z = 0, facing +Z, in float64; more rings give smaller triangles."""
     angle = torch.arange(corners, dtype=torch.float64) * (2 * math.pi / corners)
     rim = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], dim=1)
     vertices = [torch.zeros(1, 3, dtype=torch.float64)] + [rim * (k + 1) / rings for k in range(rings)]

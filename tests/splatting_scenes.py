@@ -50,7 +50,7 @@ class Rendered:
 def render_with_gradients(
     splat: Callable[..., Any], cloud: GaussianCloud, cameras: Cameras, background: Tensor, **options: Any
 ) -> Rendered:
-    """Call a backend's `splat`; the functional is the same for every dtype and backend."""
+    """Calls the `splat` of a backend; the functional is the same for every dtype and backend."""
     dtype = cloud.means.dtype
     leaves = {name: getattr(cloud, name).detach().clone().requires_grad_() for name in FIELDS}
     leaves["background"] = background.detach().to(dtype).clone().requires_grad_()

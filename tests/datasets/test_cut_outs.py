@@ -1,4 +1,4 @@
-"""The object of a picture: told from the background, centred, framed as the cameras see the unit sphere."""
+"""Cut-outs: the object is separated from the background, centred, and framed as the cameras see the unit sphere."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_no_object():
 
 
 def textures() -> dict[str, np.ndarray]:
-    """Backgrounds that no smooth surface explains: clouds, tiles, stripes, a wall above a table; all with grain."""
+    """Backgrounds far from a smooth surface: clouds, tiles, stripes, a wall above a table; all with noise."""
     from scipy.ndimage import gaussian_filter
 
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
@@ -132,14 +132,14 @@ def person(side: int = SIDE) -> np.ndarray:
 @pytest.mark.parametrize("cover", [disc(), person()], ids=["disc", "person"])
 @pytest.mark.parametrize("name", textures())
 def test_textured_backgrounds(name, cover):
-    """What GrabCut is for. The object has two colours of its own."""
+    """The case for GrabCut. The object has two colours that the background lacks."""
     two = np.where((np.mgrid[:SIDE, :SIDE][0] < 48)[..., None], [200.0, 60.0, 40.0], [235.0, 190.0, 60.0])
     alpha = cut_out(on(textures()[name], cover, two))
     assert overlap(alpha, cover) > 0.93
 
 
 def test_the_outline_is_refined_at_the_pictures_own_size():
-    """The cut is made at 192 pixels a side; the alpha of a larger picture is better than that."""
+    """The cut is made at 192 pixels per side; the alpha of a larger picture is finer than that."""
     side = 600
     cover = disc(170.0, 310.0, 290.0, side)
     background = np.random.default_rng(0).normal([110, 150, 190], 12.0, (side, side, 3))
@@ -152,7 +152,7 @@ def test_the_outline_is_refined_at_the_pictures_own_size():
 
 
 def test_what_reaches_the_border_is_background():
-    """No object in a frame, however long, and none that is a frame; one that reaches the border stays."""
+    """A frame is no object; an object that reaches the border is one."""
     framed = np.full((48, 192, 3), 255, dtype=np.uint8)
     rng = np.random.default_rng(0)
     framed[6:-6, 6:-6] = rng.integers(0, 200, (36, 180, 1)) + np.array([0, 30, 55], dtype=np.uint8)
@@ -178,12 +178,12 @@ def save(path, rgb, alpha=None):
 
 
 def covered(*arguments) -> float:
-    """The share that the line for the user names."""
+    """The share of the object in the line for the user."""
     return int(cut_out_of(*arguments).about.rpartition(" ")[2].rstrip("%")) / 100
 
 
 def test_what_tells_them_apart(tmp_path):
-    """A mask comes before alpha, alpha before the border's colours."""
+    """A mask has precedence over alpha, and alpha over the colours of the border."""
     picture = on(backgrounds()["white"], disc())
     plain = save(tmp_path / "plain.png", picture)
     transparent = save(tmp_path / "alpha.png", picture, disc(12.0))
@@ -202,7 +202,8 @@ def test_what_tells_them_apart(tmp_path):
 
 @pytest.mark.parametrize("center", [(52.0, 44.0), (24.0, 70.0), (90.0, 48.0)])
 def test_framing(tmp_path, center):
-    """The object is centred and FILL of the frame large; beyond the picture's edge there is nothing."""
+    """The object is centred and as large as FILL of the frame, which is transparent beyond the edge of the
+    picture."""
     cover = disc(20.0, *center)
     path = save(tmp_path / "a.png", on(backgrounds()["busy"], cover), cover)
     alpha = cut_out_of(path, size=200).rgba[..., 3]
@@ -215,7 +216,7 @@ def test_framing(tmp_path, center):
 
 
 def test_the_frame_is_the_cameras():
-    """A ball of radius RADIUS fills FILL of what a camera of that frame sees."""
+    """A ball of radius RADIUS fills the share FILL of the picture of the camera of a cut-out."""
     camera = orbit(torch.zeros(1), torch.zeros(1), torch.tensor([cut_outs.DISTANCE]), cut_outs.FOV, 64, 64)
     tangent = RADIUS / (cut_outs.DISTANCE**2 - RADIUS**2) ** 0.5
     assert abs(2 * tangent * float(camera.intrinsics[0, 0, 0]) / 64 - FILL) < 1e-5
@@ -262,7 +263,7 @@ def test_bad_objects(tmp_path):
 
 
 def test_a_depth_picture_is_cut_like_the_picture(tmp_path):
-    """Scaled to what the object has; what stands behind it, however near, mixes nowhere in."""
+    """It is scaled to the range of the object, and no depth of the background mixes in."""
     cover = disc(20.0, 60.0, 40.0)
     x = np.mgrid[:SIDE, :SIDE][1] + 0.5
     slope = 0.3 + 0.4 * (x - 40.0) / 40.0  # over the disc: 0.3 to 0.7
@@ -290,7 +291,7 @@ def test_a_depth_picture_is_cut_like_the_picture(tmp_path):
 
 @pytest.fixture
 def rembg(monkeypatch, tmp_path):
-    """A package that notes in what surroundings it was asked for a session; its object is a disc."""
+    """A package that records its environment when it makes a session; the object that it finds is a disc."""
     asked = []
     fake = types.ModuleType("rembg")
 
@@ -325,7 +326,7 @@ def rembg(monkeypatch, tmp_path):
     ],
 )
 def test_rembg_is_asked_only_where_its_model_is(tmp_path, monkeypatch, rembg, variable, folder):
-    """Without the model, or for one that it does not know, it would fetch one from the web."""
+    """rembg would download a model that is missing, or whose checksum it does not know."""
     if variable:
         monkeypatch.setenv(variable, str(tmp_path / "own"))
     before = dict(os.environ)

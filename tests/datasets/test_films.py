@@ -1,4 +1,4 @@
-"""Films of any kind become cut-outs of what moves; what is no film is said in one line."""
+"""Films of any kind become cut-outs of the object that moves; anything else is reported in one line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FRAMES = [disc(*place) for place in PLACES]
 
 
 def middles(film):
-    """Where the disc is in each picture, in its diameters from the first, by its alpha."""
+    """The position of the disc in each picture by its alpha, relative to the first, in diameters of the disc."""
     alpha = film.rgba[..., 3].astype(float)
     rows, columns = np.mgrid[: alpha.shape[1], : alpha.shape[2]] + 0.5
     total = alpha.sum((1, 2))
@@ -45,9 +45,10 @@ def middles(film):
 
 @pytest.mark.parametrize("kind", ["mp4", "gif", "webp", "folder"])
 def test_every_kind_of_film_shows_the_path(kind, tmp_path):
-    """The disc's way between the frames, in its own diameters, whatever the window; odd sizes, not square."""
+    """The path of the disc in its own diameters, whatever the window, for frames of odd sizes that are not
+    square."""
     path = tmp_path / f"clip.{kind}"
-    if kind == "mp4":  # whose colours have half its resolution: larger
+    if kind == "mp4":  # it stores colours at half the resolution, so its frames are larger
         large = [disc(3 * x, 3 * y, 183, 135, 22.5) for x, y in PLACES]
         write_mp4(path, [on_white(frame) for frame in large], fps=10)
     elif kind == "gif":
@@ -116,7 +117,7 @@ WHITE = np.full((45, 61, 3), 255, np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda at: at / "none.mp4", "there is no film"),
         (lambda at: _write(at / "a"), "has no frames: name an mp4"),
@@ -138,8 +139,8 @@ WHITE = np.full((45, 61, 3), 255, np.uint8)
         (lambda at: write_gif(at / "a.gif", [WHITE[:12, :12]] * 2), "12 x 12 pixels: at least 16"),
     ],
 )
-def test_what_is_no_film_is_said(make, said, tmp_path):
-    with pytest.raises(UserError, match=said) as caught:
+def test_what_is_no_film_is_reported(make, message, tmp_path):
+    with pytest.raises(UserError, match=message) as caught:
         film_of(make(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -170,7 +171,7 @@ def test_how_long_a_film_is_and_where_it_was_taken_from():
             view_of(wrong)
 
 
-def test_a_header_of_an_enormous_picture_is_said(tmp_path):
+def test_a_header_of_an_enormous_picture_is_reported(tmp_path):
     path, side = tmp_path / "bomb.gif", (60000).to_bytes(2, "little")
     # A header without a table of colours, and a frame of that size with nothing in it.
     path.write_bytes(b"GIF89a" + 2 * side + bytes(3) + b"," + bytes(4) + 2 * side + b"\0\2\0;")

@@ -1,4 +1,4 @@
-"""Mesh files as pictures: colours as displayed, placed in the unit sphere, parts merged, nothing fetched."""
+"""Mesh files: displayed colours, a place in the unit sphere, merged pieces, no downloads."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def textured(image, material):
 
 
 def quarters():
-    """COLOR in the lower left quarter of the picture, where (u, v) = (0.25, 0.25) is; blue elsewhere."""
+    """COLOR in the lower left quarter of the picture, which contains (u, v) = (0.25, 0.25); blue elsewhere."""
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[..., 2] = 255
     pixels[4:, :4] = COLOR
@@ -124,9 +124,9 @@ def test_a_material_s_colour_is_linear_light_in_a_glb(tmp_path):
 def test_parts_of_a_scene_keep_their_places_and_colours(tmp_path):
     scene = trimesh.Scene()
     for place, color in ((-3.0, [255, 0, 0, 255]), (3.0, [0, 0, 255, 255])):
-        part = box((2.0, 2.0, 2.0))
-        part.visual.vertex_colors = np.tile(color, (8, 1))
-        scene.add_geometry(part, transform=trimesh.transformations.translation_matrix([place, 0, 0]))
+        piece = box((2.0, 2.0, 2.0))
+        piece.visual.vertex_colors = np.tile(color, (8, 1))
+        scene.add_geometry(piece, transform=trimesh.transformations.translation_matrix([place, 0, 0]))
     scene.export(tmp_path / "two.glb")
     painted = read_painted(tmp_path / "two.glb")
     assert len(painted.mesh.faces) == 24
@@ -201,7 +201,7 @@ def test_bad_files(tmp_path):
 
 
 def test_a_reference_out_of_the_folder_is_not_followed(tmp_path):
-    """An .obj whose material lies outside its folder, and whose texture is on the web, is read without them."""
+    """An .obj is read without a material outside its folder and without a texture on the web."""
     (tmp_path / "in").mkdir()
     quarters().save(tmp_path / "secret.png")
     (tmp_path / "out.mtl").write_text("newmtl m\nKd 1 0 0\nmap_Kd secret.png\n")
@@ -216,7 +216,7 @@ def test_a_reference_out_of_the_folder_is_not_followed(tmp_path):
 
 
 def ply(vertices, faces, colors=None) -> str:
-    """An ASCII PLY with whatever indices and colours."""
+    """An ASCII PLY with any indices and colours."""
     lines = ["ply", "format ascii 1.0", f"element vertex {len(vertices)}"]
     lines += [f"property float {name}" for name in ("x", "y", "z")]
     lines += [f"property float {name}" for name in ("red", "green", "blue") if colors is not None]
@@ -238,7 +238,7 @@ def test_triangles_of_corners_that_are_not_there_are_named(index, tmp_path):
 def test_a_glb_with_an_index_past_the_end_is_named(tmp_path):
     write_glb(tmp_path / "good.glb", TriMesh(torch.eye(3), torch.tensor([[0, 1, 2]])))
     raw = bytearray((tmp_path / "good.glb").read_bytes())
-    raw[-12:-8] = struct.pack("<I", 10**6)  # the indices are the last of the file
+    raw[-12:-8] = struct.pack("<I", 10**6)  # the indices are at the end of the file
     (tmp_path / "range.glb").write_bytes(raw)
     assert len(read_painted(tmp_path / "good.glb").mesh.faces) == 1
     with pytest.raises(UserError, match="corners that are not there"):
@@ -278,11 +278,11 @@ def test_sizes_whose_squares_no_float_holds_are_read(size, tmp_path):
     assert vertices.norm(dim=1).max().item() == pytest.approx(RADIUS, rel=1e-5)
 
 
-def test_a_mirrored_part_is_not_inside_out(tmp_path):
+def test_a_mirrored_piece_is_not_inside_out(tmp_path):
     scene = trimesh.Scene()
-    part = box()
-    part.visual.face_colors = np.tile([[*COLOR, 255], [0, 0, 255, 255]], (6, 1))
-    scene.add_geometry(part, transform=np.diag([-1.0, 1.0, 1.0, 1.0]))
+    piece = box()
+    piece.visual.face_colors = np.tile([[*COLOR, 255], [0, 0, 255, 255]], (6, 1))
+    scene.add_geometry(piece, transform=np.diag([-1.0, 1.0, 1.0, 1.0]))
     scene.export(tmp_path / "mirror.glb")
     painted = read_painted(tmp_path / "mirror.glb")
     corners = painted.mesh.vertices[painted.mesh.faces]
@@ -290,13 +290,13 @@ def test_a_mirrored_part_is_not_inside_out(tmp_path):
     assert ((normals * corners.mean(1)).sum(1) > 0).all()
 
 
-def test_the_corners_of_a_mirrored_part_keep_their_colours(tmp_path):
+def test_the_corners_of_a_mirrored_piece_keep_their_colours(tmp_path):
     mesh, scene = box(), trimesh.Scene()
     mesh.visual.vertex_colors = np.where(mesh.vertices[:, :1] > 0, [[255, 0, 0, 255]], [[0, 0, 255, 255]])
     scene.add_geometry(mesh, transform=np.diag([-1.0, 1.0, 1.0, 1.0]))
     scene.export(tmp_path / "mirror.glb")
     painted = read_painted(tmp_path / "mirror.glb")
-    left = painted.mesh.vertices[painted.mesh.faces][..., 0] < 0  # where the mirror put the red ones
+    left = painted.mesh.vertices[painted.mesh.faces][..., 0] < 0  # the red corners after the mirroring
     assert torch.equal(painted.corner_colors[..., 0] > 0.5, left)
 
 

@@ -88,11 +88,11 @@ def test_a_missing_file_is_reported_under_its_own_name(
 ) -> None:
     with pytest.raises(UserError) as caught:
         read(good)
-    said = str(caught.value)
-    assert str(good / name) in said
+    message = str(caught.value)
+    assert str(good / name) in message
     for suffix in (".png", ".jpg", ".json", "/transforms.json"):
-        assert f"{good / name}{suffix}" not in said
-    assert "\n" not in said
+        assert f"{good / name}{suffix}" not in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("name", ["images/000001.png", "images/000001"])

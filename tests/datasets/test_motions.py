@@ -75,7 +75,7 @@ def test_what_sways_stands_on_its_foot():
 
 
 @pytest.mark.parametrize(("shape", "name", "joints"), [("car", "driving", 4), ("mug", "opening", 1)])
-def test_parts_move_and_the_rest_stays(shape, name, joints):
+def test_pieces_move_and_the_rest_stays(shape, name, joints):
     moving = build(canonical(shape, "red", name))
     assert int(moving.joint.max()) + 1 == joints
     far = (moving.vertices(0.3) - moving.rest.mesh.vertices).norm(dim=1)
@@ -92,7 +92,7 @@ def test_a_mug_under_its_lid_is_the_mug():
 
 @pytest.mark.parametrize(("shape", "name"), PAIRS)
 def test_normals_turn_with_the_surface(shape, name):
-    """They stay those of the faces."""
+    """They remain the normals of the faces."""
     at = build(canonical(shape, "red", name)).at(0.35)
     mesh = at.mesh
     assert mesh.normals is not None
@@ -138,6 +138,6 @@ def test_draws_leave_out_what_is_held_out_and_are_a_function_of_the_generator():
         assert shape in MOTIONS[name].shapes
 
 
-def test_captions_say_what_it_is_and_does():
+def test_captions_name_the_object_and_its_motion():
     assert canonical("cube", "orange", "bouncing").caption == "an orange cube bouncing"
     assert set(motions.MORE_WORDS) < set(MOTIONS)

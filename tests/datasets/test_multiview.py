@@ -153,7 +153,7 @@ def test_json_of_another_kind_is_no_transforms(document, pictures, tmp_path):
 
 
 def rewritten(folder, pictures, change):
-    """A transforms.json that `change` had its way with: (document) -> None, or the text that it returns."""
+    """A transforms.json whose document `change` edits, or replaces by the text that it returns."""
     multiview.write_transforms(folder, pictures)
     path = folder / "transforms.json"
     document = json.loads(path.read_text())
@@ -171,7 +171,7 @@ def in_blenders_world(document):
 
 
 def test_a_world_with_z_up_is_turned(pictures, tmp_path):
-    """nerf-synthetic as Blender writes it: cameras above the object come back above it."""
+    """In a file of nerf-synthetic, as Blender writes it, cameras above the object are read as above it."""
     back = multiview.read_transforms(rewritten(tmp_path, pictures, in_blenders_world))
     torch.testing.assert_close(back.cameras.world_from_camera, pictures.cameras.world_from_camera)
 
@@ -181,7 +181,7 @@ def test_a_file_without_up_that_has_y_up_is_left_as_it_is(pictures, tmp_path):
     torch.testing.assert_close(back.cameras.world_from_camera, pictures.cameras.world_from_camera)
 
 
-def test_what_is_said_about_up_counts_more_than_what_the_cameras_say(pictures, tmp_path):
+def test_a_given_up_has_precedence_over_what_the_cameras_show(pictures, tmp_path):
     path = rewritten(tmp_path, pictures, lambda d: d.update(up="z"))
     turned = multiview.read_transforms(path).cameras.centers
     x, y, z = pictures.cameras.centers.unbind(1)
@@ -215,7 +215,7 @@ def test_up_is_found_from_few_cameras_and_shaky_ones(up):
 
 
 def test_cameras_that_cannot_tell_are_in_blenders_world():
-    """Half way up behind a y-up world is half way down in front of a z-up one: then it is as Blender has it."""
+    """A camera above and behind with +Y up is one below and in front with +Z up: then +Z is up, as in Blender."""
     camera = orbit(torch.tensor([180.0]), torch.tensor([45.0]), torch.tensor([3.0]), 40.0, 8, 8)
     assert multiview.upward_axis(convert(camera.world_from_camera, "opencv", "opengl")) == "z"
 

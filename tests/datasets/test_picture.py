@@ -1,4 +1,4 @@
-"""Picture files: what users have comes back upright and in colour; what cannot be read is one line."""
+"""Picture files: any that users have are read upright and in colour; those that cannot be read give one line."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_modes(tmp_path, mode):
 
 
 def png(depth: int, color: int, rows: np.ndarray) -> bytes:
-    """A PNG of `rows` [H, W, C], big-endian, of any colour type: Pillow writes few of those that it reads."""
+    """A PNG of `rows` [H, W, C], big-endian, of any colour type: Pillow reads more types than it writes."""
     height, width = rows.shape[:2]
     data = b"".join(b"\0" + row.tobytes() for row in rows)
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
@@ -87,7 +87,7 @@ def test_sixteen_bits_of_grey_are_scaled_not_clipped(tmp_path, suffix):
 
 @pytest.mark.parametrize(("color", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
 def test_sixteen_bits_of_every_kind(tmp_path, color, channels):
-    """Grey, RGB, grey with alpha and RGBA: to the eight bits that are left."""
+    """Grey, RGB, grey with alpha and RGBA are rounded to eight bits."""
     deep = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH, channels)).astype(">u2")
     (tmp_path / "a.png").write_bytes(png(16, color, deep))
     picture = read_picture(tmp_path / "a.png")
@@ -120,7 +120,7 @@ def test_one_of_sixteen_bit_greys_may_be_transparent(tmp_path):
     st.integers(0, 2**16),
 )
 def test_what_loses_nothing_comes_back_as_it_was(tmp_path_factory, suffix, mode, width, height, name, seed):
-    """Whatever its name: formats that keep every pixel, of any size."""
+    """Formats that keep every pixel, with any name and of any size."""
     rgba = np.random.default_rng(seed).integers(0, 256, (height, width, 4), dtype=np.uint8)
     rgba[..., 3] = np.where(rgba[..., 3] > 99, 255, 0)  # GIF has no more
     if suffix in ("gif", "bmp"):
@@ -154,7 +154,7 @@ def test_transparency_of_a_palette_and_of_one_colour(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation(tmp_path, orientation):
-    """A camera stores what it saw and says how to turn it: all eight come back the same way up."""
+    """All eight orientations that a camera can store are read as the same upright picture."""
     back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the inverse of each, as Pillow numbers its turns
     stored = Image.fromarray(sample())
     if orientation > 1:
@@ -176,7 +176,7 @@ def test_a_large_jpeg_is_reduced_while_it_is_decoded(tmp_path):
 
 
 def test_a_large_progressive_jpeg_is_refused(tmp_path):
-    """It is held whole while it is decoded, reduced or not."""
+    """It is decoded at its full size even if it is reduced."""
     large = Image.new("L", (7000, 6000))
     large.save(tmp_path / "a.jpg", progressive=True)
     with pytest.raises(UserError, match="7000 x 6000 pixels, at most 40 million"):
@@ -189,7 +189,7 @@ def test_memory_is_bounded(tmp_path):
     bits = zlib.compress(bytes((20000 // 8 + 1) * 20000), 1)
     header = struct.pack(">IIBBBBB", 20000, 20000, 1, 0, 0, 0, 0)
     body = ((b"IHDR", header), (b"IDAT", bits), (b"IEND", b""))
-    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in body))
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*item) for item in body))
     Image.new("L", (9000, 9000)).save(tmp_path / "huge.jpg", quality=10)
     Image.new("I;16", (4000, 4000), 9999).save(tmp_path / "deep.png", compress_level=1)
     code = """
@@ -281,7 +281,7 @@ def test_any_damage_is_one_line_or_a_picture(tmp_path):
 
 
 def test_a_depth_picture(tmp_path):
-    """8 and 16 bits of grey come to [0, 1], turned and reduced like the picture; colours are refused."""
+    """8 and 16 bits of grey become numbers in [0, 1], turned and reduced like the picture; colours are refused."""
     Image.new("RGB", (2048, 64)).save(tmp_path / "a.png")
     picture = read_picture(tmp_path / "a.png")
     ramp = np.linspace(0.0, 1.0, 2048)[None].repeat(64, axis=0)

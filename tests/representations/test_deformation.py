@@ -1,4 +1,4 @@
-"""Fields of displacements: no motion at first and at time 0, and what each can say."""
+"""Deformation fields: no motion at the start and at time 0, and the motions that each can represent."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def points(count: int = 20) -> torch.Tensor:
 
 
 def moving(kind: Any, count: int = 20) -> Any:
-    """A field that somebody trained: every weight is something."""
+    """A field as it may be after training: no weight is zero."""
     torch.manual_seed(0)
     field = make_field(Config(kind=kind, **SMALL), count)
     for parameter in field.parameters():
@@ -52,7 +52,7 @@ def test_a_moment_does_not_depend_on_the_others(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_finite_at_every_time(kind):
-    """The slope of xi is infinite at 0: none goes through it."""
+    """The slope of xi is infinite at 0, so no gradient may pass through it."""
     field = moving(kind)
     times = torch.tensor([0.0, SOONEST / 2, SOONEST, 1.0], requires_grad=True)
     field(points(), times).square().sum().backward()
@@ -83,7 +83,7 @@ def test_xi_is_the_papers(time):
 
 @torch.no_grad()
 def test_fourier_can_go_round_a_circle():
-    """One turn is two of its terms."""
+    """A full turn is a sum of two of its terms."""
     field: Any = make_field(Config(kind="fourier", degree=2, terms=2), 1)
     times = torch.linspace(0.02, 1.0, 60)
     columns = []
@@ -103,7 +103,7 @@ def test_a_series_is_of_its_own_points():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"width": 0}, "width is 0"),
         ({"bands": -1}, "bands is -1"),
@@ -111,6 +111,6 @@ def test_a_series_is_of_its_own_points():
         ({"kind": "fourier", "degree": 0, "terms": 0}, "nothing could move"),
     ],
 )
-def test_odd_settings_are_named(settings, said):
-    with pytest.raises(UserError, match=said):
+def test_bad_settings_are_reported(settings, message):
+    with pytest.raises(UserError, match=message):
         Config(**settings)

@@ -19,7 +19,7 @@ from threedgen.representations.transforms import covariances
 
 
 def flat_render(scene: Gaussians, size: int, loss_factor: float, mean: bool) -> RenderOutput:
-    """Additive 2D splats of x and y on a size x size picture: enough to give honest screen gradients."""
+    """Additive 2D splats of x and y on a size x size picture, which give real screen gradients."""
     cloud = scene.at()
     carrier = torch.zeros(2, len(scene), 2, requires_grad=True)
     position = (cloud.means[:, :2] * 0.5 + 0.5) * size + carrier  # pixels, both views
@@ -90,7 +90,7 @@ def test_decisions_do_not_depend_on_loss_scale_or_image_size(size: int, factor: 
 
 
 def test_resolution_and_loss_may_change_between_refinements():
-    """A window that mixes sizes and scales weighs its steps alike: each has mean 1 over what it saw."""
+    """Steps of different sizes and scales have the same weight: the mean of each over what it shows is 1."""
     for size, factor in ((64, 1.0), (128, 1e5)):
         scene = small_scene()
         seen = dc.relative_gradient(flat_render(scene, size, factor, mean=True).screen)  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ def test_nothing_to_learn_gives_no_statistic():
     assert dc.relative_gradient(never) is None
 
 
-def test_clones_let_through_as_much_light_as_the_original():
+def test_copies_let_as_much_light_through_as_the_original():
     logits = torch.linspace(-9.0, 9.0, 50, dtype=torch.float64)
     shared = torch.sigmoid(dc.shared_opacity(logits))
     torch.testing.assert_close((1 - shared) ** 2, 1 - torch.sigmoid(logits), rtol=1e-9, atol=1e-12)
@@ -241,7 +241,7 @@ def train(scene: Gaussians, optimizer: Optimizer, begin: int, end: int) -> list[
     return counts
 
 
-def test_a_run_saved_between_refinements_goes_on_with_the_same_bits(tmp_path: Path):
+def test_a_run_saved_between_refinements_continues_with_the_same_bits(tmp_path: Path):
     """The statistics gathered since the last refinement are part of the state."""
 
     def fresh(count: int) -> tuple[Gaussians, Optimizer]:
@@ -278,14 +278,14 @@ def test_a_run_saved_between_refinements_goes_on_with_the_same_bits(tmp_path: Pa
 def refine(config: dc.Config, statistic: Tensor | None = None, **changes: Tensor) -> dc.Edit:
     count = 40
     means = torch.randn(count, 3, generator=generator(0, "means", 0)) * 0.3
-    parts = {
+    rows = {
         "means": means,
         "quats": torch.tensor([1.0, 0, 0, 0]).repeat(count, 1),
         "log_scales": torch.full((count, 3), math.log(0.05)),
         "opacity_logits": torch.linspace(-1, 1, count),
         **changes,
     }
-    return dc.refine(**parts, statistic=statistic, config=config, generator=generator(0, "x", 0))  # type: ignore[arg-type]
+    return dc.refine(**rows, statistic=statistic, config=config, generator=generator(0, "x", 0))  # type: ignore[arg-type]
 
 
 def test_the_cap_keeps_the_strongest_candidates():

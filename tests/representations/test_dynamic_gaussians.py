@@ -41,7 +41,7 @@ def cameras(times: list[float], size: int = 16):
     return replace(views, time=torch.tensor(times))
 
 
-def test_it_rests_as_the_cloud_it_was_made_of():
+def test_at_rest_it_is_the_cloud_that_it_was_made_of():
     cloud, of = random_cloud(30), scene()
     assert isinstance(of.at(None), GaussianCloud)
     for name in CLOUD:
@@ -99,18 +99,18 @@ def test_states_of_any_number_of_gaussians_come_back(kind):
     assert torch.equal(blank.rest.sh, of.rest.sh)
 
 
-def test_terms_are_weighed_and_the_motion_is_said():
+def test_terms_are_weighted_and_the_motion_is_logged():
     quiet = scene()
-    loss, said = quiet.penalty(quiet.at(torch.tensor([0.5])), 0, 10)
+    loss, values = quiet.penalty(quiet.at(torch.tensor([0.5])), 0, 10)
     assert loss == 0.0
-    assert said == {"motion": 0.0}
+    assert values == {"motion": 0.0}
     of = stirred(scene(regularizers=motion_terms.Config(jsd=2.0, rigidity=3.0)))
-    loss, said = of.penalty(of.at(torch.tensor([0.2, 0.9])), 0, 10)
-    assert set(said) == {"motion", "regularizers/jsd", "regularizers/rigidity"}
-    expected = 2.0 * said["regularizers/jsd"] + 3.0 * said["regularizers/rigidity"]
+    loss, values = of.penalty(of.at(torch.tensor([0.2, 0.9])), 0, 10)
+    assert set(values) == {"motion", "regularizers/jsd", "regularizers/rigidity"}
+    expected = 2.0 * values["regularizers/jsd"] + 3.0 * values["regularizers/rigidity"]
     assert float(torch.as_tensor(loss).detach()) == pytest.approx(expected, rel=1e-5)
     far = (of.moved(torch.tensor([0.2, 0.9])) - of.means).norm(dim=2).mean(1).max()
-    assert said["motion"] == pytest.approx(float(far.detach()))
+    assert values["motion"] == pytest.approx(float(far.detach()))
     assert of.penalty(of.at(None), 0, 10) == (0.0, {})
 
 
@@ -126,7 +126,7 @@ def test_a_file_of_gaussians_or_a_mesh_is_what_moves(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: DynamicGaussians(Config()), "nothing to move"),
         (
@@ -138,6 +138,6 @@ def test_a_file_of_gaussians_or_a_mesh_is_what_moves(tmp_path):
         (lambda: DynamicGaussians(Config(asset="missing.ply")), "cannot read missing.ply"),
     ],
 )
-def test_what_cannot_move_is_said(make, said):
-    with pytest.raises(UserError, match=said):
+def test_what_cannot_move_is_reported(make, message):
+    with pytest.raises(UserError, match=message):
         make()

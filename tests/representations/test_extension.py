@@ -1,4 +1,4 @@
-"""Motions that go on from earlier ones and motions that close, with fields made by hand."""
+"""Motions that continue earlier ones and motions that return to rest, with fields made by hand."""
 
 import math
 from dataclasses import replace
@@ -100,7 +100,7 @@ def test_a_later_motion_is_the_earlier_one_at_first_and_itself_after_the_overlap
 
 
 @given(st.floats(0.1, 0.9), st.floats(0.1, 0.9))
-def test_handing_over_to_what_goes_on_as_before_changes_nothing(overlap, last):
+def test_handing_over_to_what_continues_as_before_changes_nothing(overlap, last):
     class Later(nn.Module):
         def forward(self, where: Tensor, times: Tensor) -> Tensor:
             return Spin()(where, 1.0 - last + last * times / overlap)
@@ -113,7 +113,7 @@ def test_handing_over_to_what_goes_on_as_before_changes_nothing(overlap, last):
 @pytest.mark.parametrize("make", [lambda: (Slide(), Spin()), lambda: (carried("slide"), carried("spin"))])
 @pytest.mark.parametrize("turned_round", [False, True])
 def test_sliding_hands_over_to_spinning_without_a_jump(make, turned_round):
-    """Sliding ends early, where it is 0.6 away, so that a cut would be seen."""
+    """Sliding ends early, at a distance of 0.6, so that a cut would be visible."""
     first, second = reversed(make()) if turned_round else make()
     after, where = After("x", overlap=0.5, last=0.25), points()
     both = Handover(after, first, second)
@@ -130,7 +130,7 @@ def test_sliding_hands_over_to_spinning_without_a_jump(make, turned_round):
 
 
 def test_what_spins_while_it_is_handed_over_keeps_its_shape():
-    """Averaged places would shrink on the way, as those of plain fields do."""
+    """Averaged positions would shrink during the overlap, as those of plain fields do."""
     after, where, times = After("x", 0.5, 0.5), points(), torch.linspace(0.0, 0.5, 9)
 
     def radii(first: nn.Module, second: nn.Module) -> Tensor:
@@ -159,7 +159,7 @@ def test_a_motion_that_closes_ends_where_it_rests_and_is_itself_before():
 
 
 def test_what_spun_round_is_not_unwound_where_it_closes():
-    """300 degrees of a turn, and on: the rest of it is made, in the same direction."""
+    """A spin of 300 degrees is completed to a whole turn in the same direction."""
     spin = carried("spin")
     with torch.no_grad():
         spin.trajectory.coefficients[0, 1] *= 300.0 / 360.0
@@ -181,7 +181,7 @@ def test_a_closed_handover_of_trajectories_begins_and_ends_as_it_should():
     assert float(moved[2].detach().abs().max()) < 1e-6
 
 
-def test_terms_say_how_far_a_motion_is_from_its_beginning_and_from_the_one_before():
+def test_terms_measure_how_far_a_motion_is_from_its_beginning_and_from_the_one_before():
     where, close = points(), nearest(points(), 3)
     end, apart = where + 0.5, torch.full((4, 40, 3), 0.1)
     of = MovedPoints(where, where[None], close, lambda: end, lambda: apart)
@@ -212,9 +212,9 @@ def test_only_the_later_motion_learns_and_its_state_needs_no_other_file(kind, wh
     assert learning == {id(p) for p in of.parameters() if p.requires_grad}
     assert set(of.parameter_groups()) == set(of.learning_rates())
     moving = of.at(torch.tensor([0.1, 0.3]))
-    loss, said = of.penalty(moving, 0, 10)
-    assert said["regularizers/loop"] == pytest.approx(0.0, abs=1e-9)  # it closes
-    assert said["regularizers/handover"] > 0.0
+    loss, values = of.penalty(moving, 0, 10)
+    assert values["regularizers/loop"] == pytest.approx(0.0, abs=1e-9)  # it closes
+    assert values["regularizers/handover"] > 0.0
     torch.as_tensor(loss).backward()
     frozen = [p for p in of.parameters() if id(p) not in learning]
     assert frozen
@@ -224,7 +224,7 @@ def test_only_the_later_motion_learns_and_its_state_needs_no_other_file(kind, wh
     blank.load_state_dict(of.state_dict())
     times = torch.linspace(0.0, 1.0, 7)
     assert torch.equal(blank.moved(times), of.moved(times))
-    assert blank.goes_on_from(of) is False  # a motion, not the one that it goes on from
+    assert blank.goes_on_from(of) is False  # it is the same motion, not the one that it continues
 
 
 def clouds(of: DynamicGaussians) -> list[GaussianCloud]:
@@ -240,7 +240,7 @@ def test_gaussians_turn_and_grow_with_what_carries_them():
         of = DynamicGaussians(config, 0, random_cloud(9))
         cloud = of.rest
         for frame in clouds(of):
-            for name in ("quats", "scales"):  # at first nothing turns or grows
+            for name in ("quats", "scales"):  # at the start nothing turns or grows
                 torch.testing.assert_close(getattr(frame, name), getattr(cloud, name))
         stirred(of)
         still, later = clouds(of)
@@ -253,7 +253,7 @@ def test_gaussians_turn_and_grow_with_what_carries_them():
 
 
 @given(st.floats(-3.0, 3.0), st.floats(-3.0, 3.0), st.floats(-3.0, 3.0))
-def test_rotation_vectors_and_quaternions_say_the_same(x, y, z):
+def test_rotation_vectors_and_quaternions_agree(x, y, z):
     vector = torch.tensor([[x, y, z]], dtype=torch.float64)
     quat = quat_from_vector(vector)
     a, b, c = vector[0]
@@ -264,7 +264,7 @@ def test_rotation_vectors_and_quaternions_say_the_same(x, y, z):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: After("x", overlap=0.0), "overlap is 0; it must be greater than 0 and at most 1"),
         (lambda: After("x", last=1.5), "last is 1.5"),
@@ -280,8 +280,8 @@ def test_rotation_vectors_and_quaternions_say_the_same(x, y, z):
         (lambda: continue_earlier(motion(after=After("gone"))), "there is no run 'gone'"),
     ],
 )
-def test_settings_of_an_earlier_motion_that_do_not_fit_are_reported(make, said):
-    with pytest.raises(UserError, match=said):
+def test_settings_of_an_earlier_motion_that_do_not_fit_are_reported(make, message):
+    with pytest.raises(UserError, match=message):
         make()
 
 
@@ -302,7 +302,7 @@ def test_a_motion_reads_no_run_and_continues_the_scene_that_it_is_given():
 
 
 @pytest.mark.parametrize(
-    ("earlier", "said"),
+    ("earlier", "message"),
     [
         (lambda: Gaussians(GaussiansConfig(count=3)), "holds no dynamic-gaussians"),
         (lambda: motion(4), "moves other Gaussians: set the asset"),
@@ -313,7 +313,7 @@ def test_a_motion_reads_no_run_and_continues_the_scene_that_it_is_given():
         (lambda: motion(after=After("first", overlap=0.6)), "still blended with the one before it"),
     ],
 )
-def test_an_earlier_motion_whose_end_cannot_be_continued_is_reported(earlier, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_an_earlier_motion_whose_end_cannot_be_continued_is_reported(earlier, message):
+    with pytest.raises(UserError, match=message) as caught:
         motion(after=After("gone", 0.5, 0.5)).continue_from(earlier())
     assert "'gone'" in str(caught.value)

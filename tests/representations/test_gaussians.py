@@ -90,7 +90,9 @@ def test_every_parameter_has_its_group_and_rate_and_a_gradient():
         owner=scene,
     )
     cloud = scene.at()
-    sum(part.sum() for part in (cloud.means, cloud.quats, cloud.scales, cloud.opacities, cloud.sh)).backward()  # type: ignore[union-attr]
+    sum(
+        value.sum() for value in (cloud.means, cloud.quats, cloud.scales, cloud.opacities, cloud.sh)
+    ).backward()  # type: ignore[union-attr]
     for name, parameter in scene.named_parameters():
         assert parameter.grad is not None, name
         assert (parameter.grad != 0).all(), name

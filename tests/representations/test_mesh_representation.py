@@ -1,4 +1,4 @@
-"""The mesh representation: what it starts from, that its vertices move together, and its state."""
+"""The mesh representation: its start, the joint motion of its vertices, and its state."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_file_keeps_its_colors_and_its_seams_are_closed(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("color", ["vertex", "texture"])
 @pytest.mark.parametrize("vertices", ["learn", "fixed"])
-def test_a_stage_goes_on_from_a_mesh_and_a_blank_takes_its_state(color: str, vertices: str) -> None:
+def test_a_stage_starts_from_a_mesh_and_a_blank_takes_its_state(color: str, vertices: str) -> None:
     if color == "texture":
         pytest.importorskip("xatlas")
     mesh = ball(2)
@@ -131,7 +131,7 @@ def test_bad_configurations_and_assets_are_refused() -> None:
 
 
 class Silhouettes:
-    """A guidance that knows the outlines of an ellipsoid, and the cameras to see them with."""
+    """A guidance with the outlines of an ellipsoid, and cameras that show them."""
 
     def __init__(self) -> None:
         self.target = ball(3, bumps=0.0)

@@ -12,7 +12,7 @@ from threedgen.representations.motion_terms import MovedPoints, jensen_shannon, 
 
 
 def cloud(count: int = 400) -> torch.Tensor:
-    """Of mean 0 and variance 1 on every axis, exactly."""
+    """Points with a mean of exactly 0 and a variance of exactly 1 on every axis."""
     points = torch.randn(count, 3, generator=generator(0, "cloud", 0), dtype=torch.float64)
     points = points - points.mean(0)
     return points / points.std(0, correction=0)

@@ -1,5 +1,4 @@
-"""Marching tetrahedra: closed, oriented, accurate surfaces with right gradients; fields and meshes as a
-start."""
+"""Marching tetrahedra: closed, oriented, accurate surfaces with correct gradients, also of fields and meshes."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ def test_a_sphere_is_closed_oriented_and_of_the_right_size() -> None:
 
 
 def test_any_pattern_of_signs_gives_a_closed_surface() -> None:
-    """Random insides meet every case of the table, on every tetrahedron, beside every other."""
+    """Random points inside reach every case of the table, on every tetrahedron, beside every other."""
     inside = torch.zeros(12, 12, 12, dtype=torch.bool)
     rng = torch.Generator().manual_seed(0)
     inside[1:-1, 1:-1, 1:-1] = torch.rand(10, 10, 10, generator=rng) < 0.5
@@ -87,7 +86,7 @@ def test_what_reaches_the_border_is_closed_there() -> None:
 
 
 class Optimizer:
-    """Stands for the optimizer: all that `adapt` asks of one."""
+    """Replaces the optimizer: it has all that `adapt` needs."""
 
     def replace_rows(self, old: torch.nn.Parameter, new: torch.nn.Parameter, source: Tensor) -> None:
         raise AssertionError("no rows change")

@@ -1,4 +1,4 @@
-"""How a whole asset goes, turns and grows: nothing at first, a similarity at every moment, and learnt as one."""
+"""Trajectories: no motion at the start, a similarity at every moment, and learned as one."""
 
 import math
 from typing import Any
@@ -34,7 +34,7 @@ def scene(count: int = 20, **changes: Any) -> DynamicGaussians:
 
 
 def stirred(of: DynamicGaussians, local: float = 0.3) -> DynamicGaussians:
-    """As if somebody had trained it. local: of the field that the trajectory carries."""
+    """A motion as it may be after training. local: scale of the field that the trajectory carries."""
     torch.manual_seed(1)
     for name, parameter in of.named_parameters():
         torch.nn.init.normal_(parameter, std=0.5 if "trajectory" in name else local)
@@ -86,9 +86,9 @@ def test_nothing_happens_at_the_start_of_a_run_and_ever_at_time_0(degree, terms)
 
 
 def test_a_carried_cloud_is_a_transformed_cloud():
-    """Where the field says nothing, every moment is a similarity of the whole, about the points' mean place."""
+    """If the field is zero, every moment is a similarity of the whole about the mean of the points."""
     of = stirred(scene(), local=0.0)
-    quats, shift, growth = (part.detach() for part in carrier(of).trajectory(TIMES))
+    quats, shift, growth = (row.detach() for row in carrier(of).trajectory(TIMES))
     pivot = of.means.mean(0)
     for moment, cloud in enumerate(clouds(of, TIMES)):
         rotation, scale = matrix_from_quat(quats)[moment], float(growth[moment].exp())
@@ -103,7 +103,7 @@ def test_a_carried_cloud_is_a_transformed_cloud():
 
 @pytest.mark.parametrize("own", [{}, {"turns": True}, {"sizes": True}, {"turns": True, "sizes": True}])
 def test_a_field_is_carried_along(own):
-    """First each point's own motion, then the whole's: places, turns and sizes."""
+    """First the motion of each point, then that of the whole: positions, rotations and sizes."""
     of = stirred(scene(deformation=deformation.Config(width=8, depth=1, **own)))
     times = torch.tensor([0.3, 0.8])
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_a_field_is_carried_along(own):
 
 
 def test_a_turn_may_go_round_more_than_once():
-    """A rotation vector of 1.5 turns: the places are half a turn's, and so are the Gaussians."""
+    """A rotation vector of 1.5 turns moves and turns the Gaussians as half a turn does."""
     of = scene(trajectory=TrajectoryConfig(degree=1))
     with torch.no_grad():
         carrier(of).trajectory.coefficients[0, 1] = 3.0 * math.pi
@@ -134,7 +134,7 @@ def test_a_turn_may_go_round_more_than_once():
 
 @pytest.mark.parametrize("own", [{}, {"turns": True, "sizes": True}])
 def test_gradients_are_those_of_finite_differences(own):
-    """Through the trajectory and the field that it carries, in the places, turns and sizes of every point."""
+    """Through the trajectory and the field that it carries, for positions, rotations and sizes of every point."""
     config = deformation.Config(kind="fourier", degree=1, terms=0, **own)
     torch.manual_seed(0)
     field = CarriedField(BOTH, deformation.make_field(config, 3), bool(own), bool(own)).double()
@@ -150,7 +150,7 @@ def test_gradients_are_those_of_finite_differences(own):
 
 @pytest.mark.parametrize("times", [[0.0, 1.0], [0.5, 0.5]])
 def test_gradients_are_finite_where_nothing_has_moved_yet(times):
-    """Lengths of turns have no slope at 0, which is where every run begins."""
+    """The length of a rotation vector has no slope at 0, and every run begins at 0."""
     of = scene()
     of.offsets(torch.tensor(times)).square().sum().backward()
     of.moved(torch.tensor(times)).sum().backward()
@@ -169,12 +169,12 @@ PATHS = {  # at a time: a rotation vector, a shift, a growth
 
 @pytest.mark.parametrize("name", PATHS)
 def test_known_paths_are_recovered_by_gradient_descent(name):
-    """From places alone. A turn of more than half a round would not be: at its end the short way back is nearer.
-    Of the terms one combination is nearly 0 everywhere, and what a bounce needs of it comes slowly."""
+    """From positions alone. A rotation of more than half a turn would not be found: at its end the short way back
+    is nearer. One combination of the terms is nearly 0 everywhere, so its share in a bounce is learned slowly."""
     where, still = points(), torch.zeros(len(TIMES), 20, 3)
     field = CarriedField(BOTH, torch.nn.Identity(), False, False)
     turns, shifts, growths = (
-        torch.tensor(part) for part in zip(*map(PATHS[name], TIMES.tolist()), strict=True)
+        torch.tensor(row) for row in zip(*map(PATHS[name], TIMES.tolist()), strict=True)
     )
     truth = field.carry(where, still, (quat_from_vector(turns), shifts, growths))[..., :3]
     optimizer = torch.optim.Adam(field.parameters(), lr=0.05)
@@ -189,13 +189,13 @@ def test_known_paths_are_recovered_by_gradient_descent(name):
 
 
 def test_the_whole_is_no_bending():
-    """Terms on the motion see what the field does, and nothing of the trajectory: a spin costs nothing."""
+    """The terms on the motion ignore the trajectory and judge the field alone: a spin costs nothing."""
     terms = motion_terms.Config(rigidity=1.0, smoothness=1.0, jsd=1.0)
     of = stirred(scene(regularizers=terms, neighbours=4), local=0.0)
     moving = of.at(torch.tensor([0.3, 0.9]))
-    loss, said = of.penalty(moving, 0, 10)  # pyright: ignore[reportArgumentType]
+    loss, values = of.penalty(moving, 0, 10)  # pyright: ignore[reportArgumentType]
     assert float(torch.as_tensor(loss).detach()) == pytest.approx(0.0, abs=1e-6)
-    assert said["motion"] > 0.1
+    assert values["motion"] > 0.1
     loss, _ = stirred(of).penalty(of.at(torch.tensor([0.3, 0.9])), 0, 10)  # pyright: ignore[reportArgumentType]
     assert float(torch.as_tensor(loss).detach()) > 1e-3
 
@@ -238,7 +238,7 @@ def test_a_trajectory_of_its_own_starts_as_none():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"degree": -1}, "degree is -1; it must be at least 0"),
         ({"terms": -2}, "terms is -2"),
@@ -246,8 +246,8 @@ def test_a_trajectory_of_its_own_starts_as_none():
         ({"learning_rate": math.nan}, "learning_rate"),
     ],
 )
-def test_odd_settings_are_named(settings, said):
-    with pytest.raises(UserError, match=said):
+def test_bad_settings_are_reported(settings, message):
+    with pytest.raises(UserError, match=message):
         TrajectoryConfig(**settings)
 
 

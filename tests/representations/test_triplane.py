@@ -33,7 +33,7 @@ def points(count: int = 200) -> Tensor:
 
 
 class NoRows:
-    """An optimizer whose rows nobody changes."""
+    """An optimizer whose rows must not be changed."""
 
     def replace_rows(self, old: object, new: object, source: object) -> None:
         raise AssertionError
@@ -110,7 +110,7 @@ def test_a_state_makes_the_round_trip_with_its_occupancy() -> None:
 def test_the_start_and_the_occupancy_depend_on_seed_and_step_only() -> None:
     states = []
     for seed in (1, 1, 2):
-        torch.rand(7)  # nobody else's draws matter
+        torch.rand(7)  # draws from the global generator do not matter
         scene = Triplane(SMALL, seed)
         scene.adapt(3, 100, blank_output(), NoRows(), seed)
         states.append(scene.state_dict())
@@ -121,7 +121,7 @@ def test_the_start_and_the_occupancy_depend_on_seed_and_step_only() -> None:
 def test_occupancy_follows_the_field_at_its_interval_and_forgets() -> None:
     scene = Triplane(SMALL)
     with torch.no_grad():
-        scene.biases[-1][0] = -100.0  # everything turns to nothing
+        scene.biases[-1][0] = -100.0  # everything becomes empty
     shares = [scene.adapt(step, 100, blank_output(), NoRows(), 0)["occupied"] for step in range(120)]
     assert shares[0] == shares[2] > 0
     assert shares[-1] == 0.0
@@ -159,7 +159,7 @@ def test_smoothness_is_the_mean_squared_step_and_a_penalty_only_when_asked() -> 
 
 def test_it_fits_a_shape_and_its_colours() -> None:
     def target(cameras: Cameras) -> tuple[Tensor, Tensor]:
-        """A ball off the centre, coloured by the camera's side: drawn exactly."""
+        """Exact pictures of a ball beside the centre, whose colour depends on the side of the camera."""
         rays = torch.stack(
             torch.meshgrid(torch.arange(16) + 0.5, torch.arange(16) + 0.5, indexing="xy"), dim=-1
         )

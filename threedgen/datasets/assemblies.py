@@ -31,8 +31,8 @@ class Assembly:
 
     piece: [V], the index of the piece to which a vertex belongs. colors: [P, 2, 3], two paints for each piece.
     pattern: [P, 5], how the two mix: a wave vector of 3 numbers, a phase in radians, and a share (0 is the first
-    paint alone). light: [3], the unit vector towards the light. ambient: share of the light from all sides, in [0,
-    1].
+    paint alone). light: [3], the unit vector towards the light. ambient: share of light from all sides,
+    in [0, 1].
     """
 
     mesh: TriMesh
@@ -69,8 +69,7 @@ def sample_assembly(rng: np.random.Generator) -> Assembly:
 def render_assembly(
     assembly: Assembly, cameras: Cameras
 ) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"]]:
-    """Anti-aliased pictures on white, and alphas. The paint of each fine pixel is that at its point of the
-    surface."""
+    """Anti-aliased pictures on white, and alphas. Each fine pixel has the paint of its point of the surface."""
     mesh = assembly.mesh
     assert mesh.normals is not None
     fine = cameras.resized(cameras.height * SUPERSAMPLING, cameras.width * SUPERSAMPLING)
@@ -126,8 +125,7 @@ def _attached(base: Solid, solid: Solid, rng: np.random.Generator) -> Solid:
 
 
 def _mirrored(solid: Solid) -> Solid:
-    """The mirror image at x = 0; the order of corners is reversed, so that it stays counter-clockwise from
-    outside."""
+    """The mirror image at x = 0, with the order of corners reversed: counter-clockwise seen from outside."""
     flip = np.array([-1.0, 1.0, 1.0])
     return Solid(solid.vertices * flip, solid.normals * flip, solid.faces[:, ::-1])
 

@@ -1,5 +1,4 @@
-"""Background removal: which pixels of an opaque picture belong to the object, given that its border shows
-background.
+"""Background removal: the pixels of an opaque picture that belong to the object, if its border shows background.
 
 If the colours of the border lie near a smooth surface, the background is plain, and all pixels near that surface
 belong to it. Any other background is separated by GrabCut (Rother et al. 2004) with the border instead of a
@@ -28,13 +27,8 @@ _BORDER = 0.03  # width of the border as a share of that side; it is certainly b
 _PLACE = 25.0  # Lab units that the side counts as, so that a background may change over the picture
 _SMOOTH = 30.0  # gamma of GrabCut
 _PLAIN = 3.0  # Lab units: largest root mean square distance of a plain border from a smooth surface
-_LIGHTNESS = (
-    0.7  # weight of the lightness on plain backgrounds, which show shadows; the other channels have 1
-)
-_PLAIN_DISTANCE, _PLAIN_SPREADS = (
-    4.0,
-    4.0,
-)  # least distance of an object from that surface: Lab units, spreads
+_LIGHTNESS = 0.7  # weight of the lightness on plain backgrounds, on which shadows lie; others have 1
+_PLAIN_DISTANCE, _PLAIN_SPREADS = 4.0, 4.0  # of an object from that surface, at least: Lab units, spreads
 _PLAIN_COST, _PLAIN_SMOOTH = 8.0, 6.0  # cost of a pixel at that distance, and gamma, on plain backgrounds
 _COMPONENTS, _ROUNDS = 5, 5  # Gaussians per mixture, and most repetitions of the cut
 _VARIANCE = 4.0  # least variance of a Gaussian, Lab units squared
@@ -81,8 +75,7 @@ def _plain_costs(
     lab: Float[np.ndarray, "h w 3"], border: Bool[np.ndarray, "h w"]
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]] | None:
     """The cost of each pixel to be object, and to be background, if the border is plain, else None. A plain border
-    lies near a surface of second order in the position. A tenth of it may be something else, such as an object that
-    reaches it."""
+    lies near a surface of second order in the position. A tenth of it may be other things, such as the object."""
     height, width = border.shape
     y, x = np.meshgrid(np.linspace(-1.0, 1.0, height), np.linspace(-1.0, 1.0, width), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=2)
@@ -106,8 +99,7 @@ def _plain_costs(
 def _by_grabcut(
     features: Float[np.ndarray, "h w 5"], border: Bool[np.ndarray, "h w"], novelty: Float[np.ndarray, "h w"]
 ) -> Bool[np.ndarray, "h w"]:
-    """The object on any background, starting from the pixels that the threshold of Otsu (1979) separates from the
-    border."""
+    """The object on any background, starting from what the threshold of Otsu (1979) separates from the border."""
     from skimage.filters import threshold_otsu
 
     inside = novelty > threshold_otsu(novelty[~border])
@@ -252,8 +244,7 @@ def _without_specks(inside: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def _refined(rgb: UInt8[np.ndarray, "H W 3"], inside: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "H W"]:
-    """Alpha at the size of the picture: soft in a narrow band around the outline, which follows the edges in the
-    picture."""
+    """Alpha at the size of the picture: soft in a narrow band around the outline, which follows its edges."""
     from PIL import Image
     from scipy import ndimage
     from skimage.color import rgb2lab
@@ -285,8 +276,7 @@ def _refined(rgb: UInt8[np.ndarray, "H W 3"], inside: Bool[np.ndarray, "h w"]) -
 
 def _by_rembg(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"] | None:
     """Alpha by rembg, None if it or its model is not installed. rembg would download a model that it does not find,
-    or whose checksum it does not know. Therefore it is used only if the file exists, with the folder of that file
-    and without the check."""
+    or whose checksum it does not know. So it is used only if the file exists, from its folder and unchecked."""
     packages = ("rembg", "onnxruntime")
     folder = next((home for home in _rembg_homes() if (home / f"{_REMBG_MODEL}.onnx").is_file()), None)
     if folder is None or not all(importlib.util.find_spec(package) for package in packages):

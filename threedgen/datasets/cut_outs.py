@@ -2,8 +2,7 @@
 
 A cut-out is a square RGBA picture, seen by a camera with a field of view of FOV degrees at DISTANCE from the
 origin. The smallest circle that holds the object, about the centre of its bounding box, has FILL times the side of
-the picture as its diameter. The object therefore fits a ball of radius RADIUS around the origin, in the unit
-sphere.
+the picture as its diameter. The object therefore fits a ball of radius RADIUS around the origin.
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ def cut_out_of(
 
     The object is what `mask` shows if one is given, else what the alpha of the picture shows, else what
     `remove_background` finds. depth: a depth picture of the same size, see `read_depth`. Raises UserError as these
-    do, and if there is no object, if it is less than _LEAST_OBJECT pixels large, or if its depth is the same
-    everywhere.
+    do, and if there is no object, one of less than _LEAST_OBJECT pixels, or one of the same depth everywhere.
     """
     picture = read_picture(path)
     alpha, source = alpha_of(picture, path, mask)
@@ -117,8 +115,7 @@ def read_cut_out(path: str | Path) -> tuple[Float[Tensor, "S S 3"], Float[Tensor
 def alpha_of(
     picture: Picture, path: str | Path, mask: str | Path | None = None
 ) -> tuple[UInt8[np.ndarray, "H W"], str]:
-    """The alpha of the object, and what it is from: mask, alpha or border. Raises UserError if it shows no
-    object."""
+    """The alpha of the object, and its source: mask, alpha or border. Raises UserError if there is no object."""
     if mask is not None:
         alpha, source = read_mask(mask, picture), "mask"
         if alpha.max() < _SOLID:
@@ -147,8 +144,7 @@ def without_bleeding(
 
 
 def _circle(alpha: UInt8[np.ndarray, "H W"], source: str) -> tuple[tuple[float, float], float]:
-    """The centre (x, y) of the bounding box of the object, and the distance from it to the farthest corner of a
-    pixel of the object."""
+    """The centre (x, y) of the bounding box of the object, and the distance to the farthest corner of a pixel."""
     rows, columns = np.nonzero(alpha >= _SOLID)
     if len(rows) == 0:
         raise UserError(f"nothing of the object is left after cutting it out by its {source}: give a --mask")
@@ -179,8 +175,8 @@ def _nearness(
     size: int,
     path: str | Path,
 ) -> Float[np.ndarray, "S S"]:
-    """The same square of a depth picture, scaled to the range of the object, so that the depths of the background
-    do not mix in."""
+    """The same square of a depth picture, scaled to the range of the object, so that no depth of the background
+    mixes in."""
     from PIL import Image
 
     solid = alpha >= _SOLID

@@ -96,8 +96,8 @@ def write_film(folder: Path, film: Film) -> None:
 
 
 def read_film(folder: str | Path) -> Float[Tensor, "F S S 4"]:
-    """The frames that `write_film` wrote, as colours times alpha, and alpha, in [0, 1]. Raises UserError if they
-    are missing."""
+    """The frames that `write_film` wrote: colours times alpha, and alpha, in [0, 1]. Raises UserError if there are
+    less than two."""
     files = sorted(existing(folder, "there is no film '{path}': text-to-4d --video makes one").glob("*.png"))
     pictures = [read_picture(file) for file in files]
     if len(pictures) < 2 or len({picture.rgb.shape for picture in pictures}) > 1:

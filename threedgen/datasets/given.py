@@ -27,8 +27,7 @@ _RIGID = 1e-3  # largest difference of R R^T of a rotation from 1: poses are oft
 
 
 def read_pictures(path: str | Path, up: str | None = None) -> PosedPictures:
-    """The posed pictures of a folder or of a transforms .json file, with their cameras checked, in a world with +Y
-    up.
+    """The posed pictures of a folder or a transforms .json file, their cameras checked, in a world with +Y up.
 
     up: "y" or "z", the axis of the folder's world that points up; None is what a transforms file says or its
     cameras show, and y for SRN. Raises UserError if the folder is missing, has neither layout or a broken file, or
@@ -129,8 +128,7 @@ class GivenViews(CameraRoles):
         self.train = kept.nonzero().squeeze(1)
 
     def __call__(self, seed: int, step: int, total: int) -> Cameras:
-        """The views of one step of a run of `total` steps, with their `index`; they depend on the arguments
-        alone."""
+        """The views of one step of `total`, with their `index`; they depend on the arguments alone."""
         count, first = len(self.train), step * self.config.batch
         chosen = []
         for position in range(first, first + self.config.batch):

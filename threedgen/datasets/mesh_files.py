@@ -167,8 +167,7 @@ def _check_name(path: Path) -> None:
 
 
 def _pieces(path: Path) -> list[tuple[np.ndarray, np.ndarray, Any]]:
-    """The triangle meshes of a file: corners [v, 3] at their positions in the whole, faces [f, 3], trimesh's
-    object."""
+    """The triangle meshes of a file: corners [v, 3], moved to their positions, faces [f, 3], object of trimesh."""
     import trimesh
     from trimesh.resolvers import FilePathResolver
 

@@ -110,8 +110,7 @@ class MovingObject:
 
 @dataclass(frozen=True)
 class Moving:
-    """An object at rest and in motion. joint: [V], the index of the group of vertices that move together, -1 for
-    vertices that stay."""
+    """An object at rest and in motion. joint: [V], which vertices move together; -1 for those that stay."""
 
     rest: LayeredMesh
     joint: Int[Tensor, " V"]

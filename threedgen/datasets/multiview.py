@@ -34,8 +34,8 @@ _LEVEL = 0.05  # difference between components of unit vectors below which they 
 
 @dataclass(frozen=True)
 class PosedPictures:
-    """Pictures and their cameras. images: [B, H, W, 3] in [0, 1], over white. alpha: [B, H, W, 1], 1 for a file
-    without alpha."""
+    """Pictures and cameras. images: [B, H, W, 3] in [0, 1], over white. alpha: [B, H, W, 1], 1 if a file has
+    none."""
 
     images: Float[Tensor, "B H W 3"]
     alpha: Float[Tensor, "B H W 1"]
@@ -71,8 +71,7 @@ def read_srn(folder: Path, up: str = "y") -> PosedPictures:
     """An object in the layout of SRN, pictures in the order of their names. The intrinsics are scaled to the size
     of the pictures.
 
-    up: "y" or "z", the axis of the object's world that points up. Raises UserError for a file that is missing or
-    broken.
+    up: "y" or "z", the axis of its world that points up. Raises UserError for a missing or broken file.
     """
     lines = _read_text(folder / "intrinsics.txt").splitlines()
     try:
@@ -114,8 +113,7 @@ def _read_matrix(path: Path) -> Float[Tensor, "4 4"]:
 
 
 def write_transforms(folder: Path, pictures: PosedPictures) -> None:
-    """Writes transforms.json with fl_x, fl_y, cx, cy, w, h and up, and RGBA pictures (straight alpha) in
-    images/."""
+    """Writes transforms.json with fl_x, fl_y, cx, cy, w, h and up, and images/ with RGBA (straight alpha)."""
     cameras = pictures.cameras
     (folder / "images").mkdir(parents=True, exist_ok=True)
     poses = convert(cameras.world_from_camera, "opencv", "opengl")
@@ -146,14 +144,13 @@ def write_transforms(folder: Path, pictures: PosedPictures) -> None:
 
 
 def read_transforms(file: Path, up: str | None = None) -> PosedPictures:
-    """The pictures of a `transforms.json`, or of the folder that holds it, as nerf-synthetic and nerfstudio write
-    it.
+    """The pictures of a `transforms.json` or its folder, as nerf-synthetic and nerfstudio write them.
 
     Intrinsics are fl_x, fl_y, cx and cy of each frame, else those of the whole file, else follow from
     camera_angle_x. up: "y" or "z", the axis of the file's world that points up; None is what its key "up" says, and
     if it has none, what its cameras show (`upward_axis`). Poses are returned in a world with +Y up. Raises
-    UserError if a file is missing or broken, for another layout, for lens distortion, and for a time outside [0,
-    1].
+    UserError if a file is missing or broken, for another layout, for lens distortion, and for a time that is
+    not in [0, 1].
     """
     file = file / "transforms.json" if file.is_dir() else file
     document = _read_document(file)
@@ -176,8 +173,7 @@ def read_transforms(file: Path, up: str | None = None) -> PosedPictures:
 
 
 def _read_document(file: Path) -> dict[str, Any]:
-    """The JSON object in a file, whose "frames" is a list of objects with "file_path". Raises UserError
-    otherwise."""
+    """The JSON object in a file. Raises UserError unless its "frames" are a list of objects with "file_path"."""
     text = _read_text(file)
     try:
         document = json.loads(text)
@@ -202,8 +198,7 @@ def _pose(frame: Mapping[str, Any], file: Path) -> list[list[float]]:
 
 
 def _number(values: Mapping[str, Any], key: str, file: Path, default: float = 0.0) -> float:
-    """The number that a transforms.json has under a key, also if it is written as text. Raises UserError if it is
-    anything else."""
+    """The number under a key of a transforms.json, also if it is text. Raises UserError for anything else."""
     value = values.get(key, default)
     if isinstance(value, int | float | str):
         try:
@@ -242,8 +237,8 @@ def _check_lens(values: dict[str, Any], file: Path) -> None:
 
 
 def _frame_intrinsics(values: dict[str, Any], height: int, width: int, file: Path) -> Float[Tensor, "3 3"]:
-    """The intrinsics in pixels of the stored pictures. The numbers of the file are in pixels of pictures of its w
-    and h, if it has these."""
+    """The intrinsics in pixels of the stored pictures. Those in the file are for pictures of its w x h, if it
+    has these."""
     full_width, full_height = _number(values, "w", file, width), _number(values, "h", file, height)
     if not (full_width > 0.0 and full_height > 0.0):
         raise UserError(f"{file} is not a transforms.json: w and h must be positive")

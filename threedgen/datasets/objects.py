@@ -86,8 +86,7 @@ def open_objects(
 
 
 def spiral(count: int, size: int) -> Cameras:
-    """`count` cameras of size x size pixels on a spiral of four turns from low to high, as in the test sets of
-    SRN."""
+    """`count` cameras of size x size pixels on a spiral of four turns upwards, as in the test sets of SRN."""
     share = (torch.arange(count) + 0.5) / count
     low, high = _ELEVATION
     elevation = low + (high - low) * share
@@ -95,8 +94,8 @@ def spiral(count: int, size: int) -> Cameras:
 
 
 def _is_object(folder: Path) -> bool:
-    """Whether a folder has anything that belongs to an object. One that lacks the rest is reported when it is
-    loaded, not skipped."""
+    """Whether a folder has anything that belongs to an object. If it lacks the rest, loading it
+    reports that."""
     names = ("intrinsics.txt", "transforms.json", "rgb", "pose")
     return folder.is_dir() and any((folder / name).exists() for name in names)
 

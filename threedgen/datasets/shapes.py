@@ -43,8 +43,8 @@ class ShapeClass:
 
     build: makes the pieces from the parameters. ranges: the least and the greatest value of each parameter, which
     is drawn uniformly; the canonical object has the middle of each. weight: how often the class is drawn, relative
-    to the others; classes that look different from different sides are drawn more often. simple: whether it is one
-    solid.
+    to the others; classes that look different from different sides are drawn more often. simple: whether it is a
+    single solid.
     """
 
     build: Callable[..., list[Piece]]

@@ -175,8 +175,7 @@ def render_layers(layered: LayeredMesh, cameras: Cameras, objects: int = 2) -> F
 def compose(
     layers: Float[Tensor, "B H W L"], colors: Float[Tensor, "B O 3"], background: Float[Tensor, "B 3"]
 ) -> Float[Tensor, "B H W 3"]:
-    """Pictures from layers (see `render_layers`), with colours of the objects and of the background for each
-    view."""
+    """Pictures from layers (see `render_layers`), in the colours of objects and background for each view."""
     objects = colors.shape[1]
     main = torch.einsum("bhwo,boc->bhwc", layers[..., :objects], colors)
     return main + layers[..., objects:-1] + (1.0 - layers[..., -1:]) * background[:, None, None, :]

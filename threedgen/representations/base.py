@@ -55,8 +55,8 @@ class Representation(nn.Module, ABC, RepresentationRoles):
         return ""
 
     def continue_from(self, earlier: Any) -> None:
-        """Continues from the end of `earlier`, the scene of `earlier_run`, which is on the CPU. Raises UserError if
-        it cannot."""
+        """Continues from the end of `earlier`, the scene of `earlier_run`, on the CPU. Raises UserError if it
+        cannot."""
         raise NotImplementedError
 
     @abstractmethod

@@ -91,8 +91,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Refinement:
-    """What a refinement does besides removing. grow: whether it copies and splits. reset: whether it lowers
-    opacities."""
+    """What a refinement does besides removing. grow: copies and splits. reset: lowers opacities."""
 
     grow: bool
     reset: bool
@@ -157,8 +156,8 @@ def to_prune(
     opacity_logits: Float[Tensor, " N"],
     config: Config,
 ) -> Bool[Tensor, " N"]:
-    """Which Gaussians are too transparent, too large, too far out or stray; at most half of the cloud, the most
-    transparent ones first."""
+    """Which Gaussians are too transparent, too large, too far out or stray; at most half of the cloud, the
+    most transparent ones first."""
     doomed = opacity_logits < math.log(max(config.prune_opacity, 1e-12) / (1.0 - config.prune_opacity))
     doomed |= log_scales.amax(-1) > math.log(config.prune_scale)
     doomed |= torch.linalg.vector_norm(means, dim=-1) > config.prune_radius

@@ -86,8 +86,7 @@ class DynamicGaussians(Representation):
 
     def __init__(self, config: Config, seed: int = 0, cloud: GaussianCloud | None = None) -> None:
         """cloud: the Gaussians that move; None reads config.asset. The weights of an earlier motion (config.after)
-        come from `continue_from` or from a state. Raises UserError if there is neither a cloud nor a file of
-        one."""
+        come from `continue_from` or from a state. Raises UserError if there is no cloud."""
         super().__init__()
         self.config = config
         self._terms = config.regularizers
@@ -101,8 +100,7 @@ class DynamicGaussians(Representation):
 
     @classmethod
     def from_asset(cls, config: Config, seed: int, asset: GaussianCloud | TriMesh) -> Self:
-        """Moves the Gaussians or the mesh of an earlier stage. Raises UserError if config.asset names a file as
-        well."""
+        """Moves the Gaussians or the mesh of an earlier stage. Raises UserError if config.asset is set too."""
         if config.asset is not None:
             raise UserError(
                 f"the asset of the representation is '{config.asset}', but an earlier stage makes what moves: "
@@ -139,8 +137,7 @@ class DynamicGaussians(Representation):
         return 9 if self.config.trajectory.moves else self.config.deformation.outputs
 
     def offsets(self, times: Float[Tensor, " T"]) -> Float[Tensor, "T N K"]:
-        """The outputs of the field, see `deformation`. They may be blended with those of another before they are
-        passed to `carried`."""
+        """The outputs of the field, see `deformation`; `carried` takes them, or a blend of them with others."""
         return self.field(self.means, times.to(self.means))
 
     def carried(self, offsets: Float[Tensor, "N K"]) -> GaussianCloud:
@@ -208,22 +205,22 @@ class DynamicGaussians(Representation):
 
         Raises UserError unless that scene moves the same Gaussians in a way whose end can be continued.
         """
-        where = f"'{self.config.after.run}', the run that this motion continues,"
+        run = f"'{self.config.after.run}', the run that this motion continues,"
         if not isinstance(earlier, DynamicGaussians):
-            raise UserError(f"{where} holds no dynamic-gaussians: nothing moves in it")
+            raise UserError(f"{run} holds no dynamic-gaussians: nothing moves in it")
         if len(earlier) != len(self) or not torch.allclose(earlier.means, self.means.cpu(), atol=1e-5):
             raise UserError(
-                f"{where} moves other Gaussians: set the asset of the representation to the asset.ply of that run"
+                f"{run} moves other Gaussians: set the asset of the representation to the asset.ply of that run"
             )
         for name, theirs, ours in (
             ("deformation", earlier.config.deformation, self.config.deformation),
             ("trajectory", earlier.config.trajectory, self.config.trajectory),
         ):
             if theirs != ours:
-                raise UserError(f"{where} has another {name}: use the same settings for both")
+                raise UserError(f"{run} has another {name}: use the same settings for both")
         if earlier.config.closing:
             raise UserError(
-                f"{where} returns to rest at its end: make it with 0 for the closing of its representation"
+                f"{run} returns to rest at its end: make it with 0 for the closing of its representation"
             )
         handover = _handover(self.field)
         assert handover is not None
@@ -278,8 +275,7 @@ def _own_field(earlier: DynamicGaussians, after: extension.Config) -> nn.Module:
 
 
 def _make_field(config: Config, count: int) -> nn.Module:
-    """The field of a config, blended with an earlier one if there is one (its weights come later), and closed if
-    the config says so."""
+    """The field of a config, blended with an earlier one (whose weights come later) and closed if it says so."""
 
     def own() -> nn.Module:
         local = deformation.make_field(config.deformation, count)

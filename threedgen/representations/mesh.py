@@ -134,8 +134,8 @@ class Mesh(Representation):
     def from_asset(cls, config: Config, seed: int, asset: Primitive) -> Self:
         """Starts from the mesh of an earlier stage; if color is texture, it is unwrapped and its colours are baked.
 
-        config.source and radius are not used. Raises UserError for another kind of asset, or for a mesh without
-        faces.
+        config.source and radius are not used. Raises UserError for another kind of asset, and if there is no
+        face.
         """
         if not isinstance(asset, TriMesh):
             raise UserError(
@@ -144,8 +144,8 @@ class Mesh(Representation):
         return cls(config, seed, asset)
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> TriMesh:
-        """The mesh, differentiable; `time` is ignored because nothing moves. Every call returns the same tensor of
-        faces."""
+        """The mesh, differentiable; `time` is ignored because nothing moves. The tensor of faces is always the
+        same."""
         places = self.base
         if self.config.vertices == "learn":
             places = places + self._smooth(self.offsets)

@@ -45,8 +45,7 @@ class Smoother:
         return torch.from_numpy(self._factors.solve(right)).to(values)
 
     def __call__(self, values: Float[Tensor, "V C"]) -> Float[Tensor, "V C"]:
-        """The smoothed values, differentiable: the matrix is symmetric, so the gradient is smoothed the same
-        way."""
+        """The smoothed values, differentiable: the matrix is symmetric, so gradients are smoothed the same way."""
         return _Solve.apply(values, self)  # type: ignore[return-value]
 
 

@@ -96,8 +96,7 @@ def bake(mesh: TriMesh, size: int, color_of: ColorOf) -> Float[Tensor, "size siz
 
 
 def bake_vertex_colors(mesh: TriMesh, size: int) -> TriMesh:
-    """The mesh with a texture instead of its vertex colours (mid grey if it has none), unwrapped if it has no
-    uvs."""
+    """The mesh with a texture instead of its vertex colours (or mid grey), unwrapped if it has no uvs."""
     laid = mesh if mesh.uvs is not None else unwrap(mesh, size)
     if laid.vertex_colors is None:
         texture = torch.full((size, size, 3), 0.5)

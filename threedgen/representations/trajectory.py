@@ -101,8 +101,7 @@ class CarriedField(nn.Module):
     def carry(
         self, points: Float[Tensor, "N 3"], own: Float[Tensor, "T N K"], whole: Similarity
     ) -> Float[Tensor, "T N 9"]:
-        """The outputs `own` of a field, carried along by a similarity per moment about the mean position of the
-        points."""
+        """The outputs `own` of a field, carried along by one similarity per moment about the mean of the points."""
         quats, shift, growth = whole
         matrix = growth.exp()[:, None, None] * matrix_from_quat(quats)
         # As a difference of maps and not of positions: it is exactly 0 if the similarity is the identity.

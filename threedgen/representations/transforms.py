@@ -77,8 +77,7 @@ def quat_from_vector(vectors: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shap
 
 
 def vector_from_quat(quats: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape 3"]:
-    """The rotation vectors of unit quaternions, the shortest way round, so of lengths in [0, pi]; smooth at the
-    identity."""
+    """The rotation vectors of unit quaternions, the shortest way round: lengths in [0, pi]; smooth at 0."""
     quats = torch.where(quats[..., :1] < 0.0, -quats, quats)
     sine = quats[..., 1:].square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()
     return quats[..., 1:] * (2.0 * torch.atan2(sine, quats[..., :1]) / sine)

@@ -106,8 +106,7 @@ class Triplane(Representation):
     is sigmoid(c), the same from all sides; d and c are the outputs of the decoder at the point p.
 
     planes: [3, R, R, C], xy, xz and yz, the first coordinate along the last spatial axis. weights, biases: the
-    layers of the decoder, from the concatenated features to d and c. occupancy: the cells that are not known to be
-    empty.
+    layers of the decoder, from the concatenated features to d and c. occupancy: the cells not known to be empty.
     """
 
     Config = Config
