@@ -18,7 +18,7 @@ from threedgen.loop.optim import Config as OptimizerConfig
 from threedgen.loop.optim import build_optimizer
 from threedgen.representations import initialisers
 from threedgen.representations.gaussians import DARKEST, PARAMETERS, Config, Gaussians
-from threedgen.representations.spherical_harmonics import basis, dc_from_rgb, rgb_from_dc, rotate
+from threedgen.representations.spherical_harmonics import DC, basis, dc_from_rgb, rotate
 from threedgen.representations.transforms import (
     covariances,
     matrix_from_quat,
@@ -48,6 +48,11 @@ def unit(count: int) -> Tensor:
     return torch.nn.functional.normalize(
         torch.randn(count, 3, generator=generator(1, "d", 0)).double(), dim=-1
     )
+
+
+def rgb_from_dc(dc: Tensor) -> Tensor:
+    """The colour that a constant coefficient gives from all sides."""
+    return 0.5 + DC * dc
 
 
 def blank_output() -> RenderOutput:

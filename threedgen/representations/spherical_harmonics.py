@@ -21,11 +21,6 @@ def dc_from_rgb(rgb: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
     return (rgb - 0.5) / DC
 
 
-def rgb_from_dc(dc: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
-    """The colour that a constant coefficient gives from all sides, not clamped."""
-    return 0.5 + DC * dc
-
-
 def basis(directions: Float[Tensor, "M 3"], degree: int) -> Float[Tensor, "M K"]:
     """The K = (degree + 1)^2 basis functions at unit `directions`. Raises ValueError unless degree is 0 to 3."""
     if not 0 <= degree <= 3:
