@@ -159,7 +159,7 @@ def test_bad_meshes_and_files_are_refused(tmp_path: Path) -> None:
         read_glb(path)
     for content in (b"no mesh", b"not a mesh but twenty bytes or more"):
         (tmp_path / "b.glb").write_bytes(content)
-        with pytest.raises(UserError, match="cannot read .* as a mesh: no glTF 2.0 binary, or cut short"):
+        with pytest.raises(UserError, match=r"cannot read .* as a mesh: no glTF 2\.0 binary, or cut short"):
             read_glb(tmp_path / "b.glb")
     with pytest.raises(UserError, match=r"cannot read .*missing\.glb: No such file"):
         read_glb(tmp_path / "missing.glb")

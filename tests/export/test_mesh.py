@@ -150,8 +150,7 @@ def test_colors_come_from_what_is_in_front() -> None:
 
 
 def test_view_dependent_colors_are_seen_from_outside_along_the_normal() -> None:
-    """A colour of degree 1 that grows along +x, from the camera to the Gaussian, is strongest for a camera at -x, so
-    on the -x side of the ball."""
+    """A colour of degree 1 that grows along +x, from the camera to the Gaussian, is strongest on the side at -x."""
     plain = ball()
     sh = torch.zeros(len(plain), 4, 3)
     sh[:, 3, 0] = -0.4 / 0.4886025119029199  # -c x k: red grows by 0.4 x
