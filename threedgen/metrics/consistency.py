@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from threedgen.core.pictures import psnr
 from threedgen.core.types import Cameras, RenderOutput
 
 SOLID = 0.95  # a pixel with a larger alpha shows a surface and nothing behind it
@@ -46,7 +47,7 @@ def consistency(output: RenderOutput, cameras: Cameras) -> Consistency | None:
     """
     if output.depth is None or len(cameras) < 2:
         return None
-    squares, errors, compared, solid = [], [], 0, 0
+    decibels, errors, compared, solid = [], [], 0, 0
     depth = output.depth / output.alpha.clamp_min(1e-6)
     firm = _shrunk(output.alpha[..., 0] > SOLID)
     for view, other in neighbours(cameras):
@@ -56,13 +57,12 @@ def consistency(output: RenderOutput, cameras: Cameras) -> Consistency | None:
         solid += int(firm[view].sum())
         if int(both.sum()) < FEWEST:
             continue
-        difference = output.rgb[view][both].clamp(0.0, 1.0) - there[both]
+        mine, theirs = output.rgb[view][both].clamp(0.0, 1.0), there[both]
         compared += int(both.sum())
-        squares.append(float(difference.square().mean()))
-        errors.append(float(difference.abs().mean()))
+        decibels.append(float(psnr(mine[None, None], theirs[None, None])))
+        errors.append(float((mine - theirs).abs().mean()))
     if not compared:
         return None
-    decibels = [-10.0 * math.log10(max(square, 1e-10)) for square in squares]
     return Consistency(sum(decibels) / len(decibels), sum(errors) / len(errors), compared / solid)
 
 

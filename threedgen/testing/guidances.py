@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from threedgen.core.pictures import resize
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.testing.common import distance, law, no_global_randomness, views
 from threedgen.testing.settings import check_settings_of
@@ -77,8 +78,8 @@ def _ask(
 ) -> _Answer:
     rng = torch.Generator().manual_seed(0)
     shape = (len(cameras), cameras.height, cameras.width)
-    coarse = torch.rand(shape[0], 3, 5, 5, generator=rng)
-    pictures = nn.functional.interpolate(coarse, shape[1:], mode="bilinear").permute(0, 2, 3, 1).contiguous()
+    coarse = torch.rand(shape[0], 3, 5, 5, generator=rng).permute(0, 2, 3, 1)
+    pictures = resize(coarse, *shape[1:]).contiguous()
     chosen = slice(None) if view is None else slice(view, view + 1)
     rgb = pictures[chosen].clone().requires_grad_()
     alpha = torch.full_like(rgb[..., :1], 0.9).requires_grad_()

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from threedgen.core.pictures import psnr
 from threedgen.core.random import generator
 from threedgen.guidance.objectives.base import (
     Answer,
@@ -304,8 +305,7 @@ class _Subject:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        error = (prior.decode(x.detach())[0] - _picture(0)).square().mean()
-        decibels = -10.0 * float(error.clamp_min(1e-12).log10())
+        decibels = float(psnr(prior.decode(x.detach()), _picture(0)[None]))
         law(decibels > 40.0, "fixed point", f"descent ends {decibels:.1f} dB from the mean of the prior")
 
     def check_parameterisation(self) -> None:

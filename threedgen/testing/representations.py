@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from threedgen.core import checkpoint, plugins
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import resize
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.loop.distill import distill, new_state
@@ -109,9 +110,8 @@ class _Target:
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
     ) -> Signal:
         rng = generator(seed, "conformance", step)
-        coarse = torch.rand(len(cameras), 3, 3, 3, generator=rng)
-        size = (cameras.height, cameras.width)
-        target = nn.functional.interpolate(coarse, size, mode="bilinear").permute(0, 2, 3, 1)
+        coarse = torch.rand(len(cameras), 3, 3, 3, generator=rng).permute(0, 2, 3, 1)
+        target = resize(coarse, cameras.height, cameras.width)
         return Signal((output.rgb - target).square().sum() + 0.1 * (output.alpha - 0.5).square().sum())
 
 
