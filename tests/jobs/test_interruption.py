@@ -39,9 +39,10 @@ class Slow(fake_parts.Pull):
         seconds: float = 3.0
 
     def __call__(self, output, cameras, prompt, step, total, seed):
-        if step == self.config.slow_at and MARKER in os.environ:
+        config: Any = self.config
+        if step == config.slow_at and MARKER in os.environ:
             Path(os.environ[MARKER]).touch()
-            time.sleep(self.config.seconds)
+            time.sleep(config.seconds)
         return super().__call__(output, cameras, prompt, step, total, seed)
 
 

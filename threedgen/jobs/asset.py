@@ -110,5 +110,5 @@ def _device(primitive: Primitive) -> torch.device:
 
 
 def note_of(recipe: Recipe) -> dict[str, Any]:
-    """What the files of an asset say of its origin."""
+    """What the files of an asset state about its origin."""
     return {"prompt": recipe.prompt, "seed": recipe.seed, "steps": recipe.steps}

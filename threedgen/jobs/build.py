@@ -34,7 +34,7 @@ def build(recipe: Recipe, device: str, scene: Any = None) -> Components:
     """Every component of one stage of a recipe, or of a recipe without stages.
 
     The guidances, which load models, come last, so that an error in a cheaper component is reported at once.
-    scene: one that exists already; None: it is made as the recipe says. Raises UserError.
+    scene: one that exists already; None: the recipe makes it. Raises UserError.
     """
     scene = continue_earlier(recipe.representation.make(recipe.seed)) if scene is None else scene
     scene = scene.to(device)

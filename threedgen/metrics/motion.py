@@ -25,9 +25,8 @@ _PHASES = 12  # number of phases in which a true motion that loops is tried
 _RESEMBLES = 0.85  # motions that are less unlike than this resemble each other, see _Aligned
 _ALIKE = 1e-5  # a smaller difference of `unlike` counts as none
 _UNDOING = 4  # passes; each leaves a small share of the error of the pass before
-_ROUNDING = (
-    1e-6  # share of the diameter, or of the range of a picture: smaller steps are rounding errors of float32
-)
+# Smaller steps, as a share of the diameter or of the range of a picture, are rounding errors of float32.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
