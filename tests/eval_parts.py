@@ -1,4 +1,4 @@
-"""What the tests of evaluation share: small sets of objects, a model that knows them, features of colours."""
+"""For tests of evaluation: small sets of objects, a model that knows them, and features of colours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from threedgen.datasets.objects import ObjectSet
 
 
 class MeanColour:
-    """A feature network for tests of what is around it: the mean colour."""
+    """The mean colour as a feature network, for tests of the code around it."""
 
     label, size, weights = "colour", 3, "none"
 
@@ -37,7 +37,7 @@ def objects(views: int = 10, size: int = 16, **more: Any) -> ObjectSet:
 
 
 class Knowing:
-    """Answers with the true views of a set, in their order, or what `spoil` makes of them."""
+    """Answers with the true views of a set, in their order. spoil: changes the answer."""
 
     def __init__(self, known: ObjectSet, spoil: Any = lambda output: output) -> None:
         self.known, self.spoil = known, spoil

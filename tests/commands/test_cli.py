@@ -182,7 +182,10 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
     assert main(["render", str(run), "--to", "again", "frames=1"]) == 0
     capsys.readouterr()
     for arguments, message in (
-        (["export", str(run), "--to", "x.stl"], "use one of .glb, .obj, .ply; for what moves also .usdz"),
+        (
+            ["export", str(run), "--to", "x.stl"],
+            "use one of .glb, .obj, .ply; an asset that moves can also be written as .usdz",
+        ),
         (["export", str(run), "--to", "x.mp4"], "nothing moves in"),
         (["export", str(run), "--to", "x"], "the file name has no suffix"),
         (["export", str(run), "--to", "d/f0.ply", "d/f1.ply"], "write --to 'DIR/*.ply' in quotes"),

@@ -1,4 +1,4 @@
-"""Evaluation: protocols, what a model is shown and asked, baselines, tables and intervals."""
+"""Evaluation: protocols, what a model is shown and asked for, baselines, tables and intervals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from threedgen.evaluation.result import ViewScore
 from threedgen.metrics.consistency import Consistency
 
 
-def test_protocols_say_which_view_is_shown_and_which_are_asked():
+def test_a_protocol_decides_which_view_is_shown_and_which_are_predicted():
     source, asked = views_of("srn", 251)
     assert (source, len(asked)) == (64, 250)
     assert 64 not in asked
@@ -38,7 +38,7 @@ def test_protocols_say_which_view_is_shown_and_which_are_asked():
         views_of("srn", 1)
 
 
-def test_a_model_is_shown_the_source_view_and_asked_the_others():
+def test_a_model_is_shown_the_source_view_and_asked_for_the_others():
     known = objects()
     model = Knowing(known)
     found = evaluate_objects(model, known, "srn", MeanColour(), seed=5)
@@ -47,7 +47,7 @@ def test_a_model_is_shown_the_source_view_and_asked_the_others():
         torch.testing.assert_close(source.images, known.load(index).images[2:3])
         torch.testing.assert_close(source.cameras.centers, known.load(index).cameras.centers[2:3])
         assert not (cameras.centers[:, None] == source.cameras.centers).all(-1).any()
-    assert len({call[2] for call in model.asked}) == 3, "another seed for each object"
+    assert len({call[2] for call in model.asked}) == 3, "each object has its own seed"
     again = Knowing(known)
     evaluate_objects(again, known, "srn", MeanColour(), seed=5)
     assert [call[2] for call in again.asked] == [call[2] for call in model.asked]
@@ -60,7 +60,7 @@ def test_a_model_is_shown_the_source_view_and_asked_the_others():
     assert found.consistency is None
     assert found.seconds is not None
     assert "objects of 10 views have no view 64: they start from view 2" in found.warnings
-    assert not any("biased" in text for text in found.warnings), "27 samples of 3 features"
+    assert not any("biased" in text for text in found.warnings), "27 samples are enough for 3 features"
 
 
 def test_worse_answers_have_worse_scores():
@@ -79,7 +79,7 @@ def test_worse_answers_have_worse_scores():
     assert good.fid < bad.fid  # type: ignore[operator]
 
 
-def test_what_a_model_may_do_and_may_not():
+def test_pictures_of_another_size_are_resized_and_bad_ones_refused():
     known = objects(size=32)
     small = evaluate_objects(
         Knowing(known, lambda o: replace(o, rgb=resize(o.rgb, 16, 16))), known, "short", MeanColour()
@@ -88,7 +88,7 @@ def test_what_a_model_may_do_and_may_not():
     assert 10.0 < small.mean("psnr") < 50.0  # type: ignore[operator]
     with pytest.raises(UserError, match="'red' hold NaN"):
         evaluate_objects(Knowing(known, lambda o: replace(o, rgb=o.rgb / 0.0)), known, "short", MeanColour())
-    with pytest.raises(UserError, match="--objects must be at least 1"):
+    with pytest.raises(UserError, match="the number of objects must be at least 1, got 0"):
         evaluate_objects(Knowing(known), known, "short", MeanColour(), count=0)
     calls: list[tuple[int, int]] = []
     some = evaluate_objects(
@@ -98,7 +98,7 @@ def test_what_a_model_may_do_and_may_not():
     assert calls[-1] == (2, 2)
 
 
-def test_the_mean_picture_is_that_of_the_nearest_training_camera_or_of_all():
+def test_the_mean_image_is_that_of_the_nearest_training_camera_or_of_all():
     training = objects(views=6, size=16)
     cameras = seen(6, 16, turn=4.0).cameras
     model = MeanImage(training)
@@ -115,7 +115,7 @@ def test_the_mean_picture_is_that_of_the_nearest_training_camera_or_of_all():
     assert model(seen(1, 16), cameras.resized(32, 32)).rgb.shape == (6, 32, 32, 3)
 
 
-def test_the_nearest_source_is_shown_as_it_is():
+def test_the_nearest_source_is_shown_unchanged():
     given = seen(4, 16)
     two = PosedPictures(given.images[:2], given.alpha[:2], given.cameras[:2])
     output = NearestSource()(two, given.cameras)
@@ -139,7 +139,9 @@ def test_a_table_has_a_column_for_each_network_and_a_row_for_each_model():
         "KID (clip:b) x 1000", "consistency dB (share)",
     ]  # fmt: skip
     cells = [cell.strip() for cell in text[2].strip("|").split("|")]
-    assert cells == ["one", "17.50", "0.300", "0.300", "1.500", "-", "2.50", "-", "-"], "objects count alike"
+    assert cells == ["one", "17.50", "0.300", "0.300", "1.500", "-", "2.50", "-", "-"], (
+        "objects have equal weight"
+    )
     assert "two \\| three" in text[3]
     assert "33.00 (50%)" in text[3]
     assert len({len(line) for line in text[:4]}) == 1

@@ -1,3 +1,5 @@
+"""Evaluation of models that sample objects, and `threedgen eval` of an ssdnerf."""
+
 import json
 
 import pytest
@@ -13,7 +15,7 @@ from threedgen.ssdnerf.model import LatentModel, Viewpoint, save_model
 OBJECTS = open_objects("shape-world:car", 4, 32)
 
 
-def test_the_objects_themselves_are_at_no_distance_and_others_are():
+def test_the_objects_themselves_have_no_distance_and_others_have():
     def same(numbers, cameras):
         return [_seen(number, views) for number, views in zip(numbers, cameras, strict=True)]
 
@@ -37,7 +39,7 @@ def test_the_objects_themselves_are_at_no_distance_and_others_are():
     assert exact.about["samples"] == 4
 
 
-def test_one_object_is_no_set():
+def test_one_object_is_refused():
     with pytest.raises(UserError, match="at least 2"):
         evaluate_samples(lambda numbers, cameras: [], OBJECTS, count=1)
 
@@ -50,7 +52,7 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_eval_of_a_run_measures_its_samples_on_what_it_was_trained_on(run, capsys):
+def test_samples_are_measured_on_the_data_of_the_training(run, capsys):
     assert main(["eval", str(run), "--answer", "samples", "--objects", "2"]) == 0
     document = json.loads((run / "eval" / "eval.json").read_text())
     assert document["truth"] == "shape-world:car"
@@ -59,7 +61,7 @@ def test_eval_of_a_run_measures_its_samples_on_what_it_was_trained_on(run, capsy
     assert "FID (embedded" in capsys.readouterr().out
 
 
-def test_eval_of_a_run_measures_reconstructions_by_default(run, monkeypatch):
+def test_reconstructions_are_measured_by_default(run, monkeypatch):
     import threedgen.ssdnerf.reconstruction as reconstruction
 
     def begun(model, views, how, seed):
@@ -74,8 +76,8 @@ def test_eval_of_a_run_measures_reconstructions_by_default(run, monkeypatch):
 
 
 @pytest.mark.parametrize("answer", ["samples", "reconstruction"])
-def test_eval_loads_the_model_where_it_is_told(run, answer, monkeypatch):
-    """By the place that it would be loaded to, which needs no GPU."""
+def test_the_model_is_loaded_on_the_device_of_the_option(run, answer, monkeypatch):
+    """The test only looks at the device that is asked for, so it needs no GPU."""
     import threedgen.ssdnerf.model as latent_model
 
     class Asked(Exception):
@@ -92,7 +94,7 @@ def test_eval_loads_the_model_where_it_is_told(run, answer, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--device", "cuda"], "--device cuda: "),
         (["--answer", "ngd"], "is not what ssdnerf.json"),
@@ -100,10 +102,10 @@ def test_eval_loads_the_model_where_it_is_told(run, answer, monkeypatch):
         (["--answer", "samples", "--objects", "1"], "at least 2"),
     ],
 )
-def test_what_does_not_fit_the_model_is_said(run, words, said, capsys, monkeypatch):
+def test_options_that_do_not_fit_the_model_are_refused(run, words, message, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["eval", str(run), *words]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_model_of_a_folder_needs_a_truth(run, capsys):

@@ -1,4 +1,4 @@
-"""Small clouds whose surfaces are known."""
+"""Small clouds with known surfaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DC = 0.28209479177387814
 
 
 def cloud_at(points: Tensor, colors: Tensor, deviation: float, opacity: float = 0.9) -> GaussianCloud:
-    """Round Gaussians of one size at the given places."""
+    """Round Gaussians of one size at the given points."""
     count = len(points)
     quats = torch.randn(count, 4, generator=generator(0, "quats", 0))
     return GaussianCloud(
@@ -27,7 +27,7 @@ def cloud_at(points: Tensor, colors: Tensor, deviation: float, opacity: float = 
 
 
 def ball(radius: float = 0.6, spacing: float = 0.1, deviation: float = 0.06) -> GaussianCloud:
-    """A full ball on a cubic lattice, coloured by place: rgb = (p / radius + 1) / 2."""
+    """A full ball on a cubic lattice, coloured by position: rgb = (p / radius + 1) / 2."""
     side = torch.arange(-radius, radius + 1e-6, spacing, dtype=torch.float64)
     points = torch.cartesian_prod(side, side, side)
     points = points[points.norm(dim=1) <= radius + 1e-6]

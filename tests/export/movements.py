@@ -1,4 +1,4 @@
-"""A ball of Gaussians that goes where a formula says, for tests of what writes motions."""
+"""A ball of Gaussians that moves by a formula, for tests of the files of motions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from threedgen.renderers.splatting import SplattingRenderer
 
 
 class RisingBall:
-    """Goes up by 1, stretching on the way; Gaussian k is the same one at every moment."""
+    """Rises by 1 and stretches; Gaussian k is the same one at every moment."""
 
     def __init__(self) -> None:
         self.cloud = ball()
@@ -44,14 +44,14 @@ def ball_mesh() -> TriMesh:
 
 
 class MeshedBall(RisingBall):
-    """Has its mesh ready: taking it again for every test would take most of their time."""
+    """Has its mesh ready, because extracting it again would take most of the time of each test."""
 
     def surface(self, mesh: MeshConfig, moved: torch.Tensor, timing: Timing) -> tuple[TriMesh, Animation]:
         return ball_mesh(), animated(ball_mesh(), self.means, moved, timing)
 
 
 def rising_ball(note: dict[str, Any] | None = None, **settings: Any) -> MovingAsset:
-    """settings: of its `animation.Config`, by default 1 second at 6 frames."""
+    """settings: of its `animation.Config`; the default is 1 second at 6 frames per second."""
     config = Config(**{"seconds": 1.0, "fps": 6.0, **settings})
     note = {"prompt": "a ball rising"} if note is None else note
     return MovingAsset(MeshedBall(), config, MESH, SplattingRenderer(), size=33, note=note)

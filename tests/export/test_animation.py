@@ -1,4 +1,4 @@
-"""Animated GLBs and films: the mesh goes where the motion says, and other software reads it."""
+"""Animated GLBs and films: the mesh follows the motion, and other software reads the file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rest(count: int = 300) -> torch.Tensor:
 
 
 def shifted(timing: Timing) -> torch.Tensor:
-    """All points go to (1, 2, 3)."""
+    """All points are displaced by (1, 2, 3) at the end."""
     return rest() + timing.moments()[:, None, None] * torch.tensor([1.0, 2.0, 3.0])
 
 
@@ -38,7 +38,7 @@ def bouncing() -> Animation:
 
 
 def arrays(path: Path) -> tuple[dict, list[np.ndarray]]:
-    """The JSON of a GLB, and its accessors' numbers."""
+    """The JSON of a GLB and the numbers of its accessors."""
     raw = path.read_bytes()
     length = struct.unpack_from("<I", raw, 12)[0]
     document, data = json.loads(raw[20 : 20 + length]), raw[20 + length + 8 :]
@@ -53,7 +53,7 @@ def arrays(path: Path) -> tuple[dict, list[np.ndarray]]:
     return document, found
 
 
-def test_a_surface_goes_along_with_what_it_was_taken_from():
+def test_a_surface_follows_the_points_that_it_was_extracted_from():
     points, mesh = rest(), icosphere().vertices
     away = torch.stack([points, points + torch.tensor([0.5, 0.0, -1.0])])
     there = carried(mesh, points, away)
@@ -63,7 +63,7 @@ def test_a_surface_goes_along_with_what_it_was_taken_from():
     torch.testing.assert_close(grown, 2.0 * points[:50], atol=1e-3, rtol=0)
 
 
-def test_frames_are_the_motions(tmp_path):
+def test_the_frames_of_a_file_are_those_of_the_motion(tmp_path):
     motion = bouncing()
     assert len(motion.times) == 7
     torch.testing.assert_close(motion.times, torch.linspace(0.0, 1.0, 7))
@@ -85,19 +85,19 @@ def test_frames_are_the_motions(tmp_path):
     assert accessor["max"] == [1.0]
 
 
-def test_the_mesh_of_an_animated_file_is_read_like_any_other(tmp_path):
+def test_the_mesh_of_an_animated_file_can_be_read(tmp_path):
     mesh = icosphere()
     back, extras = read_glb(write_glb(tmp_path / "a.glb", mesh, {"seed": 1}, bouncing()))
     assert torch.equal(back.vertices, mesh.vertices)
     assert extras == {"seed": 1}
 
 
-def test_khronos_validator_finds_nothing_in_an_animation(tmp_path):
+def test_the_khronos_validator_finds_nothing_in_an_animation(tmp_path):
     found = issues(write_glb(tmp_path / "a.glb", icosphere(), {"prompt": "it"}, bouncing()))
     assert (found["numErrors"], found["numWarnings"]) == (0, 0), found["messages"]
 
 
-def test_a_film_shows_the_motion_and_ends_before_it_begins_again():
+def test_a_film_shows_the_motion_and_ends_before_the_first_frame_comes_again():
     quats = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(300, 1)
     cloud = GaussianCloud(
         0.4 * rest(), quats, torch.full((300, 3), 0.05), torch.full((300,), 0.9), torch.zeros(300, 1, 3)
@@ -116,34 +116,40 @@ def test_a_film_shows_the_motion_and_ends_before_it_begins_again():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
-        ({"fps": 0.0}, "0 frames a second: give --fps"),
-        ({"fps": float("nan")}, "frames a second"),
-        ({"seconds": -1.0}, "the motion lasts -1 seconds"),
-        ({"seconds": 0.01}, "are one frame: nothing would move"),
+        ({"fps": 0.0}, "fps is 0; it must be greater than 0 and at most 240"),
+        ({"fps": float("nan")}, "fps is nan; it must be greater than 0 and at most 240"),
+        ({"seconds": -1.0}, "seconds is -1; it must be greater than 0"),
+        ({"seconds": float("inf")}, "seconds is inf; it must be greater than 0"),
+        (
+            {"seconds": 0.01},
+            "0.01 seconds at 24 frames per second are a single frame, in which nothing moves",
+        ),
+        ({"seconds": 100.0, "fps": 60.0}, "100 seconds at 60 frames per second are more than 5000 frames"),
     ],
 )
-def test_times_that_cannot_be_are_said(settings, said):
-    with pytest.raises(UserError, match=said):
+def test_impossible_times_are_refused(settings, message):
+    with pytest.raises(UserError, match=f"^{message}"):
         Timing(**settings)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
-        ({"turn": float("inf")}, "export.animation.turn is inf: give a number of degrees"),
-        ({"azimuth": float("nan")}, "export.animation.azimuth is nan"),
-        ({"radius": 0.0}, "export.animation.radius is 0.0: give a positive distance"),
-        ({"fps": 0.0}, "0 frames a second: give --fps"),
+        ({"turn": float("inf")}, "turn is inf; it must be a finite number"),
+        ({"azimuth": float("nan")}, "azimuth is nan; it must be a finite number"),
+        ({"radius": 0.0}, "radius is 0; it must be greater than 0"),
+        ({"fps": 0.0}, "fps is 0; it must be greater than 0 and at most 240"),
+        ({"seconds": 0.01}, "0.01 seconds at 24 frames per second are a single frame"),
     ],
 )
-def test_cameras_that_cannot_be_are_said(settings, said):
-    with pytest.raises(UserError, match=said):
+def test_impossible_cameras_are_refused(settings, message):
+    with pytest.raises(UserError, match=f"^{message}"):
         animation.Config(**settings)
 
 
-def test_only_a_loop_leaves_its_last_moment_out():
+def test_only_a_loop_leaves_out_its_last_moment():
     timing = Timing(1.0, 4.0)
     assert timing.shown().tolist() == [0.0, 0.25, 0.5, 0.75]
     assert Timing(1.0, 4.0, loop=False).shown().tolist() == timing.moments().tolist()

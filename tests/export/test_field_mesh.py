@@ -1,3 +1,5 @@
+"""Meshes of radiance fields: size, level, colours, borders and fields without a surface."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -48,8 +50,8 @@ def test_a_ball_is_closed_outward_and_of_the_right_size() -> None:
 
 
 @pytest.mark.parametrize("density", [15.0, 60.0, 1000.0])
-def test_a_soft_edge_is_cut_where_pictures_show_it(density: float) -> None:
-    """The silhouette of a ball in fog is where a chord stops half of the light."""
+def test_a_soft_edge_is_cut_at_the_silhouette_of_pictures(density: float) -> None:
+    """The silhouette of a ball of fog is where a chord stops half of the light."""
     mesh = extract_field_mesh(solid(sphere, density, edge=30.0), QUICK)
     along = torch.linspace(-0.8, 0.8, 2001).double()
     offsets = torch.linspace(0.3, 0.8, 501).double()
@@ -72,7 +74,7 @@ def test_colours_are_those_seen_from_outside() -> None:
     assert float(mesh.vertex_colors[:, 1].max()) < 0.1
 
 
-def test_crumbs_haze_and_hollows_do_not_come_along() -> None:
+def test_crumbs_haze_and_hollows_are_left_out() -> None:
     def shapes(points: Tensor) -> Tensor:
         crumb = (points - points.new_tensor([-0.8, 0.8, 0.8])).norm(dim=-1) - 0.06
         hollow = torch.maximum(sphere(points), 0.3 - (sphere(points) + 0.5))
@@ -86,7 +88,7 @@ def test_crumbs_haze_and_hollows_do_not_come_along() -> None:
     assert float((mesh.vertices - torch.tensor([0.1, 0.0, -0.2])).norm(dim=-1).min()) > 0.4
 
 
-def test_what_fills_the_box_is_closed_at_its_border() -> None:
+def test_a_field_that_fills_its_box_is_closed_at_the_border() -> None:
     mesh = extract_field_mesh(solid(lambda points: -torch.ones(len(points))), QUICK)
     assert is_closed(mesh.faces.numpy())
     assert volume_of(mesh) == pytest.approx(8.0, rel=0.1)
@@ -128,7 +130,7 @@ def test_the_level_of_an_empty_grid_is_none() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".obj"])
-def test_a_field_is_written_as_a_mesh_that_others_read(tmp_path: Path, suffix: str) -> None:
+def test_a_field_is_written_as_a_mesh_that_other_software_reads(tmp_path: Path, suffix: str) -> None:
     import trimesh
 
     path = tmp_path / f"ball{suffix}"

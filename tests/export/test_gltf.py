@@ -1,4 +1,4 @@
-"""GLB: what is written comes back, other readers agree, and Khronos' own validator finds nothing."""
+"""GLB files: round trips, other readers, the validator of Khronos, and files that cannot be read."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def icosphere(textured: bool = False) -> TriMesh:
 
 
 def issues(path: Path) -> dict:
-    """What gltf-validator says; skips when node or the package is not here."""
+    """The issues that gltf-validator finds; skips the test if node or the package is not installed."""
     here = os.environ.get("THREEDGEN_GLTF_VALIDATOR")
     root = Path(__file__).resolve().parents[2]
     places = [Path(here)] if here else [root / "node_modules" / "gltf-validator"]
@@ -85,7 +85,7 @@ def test_round_trip(tmp_path: Path, textured: bool) -> None:
         assert back.texture is None
 
 
-def test_bare_mesh_round_trip(tmp_path: Path) -> None:
+def test_round_trip_of_a_mesh_without_attributes(tmp_path: Path) -> None:
     mesh = replace(icosphere(), vertex_colors=None, normals=None)
     back, extras = read_glb(write_glb(tmp_path / "a.glb", mesh))
     assert back.vertex_colors is None
@@ -94,18 +94,18 @@ def test_bare_mesh_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("textured", [False, True])
-def test_khronos_validator_finds_nothing(tmp_path: Path, textured: bool) -> None:
+def test_the_khronos_validator_finds_nothing(tmp_path: Path, textured: bool) -> None:
     found = issues(write_glb(tmp_path / "a.glb", icosphere(textured), {"prompt": "größer"}))
     assert (found["numErrors"], found["numWarnings"]) == (0, 0), found["messages"]
 
 
-def test_khronos_validator_finds_nothing_in_an_extracted_mesh(tmp_path: Path) -> None:
+def test_the_khronos_validator_finds_nothing_in_an_extracted_mesh(tmp_path: Path) -> None:
     mesh = extract_mesh(torus(), MeshConfig(resolution=32, faces=2000))
     found = issues(write_glb(tmp_path / "a.glb", mesh, {"prompt": "a torus"}))
     assert (found["numErrors"], found["numWarnings"]) == (0, 0), found["messages"]
 
 
-def test_the_validator_would_notice(tmp_path: Path) -> None:
+def test_the_validator_finds_a_broken_file(tmp_path: Path) -> None:
     mesh = icosphere()
     assert mesh.normals is not None
     path = write_glb(tmp_path / "a.glb", replace(mesh, normals=2 * mesh.normals))
@@ -139,7 +139,7 @@ def test_srgb_curve_inverts() -> None:
     assert (np.diff(linear_from_srgb(values)) > 0).all()
 
 
-def test_bad_meshes_and_files_are_one_clear_line(tmp_path: Path) -> None:
+def test_bad_meshes_and_files_are_refused(tmp_path: Path) -> None:
     mesh = icosphere()
     with pytest.raises(UserError, match="no faces"):
         write_glb(tmp_path / "a.glb", replace(mesh, faces=mesh.faces[:0]))
@@ -157,6 +157,32 @@ def test_bad_meshes_and_files_are_one_clear_line(tmp_path: Path) -> None:
     path.write_bytes(raw)
     with pytest.raises(UserError, match=r"cannot read .* names vertex 1000000"):
         read_glb(path)
-    (tmp_path / "b.glb").write_bytes(b"no mesh at all")
-    with pytest.raises(UserError, match="cannot read"):
+    for content in (b"no mesh", b"not a mesh but twenty bytes or more"):
+        (tmp_path / "b.glb").write_bytes(content)
+        with pytest.raises(UserError, match=r"cannot read .* as a mesh: no glTF 2\.0 binary, or cut short"):
+            read_glb(tmp_path / "b.glb")
+    with pytest.raises(UserError, match=r"cannot read .*missing\.glb: No such file"):
+        read_glb(tmp_path / "missing.glb")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda document: document.update(meshes=[]), "list index out of range"),
+        (lambda document: document.pop("meshes"), "'meshes'"),
+        (lambda document: document["accessors"][0].update(count=10**6), "buffer is smaller"),
+        (lambda document: document["accessors"][1].update(count=1), "normals must be"),
+        (lambda document: document["bufferViews"][-1].update(byteLength=20), "its texture is no PNG"),
+    ],
+)
+def test_a_glb_of_another_layout_is_refused(tmp_path: Path, change, message: str) -> None:
+    raw = write_glb(tmp_path / "a.glb", icosphere(textured=True)).read_bytes()
+    length = int.from_bytes(raw[12:16], "little")
+    document = json.loads(raw[20 : 20 + length])
+    change(document)
+    text = json.dumps(document).encode()
+    size = 20 + len(text) + len(raw) - 20 - length
+    sizes = [number.to_bytes(4, "little") for number in (size, len(text))]
+    (tmp_path / "b.glb").write_bytes(raw[:8] + sizes[0] + sizes[1] + raw[16:20] + text + raw[20 + length :])
+    with pytest.raises(UserError, match=f"cannot read .* as a mesh: .*{message}"):
         read_glb(tmp_path / "b.glb")

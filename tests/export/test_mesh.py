@@ -1,4 +1,4 @@
-"""Laws of meshing: topology, size, equivariance, agreement with the render, budgets."""
+"""Meshes of Gaussians: topology, size, equivariance, agreement with renders, budgets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_density_is_the_sum_over_gaussians() -> None:
 
 
 def test_projections_see_the_same_gaussian_from_thirteen_sides() -> None:
-    """A single round Gaussian: the peak of tau is -log(1 - opacity) wherever one looks from."""
+    """For a single round Gaussian the maximum of tau is -log(1 - opacity) in every direction."""
     cloud = cloud_at(torch.zeros(1, 3), torch.zeros(1, 3), 0.2, opacity=0.7)
     shapes = ellipsoids(cloud)
     grid = density(shapes, np.full(3, -1.0), 0.1, (21, 21, 21))
@@ -71,7 +71,7 @@ def test_ball_is_closed_round_and_outward() -> None:
     assert body.is_watertight
     assert body.euler_number == 2
     distance = np.linalg.norm(body.vertices, axis=1)
-    # Where the picture is half opaque: about 1.2 deviations beyond the outermost centres (lattice: lumpy).
+    # The picture is half opaque about 1.2 deviations beyond the outermost centres; the lattice is uneven.
     assert 0.58 < distance.min() < distance.max() < 0.74
     mean = distance.mean()
     assert body.volume == pytest.approx(4 / 3 * pi * mean**3, rel=0.03)
@@ -90,7 +90,7 @@ def test_torus_has_one_hole() -> None:
 
 
 def test_a_hollow_skin_becomes_one_solid() -> None:
-    """Also when the skin leaks: a hole must not give the mesh an inner wall."""
+    """A hole in the skin must not give the mesh an inner wall."""
     skin = sphere_skin()
     leaky = skin.means[:, 1] < 0.597
     leaky &= (skin.means - skin.means[700]).norm(dim=1) > 0.15
@@ -129,7 +129,7 @@ def test_twice_the_size_elsewhere_gives_the_same_mesh_there() -> None:
     assert torch.equal(three.faces, one.faces)
 
 
-def test_colors_are_those_of_the_place() -> None:
+def test_colors_are_those_of_the_position() -> None:
     mesh = extract_mesh(ball(), SMALL)
     assert mesh.vertex_colors is not None
     expected = (mesh.vertices / 0.66 + 1) / 2
@@ -138,7 +138,7 @@ def test_colors_are_those_of_the_place() -> None:
 
 
 def test_colors_come_from_what_is_in_front() -> None:
-    """Opaque red around green: the surface is red, though both are near it."""
+    """With opaque red around green the surface is red, although both are near it."""
     skin = sphere_skin(0.6, 1500, 0.04)
     red = torch.tensor([[0.9, 0.1, 0.1]]).expand(1500, 3)
     green = torch.tensor([[0.1, 0.9, 0.1]])
@@ -150,8 +150,7 @@ def test_colors_come_from_what_is_in_front() -> None:
 
 
 def test_view_dependent_colors_are_seen_from_outside_along_the_normal() -> None:
-    """Degree 1: a colour that grows with the direction from the camera to the Gaussian along +x is seen at
-    full strength from the camera on -x, so on the -x side of the ball."""
+    """A colour of degree 1 that grows along +x, from the camera to the Gaussian, is strongest on the side at -x."""
     plain = ball()
     sh = torch.zeros(len(plain), 4, 3)
     sh[:, 3, 0] = -0.4 / 0.4886025119029199  # -c x k: red grows by 0.4 x
@@ -162,8 +161,8 @@ def test_view_dependent_colors_are_seen_from_outside_along_the_normal() -> None:
     torch.testing.assert_close(mesh.vertex_colors[:, 0], expected, atol=1e-4, rtol=0.0)
 
 
-def test_what_stands_in_front_does_not_tint() -> None:
-    """A red blob above a green one, apart from it: the green one's top is green."""
+def test_things_in_front_do_not_tint() -> None:
+    """The top of a green blob stays green below a red blob at some distance."""
     green, red = torch.tensor([[0.1, 0.9, 0.1]]), torch.tensor([[0.9, 0.1, 0.1]])
     below = cloud_at(torch.zeros(1, 3), green, 0.1)
     above = cloud_at(torch.tensor([[0.0, 0.35, 0.0]]), red, 0.05)
@@ -172,7 +171,7 @@ def test_what_stands_in_front_does_not_tint() -> None:
     np.testing.assert_allclose(colors, green.numpy(), atol=1e-6)
 
 
-def test_crumbs_and_inner_walls_go() -> None:
+def test_crumbs_and_inner_walls_are_removed() -> None:
     crumb = cloud_at(torch.zeros(1, 3), torch.zeros(1, 3), 0.03)
     shapes, _, _ = mesh_module._focus(ellipsoids(joined(torus(), crumb)), 0.01)
     assert len(shapes) == len(torus())
@@ -187,7 +186,7 @@ def test_crumbs_and_inner_walls_go() -> None:
     np.testing.assert_allclose(np.linalg.norm(vertices, axis=1), 1.0)
 
 
-def test_floaters_go_and_do_not_cost_resolution() -> None:
+def test_floaters_are_removed_and_do_not_cost_resolution() -> None:
     places = torch.tensor([[9.0, 9.0, 9.0], [-1.1, 0.9, 0.5], [0.9, 0.5, 1.1], [0.5, -1.0, -0.9]])
     floater = cloud_at(places, torch.zeros(4, 3), 0.05)
     alone, beside = extract_mesh(ball(), SMALL), extract_mesh(joined(ball(), floater), SMALL)
@@ -198,12 +197,13 @@ def test_floaters_go_and_do_not_cost_resolution() -> None:
     assert solid(both).body_count == 2
 
 
-@pytest.mark.parametrize(("installed", "tolerance"), [(True, 0.03), (False, 0.15)])
-def test_face_budget_holds_and_stays_closed(
-    installed: bool, tolerance: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("decimates", "tolerance"), [(True, 0.03), (False, 0.15)])
+def test_the_face_budget_holds_and_the_mesh_stays_closed(
+    decimates: bool, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not installed:
-        monkeypatch.setitem(sys.modules, "fast_simplification", None)
+    """Without a decimation that reaches the budget, the surface is made on a coarser lattice."""
+    if not decimates:
+        monkeypatch.setattr(mesh_module, "decimate", lambda *_: None)
     mesh = extract_mesh(ball(), replace(SMALL, faces=1000))
     assert 300 < len(mesh.faces) <= 1000
     assert solid(mesh).is_watertight
@@ -211,7 +211,7 @@ def test_face_budget_holds_and_stays_closed(
 
 
 def test_a_fold_left_by_decimation_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two triangles back to back go; what is still open is tried again more slowly."""
+    """Two triangles back to back are removed; if the mesh is still open, a slower decimation is tried."""
     closed = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
     points = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [2, 2, 2]])
     folded = np.concatenate([closed, [[0, 1, 4], [1, 0, 4]]])
@@ -235,7 +235,7 @@ def test_a_fold_left_by_decimation_is_undone(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_blur_of_the_training_pictures_is_kept() -> None:
-    """Optimised at 32 pixels, drawn at 128: only with the blur folded in is it the same picture."""
+    """A cloud that was optimised at 32 pixels has the same picture at 128 only with the blur added."""
     cloud = sphere_skin(0.6, 600, 0.02)
     azimuth, elevation = torch.tensor([30.0]), torch.tensor([20.0])
     cameras = orbit(azimuth, elevation, torch.full((1,), 3.0), 40.0, 32, 32)
@@ -255,7 +255,7 @@ def test_the_blur_of_the_training_pictures_is_kept() -> None:
     assert (lost - seen).abs().mean() > 0.05
 
 
-def test_nothing_opaque_is_one_clear_line() -> None:
+def test_a_cloud_without_a_surface_is_reported() -> None:
     faint = replace(ball(), opacities=torch.full((len(ball()),), 0.004))
     mist = cloud_at(torch.zeros(1, 3), torch.zeros(1, 3), 0.2, opacity=0.2)
     broken = replace(ball(), means=torch.full((len(ball()), 3), float("nan")))
@@ -265,15 +265,17 @@ def test_nothing_opaque_is_one_clear_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "word"),
+    ("settings", "message"),
     [
-        ({"resolution": 8}, "resolution"),
-        ({"faces": 3}, "faces"),
-        ({"level": -1.0}, "level"),
-        ({"floaters": 1.0}, "floaters"),
-        ({"smoothing": -1}, "smoothing"),
+        ({"resolution": 8}, "resolution is 8; it must be between 16 and 512"),
+        ({"resolution": 513}, "resolution is 513; it must be between 16 and 512"),
+        ({"faces": 99}, "faces is 99; it must be at least 100"),
+        ({"level": 0.0}, "level is 0; it must be greater than 0"),
+        ({"floaters": 1.0}, "floaters is 1; it must be at least 0 and less than 1"),
+        ({"floaters": -0.1}, "floaters is -0.1; it must be at least 0 and less than 1"),
+        ({"smoothing": -1}, "smoothing is -1; it must be at least 0"),
     ],
 )
-def test_settings_out_of_range_say_so(settings: dict, word: str) -> None:
-    with pytest.raises(UserError, match=f"mesh.{word}"):
+def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}$"):
         MeshConfig(**settings)

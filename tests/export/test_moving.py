@@ -1,4 +1,4 @@
-"""What moves, in every format: by the suffix, with its times, its loop flag and its camera."""
+"""Moving assets in every format: chosen by suffix, with their times, loop flag and camera."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from threedgen.export.moving import MovingAsset, holds_motion
 from threedgen.renderers.splatting import SplattingRenderer
 
 
-def test_a_glb_has_the_frames_the_times_and_the_loop(tmp_path):
+def test_a_glb_has_the_frames_the_times_and_the_loop_flag(tmp_path):
     for loop in (True, False):
         asset = rising_ball(loop=loop)
         asset.write(tmp_path / "a.glb")
@@ -41,7 +41,7 @@ def test_a_glb_has_the_frames_the_times_and_the_loop(tmp_path):
         torch.testing.assert_close(bottom - bottom[0], torch.arange(7) / 6.0, atol=0.02, rtol=0)
 
 
-def test_a_scene_with_a_mesh_of_its_own_is_written_with_that():
+def test_a_scene_that_makes_its_own_mesh_is_written_with_that_mesh():
     asset = rising_ball()
 
     class Composed(RisingBall):
@@ -54,7 +54,7 @@ def test_a_scene_with_a_mesh_of_its_own_is_written_with_that():
     assert scene.surface[1] is asset.surface[1]
 
 
-def test_a_scene_that_begins_elsewhere_than_at_rest_begins_there_in_the_file(tmp_path):
+def test_a_motion_that_does_not_begin_at_rest_does_not_in_the_file(tmp_path):
     class Away(RisingBall):
         def moved(self, times):
             return super().moved(0.5 + 0.5 * times)
@@ -68,7 +68,7 @@ def test_a_scene_that_begins_elsewhere_than_at_rest_begins_there_in_the_file(tmp
 
 @pytest.mark.parametrize(("loop", "frames"), [(True, 6), (False, 7)])
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp"])
-def test_films_of_loops_leave_the_last_frame_out(tmp_path, suffix, loop, frames):
+def test_films_of_loops_leave_out_the_last_frame(tmp_path, suffix, loop, frames):
     path = tmp_path / f"a{suffix}"
     rising_ball(loop=loop).write(path)
     if suffix == ".mp4":
@@ -81,12 +81,12 @@ def test_films_of_loops_leave_the_last_frame_out(tmp_path, suffix, loop, frames)
         assert picture.info.get("loop") == (0 if loop else once)
 
 
-def test_a_folder_name_gets_pictures(tmp_path):
+def test_a_folder_name_means_pictures(tmp_path):
     rising_ball().write(tmp_path / "pictures")
     assert len(list((tmp_path / "pictures").glob("frame_*.png"))) == 6
 
 
-def test_a_camera_that_turns_sees_what_fixed_ones_see():
+def test_a_turning_camera_sees_what_fixed_cameras_see():
     scene, renderer = RisingBall(), SplattingRenderer()
     scene.cloud = two_colored(scene.cloud)
     turning = list(film(renderer, scene, Config(1.0, 4.0, azimuth=10.0, turn=360.0), 24))
@@ -98,7 +98,7 @@ def test_a_camera_that_turns_sees_what_fixed_ones_see():
 
 
 def two_colored(cloud: GaussianCloud) -> GaussianCloud:
-    """Dark on its right, bright on its left."""
+    """Dark on the right and bright on the left."""
     sh = torch.where(cloud.means[:, :1, None] > 0.0, -1.5, 1.0).expand(-1, -1, 3)
     return GaussianCloud(cloud.means, cloud.quats, cloud.scales, cloud.opacities, sh.contiguous())
 
@@ -112,8 +112,8 @@ def test_a_sequence_has_the_same_gaussians_in_every_file(tmp_path):
         read = read_splats(tmp_path / "frames" / name)
         assert torch.equal(read.means, asset.scene.moved(moment)[0])
         assert torch.equal(read.sh, asset.scene.cloud.sh)
-    said = json.loads((tmp_path / "frames" / "animation.json").read_text())
-    assert said == {
+    index = json.loads((tmp_path / "frames" / "animation.json").read_text())
+    assert index == {
         **{"pattern": "frame_%05d.ply", "frames": 7, "fps": 6.0, "seconds": 1.0, "loop": False},
         **{"up_axis": "Y", "meters_per_unit": 1.0, "note": {"prompt": "a ball rising"}},
     }
@@ -127,7 +127,7 @@ def test_a_shorter_sequence_does_not_mix_with_a_longer_one(tmp_path):
     assert len(list(tmp_path.glob("*.ply"))) == 7
 
 
-def test_a_sequence_that_was_cut_short_has_no_index(tmp_path):
+def test_an_incomplete_sequence_has_no_index(tmp_path):
     rising_ball().write(tmp_path / "*.ply")
     broken = rising_ball()
     broken.scene.means = broken.scene.means * torch.tensor(float("nan"))
@@ -137,14 +137,14 @@ def test_a_sequence_that_was_cut_short_has_no_index(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
-        ("frames/f_*.ply", r"name a sequence of splats as DIR/\*\.ply"),
-        ("a.avi", r"use \.mp4, \.gif, \.webp"),
+        ("frames/f_*.ply", r"write a sequence of splats as DIR/\*\.ply"),
+        ("a.avi", r"use one of \.mp4, \.gif, \.webp"),
     ],
 )
-def test_names_that_no_format_has_are_said(tmp_path, name, said):
-    with pytest.raises(UserError, match=said):
+def test_names_of_no_format_are_refused(tmp_path, name, message):
+    with pytest.raises(UserError, match=message):
         rising_ball().write(tmp_path / name)
 
 
@@ -155,7 +155,7 @@ def test_which_names_hold_a_motion(tmp_path):
         assert not holds_motion(tmp_path / name), name
 
 
-def test_how_far_it_moves():
+def test_the_distance_of_a_motion():
     assert rising_ball().distance == pytest.approx(float(1.0 + (ball_heights() ** 2).mean()), rel=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The page that plays a motion: what it holds, what it may do, and what a title cannot do to it."""
+"""The page that plays a motion: what it holds, what it may do, and that a title is only text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Page(HTMLParser):
 
 
 def decoded(page: Page) -> tuple[dict, np.ndarray, np.ndarray, np.ndarray]:
-    """The scene, its faces [F, 3], positions [T, V, 3] and colours [V, 3], as the page's script takes them."""
+    """The scene, its faces [F, 3], positions [T, V, 3] and colours [V, 3], as the script of the page reads them."""
     scene = json.loads(page.texts["scene"])
     raw = base64.b64decode(page.texts["data"], validate=True)
     faces = np.frombuffer(raw, "<u4", 3 * scene["faces"]).reshape(-1, 3)
@@ -54,7 +54,7 @@ def decoded(page: Page) -> tuple[dict, np.ndarray, np.ndarray, np.ndarray]:
     return scene, faces, np.array(scene["low"]) + np.array(scene["span"]) * steps, colors
 
 
-def test_a_page_holds_the_mesh_in_motion(tmp_path):
+def test_a_page_holds_the_moving_mesh(tmp_path):
     asset = rising_ball(loop=False, azimuth=40.0)
     mesh, motion = asset.surface
     asset.write(tmp_path / "player.html")
@@ -105,7 +105,7 @@ def test_a_title_is_only_text(tmp_path, title):
     assert page.texts["script"] == plain.texts["script"]
 
 
-def test_a_motion_that_is_too_large_has_fewer_frames(tmp_path, monkeypatch):
+def test_a_motion_that_is_too_large_gets_fewer_frames(tmp_path, monkeypatch):
     asset = rising_ball(fps=12.0)
     mesh, motion = asset.surface
     monkeypatch.setattr(player, "MOST_BYTES", 6 * len(mesh.vertices) * 5)
@@ -118,7 +118,7 @@ def test_a_motion_that_is_too_large_has_fewer_frames(tmp_path, monkeypatch):
         asset.write(tmp_path / "other.html")
 
 
-def test_what_does_not_move_along_an_axis_stays_there():
+def test_a_coordinate_that_is_constant_is_exact():
     flat = np.zeros((2, 4, 3))
     flat[:, :, 0] = [[0.0, 1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]]
     flat[:, :, 1] = 7.0

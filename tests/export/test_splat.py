@@ -1,4 +1,4 @@
-"""3DGS PLY: bit for bit there and back, and laid out as other readers expect."""
+"""PLY files of Gaussians: exact round trips, and the layout that other readers expect."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_round_trip_is_bitwise(tmp_path: Path, degree: int) -> None:
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_an_independent_reader_finds_the_standard_layout(tmp_path: Path, degree: int) -> None:
-    """trimesh's PLY parser, by property name; f_rest is channel-major."""
+    """The PLY parser of trimesh, by property name; f_rest is channel-major."""
     parameters = random_parameters(degree)
     loaded = trimesh.load(write_splats(tmp_path / "a.ply", parameters))
     data = loaded.metadata["_ply_raw"]["vertex"]["data"]
@@ -90,7 +90,7 @@ def test_other_property_orders_and_extra_properties_are_read(tmp_path: Path) -> 
     assert read.sh.tolist() == [[[11.0, 10.0, 9.0]]]
 
 
-def test_bad_files_are_one_clear_line(tmp_path: Path) -> None:
+def test_bad_files_are_refused(tmp_path: Path) -> None:
     path = write_splats(tmp_path / "a.ply", random_parameters(1))
     whole = path.read_bytes()
     for content, words in (

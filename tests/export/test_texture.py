@@ -1,4 +1,4 @@
-"""Atlases: nothing overlaps, baked colours come back where they were, and other readers see them."""
+"""Texture atlases: nothing overlaps, and renderers and other readers find the baked colours in their places."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def bake_coverage(mesh: TriMesh, size: int) -> float:
 
 
 def test_position_as_color_comes_back_from_every_side(atlas: TriMesh) -> None:
-    """METHODS 10.8: error < 1/255 + texel size x gradient, also beside seams."""
+    """The error is below 1/255 + texel size x gradient, also beside seams (docs/methods.md, "Textures")."""
     assert atlas.uvs is not None
     texture = bake(atlas, SIZE, lambda points, _: color(points))
     cameras = orbit(
@@ -85,12 +85,12 @@ def test_position_as_color_comes_back_from_every_side(atlas: TriMesh) -> None:
 
 
 def test_colors_are_carried_over_seams(atlas: TriMesh) -> None:
-    """Around each covered texel, four more in every direction have its colours and not the empty grey."""
+    """Four texels around each covered one have its colours instead of the grey of the empty atlas."""
     texture = bake(atlas, SIZE, lambda points, _: torch.tensor([[1.0, 0.0, 0.0]]).expand(len(points), 3))
     assert torch.equal(texture, torch.tensor([1.0, 0.0, 0.0]).expand(SIZE, SIZE, 3))
 
 
-def test_normals_are_the_faces_own(atlas: TriMesh) -> None:
+def test_normals_are_those_of_the_faces(atlas: TriMesh) -> None:
     def check(points: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
         outward = torch.nn.functional.normalize(points, dim=1)
         assert ((normals * outward).sum(1) > 0.98).all()
@@ -147,7 +147,7 @@ def test_bad_meshes_are_refused() -> None:
 
 @pytest.mark.parametrize("size", [1e-3, 1e-9, 1e6])
 def test_a_mesh_of_any_size_and_place_is_laid_flat(size: float) -> None:
-    """xatlas itself has fixed tolerances: it gives NaN for small meshes."""
+    """xatlas has fixed tolerances and alone would give NaN for small meshes."""
     mesh = ball()
     moved = unwrap(replace(mesh, vertices=size * (mesh.vertices + 3)), 32)
     assert moved.uvs is not None
@@ -159,7 +159,7 @@ def test_a_mesh_of_any_size_and_place_is_laid_flat(size: float) -> None:
 
 
 def test_a_textured_closed_mesh_is_watertight(atlas: TriMesh) -> None:
-    """Its seams have two vertices in one place."""
+    """Seams have two vertices at one position."""
     assert not is_closed(atlas.faces.numpy())
     assert is_watertight(atlas)
     assert not is_watertight(replace(atlas, faces=atlas.faces[1:]))
@@ -169,7 +169,7 @@ def test_a_textured_closed_mesh_is_watertight(atlas: TriMesh) -> None:
     )
 
 
-def test_an_obj_overwrites_no_picture_and_no_material_of_somebody_else(tmp_path: Path) -> None:
+def test_an_obj_overwrites_no_foreign_picture_or_material(tmp_path: Path) -> None:
     mesh = replace(bake_vertex_colors(ball(), 32), vertex_colors=None)
     (tmp_path / "photo.png").write_text("mine")
     (tmp_path / "photo-2.mtl").write_text("mine, too")

@@ -1,4 +1,4 @@
-"""USD: what is written, usd-core reads back: topology, points at every time, units, colours, loop."""
+"""USD files, read back with usd-core: topology, points at every time, units, colours and the loop flag."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_mesh_and_its_motion_come_back(tmp_path, suffix):
     )
 
 
-def test_usds_own_validators_find_nothing(tmp_path):
+def test_the_validators_of_usd_find_nothing(tmp_path):
     UsdValidation = pytest.importorskip("pxr.UsdValidation")
     rising_ball().write(tmp_path / "anim.usdz")
     validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
@@ -69,7 +69,7 @@ def test_usds_own_validators_find_nothing(tmp_path):
         assert package.namelist() == ["asset.usdc"]
 
 
-def test_without_usd_core_the_way_to_it_is_said(tmp_path, monkeypatch):
+def test_without_usd_core_the_message_names_the_package(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name == "pxr" or name.startswith("pxr.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pxr", None)

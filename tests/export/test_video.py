@@ -1,4 +1,4 @@
-"""Turntables, sheets and frames, re-read with imageio."""
+"""Turntables, sheets and frames, read back with imageio."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_gif_has_all_frames_and_steady_delays(tmp_path: Path) -> None:
 
 
 def moving_picture(path: Path) -> tuple[np.ndarray, list[int], int | None]:
-    """Frames, delays in milliseconds and the number of times it plays (0: for ever, None: not said)."""
+    """Frames, delays in milliseconds and the number of times it plays (0: for ever, None: not stated)."""
     frames, delays = [], []
     with Image.open(path) as picture:
         for frame in ImageSequence.Iterator(picture):
@@ -80,14 +80,14 @@ def moving_picture(path: Path) -> tuple[np.ndarray, list[int], int | None]:
 
 
 @pytest.mark.parametrize(("suffix", "unit"), [(".gif", 10), (".webp", 1)])
-def test_pictures_that_move_last_as_long_as_they_should(tmp_path: Path, suffix: str, unit: int) -> None:
+def test_animated_pictures_have_the_right_duration(tmp_path: Path, suffix: str, unit: int) -> None:
     _, delays, _ = moving_picture(write_video(tmp_path / f"a{suffix}", flat(48, 16, 16), fps=24))
     assert len(delays) == 48
     assert all(delay % unit == 0 and abs(delay - 1000 / 24) < unit for delay in delays)
     assert sum(delays) == 2000
 
 
-def test_a_gif_of_more_than_50_frames_a_second_leaves_some_out(tmp_path: Path) -> None:
+def test_a_gif_leaves_out_frames_beyond_50_per_second(tmp_path: Path) -> None:
     _, delays, _ = moving_picture(write_video(tmp_path / "a.gif", flat(24, 16, 16), fps=120))
     assert len(delays) == 8
     assert min(delays) >= 20
@@ -97,10 +97,10 @@ def test_a_gif_of_more_than_50_frames_a_second_leaves_some_out(tmp_path: Path) -
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
 def test_pictures_play_once_or_for_ever(tmp_path: Path, suffix: str) -> None:
     frames = flat(9, 41, 30)
-    for loop, said in ((True, 0), (False, {".gif": None, ".webp": 1}[suffix])):
+    for loop, expected in ((True, 0), (False, {".gif": None, ".webp": 1}[suffix])):
         read, _, times = moving_picture(write_video(tmp_path / f"a{suffix}", frames, 20, loop))
         assert read.shape == (9, 41, 30, 3)
-        assert times == said
+        assert times == expected
         assert np.abs(read - np.stack(frames)).mean() < 6
 
 
@@ -129,7 +129,7 @@ def test_eight_bits_round_and_survive_bad_numbers() -> None:
     assert to_uint8(picture).tolist() == [[[0, 128, 255], [0, 64, 255]]]
 
 
-def test_wrong_requests_are_one_clear_line(tmp_path: Path) -> None:
+def test_wrong_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\.mp4, \.gif"):
         write_video(tmp_path / "a.avi", flat(2, 8, 8))
     for name in ("a.mp4", "a.gif", "a.webp", "frames"):

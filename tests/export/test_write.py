@@ -1,4 +1,4 @@
-"""The exporter family: format by suffix, nothing half-written; OBJ; the report."""
+"""Exporters: the format is chosen by suffix and nothing is half written; OBJ files; the report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL = MeshConfig(resolution=24, faces=1000)
 
 
 class Scene:
-    """Stands for a representation: all that an exporter asks of one."""
+    """The only method of a representation that an exporter calls."""
 
     def __init__(self, primitive: GaussianCloud | TriMesh) -> None:
         self.primitive = primitive
@@ -64,7 +64,7 @@ def test_unknown_suffixes_name_the_known_ones(tmp_path: Path, name: str) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_mesh_is_no_splat_file(tmp_path: Path) -> None:
+def test_a_mesh_cannot_be_written_as_splats(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\.glb or \.obj"):
         write(extract_mesh(ball(), SMALL), tmp_path / "a.ply")
 
@@ -80,7 +80,7 @@ def test_obj_is_read_with_its_colors_by_trimesh(tmp_path: Path) -> None:
     np.testing.assert_allclose(colors, mesh.vertex_colors.numpy(), atol=1.01 / 255)
 
 
-def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failure_leaves_the_earlier_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("before")
 
@@ -99,7 +99,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_places_that_cannot_be_written_say_so(tmp_path: Path) -> None:
+def test_places_that_cannot_be_written_are_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         write(ball(), tmp_path / "file" / "asset.ply")
@@ -122,7 +122,7 @@ def test_report_is_strict_json(tmp_path: Path) -> None:
     report = build_report(
         prompt="a red cube",
         seed=3,
-        seconds={"import": 2.0, "optimize": 30.5},
+        seconds={"import": 2.0004, "optimize": 30.5004},
         scores={"psnr": float("inf"), "iou": np.float32(0.5), "clip": float("nan")},  # type: ignore[dict-item]
         losses=torch.tensor([1.0, float("nan")]),
         out=tmp_path,
@@ -135,7 +135,7 @@ def test_report_is_strict_json(tmp_path: Path) -> None:
     read = json.loads(text, parse_constant=refuse)
     assert read["prompt"] == "a red cube"
     assert read["seed"] == 3
-    assert read["seconds"] == {"import": 2.0, "optimize": 30.5, "total": 32.5}
+    assert read["seconds"] == {"import": 2.0, "optimize": 30.5, "total": 32.501}
     assert read["scores"] == {"psnr": None, "iou": 0.5, "clip": None}
     assert read["losses"] == [1.0, None]
     assert read["out"] == str(tmp_path)
@@ -146,10 +146,10 @@ def test_report_is_strict_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == read
 
 
-def test_peak_memory_counts_what_was_used_and_freed() -> None:
+def test_peak_memory_counts_memory_that_was_freed() -> None:
     if peak_memory() is None:
-        pytest.skip("the system does not say")
-    # In a process of its own: whatever an earlier test used would count as well.
+        pytest.skip("the system does not tell")
+    # In its own process, because the memory of earlier tests would count as well.
     code = (
         "from threedgen.export.report import peak_memory\n"
         "before = peak_memory(); block = b'x' * 300_000_000; del block; print(before, peak_memory())"

@@ -1,4 +1,4 @@
-"""A run directory's life: made, given up, interrupted, resumed, finished; and the assets it ends with."""
+"""Runs: their directories are made, given up, interrupted, resumed and finished; and the assets that they leave."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from threedgen.jobs import finish
 from threedgen.jobs import run as job
 from threedgen.jobs.listeners.previews import Previews
 from threedgen.jobs.run_directory import RunDirectory, check_free, choose_path
-from threedgen.loop.events import StepDone
+from threedgen.loop.events import RunStarted, StepDone
 from threedgen.recipes.load import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
@@ -32,27 +32,64 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+class Refusing(fake_parts.Pull):
+    """A guidance that refuses the first step, when the files of the run have been made."""
+
+    def __call__(self, output, cameras, prompt, step, total, seed):
+        raise UserError("this prompt cannot be judged: use another one")
+
+
 def recipe(text=fake_parts.RECIPE, *settings, **keywords):
-    """A recipe of fake parts (or the real ones), read from a file outside the test's folder."""
+    """A recipe of fake or of real components, read from a file outside the folder of the test."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recipe.yaml"
         path.write_text(text)
         return load_recipe(path, settings, prompt="red", **keywords)
 
 
-BROKEN = "representation.ignored_option=3"  # refused after the first step, when files are there already
-
-
 @pytest.mark.parametrize("out", [".", "empty", str(Path("new") / "below")])
-def test_a_run_that_fails_leaves_what_was_there(out, tmp_path):
+def test_a_run_that_fails_in_its_first_step_leaves_no_files(out, tmp_path):
     Path("empty").mkdir()
     if out == ".":
         Path("empty").rmdir()
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match="nothing reads"):
-        job.start(recipe(fake_parts.RECIPE, BROKEN), Path(out))
+    before, during = sorted(tmp_path.rglob("*")), []
+
+    def look(event):
+        if isinstance(event, RunStarted):
+            during.extend(path.name for path in Path(out).iterdir())
+
+    with pytest.raises(UserError, match="this prompt cannot be judged"):
+        job.start(recipe(fake_parts.RECIPE, "guidance.0.name=test_run:Refusing"), Path(out), [look])
+    assert {"recipe.yaml", "previews"} <= set(during)
     assert tmp_path.is_dir()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("export.turntable.frames=0", "export.turntable.frames is 0; it must be at least 1"),
+        ("export.turntable.fps=0", "export.turntable.fps is 0; it must be greater than 0"),
+        ("export.turntable.size=7", "export.turntable.size is 7; it must be at least 8"),
+        (
+            "export.turntable.elevation=90",
+            "export.turntable.elevation is 90; it must be greater than -90 and less than 90",
+        ),
+        ("export.moving_faces=99", "export.moving_faces is 99; it must be at least 100"),
+        ("export.mesh.resolution=8", "export.mesh.resolution is 8; it must be between 16 and 512"),
+        ("export.animation.radius=0", "export.animation.radius is 0; it must be greater than 0"),
+        (
+            "export.animation.seconds=0.01",
+            "export.animation: 0.01 seconds at 24 frames per second are a single",
+        ),
+        ("preview.every=0", "preview.every is 0; it must be greater than 0"),
+        ("checkpoint.every=-1", "checkpoint.every is -1; it must be greater than 0"),
+    ],
+)
+def test_settings_out_of_range_are_named_with_their_path(setting, message):
+    with pytest.raises(UserError) as caught:
+        recipe(fake_parts.RECIPE, setting)
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("out", ["empty", "new"])
@@ -75,7 +112,7 @@ def test_a_full_disk_while_creating_leaves_nothing(out, fails, tmp_path, monkeyp
     assert RunDirectory.create(Path(out), {"prompt": "x"}).recipe.is_file()
 
 
-def test_a_run_that_appeared_meanwhile_is_not_touched(monkeypatch):
+def test_a_run_that_appeared_in_the_meantime_is_not_touched(monkeypatch):
     out, build = Path("run"), job.build
 
     def slow_build(*arguments):
@@ -89,8 +126,8 @@ def test_a_run_that_appeared_meanwhile_is_not_touched(monkeypatch):
 
 
 @pytest.mark.parametrize("probe", ["is_file", "is_dir", "iterdir", "exists"])
-def test_places_that_must_not_be_looked_at(probe, monkeypatch):
-    """Python 3.11's Path.is_file and its like raise PermissionError instead of answering."""
+def test_folders_that_must_not_be_read_are_reported(probe, monkeypatch):
+    """In Python 3.11, Path.is_file and its like raise PermissionError."""
     locked = Path("locked")
     locked.mkdir()
 
@@ -111,8 +148,8 @@ def test_places_that_must_not_be_looked_at(probe, monkeypatch):
                 RunDirectory.open("locked")
 
 
-def test_a_full_disk_while_exporting_is_no_missing_surface(monkeypatch):
-    """The run stays unfinished, with its checkpoint, and can be resumed when there is room again."""
+def test_a_full_disk_is_not_reported_as_a_missing_surface(monkeypatch):
+    """The run stays unfinished, with its checkpoint, and can be resumed later."""
     real = export.write
 
     def full(asset, path, **options):
@@ -142,7 +179,7 @@ def test_an_asset_without_a_surface_is_a_warning():
     assert not (run.path / "asset.glb").exists()
 
 
-def test_the_report_of_a_resumed_run_counts_the_earlier_processes():
+def test_the_report_of_a_resumed_run_counts_the_time_of_earlier_processes():
     def stop(event):
         if isinstance(event, StepDone) and event.step == 14:
             raise KeyboardInterrupt
@@ -155,26 +192,27 @@ def test_the_report_of_a_resumed_run_counts_the_earlier_processes():
     run.metrics.write_text("".join(json.dumps({**row, "seconds": 100.0}) + "\n" for row in rows))
     job.resume(run)
     seconds = json.loads(run.report.read_text())["seconds"]
-    # The last checkpoint was before step 10: the five steps after it are done again, and count once.
+    # The last checkpoint was before step 10: the five steps after it are made again and count once.
     assert 1000.0 <= seconds["distilling"] < 1100.0
     assert seconds["total"] >= seconds["distilling"]
+    assert all(duration == round(duration, 3) for duration in seconds.values())
 
 
-def test_ctrl_c_while_exporting_says_how_to_go_on(monkeypatch, capsys):
+def test_ctrl_c_while_exporting_names_the_command_that_continues(monkeypatch, capsys):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
     Path("recipe.yaml").write_text(fake_parts.RECIPE)
     monkeypatch.setattr(finish, "write_assets", interrupted)
-    hint = "`threedgen resume run` goes on"
+    hint = "continue it with `threedgen resume run`"
     assert main(["text-to-3d", "x", "--recipe", "recipe.yaml", "--out", "run"]) == 130
     assert hint in capsys.readouterr().err
     assert main(["resume", "run"]) == 130
     assert hint in capsys.readouterr().err
 
 
-def test_the_blur_of_an_asset_does_not_hang_on_one_draw():
-    """The distance of a step's cameras is one draw in 2.6 to 3.1; that of an asset's pictures is their median."""
+def test_the_blur_of_an_asset_does_not_depend_on_one_draw():
+    """The distance of the cameras of one step is random in 2.6 to 3.1; the blur is measured with their median."""
     scales = []
     for seed in range(8):
         one = torch.zeros(1, 3)

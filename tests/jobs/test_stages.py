@@ -1,4 +1,4 @@
-"""Recipes with stages: how they are read, what is handed over, and that a kill in any stage costs nothing."""
+"""Recipes with stages: how they are read, what is handed over, and resuming after a kill in any stage."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from threedgen.core import checkpoint, plugins
 from threedgen.core.errors import UserError
 from threedgen.jobs.run import resume, start
 from threedgen.recipes import layers, stages
-from threedgen.recipes import recipe as config
 from threedgen.recipes.checks import check_recipe
-from threedgen.recipes.load import load_recipe
+from threedgen.recipes.load import load_recipe, read_resolved
 
 pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
 
@@ -63,16 +62,16 @@ def test_the_resolved_recipe_reads_back_as_itself(tmp_path):
     recipe = load()
     path = tmp_path / "resolved.yaml"
     path.write_text(yaml.safe_dump(dict(recipe.resolved)))
-    again = config.read_resolved(path, ["export.turntable.frames=3"])
-    assert next(part.resolved for part in again.parts)["cameras"] == recipe.all_stages[0].resolved["cameras"]
+    again = read_resolved(path, ["export.turntable.frames=3"])
+    assert again.all_stages[0].resolved["cameras"] == recipe.all_stages[0].resolved["cameras"]
     assert again.fixed["export"].config.turntable.frames == 3
     assert again.steps == 20
 
 
 def test_a_setting_on_the_command_line_holds_for_every_stage():
     recipe = load(STAGED, "cameras.batch=5")
-    assert [part.cameras.config.batch for part in recipe.all_stages] == [5, 5]
-    assert [part.steps for part in load(STAGED, "steps=10").all_stages] == [6, 4]
+    assert [stage.cameras.config.batch for stage in recipe.all_stages] == [5, 5]
+    assert [stage.steps for stage in load(STAGED, "steps=10").all_stages] == [6, 4]
     with pytest.raises(UserError, match=r"'.*cameras.batch' must be a whole number"):
         load(STAGED, "cameras.batch=x")
 
@@ -81,21 +80,21 @@ def test_the_representation_on_the_command_line_is_that_of_the_first_stage():
     assert rates(STAGED, "representation.nested.rate=0.2") == [0.2, 0.05]
     assert rates(STAGED, "stages.1.representation.nested.rate=0.2") == [0.1, 0.2]
     recipe = load(STAGED, "representation=triplane", "renderer=auto", "representation.channels=3")
-    assert [part.representation.name for part in recipe.all_stages] == ["triplane", "fake_parts:Points"]
+    assert [stage.representation.name for stage in recipe.all_stages] == ["triplane", "fake_parts:Points"]
     assert recipe.all_stages[0].representation.config.channels == 3
     same = fake_parts.RECIPE + "stages: [{steps: 12}, {steps: 8}]\n"
     assert rates(same, "representation.nested.rate=0.2") == [0.2, 0.2], (
-        "a stage without its own has the recipe's"
+        "a stage without its own representation has that of the recipe"
     )
 
 
 def rates(text, *overrides):
-    return [part.representation.config.nested.rate for part in load(text, *overrides).all_stages]
+    return [stage.representation.config.nested.rate for stage in load(text, *overrides).all_stages]
 
 
 @pytest.mark.parametrize("prior", [None, "folder"])
 @pytest.mark.parametrize("recipe", [card.name for card in layers.recipe_cards() if card.name != "fit"])
-def test_any_representation_goes_into_any_recipe(recipe, prior):
+def test_any_representation_can_be_chosen_in_any_recipe(recipe, prior):
     if "required" in (layers.BUILTIN_FOLDER / f"{recipe}.yaml").read_text().split("with_prior")[0]:
         prior = prior or "folder"
     for name in plugins.BUILTIN["representation"]:
@@ -123,7 +122,7 @@ def test_a_renderer_of_another_primitive_is_refused(name):
 
 
 @pytest.mark.parametrize(("first", "second"), [("triplane", "mesh"), ("gaussians", "tetrahedra")])
-def test_another_first_stage_runs_through(first, second, tmp_path):
+def test_another_first_stage_can_be_chosen(first, second, tmp_path):
     small = {
         "triplane": ["resolution=8", "channels=2", "hidden=4", "occupancy.resolution=8"],
         "gaussians": ["count=300", "init=sphere", "opacity=0.99"],
@@ -170,7 +169,7 @@ stages:
         (["stages.1.cameras.fov=200"], "cameras.fov must lie between 0 and 180"),
     ],
 )
-def test_what_is_wrong_with_a_later_stage_is_said_before_the_first_step(
+def test_mistakes_in_a_later_stage_are_reported_before_the_first_step(
     overrides, message, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(fake_parts.Pull, "__call__", lambda *_: pytest.fail("a step was made"))
@@ -197,7 +196,7 @@ def test_one_clear_line_for_each_mistake(overrides, message):
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=5), st.integers(1, 2000))
-def test_steps_of_the_whole_run_are_shared_out(shares, total):
+def test_the_steps_of_the_whole_run_are_divided_between_the_stages(shares, total):
     values = {"stages": [{"steps": share} for share in shares]}
     if total < len(shares):
         with pytest.raises(UserError, match="each needs at least 1"):
@@ -212,11 +211,11 @@ def test_steps_of_the_whole_run_are_shared_out(shares, total):
 
 def test_a_prior_is_named_for_every_stage():
     text = "extends: text-to-3d\nstages:\n  - {steps: 1}\n  - {steps: 1, guidance: [{name: score-distillation}]}\n"
-    for part in load(text, prior="folder").all_stages:
-        assert part.guidance[0].config.prior.path == "folder"
+    for stage in load(text, prior="folder").all_stages:
+        assert stage.guidance[0].config.prior.path == "folder"
 
 
-def test_the_second_stage_goes_on_from_the_first_and_steps_count_through(tmp_path):
+def test_the_second_stage_continues_the_first_and_steps_are_counted_through(tmp_path):
     started = []
 
     class Keep(fake_parts.Points):
@@ -241,7 +240,7 @@ def test_the_second_stage_goes_on_from_the_first_and_steps_count_through(tmp_pat
     assert sorted(file.stem for file in run.previews.iterdir())[-1] == "step-000020"
 
 
-def test_what_cannot_be_handed_over_is_said(tmp_path, monkeypatch):
+def test_an_asset_that_cannot_be_handed_over_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(fake_parts.Points, "starts_from", (int,))
     with pytest.raises(UserError, match="starts from int, not from the Tensor"):
         start(load(), tmp_path / "run")

@@ -1,4 +1,4 @@
-"""The benchmark's scores say of known objects what is known."""
+"""Scores of assets in the shape world, of objects whose scores are known."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from threedgen.metrics.shape_world import score_asset
 
 
 def turned(scene, degrees):
-    """A render function of the scene turned about +Y."""
+    """A render function of the scene, turned around +Y."""
 
     def render(cameras):
         azimuth, elevation, radius = spherical(cameras)
@@ -57,5 +57,5 @@ def test_a_car_with_two_fronts_is_a_janus_failure():
     assert score_asset(front, "car", "red").janus is False
 
 
-def test_symmetric_classes_cannot_show_a_janus():
+def test_classes_without_a_front_have_no_janus_score():
     assert score_asset(turned(world.canonical("cube", "red"), 0.0), "cube", "red").janus is None

@@ -1,4 +1,4 @@
-"""3D consistency: exact of a true surface, worse where its colours change from view to view."""
+"""3D consistency: perfect for a true surface, worse if its colours change from view to view."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ring(size: int = 64, views: int = VIEWS) -> Cameras:
 
 
 def seen(mesh: TriMesh, cameras: Cameras) -> RenderOutput:
-    """Exact colour and depth at every pixel's centre, on white."""
+    """Exact colour and depth at the centre of every pixel, on white."""
     visible = rasterize(mesh, cameras)
     assert mesh.vertex_colors is not None
     alpha = (visible.face_id >= 0).float().unsqueeze(-1)
@@ -45,21 +45,21 @@ def true() -> RenderOutput:
     return seen(car("smooth"), ring())
 
 
-def test_it_is_exact_of_a_surface_without_texture():
+def test_a_surface_without_texture_is_perfectly_consistent():
     found = consistency(seen(car("plain"), ring()), ring())
     assert found is not None
     assert found.psnr == 100.0
     assert found.error < 1e-6
-    assert 0.5 < found.share < 1.0, "a part of what a view shows is hidden in the next"
+    assert 0.5 < found.share < 1.0, "some of what a view shows is hidden in the next"
 
 
-def test_of_a_coloured_surface_only_resampling_is_left(true):
+def test_a_coloured_surface_differs_by_resampling_only(true):
     coarse, fine = consistency(true, ring()), consistency(seen(car("smooth"), ring(128)), ring(128))
     assert coarse is not None
     assert fine is not None
     assert coarse.psnr > 38.0
     assert coarse.error < 0.004
-    assert fine.psnr > coarse.psnr + 2.0, "finer pictures, less of it"
+    assert fine.psnr > coarse.psnr + 2.0, "resampling changes fine pictures less"
     assert fine.share > coarse.share
 
 
@@ -73,11 +73,11 @@ def test_views_of_other_colours_are_inconsistent(true):
         values.append(found)
     assert values[0].psnr > values[1].psnr + 3.0 > values[2].psnr + 6.0
     assert values[0].error < values[1].error < values[2].error
-    assert values[0].share == values[2].share, "what can be compared is a matter of depth"
+    assert values[0].share == values[2].share, "depth decides what can be compared"
 
 
 def test_views_of_other_objects_share_little(true):
-    """Each view of a chair put in the place of every second view of the car."""
+    """Every second view of a car is replaced by one of a chair."""
     other = seen(world.paint(world.canonical("chair", "blue")), ring())
     every_second = (torch.arange(VIEWS) % 2 == 0)[:, None, None, None]
     assert other.depth is not None
@@ -93,7 +93,7 @@ def test_views_of_other_objects_share_little(true):
 
 
 def test_depth_is_divided_by_alpha(true):
-    """RenderOutput's depth is a sum of weights: thinner surfaces have less of it, at the same place."""
+    """The depth of RenderOutput is a weighted sum, so a thinner surface at the same position has less of it."""
     assert true.depth is not None
     found = consistency(replace(true, alpha=0.97 * true.alpha, depth=0.97 * true.depth), ring())
     honest = consistency(true, ring())
@@ -103,10 +103,10 @@ def test_depth_is_divided_by_alpha(true):
     assert found.psnr == pytest.approx(honest.psnr, abs=0.05)
 
 
-def test_the_world_may_be_anywhere_and_of_any_size():
-    """A rigid motion and a scale of cameras and depth together change nothing."""
+def test_position_and_size_of_the_world_do_not_matter():
+    """The measure does not change under a rigid motion and a scale of cameras and depth together."""
     place = torch.arange(VIEWS).float()
-    full = torch.ones(VIEWS)  # uneven steps: nothing hangs on which of two equally near views is taken
+    full = torch.ones(VIEWS)  # with uneven steps no two neighbours are equally near
     cameras = orbit(20.0 * place + place.square(), 20.0 * full, 2.85 * full, 40.0, 64, 64)
     true, scale = seen(car("smooth"), cameras), 3.0
     turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)))
@@ -127,7 +127,7 @@ def test_neighbours_are_the_nearest_cameras():
     assert dict(neighbours(ring()[torch.tensor([0, 6, 1, 7])])) == {0: 2, 2: 0, 1: 3, 3: 1}
 
 
-def test_without_depth_or_a_second_view_there_is_none(true):
+def test_there_is_no_value_without_depth_or_a_second_view(true):
     assert consistency(replace(true, depth=None), ring()) is None
     one = slice(0, 1)
     assert true.depth is not None

@@ -1,4 +1,4 @@
-"""FID and KID: closed forms, invariances, and what an unbiased estimate is."""
+"""FID and KID: closed forms, invariances and bias."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def covariance(size: int, rank: int, seed: int) -> Tensor:
     return factor @ factor.T
 
 
-def test_equal_sets_are_at_zero_with_few_samples_and_with_many():
+def test_the_distance_of_equal_sets_is_zero_for_few_samples_and_many():
     for count in (3, 10, 200):
         x = draw(count, 20) * 5.0 + 3.0
         assert fid(x, x) == pytest.approx(0.0, abs=1e-6)
@@ -43,7 +43,7 @@ def test_gaussians_have_a_closed_form():
     assert distance == pytest.approx(float((a.sqrt() - b.sqrt()).square().sum()))  # 1 + 0 + 9 + 16
 
 
-def test_it_agrees_with_the_root_of_the_product_where_that_exists():
+def test_it_agrees_with_the_root_of_the_product_if_that_exists():
     from scipy.linalg import sqrtm
 
     a, b = covariance(6, 6, 1), covariance(6, 6, 2)
@@ -53,7 +53,7 @@ def test_it_agrees_with_the_root_of_the_product_where_that_exists():
 
 
 def test_singular_covariances_lose_nothing():
-    """Where all variation is in a plane, its other axes change nothing."""
+    """If all variation is in a subspace, further axes change nothing."""
     a, b = draw(40, 3, 1), draw(40, 3, 2) * 2.0 + 1.0
     axes = rotation(50)[:3]
     assert fid(a @ axes, b @ axes) == pytest.approx(fid(a, b), rel=1e-6)
@@ -71,7 +71,7 @@ def test_fid_is_symmetric_grows_with_the_difference_and_is_biased_by_few_samples
     assert fid(a, b) == pytest.approx(fid(b, a))
     distances = [fid(a, b + shift) for shift in (0.0, 0.5, 1.0, 2.0)]
     assert distances == sorted(distances)
-    assert fid(a[:20], b[:20]) > 5.0 * distances[0], "of the same Gaussian"
+    assert fid(a[:20], b[:20]) > 5.0 * distances[0], "both sets are of the same Gaussian"
     assert few_samples(20, 20) == "FID is biased: 20 samples of 20 features"
     assert few_samples(21, 20) is None
 
@@ -89,7 +89,7 @@ def test_kid_is_the_sum_over_pairs_of_its_definition():
     across = sum(k(x, y) for x in a for y in b) / 20
     found = kid(torch.tensor(a), torch.tensor(b))
     assert found.mean == pytest.approx(within[0] + within[1] - 2 * across, rel=1e-5)
-    assert found.deviation is None, "one subset: all of it"
+    assert found.deviation is None, "there is one subset: the whole set"
 
 
 def test_kid_of_two_halves_is_zero_on_average_and_may_be_negative():
@@ -102,7 +102,7 @@ def test_kid_of_two_halves_is_zero_on_average_and_may_be_negative():
     assert float(shifted.mean()) > 20.0 * error
 
 
-def test_large_sets_are_taken_in_subsets_that_a_seed_names():
+def test_large_sets_are_split_into_subsets_by_the_seed():
     a, b = draw(300, 4, 1), draw(260, 4, 2) + 0.5
     whole = kid(a, b)
     found = kid(a, b, seed=1, subsets=40, subset=100)

@@ -1,4 +1,4 @@
-"""Feature networks: deterministic, of every size, and what they must see; bad names and files are one line."""
+"""Feature networks: determinism, pictures of any size, what they must tell apart, bad names and files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     return kornia.filters.gaussian_blur2d(planes, (9, 9), (sigma, sigma)).permute(0, 2, 3, 1)
 
 
-def test_they_are_deterministic_and_of_a_picture_alone(embedded, shown):
+def test_features_are_deterministic_and_depend_on_their_picture_only(embedded, shown):
     features = embedded(shown)
     assert features.shape == (12, embedded.size)
     assert embedded.size == 296
@@ -56,7 +56,7 @@ def test_they_are_deterministic_and_of_a_picture_alone(embedded, shown):
     assert len(embedded.weights) == 12
 
 
-def test_a_white_picture_is_the_origin_and_others_are_of_the_order_of_one(embedded, shown):
+def test_the_features_of_white_are_zero_and_those_of_objects_about_one(embedded, shown):
     assert embedded(torch.ones(2, 64, 64, 3)).abs().max() < 1e-4
     assert 0.3 < float(embedded(shown).square().mean().sqrt()) < 3.0
 
@@ -68,8 +68,8 @@ def test_pictures_may_have_any_size(embedded, size):
     assert bool(torch.isfinite(features).all())
 
 
-def test_blur_counts_even_where_the_reduced_picture_hides_it(embedded):
-    """Every second column black in 128 x 128: grey in the whole picture at 32 x 32, not so in its tiles."""
+def test_blur_counts_even_if_the_reduced_picture_hides_it(embedded):
+    """Stripes of one pixel in 128 x 128 are grey in the whole picture at 32 x 32, but not in its tiles."""
     stripes = (torch.arange(128) % 2).float().expand(1, 128, 128)[..., None].expand(1, 128, 128, 3)
     grey = torch.full_like(stripes, 0.5)
     difference = (embedded(stripes) - embedded(grey))[0].abs()
@@ -97,10 +97,10 @@ def test_distance_grows_with_blur_and_with_noise(embedded, shown):
         ("clip:", "unknown feature network"),
         ("embedded:x", "unknown feature network"),
         ("clip:/nowhere", "there is no folder '/nowhere'"),
-        ("inception:/nowhere", "there is no file '/nowhere' of the FID InceptionV3; make it"),
+        ("inception:/nowhere", "there is no file '/nowhere' of the InceptionV3 of FID; make it"),
     ],
 )
-def test_bad_names_are_one_line(name, message):
+def test_bad_names_are_refused_in_one_line(name, message):
     with pytest.raises(UserError, match=message) as caught:
         load_features(name)
     assert "\n" not in str(caught.value)
@@ -126,7 +126,7 @@ def clip_folder(tmp_path_factory):
     return folder
 
 
-def test_a_local_clip_is_read_and_normalised_as_it_says(clip_folder, tmp_path, shown):
+def test_a_local_clip_is_normalised_as_its_folder_states(clip_folder, tmp_path, shown):
     network = load_features(f"clip:{clip_folder}")
     assert (network.label, network.size) == ("clip:tiny", 12)
     features = network(shown)
@@ -143,6 +143,11 @@ def test_a_local_clip_is_read_and_normalised_as_it_says(clip_folder, tmp_path, s
     assert not torch.allclose(load_features(f"clip:{other}")(shown), features)
 
 
+def with_setting(folder, **changes):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -151,9 +156,12 @@ def test_a_local_clip_is_read_and_normalised_as_it_says(clip_folder, tmp_path, s
         (lambda f: (f / "model.safetensors").unlink(), "no .safetensors weights"),
         (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 20), "cannot be loaded"),
         (lambda f: save_file({"x": torch.zeros(1)}, f / "model.safetensors"), "lacks weights"),
+        (lambda f: with_setting(f, hidden_size="wide"), "cannot be loaded"),
+        (lambda f: with_setting(f, num_attention_heads=3), "cannot be loaded"),
+        (lambda f: with_setting(f, hidden_act="none"), "cannot be loaded"),
     ],
 )
-def test_a_broken_clip_is_one_line(clip_folder, tmp_path, damage, message):
+def test_a_broken_clip_is_refused_in_one_line(clip_folder, tmp_path, damage, message):
     folder = tmp_path / "copy"
     folder.mkdir()
     for file in clip_folder.iterdir():
@@ -165,8 +173,7 @@ def test_a_broken_clip_is_one_line(clip_folder, tmp_path, damage, message):
 
 
 def test_the_inception_is_the_published_one_in_names_and_shapes():
-    """94 convolutions and their batch norms, 21.8 million weights: what `inception-2015-12-05` is without its last
-    layer."""
+    """`inception-2015-12-05` without its last layer: 94 convolutions with batch norms, 21.8 million weights."""
     shapes = inception.shapes()
     assert len(shapes) == 94 * 5
     counted = sum(int(torch.Size(shape).numel()) for name, shape in shapes.items() if "running" not in name)

@@ -1,4 +1,4 @@
-"""LPIPS with random weights: the laws of a distance, and the paper's formula computed once more, plainly."""
+"""LPIPS with random weights: the laws of a distance, and a second implementation of the formula of the paper."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def random_weights(network: str) -> dict[str, torch.Tensor]:
         spread = (2.0 / max(1, int(np.prod(shape[1:])))) ** 0.5
         weights[name] = torch.randn(shape, generator=rng) * spread
         if name.startswith(("lin", "scaling_layer.scale")):
-            weights[name] = weights[name].abs() + 0.1  # as published ones are
+            weights[name] = weights[name].abs() + 0.1  # published ones are positive
     return weights
 
 
@@ -40,15 +40,17 @@ def test_it_is_a_distance_of_pictures(lpips):
     assert (forth > 0).all()
     closer = lpips(0.8 * a + 0.2 * b, a)
     assert (closer < forth).all(), "less of another picture is nearer"
-    torch.testing.assert_close(lpips(a[1:2], b[1:2])[0], forth[1], msg="a picture's score is its own")
+    torch.testing.assert_close(
+        lpips(a[1:2], b[1:2])[0], forth[1], msg="the score of a picture does not depend on others"
+    )
 
 
-def test_predictions_are_clamped_and_any_count_is_taken(lpips):
+def test_predictions_are_clamped_in_any_number_of_pictures(lpips):
     a, b = pictures(9, 32), pictures(9, 32, seed=1)
     torch.testing.assert_close(lpips(a + 2.0, b), lpips(torch.ones_like(a), b))
 
 
-# Slice.place, stride, padding of each convolution; sides of poolings (stride 2); where features are compared.
+# Slice.number, stride and padding of convolutions; sides of poolings (stride 2); where features are compared.
 PLAIN = {
     "alex": "1.0 4 2, tap, pool 3, 2.3 1 2, tap, pool 3, 3.6 1 1, tap, 4.8 1 1, tap, 5.10 1 1, tap",
     "vgg": "1.0 1 1, 1.2 1 1, tap, pool 2, 2.5 1 1, 2.7 1 1, tap, pool 2, 3.10 1 1, 3.12 1 1, 3.14 1 1, tap, "
@@ -57,7 +59,7 @@ PLAIN = {
 
 
 def plain_distance(network: str, weights, a, b) -> float:
-    """In float64, by windows and sums, sharing nothing with the code under test."""
+    """The distance in float64, by windows and sums, without any code that is under test."""
     w = {name: value.double().numpy() for name, value in weights.items()}
     x = [
         (2.0 * picture.double().numpy().transpose(2, 0, 1) - 1.0 - w["scaling_layer.shift"][0])
@@ -76,7 +78,7 @@ def plain_distance(network: str, weights, a, b) -> float:
             total += ((lin[:, None, None] * (unit[0] - unit[1]) ** 2).sum(0)).mean()
             taps += 1
         else:
-            kernel, bias = (w[f"net.slice{words[0]}.{part}"] for part in ("weight", "bias"))
+            kernel, bias = (w[f"net.slice{words[0]}.{kind}"] for kind in ("weight", "bias"))
             stride, pad = int(words[1]), int(words[2])
             padded = [np.pad(picture, ((0, 0), (pad, pad), (pad, pad))) for picture in x]
             x = [
@@ -98,7 +100,7 @@ def windows(picture: np.ndarray, side: int, stride: int) -> np.ndarray:
     return view[:, ::stride, ::stride]
 
 
-def test_it_is_the_papers_formula(lpips):
+def test_it_is_the_formula_of_the_paper(lpips):
     side = smallest_side(lpips.network) + 2
     a, b = pictures(1, side), pictures(1, side, seed=1)
     wanted = plain_distance(lpips.network, lpips.weights, a[0], b[0])
@@ -106,7 +108,7 @@ def test_it_is_the_papers_formula(lpips):
 
 
 @pytest.mark.parametrize(("network", "side"), [("alex", 31), ("vgg", 16)])
-def test_pictures_smaller_than_the_network_takes_are_one_line(network, side):
+def test_pictures_that_are_too_small_are_refused_in_one_line(network, side):
     assert smallest_side(network) == side
     lpips = Lpips(network, random_weights(network))
     lpips(pictures(1, side), pictures(1, side))
@@ -115,7 +117,7 @@ def test_pictures_smaller_than_the_network_takes_are_one_line(network, side):
     assert "\n" not in str(caught.value)
 
 
-def test_weights_come_from_one_file_by_argument_or_variable(tmp_path, monkeypatch):
+def test_the_file_of_weights_is_an_argument_or_a_variable(tmp_path, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     assert load_lpips() is None
     weights = random_weights("alex")
@@ -145,7 +147,7 @@ def test_weights_come_from_one_file_by_argument_or_variable(tmp_path, monkeypatc
         (lambda w: w["net.slice1.0.bias"].fill_(float("nan")), "not finite"),
     ],
 )
-def test_a_wrong_file_is_told_in_one_line(tmp_path, damage, message):
+def test_a_wrong_file_is_refused_in_one_line(tmp_path, damage, message):
     weights = random_weights("alex")
     damage(weights)
     save_file(weights, tmp_path / "w.safetensors")
@@ -155,7 +157,7 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path, damage, message):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"\xff" * 64])
-def test_what_is_not_safetensors_is_not_read(tmp_path, content):
+def test_a_file_of_another_format_is_not_read(tmp_path, content):
     (tmp_path / "alex.pth").write_bytes(content)
     with pytest.raises(UserError, match="not a safetensors file"):
         load_lpips(tmp_path / "alex.pth")

@@ -1,4 +1,4 @@
-"""How an asset moves, against closed forms: motions whose every number is known."""
+"""Measures of motion, against closed forms: motions whose measures are known."""
 
 import math
 
@@ -36,7 +36,7 @@ KNOWN = [
 
 
 def corners() -> Float[Tensor, "8 3"]:
-    """Of a cube whose diameter is 2 sqrt(3)."""
+    """The corners of a cube whose diameter is 2 sqrt(3)."""
     return torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
 
 
@@ -49,7 +49,7 @@ def asset(shape: str) -> Float[Tensor, "V 3"]:
 
 
 def seen_from(phase: float, shape: str, motion: str, times: Tensor = TIMES) -> Float[Tensor, "T V 3"]:
-    """The class's middle member in its motion, from the moment `phase` on."""
+    """The canonical member of a class in its motion, beginning at the moment `phase`."""
     moving = motions.build(motions.canonical(shape, "red", motion))
     return torch.stack(
         [moving.vertices(phase + t if phase + t <= 1.0 else phase + t - 1.0) for t in times.tolist()]
@@ -60,7 +60,7 @@ def along(direction: tuple[float, float, float], how_far: Float[Tensor, " T"]) -
     return corners() + how_far[:, None, None] * torch.tensor(direction)
 
 
-def test_the_diameter_is_the_sphere_around_the_box():
+def test_the_diameter_is_that_of_the_sphere_around_the_box():
     assert diameter(corners()) == pytest.approx(2.0 * math.sqrt(3.0))
     assert diameter(corners() + 5.0) == pytest.approx(2.0 * math.sqrt(3.0))
     assert diameter(3.0 * corners()) == pytest.approx(6.0 * math.sqrt(3.0))
@@ -75,7 +75,7 @@ def test_a_steady_translation():
     assert farthest(along((0.0, 0.6, 0.8), 2.0 * TIMES)) == pytest.approx(found.amount)
 
 
-def test_what_trembles_has_a_jerk_of_2():
+def test_trembling_points_have_a_jerk_of_2():
     found = motion_scores(along((1.0, 0.0, 0.0), torch.arange(T) % 2 * 0.3))
     assert found.jerk == pytest.approx(2.0, rel=1e-5)
     assert found.loop == 0.0
@@ -103,21 +103,21 @@ def test_growth_is_no_local_motion():
     assert found.jerk == pytest.approx(0.0, abs=1e-4)
 
 
-def test_what_bends_is_local():
-    """Half of the corners go up and half down: no similarity says any of it but a turn, which these do not have."""
+def test_bending_is_local_motion():
+    """Half of the corners rise and half sink, so that no similarity explains any of the motion."""
     twist = corners().prod(1)[None, :, None] * torch.tensor([0.0, 1.0, 0.0]) * TIMES[:, None, None]
     found = motion_scores(corners() + 0.2 * twist)
     assert found.amount == pytest.approx(0.2 / diameter(corners()), rel=1e-5)
     assert found.local == pytest.approx(found.amount, rel=0.05)
 
 
-def test_what_stands_still_has_no_motion_and_no_jerk():
+def test_an_asset_that_stands_still_has_no_motion_and_no_jerk():
     paths = corners().expand(T, -1, -1)
     assert motion_scores(paths) == motion_scores(paths + 0.0)
     found = motion_scores(paths)
     assert (found.amount, found.jerk, found.loop) == (0.0, 0.0, 0.0)
     assert found.local == pytest.approx(0.0, abs=1e-6)
-    # Rounding is no trembling, and one place has no size to divide by.
+    # Rounding errors do not count as trembling, and points at one position have no size to divide by.
     noise = 1e-7 * torch.randn(T, 8, 3, generator=generator(0, "noise", 0))
     assert motion_scores(paths + noise).jerk == 0.0
     assert motion_scores(torch.zeros(T, 8, 3)) == motion_scores(torch.ones(T, 1, 3))
@@ -125,7 +125,7 @@ def test_what_stands_still_has_no_motion_and_no_jerk():
 
 @settings(max_examples=20)
 @given(st.floats(0.1, 10.0), st.tuples(*[st.floats(-3.0, 3.0)] * 3))
-def test_scores_do_not_depend_on_size_and_place(scale, offset):
+def test_scores_do_not_depend_on_size_and_position(scale, offset):
     paths = seen_from(0.0, "cone", "swaying").double()
     paths = paths + 0.05 * torch.randn(paths.shape, generator=generator(0, "noise", 1)) * TIMES[:, None, None]
     one, other = motion_scores(paths), motion_scores(scale * paths + torch.tensor(offset))
@@ -144,7 +144,7 @@ def test_the_fit_is_exact_on_similarities(seed, scale):
 
 
 def test_the_fit_is_the_nearest_similarity():
-    """No small change of turn, size or place comes nearer."""
+    """No small change of rotation, size or position comes nearer."""
     rng = generator(0, "fit", 0)
     points = torch.randn(15, 3, generator=rng).double()
     paths = points[None] + 0.4 * torch.randn(2, 15, 3, generator=rng).double()
@@ -158,16 +158,16 @@ def test_the_fit_is_the_nearest_similarity():
         assert bool(((near - paths).square().sum((1, 2)) > best).all())
 
 
-def test_a_mirror_is_no_similarity():
+def test_a_reflection_is_no_similarity():
     points = torch.randn(30, 3, generator=generator(0, "mirror", 0))
     over = torch.tensor([-1.0, 1.0, 1.0])
     left = (fitted(points, (points * over)[None]) - points * over).norm(dim=2).mean()
     assert float(left) > 0.1 * diameter(points)
-    flat = points * torch.tensor([1.0, 1.0, 0.0])  # what is flat can be turned over
+    flat = points * torch.tensor([1.0, 1.0, 0.0])  # a flat object can be turned over
     torch.testing.assert_close(fitted(flat, (flat * over)[None])[0], flat * over, atol=1e-5, rtol=0)
 
 
-def test_fewer_than_three_moments_say_nothing():
+def test_fewer_than_three_moments_are_refused():
     with pytest.raises(ValueError, match="at least 3"):
         motion_scores(torch.zeros(2, 8, 3))
     with pytest.raises(ValueError, match="at least 3"):
@@ -189,7 +189,7 @@ def test_held_out_pairs_are_among_them():
 @pytest.mark.parametrize("motion", ["bouncing", "swaying", "sliding"])
 @pytest.mark.parametrize("phase", [1, 4, 9])
 def test_the_phase_is_recovered(motion, phase):
-    """From the shape world's own vertices at other times, not from `true_paths`."""
+    """The paths are vertices of the shape world at other times, not those of `true_paths`."""
     found = truth_scores(seen_from(phase / 12, "cone", motion), "cone", motion)
     assert found.nearest == motion
     assert found.error == pytest.approx(0.0, abs=2e-3)
@@ -216,7 +216,7 @@ def test_a_reversed_spin_is_no_spin(shape):
 
 
 @pytest.mark.parametrize("motion", ["spinning", "bouncing", "still"])
-def test_what_stands_still_is_still(motion):
+def test_an_asset_that_stands_still_is_still(motion):
     paths = asset("cube").expand(T, -1, -1)
     found = truth_scores(paths, "cube", motion)
     assert found.nearest == "still"
@@ -230,7 +230,7 @@ def test_most_of_a_motion_resembles_it_and_a_tenth_does_not():
     most, little = (truth_scores(rest + share * (truth - rest), "cube", "bouncing") for share in (0.7, 0.1))
     assert (most.nearest, little.nearest) == ("bouncing", NONE)
     assert most.error == pytest.approx(0.3, abs=1e-4)
-    assert 0.8 < little.error <= 0.9  # a bounce from mid-air explains a little more of it
+    assert 0.8 < little.error <= 0.9  # a bounce that begins in mid-air explains a little more
 
 
 def test_another_motion_than_the_prompted_one_is_named():
@@ -242,7 +242,7 @@ def test_another_motion_than_the_prompted_one_is_named():
 @pytest.mark.parametrize(
     ("shape", "motion"), [("sphere", "spinning"), ("car", "driving"), ("mug", "opening")]
 )
-def test_motions_without_one_truth_are_refused(shape, motion):
+def test_motions_of_single_pieces_are_refused(shape, motion):
     with pytest.raises(ValueError, match="has no truth"):
         truth_scores(torch.zeros(3, 8, 3), shape, motion)
 
@@ -264,8 +264,8 @@ def test_pictures_that_alternate_flicker():
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
-def test_equal_pictures_are_the_same_thing(value):
-    """Black ones too, of which these features are 0."""
+def test_equal_pictures_keep_their_identity(value):
+    """Also black pictures, whose features are 0."""
     found = picture_scores(clip_of(torch.full((5,), value)), MeanColour())
     assert (found.change, found.flicker) == (0.0, 0.0)
     assert found.identity == pytest.approx(1.0)
@@ -274,6 +274,6 @@ def test_equal_pictures_are_the_same_thing(value):
 def test_identity_is_the_smallest_cosine():
     clip = torch.zeros(4, 8, 8, 3)
     clip[:, ..., 0] = 1.0
-    clip[2, ..., 1] = 1.0  # yellow between red ones: 45 degrees
+    clip[2, ..., 1] = 1.0  # yellow between red pictures: 45 degrees
     found = picture_scores(clip, MeanColour())
     assert found.identity == pytest.approx(math.sqrt(0.5), abs=1e-6)

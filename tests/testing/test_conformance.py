@@ -1,4 +1,4 @@
-"""The project's own parts through the kit that third parties use, and the kit against parts that break a law."""
+"""The conformance kit, on the built-in components and on components that break a law."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def nerfdiff(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
-    """The folder of a film of three pictures, a square that goes to the right."""
+    """The folder of a film of three pictures, in which a square moves to the right."""
     rgba = np.zeros((3, 24, 24, 4), np.uint8)
     for number in range(3):
         rgba[number, 8:16, 6 + 2 * number : 14 + 2 * number] = (200, 60, 30, 255)
@@ -156,10 +156,10 @@ def test_gaussians_that_grow():
 
     make.renderer = "splatting"  # type: ignore[attr-defined]
     check_representation(make)
-    assert len(sizes) > 1, "nothing grew: the law about the optimizer was not tried"
+    assert len(sizes) > 1, "nothing grew, so the law about the optimizer was not tested"
 
 
-# --- the kit itself: one broken part a law ---
+# --- the kit itself: for each law a component that breaks it ---
 
 
 class Grid(nn.Module):
@@ -402,7 +402,7 @@ def test_a_broken_guidance(broken, message):
 
 
 class Reaching:
-    """A guidance whose loss goes through an unfrozen model, which it holds in some way."""
+    """A guidance whose loss goes through an unfrozen model, which it holds as `hold` makes it."""
 
     def __init__(self, hold):
         model = nn.Linear(3, 1)
@@ -413,7 +413,7 @@ class Reaching:
 
 
 class ReachingModule(nn.Module):
-    """The same as a torch module, to which the model belongs."""
+    """A guidance of the same kind that is a torch module and has the model as a submodule."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""How good is it? Pictures against true ones, models on sets of objects, runs against what they were made of."""
+"""Evaluation: pictures against true pictures, models on sets of objects, runs against what they were made from."""
 
 from threedgen.evaluation.benchmark import Predictor, evaluate_objects
 from threedgen.evaluation.result import Evaluation, table

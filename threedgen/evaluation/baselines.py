@@ -1,4 +1,4 @@
-"""Answers that need no model: what any model must beat."""
+"""Baselines: predictors without a model, which every model should be better than."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from threedgen.core.types import Cameras, RenderOutput
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.objects import ObjectSet
 
-_SAME = 1e-4  # how far poses of one view may differ from object to object
+_SAME = 1e-4  # largest difference between the poses of a view in two objects that share their cameras
 
 
 class MeanImage:
-    """The mean of the training pictures, from wherever it is asked: blurred, and hard to beat in PSNR.
+    """Answers with the mean of the training pictures, which is blurred, but hard to beat in PSNR.
 
-    Where all training objects were seen by the same cameras there is a mean a camera, and a view gets that of the
-    nearest one; else there is one mean of all pictures.
+    If all training objects were seen by the same cameras, there is a mean for each camera, and a view gets that
+    of the nearest camera. Otherwise there is one mean of all pictures.
     """
 
     def __init__(self, training: ObjectSet) -> None:
-        """Looks at every picture once. training: at least one object, of pictures of one size."""
+        """training: at least one object; all pictures must have the same size. Each is loaded once."""
         first = training.load(0)
         pictures, alpha = first.images.double(), first.alpha.double()
         total = pictures.sum(0), alpha.sum(0)
@@ -49,7 +49,7 @@ class MeanImage:
 
 
 class NearestSource:
-    """The source picture as it is; of several the one whose camera is nearest."""
+    """Answers with the source picture, unchanged; with the one whose camera is nearest if there are several."""
 
     def __call__(self, source: PosedPictures, cameras: Cameras, seed: int = 0) -> RenderOutput:
         index = _nearest(cameras, source.cameras)
@@ -63,7 +63,7 @@ def _same_views(a: Cameras, b: Cameras) -> bool:
 
 
 def _nearest(cameras: Cameras, others: Cameras) -> Tensor:
-    """Which of the others' positions is nearest to each camera's. [B]"""
+    """[B], which of the other cameras is nearest to each camera."""
     return torch.cdist(cameras.centers.cpu()[None], others.centers.cpu()[None])[0].argmin(dim=1)
 
 

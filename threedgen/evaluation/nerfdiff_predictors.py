@@ -1,4 +1,4 @@
-"""NerfDiff's answers to "one view in, other views out": what `threedgen eval` and the benchmark compare."""
+"""The ways in which a NerfDiff predicts other views from one view, for `threedgen eval` and the benchmark."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def _source(model: NerfDiffModel, given: PosedPictures) -> Source:
 
 
 def _predicted(source: Source) -> RadianceField:
-    """The single-image NeRF."""
+    """The NeRF that the network predicts from the picture."""
     frame = source_frame(source.camera, source.radius)
     return source.model.field(source.model.planes(source.picture)[0], frame)
 
 
 @dataclass(frozen=True)
 class FeedForward:
-    """The single-image NeRF as the network predicts it: NerfDiff without distillation."""
+    """Renders the NeRF that the network predicts from the picture: NerfDiff without distillation."""
 
     model: NerfDiffModel
 
@@ -53,8 +53,11 @@ class FeedForward:
 
 @dataclass(frozen=True)
 class FreeViews:
-    """The denoiser alone: every view sampled from noise by itself, seeing the single-image NeRF from there. At the
-    model's size; there is no scene behind the pictures, so they have no depth."""
+    """Samples every view from noise with the denoiser alone, conditioned on a render of the predicted NeRF.
+
+    The pictures have the size of the model. They show no common scene, so they have no depth. steps: of the
+    sampler.
+    """
 
     model: NerfDiffModel
     steps: int = 24
@@ -70,10 +73,10 @@ class FreeViews:
 
 @dataclass(frozen=True)
 class Distilled:
-    """The single-image NeRF finetuned by NeRF-guided distillation: the project's loop, one run an object.
+    """Renders the predicted NeRF after NeRF-guided distillation, with one run of the loop for each object.
 
-    batch: virtual views a step. steps: of the loop. elevation: band of the virtual views, degrees. guidance:
-    how many views there are, and how they are distilled.
+    batch: number of virtual views in a step. steps: of the loop. elevation: lowest and highest virtual view, in
+    degrees. guidance: how many virtual views there are and how they are distilled. learning_rates: of the NeRF.
     """
 
     model: NerfDiffModel
@@ -110,5 +113,5 @@ ANSWERS: Mapping[str, Callable[[NerfDiffModel], Predictor]] = MappingProxyType(
 def load_predictor(
     folder: str | Path, answer: str = "feed-forward", device: torch.device | str = "cpu"
 ) -> Predictor:
-    """One of ANSWERS of a trained folder. Raises UserError."""
+    """The predictor called `answer`, one of ANSWERS, with the model of a trained folder. Raises UserError."""
     return ANSWERS[answer](load_model(folder, device))

@@ -1,4 +1,4 @@
-"""Pictures by name, of one object or of many: what a folder of somebody's results and the truth have in common."""
+"""Folders of pictures of one object or of several, and their comparison by the names of the pictures."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.datasets.given import read_pictures
 from threedgen.datasets.picture import read_picture
-from threedgen.evaluation.result import Evaluation
+from threedgen.evaluation.result import Evaluation, OnProgress, silent
 from threedgen.evaluation.scorer import Scorer
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-_LARGEST = 4096  # pixels a side: larger pictures are reduced to it
-_FIRST = 3  # names that a message lists
-
-Progress = Callable[[int, int], None]
+_LARGEST = 4096  # pixels: larger sides are reduced to it
+_FIRST = 3  # number of names that a message lists
 
 
 @dataclass(frozen=True)
 class PictureSet:
-    """names: of the pictures, without suffixes. load: pictures by their places in it, on white, of one size."""
+    """Pictures of one object. names: without suffixes. load: their numbers -> pictures on white, of one size."""
 
     names: Sequence[str]
     load: Callable[[Sequence[int]], Float[Tensor, "B H W 3"]]
 
 
 def picture_sets(path: str | Path) -> dict[str, PictureSet]:
-    """The pictures of a folder, by object: posed pictures (transforms.json, SRN) or plain ones, directly in it
-    (one object, named ""), or a sub-folder of such an object each. Pictures are read when they are asked for.
+    """The pictures of a folder, by the names of their objects.
 
-    Raises UserError: nothing there, no pictures, two of one name.
+    The folder holds either one object, named "", or a sub-folder for each object. An object is posed pictures
+    (transforms.json or an SRN folder) or plain picture files. Pictures are read when they are loaded from the set.
+    Raises UserError if the folder is missing or holds no pictures, and for two pictures of one name.
     """
     folder = existing(path, "there are no pictures at '{path}'")
     if not folder.is_dir():
@@ -49,25 +48,28 @@ def picture_sets(path: str | Path) -> dict[str, PictureSet]:
             return {"": one}
         found = {sub.name: _one_set(sub) for sub in sorted(folder.iterdir()) if sub.is_dir()}
     except OSError as error:
-        raise UserError(f"cannot look into '{folder}': {error.strerror or error}") from error
+        raise UserError(
+            f"cannot read '{folder}': {error.strerror or error}; check its permissions"
+        ) from error
     sets = {name: item for name, item in found.items() if item is not None}
     if not sets:
         raise UserError(
-            f"'{folder}' holds no pictures: neither {', '.join(_SUFFIXES)}, nor posed ones, nor folders"
+            f"'{folder}' holds no pictures: neither {', '.join(_SUFFIXES)}, nor posed pictures, "
+            "nor folders with them"
         )
     return sets
 
 
 def compare_pictures(
-    target: str | Path, truth: str | Path, scorer: Scorer, progress: Progress = lambda done, total: None
+    target: str | Path, truth: str | Path, scorer: Scorer, progress: OnProgress = silent
 ) -> Evaluation:
-    """Each picture of `target` against the one of its name in `truth`, both as `picture_sets` reads them.
+    """Compares each picture of `target` with the one of the same name in `truth`; see `picture_sets` for both.
 
-    Truth that nothing was made for is left out, and the result says how much. Raises UserError for a picture
-    without its true one, for other sizes, and where the one folder holds one object and the other several.
+    True pictures without a counterpart are left out, and the result reports their number. Raises UserError for a
+    picture without a true one, for other sizes, and if one folder holds one object and the other several.
     """
     ours, true = picture_sets(target), picture_sets(truth)
-    if len(ours) == len(true) == 1:  # one object each: whatever it is called
+    if len(ours) == len(true) == 1:  # the names of single objects need not agree
         true = dict(zip(ours, true.values(), strict=True))
     _require_known(list(ours), list(true), f"'{target}' holds objects", f"'{truth}'")
     left_out = sum(len(item.names) for name, item in true.items() if name not in ours)
@@ -98,7 +100,7 @@ def _require_known(names: Sequence[str], known: Sequence[str], what: str, where:
 
 
 def _one_set(folder: Path) -> PictureSet | None:
-    """The pictures of one object, or None where the folder itself holds none."""
+    """The pictures of one object, or None if the folder itself holds none."""
     if (folder / "transforms.json").is_file():
         return _posed(folder, _frame_names(folder / "transforms.json"))
     if (folder / "intrinsics.txt").is_file():
@@ -114,18 +116,23 @@ def _posed(folder: Path, names: list[str]) -> PictureSet:
 
 
 def _frame_names(file: Path) -> list[str]:
-    """Of the frames, in their order. Anything wrong with the file is said in full when it is read."""
+    """The names of the frames of a transforms.json, in their order. `read_pictures` checks the rest of the file."""
     try:
-        frames = json.loads(file.read_text(encoding="utf-8-sig"))["frames"]
-        return [Path(str(frame["file_path"])).stem for frame in frames]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        document = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise UserError(f"{file} is not a transforms.json ({error})") from error
+    except RecursionError as error:
+        raise UserError(f"{file} is not a transforms.json (it is nested too deeply)") from error
+    frames = document.get("frames") if isinstance(document, dict) else None
+    if not isinstance(frames, list) or not all(isinstance(f, dict) and "file_path" in f for f in frames):
+        raise UserError(f"{file} is not a transforms.json (it has no list of frames with a file_path)")
+    return [Path(str(frame["file_path"])).stem for frame in frames]
 
 
 def _distinct(folder: Path, names: list[str]) -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UserError(f"'{folder}' has two pictures of the name {twice[0]}: which is which?")
+        raise UserError(f"'{folder}' has two pictures of the name {twice[0]}: rename one of them")
     return names
 
 
@@ -136,7 +143,7 @@ def _read(files: Sequence[Path], places: Sequence[int]) -> Float[Tensor, "B H W 
         if picture.shape != pictures[first].shape:
             sizes = [f"{size.shape[1]} x {size.shape[0]}" for size in (pictures[first], picture)]
             raise UserError(
-                f"pictures of one object differ in size: '{first}' {sizes[0]}, '{file}' {sizes[1]}"
+                f"pictures of one object differ in size: '{first}' has {sizes[0]}, '{file}' has {sizes[1]} pixels"
             )
     return torch.stack(list(pictures.values()))
 

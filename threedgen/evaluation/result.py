@@ -1,9 +1,9 @@
-"""What an evaluation found, and its three files: eval.json (all of it), views.csv (a row a view), table.md."""
+"""The result of an evaluation and its files: eval.json (everything), views.csv (a row for each view), table.md."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,22 +17,20 @@ from threedgen.jobs.scores.motion import MOVING_SCORES
 from threedgen.metrics.consistency import Consistency
 
 METRICS = ("psnr", "ssim", "lpips")
-_ORDER = (
-    "",
-    "PSNR",
-    "SSIM",
-    "LPIPS",
-    "FID",
-    "KID",
-    "consistency",
-    *MOVING_SCORES,
-    "s",
-)  # of columns, by their first words
+# The order of columns, by their first words.
+_ORDER = ("", "PSNR", "SSIM", "LPIPS", "FID", "KID", "consistency", *MOVING_SCORES, "s")
 _RESAMPLES, _TAIL = 1000, 0.025  # of the bootstrap: 95 of 100 resamples lie inside the interval
+
+OnProgress = Callable[[int, int], None]
+"""Called with how much is done, and the total."""
+
+
+def silent(done: int, total: int) -> None:
+    """An OnProgress that shows nothing."""
 
 
 class ViewScore(NamedTuple):
-    """One picture against its true one. view: its number or file name. lpips: None where it was not measured."""
+    """One picture against its true one. view: its number or file name. lpips: None if it was not measured."""
 
     object: str
     view: str
@@ -42,7 +40,8 @@ class ViewScore(NamedTuple):
 
 
 class Motion(NamedTuple):
-    """scores: those of `moving_scores`. features, weights: label and fingerprint of the network of its identity."""
+    """Measures of motion. scores: of `moving_scores`. features, weights: label and fingerprint of the network that
+    identity was measured with."""
 
     scores: Mapping[str, float]
     features: str
@@ -51,11 +50,13 @@ class Motion(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """name: what was evaluated. views: a row a picture. features, weights: the feature network's label and
-    fingerprint. lpips: its network, or None. fid, kid: None where nothing was compared. kid_deviation: over
-    subsets. consistency: means over objects. motion: of what moves. seconds: of the model, an object. warnings:
-    what a reader must know. about: of what and how (target, truth, protocol). report: the scores that the run
-    itself reported.
+    """The result of an evaluation.
+
+    name: of what was evaluated. views: the scores of each picture. features, weights: label and fingerprint of
+    the feature network. lpips: the network of LPIPS, or None. fid, kid: None if no pictures were compared.
+    kid_deviation: over subsets. consistency: means over objects. motion: of an asset that moves. seconds: of
+    the model, for one object. warnings: what a reader has to know. about: what was evaluated and how (target,
+    truth, protocol). report: the scores that the run itself reported.
     """
 
     name: str
@@ -75,17 +76,19 @@ class Evaluation:
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """In the order in which they were evaluated."""
+        """The names of the objects, in the order of the evaluation."""
         return tuple(dict.fromkeys(view.object for view in self.views))
 
     def mean(self, metric: str) -> float | None:
-        """Mean over objects of the mean over their views of "psnr", "ssim" or "lpips"; None where not measured."""
+        """Mean over objects of the means over their views of "psnr", "ssim" or "lpips"; None if not measured."""
         means = self._means(metric)
         return sum(means) / len(means) if means else None
 
     def interval(self, metric: str) -> tuple[float, float] | None:
-        """95 % bootstrap interval of `mean` over objects (views of one object are not independent); None with
-        fewer than two objects."""
+        """95 % bootstrap interval of `mean`; None with fewer than two objects.
+
+        Objects are resampled, because the views of one object are not independent.
+        """
         means = self._means(metric)
         if len(means) < 2:
             return None
@@ -96,7 +99,7 @@ class Evaluation:
         return low, high
 
     def row(self) -> dict[str, str]:
-        """Its row of a table: column -> text, "-" where there is no number."""
+        """Its row of a table: column -> text, "-" if there is no number."""
         kid = None if self.kid is None else 1e3 * self.kid
         cells = {
             "": self.name,
@@ -118,7 +121,7 @@ class Evaluation:
         return cells
 
     def document(self) -> dict[str, Any]:
-        """What eval.json holds."""
+        """The content of eval.json."""
         scores: dict[str, Any] = {metric: self.mean(metric) for metric in METRICS}
         scores |= {"fid": self.fid, "kid": self.kid, "kid_deviation": self.kid_deviation}
         seen = self.consistency
@@ -143,7 +146,7 @@ class Evaluation:
         }
 
     def write(self, folder: str | Path) -> None:
-        """eval.json, views.csv and table.md, each there whole or as before. Raises UserError where it cannot."""
+        """Writes eval.json, views.csv and table.md, each as a whole or not at all. Raises UserError."""
         folder = Path(folder)
         with replacing(folder / "views.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
@@ -163,9 +166,9 @@ class Evaluation:
 
 
 def table(evaluations: Iterable[Evaluation]) -> str:
-    """One Markdown table of all of them, a row each, and what a reader must know below it.
+    """One Markdown table with a row for each evaluation, and their warnings below it.
 
-    A column names its network, so numbers of different networks stand in different columns.
+    A column names its network, so values of different networks are in different columns.
     """
     evaluations = list(evaluations)
     rows = [evaluation.row() for evaluation in evaluations]
@@ -184,7 +187,7 @@ def table(evaluations: Iterable[Evaluation]) -> str:
 
 
 def _rank(column: str) -> int:
-    """Where a column stands: by the measure, before its network."""
+    """The position of a column, which its first word, the measure, decides."""
     return _ORDER.index(column.partition(" ")[0])
 
 

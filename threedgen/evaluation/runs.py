@@ -1,9 +1,8 @@
-"""A run's asset: against true pictures, or against the pictures it was fitted to; and how consistent it is."""
+"""Evaluates the asset of a run: against true pictures or held-out ones, its consistency, and its motion."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import Cameras
 from threedgen.datasets.given import GivenViews, read_pictures
 from threedgen.datasets.multiview import PosedPictures, object_reach
-from threedgen.evaluation.result import Evaluation, Motion
+from threedgen.evaluation.result import Evaluation, Motion, OnProgress, silent
 from threedgen.evaluation.scorer import Scorer
 from threedgen.export.low_pass import pixel_size
 from threedgen.jobs.asset import asset_of, moving_asset, renderer_here
@@ -32,13 +31,13 @@ from threedgen.recipes.load import read_resolved
 from threedgen.recipes.recipe import Recipe
 from threedgen.renderers.base import on_white
 
-RING, RING_SIZE, RING_ELEVATION = 24, 128, 15.0  # the views, their pixels and degrees, that consistency is of
-_RADIUS, _FOV = 2.85, 40.0
+RING, RING_SIZE, RING_ELEVATION = 24, 128, 15.0  # views of the measure of consistency, in pixels and degrees
+_RADIUS, _FOV = 2.85, 40.0  # of these views, in world units and degrees
 _AT_ONCE = 8  # views that are rendered before they are scored
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-_ALIKE = 0.01  # by how much distances of cameras may differ, relatively, to be called proportional
-
-Progress = Callable[[int, int], None]
+_ALIKE = (
+    0.01  # largest relative difference of the factors between two sets of distances that are proportional
+)
 
 
 @torch.no_grad()
@@ -50,15 +49,15 @@ def evaluate_run(
     seed: int = 0,
     *,
     up: str | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = silent,
 ) -> Evaluation:
-    """The asset of a run, rendered on white. features, lpips, seed: as of `Scorer`.
+    """Evaluates the asset of a run, rendered on white. features, lpips, seed: as of `Scorer`.
 
-    truth: posed pictures (a folder of either layout, or a transforms file; up: as of `read_pictures`), in the
-    run's world; of a fit whose object was scaled into the unit ball, the pictures' world, from cameras at the same
-    distances. None: a fitted run is compared with the pictures that it held out.
-    Every run's consistency is measured on a ring of RING views; what moves is at rest in all of these pictures, and
-    has the numbers of `moving_scores` besides. Raises UserError.
+    truth: posed pictures in the world of the run, as `read_pictures` takes them (with `up`). If `threedgen fit`
+    scaled the object into the unit ball, they are in the world of its pictures, from cameras at the same
+    distances. None: a fitted run is compared with the pictures that it held out. The consistency of every run
+    is measured on a ring of RING views. An asset that moves is at rest in all of these pictures, and has the
+    measures of `moving_scores` as well. Raises UserError.
     """
     recipe = read_resolved(run.recipe)
     scene = load_scene(run, recipe)
@@ -68,19 +67,19 @@ def evaluate_run(
     found = Evaluation(name)
     if task is not None:
         scorer, views = Scorer(features, lpips, seed), len(task.views)
-        for part in torch.arange(views).split(_AT_ONCE):
-            progress(int(part[0]), views + RING)
-            numbers = [str(view) for view in task.views[part].tolist()]
-            scorer.add(name, numbers, draw(task.primitive, task.cameras[part]).rgb, task.images[part])
+        for group in torch.arange(views).split(_AT_ONCE):
+            progress(int(group[0]), views + RING)
+            numbers = [str(view) for view in task.views[group].tolist()]
+            scorer.add(name, numbers, draw(task.primitive, task.cameras[group]).rgb, task.images[group])
         progress(views, views + RING)
         found = scorer.result(name)
     ring = _ring()
     seen = draw(asset_of(recipe, scene, pixel_size(ring)), ring)
     warnings = [*found.warnings]
     if task is None and isinstance(sampler, GivenViews):
-        warnings.append("no view was held out: there is nothing to compare with but what it was trained on")
+        warnings.append("no view was held out: there are only the pictures that it was trained on")
     if seen.depth is None:
-        warnings.append("its renderer gives no depth: no consistency")
+        warnings.append("its renderer gives no depth, so consistency was not measured")
     if declared(type(scene), RepresentationRoles).moves:
         network = load_features(features) if isinstance(features, str) else features
         scores = moving_scores(moving_asset(recipe, scene), network)
@@ -92,7 +91,7 @@ def evaluate_run(
 
 @dataclass(frozen=True)
 class _Task:
-    """What is rendered, from where, and the true pictures and their numbers."""
+    """A comparison: what is rendered, by which cameras, the true pictures and the numbers of the views."""
 
     primitive: Any
     cameras: Cameras
@@ -101,7 +100,7 @@ class _Task:
 
 
 def _task(recipe: Recipe, scene: Any, sampler: Any, truth: str | Path | None, up: str | None) -> _Task | None:
-    """None where there is nothing to compare with."""
+    """The comparison that is possible; None if there are no pictures to compare with."""
     if truth is not None:
         pictures = read_pictures(truth, up)
         cameras = pictures.cameras
@@ -111,7 +110,7 @@ def _task(recipe: Recipe, scene: Any, sampler: Any, truth: str | Path | None, up
         return _Task(primitive, cameras, pictures.images, torch.arange(len(cameras)))
     if not isinstance(sampler, GivenViews) or not len(sampler.held_out):
         return None
-    # As it was optimised, from cameras like those of its optimisation: the very scores of report.json.
+    # The scene as it was optimised, seen by cameras like those of its optimisation: the scores of report.json.
     views, pictures = sampler.held_out, read_pictures(sampler.config.path)
     return _Task(scene.at(None), sampler.cameras[views], pictures.images[views], views)
 
@@ -123,9 +122,10 @@ def _ring() -> Cameras:
 
 
 def _in_the_world_of(fitted: GivenViews, truth: PosedPictures, source: str) -> Cameras:
-    """The true cameras in the world of a fit: `fit` scales an object that reaches out of the unit sphere.
+    """The true cameras in the world of a fit, which scales an object that reaches out of the unit sphere.
 
-    By how much is told by the cameras' distances, which must be those of the fit's but for one factor.
+    The factor is the ratio of the distances of the cameras, which must be the same for all quantiles. Raises
+    UserError if it is not.
     """
     if object_reach(truth) <= 1.0:
         return truth.cameras
@@ -146,13 +146,14 @@ def _in_the_world_of(fitted: GivenViews, truth: PosedPictures, source: str) -> C
 
 
 def _reported(run: RunDirectory) -> dict[str, Any]:
-    """The scores of the run's own report; none where it is not finished."""
+    """The scores in the report of the run; empty if the run is not finished."""
     if not run.finished:
         return {}
     try:
-        scores = json.loads(run.report.read_text(encoding="utf-8")).get("scores")
-    except (OSError, ValueError, AttributeError) as error:
+        document = json.loads(run.report.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"'{run.report}' cannot be read ({error}): `threedgen resume` writes it anew"
+            f"'{run.report}' cannot be read ({error}): delete it, `threedgen resume {run.path}` writes it again"
         ) from error
+    scores = document.get("scores") if isinstance(document, dict) else None
     return scores if isinstance(scores, dict) else {}

@@ -1,4 +1,4 @@
-"""Models that make objects of nothing: how far their pictures are from those of true objects, as sets."""
+"""Evaluates models that sample objects: the distance between the sets of their pictures and of true pictures."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.datasets.objects import ObjectSet
-from threedgen.evaluation.result import Evaluation
+from threedgen.evaluation.result import Evaluation, OnProgress, silent
 from threedgen.metrics.distribution import few_samples, fid, kid
 from threedgen.metrics.features import Features, load_features
 
-VIEWS = 4  # of each sample and each object, spread over the object's
-_AT_ONCE = 16  # samples
+VIEWS = 4  # of each sample and of each object, at even intervals in the views of the object
+_AT_ONCE = 16  # samples that are made together
 
 Generator = Callable[[Sequence[int], Sequence[Cameras]], list[Float[Tensor, "V H W 3"]]]
-"""(numbers of samples, the cameras of each) -> their pictures on white."""
+"""(numbers of samples, the cameras of each sample) -> the pictures of each sample, on white."""
 
 
 def evaluate_samples(
@@ -31,12 +31,12 @@ def evaluate_samples(
     *,
     count: int | None = None,
     name: str = "samples",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: OnProgress = silent,
 ) -> Evaluation:
-    """FID and KID of samples, each seen as one of the objects is, against the pictures of these objects.
+    """FID and KID of samples against objects; each sample is seen by the cameras of one of the objects.
 
-    count: of both; None: as many as there are objects. features: as of `load_features`. seed: of KID's subsets.
-    Raises UserError for what a user can put right.
+    count: number of samples and of objects; None: all objects. features: as of `load_features`. seed: of the
+    subsets of KID. Raises UserError for every mistake that a user can correct.
     """
     count = len(objects) if count is None else min(count, len(objects))
     if count < 2:
@@ -50,7 +50,7 @@ def evaluate_samples(
         views = [torch.linspace(0, len(truth.images) - 1, VIEWS + 2).long()[1:-1] for truth in truths]
         cameras = [truth.cameras[view] for truth, view in zip(truths, views, strict=True)]
         begin = time.perf_counter()
-        made = [pictures.cpu() for pictures in generator(numbers, cameras)]  # which waits for a GPU
+        made = [pictures.cpu() for pictures in generator(numbers, cameras)]  # the copy waits for a GPU
         seconds += time.perf_counter() - begin
         ours += [network(pictures.clamp(0.0, 1.0)) for pictures in made]
         true += [network(truth.images[view]) for truth, view in zip(truths, views, strict=True)]

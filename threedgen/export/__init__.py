@@ -1,6 +1,7 @@
-"""The exporters: what users open in Blender, Unity or a browser, chosen by the suffix of the file.
+"""Exporters: the files that users open in Blender, Unity or a browser, chosen by the suffix of the file name.
 
-Every file is written beside its place and moved over it, so that a failure leaves what was there.
+Every file is written beside its final place and then moved there, so that a failure leaves an earlier file as
+it was.
 """
 
 from __future__ import annotations
@@ -24,20 +25,21 @@ _EXPORTERS = {
 
 
 class Exporter(Protocol):
-    """Writes one primitive into one file format. A class of that shape, made without arguments."""
+    """A class, made without arguments, whose objects write a primitive in one file format."""
 
     def write(
         self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
     ) -> TriMesh | None:
-        """Writes `path`, whole or not at all; returns the mesh if the format holds one.
+        """Writes `path` as a whole or not at all; returns the mesh if the format holds one.
 
-        Raises UserError when the primitive does not fit the format.
+        note: plain JSON values for the metadata of the file. mesh: how a surface is made of a primitive that
+        has none. Raises UserError if the primitive does not fit the format or the place cannot be written.
         """
         ...
 
 
 def suffixes() -> list[str]:
-    """The file suffixes `write` knows."""
+    """The suffixes of the built-in formats."""
     return list(_EXPORTERS)
 
 
@@ -48,27 +50,28 @@ def write(
     note: Mapping[str, Any] | None = None,
     mesh: MeshConfig | None = None,
 ) -> TriMesh | None:
-    """Writes an asset in the format its suffix names; returns the mesh for formats that hold one.
+    """Writes an asset in the format of its suffix; returns the mesh if the format holds one.
 
-    asset: a representation (taken at time 0) or a primitive. .glb and .obj hold a mesh with its texture or vertex
-    colours (Gaussians and fields are meshed as `mesh` says), .ply holds 3D Gaussians. note: plain
-    JSON values (prompt, seed, ...) for the file's own metadata: asset.extras of a GLB, comments elsewhere.
-    Raises UserError: unknown suffix, an asset that does not fit the format, a place that cannot be written.
+    asset: a representation (as it is at time 0) or a primitive. .glb and .obj hold a mesh with its texture or
+    vertex colours, .ply holds 3D Gaussians. note: plain JSON values (prompt, seed and so on) for the metadata
+    of the file: asset.extras of a GLB, comments in other formats. mesh: how Gaussians and fields become a mesh.
+    Raises UserError for an unknown suffix, an asset that does not fit the format and a place that cannot be
+    written.
     """
     from threedgen.core.plugins import load
+    from threedgen.core.types import Primitive
     from threedgen.export.mesh import MeshConfig
 
     path = Path(path)
-    target = exporter_of(path)
-    at: Any = getattr(asset, "at", lambda: asset)  # a primitive is what it is at any time
-    exporter: Exporter = load(target)()
-    return exporter.write(at(), path, note=note or {}, mesh=mesh or MeshConfig())
+    exporter: Exporter = load(exporter_of(path))()
+    primitive: Any = asset if isinstance(asset, Primitive) else asset.at()
+    return exporter.write(primitive, path, note=note or {}, mesh=mesh or MeshConfig())
 
 
 def as_mesh(primitive: Primitive, config: MeshConfig) -> TriMesh:
-    """The surface of any primitive, in its own place, with normals.
+    """The surface of any primitive, in world coordinates, with normals.
 
-    Raises NoSurface where there is none to see, and UserError for a mesh that no file can hold (`check_mesh`).
+    Raises NoSurface if none is visible, and UserError for a mesh that no file can hold (`check_mesh`).
     """
     from threedgen.core.types import GaussianCloud, TriMesh
 
@@ -84,7 +87,7 @@ def as_mesh(primitive: Primitive, config: MeshConfig) -> TriMesh:
 
 
 def _with_normals(mesh: TriMesh) -> TriMesh:
-    """Viewers shade a mesh without normals face by face."""
+    """The mesh, with normals if it has none: without them viewers would shade each face flat."""
     from dataclasses import replace
 
     import torch
@@ -103,10 +106,10 @@ def _with_normals(mesh: TriMesh) -> TriMesh:
 
 
 def exporter_of(path: str | Path) -> str:
-    """`package.module:Class` of the exporter for this suffix; nothing is imported but a plug-in's metadata.
+    """`package.module:Class` of the exporter for the suffix of `path`, which is not imported yet.
 
-    Built-in formats come first; others are entry points in the group `threedgen.exporter`, named by suffix
-    without the dot. Raises UserError for an unknown suffix, naming the known ones.
+    A built-in format wins over a plug-in. Plug-ins are entry points in the group `threedgen.exporter`, named by the
+    suffix without its dot. Raises UserError for an unknown suffix; the message names the known ones.
     """
     suffix = Path(path).suffix.lower()
     if suffix in _EXPORTERS:

@@ -1,9 +1,10 @@
-"""An asset in motion as files: a mesh of fixed topology that the motion carries, and pictures of it."""
+"""What the files of a moving asset hold: a mesh of fixed topology whose vertices move, and a film."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -12,21 +13,22 @@ from torch import Tensor
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.errors import UserError
+from threedgen.core.settings import above, between, finite, settings
 from threedgen.core.types import Frames, TriMesh
 from threedgen.export.mesh import vertex_normals
 from threedgen.export.video import Frame, to_uint8
 from threedgen.renderers.base import Renderer
 
-_NEIGHBOURS = 4  # Gaussians that a vertex goes along with
-_MOST = 5000  # frames: minutes, and files of gigabytes
+_NEIGHBOURS = 4  # points that carry a vertex
+_MOST_FRAMES = 5000  # more would take many minutes and gigabytes
 ELEVATION, FOV_Y = 15.0, 40.0  # degrees, of the camera of films
 
 
 @dataclass(frozen=True)
 class Animation:
-    """What a motion does to a mesh: vertices [T, V, 3] and normals [T, V, 3] at `times` [T], seconds from 0 on.
+    """The motion of a mesh: its vertices [T, V, 3] and unit normals [T, V, 3] at `times` [T], in seconds from 0.
 
-    loop: players begin again at the end; otherwise they stop there.
+    loop: whether players begin again at the end; if not, they stop there.
     """
 
     times: Float[Tensor, " T"]
@@ -40,66 +42,71 @@ class Animation:
             raise ValueError(f"{count} times for vertices of {tuple(self.vertices.shape)}")
 
 
-@dataclass(frozen=True)
+@settings
 class Timing:
-    """seconds: of the whole motion. fps: frames a second that are written. loop: it begins again at its end."""
+    """The times of the frames of a motion.
 
-    seconds: float = 2.0
-    fps: float = 24.0
+    Attributes:
+        seconds (seconds): Duration of the whole motion.
+        fps (frames per second): Rate of the frames that are written.
+        loop: Whether the motion begins again at its end.
+    """
+
+    seconds: Annotated[float, above(0.0)] = 2.0
+    fps: Annotated[float, between(0.0, 240.0, open_low=True)] = 24.0
     loop: bool = True
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.seconds < float("inf"):
-            raise UserError(f"the motion lasts {self.seconds:g} seconds: give --seconds a positive number")
-        if not 0.0 < self.fps <= 240.0:
-            raise UserError(f"{self.fps:g} frames a second: give --fps a number above 0, at most 240")
-        if self.seconds * self.fps > _MOST:
+        if self.seconds * self.fps > _MOST_FRAMES:
             raise UserError(
-                f"{self.seconds:g} seconds at {self.fps:g} frames a second are more than {_MOST} frames: lower one"
+                f"{self.seconds:g} seconds at {self.fps:g} frames per second are more than {_MOST_FRAMES} frames: "
+                "lower one of the two"
             )
         if self.frames < 2:
             raise UserError(
-                f"{self.seconds:g} seconds at {self.fps:g} frames a second are one frame: nothing would move"
+                f"{self.seconds:g} seconds at {self.fps:g} frames per second are a single frame, in which nothing "
+                "moves: raise one of the two"
             )
 
     @property
     def frames(self) -> int:
-        """Intervals of 1 / fps seconds, the first and the last moment included."""
+        """Number of frames, 1 / fps seconds apart, including the first and the last moment."""
         return round(self.seconds * self.fps) + 1
 
     def moments(self) -> Float[Tensor, " T"]:
-        """The times of the frames as shares of the motion, 0 to 1."""
+        """The times of the frames as shares of the motion, from 0 to 1."""
         return torch.linspace(0.0, 1.0, self.frames)
 
     def shown(self) -> Float[Tensor, " T"]:
-        """The moments that a film shows: in a loop the last one is left out, for it is the first one again."""
+        """The moments that a film shows. A loop leaves out the last one, which is the same as the first one."""
         return self.moments()[: -1 if self.loop else None]
 
 
-@dataclass(frozen=True)
+@settings
 class Config(Timing):
-    """azimuth: degrees from the front where the camera of a film is at first. turn: degrees that it goes round
-    during the motion; 0: it stands still, 360: once around, without a jump where a loop closes. radius: world units
-    from the camera to the origin, at which it looks; at 4.9, what moves by its own radius stays in the picture."""
+    """The times of a motion, and the camera of its film, which looks at the origin.
 
-    azimuth: float = 25.0
-    turn: float = 0.0
-    radius: float = 4.9
+    Attributes:
+        azimuth (degrees): Where the camera is at first, counted from the front.
+        turn (degrees): How far the camera goes around during the motion. With 0 it stands still; with 360 it goes
+            around once, and a loop closes without a jump.
+        radius (world units): Distance of the camera from the origin. At 4.9 an asset that moves by its own radius
+            stays in the picture.
+    """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("azimuth", "turn"):
-            if not abs(getattr(self, name)) < float("inf"):
-                raise UserError(f"export.animation.{name} is {getattr(self, name)}: give a number of degrees")
-        if not 0.0 < self.radius < float("inf"):
-            raise UserError(f"export.animation.radius is {self.radius}: give a positive distance")
+    azimuth: Annotated[float, finite] = 25.0
+    turn: Annotated[float, finite] = 0.0
+    radius: Annotated[float, above(0.0)] = 4.9
 
 
 def carried(
     vertices: Float[Tensor, "V 3"], rest: Float[Tensor, "N 3"], moved: Float[Tensor, "T N 3"]
 ) -> Float[Tensor, "T V 3"]:
-    """Where the vertices of a surface are when what it was taken from has moved: each goes along with the points
-    that rest nearest to it, weighted by their inverse squared distance."""
+    """Where the vertices of a surface are when the points that it was extracted from have moved.
+
+    rest: the points when the surface was extracted. moved: the same points at T moments. A vertex is displaced like
+    the points that are nearest to it at rest, weighted by their inverse squared distance.
+    """
     count = min(_NEIGHBOURS, len(rest))
     result = []
     for block in vertices.split(4096):
@@ -114,7 +121,7 @@ def carried(
 def animated(
     mesh: TriMesh, rest: Float[Tensor, "N 3"], moved: Float[Tensor, "T N 3"], timing: Timing
 ) -> Animation:
-    """The animation of a mesh that was taken from the points `rest`, which are at `moved` at timing's moments."""
+    """The animation of a mesh that was extracted from the points `rest`. moved: the points at timing.moments()."""
     vertices = carried(mesh.vertices.cpu(), rest.cpu(), moved.cpu())
     faces = mesh.faces.cpu().numpy()
     normals = np.stack([vertex_normals(frame.double().numpy(), faces) for frame in vertices])
@@ -123,14 +130,17 @@ def animated(
     )
 
 
-def film(renderer: Renderer[Frames], scene: object, config: Config, size: int) -> Iterator[Frame]:
-    """Square pictures on white of a scene whose `at` answers times, from the camera of `config`. size: pixels."""
+def film(renderer: Renderer[Frames], scene: Any, config: Config, size: int) -> Iterator[Frame]:
+    """Square pictures of a scene on white, seen by the camera of `config`.
+
+    scene: its `at` takes times and gives Frames. size: pixels.
+    """
     moments = config.shown()
     azimuths = config.azimuth + config.turn * moments
     for moment, azimuth in zip(moments.split(1), azimuths.split(1), strict=True):
         one = torch.ones(1)
         camera = orbit(azimuth, ELEVATION * one, config.radius * one, FOV_Y, size, size)
         with torch.no_grad():
-            moving = scene.at(moment)  # pyright: ignore[reportAttributeAccessIssue]
+            moving = scene.at(moment)
             picture = renderer(moving, camera, torch.ones(3)).rgb[0]
         yield to_uint8(picture)

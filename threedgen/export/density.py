@@ -13,16 +13,16 @@ from jaxtyping import Bool, Float
 from threedgen.core.types import GaussianCloud
 
 MIN_OPACITY = 0.005  # fainter Gaussians are ignored (DreamGaussian; also the usual pruning threshold)
-MIN_ALPHA = 1.0 / 255.0  # where splatting renderers stop drawing a Gaussian
+MIN_ALPHA = 1.0 / 255.0  # splatting renderers do not draw a Gaussian where its alpha is smaller
 
 
 @dataclass(frozen=True)
 class Ellipsoids:
-    """The Gaussians that matter, as numpy.
+    """The visible Gaussians of a cloud, as numpy arrays.
 
-    means: [N, 3]. axes: [N, 3, 3], columns are the principal directions. scales: [N, 3] standard
-    deviations. opacities: [N]. sh: [N, K, 3]. radii: [N], Mahalanobis distance at which o exp(-r^2/2)
-    falls to MIN_ALPHA.
+    means: [N, 3]. axes: [N, 3, 3], whose columns are the principal directions. scales: [N, 3], standard
+    deviations in world units. opacities: [N]. sh: [N, K, 3]. radii: [N], the Mahalanobis distance at which o
+    exp(-r^2/2) falls to MIN_ALPHA.
     """
 
     means: Float[np.ndarray, "N 3"]
@@ -49,22 +49,22 @@ class Ellipsoids:
         return scaled @ scaled.transpose(0, 2, 1)
 
     def extents(self) -> Float[np.ndarray, "N 3"]:
-        """Half sizes of each Gaussian's axis-aligned box: where it is fainter than MIN_ALPHA outside."""
+        """Half the size of the axis-aligned box of each Gaussian, outside of which it is fainter than MIN_ALPHA."""
         deviations = np.sqrt(np.einsum("nij,nj->ni", self.axes**2, self.scales**2))
         return self.radii[:, None] * deviations
 
     def thickened(self, scale: float) -> Ellipsoids:
-        """The same with no axis thinner than `scale`: what a grid of that pitch can represent."""
+        """The same with no axis thinner than `scale`, so that a lattice of similar spacing can hold them."""
         return Ellipsoids(self.means, self.axes, np.maximum(self.scales, scale), self.opacities, self.sh)
 
     def touching(self, low: Float[np.ndarray, " 3"], high: Float[np.ndarray, " 3"]) -> Ellipsoids:
-        """Those that reach into the box."""
+        """The Gaussians that reach into the box."""
         extents = self.extents()
         inside = (self.means + extents >= low) & (self.means - extents <= high)
         return self.chosen(np.all(inside, axis=1))
 
     def chosen(self, keep: Bool[np.ndarray, " N"]) -> Ellipsoids:
-        """Those marked."""
+        """The Gaussians for which `keep` is true."""
         return Ellipsoids(
             self.means[keep], self.axes[keep], self.scales[keep], self.opacities[keep], self.sh[keep]
         )
@@ -72,7 +72,7 @@ class Ellipsoids:
 
 @dataclass(frozen=True)
 class Grid:
-    """A scalar on a cubic lattice: values[i, j, k] is at origin + spacing * (i, j, k), world units."""
+    """A scalar on a cubic lattice: values[i, j, k] is at origin + spacing * (i, j, k), in world units."""
 
     origin: Float[np.ndarray, " 3"]
     spacing: float
@@ -80,7 +80,7 @@ class Grid:
 
 
 def ellipsoids(cloud: GaussianCloud) -> Ellipsoids:
-    """The cloud's visible, finite Gaussians in numpy (float64). Fainter than MIN_OPACITY: left out."""
+    """The finite Gaussians of a cloud that are at least as opaque as MIN_OPACITY, in float64."""
 
     def array(tensor) -> np.ndarray:
         return tensor.detach().cpu().double().numpy()
@@ -106,10 +106,10 @@ def ellipsoids(cloud: GaussianCloud) -> Ellipsoids:
 def density(
     shapes: Ellipsoids, origin: Float[np.ndarray, " 3"], spacing: float, shape: tuple[int, int, int]
 ) -> Grid:
-    """d(p) on a lattice, each Gaussian evaluated in the box where it counts.
+    """d(p) on a lattice of `shape` voxels; each Gaussian is evaluated in its own box only (`extents`).
 
-    A loop over Gaussians, not over voxels: ten numpy calls on a cache-sized block each, which is faster
-    than one vectorised expression over pairs, and exact.
+    The loop is over Gaussians: ten numpy calls for each, on a block that fits into the cache, are faster than one
+    expression over all pairs of Gaussians and voxels.
     """
     shapes = shapes.thickened(0.7 * spacing)
     extents, precisions = shapes.extents(), shapes.precisions

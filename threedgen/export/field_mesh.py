@@ -1,4 +1,4 @@
-"""From a radiance field to the mesh people open in Blender: density, level set, clean, decimate, colour."""
+"""From a radiance field to a mesh: density, level set, cleaning, decimation, colours."""
 
 from __future__ import annotations
 
@@ -10,33 +10,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from threedgen.core.types import RadianceField, TriMesh
-from threedgen.export.mesh import (
-    MeshConfig,
-    NoSurface,
-    fitted,
-    main_pieces,
-    signed_volume,
-    taubin,
-    vertex_normals,
-)
+from threedgen.export.mesh import LOG_RANGE, MeshConfig, NoSurface, fitted, vertex_normals, zero_level
 from threedgen.renderers.volumetric import in_occupied_cell
 
-_COARSE = 64  # lattice points a side of the first look at where the asset is
-_BLOCK = 1 << 16  # points asked for at once
+_COARSE = 64  # lattice points along each side when the asset is located
+_BLOCK = 1 << 16  # points in one query of the field
 _OPAQUE = math.log(2.0)  # optical thickness at which half of the light is stopped
-_LOG_RANGE = 3.0  # the log density is clipped to +- this much around the level
 _LEVELS = 60  # candidates for the level
-_SHADES = 12  # samples on the short way on which a vertex's colour is composited
+_SHADES = 12  # samples on the short ray along which the colour of a vertex is composited
 
 
 def extract_field_mesh(field: RadianceField, config: MeshConfig | None = None) -> TriMesh:
-    """The visible surface of a field, in the field's own units and place.
+    """The visible surface of a field, in world coordinates.
 
-    Closed and outward-oriented; what touches the border of the box is closed there, and hollows that nobody
-    sees are solid. The level, if the config has none, is the one whose silhouettes along the axes are those of
-    the field's own opacity. Colours are what somebody in front of a vertex sees, display-referred RGB in
-    [0, 1]; normals are unit.
-    Float32, int64, on the CPU. Raises NoSurface when nothing is opaque enough to have a surface.
+    It is closed and oriented outwards; at the border of the box of the field it is closed, and invisible
+    hollows are filled. If the config has no level, the level is chosen whose silhouettes along the axes agree
+    with the opacity of the field. Vertex colours are those that a viewer in front of the vertex sees,
+    display-referred RGB in [0, 1]; normals are unit vectors. Float32 and int64, on the CPU. Raises NoSurface if
+    nothing is opaque enough to have a surface.
     """
     config = config or MeshConfig()
     low, high = _focus(field, config)
@@ -58,10 +49,11 @@ def extract_field_mesh(field: RadianceField, config: MeshConfig | None = None) -
 
 
 def visible_level(density: Float[np.ndarray, "X Y Z"], spacing: float) -> float | None:
-    """The density whose level set has the field's silhouettes, None where nothing is opaque.
+    """The density whose level set has the silhouettes of the field; None if nothing is opaque.
 
-    A pixel of a picture along an axis belongs to the silhouette where half of the light is stopped; to that of
-    the level set, where the largest density on its way reaches the level.
+    density: on a cubic lattice, per world unit. In a parallel projection along an axis, a pixel belongs to the
+    silhouette of the field if half of its light is stopped, and to that of the level set if the largest density
+    along its ray reaches the level.
     """
     opaque = [density.sum(axis=axis) * spacing >= _OPAQUE for axis in range(3)]
     if not all(mask.any() for mask in opaque):
@@ -73,7 +65,7 @@ def visible_level(density: Float[np.ndarray, "X Y Z"], spacing: float) -> float 
         np.mean([_overlap(top >= level, mask) for top, mask in zip(largest, opaque, strict=True)])
         for level in levels
     ]
-    # Around a hard edge many levels do: the middle one is the furthest from both haze and holes.
+    # Many levels fit a hard edge: the middle one of them is the furthest from both haze and holes.
     good = np.flatnonzero(np.array(overlaps) >= max(overlaps) - 1e-3)
     return float(levels[good[len(good) // 2]])
 
@@ -90,7 +82,7 @@ def _empty() -> NoSurface:
 def _density(
     field: RadianceField, origin: np.ndarray, spacing: float, shape: tuple[int, ...]
 ) -> Float[np.ndarray, "X Y Z"]:
-    """The density at origin + spacing * (i, j, k); 0 outside the box and in cells known to be empty."""
+    """The density at origin + spacing * (i, j, k); 0 outside the box and in cells that are known to be empty."""
     bounds = field.bounds
     axes = [torch.from_numpy(origin[axis] + spacing * np.arange(shape[axis])).to(bounds) for axis in range(3)]
     values = np.zeros(shape, dtype=np.float32)
@@ -105,19 +97,19 @@ def _density(
         values[begin : begin + slab] = block.reshape(-1, *shape[1:]).float().cpu().numpy()
     if not np.isfinite(values).all():
         raise NoSurface(
-            "no mesh: the field's density is not finite everywhere; lower its learning rate or gain"
+            "no mesh: the density of the field is not finite everywhere; lower its learning rate or gain"
         )
     return values
 
 
 def _lit(field: RadianceField, points: Float[Tensor, "M 3"]) -> Tensor:
-    """[M] whether a renderer would look there at all."""
+    """[M], whether a renderer would take samples there."""
     low, high = field.bounds
     return ((points >= low) & (points <= high)).all(-1) & in_occupied_cell(field, points)
 
 
 def _focus(field: RadianceField, config: MeshConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The box of the asset without far-away crumbs: these must not cost it its resolution."""
+    """The box of the asset without distant crumbs, which would cost the asset its resolution."""
     from skimage.measure import label
 
     low, high = field.bounds.detach().double().cpu().numpy()
@@ -139,30 +131,21 @@ def _focus(field: RadianceField, config: MeshConfig) -> tuple[np.ndarray, np.nda
 def _surface(
     field: RadianceField, low: np.ndarray, high: np.ndarray, spacing: float, config: MeshConfig
 ) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
-    """The cleaned level set before decimation."""
-    from skimage.measure import marching_cubes
-
+    """The cleaned level set, before decimation."""
     shape = tuple(int(n) for n in np.ceil((high - low) / spacing - 1e-6).astype(int) + 3)
     origin = low - spacing
     density = _density(field, origin, spacing, shape)
     level = config.level or visible_level(density, spacing)
     if level is None:
         raise _empty()
-    # Densities change by factors across a surface: linear interpolation is better in the logarithm.
+    # Densities change by factors across a surface, so linear interpolation is more exact in the logarithm.
     log = np.log(np.maximum(density, 1e-30) / level)
-    np.clip(log, -_LOG_RANGE, _LOG_RANGE, out=log)
-    border = np.ones(shape, dtype=bool)
-    border[1:-1, 1:-1, 1:-1] = False
-    log[border] = -_LOG_RANGE
+    np.clip(log, -LOG_RANGE, LOG_RANGE, out=log)
     log[log == 0.0] = 1e-6  # a vertex on a lattice point would pinch the surface
-    if not (log > 0).any():
+    surface = zero_level(log, origin, spacing, config)
+    if surface is None:
         raise _empty()
-    vertices, faces, _, _ = marching_cubes(log, 0.0, gradient_direction="descent")
-    vertices, faces = origin + spacing * vertices.astype(np.float64), faces.astype(np.int64)
-    if signed_volume(vertices, faces) < 0:
-        faces = faces[:, ::-1].copy()
-    vertices, faces = main_pieces(vertices, faces, config.floaters)
-    return taubin(vertices, faces, config.smoothing), faces
+    return surface
 
 
 @torch.no_grad()
@@ -172,7 +155,7 @@ def _colors(
     normals: Float[np.ndarray, "V 3"],
     reach: float,
 ) -> Float[Tensor, "V 3"]:
-    """Composited from `reach` in front of each vertex to 2 reach behind it, over the colour at the end."""
+    """Colours composited from `reach` in front of each vertex to 2 `reach` behind it, over the last colour."""
     places, outward = (torch.from_numpy(value).to(field.bounds) for value in (vertices, normals))
     low, high = field.bounds
     depths = (torch.arange(_SHADES) + 0.5) / _SHADES * 3.0 * reach - reach
@@ -180,8 +163,9 @@ def _colors(
     rgb = color
     for depth in depths.tolist():
         points = torch.minimum(torch.maximum(places - depth * outward, low), high)
-        parts = [field.query(p, -n) for p, n in zip(points.split(_BLOCK), outward.split(_BLOCK), strict=True)]
-        density, rgb = (torch.cat(part) for part in zip(*parts, strict=True))
+        blocks = zip(points.split(_BLOCK), outward.split(_BLOCK), strict=True)
+        answers = [field.query(where, -normal) for where, normal in blocks]
+        density, rgb = (torch.cat(values) for values in zip(*answers, strict=True))
         density = torch.where(_lit(field, points), density, 0.0)
         alpha = 1 - torch.exp(-density * (3.0 * reach / _SHADES))[:, None]
         color, seen = color + seen * alpha * rgb, seen * (1 - alpha)

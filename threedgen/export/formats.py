@@ -1,4 +1,4 @@
-"""The built-in exporters: a primitive, turned into what the format holds, and written."""
+"""The built-in exporters: each turns a primitive into what its format holds, and writes it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from threedgen.export.splat import write_splats
 
 
 class Glb:
-    """A mesh with a texture or vertex colours, for Blender, Unity, three.js. The note is in `asset.extras`."""
+    """A mesh with a texture or vertex colours, for Blender, Unity and three.js. The note is in `asset.extras`."""
 
     def write(
         self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
@@ -28,7 +28,7 @@ class Glb:
 
 
 class Obj:
-    """A mesh with a texture (.mtl and .png beside it), or colours behind the vertices. The note is in comments."""
+    """A mesh with a texture (in a .mtl and a .png beside it) or vertex colours. The note is in comments."""
 
     def write(
         self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
@@ -50,5 +50,5 @@ class SplatPly:
 
 
 def lines_of(note: Mapping[str, Any]) -> str:
-    """A note as comments: a line each, `key: value`."""
+    """A note as comments, one line `key: value` for each entry."""
     return "\n".join(f"{key}: {' '.join(str(value).split())}" for key, value in note.items())

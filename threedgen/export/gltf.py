@@ -1,12 +1,12 @@
-"""glTF 2.0 binary files (.glb), written and read by hand: one mesh, one material, and its animation.
+"""glTF 2.0 binary files (.glb), written and read without a library: one mesh, one material, one animation.
 
-glTF stores vertex colours in linear light (specification 3.7.2.1, COLOR_0), while threedgen's colours are
-display-referred sRGB, as in the pictures: `write_glb` converts to linear and `read_glb` back. Textures are
-stored as PNG in sRGB, as glTF wants base colours, and pass unchanged. Axes need no change: both have +Y up
-and the front on +Z.
+glTF stores vertex colours in linear light (specification 3.7.2.1, COLOR_0), while the colours of threedgen are
+display-referred sRGB, as in pictures: `write_glb` converts them to linear light and `read_glb` back. Base colour
+textures of glTF are in sRGB, so textures pass unchanged, as PNG. Axes need no change: both have +Y up and the front
+on +Z.
 
-An animation is a morph target a frame and weights of which at most two are not 0: between two frames vertices go
-straight (METHODS 12.8).
+An animation is one morph target for each frame after the first, and weights of which at most two are not 0, so that
+vertices move along straight lines between frames (docs/methods.md, "Files of motions").
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
 from threedgen.core.types import TriMesh
+from threedgen.export.video import to_uint8
 from threedgen.representations.mesh_checks import check_mesh
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _MAGIC, _JSON, _BIN = 0x46546C67, 0x4E4F534A, 0x004E4942
 _FLOAT, _UINT32 = 5126, 5125
 _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
 _TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
-# Linear filters with mipmaps; the border is repeated, as threedgen renders it.
+# Linear filters with mipmaps; the border is repeated, as the renderers of threedgen do.
 _SAMPLER = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}
 _DTYPES = {_FLOAT: "<f4", _UINT32: "<u4"}
 
@@ -45,26 +46,18 @@ def write_glb(
     extras: Mapping[str, Any] | None = None,
     animation: Animation | None = None,
 ) -> Path:
-    """Writes a mesh with what it has of normals, colours, uvs and texture; extras (JSON) into `asset.extras`.
+    """Writes a mesh with its normals, colours, uvs and texture, as far as it has them.
 
-    animation: where its vertices go; the mesh is the first frame.
-
-    vertex_colors are taken as display-referred sRGB and stored linear; they are left out beside a texture,
-    with which viewers would multiply them. The material is a rough dielectric with
-    base colour 1, so that viewers show the vertex colours. Raises UserError for a mesh that no file can hold
-    (`check_mesh`), and when the place cannot be written.
+    extras: JSON values for `asset.extras`. animation: the motion of its vertices; the mesh is the first frame.
+    vertex_colors are display-referred sRGB and stored in linear light; beside a texture they are left out, because
+    viewers would multiply the two. The material is a rough dielectric with base colour 1, so that viewers show the
+    vertex colours. Raises UserError for a mesh that no file can hold (`check_mesh`), and if the place cannot be
+    written.
     """
     path = Path(path)
     check_mesh(mesh, f"cannot write {path}")
     buffer = _Buffer()
-    attributes = {"POSITION": buffer.add(_array(mesh.vertices), _VERTEX_BUFFER, bounds=True)}
-    if mesh.normals is not None:
-        attributes["NORMAL"] = buffer.add(_array(mesh.normals), _VERTEX_BUFFER)
-    if mesh.vertex_colors is not None and mesh.texture is None:
-        linear = linear_from_srgb(_array(mesh.vertex_colors)).astype(np.float32)
-        attributes["COLOR_0"] = buffer.add(linear, _VERTEX_BUFFER)
-    if mesh.uvs is not None:
-        attributes["TEXCOORD_0"] = buffer.add(_array(mesh.uvs), _VERTEX_BUFFER)
+    attributes = _attributes(buffer, mesh)
     targets = [] if animation is None else _targets(buffer, mesh, animation)
     indices = buffer.add(mesh.faces.cpu().numpy().reshape(-1, 1).astype("<u4"), _INDEX_BUFFER)
     surface: dict[str, Any] = {"baseColorFactor": [1.0] * 4, "metallicFactor": 0.0, "roughnessFactor": 1.0}
@@ -89,51 +82,85 @@ def write_glb(
         surface["baseColorTexture"] = {"index": 0}
     document |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
     document["buffers"] = [{"byteLength": len(buffer.data)}]
-    text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
-    text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + len(buffer.data)
     with replacing(path) as temporary:
-        temporary.write_bytes(
-            struct.pack("<III", _MAGIC, 2, total)
-            + struct.pack("<II", len(text), _JSON)
-            + text
-            + struct.pack("<II", len(buffer.data), _BIN)
-            + bytes(buffer.data)
-        )
+        temporary.write_bytes(_container(document, bytes(buffer.data)))
     return path
 
 
-def read_glb(path: str | Path) -> tuple[TriMesh, dict[str, Any]]:
-    """The first primitive of a GLB as `write_glb` writes it, and the asset's extras.
+def _attributes(buffer: _Buffer, mesh: TriMesh) -> dict[str, int]:
+    """The accessors of what each vertex has."""
+    attributes = {"POSITION": buffer.add(_array(mesh.vertices), _VERTEX_BUFFER, bounds=True)}
+    if mesh.normals is not None:
+        attributes["NORMAL"] = buffer.add(_array(mesh.normals), _VERTEX_BUFFER)
+    if mesh.vertex_colors is not None and mesh.texture is None:
+        linear = linear_from_srgb(_array(mesh.vertex_colors)).astype(np.float32)
+        attributes["COLOR_0"] = buffer.add(linear, _VERTEX_BUFFER)
+    if mesh.uvs is not None:
+        attributes["TEXCOORD_0"] = buffer.add(_array(mesh.uvs), _VERTEX_BUFFER)
+    return attributes
 
-    Colours come back display-referred. Raises UserError for a file that is no GLB or is laid out otherwise, and for
-    a mesh that `write_glb` would refuse.
+
+def _container(document: dict[str, Any], data: bytes) -> bytes:
+    """A GLB of two chunks: the JSON document and the binary data."""
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    text += b" " * (-len(text) % 4)
+    total = 12 + 8 + len(text) + 8 + len(data)
+    return (
+        struct.pack("<III", _MAGIC, 2, total)
+        + struct.pack("<II", len(text), _JSON)
+        + text
+        + struct.pack("<II", len(data), _BIN)
+        + data
+    )
+
+
+def read_glb(path: str | Path) -> tuple[TriMesh, dict[str, Any]]:
+    """The first primitive of a GLB that `write_glb` wrote, and the extras of the asset.
+
+    Colours become display-referred. Raises UserError for a file that is no GLB or has another layout, and for a
+    mesh that `write_glb` would refuse.
     """
     path = Path(path)
     try:
         raw = path.read_bytes()
-        magic, version, total = struct.unpack_from("<III", raw)
-        if magic != _MAGIC or version != 2 or total > len(raw):
-            raise ValueError("no glTF 2.0 binary, or cut short")
-        length, _ = struct.unpack_from("<II", raw, 12)
-        document = json.loads(raw[20 : 20 + length])
-        data = memoryview(raw)[20 + length + 8 : total]
-        primitive = document["meshes"][0]["primitives"][0]
-        arrays = {name: _read(document, data, index) for name, index in primitive["attributes"].items()}
-        faces = _read(document, data, primitive["indices"]).reshape(-1, 3).astype(np.int64)
-        colors = arrays.get("COLOR_0")
-        mesh = TriMesh(
-            vertices=torch.from_numpy(arrays["POSITION"].astype(np.float32)),
-            faces=torch.from_numpy(faces),
-            vertex_colors=_tensor(None if colors is None else srgb_from_linear(colors[:, :3])),
-            normals=_tensor(arrays.get("NORMAL")),
-            uvs=_tensor(arrays.get("TEXCOORD_0")),
-            texture=_tensor(_read_texture(document, data)),
-        )
-    except (OSError, ValueError, KeyError, IndexError, struct.error) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        document, data = _chunks(raw)
+        mesh = _first_mesh(document, data)
+    except (ValueError, LookupError) as error:
         raise UserError(f"cannot read {path} as a mesh: {error}") from error
     check_mesh(mesh, f"cannot read {path}")
     return mesh, document["asset"].get("extras", {})
+
+
+def _chunks(raw: bytes) -> tuple[dict[str, Any], memoryview]:
+    """The JSON document and the binary data of a GLB. Raises ValueError for anything else."""
+    if len(raw) < 20:
+        raise ValueError("no glTF 2.0 binary, or cut short")
+    magic, version, total, length, _ = struct.unpack_from("<IIIII", raw)
+    if magic != _MAGIC or version != 2 or total > len(raw):
+        raise ValueError("no glTF 2.0 binary, or cut short")
+    document = json.loads(raw[20 : 20 + length])
+    if not isinstance(document, dict):
+        raise ValueError("its JSON chunk is no object")
+    return document, memoryview(raw)[20 + length + 8 : total]
+
+
+def _first_mesh(document: dict[str, Any], data: memoryview) -> TriMesh:
+    """Raises ValueError or LookupError for a document that has another layout than those of `write_glb`."""
+    primitive = document["meshes"][0]["primitives"][0]
+    arrays = {name: _read(document, data, index) for name, index in primitive["attributes"].items()}
+    faces = _read(document, data, primitive["indices"]).reshape(-1, 3).astype(np.int64)
+    colors = arrays.get("COLOR_0")
+    return TriMesh(
+        vertices=torch.from_numpy(arrays["POSITION"].astype(np.float32)),
+        faces=torch.from_numpy(faces),
+        vertex_colors=_tensor(None if colors is None else srgb_from_linear(colors[:, :3])),
+        normals=_tensor(arrays.get("NORMAL")),
+        uvs=_tensor(arrays.get("TEXCOORD_0")),
+        texture=_tensor(_read_texture(document, data)),
+    )
 
 
 def _tensor(array: np.ndarray | None) -> torch.Tensor | None:
@@ -141,7 +168,7 @@ def _tensor(array: np.ndarray | None) -> torch.Tensor | None:
 
 
 def _targets(buffer: _Buffer, mesh: TriMesh, animation: Animation) -> list[dict[str, int]]:
-    """A morph target for each frame but the first: how far positions and normals are from the mesh's."""
+    """A morph target for each frame after the first: its positions and normals minus those of the mesh."""
     targets = []
     for vertices, normals in zip(animation.vertices[1:], animation.normals[1:], strict=True):
         away = _array(vertices - mesh.vertices.cpu())
@@ -153,18 +180,18 @@ def _targets(buffer: _Buffer, mesh: TriMesh, animation: Animation) -> list[dict[
 
 
 def _weights(buffer: _Buffer, animation: Animation) -> dict[str, Any]:
-    """Frame k is target k - 1 alone: rows of weights with a single 1, none of them in the first."""
+    """The animation of the weights: frame k is target k - 1 alone, and frame 0 has no target."""
     count = len(animation.times)
     rows = np.eye(count, count - 1, -1, dtype="<f4").reshape(-1, 1)
     times = buffer.add(_array(animation.times).reshape(-1, 1), bounds=True)
     sampler = {"input": times, "output": buffer.add(rows), "interpolation": "LINEAR"}
     channel = {"sampler": 0, "target": {"node": 0, "path": "weights"}}
-    extras = {"loop": animation.loop}  # glTF itself leaves it to the player
+    extras = {"loop": animation.loop}  # glTF itself leaves loops to the player
     return {"name": "motion", "samplers": [sampler], "channels": [channel], "extras": extras}
 
 
 class _Buffer:
-    """The binary chunk as it grows, with its views and accessors; every view starts at a multiple of 4."""
+    """Collects the binary chunk with its views and accessors; every view starts at a multiple of 4 bytes."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -172,6 +199,7 @@ class _Buffer:
         self.accessors: list[dict[str, Any]] = []
 
     def add_bytes(self, content: bytes, target: int | None = None) -> int:
+        """Returns the number of the new view. target: what the view is for, of glTF's constants."""
         view: dict[str, Any] = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(content)}
         if target is not None:
             view["target"] = target
@@ -180,6 +208,8 @@ class _Buffer:
         return len(self.views) - 1
 
     def add(self, array: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
+        """Returns the number of the new accessor. array: [N, 1 to 3]. bounds: whether it states its smallest and
+        largest values."""
         accessor: dict[str, Any] = {
             "bufferView": self.add_bytes(np.ascontiguousarray(array).tobytes(), target),
             "componentType": _UINT32 if array.dtype == np.uint32 else _FLOAT,
@@ -212,12 +242,15 @@ def _read_texture(document: dict[str, Any], data: memoryview) -> np.ndarray | No
 
     view = document["bufferViews"][document["images"][0]["bufferView"]]
     start = view.get("byteOffset", 0)
-    return iio.imread(bytes(data[start : start + view["byteLength"]]), extension=".png")[..., :3] / 255.0
+    try:
+        pixels = iio.imread(bytes(data[start : start + view["byteLength"]]), extension=".png")
+    except OSError as error:
+        raise ValueError(f"its texture is no PNG ({error})") from error
+    return pixels[..., :3] / 255.0
 
 
 def png(texture: Float[torch.Tensor, "H W 3"]) -> bytes:
-    """A display-referred picture in [0, 1] as a PNG of 8 bits a channel."""
+    """A display-referred picture in [0, 1] as a PNG with 8 bits per channel."""
     import imageio.v3 as iio
 
-    pixels = (texture.detach().cpu().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
-    return iio.imwrite("<bytes>", pixels, extension=".png")
+    return iio.imwrite("<bytes>", to_uint8(texture), extension=".png")

@@ -1,9 +1,9 @@
-"""Gaussians as they were seen while they were optimised.
+"""Gaussians with the blur of the pictures that they were optimised in.
 
-A splatting renderer widens every Gaussian by 0.3 pixel^2 on the screen. At 64 pixels that is a fair part of an
-object, and the optimised scales count on it: drawn larger, or meshed, the same Gaussians come out too thin
-(Mip-Splatting, Yu et al. 2024, sec. 3). Folding the blur of the training pictures into the scales keeps the
-asset as it looked, in every file.
+A splatting renderer adds a variance of 0.3 pixel^2 to every Gaussian on the screen. In pictures of 64 pixels
+that is a noticeable share of an object, and the optimised scales rely on it: in larger pictures, or as a mesh,
+the same Gaussians are too thin (Mip-Splatting, Yu et al. 2024, sec. 3). Adding the blur of the training
+pictures to the scales keeps the look of the asset in every file.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import torch
 
 from threedgen.core.types import Cameras, GaussianCloud
 
-SCREEN_VARIANCE = 0.3  # pixels^2, the renderers' low-pass filter
+SCREEN_VARIANCE = 0.3  # pixels^2, of the low-pass filter of the renderers
 
 
 def pixel_size(*batches: Cameras) -> float:
-    """World size of a pixel at the origin, median over the cameras of all batches."""
+    """World size of a pixel at the origin: the median over the cameras of all batches."""
     sizes = [cameras.centers.norm(dim=1) / cameras.intrinsics[:, 1, 1] for cameras in batches]
     return float(torch.cat(sizes).median())
 
 
 def as_seen(cloud: GaussianCloud, pixel: float) -> GaussianCloud:
-    """The cloud with the blur of pictures whose pixels are `pixel` world units wide, at the object."""
+    """The cloud with the blur of pictures whose pixels are `pixel` world units wide at the object."""
     return replace(cloud, scales=(cloud.scales.square() + SCREEN_VARIANCE * pixel**2).sqrt())

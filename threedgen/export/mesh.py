@@ -1,65 +1,57 @@
-"""From Gaussians to the mesh people open in Blender: density, level set, clean, decimate, colour."""
+"""From Gaussians to a mesh: density, level set, cleaning, decimation, colours; and operations on meshes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
 from threedgen.core.errors import UserError
+from threedgen.core.settings import above, at_least, between, settings
 from threedgen.core.types import GaussianCloud, TriMesh
 from threedgen.export.density import Ellipsoids, Grid, density, ellipsoids
 from threedgen.export.silhouettes import Picture, carve, enclosed, pictures, visible_level
 from threedgen.export.surface_color import surface_colors
 
-_MARGIN = 4  # empty voxels around the asset: the surface closes inside the grid
+FEWEST_FACES = 100  # the smallest budget of triangles that a setting may ask for
+LOG_RANGE = 3.0  # the logarithm of a density is clipped to +- this much around that of the level
+_MARGIN = 4  # empty voxels around the asset, so that the surface closes inside the grid
 _SURELY_FAINT = 0.05  # a density that no visible surface has
-_LOG_RANGE = 3.0  # the log density is clipped to +- this much around the level
 
 
 class NoSurface(UserError):
     """Nothing in an asset is opaque enough to have a surface."""
 
 
-@dataclass(frozen=True)
+@settings
 class MeshConfig:
     """How Gaussians or a radiance field become a mesh.
 
-    resolution: voxels along the longest side of the asset, 16 to 512.
-    faces:      budget of triangles after decimation, at least 100.
-    level:      density at the surface; None finds the level whose silhouettes match the pictures'.
-    floaters:   connected pieces below this share of the largest piece's volume are dropped, 0 keeps all.
-    smoothing:  Taubin passes (volume-keeping) before decimation, 0 for none.
+    Attributes:
+        resolution (voxels): Number of voxels along the longest side of the asset.
+        faces (triangles): Largest number of triangles after decimation.
+        level: Density at the surface: of Gaussians, the sum of their opacities; of a field, per world unit. null
+            finds the level whose silhouettes agree with the pictures.
+        floaters: Connected pieces below this share of the volume of the largest piece are dropped; 0 keeps all.
+        smoothing: Number of Taubin passes, which keep the volume, before decimation; 0 for none.
     """
 
-    resolution: int = 128
-    faces: int = 50_000
-    level: float | None = None
-    floaters: float = 0.01
-    smoothing: int = 20
-
-    def __post_init__(self) -> None:
-        if not 16 <= self.resolution <= 512:
-            raise UserError(f"mesh.resolution must lie between 16 and 512, got {self.resolution}")
-        if self.faces < 100:
-            raise UserError(f"mesh.faces must be at least 100, got {self.faces}")
-        if self.level is not None and not self.level > 0.0:
-            raise UserError(f"mesh.level must be positive or left out, got {self.level}")
-        if not 0.0 <= self.floaters < 1.0:
-            raise UserError(f"mesh.floaters must lie in [0, 1), got {self.floaters}")
-        if self.smoothing < 0:
-            raise UserError(f"mesh.smoothing must not be negative, got {self.smoothing}")
+    resolution: Annotated[int, between(16, 512)] = 128
+    faces: Annotated[int, at_least(FEWEST_FACES)] = 50_000
+    level: Annotated[float, above(0.0)] | None = None
+    floaters: Annotated[float, between(0.0, 1.0, open_high=True)] = 0.01
+    smoothing: Annotated[int, at_least(0)] = 20
 
 
 def extract_mesh(cloud: GaussianCloud, config: MeshConfig | None = None) -> TriMesh:
-    """The visible surface of a cloud, in the cloud's own units and place.
+    """The visible surface of a cloud, in world coordinates.
 
-    Closed and outward-oriented; enclosed hollows are filled. Vertex colours are display-referred RGB in
-    [0, 1], the space of the Gaussians' colours; normals are unit. Float32, int64, on the CPU.
-    Raises NoSurface when nothing is opaque enough to have a surface.
+    It is closed and oriented outwards; enclosed hollows are filled. Vertex colours are display-referred RGB in
+    [0, 1], as those of the Gaussians; normals are unit vectors. Float32 and int64, on the CPU. Raises NoSurface
+    if nothing is opaque enough to have a surface.
     """
     config = config or MeshConfig()
     shapes = ellipsoids(cloud)
@@ -87,7 +79,7 @@ def fitted(
 ) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"], float]:
     """Vertices and at most `budget` faces of surface(spacing), and the spacing that was used in the end.
 
-    Decimated where that is possible, otherwise made again on a coarser lattice.
+    The surface is decimated. If no decimation reaches the budget, it is made again on a coarser lattice.
     """
     vertices, faces = surface(spacing)
     while len(faces) > budget:
@@ -106,9 +98,10 @@ def _empty() -> NoSurface:
 
 
 def _focus(shapes: Ellipsoids, share: float) -> tuple[Ellipsoids, np.ndarray, np.ndarray]:
-    """The cloud without far-away crumbs, and its box: these must not cost the asset its resolution.
+    """The cloud without distant crumbs, which would cost the asset its resolution, and its box.
 
-    Pieces are connected regions of a coarse lattice; a piece weighs what the Gaussians in it weigh.
+    Pieces are connected regions of a coarse lattice. The weight of a piece is that of the Gaussians in it, opacity
+    times volume; a piece below `share` of the largest weight is dropped.
     """
     from skimage.measure import label
 
@@ -132,12 +125,12 @@ def _focus(shapes: Ellipsoids, share: float) -> tuple[Ellipsoids, np.ndarray, np
         low = grid.origin + spacing * (where.min(axis=0) - 0.5)
         high = grid.origin + spacing * (where.max(axis=0) + 0.5)
         shapes = shapes.chosen((piece == 0) | kept[piece]).touching(low, high)
-        if float((high - low).max()) > 0.5 * before:  # look again only when the lattice was far too coarse
-            return shapes, low, high
+        if float((high - low).max()) > 0.5 * before:
+            return shapes, low, high  # otherwise the lattice was far too coarse for what is left
 
 
 def _lattice(shapes: Ellipsoids, low: np.ndarray, high: np.ndarray, spacing: float) -> Grid:
-    # Odd counts: every second voxel is then a lattice of its own with the same first and last voxel.
+    # With odd counts, every second voxel is a lattice of its own with the same first and last voxel.
     counts = 2 * np.ceil((high - low) / (2.0 * spacing) - 1e-6).astype(int) + 1 + 2 * _MARGIN
     return density(shapes, low - _MARGIN * spacing, spacing, (int(counts[0]), int(counts[1]), int(counts[2])))
 
@@ -145,31 +138,44 @@ def _lattice(shapes: Ellipsoids, low: np.ndarray, high: np.ndarray, spacing: flo
 def _surface(
     shapes: Ellipsoids, low: np.ndarray, high: np.ndarray, spacing: float, config: MeshConfig
 ) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
-    """The cleaned level set before decimation."""
-    from skimage.measure import marching_cubes
-
+    """The cleaned level set, before decimation."""
     grid = _lattice(shapes, low, high, spacing)
-    # Pictures at half the resolution: tau is smooth, and thirteen are taken. Not as thick as the density's
-    # Gaussians: they are the measure, and on a coarse lattice the level makes up for the thickness.
+    # Half the resolution is enough for the thirteen pictures, because tau is smooth. Their Gaussians are
+    # thickened less than those of the density: the pictures are the measure, and the level makes up for the
+    # thickness.
     coarse = Grid(grid.origin, 2.0 * spacing, grid.values[::2, ::2, ::2])
     views = pictures(shapes.thickened(0.3 * spacing), coarse)
     level = config.level or visible_level(views, coarse)
     if level is None:
         raise _empty()
-    # A Gaussian's log is quadratic, so linear interpolation between voxels is far closer in the log.
-    field = np.log(np.maximum(grid.values, level * np.exp(-_LOG_RANGE)) / level)
+    # The logarithm of a Gaussian is quadratic, so linear interpolation between voxels is far more exact there.
+    field = np.log(np.maximum(grid.values, level * np.exp(-LOG_RANGE)) / level)
     carve(field, views)
     solid = _filled(field > 0.0, views)
-    np.clip(field, -_LOG_RANGE, _LOG_RANGE, out=field)
+    np.clip(field, -LOG_RANGE, LOG_RANGE, out=field)
     field = np.where(solid, np.maximum(field, 1e-3), np.minimum(field, -1e-3))
+    surface = zero_level(field, grid.origin, spacing, config)
+    if surface is None:
+        raise _empty()
+    return surface
+
+
+def zero_level(
+    field: Float[np.ndarray, "X Y Z"], origin: Float[np.ndarray, " 3"], spacing: float, config: MeshConfig
+) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]] | None:
+    """The surface around the positive values of a lattice, cleaned and smoothed; None if there are none.
+
+    It is oriented outwards, and closed at the edge of the lattice, where `field` is changed in place.
+    """
+    from skimage.measure import marching_cubes
+
     border = np.ones(field.shape, dtype=bool)
     border[1:-1, 1:-1, 1:-1] = False
-    field[border] = -_LOG_RANGE  # whatever reaches the edge of the grid is closed there
+    field[border] = -LOG_RANGE
     if not (field > 0).any():
-        raise _empty()
+        return None
     vertices, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="descent")
-    vertices = grid.origin + spacing * vertices.astype(np.float64)
-    faces = faces.astype(np.int64)
+    vertices, faces = origin + spacing * vertices.astype(np.float64), faces.astype(np.int64)
     if signed_volume(vertices, faces) < 0:
         faces = faces[:, ::-1].copy()
     vertices, faces = main_pieces(vertices, faces, config.floaters)
@@ -177,9 +183,9 @@ def _surface(
 
 
 def _filled(solid: np.ndarray, views: list[Picture]) -> np.ndarray:
-    """Hollows that nobody sees become solid, with the pinholes that lead to them.
+    """`solid` with invisible hollows filled, and the pinholes that lead to them closed.
 
-    Gaussians fitted to pictures often leave the inside of an object empty behind a leaky skin.
+    Gaussians fitted to pictures often leave the inside of an object empty behind a skin with holes.
     """
     from scipy import ndimage
 
@@ -193,7 +199,10 @@ def _filled(solid: np.ndarray, views: list[Picture]) -> np.ndarray:
 
 
 def main_pieces(vertices: np.ndarray, faces: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Drops pieces below `share` of the largest one's volume, and walls of hollows (negative volume)."""
+    """Vertices and faces without pieces below `share` of the largest volume.
+
+    The inner walls of hollows, whose volume is negative, are left out as well.
+    """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -212,7 +221,10 @@ def main_pieces(vertices: np.ndarray, faces: np.ndarray, share: float) -> tuple[
 
 
 def taubin(vertices: np.ndarray, faces: np.ndarray, passes: int) -> np.ndarray:
-    """Alternating shrink and swell (Taubin 1995): takes the lattice's ripple, keeps volume and edges."""
+    """Vertices after passes of alternate shrinking and swelling (Taubin 1995).
+
+    They remove the ripple of the lattice and keep the volume.
+    """
     from scipy.sparse import coo_matrix
 
     rows = faces[:, [0, 1, 2, 1, 2, 0]].ravel()
@@ -228,15 +240,13 @@ def taubin(vertices: np.ndarray, faces: np.ndarray, passes: int) -> np.ndarray:
 
 
 def decimate(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Quadric edge collapse (Garland & Heckbert 1997) to the budget; None when no library is installed.
+    """Quadric edge collapse (Garland and Heckbert 1997) to at most `budget` faces; None if none gets there.
 
-    A hasty collapse may fold the surface onto itself, so slower ones are tried until the result is closed.
+    A fast collapse may fold the surface onto itself, so slower ones are tried until the result is closed.
     """
-    try:
-        import fast_simplification
-    except ImportError:
-        return None
-    # The library compares lengths with fixed tolerances: give it a mesh of unit size around the origin.
+    import fast_simplification
+
+    # The library compares lengths with fixed tolerances, so it is given a mesh of unit size around the origin.
     centre, size = 0.5 * (vertices.min(axis=0) + vertices.max(axis=0)), np.ptp(vertices, axis=0).max()
     unit = ((vertices - centre) / size).astype(np.float32)
     fitting = None
@@ -254,13 +264,13 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.n
 
 
 def _without_folds(faces: np.ndarray) -> np.ndarray:
-    """Drops pairs of triangles on the same three vertices, back to back."""
+    """Faces without pairs of triangles on the same three vertices, which lie back to back."""
     _, which, counts = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True, return_counts=True)
     return faces[counts[which.reshape(-1)] == 1]
 
 
 def is_closed(faces: Int[np.ndarray, "F 3"]) -> bool:
-    """True when every edge has exactly two faces, running it in opposite directions."""
+    """Whether every edge belongs to exactly two faces, which run along it in opposite directions."""
     edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
     size = int(faces.max(initial=-1)) + 1
     forward = np.sort(edges[:, 0] * size + edges[:, 1])
@@ -269,9 +279,9 @@ def is_closed(faces: Int[np.ndarray, "F 3"]) -> bool:
 
 
 def is_watertight(mesh: TriMesh) -> bool:
-    """`is_closed`, of places instead of vertices: a seam of a texture has two vertices in one place.
+    """`is_closed` for positions instead of vertices, because a seam of a texture has two vertices at one position.
 
-    Faces with two corners in one place have no inside and no outside, and do not count.
+    Faces with two corners at one position have neither inside nor outside, and do not count.
     """
     place = np.unique(mesh.vertices.detach().cpu().numpy(), axis=0, return_inverse=True)[1].reshape(-1)
     faces = place[mesh.faces.cpu().numpy()]
@@ -280,7 +290,7 @@ def is_watertight(mesh: TriMesh) -> bool:
 
 
 def signed_volume(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> float:
-    """Volume inside a closed mesh; positive when faces are counter-clockwise from outside."""
+    """Volume inside a closed mesh; positive if its faces are counter-clockwise seen from outside."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     return float(np.einsum("fi,fi->", a, np.cross(b, c)) / 6.0)
 
@@ -288,7 +298,7 @@ def signed_volume(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 
 def vertex_normals(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
 ) -> Float[np.ndarray, "V 3"]:
-    """Unit normals, area-weighted means of the faces' own; +Y for a vertex whose faces have no area."""
+    """Unit normals: area-weighted means of the normals of the faces; +Y for a vertex whose faces have no area."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     flat = np.cross(b - a, c - a)
     summed = np.zeros_like(vertices)

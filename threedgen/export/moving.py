@@ -1,4 +1,4 @@
-"""A scene that moves, in every format that holds a motion: chosen by the suffix of the file."""
+"""Writes a scene that moves in every format that holds a motion, chosen by the suffix of the file name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,30 +15,40 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.types import Frames, TriMesh
 from threedgen.export import as_mesh, gltf, sequence, video
-from threedgen.export.animation import Animation, Config, animated, film
+from threedgen.export.animation import Animation, Config, Timing, animated, film
 from threedgen.export.mesh import MeshConfig
 from threedgen.renderers.base import Renderer
 
 _USD = (".usdz", ".usda", ".usdc")
-MOTION_SUFFIXES = (*_USD, ".html", *video.SUFFIXES)  # of files that are of what moves only
+MOTION_SUFFIXES = (*_USD, ".html", *video.SUFFIXES)  # of formats for moving assets only
 _PATTERN = "*.ply"
-_AT_ONCE = 32  # moments
+_AT_ONCE = 32  # moments in one call of a scene
 
 
 def holds_motion(path: Path) -> bool:
-    """Whether a file of that name is written with the motion of what moves: by its suffix, DIR/*.ply, or a folder
-    name (of PNG frames)."""
+    """Whether a file of that name holds a motion: by its suffix, as DIR/*.ply, or as a folder name (PNG frames)."""
     return path.suffix.lower() in ("", ".glb", *MOTION_SUFFIXES) or "*" in path.name
+
+
+@runtime_checkable
+class OwnSurface(Protocol):
+    """A scene that makes its own animated mesh, such as one of several assets that must not be joined."""
+
+    def surface(
+        self, config: MeshConfig, moved: Float[Tensor, "T N 3"], timing: Timing
+    ) -> tuple[TriMesh, Animation]:
+        """The mesh and its animation. moved: the points of the scene at timing.moments()."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class MovingAsset:
-    """A scene that moves and how it is written; its mesh is made once, when a format first wants it.
+    """A scene that moves, and how it is written. Its mesh is made once, when a format first needs it.
 
-    scene: has `means` [N, 3], `moved(times [T]) -> [T, N, 3]` and `at`, on the CPU; a scene of several assets
-    also `surface(mesh config, moved, timing) -> (mesh, animation)`, for a mesh of its own. config: its times and
-    the camera of films. mesh: how the surface is taken from it at rest. renderer: of its Frames. size: pixels of
-    a film. note: JSON values (prompt, seed, ...) for the files.
+    scene: on the CPU, with `means` [N, 3], `moved(times [T]) -> [T, N, 3]` and `at`; it may be an OwnSurface.
+    config: the times and the camera of films. mesh: how the surface is made of the scene at rest. renderer: of
+    its Frames. size: of a film, in pixels. note: JSON values (prompt, seed and so on) for the metadata of the
+    files.
     """
 
     scene: Any
@@ -50,16 +60,16 @@ class MovingAsset:
 
     @cached_property
     def moved(self) -> Float[Tensor, "T N 3"]:
-        """Where the points are at the moments that files hold."""
+        """Where the points are at the moments of the files."""
         with torch.no_grad():
-            # In parts: a field of many points at many moments at once takes gigabytes.
-            return torch.cat([self.scene.moved(part) for part in self.config.moments().split(_AT_ONCE)])
+            # A few moments at a time, because many points at many moments at once take gigabytes.
+            return torch.cat([self.scene.moved(times) for times in self.config.moments().split(_AT_ONCE)])
 
     @cached_property
     def surface(self) -> tuple[TriMesh, Animation]:
-        """The mesh as it is at the first moment, and its animation. Raises NoSurface where there is none."""
+        """The mesh at the first moment, and its animation. Raises NoSurface if nothing is opaque enough."""
         with torch.no_grad():
-            if hasattr(self.scene, "surface"):
+            if isinstance(self.scene, OwnSurface):
                 mesh, motion = self.scene.surface(self.mesh, self.moved, self.config)
             else:
                 mesh = as_mesh(self.scene.at(None), self.mesh)
@@ -68,21 +78,21 @@ class MovingAsset:
 
     @property
     def distance(self) -> float:
-        """How far it is from where it rests at the farthest moment: the mean over its points, in world units."""
+        """Mean distance of the points from rest, in world units, at the moment when it is largest."""
         away = torch.linalg.vector_norm(self.moved - self.scene.means, dim=2)
         return float(away.mean(1).max())
 
     def write(self, path: str | Path) -> None:
-        """.glb, .usdz, .usda, .usdc, .html (a player), .mp4, .gif, .webp, DIR/*.ply or a folder of PNG frames.
+        """Writes .glb, .usdz, .usda, .usdc, .html (a player), .mp4, .gif, .webp, DIR/*.ply or a folder of PNGs.
 
-        Raises UserError for another name, for what has no surface where a mesh is wanted, and when the place cannot
-        be written.
+        Raises UserError for another name, for an asset without a surface if the format holds a mesh, and if the
+        place cannot be written.
         """
         path = Path(path)
         suffix = path.suffix.lower()
         if "*" in path.name:
             if path.name != _PATTERN:
-                raise UserError(f"cannot export to {path}: name a sequence of splats as DIR/{_PATTERN}")
+                raise UserError(f"cannot export to {path}: write a sequence of splats as DIR/{_PATTERN}")
             sequence.write_sequence(path.parent, self.scene, self.config, self.note)
         elif suffix == ".glb":
             mesh, motion = self.surface

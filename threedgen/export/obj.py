@@ -1,5 +1,4 @@
-"""Wavefront OBJ: vertex colours behind the positions ("v x y z r g b"), or a texture with its MTL and PNG
-beside it."""
+"""Wavefront OBJ: vertex colours after the positions ("v x y z r g b"), or a texture in an MTL and a PNG file."""
 
 from __future__ import annotations
 
@@ -18,15 +17,25 @@ from threedgen.core.types import TriMesh
 from threedgen.export.gltf import png
 from threedgen.representations.mesh_checks import check_mesh
 
+_MARK = "# threedgen: written with its .png, both are overwritten by the next export to the same name\n"
+
+# How a face refers to a corner that has (texture coordinates, a normal).
+_CORNERS = {
+    (False, False): "%d",
+    (False, True): "%d//%d",
+    (True, False): "%d/%d",
+    (True, True): "%d/%d/%d",
+}
+
 
 def write_obj(path: str | Path, mesh: TriMesh, comment: str = "") -> Path:
-    """Writes positions, colours, normals and faces; world units, +Y up, colours display-referred in [0, 1].
+    """Writes positions, colours, normals and faces; world units, +Y up, display-referred colours in [0, 1].
 
-    A mesh with a texture gets NAME.mtl and NAME.png in the same folder, and no vertex colours, which
-    readers would multiply with the texture. Where files of these names are somebody else's, they are NAME-2.mtl
-    and NAME-2.png, and so on. comment: goes on top, one `#` a line. Nine significant digits: float32 positions
-    survive exactly. Raises UserError for a mesh that no file can hold (`check_mesh`), and when the place
-    cannot be written.
+    A mesh with a texture gets NAME.mtl and NAME.png in the same folder and no vertex colours, because readers
+    would multiply the two. If files of these names exist that were not written here, the names are NAME-2.mtl
+    and NAME-2.png, and so on. comment: written at the top, each line after a `#`. Positions have nine
+    significant digits, so that float32 values come back exactly. Raises UserError for a mesh that no file can
+    hold (`check_mesh`), and if the place cannot be written.
     """
     path = Path(path)
     check_mesh(mesh, f"cannot write {path}")
@@ -44,9 +53,9 @@ def write_obj(path: str | Path, mesh: TriMesh, comment: str = "") -> Path:
         )
     np.savetxt(text, rows, fmt=form)
     if material is not None:
-        assert mesh.uvs is not None  # a texture has them
+        assert mesh.uvs is not None  # TriMesh has no texture without them
         uvs = _rows(mesh.uvs)
-        uvs = np.stack([uvs[:, 0], 1.0 - uvs[:, 1]], axis=1)  # OBJ's v = 0 is at the bottom
+        uvs = np.stack([uvs[:, 0], 1.0 - uvs[:, 1]], axis=1)  # in an OBJ, v = 0 is at the bottom
         np.savetxt(text, uvs, fmt="vt %.9g %.9g")
     if mesh.normals is not None:
         np.savetxt(text, _rows(mesh.normals), fmt="vn %.6g %.6g %.6g")
@@ -61,37 +70,27 @@ def write_obj(path: str | Path, mesh: TriMesh, comment: str = "") -> Path:
     return path
 
 
-_MARK = "# threedgen: written with its .png, both are overwritten by the next export to the same name\n"
-
-# How a face names a corner that has (texture coordinates, a normal).
-_CORNERS = {
-    (False, False): "%d",
-    (False, True): "%d//%d",
-    (True, False): "%d/%d",
-    (True, True): "%d/%d/%d",
-}
-
-
 def _rows(values: Tensor) -> Float[np.ndarray, "V C"]:
     return values.detach().cpu().numpy()
 
 
 def _material_path(path: Path) -> Path:
-    """The first of NAME.mtl, NAME-2.mtl, ... that, with its .png, is free or was written here."""
-    # Readers take a line of the .obj as the name: what is not printable would end it, or is no UTF-8.
+    """The first of NAME.mtl, NAME-2.mtl, ... that is free together with its .png, or was written here."""
+    # The name is a line of the .obj: characters that are not printable could end the line, or are no UTF-8.
     stem = "".join(letter if letter.isprintable() else "_" for letter in path.stem)
     for number in itertools.count(1):
         material = path.with_name(f"{stem}.mtl" if number == 1 else f"{stem}-{number}.mtl")
         try:
-            if _ours(material) or not any(map(os.path.lexists, (material, material.with_suffix(".png")))):
+            taken = any(map(os.path.lexists, (material, material.with_suffix(".png"))))
+            if not taken or _written_here(material):
                 return material
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from error
     raise AssertionError("numbers do not end")
 
 
-def _ours(material: Path) -> bool:
-    """Whether `_write_material` wrote it, and its .png with it."""
+def _written_here(material: Path) -> bool:
+    """Whether `_write_material` wrote it, together with its .png."""
     if not material.is_file():
         return False
     with material.open("rb") as file:

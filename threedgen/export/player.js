@@ -1,5 +1,5 @@
 
-// Plays the mesh of this page: positions of every frame in 16 bits, colours of every vertex, nothing from elsewhere.
+// Plays the mesh of this page, which holds the positions of every frame (16 bits) and the colours of every vertex.
 'use strict';
 
 const byId = id => document.getElementById(id);
@@ -24,8 +24,8 @@ void main() {
   float near = depth.x, far = depth.y;
   gl_Position = vec4(seen.xy * focal, (seen.z * (far + near) + 2.0 * far * near) / (near - far), -seen.z);
 }`;
-// The colours are those of the pictures that the asset was made from, with their light in them: a faint lamp at the
-// camera only shows the form.
+// The colours are those of the pictures that the asset was made from and contain their light. A faint lamp at the camera
+// only makes the shape visible.
 const FRAGMENT = `#version 300 es
 precision highp float;
 in vec3 normal, tint, toEye;
@@ -43,7 +43,7 @@ function decoded() {
   return {faces, positions, colors};
 }
 
-// Unit normals of every frame, four signed bytes each: the mean of the faces' own, by their areas.
+// Unit normals of every frame, four signed bytes each: area-weighted means of the normals of the faces.
 function smoothNormals(faces, positions) {
   const count = scene.vertices;
   const result = new Int8Array(4 * scene.frames * count);
@@ -117,7 +117,7 @@ function start() {
     const place = gl.getAttribLocation(program, name);
     gl.bindBuffer(gl.ARRAY_BUFFER, source);
     gl.enableVertexAttribArray(place);
-    // Whole numbers of 16 bits stay what they are, for `span` is of one step; the others become shares of 1.
+    // Numbers of 16 bits stay whole, because `span` is the size of one step; the others become shares of 1.
     gl.vertexAttribPointer(place, 3, type, type !== gl.UNSIGNED_SHORT, stride, frame * scene.vertices * stride);
   }
 
@@ -167,9 +167,9 @@ function start() {
     requestAnimationFrame(tick);
   }
 
-  function goTo(value, goOn = false) {
+  function goTo(value, play = false) {
     share = Math.min(1, Math.max(0, value));
-    playing = goOn;
+    playing = play;
     stale = true;
   }
 

@@ -1,7 +1,8 @@
-"""A mesh in motion as one HTML page that plays it: no library, no server, no network.
+"""A moving mesh as one HTML page that plays it, without a library, a server or a network.
 
-The page has positions of 16 bits, colours of 8, and its own WebGL 2 code (player.js). Its Content-Security-Policy
-allows that script and that style, by their hashes, and nothing else: no connection can be made from it.
+The page holds positions of 16 bits, colours of 8 bits and its own WebGL 2 code (player.js). Its
+Content-Security-Policy allows that script and that style, by their hashes, and nothing else, so that the page
+cannot open any connection.
 """
 
 from __future__ import annotations
@@ -15,31 +16,35 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt16
 
 from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
 from threedgen.core.types import TriMesh
+from threedgen.export.video import to_uint8
 from threedgen.representations.mesh_checks import check_mesh
 
 if TYPE_CHECKING:
     from threedgen.export.animation import Animation, Config
 
 _HERE = Path(__file__).parent
-_STEPS = 65535  # of a position, along each side of the box around the whole motion
-MOST_BYTES = 16_000_000  # of positions: of a longer motion there are fewer frames
+_STEPS = 65535  # steps of a position along each side of the box around the whole motion
+MOST_BYTES = 16_000_000  # of positions; a motion that needs more gets fewer frames
+_GREY = 0.7
 _UNTITLED = "an asset in motion"
 
 
 def write_player(
     path: str | Path, mesh: TriMesh, animation: Animation, config: Config, title: str = ""
 ) -> Path:
-    """player.html: plays, pauses, scrubs, turns and zooms; opened as PAGE#t=SECONDS it is paused there.
+    """Writes a page that plays, pauses, scrubs, turns and zooms.
 
-    Positions are off by at most half of 1/65535 of the box around the motion, and go straight between frames; of a
-    motion that is beyond MOST_BYTES there are fewer frames, evenly spaced. A mesh without vertex colours is grey.
-    config: its azimuth is where one looks from at first. title: shown above, as plain text. Raises UserError for
-    a mesh that no file can hold or is too large for a page, and when the place cannot be written.
+    Opened as PAGE#t=SECONDS it is paused at that time. Positions are exact to half of 1/65535 of the box around
+    the motion, and change linearly between frames. A motion of more than MOST_BYTES gets fewer frames, evenly
+    spaced. A mesh without vertex colours is grey. config: its azimuth is the first direction of view. title:
+    shown above the mesh, as plain text. Raises UserError for a mesh that no file can hold or that is too large
+    for a page, and if the place cannot be written.
     """
     path = Path(path)
     check_mesh(mesh, f"cannot write {path}")
@@ -47,8 +52,7 @@ def write_player(
     kept = _fitting(vertices, path)
     low, span, positions = quantised(kept)
     faces = mesh.faces.cpu().numpy().astype("<u4")
-    colors = np.full((len(mesh.vertices), 3), 0.7) if mesh.vertex_colors is None else mesh.vertex_colors.cpu()
-    tints = (np.clip(np.asarray(colors), 0.0, 1.0) * 255.0).round().astype(np.uint8)
+    colors = torch.full_like(mesh.vertices, _GREY) if mesh.vertex_colors is None else mesh.vertex_colors
     scene = {
         "frames": len(kept),
         "vertices": len(mesh.vertices),
@@ -59,8 +63,8 @@ def write_player(
         "low": low.tolist(),
         "span": span.tolist(),
     }
-    data = base64.b64encode(faces.tobytes() + positions.astype("<u2").tobytes() + tints.tobytes()).decode()
-    page = _page(scene, data, title.strip() or _UNTITLED)
+    raw = faces.tobytes() + positions.astype("<u2").tobytes() + to_uint8(colors).tobytes()
+    page = _page(scene, base64.b64encode(raw).decode(), title.strip() or _UNTITLED)
     with replacing(path) as temporary:
         temporary.write_bytes(page.encode("utf-8"))
     return path
@@ -69,14 +73,14 @@ def write_player(
 def quantised(
     vertices: Float[np.ndarray, "T V 3"],
 ) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"], UInt16[np.ndarray, "T V 3"]]:
-    """low, span and whole numbers q with vertices = low + span * q, up to half a span."""
+    """low, span and whole numbers q such that vertices = low + span * q, up to half a span."""
     low, high = vertices.min((0, 1)), vertices.max((0, 1))
     span = (high - low) / _STEPS
     return low, span, ((vertices - low) / np.where(span > 0.0, span, 1.0)).round().astype(np.uint16)
 
 
 def _fitting(vertices: Float[np.ndarray, "T V 3"], path: Path) -> Float[np.ndarray, "t V 3"]:
-    """As many evenly spaced moments as fit, the first and the last among them."""
+    """The vertices at as many evenly spaced moments as fit, including the first and the last."""
     most = MOST_BYTES // (6 * vertices.shape[1])
     if most >= len(vertices):
         return vertices

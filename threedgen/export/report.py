@@ -1,4 +1,4 @@
-"""report.json: what was made, how long it took, with which versions, and how good it is."""
+"""report.json: what was made, how long it took, with which versions of packages, and its scores."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from threedgen.core.atomic import replacing
 
+_DIGITS = 3  # after the point of a duration in seconds
 _PACKAGES = ("threedgen", "torch", "diffusers", "transformers", "numpy", "scikit-image", "imageio", "gsplat")
 
 
@@ -27,13 +28,14 @@ def build_report(
 ) -> dict[str, Any]:
     """The report of one run.
 
-    seconds: wall time a phase ("import", "optimize", "export", ...); their sum is added as "total".
-    scores: named figures. more: further entries (steps, recipe, prior, counts, ...), plain JSON values.
+    seconds: wall time of each phase; their sum is added as "total", and all are rounded to milliseconds.
+    scores: named measures. more: further entries, which `write_report` must be able to write.
     """
+    durations = {**seconds, "total": sum(seconds.values())}
     return {
         "prompt": prompt,
         "seed": seed,
-        "seconds": {**seconds, "total": round(sum(seconds.values()), 3)},
+        "seconds": {phase: round(duration, _DIGITS) for phase, duration in durations.items()},
         "peak_memory_bytes": peak_memory(),
         "versions": {"python": platform.python_version(), **versions()},
         "platform": {
@@ -47,7 +49,10 @@ def build_report(
 
 
 def write_report(path: str | Path, report: Mapping[str, Any]) -> Path:
-    """Strict JSON: NaN and infinities become null, tensors and numpy numbers plain ones, paths text."""
+    """Writes strict JSON: NaN and infinities become null, tensors and numpy numbers plain numbers, paths text.
+
+    Raises TypeError for a value that JSON cannot hold, and UserError if the place cannot be written.
+    """
     path = Path(path)
     text = json.dumps(strict(report), indent=2, allow_nan=False, ensure_ascii=False)
     with replacing(path) as temporary:
@@ -56,7 +61,7 @@ def write_report(path: str | Path, report: Mapping[str, Any]) -> Path:
 
 
 def strict(value: Any) -> Any:
-    """The value in JSON's own types. Raises TypeError for what has no such form."""
+    """The value in the types of JSON. Raises TypeError for a value that has no such form."""
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, Mapping):
@@ -75,7 +80,7 @@ def strict(value: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of the packages that matter, read from their metadata: nothing is imported."""
+    """Installed versions of the packages that influence results, read from their metadata without an import."""
     found = {}
     for name in _PACKAGES:
         try:
@@ -86,13 +91,13 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory() -> int | None:
-    """The largest resident size of this process so far, in bytes; None where the system does not say."""
+    """The largest resident size of this process so far, in bytes; None if the system does not tell."""
     try:
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])
     except (OSError, ValueError):
-        pass  # no Linux: ask the C library instead
+        pass  # not on Linux: the C library is asked instead
     try:
         import resource
     except ImportError:

@@ -1,5 +1,7 @@
-"""A motion of Gaussians as one PLY a frame, of the same Gaussians in the same order, so that tools can follow and
-interpolate each (METHODS 12.10)."""
+"""A motion of Gaussians as one PLY for each frame (docs/methods.md, "Files of motions").
+
+Every file holds the same Gaussians in the same order, so that tools can follow and interpolate each of them.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +26,25 @@ INDEX = "animation.json"
 def write_sequence(
     folder: str | Path, scene: Any, timing: Timing, note: Mapping[str, Any] | None = None
 ) -> Path:
-    """frame_00000.ply, frame_00001.ply, ... at timing's moments, the last one included, and animation.json: fps,
-    seconds, frames, up_axis, meters_per_unit, loop, pattern, and the note.
+    """Writes frame_00000.ply, frame_00001.ply and so on at timing.moments(), and animation.json.
 
-    scene: `at(times [1])` gives Frames of Gaussians. animation.json comes last: a sequence without it is cut short.
-    Raises UserError for a folder with frames beyond these (of something else, which players would go on to), for a
-    scene of other things than Gaussians, and when the place cannot be written.
+    animation.json holds fps, seconds, frames, up_axis, meters_per_unit, loop, pattern and the note. It is
+    written last, so a sequence without it is incomplete. scene: `at(times [1])` gives Frames of Gaussians.
+    Raises UserError for a folder with further frames, which players would show after these, for a scene that is
+    not made of Gaussians, and if the place cannot be written.
     """
     folder = Path(folder)
     names = [f"frame_{number:05d}.ply" for number in range(timing.frames)]
     foreign = sorted({path.name for path in folder.glob("frame_*.ply")} - set(names))
     if foreign:
         raise UserError(
-            f"'{folder}' holds {foreign[0]} of a longer sequence: delete its frames or name another folder"
+            f"'{folder}' holds {foreign[0]} of a longer sequence: delete its frames or choose another folder"
         )
     index = folder / INDEX
     try:
         index.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {index}: {error.strerror}") from error
+        raise UserError(f"cannot write {index}: {error.strerror or error}; choose another folder") from error
     for name, moment in zip(names, timing.moments().split(1), strict=True):
         with torch.no_grad():
             cloud = scene.at(moment).frames[0]

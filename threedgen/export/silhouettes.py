@@ -1,11 +1,11 @@
-"""Parallel projections of a cloud, and what they say about where its visible surface is.
+"""Parallel projections of a cloud, which show where its visible surface is.
 
-A render shows something where 1 - prod_i (1 - a_i) reaches one half along a ray. How many Gaussians a ray
-meets differs between a rod and a plate, seen flat or edge on, so no level of the density is right for all
-assets, nor for all places of one. Two steps use the pictures themselves:
+A render shows something where 1 - prod_i (1 - a_i) reaches one half along a ray. How many Gaussians a ray meets
+differs between a rod and a plate, seen flat or edge on, so no level of the density is right for all assets, or
+for all places of one asset. Two steps therefore use the pictures:
 
-- the level is chosen so that the silhouettes of {d > level} agree with the pictures' silhouettes;
-- what lies outside a picture's silhouette is carved away (the visual hull: Laurentini 1994).
+- the level is chosen so that the silhouettes of {d > level} agree with those of the pictures;
+- what lies outside the silhouette of a picture is carved away (the visual hull: Laurentini 1994).
 
 The opacity of a parallel projection is 1 - exp(-tau) with tau = sum_i -log(1 - a_i), whatever the order.
 """
@@ -22,11 +22,11 @@ from threedgen.export.density import Ellipsoids, Grid
 
 MAX_ALPHA = 0.999  # as in the renderers: keeps log(1 - a) finite
 _HALF_OPAQUE = float(np.log(2.0))
-_FAINT = 0.02  # of _HALF_OPAQUE: where log tau is cut off
+_FAINT = 0.02  # share of _HALF_OPAQUE below which log tau is cut off
 
-# A projection looks along `hidden`, sheared: the two other coordinates plus `shear` times the hidden one. On
-# a cubic lattice whole shears send voxels exactly onto pixels. Lines of sight along the six face diagonals,
-# the four body diagonals, and the three axes.
+# A projection looks along the axis `hidden`, sheared: the coordinates of a pixel are the two other coordinates
+# plus `shear` times the hidden one. On a cubic lattice, whole shears bring voxels exactly onto pixels. The
+# lines of sight are the six face diagonals, the four body diagonals and the three axes.
 _DIAGONAL = (
     *((1, shear) for shear in ((1, 0), (-1, 0))),
     *((2, shear) for shear in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))),
@@ -36,7 +36,7 @@ _ALONG_AXES = tuple((hidden, (0, 0)) for hidden in range(3))
 
 @dataclass(frozen=True)
 class Picture:
-    """tau of one parallel projection, on the pixels that the voxels of its grid fall on."""
+    """tau of one parallel projection, on the pixels that the voxels of its grid are projected to."""
 
     hidden: int
     shear: tuple[int, int]
@@ -44,7 +44,7 @@ class Picture:
 
 
 def pictures(shapes: Ellipsoids, grid: Grid) -> list[Picture]:
-    """Thirteen parallel projections of the Gaussians, at the pitch of `grid`."""
+    """Thirteen parallel projections of the Gaussians, with the spacing of `grid`."""
     return [
         Picture(hidden, shear, _optical_depth(shapes, hidden, shear, grid))
         for hidden, shear in (*_DIAGONAL, *_ALONG_AXES)
@@ -52,11 +52,11 @@ def pictures(shapes: Ellipsoids, grid: Grid) -> list[Picture]:
 
 
 def visible_level(views: list[Picture], grid: Grid) -> float | None:
-    """The level of d whose silhouettes agree best (mean intersection over union) with the pictures'.
+    """The level of d whose silhouettes agree best with those of the pictures (mean intersection over union).
 
-    A pixel belongs to a picture's silhouette where its opacity exceeds one half. Views along the axes do not
-    vote: objects like to be aligned with them, and a face seen edge on is the least typical view. None when
-    no picture is opaque anywhere.
+    A pixel belongs to the silhouette of a picture if its opacity exceeds one half. Views along the axes do not
+    count, because objects are often aligned with the axes and a face seen edge on is the least typical view.
+    None if no picture is opaque anywhere.
     """
     levels = np.geomspace(0.02, 4.0, 54)
     scores, votes = np.zeros(len(levels)), 0
@@ -72,15 +72,15 @@ def visible_level(views: list[Picture], grid: Grid) -> float | None:
         scores += both / (len(inside) + extra)
     if votes == 0:
         return None
-    # The score is flat near its top: the centre of the plateau is steadier than the single best level.
+    # The score is flat near its maximum, so the centre of the plateau is steadier than the single best level.
     plateau = levels[scores >= scores.max() - 0.002 * votes]
     return float(np.exp(np.log(plateau).mean()))
 
 
 def carve(field: Float[np.ndarray, "X Y Z"], views: list[Picture]) -> None:
-    """Lowers `field`, in place, to log(tau / log 2) of every picture taken at twice the field's pitch.
+    """Lowers `field` in place to log(tau / log 2) of every picture, taken at twice the spacing of the field.
 
-    So the field is positive only where every picture is more than half opaque. Its sides must be odd.
+    Afterwards the field is positive only where every picture is more than half opaque. Its sides must be odd.
     """
     for view in views:
         limit = np.log(np.maximum(view.tau / _HALF_OPAQUE, _FAINT)).astype(field.dtype)
@@ -91,7 +91,7 @@ def carve(field: Float[np.ndarray, "X Y Z"], views: list[Picture]) -> None:
 
 
 def enclosed(solid: Bool[np.ndarray, "X Y Z"], views: list[Picture]) -> Bool[np.ndarray, "X Y Z"]:
-    """Voxels that nobody sees: something solid lies before them from either end of every line of sight."""
+    """Voxels that are invisible: from either end of every line of sight, something solid lies before them."""
     hidden = np.ones_like(solid)
     for view in views:
         slabs = list(_slabs(view, solid.shape))
@@ -105,7 +105,7 @@ def enclosed(solid: Bool[np.ndarray, "X Y Z"], views: list[Picture]) -> Bool[np.
 
 
 def _peaks(values: Float[np.ndarray, "X Y Z"], view: Picture) -> Float[np.ndarray, "U V"]:
-    """The largest value along each ray."""
+    """The largest value along the ray of each pixel."""
     image = np.zeros(view.tau.shape, dtype=values.dtype)
     for slab, pixels in _slabs(view, values.shape):
         np.maximum(image[pixels], values[slab], out=image[pixels])
@@ -115,7 +115,7 @@ def _peaks(values: Float[np.ndarray, "X Y Z"], view: Picture) -> Float[np.ndarra
 def _slabs(
     view: Picture, shape: tuple[int, ...]
 ) -> Iterator[tuple[tuple[slice | int, ...], tuple[slice, slice]]]:
-    """Slabs of a volume across the hidden axis, and the window of the picture that each falls on."""
+    """Slabs of a volume across the hidden axis, and the window of the picture that each is projected to."""
     across = [axis for axis in range(3) if axis != view.hidden]
     for k in range(shape[view.hidden]):
         slab: list[slice | int] = [slice(None)] * 3
@@ -126,7 +126,7 @@ def _slabs(
 
 
 def _doubled(image: np.ndarray, axis: int) -> np.ndarray:
-    """Linear interpolation to twice the pitch: n samples become 2 n - 1."""
+    """Linear interpolation to half the spacing: n samples become 2 n - 1."""
     image = np.moveaxis(image, axis, 0)
     fine = np.empty((2 * len(image) - 1, *image.shape[1:]), dtype=image.dtype)
     fine[::2] = image
@@ -137,7 +137,8 @@ def _doubled(image: np.ndarray, axis: int) -> np.ndarray:
 def _optical_depth(
     shapes: Ellipsoids, hidden: int, shear: tuple[int, int], grid: Grid
 ) -> Float[np.ndarray, "U V"]:
-    plane = np.insert(np.eye(2), hidden, shear, axis=1)  # [2, 3]: picture coordinates from world coordinates
+    """tau of one projection."""
+    plane = np.insert(np.eye(2), hidden, shear, axis=1)  # [2, 3], picture coordinates from world coordinates
     steps = np.asarray(grid.values.shape) - 1
     offset = -np.minimum(plane, 0.0) @ steps
     size = (np.abs(plane) @ steps).astype(np.int64) + 1
@@ -149,10 +150,10 @@ def _optical_depth(
     widths = np.maximum(high - low, 0)
     counts = widths[:, 0] * widths[:, 1]
     p = np.linalg.inv(covariances)
-    # One row a Gaussian: what its pixels need, gathered once.
+    # One column for each Gaussian with all that its pixels need, so that it is gathered once.
     rows = np.stack([*centres.T, -0.5 * p[:, 0, 0], -p[:, 0, 1], -0.5 * p[:, 1, 1], np.log(shapes.opacities)])
     image = np.zeros(size[0] * size[1])
-    # Pairs (Gaussian, pixel) are listed chunk by chunk so that memory stays bounded for large Gaussians.
+    # Pairs (Gaussian, pixel) are made chunk by chunk, so that memory stays bounded for large Gaussians.
     chunk = np.cumsum(counts) // 300_000
     for group in np.split(np.arange(len(shapes)), np.flatnonzero(np.diff(chunk)) + 1):
         total = int(counts[group].sum())

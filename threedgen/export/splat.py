@@ -1,7 +1,8 @@
 """3D Gaussians in the PLY layout of 3D Gaussian Splatting (Kerbl et al. 2023), which splat viewers open.
 
-Binary little endian, all float32: x y z, nx ny nz (zeros), f_dc_0..2, f_rest_*, opacity (logit), scale_0..2
-(natural log), rot_0..3 (w, x, y, z). f_rest is channel-major: all red coefficients, then green, then blue.
+Binary little endian, all in float32: x y z, nx ny nz (zeros), f_dc_0..2, f_rest_*, opacity (logit), scale_0..2
+(natural logarithm), rot_0..3 (w, x, y, z). f_rest is channel-major: all red coefficients, then green, then
+blue.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from threedgen.datasets.splat_files import SplatParameters, _names
 
 
 def write_splats(path: str | Path, parameters: SplatParameters, comment: str = "") -> Path:
-    """Writes the parameters bit for bit. comment: one header line each; control characters become spaces.
+    """Writes the parameters bit for bit.
 
-    Raises UserError when there is no Gaussian, a number is not finite, or the place cannot be written.
+    comment: each line becomes a comment of the header, in which characters that are not printable ASCII become
+    spaces. Raises UserError if there is no Gaussian, if a number is not finite and if the place cannot be
+    written.
     """
     path = Path(path)
     count, coefficients = parameters.sh.shape[:2]

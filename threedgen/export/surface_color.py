@@ -1,9 +1,10 @@
-"""The colour a surface point shows to somebody in front of it.
+"""The colour that a surface point shows to a viewer in front of it.
 
-For each vertex, the Gaussians around it are composited front to back along a ray, exactly as a splatting
-renderer would (3D Gaussian Splatting, Kerbl et al. 2023, eq. 3), and the result is divided by its opacity. The
-mean over three rays around the vertex normal is taken: one ray alone shows the grain of single Gaussians.
-Spherical harmonics are evaluated for a sight along the normal, so the colour no longer depends on the view.
+For each vertex, the Gaussians around it are composited front to back along a ray, as a splatting renderer does
+(3D Gaussian Splatting, Kerbl et al. 2023, eq. 3), and the result is divided by its opacity. The mean is taken
+over three rays around the normal of the vertex, because a single ray shows the grain of single Gaussians.
+Spherical harmonics are evaluated for a viewer on the normal, so that the colour does not depend on the view any
+more.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ def surface_colors(
     normals: Float[np.ndarray, "V 3"],
     reach: float,
 ) -> Float[np.ndarray, "V 3"]:
-    """RGB in [0, 1] (display-referred, like the Gaussians' own colours) for each vertex.
+    """Display-referred RGB in [0, 1] for each vertex, as the colours of the Gaussians are.
 
-    normals: unit, outward. reach: how deep below the vertex Gaussians still count, world units; what lies in
-    front of the vertex (another part of the asset) does not. A vertex that no Gaussian reaches takes the
-    colour of the nearest one.
+    normals: unit, outward. reach: how far below a vertex Gaussians still count, in world units. What lies in
+    front of the vertex, such as another limb of the asset, does not count. A vertex that no Gaussian reaches
+    takes the colour of the nearest one.
     """
     from scipy.spatial import KDTree
 
@@ -61,7 +62,7 @@ def surface_colors(
 
 
 def _tilted(normals: Float[np.ndarray, "V 3"]) -> list[Float[np.ndarray, "V 3"]]:
-    """Three unit directions a third of a turn apart around each normal, _TILT degrees away from it."""
+    """Three unit directions around each normal, _TILT degrees away from it and a third of a turn apart."""
     helper = np.where(np.abs(normals[:, :1]) < 0.7, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
     first = np.cross(normals, helper)
     first /= np.linalg.norm(first, axis=1, keepdims=True)
@@ -76,11 +77,10 @@ def _met(
 ) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"], Float[np.ndarray, " P"]]:
     """Pairs (point, Gaussian) met between each point and `reach` below it, front to back, and their alpha.
 
-    With P the precision and d = p - mu, the squared Mahalanobis distance along the ray p + t n, n
-    towards the eye, is
-    d'Pd + 2 t n'Pd + t^2 n'Pn: three products of small matrices for all pairs at once.
+    With the precision P, d = p - mu and n towards the eye, the squared Mahalanobis distance along the ray p + t
+    n is d'Pd + 2 t n'Pd + t^2 n'Pn: three products of small matrices for all pairs at once.
     """
-    centre = points.mean(axis=0)  # differences of large numbers are avoided: places are taken from here
+    centre = points.mean(axis=0)  # the origin of what follows, to avoid differences of large numbers
     p, m, precisions = points - centre, shapes.means - centre, shapes.precisions
     six = precisions[:, (0, 1, 2, 0, 0, 1), (0, 1, 2, 1, 2, 2)].T
     pull = np.einsum("gij,gj->gi", precisions, m)
@@ -90,9 +90,8 @@ def _met(
     peak = -slope / bend
     inside = np.clip(peak, -reach, 0.0)
     vertex, column = np.nonzero(start + inside * (2.0 * slope + inside * bend) <= shapes.radii**2)
-    height = (
-        towards_eye @ m.T - np.einsum("vi,vi->v", towards_eye, p)[:, None]
-    )  # of the centre, towards the eye
+    # How far the centre of each Gaussian lies towards the eye.
+    height = towards_eye @ m.T - np.einsum("vi,vi->v", towards_eye, p)[:, None]
     order = np.lexsort((-height[vertex, column], vertex))
     vertex, column = vertex[order], column[order]
     least = np.maximum(start[vertex, column] + slope[vertex, column] * peak[vertex, column], 0.0)
@@ -100,13 +99,13 @@ def _met(
 
 
 def _symmetric(a: Float[np.ndarray, "V 3"], b: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "V 6"]:
-    """Rows that, times the six entries xx, yy, zz, xy, xz, yz of a symmetric P, give a'Pb."""
+    """Rows whose product with the six entries xx, yy, zz, xy, xz, yz of a symmetric P is a'Pb."""
     cross = [a[:, i] * b[:, j] + a[:, j] * b[:, i] for i, j in ((0, 1), (0, 2), (1, 2))]
     return np.stack([*(a * b).T, *cross], axis=1)
 
 
 def _transmittance(vertex: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Light left before each pair; pairs of one vertex are consecutive, front to back."""
+    """The share of light that is left before each pair; pairs of one vertex are consecutive, front to back."""
     depth = -np.log1p(-alpha)
     if len(depth) == 0:
         return depth
@@ -117,7 +116,7 @@ def _transmittance(vertex: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _blocks(vertices: Float[np.ndarray, "V 3"], cell: float) -> list[np.ndarray]:
-    """Vertex rows grouped by the cube they lie in."""
+    """Numbers of vertices, grouped by the cube of side `cell` that they lie in."""
     cubes = np.floor((vertices - vertices.min(axis=0)) / cell).astype(np.int64)
     size = cubes.max(axis=0) + 1
     key = (cubes[:, 0] * size[1] + cubes[:, 1]) * size[2] + cubes[:, 2]

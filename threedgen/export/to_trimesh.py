@@ -1,4 +1,4 @@
-"""A mesh as an object of trimesh, for Python programs that go on with it."""
+"""A mesh as an object of trimesh, for Python programs that process it further."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def to_trimesh(mesh: TriMesh) -> trimesh.Trimesh:
     """The same vertices and faces in the same order, with the texture or the vertex colours (8 bits, sRGB).
 
-    trimesh counts v from the bottom of a texture, `TriMesh.uvs` from the top.
+    trimesh counts v from the bottom of a texture, while `TriMesh.uvs` counts it from the top.
     """
     import trimesh
     from PIL import Image

@@ -1,6 +1,7 @@
-"""A mesh in motion as USD (.usdz, .usda, .usdc): time samples on the points of one mesh (METHODS 12.9).
+"""A moving mesh as USD (.usdz, .usda, .usdc): time samples on the points of one mesh.
 
-Written by usd-core, which `pip install "threedgen[usd]"` brings. Colours are linear there, as in glTF.
+See docs/methods.md, "Files of motions". usd-core writes the files; `pip install "threedgen[usd]"` installs it.
+Colours are in linear light, as in glTF.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ def write_usd(
     fps: float = 24.0,
     note: Mapping[str, Any] | None = None,
 ) -> Path:
-    """One mesh `/asset/mesh` whose points, normals and extent have a time sample a frame; +Y up, metres.
+    """Writes one mesh `/asset/mesh` whose points, normals and extent have a time sample for each frame.
 
-    A time code is 1 / fps seconds. Between frames points go straight, as in the GLB. Vertex colours are
-    primvars:displayColor, and a UsdPreviewSurface shows them. The layer's customLayerData has
-    a dictionary `threedgen`: loop (USD leaves repeating to the player) and the note.
-    Raises UserError when usd-core is not installed, for a mesh that no file can hold, and when the place cannot be
-    written.
+    +Y is up, units are metres, and a time code is 1 / fps seconds. Points move along straight lines between
+    frames, as in the GLB. Vertex colours are primvars:displayColor, which a UsdPreviewSurface shows.
+    customLayerData of the layer has a dictionary `threedgen` with loop (USD leaves loops to the player) and the
+    note. Raises UserError if usd-core is not installed, for a mesh that no file can hold (`check_mesh`), and if
+    the place cannot be written.
     """
     path = Path(path)
     check_mesh(mesh, f"cannot write {path}")
@@ -55,14 +56,14 @@ def write_usd(
         if suffix == ".usdz":
             package = Path(folder) / "asset.usdz"
             if not utilities.CreateNewUsdzPackage(str(layer), str(package)):
-                raise OSError("usd-core could not pack it")
+                raise OSError("usd-core cannot pack it")
             layer = package
         temporary.write_bytes(layer.read_bytes())
     return path
 
 
 def _modules(*names: str) -> list[ModuleType]:
-    """Of OpenUSD's Python bindings, which have no types that a checker could read."""
+    """Modules of OpenUSD's Python bindings, which have no types that a type checker can read."""
     return [import_module(f"pxr.{name}") for name in names]
 
 
@@ -74,7 +75,9 @@ def _write_layer(
     stage = Usd.Stage.CreateNew(str(path))
     UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
     UsdGeom.SetStageMetersPerUnit(stage, 1.0)
-    codes = [round(time * fps, 4) for time in animation.times.tolist()]  # whole, where seconds * fps is
+    codes = [
+        round(time * fps, 4) for time in animation.times.tolist()
+    ]  # whole numbers if seconds * fps is one
     stage.SetTimeCodesPerSecond(fps)
     stage.SetFramesPerSecond(fps)
     stage.SetStartTimeCode(codes[0])
@@ -83,7 +86,7 @@ def _write_layer(
     stage.SetDefaultPrim(root.GetPrim())
     stage.GetRootLayer().customLayerData = {"threedgen": dict(custom)}
     surface = UsdGeom.Mesh.Define(stage, "/asset/mesh")
-    surface.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)  # the default would smooth it
+    surface.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)  # the default would smooth the mesh
     faces = mesh.faces.cpu().numpy().astype(np.int32)
     surface.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(np.full(len(faces), 3, np.int32)))
     surface.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(faces.reshape(-1)))
@@ -106,7 +109,7 @@ def _write_layer(
 
 
 def _bind_material(stage: Any, surface: Any) -> None:
-    """A rough surface in the mesh's displayColor, for viewers that do not show the primvar by themselves."""
+    """A rough surface in displayColor, for viewers that do not show that primvar without a material."""
     Sdf, UsdShade = _modules("Sdf", "UsdShade")
 
     types = Sdf.ValueTypeNames

@@ -1,6 +1,6 @@
-"""Pictures of the finished asset: a turntable as MP4, GIF or WebP, a contact sheet, a folder of frames.
+"""Pictures of a finished asset: videos as MP4, GIF or WebP, contact sheets, folders of frames.
 
-The functions take whatever turns cameras into pictures, and know no renderer.
+The functions take any function from cameras to pictures, and know no renderer.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def orbit_frames(
 ) -> Iterator[Frame]:
     """`count` square frames of one turn around the origin, evenly spaced, starting at the front.
 
-    render: Cameras -> rgb [B, size, size, 3] in [0, 1]. elevation, fov_y: degrees. radius: world units (the
-    defaults show the whole unit sphere). batch: views asked for at a time.
+    render: Cameras -> rgb [B, size, size, 3] in [0, 1]. elevation, fov_y: degrees. radius: world units; with the
+    defaults the whole unit sphere is visible. size: pixels. batch: largest number of views in one call of `render`.
     """
     azimuths = torch.arange(count) * (360.0 / count)
     for group in azimuths.split(batch):
@@ -51,15 +51,16 @@ def orbit_frames(
         yield from (to_uint8(picture) for picture in pictures)
 
 
-def to_uint8(picture: Float[torch.Tensor, "H W 3"]) -> Frame:
-    """Eight bits a channel, rounded; values outside [0, 1] are clipped, NaN becomes 0."""
+def to_uint8(picture: Float[torch.Tensor, "*shape 3"]) -> UInt8[np.ndarray, "*shape 3"]:
+    """Colours in [0, 1] as rounded numbers of 8 bits; values outside are clipped, and NaN becomes 0."""
     return (picture.detach().cpu().nan_to_num(0.0).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
 
 
 def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, loop: bool = True) -> Path:
-    """MP4, GIF or WebP by suffix; a path without suffix is a folder of PNG frames. Raises UserError for others.
+    """Writes MP4, GIF or WebP by the suffix; a path without a suffix is a folder of PNG frames.
 
-    loop: a GIF or WebP plays for ever, otherwise once; the others leave that to the player.
+    loop: whether a GIF or WebP plays for ever or once; the other formats leave that to the player. Raises UserError
+    for another suffix, without frames, and if the place cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -71,11 +72,16 @@ def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, lo
         return write_webp(path, frames, fps, loop)
     if suffix == "":
         return write_frames(path, frames)
-    raise UserError(f"cannot write {path.name}: use {', '.join(SUFFIXES)}, or a folder name for PNG frames")
+    raise UserError(
+        f"cannot write {path.name}: use one of {', '.join(SUFFIXES)}, or the name of a folder for PNG frames"
+    )
 
 
 def write_mp4(path: str | Path, frames: Iterable[Frame], fps: float = 24.0) -> Path:
-    """H.264, yuv420p, crf 18, bt709 flags: plays everywhere. An odd size gets one more row or column."""
+    """Writes H.264, yuv420p, crf 18 with bt709 flags, which every player supports.
+
+    An odd side gets one more row or column. Raises UserError without frames, and if the place cannot be written.
+    """
     import imageio_ffmpeg
 
     path = Path(path)
@@ -107,27 +113,30 @@ def write_mp4(path: str | Path, frames: Iterable[Frame], fps: float = 24.0) -> P
 
 
 def write_gif(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, loop: bool = True) -> Path:
-    """A GIF with one palette for all frames (no flicker). Delays are whole hundredths of a second, spread so that
-    the whole lasts as long as it should; frames beyond 50 a second are left out, and it may last one longer."""
+    """A GIF with one palette for all frames, so that it does not flicker.
+
+    Delays are whole hundredths of a second, chosen so that the total duration is right. A GIF has at most 50
+    frames per second: further frames are left out, which may make it one frame longer.
+    """
     from PIL import Image
 
     path = Path(path)
-    step = math.ceil(fps / _GIF_FPS)  # browsers slow down any delay below 2 hundredths
+    step = math.ceil(fps / _GIF_FPS)  # browsers slow down if a delay is below 2 hundredths
     kept = itertools.islice(_at_least_one(frames, path), 0, None, step)
     pictures = [Image.fromarray(frame) for frame in kept]
-    # The palette is made from a strip of small copies: every frame has its say, at little cost.
+    # The palette is made from a strip of small copies of all frames, which is cheap.
     strip = np.concatenate([np.asarray(picture.reduce(max(1, picture.width // 64))) for picture in pictures])
     palette = Image.fromarray(strip).quantize(256)
     indexed = [picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for picture in pictures]
     delays = _delays(len(indexed), fps / step, 10)
-    forever: dict[str, Any] = {"loop": 0} if loop else {}  # without the entry a GIF plays once
+    forever: dict[str, Any] = {"loop": 0} if loop else {}  # without this entry a GIF plays once
     with replacing(path) as temporary:
         indexed[0].save(temporary, save_all=True, append_images=indexed[1:], duration=delays, **forever)
     return path
 
 
 def write_webp(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, loop: bool = True) -> Path:
-    """An animated WebP of quality 85; delays are whole milliseconds, the whole lasts as long as it should."""
+    """An animated WebP of quality 85. Delays are whole milliseconds, chosen so that the total duration is right."""
     from PIL import Image
 
     path = Path(path)
@@ -147,13 +156,13 @@ def write_webp(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, loo
 
 
 def _delays(count: int, fps: float, unit: int) -> list[int]:
-    """Milliseconds of each of `count` frames, multiples of `unit`, that add up to count / fps seconds."""
+    """Durations of `count` frames in milliseconds, multiples of `unit`, which add up to count / fps seconds."""
     ends = [unit * round(1000.0 * (frame + 1) / (fps * unit)) for frame in range(count)]
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def write_frames(folder: str | Path, frames: Iterable[Frame]) -> Path:
-    """frame_00000.png, frame_00001.png, ... in `folder`, which is made when missing."""
+    """Writes frame_00000.png, frame_00001.png and so on into `folder`, which is made if it is missing."""
     folder = Path(folder)
     for index, frame in enumerate(_at_least_one(frames, folder)):
         write_png(folder / f"frame_{index:05d}.png", frame)
@@ -161,7 +170,7 @@ def write_frames(folder: str | Path, frames: Iterable[Frame]) -> Path:
 
 
 def write_contact_sheet(path: str | Path, frames: Sequence[Frame], columns: int = 4) -> Path:
-    """All frames in one PNG, row by row; eight of them make the usual 2 x 4 sheet. Missing cells are white."""
+    """Writes all frames into one PNG, row by row. Cells after the last frame are white."""
     tiles = list(_at_least_one(frames, Path(path)))
     height, width, channels = tiles[0].shape
     rows = -(-len(tiles) // columns)
@@ -172,7 +181,7 @@ def write_contact_sheet(path: str | Path, frames: Sequence[Frame], columns: int 
 
 
 def write_png(path: str | Path, frame: Frame) -> Path:
-    """One picture, eight bits a channel."""
+    """Writes one picture as a PNG."""
     from PIL import Image
 
     path = Path(path)

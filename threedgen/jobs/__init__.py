@@ -1,1 +1,1 @@
-"""A recipe becomes a run: built, run, handed over between stages, finished, exported, resumed."""
+"""Runs: a recipe is built and run, its stages hand over, and the result is written, exported or resumed."""

@@ -31,8 +31,11 @@ class Components:
 
 
 def build(recipe: Recipe, device: str, scene: Any = None) -> Components:
-    """Every component of a recipe without stages, or of one stage, cheap ones first, so that what is wrong with
-    them is said at once. scene: one that exists already, else it is made as the recipe says."""
+    """Every component of one stage of a recipe, or of a recipe without stages.
+
+    The guidances, which load models, come last, so that an error in a cheaper component is reported at once.
+    scene: one that exists already; None: the recipe makes it. Raises UserError.
+    """
     scene = continue_earlier(recipe.representation.make(recipe.seed)) if scene is None else scene
     scene = scene.to(device)
     with torch.no_grad():
@@ -51,9 +54,9 @@ def without_scene(recipe: Recipe) -> tuple[Any, Any, Any]:
 
 
 def load_scene(run: RunDirectory, recipe: Recipe) -> Any:
-    """The scene of a run as its last checkpoint has it, on the CPU, without the prior.
+    """The scene in the last checkpoint of a run, on the CPU; the guidances are not built.
 
-    Raises UserError where there is none yet, or where it is that of a stage before the last.
+    Raises UserError if there is no checkpoint yet, or if it belongs to a stage before the last.
     """
     if not checkpoint.exists(run.checkpoint):
         raise UserError(f"'{run.path}' has no checkpoint yet: `threedgen resume {run.path}` first")
@@ -69,7 +72,7 @@ def load_scene(run: RunDirectory, recipe: Recipe) -> Any:
 
 
 def continue_earlier(scene: Any) -> Any:
-    """The scene, which sets out from the end of an earlier run if it names one. Raises UserError."""
+    """The scene; if it names an earlier run, it now starts from the end of that run. Raises UserError."""
     if isinstance(scene, Representation) and scene.earlier_run:
         run = RunDirectory.open(Path(scene.earlier_run).expanduser())
         scene.continue_from(load_scene(run, read_resolved(run.recipe)))

@@ -1,4 +1,4 @@
-"""`threedgen export` and `threedgen render`: files of a run that was made before."""
+"""`threedgen export` and `threedgen render`: writes files of a run that was made before."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from threedgen.recipes.load import read_resolved
 
 
 def export_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> None:
-    """Writes a run's asset to `path`: .glb, .obj, .ply, and where it moves what `MovingAsset.write` knows.
+    """Writes the asset of a run to `path`: .glb, .obj or .ply, or a format of `MovingAsset.write` if it moves.
 
-    settings: key=value under the recipe's `export`.
+    settings: key=value under the recipe's `export`. Raises UserError.
     """
     if any(setting.endswith(".ply") for setting in settings):
         raise UserError(
-            "the shell put the files that are there for the star: write --to 'DIR/*.ply' in quotes"
+            "the shell replaced the star by the names of existing files: write --to 'DIR/*.ply' in quotes"
         )
-    if not holds_motion(path):  # a wrong suffix is said before anything is loaded
+    if not holds_motion(path):  # a wrong suffix is reported before anything is loaded
         try:
             export.exporter_of(path)
         except UserError as error:
-            raise UserError(f"{error}; for what moves also {', '.join(MOTION_SUFFIXES)}, DIR/*.ply") from None
+            raise UserError(
+                f"{error}; an asset that moves can also be written as {', '.join(MOTION_SUFFIXES)} or DIR/*.ply"
+            ) from None
     recipe = read_resolved(run.recipe, [f"export.{setting}" for setting in settings])
     scene = load_scene(run, recipe)
     if declared(type(scene), RepresentationRoles).moves and holds_motion(path):
@@ -44,20 +46,16 @@ def export_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> N
 
 
 def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = (), backend: str = "auto") -> None:
-    """Renders one turn of a run's asset to .mp4, .gif, .webp, or PNG frames in a folder.
+    """Renders one turn around the asset of a run to .mp4, .gif or .webp, or to PNG frames in a folder.
 
     settings: key=value under the recipe's `export.turntable`. backend: of the renderer, on this machine.
+    Raises UserError.
     """
-    if path.suffix:
-        _check_suffix(path, video.SUFFIXES)
+    if path.suffix and path.suffix.lower() not in video.SUFFIXES:
+        raise UserError(f"cannot write '{path.name}': use one of {', '.join(video.SUFFIXES)}")
     recipe = read_resolved(run.recipe, [f"export.turntable.{setting}" for setting in settings])
     table = recipe.fixed["export"].config.turntable
     primitive = asset_of(recipe, load_scene(run, recipe))
     view = viewer_of(renderer_here(recipe, backend), primitive)
     frames = video.orbit_frames(view, table.frames, elevation=table.elevation, size=table.size)
     video.write_video(path, frames, table.fps)
-
-
-def _check_suffix(path: Path, allowed: tuple[str, ...]) -> None:
-    if path.suffix.lower() not in allowed:
-        raise UserError(f"cannot write '{path.name}': use one of {', '.join(allowed)}")

@@ -1,4 +1,4 @@
-"""What a stage of a recipe hands over to the next."""
+"""What a stage of a recipe hands over to the next stage."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from threedgen.recipes.recipe import Recipe
 
 @torch.no_grad()
 def next_scene(recipe: Recipe, stage: int, scene: Any) -> Any:
-    """The scene that stage `stage` begins with: it takes over what the stage before ended in, `scene`.
+    """The scene with which stage `stage` (0-based, not the first) begins.
 
-    Raises UserError where it cannot.
+    scene: the scene at the end of the stage before. Its asset becomes the start of the new one, as a mesh if
+    the new representation asks for a mesh. Raises UserError if the new representation cannot start from it.
     """
     choice = recipe.all_stages[stage].representation
     from_asset = take_over(choice)

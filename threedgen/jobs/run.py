@@ -1,4 +1,4 @@
-"""A recipe becomes a run: builds the components, runs the loop with its listeners, finishes, or resumes."""
+"""Starts and resumes runs: builds the components, runs the loop with its listeners and writes the files."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ _NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
 
 def _check_later_stages(recipe: Recipe) -> None:
-    """UserError for what can be known to be wrong with the stages to come before the first step of any."""
+    """UserError for every mistake in the later stages that can be found before the first step."""
     check_recipe(recipe)
-    for part in recipe.all_stages[1:]:
-        without_scene(part)
+    for stage in recipe.all_stages[1:]:
+        without_scene(stage)
 
 
 def start(
     recipe: Recipe, out: Path, listeners: Sequence[Listener] = (), files: Mapping[str, Path] = _NO_FILES
 ) -> RunDirectory:
-    """Runs `recipe` into the new folder `out`. Raises UserError for everything a user can put right.
+    """Runs `recipe` into the new folder `out`. Raises UserError for every mistake that a user can correct.
 
-    The folder appears only when every component is built; it is as before when not one step could be done.
-    files: folders that belong to the run (name in it -> where it is now): they move into it first, because
+    The folder is made when every component is built. If not a single step can be done, it is removed again.
+    files: folders that belong to the run (name in the run -> present path). They are moved into it first, because
     components may read them there.
     """
     check_free(out)
@@ -66,7 +66,7 @@ def start(
         _run_and_finish(recipe, run, components, state, listeners, clock)
     except UserError:
         if run is not None and (not run.metrics.is_file() or run.metrics.stat().st_size == 0):
-            run.discard()  # nothing in it is worth keeping
+            run.discard()  # no step was done, so nothing in it is worth keeping
         raise
     return run
 
@@ -77,9 +77,10 @@ def resume(
     device: str | None = None,
     overrides: Sequence[str] = (),
 ) -> list[str]:
-    """Continues a run from its last checkpoint (or from the start) and finishes it; returns warnings.
+    """Continues a run from its last checkpoint, or from the start if there is none, and finishes it.
 
-    overrides: `key=value`, for what may change on another machine, such as renderer.backend.
+    device: another one than that of the recipe. overrides: `key=value`, for what may differ on another machine,
+    such as renderer.backend. Returns warnings. Raises UserError for every mistake that a user can correct.
     """
     recipe = read_resolved(run.recipe, overrides)
     if not declared(recipe.representation.cls, RepresentationRoles).learns:
@@ -114,18 +115,19 @@ def resume(
 
 
 def _steps_before(recipe: Recipe, stage: int) -> int:
-    return sum(part.steps for part in recipe.all_stages[:stage])
+    return sum(earlier.steps for earlier in recipe.all_stages[:stage])
 
 
 def _state(recipe: Recipe, stage: int, components: Components) -> RunState:
-    part = recipe.all_stages[stage]
+    """The state at the beginning of stage `stage`."""
+    own = recipe.all_stages[stage]
     state = new_state(
         components.scene,
         components.guidances,
-        steps=part.steps,
-        # Every stage draws anew: the same noise twice would only repeat what was learned from it.
+        steps=own.steps,
+        # Each stage has its own random draws: the same noise again would only repeat what was learned from it.
         seed=recipe.seed if stage == 0 else derive_seed(recipe.seed, "stage", stage),
-        optimizer_config=part.fixed["optimizer"].config,
+        optimizer_config=own.fixed["optimizer"].config,
     )
     state.stage, state.steps_before = stage, _steps_before(recipe, stage)
     return state
@@ -139,71 +141,76 @@ def _run_and_finish(
     listeners: Sequence[Listener],
     clock: _Clock,
 ) -> None:
-    """The rest of the stages, then the files."""
+    """The remaining steps of this stage, the later stages, and the files."""
+    count = len(recipe.all_stages)
     try:
         while True:
-            stage, count = state.stage, len(recipe.all_stages)
-            clock.begin("distilling", "" if count == 1 else f", stage {stage + 1} of {count}")
+            clock.begin("distilling", "" if count == 1 else f", stage {state.stage + 1} of {count}")
             _run_stage(recipe, run, components, state, listeners)
-            if stage == count - 1:
+            if state.stage == count - 1:
                 break
             clock.begin("preparing the next stage")
-            device = machine.choose_device(recipe.device)
-            components = build(
-                recipe.all_stages[stage + 1], device, handover.next_scene(recipe, stage + 1, components.scene)
-            )
-            state = _state(recipe, stage + 1, components)
-        # Before the files: an animation is written of a scene that was moved to the CPU.
-        scores = held_out_scores(components.cameras, components.scene, components.renderer)
-        held_out = components.cameras.held_out.tolist() if scores else None
-        scores |= reference_scores(
-            components.cameras, components.guidances, components.scene, components.renderer
-        )
-        facts = finish.write_assets(recipe, run, components, clock.begin)
-        if held_out is not None:
-            facts["held_out_views"] = held_out
-        if declared(type(components.scene), RepresentationRoles).moves:
-            clock.begin("measuring the motion")
-            scores |= moving_scores(finish.moving_asset(recipe, components.scene))
-        finish.write_report(recipe, run, facts, scores, clock.stop())
-    except Diverged:
-        save(run.checkpoint, state)
-        raise
+            following = state.stage + 1
+            scene = handover.next_scene(recipe, following, components.scene)
+            components = build(recipe.all_stages[following], machine.choose_device(recipe.device), scene)
+            state = _state(recipe, following, components)
+        _finish(recipe, run, components, clock)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(run.path) from None  # for whoever says how to continue
+        raise KeyboardInterrupt(run.path) from None  # the command prints how this run is continued
 
 
 def _run_stage(
     recipe: Recipe, run: RunDirectory, components: Components, state: RunState, listeners: Sequence[Listener]
 ) -> None:
-    part = recipe.all_stages[state.stage]
-    saver = Checkpoints(recipe.fixed["checkpoint"].config, run.checkpoint, part.steps)
-    mine: list[Listener] = [
-        # Snapshots in memory where checkpoints are on disk: a rollback after a resume goes back as far.
+    """The remaining steps of one stage."""
+    stage = recipe.all_stages[state.stage]
+    saver = Checkpoints(recipe.fixed["checkpoint"].config, run.checkpoint, stage.steps)
+    own: list[Listener] = [
+        # Snapshots in memory at the steps of the checkpoints on disk: a rollback after a resume goes back as far.
         Watchdog(saver.every),
         MetricsFile(run.metrics),
-        Previews(recipe.fixed["preview"].config, run.previews, part.steps),
+        Previews(recipe.fixed["preview"].config, run.previews, stage.steps),
         Stillness(recipe.prompt, f"stages.{state.stage}." if recipe.stages else ""),
         saver,
     ]
-    with Interruption(run.checkpoint) as interruption:
-        distill(
-            components.scene,
-            components.renderer,
-            components.cameras,
-            components.guidances,
-            recipe.prompt,
-            steps=part.steps,
-            weights=[choice.weight for choice in part.guidance],
-            background=components.background,
-            regularizers=components.regularizers,
-            listeners=[*mine, *listeners, interruption],
-            state=state,
-        )
+    try:
+        with Interruption(run.checkpoint) as interruption:
+            distill(
+                components.scene,
+                components.renderer,
+                components.cameras,
+                components.guidances,
+                recipe.prompt,
+                steps=stage.steps,
+                weights=[choice.weight for choice in stage.guidance],
+                background=components.background,
+                regularizers=components.regularizers,
+                listeners=[*own, *listeners, interruption],
+                state=state,
+            )
+    except Diverged:
+        save(run.checkpoint, state)
+        raise
+
+
+def _finish(recipe: Recipe, run: RunDirectory, components: Components, clock: _Clock) -> None:
+    """The scores, the files of the asset and the report of a run whose steps are done."""
+    cameras, scene, renderer = components.cameras, components.scene, components.renderer
+    # The scores come before the files, because writing an animation moves the scene to the CPU.
+    scores = held_out_scores(cameras, scene, renderer)
+    held_out = cameras.held_out.tolist() if scores else None
+    scores |= reference_scores(cameras, components.guidances, scene, renderer)
+    facts = finish.write_assets(recipe, run, components, clock.begin)
+    if held_out is not None:
+        facts["held_out_views"] = held_out
+    if declared(type(scene), RepresentationRoles).moves:
+        clock.begin("measuring the motion")
+        scores |= moving_scores(finish.moving_asset(recipe, scene))
+    finish.write_report(recipe, run, facts, scores, clock.stop())
 
 
 class _Clock:
-    """Seconds a phase; each beginning is announced to the listeners."""
+    """Measures the duration of each phase in seconds and tells the listeners when a phase begins."""
 
     def __init__(self, emit: Emitter) -> None:
         self._emit = emit
@@ -223,5 +230,5 @@ class _Clock:
         return self._seconds
 
     def add(self, phase: str, seconds: float) -> None:
-        """Time that another process, or this one, spent in a phase."""
-        self._seconds[phase] = round(self._seconds.get(phase, 0.0) + seconds, 3)
+        """Adds time that this process, or an earlier one, spent in a phase."""
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds

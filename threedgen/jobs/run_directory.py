@@ -1,4 +1,4 @@
-"""A run directory: what a run leaves behind, complete enough that nothing but its path is ever needed again.
+"""A run directory: everything that a run leaves behind. Its path is all that later commands need.
 
 recipe.yaml  metrics.jsonl  previews/  checkpoint/                          while it runs
 asset.glb  asset.ply  turntable.mp4  contact_sheet.png  report.json         when it is finished
@@ -33,8 +33,7 @@ def slug(prompt: str) -> str:
 
 
 class RunDirectory:
-    """The paths of one run and what may be done to them. made: the folders that this process made for it; given:
-    those that it moved into it."""
+    """The paths of one run. made: the folders that this process made for it. given: those that it moved into it."""
 
     def __init__(self, path: Path) -> None:
         self.made: list[Path] = []
@@ -48,11 +47,12 @@ class RunDirectory:
 
     @property
     def finished(self) -> bool:
+        """Whether it has its report, which is written last."""
         return self.report.is_file()
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
-        """An existing run. UserError when the folder is missing or is not a run."""
+        """An existing run. Raises UserError if the folder is missing or is not a run."""
         run = cls(Path(path))
         with _or_user_error(f"cannot read the run '{path}'", "check its permissions"):
             if not run.path.is_dir():
@@ -65,16 +65,17 @@ class RunDirectory:
     def create(
         cls, path: Path, resolved: Mapping[str, Any], files: Mapping[str, Path] = MappingProxyType({})
     ) -> RunDirectory:
-        """A new run at `path` with its recipe written, or no trace of it. UserError: see `check_free`.
+        """A new run at `path`, with its recipe written. If that fails, nothing of it is left.
 
-        files: folders that move into it (name in the run -> where it is now).
+        resolved: the recipe with every default written out. files: folders that are moved into the run (name in the
+        run -> present path). Raises UserError as `check_free` does.
         """
         import yaml
 
         check_free(path)
         run = cls(path)
         text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
-        if "\x85" in text:  # PyYAML writes this line break as it is, and reads it as another
+        if "\x85" in text:  # PyYAML writes this line break unchanged, but reads it as another one
             text = yaml.safe_dump(dict(resolved), sort_keys=False)
         try:
             with _writing_to(path):
@@ -91,10 +92,10 @@ class RunDirectory:
         return run
 
     def discard(self) -> None:
-        """Takes back `create` and what the first step writes; a folder that was there before it stays."""
+        """Removes what `create` and the first step have written; a folder that existed before stays."""
         for folder in (self.previews, self.checkpoint, *self.given):
             shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # what cannot be removed, or is not ours, stays
+        with contextlib.suppress(OSError):  # what cannot be removed, or belongs to somebody else, stays
             for file in (self.recipe, self.metrics):
                 file.unlink(missing_ok=True)
             for folder in self.made:
@@ -102,7 +103,7 @@ class RunDirectory:
 
 
 def choose_path(out: str | Path | None, prompt: str) -> Path:
-    """Where a new run goes: `out`, or the first free of runs/<slug of the prompt>, -2, -3 and so on."""
+    """The folder of a new run: `out`, or the first free one of runs/<slug of the prompt>, -2, -3 and so on."""
     if out is not None:
         return Path(out)
     path, number = DEFAULT_PARENT / slug(prompt), 2
@@ -113,9 +114,9 @@ def choose_path(out: str | Path | None, prompt: str) -> Path:
 
 
 def check_free(path: Path) -> None:
-    """UserError unless a new run can be written at `path`: nothing there that could be lost, writable.
+    """Raises UserError unless a new run can be written at `path`: it must be writable and hold no files.
 
-    Creates nothing, so that a run that is refused for another reason leaves no trace.
+    Nothing is created, so that a run that is refused for another reason leaves no trace.
     """
     with _writing_to(path):
         _check_free(path)
@@ -125,7 +126,7 @@ def _check_free(path: Path) -> None:
     if (path / RECIPE).is_file():
         state = "finished" if (path / REPORT).is_file() else "unfinished"
         raise UserError(
-            f"'{path}' already holds a run ({state}): go on with `threedgen resume {path}` "
+            f"'{path}' already holds a run ({state}): continue it with `threedgen resume {path}` "
             "or choose another --out"
         )
     if path.is_dir() and any(path.iterdir()):
@@ -152,7 +153,7 @@ def _writing_to(path: Path) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _or_user_error(what: str, advice: str) -> Iterator[None]:
-    """Looking is forbidden, too, in some places: before Python 3.14, `is_file` and its like raise there."""
+    """Turns OSError into UserError. Before Python 3.14, `Path.is_file` and its like raise PermissionError."""
     try:
         yield
     except OSError as error:

@@ -1,1 +1,1 @@
-"""Measures of pictures and assets; each states its units and its range."""
+"""Measures of pictures, sets of pictures, assets and motions. Each states its units and its range."""

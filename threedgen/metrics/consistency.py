@@ -1,9 +1,10 @@
-"""3D consistency: do neighbouring views show one and the same surface in the same colours? (METHODS 11.4)
+"""3D consistency: whether neighbouring views show the same surface in the same colours.
 
-Each view is compared with its nearest neighbour: the points that it shows, placed by its depth, are looked up in
-the neighbour's picture where the neighbour's own depth says that it sees them, too. What is left is how much the
-colour of a point changes from view to view. Views of one model keep it, but for resampling, and but for what
-shines: so compare with the value of true pictures, not with infinity.
+Each view is compared with its nearest neighbour. The points that it shows, placed by its depth, are looked up
+in the picture of the neighbour wherever the depth of the neighbour agrees that it sees them, too
+(docs/methods.md, "Consistency of views"). The measure is how much the colour of a point changes between the two
+views. Even views of one model change it by resampling and by highlights, so a value is to be compared with that
+of true pictures.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from threedgen.core.pictures import psnr
 from threedgen.core.types import Cameras, RenderOutput
 
-SOLID = 0.95  # alpha of a pixel that shows a surface and nothing behind it
-TOLERANCE = 0.01  # of a point's distance: depths that differ by more are of two surfaces
-FEWEST = 16  # points that two views must share to count
+SOLID = 0.95  # a pixel with a larger alpha shows a surface and nothing behind it
+TOLERANCE = 0.01  # share of the distance of a point: depths that differ by more belong to two surfaces
+FEWEST = 16  # a pair of views that share fewer points is left out
 
 
 @dataclass(frozen=True)
 class Consistency:
-    """psnr: dB, over the points that a view and its neighbour both see, mean over views; at most 100. error: mean
-    absolute difference of their colours, in [0, 1]. share: of the solid pixels, those that could be compared."""
+    """The agreement of views, over the points that a view and its neighbour both see.
+
+    psnr: in dB, mean over views, at most 100. error: mean absolute difference of the colours, in [0, 1]. share: the
+    share of the solid pixels that could be compared.
+    """
 
     psnr: float
     error: float
@@ -36,11 +41,13 @@ class Consistency:
 
 @torch.no_grad()
 def consistency(output: RenderOutput, cameras: Cameras) -> Consistency | None:
-    """Of pictures that come with depth, RenderOutput's: the sum of weight x z. None without depth, with fewer than
-    two views, and where no two neighbours share FEWEST points."""
+    """The consistency of views with depth (the sum of weight x z, as in RenderOutput).
+
+    None without depth, with fewer than two views, and if no two neighbours share FEWEST points.
+    """
     if output.depth is None or len(cameras) < 2:
         return None
-    squares, errors, compared, solid = [], [], 0, 0
+    decibels, errors, compared, solid = [], [], 0, 0
     depth = output.depth / output.alpha.clamp_min(1e-6)
     firm = _shrunk(output.alpha[..., 0] > SOLID)
     for view, other in neighbours(cameras):
@@ -50,32 +57,31 @@ def consistency(output: RenderOutput, cameras: Cameras) -> Consistency | None:
         solid += int(firm[view].sum())
         if int(both.sum()) < FEWEST:
             continue
-        difference = output.rgb[view][both].clamp(0.0, 1.0) - there[both]
+        mine, theirs = output.rgb[view][both].clamp(0.0, 1.0), there[both]
         compared += int(both.sum())
-        squares.append(float(difference.square().mean()))
-        errors.append(float(difference.abs().mean()))
+        decibels.append(float(psnr(mine[None, None], theirs[None, None])))
+        errors.append(float((mine - theirs).abs().mean()))
     if not compared:
         return None
-    psnr = [-10.0 * math.log10(max(square, 1e-10)) for square in squares]
-    return Consistency(sum(psnr) / len(psnr), sum(errors) / len(errors), compared / solid)
+    return Consistency(sum(decibels) / len(decibels), sum(errors) / len(errors), compared / solid)
 
 
 def neighbours(cameras: Cameras) -> Iterator[tuple[int, int]]:
-    """Each view with the other one whose camera is nearest."""
+    """Pairs of each view and the other view whose camera is nearest."""
     distance = torch.cdist(cameras.centers.double()[None], cameras.centers.double()[None])[0]
     distance.fill_diagonal_(math.inf)
     yield from enumerate(distance.argmin(dim=1).tolist())
 
 
 def _shrunk(mask: Bool[Tensor, "B H W"]) -> Bool[Tensor, "B H W"]:
-    """Without the pixels beside the edge: their depth is an average over the edge."""
+    """The mask without the pixels beside its edge, whose depth is an average over the edge."""
     return -F.max_pool2d(-mask[:, None].float(), 3, 1, 1)[:, 0] > 0.5
 
 
 def _seen_from(
     depth: Float[Tensor, "H W 1"], cameras: Cameras, view: int, other: int
 ) -> tuple[Float[Tensor, "H W 2"], Float[Tensor, "H W"]]:
-    """Where the points of a view's pixels are in another's picture, in pixels, and how far along its z axis."""
+    """Where the points of the pixels of `view` are in the picture of `other`, in pixels, and their z there."""
     height, width = depth.shape[:2]
     rows, columns = torch.meshgrid(
         torch.arange(height, device=depth.device) + 0.5,
@@ -98,9 +104,9 @@ def _looked_up(
     place: Float[Tensor, "h w 2"],
     z: Float[Tensor, "h w"],
 ) -> tuple[Float[Tensor, "h w 3"], Bool[Tensor, "h w"]]:
-    """Colours of a picture at places in it, and whether the surface there is firm and as far away as z.
+    """Colours of a picture at `place`, and whether the surface there is firm and at the distance z.
 
-    1 / z of a plane is linear on the screen, so it is what is interpolated.
+    1 / z is interpolated, because that of a plane is linear on the screen.
     """
     height, width = depth.shape[:2]
     size = place.new_tensor([width, height])

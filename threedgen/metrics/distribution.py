@@ -1,4 +1,4 @@
-"""How far two sets of pictures are apart as sets: FID and KID, over the vectors of a feature network."""
+"""Distances between two sets of pictures, over the vectors of a feature network: FID and KID."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from threedgen.core.random import generator
 
-SUBSETS, SUBSET = 100, 1000  # of KID, as its paper has them
+SUBSETS, SUBSET = 100, 1000  # of KID, as in its paper
 
 
 def frechet_distance(
@@ -19,10 +19,10 @@ def frechet_distance(
     mean_b: Float[Tensor, " D"],
     covariance_b: Float[Tensor, "D D"],
 ) -> float:
-    """|m - m'|^2 + Tr(S + S' - 2 (S S')^(1/2)): the squared 2-Wasserstein distance of two Gaussians.
+    """|m - m'|^2 + Tr(S + S' - 2 (S S')^(1/2)): the squared 2-Wasserstein distance of two Gaussians, in float64.
 
-    The trace of the root is the sum of the roots of the eigenvalues of the symmetric S^(1/2) S' S^(1/2), which are
-    those of S S' and not negative, singular covariances or not. In float64.
+    The trace of the root is the sum of the roots of the eigenvalues of the symmetric S^(1/2) S' S^(1/2). These
+    are the eigenvalues of S S' and never negative, even for singular covariances.
     """
     mean_a, covariance_a, mean_b, covariance_b = (
         value.double() for value in (mean_a, covariance_a, mean_b, covariance_b)
@@ -36,10 +36,10 @@ def frechet_distance(
 
 
 def fid(a: Float[Tensor, "N D"], b: Float[Tensor, "M D"]) -> float:
-    """Frechet inception distance of the features of two sets (Heusel et al. 2017): `frechet_distance` of their
-    means and sample covariances. At least two vectors each.
+    """Frechet inception distance (Heusel et al. 2017) of two sets of features, each of at least two vectors.
 
-    Biased upwards by about 1 / N: compare only numbers of sets of equal sizes, better with N above D.
+    It is the `frechet_distance` of their means and sample covariances. It is biased upwards by about 1 / N.
+    Only values of sets of equal sizes are comparable, and N should be above D.
     """
     _require(a, b)
     moments = [(x.double().mean(dim=0), torch.cov(x.double().T)) for x in (a, b)]
@@ -47,7 +47,7 @@ def fid(a: Float[Tensor, "N D"], b: Float[Tensor, "M D"]) -> float:
 
 
 class Kid(NamedTuple):
-    """mean: the estimate. deviation: standard deviation over subsets; None where all vectors fit into one."""
+    """mean: the estimate. deviation: standard deviation over subsets; None if the sets are taken whole."""
 
     mean: float
     deviation: float | None
@@ -60,11 +60,11 @@ def kid(
     subsets: int = SUBSETS,
     subset: int = SUBSET,
 ) -> Kid:
-    """Kernel inception distance (Binkowski et al. 2018): the squared maximum mean discrepancy of two sets under
-    the kernel (x.y / D + 1)^3, unbiased, so it may be negative. At least two vectors each.
+    """Kernel inception distance (Binkowski et al. 2018) of two sets of features, each of at least two vectors.
 
-    The mean over `subsets` random pairs of subsets of `subset` vectors; sets that are no larger are taken whole,
-    once.
+    It is the squared maximum mean discrepancy under the kernel (x.y / D + 1)^3. The estimate is unbiased, so it
+    may be negative. It is the mean over `subsets` random pairs of subsets of `subset` vectors; sets that are no
+    larger are taken whole, once.
     """
     _require(a, b)
     a, b = a.double(), b.double()
@@ -80,14 +80,14 @@ def kid(
 
 
 def few_samples(samples: int, size: int) -> str | None:
-    """What must be said of a FID of `samples` pictures over `size` features; None where there are enough."""
+    """The warning that belongs to a FID of `samples` pictures over `size` features; None if they are enough."""
     if samples > size:
         return None
     return f"FID is biased: {samples} samples of {size} features"
 
 
 def _squared_discrepancy(a: Float[Tensor, "N D"], b: Float[Tensor, "M D"]) -> float:
-    """Without the pairs of a vector with itself, whose mean would be a bias."""
+    """The unbiased estimate: it leaves out the pairs of a vector with itself."""
     within = [
         (gram.sum() - gram.trace()) / (len(x) * (len(x) - 1)) for x in (a, b) for gram in [_kernel(x, x)]
     ]
@@ -101,5 +101,5 @@ def _kernel(x: Float[Tensor, "N D"], y: Float[Tensor, "M D"]) -> Float[Tensor, "
 def _require(a: Tensor, b: Tensor) -> None:
     if min(len(a), len(b)) < 2 or a.shape[1:] != b.shape[1:]:
         raise ValueError(
-            f"need two sets of at least two vectors of one size, got {tuple(a.shape)}, {tuple(b.shape)}"
+            f"need two sets of at least two vectors of one size, got {tuple(a.shape)} and {tuple(b.shape)}"
         )

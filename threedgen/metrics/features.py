@@ -1,7 +1,7 @@
-"""Named feature networks: what FID and KID compare pictures by.
+"""The feature networks that FID and KID compare pictures with, by name.
 
-A number depends on its network as much as on the pictures, so a network's label belongs to every number that is
-printed: "FID (embedded)". Numbers of different networks are not comparable.
+A value depends on its network as much as on the pictures, so every value is printed with the label of its network:
+"FID (embedded)". Values of different networks are not comparable.
 """
 
 from __future__ import annotations
@@ -20,34 +20,36 @@ from threedgen.core.pictures import resize
 from threedgen.metrics.weights import fingerprint
 
 KINDS = "embedded, clip:FOLDER, inception:FILE"
-_TILE = 32  # pixels: what the embedded prior sees
-_TIME = 0.02  # of the noise: next to none, so that what is sharp stays sharp
-_PIECES = 4096  # tiles that are cut at once: 50 MB
-_AT_ONCE = 64  # of them, that go through the network together
-_CLIP_AT_ONCE = 8  # pictures
-# Of its features over pictures of the shape world, against a white one: root mean squares of about 2 and 8. Divided
-# by these, both looks count alike, and KID's (x.y / D + 1)^3 is neither flat nor all cube.
+_TILE = 32  # pixels: the size of the pictures that the embedded prior was trained on
+_TIME = 0.02  # diffusion time: with almost no noise, sharp pictures stay sharp
+_PIECES = 4096  # tiles that are cut at a time: 50 MB
+_AT_ONCE = 64  # tiles that go through the network together
+_CLIP_AT_ONCE = 8  # pictures that go through the network together
+# Root mean squares of the two kinds of features over pictures of the shape world, minus those of a white picture.
+# Divided by these, both kinds have equal weight, and the kernel of KID, (x.y / D + 1)^3, is in its middle range.
 _TILES_SCALE, _WHOLE_SCALE = 2.0, 8.0
 
 
 class Features(Protocol):
-    """Pictures to vectors."""
+    """A function from pictures to vectors."""
 
     label: str
-    """The network as tables name it."""
+    """The name of the network in tables."""
     size: int
-    """Numbers a picture."""
+    """Length of the vector of a picture."""
     weights: str
-    """A fingerprint of its weights: numbers are comparable where it is the same."""
+    """A fingerprint of the weights. Values are comparable only if it is the same."""
 
     def __call__(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B D"]:
-        """Features of pictures in [0, 1] (others are clamped) of any size, in float64; deterministic."""
+        """Features in float64 of pictures of any size in [0, 1] (clamped); the same on every call."""
         ...
 
 
 def load_features(name: str = "embedded") -> Features:
-    """The network of a name: embedded, clip:FOLDER, inception:FILE. Raises UserError for anything else, and for
-    files that are not there or not what they should be."""
+    """The network called `name`: embedded, clip:FOLDER or inception:FILE.
+
+    Raises UserError for another name, and for files that are missing or hold something else.
+    """
     kind, separator, path = name.partition(":")
     if name == "embedded":
         return _embedded()
@@ -63,30 +65,30 @@ def load_features(name: str = "embedded") -> Features:
 
 @cache
 def _embedded() -> EmbeddedFeatures:
-    """Loaded once: a benchmark asks for it with every model."""
+    """Loaded once, because benchmarks ask for it with every model."""
     return EmbeddedFeatures()
 
 
 class EmbeddedFeatures:
-    """Activations of the embedded text prior's UNet, averaged over space: always there, 296 numbers.
+    """Activations of the UNet of the embedded text prior, averaged over space: 296 numbers, always available.
 
-    Two looks at a picture, each without a text, for any camera and without noise, at t = 0.02: the whole picture
-    reduced to 32 x 32 through the middle block (128 numbers: what is where), and its 32 x 32 tiles at full
-    resolution through the first three blocks (24 + 48 + 96, averaged over tiles: how sharp it is). Each minus that
-    of a white picture.
+    The network is asked twice, each time without text, camera and noise at t = 0.02. The whole picture, reduced
+    to 32 x 32, gives the activations of the middle block (128 numbers, which describe the content). Its 32 x 32
+    tiles at full resolution give those of the first three blocks (24 + 48 + 96, averaged over tiles, which
+    describe sharpness). Those of a white picture are subtracted.
     """
 
     label = "embedded"
 
     def __init__(self) -> None:
-        """Raises UserError where threedgen's own weights are not there."""
+        """Raises UserError if the weights that belong to threedgen are missing."""
         from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS, PriorConfig, load_embedded
 
         self._prior: Any = load_embedded(PriorConfig(), torch.device("cpu"))
         self.weights = fingerprint(sorted((EMBEDDED_WEIGHTS / "unet").glob("*.safetensors")))
         network = self._prior.network
         self._early: list[Tensor] = []
-        # Nothing after the middle block is looked at: without it the network answers with that block's activations.
+        # Without the blocks after the middle block, the output of the network is the activations of that block.
         network.up_blocks = torch.nn.ModuleList()
         network.conv_norm_out, network.conv_out = None, torch.nn.Identity()
         for block in network.down_blocks[:3]:
@@ -100,19 +102,22 @@ class EmbeddedFeatures:
     def __call__(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B D"]:
         images = images.detach().to("cpu", torch.float32).clamp(0.0, 1.0)
         at_once = max(1, _PIECES // len(_corners(images)))
-        return torch.cat([self._features(part) for part in images.split(at_once)]).double() - self._white
+        features = [self._features(group) for group in images.split(at_once)]
+        return torch.cat(features).double() - self._white
 
     def _features(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B D"]:
         tiles = _tiles(images)
         pieces = torch.cat([resize(images, _TILE, _TILE), *tiles])
-        looks = [self._look(part) for part in pieces.split(_AT_ONCE)]
-        early, middle = (torch.cat(look) for look in zip(*looks, strict=True))
+        activations = [self._activations(group) for group in pieces.split(_AT_ONCE)]
+        early, middle = (torch.cat(groups) for groups in zip(*activations, strict=True))
         whole = middle[: len(images)]
         fine = early[len(images) :].reshape(len(tiles), len(images), -1).mean(dim=0)
         return torch.cat([fine / _TILES_SCALE, whole / _WHOLE_SCALE], dim=1)
 
-    def _look(self, tiles: Float[Tensor, "B 32 32 3"]) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B M"]]:
-        """Averages over space of the first three blocks and of the middle one."""
+    def _activations(
+        self, tiles: Float[Tensor, "B 32 32 3"]
+    ) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B M"]]:
+        """Averages over space of the activations of the first three blocks and of the middle block."""
         from threedgen.guidance.priors.base import Condition
 
         t = torch.full((len(tiles),), _TIME)
@@ -125,8 +130,7 @@ class EmbeddedFeatures:
 
 
 def _tiles(images: Float[Tensor, "B H W 3"]) -> list[Float[Tensor, "B 32 32 3"]]:
-    """Tiles that cover the pictures, overlapping where the sides are no multiples of 32; smaller pictures are
-    enlarged."""
+    """Tiles that cover the pictures; they overlap if a side is no multiple of 32. Smaller pictures are enlarged."""
     images = resize(images, max(images.shape[1], _TILE), max(images.shape[2], _TILE))
     return [images[:, row : row + _TILE, column : column + _TILE] for row, column in _corners(images)]
 
@@ -146,7 +150,7 @@ class ClipFeatures:
     """Image embeddings of a CLIP vision model (Radford et al. 2021) from a local folder of transformers."""
 
     def __init__(self, path: str | Path) -> None:
-        """path: a folder with config.json of a CLIP or its vision half, and safetensors. Raises UserError."""
+        """path: a folder with safetensors and the config.json of a CLIP or its vision model. Raises UserError."""
         folder = _clip_folder(path)
         self.label = f"clip:{folder.resolve().name}"
         self._model, self._mean, self._std = _load_clip(folder)
@@ -156,10 +160,10 @@ class ClipFeatures:
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B D"]:
         images = images.detach().to("cpu", torch.float32)
-        return torch.cat([self._embed(part) for part in images.split(_CLIP_AT_ONCE)]).double()
+        return torch.cat([self._embed(group) for group in images.split(_CLIP_AT_ONCE)]).double()
 
     def _embed(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B D"]:
-        """Squeezed to the square that the model sees: what it was given whole stays whole."""
+        """Pictures are resized to the square of the model and not cropped, so that all of a picture counts."""
         side = int(self._model.config.image_size)
         planes = images.clamp(0.0, 1.0).permute(0, 3, 1, 2)
         pixels = torch.nn.functional.interpolate(
@@ -186,26 +190,24 @@ def _clip_folder(path: str | Path) -> Path:
 
 
 def _load_clip(folder: Path) -> tuple[Any, Tensor, Tensor]:
-    """The vision model and what its pixels are normalised by."""
-    from safetensors import SafetensorError
+    """The vision model, and the mean and the standard deviation that its pixels are normalised with."""
     from transformers import CLIPVisionModelWithProjection
     from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
     from threedgen.guidance.priors.folder.files import first_line, read_json
     from threedgen.guidance.priors.folder.libraries import quiet
 
+    loader: Any = CLIPVisionModelWithProjection.from_pretrained
+    options = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
     try:
         with quiet():
-            loader: Any = CLIPVisionModelWithProjection.from_pretrained
-            model, info = loader(
-                str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            model, info = loader(str(folder), **options)
+    except Exception as error:  # transformers raises errors of many types for a broken folder
         raise UserError(f"the CLIP model '{folder}' cannot be loaded ({first_line(error)})") from error
-    if info["missing_keys"]:  # they would be random numbers
+    if info["missing_keys"]:  # transformers fills them with random numbers
         raise UserError(f"the CLIP model '{folder}' lacks weights (first: {sorted(info['missing_keys'])[0]})")
     given = folder / "preprocessor_config.json"
-    said = read_json(given) if given.is_file() else {}
-    pixels = (said.get("image_mean", OPENAI_CLIP_MEAN), said.get("image_std", OPENAI_CLIP_STD))
+    stated = read_json(given) if given.is_file() else {}
+    pixels = (stated.get("image_mean", OPENAI_CLIP_MEAN), stated.get("image_std", OPENAI_CLIP_STD))
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in pixels)
     return model.requires_grad_(False).eval(), mean, std

@@ -1,9 +1,9 @@
 """The InceptionV3 that published FIDs are measured with (Szegedy et al. 2016; the network of Heusel et al. 2017).
 
-Its weights are the user's: `pt_inception-2015-12-05-6726825d.pth` as pytorch-fid publishes it, converted once, see
-HOW. It differs from the InceptionV3 of model zoos: averages that do not count the border, and a maximum in the
-last block. Pictures are enlarged to 299 x 299 without antialiasing, as pytorch-fid does; other programs resize
-otherwise, and their FIDs differ from these by a little.
+The user provides its weights: `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid, converted once, see HOW.
+The network differs from the InceptionV3 of model zoos: its average poolings do not count the border, and its
+last block has a maximum pooling. Pictures are enlarged to 299 x 299 without antialiasing, as in pytorch-fid.
+Other programs resize in other ways, so their FIDs differ slightly.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 HOW = (
-    "make it of pytorch-fid's weights: python -c \"import torch; from safetensors.torch import save_file; "
+    'make it from the weights of pytorch-fid: python -c "import torch; from safetensors.torch import save_file; '
     "save_file(torch.load('pt_inception-2015-12-05-6726825d.pth', map_location='cpu', weights_only=True), "
     "'inception.safetensors')\""
 )
 _SIDE = 299
-_AT_ONCE = 8  # pictures
-_EPSILON = 1e-3  # of its batch norms
+_AT_ONCE = 8  # pictures that go through the network together
+_EPSILON = 1e-3  # of the batch norms
 _NORMS = ("weight", "bias", "running_mean", "running_var")
 
 
 class _Conv(NamedTuple):
-    """Convolution, batch norm, ReLU. padding: None keeps the size (odd kernels at stride 1)."""
+    """Convolution, batch norm and ReLU. valid: without padding; otherwise the size stays the same at stride 1."""
 
     name: str
     width: int
@@ -42,8 +42,8 @@ class _Conv(NamedTuple):
         return (0, 0) if self.valid else (self.kernel[0] // 2, self.kernel[1] // 2)
 
 
-_Fork = tuple[_Conv, ...]  # of one input, side by side; always the end of a branch
-_Branch = tuple["_Conv | _Fork | str", ...]  # a str is a pooling
+_Fork = tuple[_Conv, ...]  # convolutions of the same input, side by side; always at the end of a branch
+_Branch = tuple["_Conv | _Fork | str", ...]  # a str names a pooling
 
 
 def _conv3(name: str, width: int) -> _Conv:
@@ -133,16 +133,16 @@ _BLOCKS: dict[str, tuple[_Branch, ...]] = {
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that the file must hold."""
+    """Names and shapes of the tensors in the file of weights."""
     return dict(_shapes())
 
 
 def _shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
     def walk(prefix: str, branch: _Branch, channels: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        for part in branch:
-            if isinstance(part, str):
+        for layer in branch:
+            if isinstance(layer, str):
                 continue
-            convs = (part,) if isinstance(part, _Conv) else part
+            convs = (layer,) if isinstance(layer, _Conv) else layer
             for conv in convs:
                 yield f"{prefix}{conv.name}.conv.weight", (conv.width, channels, *conv.kernel)
                 yield from ((f"{prefix}{conv.name}.bn.{norm}", (conv.width,)) for norm in _NORMS)
@@ -157,15 +157,15 @@ def _shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _width(branch: _Branch, channels: int) -> int:
-    """Channels that come out of a branch."""
-    for part in branch:
-        if not isinstance(part, str):
-            channels = part.width if isinstance(part, _Conv) else sum(conv.width for conv in part)
+    """Number of output channels of a branch."""
+    for layer in branch:
+        if not isinstance(layer, str):
+            channels = layer.width if isinstance(layer, _Conv) else sum(conv.width for conv in layer)
     return channels
 
 
 class InceptionFeatures:
-    """The 2048 numbers of its last pooling."""
+    """The 2048 numbers of the last pooling of the network."""
 
     label = "inception"
     size = 2048
@@ -174,13 +174,13 @@ class InceptionFeatures:
         """path: the safetensors file, see HOW. Raises UserError."""
         from threedgen.metrics.weights import fingerprint, read_weights
 
-        _, self._weights = read_weights(path, {"inception": shapes()}, "the FID InceptionV3", HOW)
+        _, self._weights = read_weights(path, {"inception": shapes()}, "the InceptionV3 of FID", HOW)
         self.weights = fingerprint([Path(path).expanduser()])
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 2048"]:
         images = images.detach().to("cpu", torch.float32).clamp(0.0, 1.0)
-        return torch.cat([self._pooled(part) for part in images.split(_AT_ONCE)]).double()
+        return torch.cat([self._pooled(group) for group in images.split(_AT_ONCE)]).double()
 
     def _pooled(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 2048"]:
         planes = images.permute(0, 3, 1, 2)
@@ -191,13 +191,13 @@ class InceptionFeatures:
         return x.mean((2, 3))
 
     def _branch(self, prefix: str, branch: Sequence[_Conv | _Fork | str], x: Tensor) -> Tensor:
-        for part in branch:
-            if isinstance(part, str):
-                x = _pool(part, x)
-            elif isinstance(part, _Conv):
-                x = self._conv(prefix, part, x)
+        for layer in branch:
+            if isinstance(layer, str):
+                x = _pool(layer, x)
+            elif isinstance(layer, _Conv):
+                x = self._conv(prefix, layer, x)
             else:
-                x = torch.cat([self._conv(prefix, conv, x) for conv in part], dim=1)
+                x = torch.cat([self._conv(prefix, conv, x) for conv in layer], dim=1)
         return x
 
     def _conv(self, prefix: str, conv: _Conv, x: Tensor) -> Tensor:
@@ -208,7 +208,7 @@ class InceptionFeatures:
 
 
 def _pool(kind: str, x: Tensor) -> Tensor:
-    """Over 3 x 3: "halve" at stride 2 without a border, the others keep the size."""
+    """Pooling over 3 x 3 pixels: "halve" has stride 2 and no border, the others keep the size."""
     if kind == "halve":
         return F.max_pool2d(x, 3, 2)
     if kind == "maximum":

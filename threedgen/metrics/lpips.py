@@ -1,8 +1,8 @@
-"""LPIPS: how different two pictures look (Zhang et al., "The Unreasonable Effectiveness of Deep Features as a
-Perceptual Metric", CVPR 2018), version 0.1, over AlexNet or VGG16.
+"""LPIPS, version 0.1, with AlexNet or VGG16: how different two pictures look.
 
-The weights are the user's: one safetensors file with the names of `lpips.LPIPS(net=...).state_dict()`, see HOW.
-Here are the two networks as plain convolutions, so that neither lpips nor torchvision need be installed.
+Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018. The user
+provides the weights in one safetensors file with the names of `lpips.LPIPS(net=...).state_dict()`, see HOW. The
+two networks are written out as plain convolutions, so that neither lpips nor torchvision has to be installed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ HOW = (
     "save_file; save_file({k: v.contiguous() for k, v in lpips.LPIPS(net='alex').state_dict().items() if not "
     "k.startswith('lins.')}, 'lpips-alex.safetensors')\""
 )
-_AT_ONCE = 8  # pictures; VGG16's first layers take 64 numbers a pixel
+_AT_ONCE = (
+    8  # pictures that go through the network together; the first layers of VGG16 have 64 numbers per pixel
+)
 
 
 class _Layer(NamedTuple):
-    """A convolution and its ReLU. pool: side of the max-pooling before it, stride 2, or 0. tapped: compared."""
+    """A convolution with ReLU. pool: side of the max pooling (stride 2) before it, or 0. tapped: whether its output
+    is compared."""
 
     name: str
     channels: tuple[int, int]
@@ -42,10 +45,10 @@ class _Layer(NamedTuple):
 
 
 def _vgg16() -> tuple[_Layer, ...]:
-    """Thirteen 3x3 convolutions in five groups, numbered as torchvision numbers its list of layers."""
+    """Thirteen 3 x 3 convolutions in five groups, with the numbers of the layers in torchvision."""
     layers, before, place = [], 3, 0
     for group, (width, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1):
-        place += group > 1  # the pooling has a number, too
+        place += group > 1  # the pooling has a number as well
         for index in range(count):
             pool = 2 if group > 1 and index == 0 else 0
             name = f"net.slice{group}.{place}"
@@ -67,10 +70,10 @@ NETWORKS = {
 
 
 def shapes_of(network: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that the file of a network ("alex", "vgg") must hold."""
+    """Names and shapes of the tensors in the file of weights of a network, "alex" or "vgg"."""
     layers = NETWORKS[network]
     shapes: dict[str, tuple[int, ...]] = {
-        f"scaling_layer.{part}": (1, 3, 1, 1) for part in ("shift", "scale")
+        f"scaling_layer.{name}": (1, 3, 1, 1) for name in ("shift", "scale")
     }
     for layer in layers:
         before, after = layer.channels
@@ -82,7 +85,7 @@ def shapes_of(network: str) -> dict[str, tuple[int, ...]]:
 
 
 def smallest_side(network: str) -> int:
-    """Pixels that a picture needs on each side."""
+    """The smallest side in pixels of a picture that the network accepts."""
     side = 1
     while not _reaches_the_end(network, side):
         side += 1
@@ -101,7 +104,7 @@ def _reaches_the_end(network: str, side: int) -> bool:
 
 @dataclass(frozen=True)
 class Lpips:
-    """network: "alex" or "vgg". weights: of `shapes_of(network)`."""
+    """The measure. network: "alex" or "vgg". weights: tensors with the names and shapes of `shapes_of(network)`."""
 
     network: str
     weights: dict[str, Tensor]
@@ -110,26 +113,26 @@ class Lpips:
     def __call__(
         self, predicted: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"]
     ) -> Float[Tensor, " B"]:
-        """The distance of each pair, 0 for equal pictures, mostly below 1; predictions clamped to [0, 1].
+        """The distance of each pair: 0 for equal pictures, usually below 1. Predictions are clamped to [0, 1].
 
-        Raises UserError for pictures smaller than the network takes.
+        Raises UserError for pictures that are smaller than the network accepts.
         """
         self.require_size(*predicted.shape[1:3])
         pairs = zip(predicted.split(_AT_ONCE), target.split(_AT_ONCE), strict=True)
         return torch.cat([self._distance(a.clamp(0.0, 1.0), b) for a, b in pairs])
 
     def require_size(self, height: int, width: int) -> None:
-        """Raises UserError for pictures smaller than the network takes."""
+        """Raises UserError for pictures that are smaller than the network accepts."""
         smallest = smallest_side(self.network)
         if min(height, width) < smallest:
             raise UserError(
                 f"pictures of {width} x {height} pixels are too small for LPIPS ({self.network}), which needs "
-                f"{smallest} on each side: leave --lpips out, and unset {VARIABLE}"
+                f"{smallest} on each side: leave out --lpips and unset {VARIABLE}"
             )
 
     def _distance(self, a: Tensor, b: Tensor) -> Float[Tensor, " B"]:
-        """Eq. 1 of the paper: squared differences of unit-length features, weighted by channel, averaged over
-        space, summed over layers."""
+        """Eq. 1 of the paper: squared differences of features of unit length, weighted by channel, averaged over
+        space and summed over layers."""
         total = a.new_zeros(len(a))
         for index, (first, second) in enumerate(zip(self._features(a), self._features(b), strict=True)):
             weight = self.weights[f"lin{index}.model.1.weight"].to(a)
@@ -137,14 +140,14 @@ class Lpips:
         return total
 
     def _features(self, pictures: Float[Tensor, "B H W 3"]) -> list[Float[Tensor, "B C h w"]]:
-        """Of the tapped layers, after their ReLU."""
-        shift, scale = (self.weights[f"scaling_layer.{part}"].to(pictures) for part in ("shift", "scale"))
+        """The outputs of the tapped layers, after their ReLU."""
+        shift, scale = (self.weights[f"scaling_layer.{name}"].to(pictures) for name in ("shift", "scale"))
         x = (2.0 * pictures.permute(0, 3, 1, 2) - 1.0 - shift) / scale
         taps = []
         for layer in NETWORKS[self.network]:
             if layer.pool:
                 x = F.max_pool2d(x, layer.pool, 2)
-            weight, bias = (self.weights[f"{layer.name}.{part}"].to(x) for part in ("weight", "bias"))
+            weight, bias = (self.weights[f"{layer.name}.{kind}"].to(x) for kind in ("weight", "bias"))
             x = F.relu(F.conv2d(x, weight, bias, layer.stride, layer.padding))
             if layer.tapped:
                 taps.append(x)
@@ -156,8 +159,10 @@ def _unit(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
 
 
 def load_lpips(path: str | Path | None = None) -> Lpips | None:
-    """The measure with the weights of `path`, else of the file that THREEDGEN_LPIPS names; None where neither
-    names one. Raises UserError, with the command that makes the file, for one that cannot be used."""
+    """The measure with the weights in `path`, or in the file that the variable THREEDGEN_LPIPS names.
+
+    None if neither is given. Raises UserError, with the command that makes such a file, if it cannot be used.
+    """
     path = path or os.environ.get(VARIABLE)
     if not path:
         return None

@@ -1,8 +1,9 @@
-"""How an asset moves: how much, how smoothly, whether it comes back and stays itself; in the shape world, also
-whether it does what the prompt says (METHODS 11.6).
+"""Measures of a motion: amount, smoothness, return to rest, and change of appearance.
 
-Paths are [T, N, 3]: N points of the asset at T evenly spaced moments, from 0 to 1, in the first of which it rests.
-A sequence that stands still is as smooth as can be: every report names the amount of motion beside its smoothness.
+In the shape world also whether the motion is that of the prompt (docs/methods.md, "Measures of motion"). Paths
+are [T, N, 3]: N points of the asset at T evenly spaced moments from 0 to 1; at the first moment the asset is at
+rest. An asset that stands still is perfectly smooth, so every report states the amount of motion beside its
+smoothness.
 """
 
 from __future__ import annotations
@@ -17,25 +18,26 @@ from torch import Tensor
 from threedgen.datasets import motions
 from threedgen.metrics.features import Features
 
-STILL = 0.01  # of an object's diameter: what moves less than that stands still, for whoever looks at it
+STILL = 0.01  # share of the diameter of an object: a smaller motion looks like standing still
 NONE = "none"  # the name of a motion that resembles no known one
 
-_PHASES = 12  # by which a true motion that loops is tried earlier or later
-_RESEMBLES = 0.85  # less unlike than that, one motion may be taken for the other, see _Aligned
-_ALIKE = 1e-5  # as much more unlike counts as equal
-_UNDOING = 4  # passes; each leaves a small share of the error of the one before
-_ROUNDING = 1e-6  # of the diameter, or of a picture's range: steps below that are float32's
+_PHASES = 12  # number of phases in which a true motion that loops is tried
+_RESEMBLES = 0.85  # motions that are less unlike than this resemble each other, see _Aligned
+_ALIKE = 1e-5  # a smaller difference of `unlike` counts as none
+_UNDOING = 4  # passes; each leaves a small share of the error of the pass before
+# Smaller steps, as a share of the diameter or of the range of a picture, are rounding errors of float32.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class MotionScores:
-    """All lengths are shares of the object's diameter at rest.
+    """Measures of paths. All lengths are shares of the diameter of the object at rest.
 
-    amount: mean distance from rest at the farthest moment. local: the same of what is left when the best rotation,
-    translation and size of each moment are taken out: what bends, or falls apart. jerk: mean second difference
-    over mean first difference of the paths: 0 for steady straight motion, 2 for one that trembles from frame to
-    frame, and 0 where nothing moves; of a smooth motion it falls with 1 / T, so compare equal numbers of moments.
-    loop: mean distance between the first moment and the last.
+    amount: mean distance from rest at the farthest moment. local: the same for what remains when the best
+    rotation, translation and scale of each moment are removed, so how much the object bends or falls apart.
+    jerk: mean second difference over mean first difference of the paths; 0 for steady straight motion and if
+    nothing moves, 2 for points that tremble from frame to frame. For smooth motion it falls with 1 / T, so only
+    equal numbers of moments are comparable. loop: mean distance between the first and the last moment.
     """
 
     amount: float
@@ -45,9 +47,9 @@ class MotionScores:
 
 
 def motion_scores(paths: Float[Tensor, "T N 3"]) -> MotionScores:
-    """Of at least 3 moments. Raises ValueError for fewer."""
+    """The measures of paths of at least 3 moments. Raises ValueError for fewer."""
     if len(paths) < 3:
-        raise ValueError(f"{len(paths)} moments: at least 3 tell how something moves")
+        raise ValueError(f"{len(paths)} moments: a motion is measured over at least 3")
     rest = paths[0]
     size = diameter(rest)
     far = (paths - rest).norm(dim=2).mean(1) / size
@@ -58,7 +60,7 @@ def motion_scores(paths: Float[Tensor, "T N 3"]) -> MotionScores:
 
 
 def farthest(paths: Float[Tensor, "T N 3"]) -> float:
-    """How much moves: mean distance from rest at the farthest moment, as a share of the diameter at rest."""
+    """The amount of motion: mean distance from rest at the farthest moment, as a share of the diameter at rest."""
     return float((paths - paths[0]).norm(dim=2).mean(1).max()) / diameter(paths[0])
 
 
@@ -69,11 +71,11 @@ def diameter(points: Float[Tensor, "N 3"]) -> float:
 
 
 def fitted(rest: Float[Tensor, "N 3"], paths: Float[Tensor, "T N 3"]) -> Float[Tensor, "T N 3"]:
-    """The points at rest under the similarity that brings them nearest to each moment (Umeyama 1991)."""
+    """The points at rest after the similarity that brings them nearest to each moment (Umeyama 1991)."""
     middle, middles = rest.mean(0), paths.mean(1, keepdim=True)
     still, moved = rest - middle, paths - middles
     u, s, vt = torch.linalg.svd(moved.transpose(1, 2) @ still)
-    # The last axis is turned over where the best orthogonal map would be a mirror.
+    # If the best orthogonal map is a reflection, the sign of the last axis changes.
     sign = torch.ones_like(s)
     sign[:, 2] = torch.det(u @ vt).sign()
     scale = (s * sign).sum(1) / still.square().sum().clamp_min(1e-12)
@@ -83,10 +85,13 @@ def fitted(rest: Float[Tensor, "N 3"], paths: Float[Tensor, "T N 3"]) -> Float[T
 
 @dataclass(frozen=True)
 class PictureScores:
-    """change: mean absolute difference between a moment's picture and the first, at the moment where it is largest.
-    flicker: mean absolute second difference over first differences of the pictures, 0 where they do not change; as
-    jerk's, comparable for equal numbers of them. identity: the cosine of the features of each picture to those of
-    the first, the smallest."""
+    """Measures of the pictures of a motion.
+
+    change: mean absolute difference from the first picture, at the moment when it is largest. flicker: mean
+    absolute second difference over mean absolute first difference of the pictures, 0 if they do not change;
+    like jerk it is comparable only for equal numbers of pictures. identity: the smallest cosine between the
+    features of a picture and those of the first.
+    """
 
     change: float
     flicker: float
@@ -94,31 +99,34 @@ class PictureScores:
 
 
 def picture_scores(clip: Float[Tensor, "T H W 3"], features: Features) -> PictureScores:
-    """Of pictures in [0, 1] from a camera that stands still, at least 3. Raises ValueError for fewer."""
+    """The measures of at least 3 pictures in [0, 1] from a fixed camera. Raises ValueError for fewer."""
     if len(clip) < 3:
-        raise ValueError(f"{len(clip)} pictures: at least 3 tell how something moves")
+        raise ValueError(f"{len(clip)} pictures: a motion is measured over at least 3")
     change = (clip - clip[0]).abs().mean((1, 2, 3))
     first, second = clip.diff(dim=0), clip.diff(n=2, dim=0)
     flicker = _ratio(float(second.abs().mean()), float(first.abs().mean()), 1.0)
     vectors = torch.nn.functional.normalize(features(clip), dim=1)
-    # The cosine by the distance: equal pictures are equal even where features vanish, as those of a white one do.
+    # The cosine from the distance: equal pictures have 1 even if their features vanish, as those of a white one do.
     cosines = 1.0 - 0.5 * (vectors - vectors[0]).square().sum(1)
     return PictureScores(float(change.max()), flicker, float(cosines.min()))
 
 
 def _ratio(second: float, first: float, size: float) -> float:
-    """Of mean differences, 0 where the first ones are rounding."""
+    """The ratio of mean second and first differences; 0 if the first differences are rounding errors."""
     return second / first if first > _ROUNDING * size else 0.0
 
 
 @dataclass(frozen=True)
 class TruthScores:
-    """Against the shape world's motions. nearest: the name of the one that is nearest to the paths, in mean
-    distance over the larger of both motions, so that half a bounce is a bounce; NONE where even that is hardly
-    nearer than standing still would be, as for a spin the other way round, still within STILL of the diameter.
-    error: mean distance from the prompted one, as a share of the true motion's own mean distance from rest (1: as
-    wrong as standing still; for still, of the diameter), best-aligned in phase. phase: by which share of the time
-    the truth was moved for that."""
+    """A motion compared with those of the shape world.
+
+    nearest: the name of the motion that is nearest to the paths, by the mean distance over the larger amount of
+    the two, so that half a bounce is a bounce. It is NONE if even the nearest one is hardly nearer than
+    standing still, as for a spin in the other direction, and "still" if nothing moves by STILL of the diameter.
+    error: mean distance from the prompted motion in its best phase, as a share of the mean distance of that
+    motion from rest (for "still", of the diameter); 1 is as wrong as standing still. phase: share of the
+    duration by which the true motion is shifted for that.
+    """
 
     nearest: str
     error: float
@@ -126,11 +134,12 @@ class TruthScores:
 
 
 def truth_scores(paths: Float[Tensor, "T N 3"], shape: str, motion: str) -> TruthScores:
-    """paths: of an asset of the class `shape`, as it was asked to move.
+    """Compares the paths of an asset of the class `shape` with the motion that it was asked for.
 
-    Each point is compared with where the true motion brings a point that rests where it does. Candidates are all
-    motions of the whole object that the class has, in their middle amount; those that loop in every phase (METHODS
-    11.6). Raises ValueError for a class or a motion without one truth (wheels, lids).
+    Each point is compared with where the true motion brings a point from the same position at rest. Candidates
+    are all motions of the whole object that the class has, with their middle amount, and in every phase if they
+    loop. Raises ValueError for a class or a motion of single pieces (wheels, lids), which has no truth for all
+    points.
     """
     known = {name: kind for name, kind in motions.MOTIONS.items() if kind.body and shape in kind.shapes}
     if motion not in known:
@@ -147,20 +156,22 @@ def truth_scores(paths: Float[Tensor, "T N 3"], shape: str, motion: str) -> Trut
 
 
 def true_paths(rest: Float[Tensor, "N 3"], motion: str, moments: int, phase: float) -> Float[Tensor, "T N 3"]:
-    """Where a motion of middle amount brings points at evenly spaced moments, seen from where they are at `phase`:
-    the first moment is `rest` itself."""
+    """Where a motion of middle amount brings points at evenly spaced moments, if it begins at `phase` of its time.
+
+    At the first moment the points are at `rest`.
+    """
     kind = motions.MOTIONS[motion]
     amount = 0.5 * sum(kind.amount)
     times = [moment / (moments - 1) for moment in range(moments)]
     if phase:
         times = [(phase + time) % 1.0 for time in times]
-    # Points that are at rest now were brought here by the motion at `phase`, which is undone first; about which
-    # place it turned them is known from where they began.
+    # The motion at `phase` has brought the points to `rest`; it is undone first. The centre that it turns them
+    # around depends on where they began, so a few passes are needed.
     start = rest
     for _ in range(_UNDOING if phase else 0):
         start = _undone(rest, kind.place(start, times[0], amount))
     places = [kind.place(start, time, amount) for time in times]
-    matrices, offsets = (torch.stack(part) for part in zip(*places, strict=True))
+    matrices, offsets = (torch.stack(values) for values in zip(*places, strict=True))
     return _undone(rest, places[0]) @ matrices.transpose(1, 2) + offsets[:, None]
 
 
@@ -170,8 +181,8 @@ def _undone(points: Float[Tensor, "N 3"], place: motions.Place) -> Float[Tensor,
 
 
 class _Aligned(NamedTuple):
-    """distance: mean, from a true motion. amount: of that, mean distance from rest. unlike: the distance as a share
-    of the larger amount of both: 1 for what stands still beside what moves."""
+    """A true motion in its best phase. distance: mean distance of the paths from it. amount: its mean distance from
+    rest. unlike: the distance as a share of the larger amount of the two; 1 if one of them stands still."""
 
     distance: float
     amount: float
@@ -180,7 +191,7 @@ class _Aligned(NamedTuple):
 
 
 def _best_aligned(paths: Float[Tensor, "T N 3"], motion: str) -> _Aligned:
-    """In the earliest of the phases in which a true motion is least unlike the paths."""
+    """The true motion in the earliest of the phases in which it is least unlike the paths."""
     own, tiny = _mean_distance(paths, paths[0]), 1e-12 * diameter(paths[0])
     tried = []
     for number in range(_PHASES if motions.MOTIONS[motion].loops and motion != "still" else 1):
@@ -188,7 +199,7 @@ def _best_aligned(paths: Float[Tensor, "T N 3"], motion: str) -> _Aligned:
         truth = true_paths(paths[0], motion, len(paths), phase)
         distance, amount = _mean_distance(paths, truth), _mean_distance(truth, paths[0])
         tried.append(_Aligned(distance, amount, distance / max(amount, own, tiny), phase))
-    # A spin is the same in every phase, to rounding.
+    # A spin is the same in every phase, except for rounding.
     alike = min(one.unlike for one in tried) + _ALIKE
     return next(one for one in tried if one.unlike <= alike)
 

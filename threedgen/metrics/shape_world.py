@@ -1,11 +1,11 @@
-"""An asset against the shape world's known truth: best yaw, silhouettes, colours, retrieval, Janus.
+"""An asset compared with the true objects of the shape world: yaw, silhouettes, colours, retrieval, Janus faces.
 
-Every measure looks at an asset from VIEWS cameras on a ring around it and at true objects from a finer ring
-(TURNS cameras), so that a yaw offset between the two is a shift along the ring. White background throughout.
+All measures see the asset from VIEWS cameras on a ring around it, and true objects from a finer ring of TURNS
+cameras, so that a difference in yaw is a shift along the ring. The background is always white.
 
-A caption names a class and a colour, not the class's parameters: every member is a true "red chair". So an asset
-is compared with the member it resembles most, among MEMBERS drawn ones and the canonical one; the IoU
-against the canonical member alone is reported beside it.
+A caption names a class and a colour, but not the parameters of the class: every member is a true "red chair".
+So an asset is compared with the member that it resembles most, of MEMBERS random ones and the canonical one.
+The IoU against the canonical member alone is reported as well.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RETRIEVAL_TURNS = 24
 MEMBERS = 96
 MEMBER_RESOLUTION = 64
 
-# Classes whose every yaw looks different; a car's two sides mirror each other but never coincide.
+# Classes that look different from every side. The two sides of a car are mirror images, but never equal.
 CLASSES_WITH_A_FRONT = ("chair", "mug", "car")
 JANUS_DEGREES = 60.0
 
@@ -52,10 +52,12 @@ def ring(count: int, resolution: int) -> Cameras:
 
 @dataclass(frozen=True)
 class AssetScores:
-    """psnr (dB), ssim and iou ([0, 1]): against the nearest member. canonical_iou: against the canonical one.
-    yaw: degrees by which the truth was turned. retrieved: share of the views whose nearest truth (colour x
-    class) is the right one. janus: None for classes without a front, else whether some view shows another
-    side than its camera should see; worst_turn: that view's error in degrees.
+    """Scores of an asset, means over its views.
+
+    psnr (dB), ssim and iou ([0, 1]): against the nearest member. canonical_iou: against the canonical member.
+    yaw: degrees by which the truth was turned. retrieved: share of the views whose nearest true picture has the
+    right colour and class. janus: whether some view shows another side than its camera should see; worst_turn:
+    the error of that view in degrees; both are None for classes without a front.
     """
 
     psnr: float
@@ -70,13 +72,13 @@ class AssetScores:
 
 @cache
 def _layers(shape: str, count: int, resolution: int) -> Float[Tensor, "B H W L"]:
-    """Layers (see `world.render_layers`) of a class's canonical member on a ring of `count` cameras."""
+    """Layers (see `world.render_layers`) of the canonical member of a class on a ring of `count` cameras."""
     scene = world.canonical(shape, "gray")
     return world.render_layers(world.build(scene), ring(count, resolution), objects=1)
 
 
 def truth(shape: str, color: str, count: int, resolution: int) -> tuple[Tensor, Tensor]:
-    """Pictures [count, R, R, 3] on white and alphas [count, R, R, 1] of the class's canonical member."""
+    """Pictures [count, R, R, 3] on white and alphas [count, R, R, 1] of the canonical member of a class."""
     layers = _layers(shape, count, resolution)
     palette = torch.tensor(COLORS[color]).expand(count, 1, 3)
     return world.compose(layers, palette, torch.ones(count, 3)), layers[..., -1:]
@@ -84,7 +86,7 @@ def truth(shape: str, color: str, count: int, resolution: int) -> tuple[Tensor, 
 
 @cache
 def _member_layers(shape: str, shift: int) -> tuple[tuple[world.Scene, ...], Float[Tensor, "M V H W L"]]:
-    """Members of a class (the canonical one first) and their layers on the VIEWS ring turned by `shift`."""
+    """Members of a class, the canonical one first, and their layers on the ring of VIEWS turned by `shift`."""
     rng = np.random.default_rng(derive_seed(0, f"members/{shape}", 0))
     scenes = [world.canonical(shape, "gray")]
     for _ in range(MEMBERS):
@@ -95,13 +97,13 @@ def _member_layers(shape: str, shift: int) -> tuple[tuple[world.Scene, ...], Flo
 
 
 def _turned_ring(shift: int, resolution: int) -> Cameras:
-    """The VIEWS ring, turned by `shift` steps of 360 / TURNS degrees."""
+    """The ring of VIEWS cameras, turned by `shift` steps of 360 / TURNS degrees."""
     index = (torch.arange(VIEWS) * (TURNS // VIEWS) + shift) % TURNS
     return ring(TURNS, resolution)[index]
 
 
 def nearest_member(rgb: Float[Tensor, "V H W 3"], shape: str, color: str, shift: int) -> world.Scene:
-    """The member of the class, in its colour, whose pictures are nearest to the asset's."""
+    """The member of the class, in its colour, whose pictures are nearest to those of the asset."""
     scenes, layers = _member_layers(shape, shift)
     small = world.box_filter(rgb, rgb.shape[1] // MEMBER_RESOLUTION)
     palette, white = torch.tensor(COLORS[color]).expand(VIEWS, 1, 3), torch.ones(VIEWS, 3)
@@ -111,12 +113,12 @@ def nearest_member(rgb: Float[Tensor, "V H W 3"], shape: str, color: str, shift:
 
 
 def distances(rgb: Float[Tensor, "V H W 3"], truth_rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "V T"]:
-    """Squared errors of each view against every true view."""
+    """The squared distance of each view from every true view."""
     return torch.cdist(rgb.flatten(1)[None], truth_rgb.flatten(1)[None])[0].square()
 
 
 def best_yaw(distance: Float[Tensor, "V T"]) -> int:
-    """The shift of the truth's ring, in its steps, with the least total error of the views."""
+    """The shift of the ring of the truth, in steps, with the smallest total error of the views."""
     views, turns = distance.shape
     place = torch.arange(views) * (turns // views)
     shifts = torch.arange(turns)
@@ -126,8 +128,8 @@ def best_yaw(distance: Float[Tensor, "V T"]) -> int:
 
 
 def worst_turn(distance: Float[Tensor, "V T"], shift: int) -> float:
-    """The largest angle in degrees, over the views, between the true view that a view should show (after the
-    asset's own yaw) and the one that it resembles most: 180 when a back looks like a front."""
+    """The largest angle in degrees, over the views, between the true view that a view should show at the yaw of the
+    asset and the true view that it resembles most; 180 if a back looks like a front."""
     views, turns = distance.shape
     expected = (torch.arange(views) * (turns // views) + shift) % turns
     error = (distance.argmin(dim=1) - expected).abs()
@@ -135,22 +137,25 @@ def worst_turn(distance: Float[Tensor, "V T"], shift: int) -> float:
 
 
 def retrieve(rgb: Float[Tensor, "V H W 3"]) -> list[tuple[str, str]]:
-    """The (colour, class) of the true picture nearest to each view, over every colour, class and yaw."""
+    """The (colour, class) of the nearest true picture of each view, over all colours, classes and yaws."""
     factor = rgb.shape[1] // RETRIEVAL_RESOLUTION
     small = world.box_filter(rgb, factor).flatten(1)
-    labels, distances = [], []
+    labels, nearest_of = [], []
     for shape in CLASSES:
         for color in COLORS:
             pictures, _ = truth(shape, color, RETRIEVAL_TURNS, RETRIEVAL_RESOLUTION)
             labels.append((color, shape))
-            distances.append(torch.cdist(small[None], pictures.flatten(1)[None])[0].amin(dim=1))
-    nearest = torch.stack(distances).argmin(dim=0)
+            nearest_of.append(torch.cdist(small[None], pictures.flatten(1)[None])[0].amin(dim=1))
+    nearest = torch.stack(nearest_of).argmin(dim=0)
     return [labels[i] for i in nearest.tolist()]
 
 
 @torch.no_grad()
 def score_asset(render: Callable[[Cameras], tuple[Tensor, Tensor]], shape: str, color: str) -> AssetScores:
-    """Scores `render(cameras) -> (rgb on white [B, H, W, 3], alpha [B, H, W, 1])` against the true object."""
+    """Scores an asset against the true object.
+
+    render: cameras -> (rgb on white [B, H, W, 3], alpha [B, H, W, 1]).
+    """
     rgb, alpha = render(ring(VIEWS, RESOLUTION))
     turned_rgb, turned_alpha = truth(shape, color, TURNS, RESOLUTION)
     shift = best_yaw(distances(rgb, turned_rgb))

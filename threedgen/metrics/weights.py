@@ -1,4 +1,4 @@
-"""Weights of a measuring network, from one safetensors file that its user made."""
+"""Weights of the networks of measures, from a safetensors file that the user made."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from threedgen.core.paths import existing
 def read_weights(
     path: str | Path, wanted: Mapping[str, Mapping[str, tuple[int, ...]]], what: str, how: str
 ) -> tuple[str, dict[str, Tensor]]:
-    """Which of several networks a safetensors file holds, and its tensors, in float32 on the CPU.
+    """Which of several networks a safetensors file holds, and its tensors in float32 on the CPU.
 
-    wanted: name of a network -> its tensors' names and shapes; more tensors in the file do no harm. what: the
-    network, for messages; how: one line that makes the file. Raises UserError: no file, not safetensors, truncated,
-    none of the networks, another shape, numbers that are not finite.
+    wanted: name of a network -> names and shapes of its tensors; further tensors in the file are ignored. what: the
+    network, for messages; how: a line that makes the file. Raises UserError if there is no such file, if it is no
+    complete safetensors file, and if it holds none of the networks, other shapes or numbers that are not finite.
     """
     from safetensors import SafetensorError, safe_open
 
-    said = f"{what}; {how}".replace("{", "{{").replace("}", "}}")
-    file = existing(path, f"there is no file '{{path}}' of {said}")
+    escaped = f"{what}; {how}".replace("{", "{{").replace("}", "}}")  # `existing` formats the message
+    file = existing(path, f"there is no file '{{path}}' of {escaped}")
     try:
         with safe_open(file, framework="pt") as opened:
             names = set(opened.keys())
@@ -33,7 +33,7 @@ def read_weights(
             network = _fitting(file, wanted, shapes, what, how)
             tensors = {name: opened.get_tensor(name).float() for name in wanted[network]}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"'{file}' is not a safetensors file, or not whole ({error}); {how}") from error
+        raise UserError(f"'{file}' is not a safetensors file, or incomplete ({error}); {how}") from error
     broken = sorted(name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all()))
     if broken:
         raise UserError(f"'{file}' holds numbers that are not finite (first: {broken[0]}); {how}")
@@ -47,7 +47,10 @@ def _fitting(
     what: str,
     how: str,
 ) -> str:
-    """The network of which the file has every tensor in its shape; else what the nearest one lacks is said."""
+    """The network of which the file has every tensor in the right shape.
+
+    Raises UserError, which names a tensor that the most similar network needs.
+    """
     problems = {}
     for network, needed in wanted.items():
         wrong = [name for name, shape in needed.items() if shapes.get(name) != shape]
@@ -58,12 +61,12 @@ def _fitting(
     first = problems[nearest][0]
     has = f"is {list(shapes[first])}" if first in shapes else "is missing"
     raise UserError(
-        f"'{file}' is not of {what}: {first} {has}, {list(wanted[nearest][first])} is needed; {how}"
+        f"'{file}' does not hold {what}: {first} {has}, {list(wanted[nearest][first])} is needed; {how}"
     )
 
 
 def fingerprint(files: list[Path]) -> str:
-    """Twelve hexadecimal digits that change with what is in the files."""
+    """Twelve hexadecimal digits that change with the content of the files."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

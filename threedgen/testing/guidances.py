@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from threedgen.core.pictures import resize
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.testing.common import distance, law, no_global_randomness, views
+from threedgen.testing.settings import check_settings_of
 
 _CLOSE = 1e-5
 
@@ -28,16 +30,22 @@ def check_guidance(
 ) -> None:
     """Checks what `guidance()` makes, on random square pictures of `cameras` (default: three around the object).
 
-    batch_independent: promise that the loss of several views is the mean of those of each view alone.
-    remembers: it may answer by what it saw before; then its `state_dict` holds all of that, and steps come in
-    order. Laws: a Signal with a scalar finite loss, finite numbers and a picture to show; a finite gradient
-    that reaches the picture of every view and nothing else, no parameter of a model that the guidance holds
-    either; step and seed decide everything, in a fresh object and in any order of the steps, too; the renders
-    are not changed; the global random state is left alone. Raises AssertionError naming the law that failed.
+    prompt, total: of the calls. batch_independent: whether it promises that the loss of several views is the
+    mean of the losses of each view alone. remembers: whether its answers may depend on earlier steps; then its
+    `state_dict` must hold all that they depend on, and steps are asked in order. Raises AssertionError naming
+    the law that does not hold:
+
+    - some code reads every setting (`check_settings`);
+    - the answer is a Signal with a scalar finite loss, finite metrics and a preview that is a picture;
+    - a finite gradient reaches the picture of every view, and no parameter of a model that the guidance holds;
+    - step and seed decide the answer, in any order of the steps and in a fresh object;
+    - the renders are not changed;
+    - the global random states do not change.
     """
     cameras = views(3, 24, 24) if cameras is None else cameras
     with no_global_randomness("the guidance"):
         guide = guidance()
+        check_settings_of(guide)
         if remembers:
             _check_memory(guidance, guide, cameras, prompt, total)
             return
@@ -70,8 +78,8 @@ def _ask(
 ) -> _Answer:
     rng = torch.Generator().manual_seed(0)
     shape = (len(cameras), cameras.height, cameras.width)
-    coarse = torch.rand(shape[0], 3, 5, 5, generator=rng)
-    pictures = nn.functional.interpolate(coarse, shape[1:], mode="bilinear").permute(0, 2, 3, 1).contiguous()
+    coarse = torch.rand(shape[0], 3, 5, 5, generator=rng).permute(0, 2, 3, 1)
+    pictures = resize(coarse, *shape[1:]).contiguous()
     chosen = slice(None) if view is None else slice(view, view + 1)
     rgb = pictures[chosen].clone().requires_grad_()
     alpha = torch.full_like(rgb[..., :1], 0.9).requires_grad_()
@@ -121,7 +129,7 @@ def _check_gradient(guide: Any, answer: _Answer) -> None:
 
 
 def _modules(owner: Any, depth: int, seen: set[int]) -> Iterator[nn.Module]:
-    """The torch modules that an object holds, `depth` attributes deep, and in lists, tuples, sets and dicts."""
+    """The torch modules that an object holds in attributes, to `depth`, and in lists, tuples, sets and dicts."""
     if id(owner) in seen or isinstance(owner, type | ModuleType | Tensor):
         return
     seen.add(id(owner))
@@ -144,7 +152,7 @@ def _same(one: _Answer, two: _Answer) -> bool:
 
 
 def _check_memory(guidance: Callable[[], Any], guide: Any, cameras: Cameras, prompt: str, total: int) -> None:
-    """Three steps in order, each answered alike by a fresh object that takes the state from before it."""
+    """A fresh object with the state from before a step must give the same answer, for three steps in order."""
     for step in range(3):
         fresh = guidance()
         fresh.load_state_dict({name: value.clone() for name, value in guide.state_dict().items()})

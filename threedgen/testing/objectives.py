@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from threedgen.core.pictures import psnr
 from threedgen.core.random import generator
 from threedgen.guidance.objectives.base import (
     Answer,
@@ -63,10 +64,10 @@ _FORMS: tuple[tuple[Form | None, Network], ...] = (
 
 @dataclass(frozen=True)
 class Case:
-    """One clean sample of the closed form: the question, and the Gaussian behind each text.
+    """One clean sample of the closed form: the question, and the Gaussian of each text.
 
-    The texts are the prompt, the negative prompt and "". means: in z units, [-1, 1]. coefficients: what the
-    objective says, or None.
+    The texts are the prompt, the negative prompt and "". means: in z units, [-1, 1]. stds: standard deviations in z
+    units. coefficients: those of the objective, or None.
     """
 
     question: Question
@@ -81,13 +82,16 @@ class Case:
         return prior.alpha(t)[0], prior.sigma(t)[0]
 
     def mean_noise(self, text: str) -> Float[Tensor, "3 h w"]:
-        """E over eps of eps_hat(z; text) = sigma alpha (x - mu) / (alpha^2 s^2 + sigma^2) (METHODS 0.6)."""
+        """E over eps of eps_hat(z; text) = sigma alpha (x - mu) / (alpha^2 s^2 + sigma^2).
+
+        See docs/methods.md, "Priors in closed form".
+        """
         alpha, sigma = self.levels
         spread = alpha.square() * self.stds[text] ** 2 + sigma.square()
         return sigma * alpha * (self.question.x[0] - self.means[text]) / spread
 
     def combined(self) -> Float[Tensor, "3 h w"] | None:
-        """The expectation of g that the coefficients stand for; None without them."""
+        """The expectation of the gradient that follows from the coefficients; None without them."""
         share = self.coefficients
         if share is None:
             return None
@@ -101,10 +105,11 @@ Expected = Callable[[Case], Float[Tensor, "3 h w"]]
 
 @dataclass(frozen=True)
 class Report:
-    """What was found. laws: those that were checked and hold.
+    """The result of the checks. laws: those that were checked and hold.
 
-    variance: of the gradient over the noise, mean over pixels, at the closed form's sample and t; nan if skipped.
-    error: the largest distance of the mean gradient from the closed form; nan if skipped.
+    variance: of the gradient over the noise, mean over pixels, at the sample and the t of the closed form; nan
+    if that was skipped. error: the largest distance of the mean gradient from the closed form; nan if that was
+    skipped.
     """
 
     laws: tuple[str, ...]
@@ -119,24 +124,26 @@ def check_objective(
     expected: Expected | None = None,
     skip: Collection[str] = (),
 ) -> Report:
-    """Checks what an objective promises, on Gaussian priors of 4 x 4 pictures. Returns what was found.
+    """Checks the laws of an objective on Gaussian priors of 4 x 4 pictures, and returns a report.
 
-    objective: a class, a built-in name or package.module:Class. options: those of its Config. expected: its mean
-    gradient over the noise for a Case; default: what its `coefficients` say. skip: laws it does not promise.
+    objective: a class, a built-in name or package.module:Class. options: of its Config. expected: its mean
+    gradient over the noise for a Case; default: the one that follows from its `coefficients`. skip: laws that
+    it does not promise. The laws are described in docs/methods.md, "Checks of an objective", "Priors in closed
+    form" and "Linear combinations of branches":
 
-    answer:           an Answer, with finite gradients of the right shapes that are not all zero.
-    closed form:      the mean gradient over the noise is the expected one (METHODS 0.6).
-    fixed point:      descent with every branch at one Gaussian ends at its mean, better than 40 dB.
+    answer:           it is an Answer, with finite gradients of the right shapes that are not zero.
+    closed form:      the mean gradient over the noise is the expected one.
+    fixed point:      descent with every branch at one Gaussian ends at its mean, closer than 40 dB.
     parameterisation: the prior as a network for eps, v, x0 or flow, in a VP, VE or flow process, gives the same
                       gradient to 1e-5 of its size.
-    noise:            with priors without spread nothing of the noise is left in the gradient (METHODS 1.9).
-    detachment:       the answer has no graph, even over a prior that does not detach, and its weights no gradient.
-    batch:            a sample's gradient does not depend on the others of its batch.
-    determinism:      seed and step decide everything; the question is not changed; the global random state is
-                      left alone.
-    dtype:            float32 and float64 are kept and agree to 1e-3 of the gradient's size.
+    noise:            with priors without spread, the gradient does not depend on the noise. detachment:
+    the answer has no graph, even over a prior that does not detach, and the weights of the prior get
+                      no gradient.
+    batch:            the gradient of a sample does not depend on the other samples of its batch.
+    determinism:      seed and step decide everything; the question and the global random states do not change.
+    dtype:            float32 and float64 are kept and agree to 1e-3 of the size of the gradient.
 
-    Raises AssertionError naming the law that failed.
+    Raises AssertionError naming the law that does not hold.
     """
     unknown = set(skip) - set(LAWS)
     if unknown:
@@ -169,13 +176,13 @@ _PICTURES = (_PROMPT, _NEGATIVE, "")
 
 
 def _three_gaussians(spreads: Mapping[str, float]) -> MixturePrior:
-    """A mean for each of the three texts, and its spread."""
+    """A prior with a Gaussian for each of the three texts."""
     images = {text: _picture(seed) for seed, text in enumerate(_PICTURES)}
     return MixturePrior(by_prompt(images), spread_by_prompt(spreads), _SIZE)
 
 
 class _Leaky:
-    """A prior whose answers depend on a weight that nobody froze."""
+    """A prior whose answers depend on a weight that is not frozen."""
 
     def __init__(self, prior: Prior) -> None:
         self.prior = prior
@@ -185,12 +192,12 @@ class _Leaky:
         return getattr(self.prior, name)
 
     def predict(self, z: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        said = self.prior.predict(z, t, condition)
-        return Prediction(self.gain * said.eps, self.gain * said.x0, self.gain * said.v)
+        answer = self.prior.predict(z, t, condition)
+        return Prediction(self.gain * answer.eps, self.gain * answer.x0, self.gain * answer.v)
 
 
 class _Subject:
-    """An objective under examination; every check asks a fresh object of it."""
+    """The objective that is checked; every question is asked of a fresh object."""
 
     def __init__(self, kind: type[Objective], config: Any, expected: Expected | None) -> None:
         self.kind, self.config, self.expected = kind, config, expected
@@ -271,7 +278,7 @@ class _Subject:
         assert wanted is not None
         pairs = (gradient[:_PAIRS] + gradient[_PAIRS:]) / 2.0
         error = (pairs.mean(0) - wanted).abs()
-        # Six standard errors of the mean; opposite noises leave none where the gradient is linear in them.
+        # Six standard errors of the mean, which is 0 for opposite noises if the gradient is linear in them.
         allowed = 6.0 * pairs.std(0) / _PAIRS**0.5 + 1e-6 * wanted.abs().max()
         law(
             bool((error <= allowed).all()),
@@ -298,8 +305,7 @@ class _Subject:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        error = (prior.decode(x.detach())[0] - _picture(0)).square().mean()
-        decibels = -10.0 * float(error.clamp_min(1e-12).log10())
+        decibels = float(psnr(prior.decode(x.detach()), _picture(0)[None]))
         law(decibels > 40.0, "fixed point", f"descent ends {decibels:.1f} dB from the mean of the prior")
 
     def check_parameterisation(self) -> None:
@@ -323,8 +329,8 @@ class _Subject:
         law(
             float(left) <= 1e-4 * float(size),
             "noise",
-            f"without any spread in the prior, a part of the gradient ({float(left / size):.2g} of its size) turns "
-            "with the noise: its coefficients do not sum to 0",
+            f"without spread in the prior, {float(left / size):.2g} of the gradient changes sign with the noise: "
+            "its coefficients do not sum to 0",
         )
 
     def check_detachment(self) -> None:

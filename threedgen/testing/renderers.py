@@ -11,6 +11,7 @@ from torch import Tensor
 
 from threedgen.core.types import Cameras, GaussianCloud, RadianceField, RenderOutput, TriMesh
 from threedgen.testing.common import distance, law, no_global_randomness, views
+from threedgen.testing.settings import check_settings_of
 
 _CLOSE = 1e-5
 
@@ -24,16 +25,22 @@ def check_renderer(
 ) -> None:
     """Checks a renderer on what `primitive()` makes: something inside the unit sphere that does not fill it.
 
-    moved: (primitive, offset [3]) -> the primitive at another place; default for the three built-in kinds.
-    turned: primitive -> the primitive turned so that (x, y, z) comes to (z, x, y), its colours need not be right;
-    asked for only where the renderer gives normals; default as for `moved`.
-    Laws: shapes and types; finite values; alpha in [0, 1]; depth is alpha x the camera z of something inside the
-    unit sphere; a normal is no longer than alpha and turns with the object, as one in world space does; nothing but
-    the background where nothing is, in all three forms of a background; d rgb / d background = 1 - alpha; views do
-    not depend on one another; the same picture each time, with a generator of the same seed, too; moving camera and
-    object together changes nothing; gradients are finite; the global random state is left alone. Raises
-    AssertionError naming the law.
+    moved: (primitive, offset [3]) -> the primitive at another position; not needed for the three built-in
+    kinds. turned: primitive -> the primitive turned so that (x, y, z) becomes (z, x, y), with any colours; used
+    only if the renderer gives normals, and not needed for the built-in kinds. Raises AssertionError naming the
+    law that does not hold:
+
+    - some code reads every setting (`check_settings`);
+    - pictures have the right shapes and types and finite values, and alpha is in [0, 1];
+    - depth is alpha times the camera z of something inside the unit sphere;
+    - a normal is no longer than alpha and in world space, so that it turns with the object;
+    - where nothing is, the background is seen, in all three of its forms, and d rgb / d background = 1 - alpha;
+    - views do not depend on each other, and every picture is repeatable, also with a generator of the same seed;
+    - moving camera and object together changes nothing;
+    - gradients are finite;
+    - the global random states do not change.
     """
+    check_settings_of(renderer)
     with no_global_randomness("the renderer"):
         cameras = views()
         output = renderer(primitive(), cameras, torch.tensor([0.2, 0.5, 0.9]))
@@ -61,7 +68,7 @@ def _check_shapes(output: RenderOutput, cameras: Cameras) -> None:
     alpha = output.alpha.detach()
     inside = float(alpha.min()) >= -_CLOSE and float(alpha.max()) <= 1.0 + _CLOSE
     law(inside, "alpha", f"alpha must lie in [0, 1], it is in [{alpha.min():.3g}, {alpha.max():.3g}]")
-    law(float(alpha.max()) > 0.1, "alpha", "the object is not to be seen: give one inside the unit sphere")
+    law(float(alpha.max()) > 0.1, "alpha", "the object is invisible: give one inside the unit sphere")
     if output.depth is not None:
         middle = cameras.centers.norm(dim=1)[:, None, None, None]
         off = (output.depth.detach() - alpha * middle).abs() - alpha
@@ -93,7 +100,7 @@ def _check_background(renderer: Any, primitive: Callable[[], Any], cameras: Came
         away = renderer(scene, turned, background)
         law(float(away.alpha.max()) <= _CLOSE, "background", "alpha is not 0 where nothing is")
         gap = distance(away.rgb, picture)
-        law(gap <= _CLOSE, "background", f"a background {name} is not what is seen where nothing is")
+        law(gap <= _CLOSE, "background", f"a background {name} is not seen where nothing is")
         leaf = background.clone().requires_grad_()
         output = renderer(scene, cameras, leaf)
         expected = black.rgb + (1.0 - black.alpha) * picture
@@ -139,7 +146,7 @@ def _check_translation(
     poses[:, :3, 3] += offset
     here = renderer(primitive(), cameras, torch.ones(3))
     there = renderer(moved(primitive(), offset), replace(cameras, world_from_camera=poses), torch.ones(3))
-    # Rounding may decide otherwise about a pixel at an edge: the mean must agree, not each of them.
+    # Rounding may change a pixel at an edge, so the mean must agree and not each pixel.
     gap = float((here.rgb - there.rgb).detach().abs().mean())
     law(gap <= 1e-3, "translation", f"moving camera and object together changes the picture (by {gap:.2g})")
 
@@ -156,10 +163,12 @@ def _moved(primitive: Any, offset: Tensor) -> Any:
             query=lambda points, directions: query(points - offset, directions),
             bounds=primitive.bounds + offset,
         )
-    raise TypeError(f"say how a {type(primitive).__name__} is moved: check_renderer(..., moved=...)")
+    raise TypeError(
+        f"give a function that moves a {type(primitive).__name__}: check_renderer(..., moved=...)"
+    )
 
 
-_AXES = [2, 0, 1]  # (x, y, z) comes to (z, x, y): a third of a turn, exact in every number format
+_AXES = [2, 0, 1]  # (x, y, z) becomes (z, x, y): a third of a turn, exact in every number format
 _AXES_BACK = [1, 2, 0]
 
 
@@ -194,14 +203,16 @@ def _turned(primitive: Any) -> Any:
         # (1 + i + j + k) / 2 times the quaternion.
         quats = 0.5 * torch.stack([w - x - y - z, w + x - y + z, w + x + y - z, w - x + y + z], dim=1)
         return replace(primitive, means=primitive.means[:, _AXES], quats=quats)
-    raise TypeError(f"say how a {type(primitive).__name__} is turned: check_renderer(..., turned=...)")
+    raise TypeError(
+        f"give a function that turns a {type(primitive).__name__}: check_renderer(..., turned=...)"
+    )
 
 
 def _check_gradients(renderer: Any, primitive: Callable[[], Any], cameras: Cameras) -> None:
-    """Where the primitive is made of tensors, each that matters gets a finite gradient, and one is not zero."""
+    """The gradients of the tensors of a primitive are finite, and at least one is not zero."""
     scene = primitive()
     if isinstance(scene, RadianceField):
-        return  # its query hides what it depends on; check_representation looks there
+        return  # its query hides what it depends on; check_representation checks these gradients
     leaves = {
         name: value.detach().clone().requires_grad_()
         for name, value in vars(scene).items()

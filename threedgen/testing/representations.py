@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from threedgen.core import plugins
+from threedgen.core import checkpoint, plugins
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import resize
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.loop.distill import distill, new_state
@@ -19,6 +20,7 @@ from threedgen.loop.events import Event, GradientsReady, StepDone
 from threedgen.loop.optim import check_groups
 from threedgen.loop.state import RunState
 from threedgen.testing.common import distance, law, no_global_randomness, views
+from threedgen.testing.settings import check_settings_of
 
 _SAME = 1e-6
 
@@ -26,19 +28,25 @@ _SAME = 1e-6
 def check_representation(
     representation: Callable[..., Any], *, renderer: Any = None, steps: int = 10, config: Any = None
 ) -> None:
-    """Checks a representation's class, or a function seed -> representation.
+    """Checks the class of a representation, or a function seed -> representation.
 
-    renderer: what draws its primitive; default the built-in one that its class attribute `renderer` names.
-    steps: of the small runs, in which a representation that grows should grow. config: for a class whose defaults
-    are too large for a test.
-    Laws: every parameter in exactly one group, with a learning rate; the seed decides the start; a primitive that
-    the renderer draws, with a finite gradient for every parameter within the run; `adapt` keeps the optimizer in
-    step; `state_dict` holds everything, and a fresh object takes it; a resumed run ends as one that was not
-    interrupted; the global random state is left alone. Raises AssertionError naming the law that failed.
+    renderer: draws its primitive; default: the built-in one that its class attribute `renderer` names. steps:
+    of the small runs, in which a representation that grows should grow. config: for a class whose defaults are
+    too large for a test. Raises AssertionError naming the law that does not hold:
+
+    - some code reads every setting (`check_settings`);
+    - every parameter is in exactly one group, and every group has a learning rate;
+    - the seed decides the start;
+    - the renderer draws the primitive, and every parameter gets a finite gradient during the run;
+    - `adapt` tells the optimizer about parameters that it replaces;
+    - `state_dict` holds everything, and a fresh object can load it;
+    - a resumed run ends with the same numbers as one that was not interrupted;
+    - the global random states do not change.
     """
     make = _factory(representation, config)
     with no_global_randomness("the representation"):
         scene = make(0)
+        check_settings_of(scene)
         _check_groups(scene)
         _check_seed(make)
         draw = plugins.find("renderer", scene.renderer)() if renderer is None else renderer
@@ -65,7 +73,7 @@ def _check_groups(scene: Any) -> None:
     law(set(groups) == set(rates), "learning rates", f"groups {sorted(groups)} but rates for {sorted(rates)}")
     good = all(math.isfinite(rate) and rate >= 0.0 for rate in rates.values())
     law(good, "learning rates", f"rates must be numbers of at least 0, they are {rates}")
-    law(any(p.requires_grad for p in scene.parameters()), "parameters", "nothing in it can be learned")
+    law(any(p.requires_grad for p in scene.parameters()), "parameters", "it has no parameter to optimise")
 
 
 def _check_seed(make: Callable[[int], Any]) -> None:
@@ -81,7 +89,7 @@ def _render(scene: Any, renderer: Any, cameras: Cameras) -> RenderOutput:
 
 @torch.no_grad()
 def _check_times(scene: Any, renderer: Any) -> None:
-    """`at` gives what the renderer draws, for the times of cameras as for none, and changes nothing."""
+    """`at` gives a primitive that the renderer draws, with times and without, and changes nothing."""
     before = {name: value.clone() for name, value in scene.state_dict().items()}
     cameras = views()
     with_times = _render(scene, renderer, cameras)
@@ -96,15 +104,14 @@ def _check_times(scene: Any, renderer: Any) -> None:
 
 
 class _Target:
-    """A guidance that pulls every picture to a smooth one of its own step."""
+    """A guidance that pulls every picture towards a smooth random one, which depends on the step."""
 
     def __call__(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
     ) -> Signal:
         rng = generator(seed, "conformance", step)
-        coarse = torch.rand(len(cameras), 3, 3, 3, generator=rng)
-        size = (cameras.height, cameras.width)
-        target = nn.functional.interpolate(coarse, size, mode="bilinear").permute(0, 2, 3, 1)
+        coarse = torch.rand(len(cameras), 3, 3, 3, generator=rng).permute(0, 2, 3, 1)
+        target = resize(coarse, cameras.height, cameras.width)
         return Signal((output.rgb - target).square().sum() + 0.1 * (output.alpha - 0.5).square().sum())
 
 
@@ -113,7 +120,7 @@ def _cameras(seed: int, step: int, total: int) -> Cameras:
 
 
 class _Watch:
-    """A listener: gradients, the optimizer's agreement with the parameters, and a copy of the state half way."""
+    """A listener that checks gradients and the optimizer, and keeps a copy of the state in the middle."""
 
     def __init__(self, steps: int) -> None:
         self.half = steps // 2
@@ -138,7 +145,7 @@ class _Watch:
 
 
 def _check_optimizer(state: RunState, step: int, stepped: set[str]) -> None:
-    """What the optimizer has just stepped it still holds, with moments of the parameter's shape."""
+    """The optimizer still knows the parameters that it has just changed, with moments of their shapes."""
     _check_groups(state.scene)
     optimizer: Any = state.optimizer
     for name, parameter in state.scene.named_parameters():
@@ -151,7 +158,7 @@ def _check_optimizer(state: RunState, step: int, stepped: set[str]) -> None:
 
 
 def _check_run(scene: Any, renderer: Any, steps: int) -> tuple[Any, dict[str, Tensor]]:
-    """A run of `steps`; its state half way, and the tensors at its end."""
+    """A run of `steps` steps; returns its state in the middle, and its tensors at the end."""
     watch = _Watch(steps)
     state = _run(scene, renderer, steps, watch)
     for name, parameter in state.scene.named_parameters():
@@ -174,20 +181,14 @@ def _run(scene: Any, renderer: Any, steps: int, watch: Any, state: RunState | No
     )
 
 
-def _scene_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix("scene."): value for name, value in tensors.items() if name.startswith("scene.")
-    }
-
-
 def _check_round_trip(other: Any, renderer: Any, end: Mapping[str, Tensor]) -> None:
-    """A fresh object takes the state of the end of the run, whatever its numbers of rows, and draws the same."""
-    saved = _scene_part(end)
+    """A fresh object can load the state at the end of the run, with any number of rows, and draws the same."""
+    saved = checkpoint.unprefixed("scene", end)
     try:
         other.load_state_dict(saved)
     except Exception as error:
         raise AssertionError(
-            f"state_dict: a fresh object does not take a trained one's state: {error}"
+            f"state_dict: a fresh object cannot load the state of a trained one: {error}"
         ) from error
     back = other.state_dict()
     same = back.keys() == saved.keys() and all(distance(back[name], saved[name]) == 0.0 for name in saved)
@@ -205,7 +206,7 @@ def _check_resume(
     middle: tuple[dict[str, Tensor], dict[str, int]],
     end: Mapping[str, Tensor],
 ) -> None:
-    """From the middle on, in another object, the run ends with the same numbers."""
+    """The run, resumed from its middle in another object, ends with the same numbers."""
     state = new_state(other, (), steps=steps)
     state.restore(*middle)
     resumed = _run(other, renderer, steps, None, state).snapshot()[0]

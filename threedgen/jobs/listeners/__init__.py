@@ -1,1 +1,4 @@
-"""What listens to a run: progress bar, metrics, previews, checkpoints, watchdog. The loop knows none."""
+"""Listeners of a run: progress display, metrics, previews, checkpoints, interruption and warnings.
+
+The loop only emits events; it does not know who listens.
+"""

@@ -1,28 +1,35 @@
-"""Saves the run's whole state every n steps and at the end."""
+"""Checkpoints: the whole state of a run, saved every few steps and at the end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
 from threedgen.core import checkpoint
 from threedgen.core.schedule import every_steps
+from threedgen.core.settings import above, settings
 from threedgen.loop.events import Event, StepDone
 from threedgen.loop.state import RunState
 
 
 class Checkpoints:
-    """Writes `folder` every n steps and after the last one, atomically (see threedgen.core.checkpoint)."""
+    """A listener that writes the folder of the checkpoint, each time as a whole (see threedgen.core.checkpoint)."""
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """every: steps between checkpoints, or below 1 a share of the run."""
+        """When checkpoints are written.
 
-        every: float = 0.1
+        Attributes:
+            every (steps): Steps between two checkpoints. A value below 1 is a share of the steps of the stage. One
+                more is written after the last step.
+        """
+
+        every: Annotated[float, above(0.0)] = 0.1
 
     def __init__(self, config: Config, folder: Path, total: int) -> None:
+        """folder: of the checkpoint. total: steps of the stage."""
         self.every = every_steps(config.every, total, "checkpoint.every")
         self.folder = folder
 
@@ -34,16 +41,17 @@ class Checkpoints:
 
 
 def save(folder: Path, state: RunState) -> None:
+    """Writes the state and the number of threads, which the last bits of the results depend on."""
     checkpoint.save(folder, state.tensors(), {**state.numbers(), "threads": torch.get_num_threads()})
 
 
 def load(folder: Path, state: RunState) -> int:
-    """Restores `state`; returns the number of threads of the process that wrote it (0: unknown)."""
+    """Restores `state`; returns the number of threads of the process that wrote it, 0 if it is unknown."""
     tensors, numbers = checkpoint.load(folder)
     state.restore(tensors, numbers)
     return int(numbers.get("threads", 0))
 
 
 def stage_of(folder: Path) -> int:
-    """Which stage of a recipe a checkpoint is in the middle of, or at the end of."""
+    """The 0-based stage of the recipe that a checkpoint belongs to."""
     return int(checkpoint.load_state(folder).get("stage", 0))

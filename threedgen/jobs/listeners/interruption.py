@@ -1,4 +1,4 @@
-"""Ctrl-C at the end of a step: the checkpoint of that step is written, and the run stops."""
+"""Ctrl-C during a run: the step is finished, its checkpoint is written, and then the run stops."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from threedgen.loop.events import Event, StepDone
 
 
 class Interruption:
-    """A listener that is a context manager as well: while it is entered, Ctrl-C waits for the end of the step.
+    """A listener that is a context manager as well: inside the context, Ctrl-C waits for the end of the step.
 
-    A second Ctrl-C interrupts at once, and leaves the last checkpoint there was. Outside the main thread, and where
-    the program handles Ctrl-C itself, nothing is changed.
+    A second Ctrl-C interrupts at once and leaves the last checkpoint that was written. Nothing changes outside the
+    main thread, where Python allows no signal handlers, and in programs that handle Ctrl-C themselves.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,15 +25,17 @@ class Interruption:
         self._before: Any = None
 
     def __enter__(self) -> Self:
-        ours = threading.current_thread() is threading.main_thread()
-        if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._before = signal.signal(signal.SIGINT, self._ask)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None
+        if self._asked and kind is None:
+            raise KeyboardInterrupt  # it came after the last step, which has its checkpoint
 
     def __call__(self, event: Event) -> None:
         if self._asked and isinstance(event, StepDone):

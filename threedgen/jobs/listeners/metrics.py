@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a step, each line complete on disk before the next step begins."""
+"""metrics.jsonl: one JSON object for each step; each line is complete on disk before the next step begins."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import json
 import math
 from pathlib import Path
 
+from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
 from threedgen.loop.events import Event, RunStarted, StepDone, StepRolledBack
 
 
 class MetricsFile:
-    """Appends {"step": ..., name: number, ...} each step; a resumed or rolled back run repeats none.
+    """A listener that appends {"step": ..., name: number, ...} after each step.
 
-    Steps count from the run's beginning, through all stages.
+    Steps are counted from the beginning of the run through all stages. A run that was resumed or rolled back has
+    each step once.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +37,7 @@ class MetricsFile:
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """The complete rows of a metrics file; a line that a kill cut short is left out."""
+    """The complete rows of a metrics file; a line that was cut short when the process was killed is left out."""
     if not path.is_file():
         return []
     rows = []
@@ -48,20 +50,18 @@ def read(path: Path) -> list[dict[str, float]]:
 
 
 def seconds(path: Path, step: int) -> float:
-    """What the steps before `step` took, whichever process did them."""
+    """Duration in seconds of all steps before `step`, in whatever processes they were made."""
     return sum(row.get("seconds") or 0.0 for row in read(path) if row["step"] < step)
 
 
 def truncate(path: Path, step: int) -> None:
-    """Drops the rows of `step` and later (they will be written again) and a line cut short."""
-    from threedgen.core.atomic import replacing
-
+    """Removes the rows of `step` and later, which will be written again, and a line that was cut short."""
     kept = [row for row in read(path) if row["step"] < step]
     with replacing(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
 
 def _number(value: float) -> float | None:
-    """JSON has no NaN; null says that there was no number."""
+    """JSON has no NaN and no infinity: null stands for them."""
     value = float(value)
     return value if math.isfinite(value) else None

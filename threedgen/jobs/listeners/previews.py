@@ -1,28 +1,37 @@
-"""Pictures of the scene while it grows: previews/step-000100.png, that step's training views in a row."""
+"""Previews: pictures of the scene during the run, previews/step-000100.png with the training views of that step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.atomic import replacing
 from threedgen.core.schedule import every_steps
+from threedgen.core.settings import above, settings
+from threedgen.export.video import to_uint8
 from threedgen.loop.events import Event, StepDone
 
 
 class Previews:
-    """Writes a picture every n steps and after the last one."""
+    """A listener that writes a picture every few steps and after the last one."""
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """every: steps between previews, or below 1 a share of the run."""
+        """When previews are written.
 
-        every: float = 0.1
+        Attributes:
+            every (steps): Steps between two previews. A value below 1 is a share of the steps of the stage. One
+                more is written after the last step.
+        """
+
+        every: Annotated[float, above(0.0)] = 0.1
 
     def __init__(self, config: Config, folder: Path, total: int) -> None:
+        """folder: of the pictures. total: steps of the stage."""
         self.every = every_steps(config.every, total, "preview.every")
         self.folder = folder
 
@@ -36,15 +45,12 @@ class Previews:
 
 
 def write_rows(path: Path, rows: list[Float[Tensor, "H W 3"]]) -> None:
-    """Pictures one below the other, white where they are narrower than the widest."""
+    """Writes pictures in [0, 1] one below the other; those narrower than the widest are filled up with white."""
     import imageio.v3 as iio
-
-    from threedgen.core.atomic import replacing
 
     width = max(row.shape[1] for row in rows)
     padded = [
         torch.nn.functional.pad(row.cpu().float(), (0, 0, 0, width - row.shape[1]), value=1.0) for row in rows
     ]
-    pixels = (torch.cat(padded).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
     with replacing(path) as temporary:
-        iio.imwrite(temporary, pixels)
+        iio.imwrite(temporary, to_uint8(torch.cat(padded)))

@@ -1,5 +1,7 @@
-"""The one progress display: what is going on, how far it is and how long it will take. It writes to stderr, so that
-stdout stays clean; in a notebook it stands below the cell."""
+"""The progress display of the project: what is being done, how far it is and how long it will take.
+
+It writes to stderr, so that stdout holds nothing but results. In a notebook it appears below the cell.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,14 @@ from typing import Any, Self
 
 from threedgen.loop.events import Event, PhaseStarted, RunFinished, RunStarted, StepDone, StepRolledBack
 
-_LINES = 10  # of a task, where there is no terminal
+_LINES = 10  # lines that a task prints if there is no terminal
 
 
 class Progress:
-    """Tasks as bars with the time left; where stderr is no terminal, a plain line every tenth of a task.
+    """Shows tasks as bars with the time left. If stderr is no terminal, a task prints a line for every tenth of it.
 
-    A context manager: the terminal is given back at its end. shown: False for a display that says nothing.
+    A context manager: at its end the terminal is free for other output. shown: False for a display that prints
+    nothing.
     """
 
     def __init__(self, shown: bool = True) -> None:
@@ -30,18 +33,18 @@ class Progress:
         self.close()
 
     def say(self, text: str) -> None:
-        """A line above the bars."""
+        """Prints a line above the bars."""
         if self._shown:
             self._open().print(text, markup=False, highlight=False, style="none")
 
     def task(self, name: str, total: int | None = None, done: int = 0) -> Task:
-        """A new task of `total` items (None: nobody knows yet), of which `done` were done before."""
+        """A new task of `total` items (None: not known yet), of which `done` were done before."""
         bars = self._interactive() if self._shown else None
         number = None if bars is None else bars.add_task(name, total=total, completed=done, note="")
         return Task(self, name, total, done, bars, number)
 
     def close(self) -> None:
-        """Gives the terminal back; safe to call at any time, any number of times."""
+        """Removes the bars from the terminal; may be called at any time and more than once."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
@@ -54,7 +57,7 @@ class Progress:
         return self._console
 
     def _interactive(self) -> Any:
-        """The bars, or None where there is neither a terminal nor a notebook."""
+        """The bars, or None if there is neither a terminal nor a notebook."""
         if not (sys.stderr.isatty() or self._open().is_jupyter):
             return None
         if self._bars is None:
@@ -75,36 +78,36 @@ class Progress:
 
 
 class Task:
-    """One thing that a `Progress` shows."""
+    """One task of a `Progress`, which makes it."""
 
     def __init__(
         self, display: Progress, name: str, total: int | None, done: int, bars: Any, number: Any
     ) -> None:
         self._display, self._name, self._total = display, name, total
         self._bars, self._number = bars, number
-        self._begun, self._first, self._said = time.monotonic(), done, done
+        self._begun, self._first, self._printed = time.monotonic(), done, done
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
-        """`done` items are done now. note: a few words about them. total: where it is known only now."""
+        """`done` items are done now. note: a few words about them. total: given if it was not known before."""
         self._total = self._total if total is None else total
         if self._bars is not None:
             self._bars.update(self._number, completed=done, total=self._total, note=note)
             return
-        if not self._total or done * _LINES // self._total <= self._said * _LINES // self._total:
+        if not self._total or done * _LINES // self._total <= self._printed * _LINES // self._total:
             return
-        self._said = done
+        self._printed = done
         left = (time.monotonic() - self._begun) / max(1, done - self._first) * (self._total - done)
         text = f"{self._name}: {done}/{self._total}, about {left:.0f} s left"
         self._display.say(f"{text}, {note}" if note else text)
 
     def end(self) -> None:
-        """Takes the bar away, so that the next task stands alone."""
+        """Removes the bar of this task."""
         if self._bars is not None:
             self._bars.remove_task(self._number)
 
 
 class ProgressBar:
-    """A listener: phases as lines, the steps of a run as a task with their loss."""
+    """A listener that shows phases as lines and the steps of a run as a task with their loss."""
 
     def __init__(self) -> None:
         self._display = Progress()
@@ -125,6 +128,6 @@ class ProgressBar:
             self.close()
 
     def close(self) -> None:
-        """Gives the terminal back; safe to call at any time, any number of times."""
+        """Removes the bar from the terminal; may be called at any time and more than once."""
         self._display.close()
         self._task = None

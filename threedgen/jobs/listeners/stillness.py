@@ -1,4 +1,4 @@
-"""Says while there is still time that what was asked to move stands still."""
+"""A warning, while the run can still be stopped, that a scene that should move stands still."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.loop.events import Event, StepDone
 from threedgen.metrics.motion import STILL, farthest
 
-_SHARE = 3  # of a stage: a third of its steps
-_FEWEST = 20  # steps that say something
+_SHARE = 3  # the check is made after a third of the steps of a stage
+_FEWEST = 20  # a stage in which fewer steps come before the check is too short to tell
 _MOMENTS = 9
-_AT_REST = "still"  # the word of a prompt that asks for no motion
+_AT_REST = "still"  # the last word of a prompt that asks for no motion
 
 
 class Stillness:
-    """Warns once a stage, after a third of its steps, where a scene that moves is nowhere further from rest than
-    metrics.motion.STILL of its diameter.
+    """A listener that warns once in a stage, after a third of its steps, if a scene that moves stays at rest.
 
-    prompt: for the text; one that ends in "still" gets no warning. where: what settings of the stage begin
-    with, as "stages.1.".
+    A scene is at rest if at no moment its mean distance from rest reaches metrics.motion.STILL of its diameter.
+    prompt: for the message; a prompt that ends in "still" gets no warning. where: how the names of the settings of
+    the stage begin, such as "stages.1.".
     """
 
     def __init__(self, prompt: str, where: str = "") -> None:
@@ -32,12 +32,12 @@ class Stillness:
     def __call__(self, event: Event) -> None:
         if not isinstance(event, StepDone) or self._done or event.total // _SHARE < _FEWEST:
             return
-        # The scene is asked, and not the metrics of the steps: their clips may have shown a part of the motion.
+        # The scene is measured itself: the clips of single steps may show only a piece of the motion.
         if (
             event.state.step == event.total // _SHARE
             and declared(type(event.state.scene), RepresentationRoles).moves
         ):
-            self._done = True  # a step that is rolled back comes again
+            self._done = True  # a step that is rolled back is made again
             amount = _amount(event.state.scene)
             if amount < STILL:
                 warnings.warn(self._text(amount, event.state.step, event.total), stacklevel=1)
@@ -46,8 +46,9 @@ class Stillness:
         where = self._where
         return (
             f"nothing has moved after {step} of {total} steps of '{self._prompt}' ({amount:.1%} of its size): stop "
-            f"and raise {where}representation.learning_rate (of the whole: .trajectory.learning_rate), lower "
-            f"{where}representation.regularizers.rigidity, or try another --seed"
+            f"and raise {where}representation.learning_rate (for motion of the whole object, "
+            f"{where}representation.trajectory.learning_rate), lower {where}representation.regularizers.rigidity, "
+            "or try another --seed"
         )
 
 

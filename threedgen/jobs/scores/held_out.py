@@ -1,4 +1,4 @@
-"""How well a scene shows what it was not trained on: the held-out views of given pictures."""
+"""How well a scene shows the views of given pictures that it was not trained on."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from typing import Any
 
 import torch
 
+from threedgen.core.pictures import psnr, silhouette_iou, ssim
 from threedgen.datasets.given import GivenViews, read_pictures
 from threedgen.renderers.base import on_white
 
 
 @torch.no_grad()
 def held_out_scores(sampler: Any, scene: Any, renderer: Any) -> dict[str, float]:
-    """Renders the held-out views of `sampler` on white, at the pictures' size, and returns means over them.
+    """Renders the held-out views of `sampler` on white, at the size of the pictures, and returns means over them.
 
-    psnr (dB), ssim, and silhouette_iou where the pictures have alpha; nothing where no view is held out or the
-    sampler's views are not given pictures. The scene is drawn as it was optimised.
+    psnr (dB) and ssim, and silhouette_iou if the pictures have alpha. Empty if no view is held out or if the views
+    of the sampler are not given pictures. The scene is drawn as it was optimised.
     """
     if not isinstance(sampler, GivenViews) or len(sampler.held_out) == 0:
         return {}
-    from threedgen.core.pictures import psnr, silhouette_iou, ssim
-
     device = next(scene.parameters()).device
     pictures, primitive = read_pictures(sampler.config.path), scene.at(None)
     output = on_white(renderer, primitive, sampler.cameras[sampler.held_out].to(device))

@@ -1,4 +1,4 @@
-"""How what moves moves, in the few numbers that every run and every evaluation of one reports."""
+"""The measures of motion that every run and every evaluation of a moving asset reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threedgen.export.moving import MovingAsset
 from threedgen.metrics.features import Features, load_features
 from threedgen.metrics.motion import motion_scores, picture_scores
 
-_MOMENTS = 25  # whatever the fps of the files: jerk and flicker can be compared for equal numbers only
+_MOMENTS = 25  # independent of the fps of the files: jerk and flicker are comparable only for equal numbers
 _SIZE = 96  # pixels
 
 MOVING_SCORES = ("motion", "local", "jerk", "loop", "change", "flicker", "identity")
@@ -20,7 +20,8 @@ MOVING_SCORES = ("motion", "local", "jerk", "loop", "change", "flicker", "identi
 def moving_scores(moving: MovingAsset, features: Features | None = None) -> dict[str, float]:
     """The numbers of MOVING_SCORES: those of `MotionScores`, whose amount is called motion, and `PictureScores`.
 
-    Pictures are from where the camera of its film is at first. features: of identity; None: the embedded ones.
+    The pictures are taken from the first position of the camera of its film. features: the network that identity is
+    measured with; None: the embedded one.
     """
     scene, film, times = moving.scene, moving.config, torch.linspace(0.0, 1.0, _MOMENTS)
     paths = motion_scores(scene.moved(times))

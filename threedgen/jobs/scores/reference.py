@@ -1,4 +1,4 @@
-"""How well a scene shows the pictures or the film that it was made from, seen from where they were."""
+"""How well a scene shows the pictures or the film that it was made from, seen from their own cameras."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from threedgen.guidance.reference_picture import Reference
 
 @torch.no_grad()
 def reference_scores(sampler: Any, guidances: Sequence[Any], scene: Any, renderer: Any) -> dict[str, float]:
-    """reference_psnr (dB) and reference_mask_iou of the picture's view on white, at the largest resolution of the
-    run, and reference_view_1_psnr, ... of those of further pictures; film_psnr and film_mask_iou, means of a film's
-    pictures; nothing where no view or no guidance is a picture's. The scene is drawn as it was optimised."""
+    """Compares renders of the scene on white with the given pictures or the given film.
+
+    For given pictures: reference_psnr (dB) and reference_mask_iou of the first, at the largest resolution of
+    the run, and reference_view_1_psnr and so on of further ones. For a film: film_psnr and film_mask_iou, means
+    over its pictures. Empty if neither the cameras nor a guidance know a given picture. The scene is drawn as
+    it was optimised.
+    """
     device = next(scene.parameters()).device
     white = torch.ones(3, device=device)
     if isinstance(sampler, FilmedClips | FilmedOrbit):
