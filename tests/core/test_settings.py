@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
@@ -23,6 +23,7 @@ from threedgen.core.settings import (
     between,
     bound_of,
     bounds_of,
+    check_ordered,
     finite,
     settings,
 )
@@ -41,6 +42,8 @@ class Example:
     scale: Annotated[Schedule | None, above(0.0)] = None
     size: Annotated[int, at_most(8)] | None = None
     free: float = 0.0
+    kind: Literal["plain", "noisy"] = "plain"
+    maybe: Literal[1, 2] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -90,9 +93,12 @@ def test_open_and_closed_bounds_differ_at_their_ends_only(number: float):
         ({"pair": (0.0, NAN)}, "pair holds nan; every number of it must be a finite number"),
         ({"scale": 0.0}, "scale is 0; it must be greater than 0"),
         ({"size": 9}, "size is 9; it must be at most 8"),
+        ({"kind": "loud"}, "kind is 'loud'; it must be one of plain, noisy"),
+        ({"kind": None}, "kind is None; it must be one of plain, noisy"),
+        ({"maybe": 3}, "maybe is 3; it must be one of 1, 2, None"),
     ],
 )
-def test_a_number_out_of_bounds_is_named_with_its_bound(values: dict[str, Any], message: str):
+def test_what_a_setting_cannot_be_is_named_with_what_it_can_be(values: dict[str, Any], message: str):
     with pytest.raises(SettingError) as caught:
         Example(**values)
     assert str(caught.value).startswith(message)
@@ -107,6 +113,7 @@ def test_what_is_within_bounds_is_kept_as_it_is():
     assert example.weight is ramp
     assert (example.count, example.share, example.t, example.size) == (1, 0.0, (0.0, 1.0), 8)
     assert Example().scale is None
+    assert (Example(kind="noisy").kind, Example(maybe=2).maybe) == ("noisy", 2)
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(example, "count", 4)  # noqa: B010  a plain assignment is what pyright refuses
 
@@ -119,6 +126,14 @@ def test_fields_without_a_bound_are_not_checked():
 def test_replacing_a_field_checks_it_again():
     with pytest.raises(SettingError, match="count is -1"):
         dataclasses.replace(Example(), count=-1)
+
+
+def test_a_range_must_be_in_order():
+    check_ordered((1.0, 1.0), "t")
+    for pair, words in (((2.0, 1.5), "[2, 1.5]"), ((NAN, 1.0), "[nan, 1]")):
+        with pytest.raises(SettingError) as caught:
+            check_ordered(pair, "t")
+        assert str(caught.value) == f"t is {words}; it must be [low, high] in this order"
 
 
 @settings

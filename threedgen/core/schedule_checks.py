@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from threedgen.core.errors import UserError
 from threedgen.core.schedule import Milestones, Ramp, numbers, parse_range, parse_schedule, value_at
+from threedgen.core.settings import SettingError, shown
 
 RUN = 10**9
 """The number of steps of the run that `decisive_steps` describes, minus one: enough for any fraction in a
@@ -18,13 +18,13 @@ _INTERVALS = (
 
 
 def require_numbers(**schedules: object) -> None:
-    """Raises UserError for a schedule that holds NaN or infinity, which bounds() may not show; None is left out."""
+    """Raises SettingError for a schedule that holds NaN or infinity; None is not checked."""
     for name, schedule in schedules.items():
         if schedule is None:
             continue
         wrong = [number for number in numbers(schedule) if not math.isfinite(number)]
         if wrong:
-            raise UserError(f"{name} must be a finite number, got {wrong[0]}")
+            raise SettingError(name, f"must be a finite number, got {wrong[0]}")
 
 
 def decisive_steps(*schedules: object) -> Iterator[int]:
@@ -46,9 +46,12 @@ def decisive_steps(*schedules: object) -> Iterator[int]:
 
 
 def require_times(schedule: Any, name: str = "t") -> None:
-    """Raises UserError, which calls it `name`, unless a range schedule is a range inside [0, 1] at every step."""
+    """Raises SettingError, which calls it `name`, unless a range schedule is a range inside [0, 1] at every
+    step."""
     bottom, top = parse_range(schedule)
     for step in decisive_steps(bottom, top):
         low, high = value_at(bottom, step, RUN + 1), value_at(top, step, RUN + 1)
         if not 0.0 <= low <= high <= 1.0:
-            raise UserError(f"{name} must be a range [low, high] inside [0, 1], got [{low:g}, {high:g}]")
+            raise SettingError(
+                name, f"must be a range [low, high] inside [0, 1], got [{shown(low)}, {shown(high)}]"
+            )

@@ -8,19 +8,21 @@
 
 A number with a bound must be finite, too. A bound on a sequence or on a schedule holds for each of its numbers;
 None is not checked. An object out of bounds cannot be made: SettingError names the field, and the reader of a
-recipe puts the path before the name (see `threedgen.recipes.typed`). A relation of several fields, such as a <
-b, is checked in `__post_init__`, which raises SettingError.
+recipe puts the path before the name (see `threedgen.recipes.typed`). A field with a Literal type must be one of
+its values. A relation of several fields, such as a < b, is checked in `__post_init__`, which raises
+SettingError.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, Literal, TypeVar, Union, dataclass_transform
 
 from threedgen.core.errors import UserError
 from threedgen.core.schedule import Milestones, Ramp, numbers, parse_range
@@ -96,7 +98,7 @@ class SettingError(UserError):
 def settings(cls: type[_Class]) -> type[_Class]:
     """`dataclass(frozen=True)` that checks the bounds of its fields when an object is made, before `__post_init__`.
 
-    Making an object raises SettingError if a field is out of its bounds.
+    Making an object raises SettingError if a field is out of its bounds, or is none of the values of its Literal.
     """
     own: Callable[[Any], None] | None = cls.__dict__.get("__post_init__")
 
@@ -114,9 +116,14 @@ def settings(cls: type[_Class]) -> type[_Class]:
 
 
 def check_bounds(value: Any) -> None:
-    """Raises SettingError for the first field of a dataclass object that is out of its bounds."""
+    """Raises SettingError for the first field of a dataclass object that is out of its bounds, or none of the
+    values of its Literal."""
     for name, bound in bounds_of(type(value)).items():
         check_bound(getattr(value, name), bound, name)
+    for name, choices in choices_of(type(value)).items():
+        if getattr(value, name) not in choices:
+            known = ", ".join(map(str, choices))
+            raise SettingError(name, f"is {getattr(value, name)!r}; it must be one of {known}")
 
 
 def check_bound(value: Any, bound: Bound, name: str) -> None:
@@ -126,6 +133,15 @@ def check_bound(value: Any, bound: Bound, name: str) -> None:
             if isinstance(value, int | float):
                 raise SettingError(name, f"is {shown(number)}; it must be {bound}")
             raise SettingError(name, f"holds {shown(number)}; every number of it must be {bound}")
+
+
+def check_ordered(value: Sequence[float], name: str) -> None:
+    """Raises SettingError, which calls the setting `name`, for a range [low, high] whose ends are in the wrong
+    order."""
+    if not value[0] <= value[1]:
+        raise SettingError(
+            name, f"is [{shown(value[0])}, {shown(value[1])}]; it must be [low, high] in this order"
+        )
 
 
 def shown(number: float) -> str:
@@ -155,13 +171,28 @@ def _numbers(value: Any) -> Iterator[float]:
 @cache
 def bounds_of(cls: type) -> dict[str, Bound]:
     """The bounds of the fields of a dataclass by name; fields without one are left out."""
-    found = {}
-    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
-        bound = bound_of(hint)
-        if bound is not None:
-            found[name] = bound
-    fields = {item.name for item in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set(found)
-    return {name: bound for name, bound in found.items() if name in fields}
+    bounds = {name: bound_of(hint) for name, hint in _hints(cls).items()}
+    return {name: bound for name, bound in bounds.items() if bound is not None}
+
+
+@cache
+def choices_of(cls: type) -> dict[str, tuple[Any, ...]]:
+    """The values that the fields with a Literal type may have, by name; None, too, in a union with None."""
+    choices = {}
+    for name, hint in _hints(cls).items():
+        members = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+        literal = [member for member in members if typing.get_origin(member) is Literal]
+        others = [member for member in members if member not in literal and member is not type(None)]
+        if literal and not others:
+            none = () if len(members) == len(literal) else (None,)
+            choices[name] = (*(value for member in literal for value in typing.get_args(member)), *none)
+    return choices
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of the fields of a dataclass."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
 
 
 def bound_of(hint: Any) -> Bound | None:
