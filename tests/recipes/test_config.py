@@ -1,4 +1,4 @@
-"""Recipes: layers, overrides, the grafted schema, and one clear line for each mistake."""
+"""Recipes: layers, overrides, the schema from the chosen components, and one clear line for each mistake."""
 
 from __future__ import annotations
 
