@@ -14,7 +14,7 @@ Paths that begin with "run:" are relative to the run's folder, so that a run can
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ BUILTIN_FOLDER = Path(__file__).parents[1] / "configs"
 
 @dataclass(frozen=True)
 class Card:
-    """A built-in recipe's description of itself: one line, its paper, the priors it needs, and its memory."""
+    """A recipe's description of itself: one line, its paper, the priors it needs, and its memory."""
 
     name: str
     description: str
@@ -40,12 +40,17 @@ class Card:
 
 def recipe_cards(builtin: Path = BUILTIN_FOLDER) -> list[Card]:
     """The built-in recipes of a folder by name; what a recipe does not say is empty."""
-    cards = []
-    for path in sorted(builtin.glob("*.yaml"), key=lambda path: path.stem):
-        values = _read_yaml(path)
-        texts = {item.name: str(values.get(item.name, "")) for item in fields(Card)}
-        cards.append(Card(**{**texts, "name": path.stem}))
-    return cards
+    return [
+        recipe_card(path.stem, builtin) for path in sorted(builtin.glob("*.yaml"), key=lambda path: path.stem)
+    ]
+
+
+def recipe_card(source: str | Path, builtin: Path = BUILTIN_FOLDER) -> Card:
+    """What a recipe says about itself. Raises UserError as `recipe_layers` does."""
+    path = _locate(str(source), Path.cwd(), builtin)
+    values = _read_yaml(path)
+    texts = {item.name: str(values.get(item.name, "")) for item in fields(Card)}
+    return Card(**{**texts, "name": path.stem})
 
 
 def recipe_layers(source: str | Path, builtin: Path = BUILTIN_FOLDER) -> list[dict[str, Any]]:
@@ -53,7 +58,21 @@ def recipe_layers(source: str | Path, builtin: Path = BUILTIN_FOLDER) -> list[di
 
     Raises UserError for a file that is missing or not YAML, and for recipes that extend each other in a circle.
     """
-    layers: list[dict[str, Any]] = []
+    return [values for _, values in reversed(list(_layers(source, builtin)))]
+
+
+def extends_one_of(source: str | Path, builtin: Path) -> bool:
+    """Whether a recipe is one of the built-in ones in a folder, or extends one of them, over any number of
+    files."""
+    known = {path.resolve() for path in builtin.glob("*.yaml")}
+    try:
+        return any(path in known for path, _ in _layers(source, builtin))
+    except UserError:  # it extends a recipe that is not in the folder
+        return False
+
+
+def _layers(source: str | Path, builtin: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The files of a recipe and their values, from the recipe itself to the most basic one that it extends."""
     visited: list[Path] = []
     current: str | None = str(source)
     folder = Path.cwd()
@@ -68,8 +87,7 @@ def recipe_layers(source: str | Path, builtin: Path = BUILTIN_FOLDER) -> list[di
         if current is not None and not isinstance(current, str):
             raise UserError(f"{path}: 'extends' must be the name of a recipe or a file, got {current!r}")
         folder = path.parent
-        layers.insert(0, values)
-    return layers
+        yield path, values
 
 
 def is_builtin(source: str | Path, builtin: Path = BUILTIN_FOLDER) -> bool:
