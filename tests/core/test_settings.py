@@ -198,7 +198,7 @@ def test_bounds_come_before_the_check_of_several_fields():
     ("hint", "bound"),
     [
         (Annotated[int, at_least(1)], at_least(1)),
-        (Annotated[int, at_least(1)] | None, at_least(1)),
+        (Annotated[int, at_least(1)] | None, at_least(1)),  # pyright: ignore[reportOperatorIssue]
         (Annotated[int | None, at_least(1)], at_least(1)),
         (Annotated[Schedule, above(0.0)], above(0.0)),
         (Annotated[str, "a mark"], None),

@@ -166,7 +166,7 @@ def test_an_unknown_recipe_is_one_line(source: str, message: str, capsys: Any):
         (int, "a whole number"),
         (Annotated[int, at_least(1)], "a whole number, at least 1"),
         (Annotated[float, finite], "a number"),
-        (Annotated[float, above(0.0)] | None, "a number, greater than 0, or null"),
+        (Annotated[float | None, above(0.0)], "a number, greater than 0, or null"),
         (Annotated[Schedule, at_least(0.0)], "a number or a schedule, each number at least 0"),
         (Annotated[Schedule | None, finite], "a number or a schedule or null"),
         (

@@ -82,7 +82,9 @@ def _print_settings(source: str) -> None:
         print(f"    of: {PROGRAM} {_SSDNERF} DATASET --recipe {source}")
     elif any(WITH_PRIOR in layer for layer in recipe_layers(source)):
         print(
-            _wrapped("values: without --prior; with a real prior the recipe sets some of them otherwise", "    ")
+            _wrapped(
+                "values: without --prior; with a real prior the recipe sets some of them otherwise", "    "
+            )
         )
     print(f"\n{printed(_ssdnerf_settings(source) if trains else _settings(source))}")
 

@@ -8,7 +8,7 @@ none.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 
 class RepresentationRoles:
@@ -73,4 +73,4 @@ def declared(cls: object, roles: type[_Roles]) -> type[_Roles]:
     if isinstance(cls, type) and issubclass(cls, roles):
         return cls
     own = {name: getattr(cls, name) for name in roles.__annotations__ if hasattr(cls, name)}
-    return type(roles.__name__, (roles,), own) if own else roles
+    return cast(type[_Roles], type(roles.__name__, (roles,), own)) if own else roles

@@ -217,7 +217,7 @@ def build_optimizer(
     *,
     learning_rates: Mapping[str, float],
     total_steps: int,
-    owner: Scene | None = None,
+    owner: nn.Module | Scene | None = None,
 ) -> Optimizer:
     """Adam over `groups` (name -> parameters) with the initial `learning_rates` (same names, at least 0).
 

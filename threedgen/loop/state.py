@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from threedgen.core.checkpoint import prefixed, unprefixed
 from threedgen.core.random import derive_seed
-from threedgen.loop.contracts import Guidance, Scene, Stepper
+from threedgen.loop.contracts import Guidance, Stepper
 
 
 @dataclass
 class RunState:
     """The state of a run before step `step`.
 
-    seed: of the run. rollbacks: how often a bad step was taken back; each rollback changes the draws that follow,
-    because the same draws would only repeat the failure, in a way that the seed determines. guidances: in the
-    order of the recipe; those that remember something (an nn.Module with a state_dict) are part of the state.
-    stage: the number of the recipe's stage (steps count from 0 in each). steps_before: the number of steps of
-    the stages before it.
+    scene: a contracts.Scene; its type is Any because listeners use attributes of their own scenes. seed: of the
+    run. rollbacks: how often a bad step was taken back; each rollback changes the draws that follow, because
+    the same draws would only repeat the failure, in a way that the seed determines. guidances: in the order of
+    the recipe; those that remember something (an nn.Module with a state_dict) are part of the state. stage: the
+    number of the recipe's stage (steps count from 0 in each). steps_before: the number of steps of the stages
+    before it.
     """
 
-    scene: Scene
+    scene: Any
     optimizer: Stepper
     seed: int
     step: int = 0
