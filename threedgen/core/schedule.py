@@ -144,7 +144,7 @@ def value_at(schedule: object, step: int, total: int) -> float:
     return parsed if isinstance(parsed, int | float) else parsed.at(step, total)
 
 
-def numbers(schedule: object) -> list[float]:
+def corner_values(schedule: object) -> list[float]:
     """All numbers that a schedule is made of; its values lie between the smallest and the largest."""
     parsed = parse_schedule(schedule)
     if isinstance(parsed, Ramp):
@@ -154,7 +154,7 @@ def numbers(schedule: object) -> list[float]:
 
 def bounds(schedule: object) -> tuple[float, float]:
     """The smallest and the largest value that a schedule ever has."""
-    values = numbers(schedule)
+    values = corner_values(schedule)
     return min(values), max(values)
 
 

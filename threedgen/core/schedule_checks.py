@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from threedgen.core.schedule import Milestones, Ramp, numbers, parse_range, parse_schedule, value_at
-from threedgen.core.settings import SettingError, shown
+from threedgen.core.schedule import Milestones, Ramp, parse_range, parse_schedule, value_at
+from threedgen.core.settings import SettingError, numbers, shown
 
 RUN = 10**9
 """The number of steps of the run that `decisive_steps` describes, minus one: enough for any fraction in a

@@ -25,7 +25,7 @@ from functools import cache
 from typing import Any, Literal, TypeVar, Union, dataclass_transform
 
 from threedgen.core.errors import UserError
-from threedgen.core.schedule import Milestones, Ramp, numbers, parse_range
+from threedgen.core.schedule import Milestones, Ramp, corner_values, parse_range
 
 _Class = TypeVar("_Class")
 
@@ -128,7 +128,7 @@ def check_bounds(value: Any) -> None:
 
 def check_bound(value: Any, bound: Bound, name: str) -> None:
     """Raises SettingError, which calls the setting `name`, unless every number of a value is within the bound."""
-    for number in _numbers(value):
+    for number in numbers(value):
         if number not in bound:
             if isinstance(value, int | float):
                 raise SettingError(name, f"is {shown(number)}; it must be {bound}")
@@ -150,22 +150,22 @@ def shown(number: float) -> str:
     return short if isinstance(number, float) and float(short) == number else str(number)
 
 
-def _numbers(value: Any) -> Iterator[float]:
+def numbers(value: Any) -> Iterator[float]:
     """The numbers of a setting: the setting itself, or those of a sequence or a schedule; else none."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return
     if isinstance(value, int | float):
         yield value
     elif isinstance(value, Ramp | Milestones):
-        yield from numbers(value)
+        yield from corner_values(value)
     elif isinstance(value, Mapping):
         try:
-            yield from numbers(value)
+            yield from corner_values(value)
         except UserError:  # then it is a schedule of pairs
-            yield from _numbers(parse_range(value))
+            yield from numbers(parse_range(value))
     elif isinstance(value, Sequence):
         for item in value:
-            yield from _numbers(item)
+            yield from numbers(item)
 
 
 @cache
