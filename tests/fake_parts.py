@@ -1,4 +1,4 @@
-"""Tiny third-party components, named in recipes as fake_parts:Class; they subclass nothing of threedgen's."""
+"""Tiny components of a third party, which recipes name as fake_parts:Class. They subclass no class of threedgen."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.schedule import Schedule, value_at
 from threedgen.core.types import RenderOutput, Signal
@@ -22,7 +23,7 @@ class Nested:
 
 
 class Points(nn.Module):
-    """A representation: N coloured numbers that grow a row now and then."""
+    """A representation: N colours, with another row every few steps."""
 
     renderer = "fake_parts:Averager"
     starts_from = (torch.Tensor,)
@@ -32,7 +33,6 @@ class Points(nn.Module):
         count: int = 4
         label: str = ""
         grow_every: int = 7
-        ignored_option: int = 0
         forgotten_group: bool = False
         nested: Nested = field(default_factory=Nested)
 
@@ -90,7 +90,8 @@ class Averager:
 
 
 class Pull:
-    """A guidance: pulls the picture to noisy red; can break the gradient, or the process, at given steps."""
+    """A guidance that pulls the picture to noisy red. At given steps it can break the gradient, kill the
+    process, or raise UserError."""
 
     @dataclass(frozen=True)
     class Config:
@@ -98,6 +99,7 @@ class Pull:
         nan_at: tuple[int, ...] = ()
         nan_tries: int = 1
         kill_at: int = -1
+        refuse_at: int = -1
 
     def __init__(self, config: Config, device: str) -> None:
         self.config = config
@@ -106,6 +108,8 @@ class Pull:
     def __call__(self, output, cameras, prompt, step, total, seed):
         if step == self.config.kill_at and "FAKE_KILL" in os.environ:
             os.kill(os.getpid(), signal.SIGKILL)
+        if step == self.config.refuse_at:
+            raise UserError(f"the guidance refuses step {step}")
         noise = 0.1 * torch.randn(3, generator=generator(seed, "pull", step))
         target = torch.tensor([1.0, 0.0, 0.0]) + noise
         loss = value_at(self.config.strength, step, total) * (output.rgb - target).square().mean()

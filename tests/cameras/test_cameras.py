@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from threedgen.cameras.orbit import OrbitSampler, convert, look_at, orbit, spherical, view_features
 from threedgen.core.errors import UserError
+from threedgen.core.settings import SettingError
 
 CONVENTIONS = ("opencv", "opengl", "blender", "srn")
 angles = st.floats(-179.0, 179.0)
@@ -149,8 +150,9 @@ NAN, INFINITE = math.nan, math.inf
     ],
 )
 def test_sampler_refuses_nonsense(key, value):
-    with pytest.raises(UserError, match=f"^cameras.{key} must"):
-        OrbitSampler(OrbitSampler.Config(**{key: value}))
+    with pytest.raises(SettingError, match=f"^{key} .* must be") as caught:
+        OrbitSampler.Config(**{key: value})
+    assert caught.value.name == key
 
 
 def test_sampler_takes_the_ends_of_its_ranges():

@@ -1,4 +1,4 @@
-"""Which moments training clips show: spans and shares of whole motions that change during a run."""
+"""The moments that training clips show: spans and shares of whole motions that change during a run."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ FRAMES, BATCH, TOTAL = 4, 40, 101
 
 
 def spans(step: int, **settings: object) -> Float[Tensor, " B"]:
-    """Of the clips of a step, which must lie inside the motion and be evenly spaced."""
+    """The spans of the clips of a step, which must lie inside the motion and be evenly spaced."""
     config = ClipSampler.Config(batch=BATCH, frames=FRAMES, resolution=8, **settings)  # pyright: ignore[reportArgumentType]
     times = ClipSampler(config)(0, step, TOTAL).time.reshape(BATCH, FRAMES)
     assert float(times.min()) >= 0.0
@@ -25,7 +25,7 @@ def spans(step: int, **settings: object) -> Float[Tensor, " B"]:
 
 
 def inside(found: Tensor, low: float, high: float) -> bool:
-    """And most of the range is used."""
+    """Whether all spans are in the range, and use most of it."""
     spread = float(found.max() - found.min())
     return (
         low - 1e-6 <= float(found.min()) and float(found.max()) <= high + 1e-6 and spread > 0.7 * (high - low)
@@ -69,16 +69,21 @@ def test_clips_start_anywhere_in_what_is_left():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
-        ({"span": {"from": [0.5, 1.0], "to": [0.0, 0.5]}}, "above 0: a clip that shows no time"),
-        ({"span": {"from": [0.5, 1.0], "to": [0.5, 1.2]}}, "cameras.span must be a range"),
-        ({"span": {0: [0.5, 1.0], 0.5: [0.9, 0.4]}}, "cameras.span must be a range"),
-        ({"whole": 1.5}, "cameras.whole must lie between 0 and 1"),
-        ({"whole": {"from": 0.5, "to": -0.1}}, "cameras.whole must lie between 0 and 1"),
-        ({"whole": float("nan")}, "cameras.whole"),
+        ({"span": {"from": [0.5, 1.0], "to": [0.0, 0.5]}}, "span holds 0; .* greater than 0 and at most 1"),
+        ({"span": {"from": [0.5, 1.0], "to": [0.5, 1.2]}}, "span holds 1.2; .* greater than 0 and at most 1"),
+        ({"span": {0: [0.5, 1.0], 0.5: [0.9, 0.4]}}, r"span must be a range .*, got \[0.9, 0.4\]"),
+        ({"whole": 1.5}, "whole is 1.5; it must be between 0 and 1"),
+        ({"whole": {"from": 0.5, "to": -0.1}}, "whole holds -0.1; .* between 0 and 1"),
+        ({"whole": float("nan")}, "whole is nan"),
+        ({"until": 0.0}, "until is 0; it must be greater than 0 and at most 1"),
+        ({"until": {"from": 0.5, "to": 1.5}}, "until holds 1.5"),
+        ({"frames": 1}, "frames is 1; it must be at least 2"),
+        ({"fov": 180.0}, "fov is 180"),
+        ({"radius": (3.0, 2.0)}, "radius is"),
     ],
 )
-def test_schedules_that_leave_the_motion_are_named(settings, said):
-    with pytest.raises(UserError, match=said):
+def test_schedules_that_leave_the_motion_are_named(settings, message):
+    with pytest.raises(UserError, match=f"^{message}"):
         ClipSampler.Config(**settings)

@@ -53,7 +53,7 @@ def test_a_new_save_replaces_the_old_and_leaves_two_files(tmp_path: Path):
     for tag in range(3):
         checkpoint.save(tmp_path, *example(tag))
     assert checkpoint.load(tmp_path)[1] == {"step": 2}
-    assert len(list(tmp_path.iterdir())) == 3  # state, tensors, and the stranger
+    assert len(list(tmp_path.iterdir())) == 3  # state, tensors, and the other file
 
 
 def test_nothing_is_pickled(tmp_path: Path):
@@ -61,13 +61,13 @@ def test_nothing_is_pickled(tmp_path: Path):
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
 
 
-def test_prefixes_separate_parts():
-    parts = {
+def test_prefixes_keep_objects_apart():
+    together = {
         **checkpoint.prefixed("a", {"x": torch.zeros(1)}),
         **checkpoint.prefixed("ab", {"x": torch.ones(1)}),
     }
-    assert set(parts) == {"a.x", "ab.x"}
-    assert checkpoint.unprefixed("a", parts) == {"x": torch.zeros(1)}
+    assert set(together) == {"a.x", "ab.x"}
+    assert checkpoint.unprefixed("a", together) == {"x": torch.zeros(1)}
 
 
 WRITER = """

@@ -21,7 +21,8 @@ def test_every_builtin_name_is_a_class_with_a_config(family):
 
 
 def test_a_class_by_its_path():
-    assert plugins.find("guidance", "threedgen.loop.background:Background").__name__ == "Background"
+    found = plugins.find("guidance", "threedgen.loop.background:ColorBackground")
+    assert found.__name__ == "ColorBackground"
 
 
 def test_an_entry_point(tmp_path, monkeypatch):

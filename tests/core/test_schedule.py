@@ -63,10 +63,10 @@ def test_a_run_of_one_step_is_at_the_start():
     ("spec", "message"),
     [
         ({"from": 1, "to": 2, "begin": 0.6, "end": 0.6}, "begins at 0.6 but ends at 0.6"),
-        ({"from": 1, "to": 2, "begin": 1.0}, "cannot fire within the run"),
+        ({"from": 1, "to": 2, "begin": 1.0}, "cannot take effect within the run"),
         ({"from": 1, "to": 2, "end": 5000}, "fractions of the run"),
-        ({0: 32, 1: 64}, "milestone at 1 cannot fire"),
-        ({0: 32, 200: 64}, "milestone at 200 cannot fire"),
+        ({0: 32, 1: 64}, "milestone at 1 cannot take effect"),
+        ({0: 32, 200: 64}, "milestone at 200 cannot take effect"),
         ({0.5: 64}, "from the start"),
         ({"from": 1, "tot": 2}, "unknown key 'tot'"),
         ({"to": 2}, "needs 'from'"),

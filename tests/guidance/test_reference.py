@@ -19,12 +19,12 @@ from threedgen.guidance.priors.analytic import DiscPrior
 from threedgen.guidance.reference_picture import Depth, Reference
 from threedgen.guidance.score_distillation import ScoreDistillation
 from threedgen.jobs.scores.reference import reference_scores
-from threedgen.loop.background import Background
+from threedgen.loop.background import ColorBackground
 from threedgen.loop.distill import distill
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations.gaussians import Gaussians
 
-WHITE = Background(Background.Config(random=0.0))
+WHITE = ColorBackground(ColorBackground.Config(random=0.0))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_the_views_of_further_pictures_come_after_it():
         (((90.0, 5.0), (450.0, 5.0)), "one view, azimuth 450"),
         (((10.0, 90.0), (70.0, 90.0)), "one view"),  # from straight above there is only one
         (((90.0, 91.0),), "between -90 and 90"),
-        (((float("inf"), 0.0),), "must be an angle"),
+        (((float("inf"), 0.0),), "views.0 has an azimuth that is inf; it must be a finite number"),
     ],
 )
 def test_views_that_cannot_be(views, message):
@@ -98,9 +98,9 @@ def test_views_that_cannot_be(views, message):
     ("pose", "message"),
     [
         ({"elevation": 91.0}, "between -90 and 90"),
-        ({"azimuth": float("nan")}, "must be an angle"),
-        ({"distance": 0.5}, "outside the unit sphere"),
-        ({"fov": 180.0}, "fov between 0 and 180"),
+        ({"azimuth": float("nan")}, "azimuth is nan; it must be a finite number"),
+        ({"distance": 0.5}, "distance is 0.5; it must be greater than 1"),
+        ({"fov": 180.0}, "fov is 180; it must be greater than 0 and less than 180"),
     ],
 )
 def test_a_pose_that_no_camera_has(pose, message):

@@ -208,9 +208,9 @@ def test_all_views_of_an_orbit_are_of_one_moment_of_the_film():
         (lambda: ReferenceClip(ReferenceClip.Config(film="nowhere")), "there is no film 'nowhere'"),
         (lambda: ReferenceClip.Config(rgb=0, mask=0, place=0), "one of them positive"),
         (lambda: ReferenceClip.Config(rgb=-1.0), "numbers >= 0"),
-        (lambda: FilmedClips.Config(pictures=1), "a film has at least 2"),
-        (lambda: FilmedClips.Config(shown=0), "at least 1 picture"),
-        (lambda: FilmedOrbit.Config(pictures=0), "a film has at least 2"),
+        (lambda: FilmedClips.Config(pictures=1), "pictures is 1; it must be at least 2"),
+        (lambda: FilmedClips.Config(shown=0), "shown is 0; it must be at least 1"),
+        (lambda: FilmedOrbit.Config(pictures=0), "pictures is 0; it must be at least 2"),
     ],
 )
 def test_settings_that_cannot_be(make, said):

@@ -18,7 +18,7 @@ from threedgen.core.random import generator
 from threedgen.core.types import Cameras, RenderOutput
 from threedgen.guidance import reference_geometry as geometry
 from threedgen.guidance.reference_picture import Depth, Reference
-from threedgen.loop.background import Background
+from threedgen.loop.background import ColorBackground
 from threedgen.loop.distill import distill
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations.gaussians import Gaussians
@@ -245,7 +245,7 @@ def test_a_scene_takes_on_the_depth(relief):
         guide = Reference(Reference.Config(**picture, **more))
         cameras = ReferenceOrbit(ReferenceOrbit.Config(batch=1, resolution=24))
         renderer = SplattingRenderer(SplattingRenderer.Config())
-        white = Background(Background.Config(random=0.0))
+        white = ColorBackground(ColorBackground.Config(random=0.0))
         distill(scene, renderer, cameras, [guide], "x", steps=60, background=white, listeners=[])
         with torch.no_grad():
             output = renderer(scene.at(None), cameras.reference(64), torch.ones(3))

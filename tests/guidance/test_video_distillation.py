@@ -14,7 +14,7 @@ from threedgen.core.types import Cameras, GaussianCloud
 from threedgen.guidance.priors.analytic import MixturePrior
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.score_distillation import ScoreDistillation
-from threedgen.loop.background import Background
+from threedgen.loop.background import ColorBackground
 from threedgen.loop.distill import distill
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations import deformation
@@ -100,7 +100,7 @@ def test_the_path_of_a_moving_blob_is_recovered(kind):
     )
     rate = {"mlp": 5e-3, "hexplane": 1e-2, "fourier": 2e-2}[kind]
     scene = DynamicGaussians(Config(deformation=field, learning_rate=rate, neighbours=2), 0, blob())
-    plain = Background(Background.Config(random=0.0))
+    plain = ColorBackground(ColorBackground.Config(random=0.0))
     distill(
         scene, SplattingRenderer(), sampler(), [guidance(MovingBlob())], "it", steps=300, background=plain
     )

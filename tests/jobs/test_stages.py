@@ -152,7 +152,7 @@ stages:
     [
         (
             ["stages.1.representation=triplane", "stages.1.renderer=auto"],
-            "'stages.1.representation': 'triplane' cannot go on from an earlier stage .* mesh and tetrahedra can",
+            "'stages.1.representation': 'triplane' cannot continue an earlier stage .* mesh and tetrahedra can",
         ),
         (
             [
@@ -166,7 +166,7 @@ stages:
             ["stages.1.representation=mesh", "stages.1.renderer=volume"],
             "the renderer 'volume' draws a RadianceField, but 'mesh' gives a TriMesh",
         ),
-        (["stages.1.cameras.fov=200"], "cameras.fov must lie between 0 and 180"),
+        (["stages.1.cameras.fov=200"], "stages.1.cameras.fov is 200; it must be greater than 0 and less than 180"),
     ],
 )
 def test_mistakes_in_a_later_stage_are_reported_before_the_first_step(
@@ -186,7 +186,7 @@ def test_mistakes_in_a_later_stage_are_reported_before_the_first_step(
         (["stages.2.steps=3"], "write stages.0 or stages.1"),
         (["stages.0.seed=3"], "'stages.0.seed' is about the whole run"),
         (["stages=3"], "'stages' must be a list"),
-        (["stages.0.steps=0"], "'stages.0.steps' must be at least 1"),
+        (["stages.0.steps=0"], "stages.0.steps is 0; it must be at least 1"),
     ],
 )
 def test_one_clear_line_for_each_mistake(overrides, message):

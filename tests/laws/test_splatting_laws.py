@@ -1,4 +1,4 @@
-"""What must hold of any splatting renderer, checked on each CPU backend."""
+"""Laws of splatting renderers, for each CPU backend."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def one_gaussian(opacity: float, scale: float, color: Tensor) -> GaussianCloud:
     )
 
 
-def test_twin_passes_gradcheck() -> None:
+def test_the_torch_backend_passes_gradcheck() -> None:
     splat = load("splatting", "torch").splat
     cloud, cameras = cast(random_cloud(5, 3, size=0.3), torch.float64), cameras_around(6, 7, views=2)
     cameras = cameras.to("cpu", torch.float64)

@@ -1,4 +1,4 @@
-"""The loop with third-party objects: determinism, exact resume, rollback, and what it refuses."""
+"""The loop with objects of third parties: determinism, exact resume, rollback, and what it refuses."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from threedgen.core.errors import UserError
 from threedgen.jobs import run as jobs
 from threedgen.jobs.listeners import metrics
 from threedgen.jobs.run_directory import RunDirectory
-from threedgen.loop.background import Background
-from threedgen.loop.distill import distill
+from threedgen.loop.background import ColorBackground
+from threedgen.loop.distill import distill, new_state
 from threedgen.loop.events import StepDone, StepRolledBack
 from threedgen.loop.watchdog import Diverged, Watchdog
 from threedgen.recipes.load import load_recipe
@@ -80,8 +80,6 @@ def test_a_snapshot_restores_the_run_exactly():
 
     whole = run_loop(steps=30, listeners=[keep])
     scene = fake_parts.Points(fake_parts.Points.Config(), 0)
-    from threedgen.loop.distill import new_state
-
     state = new_state(scene, (), steps=30)
     state.restore(*snapshots[17])
     guide = fake_parts.Pull(fake_parts.Pull.Config(), "cpu")
@@ -135,11 +133,24 @@ def test_weights_are_as_many_as_guidances(weights):
 
 
 def test_background_share():
-    plain = Background(Background.Config(color=(0.0, 1.0, 0.0), random=0.3))
+    plain = ColorBackground(ColorBackground.Config(color=(0.0, 1.0, 0.0), random=0.3))
     colours = torch.stack([plain(5, step) for step in range(2000)])
     share = (colours != torch.tensor([0.0, 1.0, 0.0])).any(1).float().mean()
     assert abs(share - 0.3) < 0.04
     assert torch.equal(plain(5, 7), plain(5, 7))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"random": 1.5}, "random is 1.5; it must be between 0 and 1"),
+        ({"random": float("nan")}, "random is nan"),
+        ({"color": (0.0, 0.5, 1.5)}, "color holds 1.5; every number of it must be between 0 and 1"),
+    ],
+)
+def test_a_background_out_of_bounds_is_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        ColorBackground.Config(**values)
 
 
 @pytest.fixture
@@ -161,10 +172,17 @@ def test_a_parameter_in_no_group_is_refused(recipe_file, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_key_that_nothing_reads_is_refused(recipe_file, tmp_path):
-    with pytest.raises(UserError, match=r"nothing reads 'representation.ignored_option'"):
-        start(recipe_file, tmp_path / "run", "representation.ignored_option=3")
+def test_a_complaint_in_the_first_step_leaves_no_run(recipe_file, tmp_path):
+    with pytest.raises(UserError, match="the guidance refuses step 0"):
+        start(recipe_file, tmp_path / "run", "guidance.0.refuse_at=0")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_complaint_in_a_later_step_keeps_the_run(recipe_file, tmp_path):
+    with pytest.raises(UserError, match="the guidance refuses step 12"):
+        start(recipe_file, tmp_path / "run", "guidance.0.refuse_at=12")
+    assert len(metrics.read(tmp_path / "run" / "metrics.jsonl")) == 12
+    assert checkpoint.load(tmp_path / "run" / "checkpoint")[1]["step"] == 10
 
 
 def test_a_run_that_breaks_for_good_keeps_its_last_good_state(recipe_file, tmp_path):
@@ -197,11 +215,11 @@ def test_full_disk_during_a_checkpoint(recipe_file, tmp_path, monkeypatch):
 
 
 def test_killed_and_resumed_is_the_same_run(recipe_file, tmp_path):
-    """SIGKILL at two random steps of one run of the real parts: same bits, no step twice in metrics.jsonl."""
+    """SIGKILL at two steps of one run of the real components: same bits, no step twice in metrics.jsonl."""
     recipe_file.write_text(fake_parts.REAL_RECIPE)
     whole = start(recipe_file, tmp_path / "whole")
     expected, numbers = checkpoint.load(whole.checkpoint)
-    kills = sorted(random.Random().sample(range(1, 40), 2))
+    kills = sorted(random.Random(0).sample(range(1, 40), 2))
     out = tmp_path / "killed"
     environment = {
         **os.environ,
@@ -254,10 +272,7 @@ def test_killed_while_the_files_are_written_and_resumed(recipe_file, tmp_path):
     assert killed.returncode == -9, killed.stderr
     assert not (out / "report.json").exists(), "an unfinished run must not look finished"
     rows = (out / "metrics.jsonl").read_text()
-    from threedgen.jobs.run import resume
-    from threedgen.jobs.run_directory import RunDirectory
-
-    resume(RunDirectory.open(out))
+    jobs.resume(RunDirectory.open(out))
     assert (out / "metrics.jsonl").read_text() == rows
     for name in ("asset.ply", "asset.glb", "contact_sheet.png"):
         assert (out / name).read_bytes() == (whole.path / name).read_bytes(), name

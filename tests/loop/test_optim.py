@@ -125,7 +125,7 @@ def test_a_loaded_state_shares_no_memory_with_the_snapshot():
 
 
 def test_rows_keep_their_moments_through_surgery():
-    """Every row is tagged: gradient i + 1 gives row i moments that name it wherever it goes."""
+    """The gradient i + 1 gives row i moments that identify it wherever it is moved."""
     old = nn.Parameter(torch.zeros(6, 2))
     optimizer = build({"x": [old]})
     old.grad = torch.arange(1.0, 7.0)[:, None].repeat(1, 2)

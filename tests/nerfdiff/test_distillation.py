@@ -11,7 +11,7 @@ from nerfdiff_scenes import cube_source, seen, tiny_model, virtual
 
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import psnr
-from threedgen.loop.background import Background
+from threedgen.loop.background import ColorBackground
 from threedgen.loop.distill import distill
 from threedgen.nerfdiff.camera_triplane import CameraTriplane, LearningRates
 from threedgen.nerfdiff.distillation import NerfGuidedDistillation, corrected
@@ -52,7 +52,7 @@ def _run(targets, gamma, passes=8, seed=0, repeats=1, t=(0.8, 0.02)):
         "",
         steps=passes * VIEWS // BATCH,
         seed=seed,
-        background=Background(Background.Config(random=0.0)),
+        background=ColorBackground(ColorBackground.Config(random=0.0)),
         listeners=(listen,),
     )
     return scene, guidance, scores

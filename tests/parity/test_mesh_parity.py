@@ -1,4 +1,4 @@
-"""The native mesh kernels against the float64 twin: same picture, same gradients, on any mesh."""
+"""The native mesh kernels against the torch backend in float64: same picture, same gradients, for any mesh."""
 
 from __future__ import annotations
 
@@ -115,10 +115,12 @@ def test_wrong_arrays_are_refused_and_crash_nothing() -> None:
         _native.interpolate_forward(points, mesh.faces, k, ids + 10**6, colors, 1, torch.zeros(1, 8, 8, 5))
 
 
-# Scales of a triangle: of nothing, a point, small, like the scene, huge.
+# Scales of a triangle: zero, a point, small, like the scene, huge.
 SCALES = (0.0, 1e-20, 1e-3, 0.3, 1.0, 30.0, 1e6)
-SHAKE = 1e-6  # relative to a vertex and to the scene: more than float32 rounds away, less than any pixel sees
-WELL_DEFINED = 1e-3  # what the shaken twin may differ by where its answer counts
+SHAKE = (
+    1e-6  # relative to a vertex and to the scene: more than the rounding of float32, less than a pixel shows
+)
+WELL_DEFINED = 1e-3  # the largest change by shaken vertices for which the results are compared
 
 
 def triangles(seed: int, count: int, scale: float, offset: float, flat: bool) -> TriMesh:
@@ -132,15 +134,16 @@ def triangles(seed: int, count: int, scale: float, offset: float, flat: bool) ->
 
 
 def camera_for(scale: float, size: tuple[int, int]) -> Cameras:
-    """One whose near and far planes are in proportion to a huge scene."""
+    """A camera whose near and far planes are in proportion to a huge scene."""
     camera, factor = front_camera(size[0], distance=2.5, width=size[1]), max(1.0, scale)
     return dataclasses.replace(camera, near=factor * camera.near, far=factor * camera.far)
 
 
 def assert_agrees_where_defined(mesh: TriMesh, camera: Cameras) -> None:
-    """Pictures and gradients are the twin's wherever the twin's own hardly change when the vertices are shaken.
+    """Pictures and gradients agree with those of the torch backend wherever these hardly change if the vertices are
+    shaken.
 
-    Of faces smaller than the shake nothing is defined (two shakes may agree by chance), but that nothing breaks.
+    For faces smaller than the shake no value is defined (two shakes may agree by chance): then all must be finite.
     """
     exact, camera64 = cast(mesh, torch.float64), camera.to("cpu", torch.float64)
     truth, got = render_with_gradients(exact, camera64), render_with_gradients(mesh, camera)
@@ -172,7 +175,7 @@ def assert_agrees_where_defined(mesh: TriMesh, camera: Cameras) -> None:
     seed=st.integers(0, 2**31),
     count=st.integers(0, 6),
     scale=st.sampled_from(SCALES),
-    offset=st.sampled_from([0.0, 1.0, 2.5, 4.0]),  # 2.5: in the camera; 4: behind it
+    offset=st.sampled_from([0.0, 1.0, 2.5, 4.0]),  # 2.5: at the camera; 4: behind it
     size=st.sampled_from([(1, 1), (1, 9), (12, 7)]),
     flat=st.booleans(),
 )
@@ -220,7 +223,7 @@ def test_the_comparison_of_extreme_triangles_sees_broken_kernels(
 @pytest.mark.parametrize("scale", [1e6, 1e18])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_beyond_what_float32_multiplies_everything_stays_finite(scale: float, seed: int) -> None:
-    """With the near plane of a scene of size 1, float32 cannot tell where such triangles are."""
+    """With the near plane of a scene of size 1, such triangles have no place in float32."""
     got = render_with_gradients(
         triangles(seed, 6, scale, 1.0, False), front_camera(12, distance=2.5, width=7)
     )

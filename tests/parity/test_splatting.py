@@ -1,4 +1,5 @@
-"""The native kernels against the float64 twin: same picture, same gradients, on every instruction set."""
+"""The native kernels against the torch backend in float64: same picture, same gradients, for each instruction
+set."""
 
 from __future__ import annotations
 
@@ -87,7 +88,7 @@ def test_result_is_bitwise_independent_of_the_number_of_threads() -> None:
     try:
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
-            for chosen in (cameras, cameras[:1]):  # a thread a view, and all threads in one view
+            for chosen in (cameras, cameras[:1]):  # one thread for each view, and all threads in one view
                 results.append(render_with_gradients(native, cloud, chosen, background[: len(chosen)]))
     finally:
         torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""The native marcher against the float64 twin: same samples, same pictures, same gradients."""
+"""The native kernels against the torch backend in float64: same samples, same pictures, same gradients."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_the_result_is_bitwise_independent_of_the_number_of_threads() -> None:
 
 
 def test_the_cuda_path_agrees_up_to_its_scan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """nerfacc's packed scan runs on CUDA only; with a plain one in its place the rest is compared here."""
+    """nerfacc's packed scan runs on CUDA only; here a plain scan replaces it, and the rest is compared."""
     library = pytest.importorskip("nerfacc")
 
     def scan(
@@ -154,7 +154,7 @@ def test_any_view_agrees(
     cameras = orbit(azimuth, elevation, torch.tensor([radius]), 60.0, *size)
     truth, got = both(cameras, some_cells(share, seed), early_stop=0.0, samples=samples, seed=seed)
     for name, image in got.images.items():
-        # Rounding is a share of the depth, which is as large as the distance of the camera.
+        # The rounding error is relative to the depth, which is as large as the distance of the camera.
         largest = truth.images[name].abs().max().clamp(min=1.0)
         assert (image.double() - truth.images[name]).abs().max() <= IMAGE_TOLERANCE * largest, name
     for name, gradient in got.gradients.items():

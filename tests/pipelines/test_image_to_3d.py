@@ -229,7 +229,7 @@ def test_bad_input(picture, prior, finished, tmp_path, capsys):
         ([picture, "--views", "ball.png@90", "ball.png"], "is not FILE@AZIMUTH"),
         ([picture, "--views", "ball.png@nan"], "must be an angle"),
         ([picture, "--views", "ball.png@90,91"], "between -90 and 90"),
-        ([picture, "--prior", prior, "--views", "ball.png@0"], "two pictures are said to be of one view"),
+        ([picture, "--prior", prior, "--views", "ball.png@0"], "two pictures show one view"),
         ([picture, "--prior", prior, "--views", "ball.png@90", "ball.png@450"], "to be of one view"),
     ):
         refused(capsys, tmp_path, before, arguments, message)

@@ -1,21 +1,23 @@
-"""Recipes: layers, overrides, the grafted schema, and one clear line for each mistake."""
+"""Recipes: layers, overrides, the schema from the chosen components, and one clear line for each mistake."""
 
 from __future__ import annotations
 
-import dataclasses
+import copy
+import pickle
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import fake_parts
 import pytest
+import torch
 import yaml
 
 from threedgen.core.errors import UserError
-from threedgen.core.schedule import Ramp
+from threedgen.core.schedule import Ramp, RangeSchedule, Schedule
+from threedgen.core.settings import SettingError, at_least
 from threedgen.recipes import layers
 from threedgen.recipes.load import load_recipe, read_resolved
-from threedgen.recipes.recipe import never_read
-from threedgen.recipes.typed import Tracked
+from threedgen.recipes.typed import noun
 
 
 @pytest.fixture(autouse=True)
@@ -129,21 +131,27 @@ def test_prior_setting(fake):
         (["steeps=5"], "unknown key 'steeps', did you mean 'steps'?"),
         (["steps=many"], "'steps' must be a whole number, got 'many'"),
         (["steps=1.5"], "'steps' must be a whole number, got 1.5"),
-        (["steps=0"], "'steps' must be at least 1"),
-        (["seed=-1"], "'seed' must be between 0"),
-        (["device=tpu"], "unknown device 'tpu'"),
+        (["steps=0"], "steps is 0; it must be at least 1"),
+        (["seed=-1"], "seed is -1; it must be between 0 and 9223372036854775807"),
+        (["device=tpu"], "'device' cannot be 'tpu', did you mean 'cpu'? use one of auto, cpu, cuda"),
         (["cameras.fov=wide"], "'cameras.fov' must be a number, got 'wide'"),
         (["cameras.radius=[1]"], "'cameras.radius' needs 2 values"),
-        (["cameras.radius=3"], "'cameras.radius' must be a list"),
+        (["cameras.radius=3"], "'cameras.radius' must be a list of 2 numbers, got 3"),
         (["background=3"], "'background' must be a section"),
         (["representation.init=bal"], "'representation.init' cannot be 'bal', did you mean 'ball'?"),
         (["representation.density=yes"], "must be a section"),
         (["representation.name=gaussian"], "did you mean 'gaussians'"),
         (["guidance.0.t={from: [0.3, 0.9], too: [0.1, 0.2]}"], "guidance.0.t: unknown key 'too'"),
-        (["guidance.0.t=[0.9, 0.1]"], "guidance.0: t must be a range"),
-        (["guidance.0.weight={from: 0, to: 1, begin: 1.0}"], "guidance.0.weight: the schedule cannot fire"),
+        (["guidance.0.t=[0.9, 0.1]"], "guidance.0.t must be a range"),
+        (
+            ["guidance.0.weight={from: 0, to: 1, begin: 1.0}"],
+            "guidance.0.weight: the schedule cannot take effect",
+        ),
         (["regularizers.alpha={from: 0, to: 1, begin: 0.7, end: 0.2}"], "begins at 0.7 but ends at 0.2"),
-        (["cameras.resolution={0: 32, 1.5: 64}"], "cameras.resolution: the milestone at 1.5 cannot fire"),
+        (
+            ["cameras.resolution={0: 32, 1.5: 64}"],
+            "cameras.resolution: the milestone at 1.5 cannot take effect",
+        ),
         (["checkpoint.every=5000"], "'checkpoint.every' is every 5000 steps but the run has"),
         (["guidance=[]"], "has no guidance"),
         (["guidance=[{scale: 3}]"], "'guidance.0' needs a name"),
@@ -195,25 +203,75 @@ def test_missing_recipe_names_the_nearest():
         load("text-to-3dd")
 
 
-def test_tracked_configs_behave_like_configs():
-    reads: set[str] = set()
-    original = fake_parts.Points.Config(count=3)
-    tracked: Any = Tracked(original, "representation", reads)
-    assert isinstance(tracked, original.__class__)
-    assert tracked == original
-    assert reads == set()
-    assert tracked.nested.rate == 0.1
-    assert reads == {"representation.nested", "representation.nested.rate"}
-    assert dataclasses.replace(tracked, count=9).count == 9
-    assert dataclasses.asdict(tracked)["nested"] == {"rate": 0.1, "kind": "noisy"}
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(tracked, "count", 4)  # noqa: B010  a plain assignment is what pyright refuses
+STAGED = ["stages=[{steps: 5}, {steps: 5, cameras: {batch: 2}}]"]
 
 
-def test_never_read_lists_only_what_was_set(fake):
-    recipe = load(fake, "representation.label=x", "representation.count=3")
-    assert "representation.ignored_option" not in never_read(recipe)
-    assert {"representation.label", "representation.count"} <= set(never_read(recipe))
-    recipe.representation.make(0)
-    assert "representation.count" not in never_read(recipe)
-    assert "representation.label" in never_read(recipe)
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["cameras.fov=200"], "cameras.fov is 200; it must be greater than 0 and less than 180"),
+        (["cameras.radius=[0, 3]"], "cameras.radius holds 0; every number of it must be greater than 0"),
+        (["cameras.radius=[3, 2]"], "cameras.radius is [3, 2]; it must be [low, high] in this order"),
+        (["background.random=-1"], "background.random is -1; it must be between 0 and 1"),
+        (["optimizer.betas=[0.9, 1]"], "optimizer.betas holds 1; every number"),
+        (["cameras.resolution={from: 64, to: 0}"], "cameras.resolution holds 0; every number"),
+        ([*STAGED, "stages.1.cameras.batch=0"], "stages.1.cameras.batch is 0; it must be at least 1"),
+        ([*STAGED, "cameras.batch=0"], "stages.0.cameras.batch is 0; it must be at least 1"),
+        ([*STAGED, "stages.1.optimizer.scale=0"], "stages.1.optimizer.scale is 0; it must be greater than 0"),
+        ([*STAGED, "stages.1.steps=0"], "stages.1.steps is 0; it must be at least 1"),
+    ],
+)
+def test_a_setting_out_of_bounds_is_named_with_its_full_path_once(overrides, message):
+    with pytest.raises(SettingError) as caught:
+        load("text-to-3d", *overrides)
+    assert str(caught.value).startswith(message)
+    assert str(caught.value).count(caught.value.name) == 1
+
+
+def test_a_nested_setting_out_of_bounds_is_named_with_its_full_path_once():
+    with pytest.raises(SettingError) as caught:
+        load("zero123", "cameras.reference.elevation=95")
+    assert str(caught.value) == "cameras.reference.elevation is 95; it must be between -90 and 90"
+
+
+def test_a_complaint_about_several_settings_is_prefixed_with_their_section():
+    with pytest.raises(UserError, match=r"^cameras: two pictures show one view"):
+        load("zero123", "cameras.views=[[0, 0]]")
+
+
+def test_a_config_survives_pickle_and_deepcopy():
+    for choice in load("text-to-4d").choices():
+        assert pickle.loads(pickle.dumps(choice.config)) == choice.config
+        assert copy.deepcopy(choice.config) == choice.config
+
+
+def test_a_deepcopy_of_a_built_scene_has_the_same_state_of_its_own():
+    scene = load("text-to-3d", "representation.count=20").representation.make(3)
+    twin = copy.deepcopy(scene)
+    assert type(twin) is type(scene)
+    assert twin.config == scene.config
+    state, copied = scene.state_dict(), twin.state_dict()
+    assert state.keys() == copied.keys()
+    assert all(torch.equal(state[name], copied[name]) for name in state)
+    with torch.no_grad():
+        twin.means += 1.0
+    assert not torch.equal(scene.means, twin.means)
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (Annotated[int, at_least(1)], "a whole number"),
+        (float | None, "a number or null"),
+        (Schedule | None, "a number or a schedule or null"),
+        (RangeSchedule, "a range [low, high] or a schedule of ranges"),
+        (tuple[float, float], "a list of 2 numbers"),
+        (tuple[tuple[float, float], ...], "a list of lists of 2 numbers"),
+        (tuple[str, float], "a list"),
+        (list[dict], "a list"),
+        (Literal["a", "b"], "one of a, b"),
+        (dict[str, float], "a section with keys"),
+    ],
+)
+def test_types_in_words(hint, words):
+    assert noun(hint) == words

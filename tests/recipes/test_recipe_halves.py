@@ -1,4 +1,4 @@
-"""A recipe's two halves: for the embedded prior, and (`with_prior`) for a real one."""
+"""The two halves of a recipe: one for the embedded prior, and `with_prior` for a real one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_model_named_in_the_recipe_or_a_setting_takes_both_halves(base, tmp_pa
     assert load(child, "embedded").steps == 7
 
 
-def test_how_a_prior_is_loaded_outlives_the_flag(tmp_path):
+def test_the_option_keeps_how_a_prior_is_loaded(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
         "extends: text-to-3d\nguidance:\n  - name: score-distillation\n"
@@ -79,7 +79,7 @@ def test_how_a_prior_is_loaded_outlives_the_flag(tmp_path):
     )
 
 
-def test_what_a_recipe_says_itself_stands_above_the_half_of_the_one_it_extends(base, tmp_path):
+def test_a_recipe_s_own_values_win_over_the_half_of_the_recipe_that_it_extends(base, tmp_path):
     child = tmp_path / "child.yaml"
     child.write_text("extends: base.yaml\nsteps: 9\n")
     recipe = load(child, "models/sd")
@@ -99,7 +99,7 @@ def test_what_a_recipe_says_itself_stands_above_the_half_of_the_one_it_extends(b
         ("{steeps: 3}", "did you mean 'steps'"),
     ],
 )
-def test_a_mistake_in_the_other_half_is_said_without_a_model(tmp_path, half, message):
+def test_a_mistake_in_the_other_half_is_reported_without_a_model(tmp_path, half, message):
     path = tmp_path / "mine.yaml"
     path.write_text(f"extends: text-to-3d\nwith_prior: {half}\n")
     with pytest.raises(UserError) as caught:

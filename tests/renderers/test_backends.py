@@ -1,4 +1,4 @@
-"""Choosing a backend: the fastest one that is there, or one line that says why not."""
+"""Choosing a backend: the fastest one that is available, or one line that says why a named one is not."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def no_native(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler: the kernels could not be built")
-def test_the_kernels_are_there_where_they_can_be_built() -> None:
-    """Without this, every test of the native backend would be skipped in silence when the build broke."""
+def test_the_kernels_were_built_if_there_is_a_compiler() -> None:
+    """Without this test, a broken build would only skip the tests of the native backend."""
     assert why_absent() is None
 
 
@@ -61,7 +61,7 @@ def test_native_does_not_take_cuda_tensors(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("no_native")
-def test_without_kernels_the_twin_renders_and_says_once_that_it_is_slow() -> None:
+def test_without_kernels_torch_renders_and_warns_once_that_it_is_slow() -> None:
     with pytest.warns(RuntimeWarning, match=r"plain torch backend.*native: not compiled"):
         output = SplattingRenderer()(random_cloud(5, 0), cameras_around(8, 8), torch.zeros(3))
     assert output.rgb.shape == (3, 8, 8, 3)

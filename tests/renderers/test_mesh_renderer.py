@@ -26,7 +26,8 @@ def pixels_a_unit(camera, distance: float = 3.0) -> float:
 
 @pytest.mark.parametrize("rings", [1, 60])  # 60: triangles far smaller than a pixel
 def test_area_of_a_disc_and_its_gradient(rings: int) -> None:
-    """METHODS 10.7: d area / d radius = 2 pi r within a few percent; nothing without antialiasing."""
+    """d area / d radius = 2 pi r within a few percent, and 0 without antialiasing (docs/methods.md, "Meshes and
+    their silhouettes")."""
     mesh, camera = disc(128, rings), front_camera(128, width=140)
     polygon = 0.5 * 128 * math.sin(2 * math.pi / 128)
     for antialias in (True, False):
@@ -105,8 +106,7 @@ def test_colors_are_perspective_correct() -> None:
 
 
 def test_a_texture_stands_upright() -> None:
-    """v = 0 is the top: the texture's first row is seen at the upper edge of a quad with v growing
-    downwards."""
+    """v = 0 is the top: the first row of the texture is at the upper edge of a quad whose v grows downwards."""
     vertices = torch.tensor([[-1.0, 1, 0], [1, 1, 0], [1, -1, 0], [-1, -1, 0]])
     uvs = torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
     texture = torch.zeros(2, 2, 3)
@@ -147,7 +147,7 @@ def test_back_faces_are_drawn_or_culled() -> None:
 
 
 def test_triangles_through_the_near_plane_are_drawn() -> None:
-    """A floor that runs from in front of the camera to behind it fills the lower half of the picture."""
+    """A floor that extends from in front of the camera to behind it fills the lower half of the picture."""
     floor = torch.tensor([[-50.0, -1, -50], [50, -1, -50], [50, -1, 50], [-50, -1, 50]])
     mesh = TriMesh(floor, torch.tensor([[0, 2, 1], [0, 3, 2]]))
     alpha = MeshRenderer()(mesh, front_camera(32), BLACK).alpha[0, :, :, 0]
@@ -184,7 +184,7 @@ def test_of_several_outlines_between_two_pixels_the_outermost_counts() -> None:
 
 
 def test_a_speck_on_a_pixel_centre_has_an_alpha_between_0_and_1() -> None:
-    """Its four outlines together would take more from the pixel than there is."""
+    """The weights of its four outlines at the pixel have a sum above 1."""
     camera = front_camera(9)
     corners = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]) * 0.1 / pixels_a_unit(camera)
     speck = TriMesh(corners, torch.tensor([[0, 1, 2], [0, 2, 3]]))
@@ -234,9 +234,9 @@ def test_backgrounds_and_bad_arguments() -> None:
         MeshRenderer()(mesh, camera, torch.zeros(2, 3))
     with pytest.raises(ValueError, match="faces must name vertices"):
         MeshRenderer()(TriMesh(torch.zeros(3, 3), torch.tensor([[0, 1, 3]])), camera, color)
-    bad: list[dict[str, Any]] = [{"backfaces": "hide"}, {"supersampling": 0}]
+    bad: list[dict[str, Any]] = [{"backfaces": "hide"}, {"supersampling": 0}, {"supersampling": 9}]
     for wrong in bad:
-        with pytest.raises(UserError, match="renderer"):
+        with pytest.raises(UserError, match=f"^{next(iter(wrong))} is .* must be"):
             Config(**wrong)
     with pytest.raises(UserError, match="unknown mesh backend"):
         MeshRenderer(Config(backend="fast"))(mesh, camera, color)
@@ -246,13 +246,13 @@ def test_new_faces_of_the_same_tensor_get_their_own_edges() -> None:
     render, camera = MeshRenderer(), front_camera(24)
     mesh = ball(1)
     render(mesh, camera, BLACK)
-    mesh.faces[:40] = 0  # in place: the edges that were remembered are wrong now
+    mesh.faces[:40] = 0  # in place: the edges that were kept are wrong now
     torch.testing.assert_close(render(mesh, camera, BLACK).rgb, MeshRenderer()(mesh, camera, BLACK).rgb)
 
 
 @pytest.mark.parametrize("first", ["without uvs", "collapsed", "split"])
 def test_the_same_faces_under_other_seams_get_their_own_edges(first: str) -> None:
-    """Which vertices are one place decides what is a seam and what an outline: edges must not outlive it."""
+    """The places of vertices decide which edges are seams and which are outlines: edges must not outlive them."""
     render, camera, mesh = MeshRenderer(), front_camera(32), ball(2, textured=True)
     assert mesh.uvs is not None
     rows = mesh.faces.flatten()

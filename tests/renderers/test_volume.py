@@ -1,4 +1,4 @@
-"""Laws of volume rendering, on the twin and (where built) on the native kernels."""
+"""Laws of volume rendering, for the torch backend and, if they were built, for the native kernels."""
 
 from __future__ import annotations
 
@@ -165,10 +165,18 @@ def test_shapes_of_a_field_are_checked(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [{"samples": 0}, {"early_stop": 1.0}, {"memory": 0.0}, {"memory": math.inf}, {"early_stop": math.nan}],
+    [
+        {"samples": 0},
+        {"samples": 4097},
+        {"early_stop": 1.0},
+        {"early_stop": -0.1},
+        {"early_stop": math.nan},
+        {"memory": 0.0},
+        {"memory": math.inf},
+    ],
 )
 def test_bad_settings_are_the_users(config: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=f"renderer.{next(iter(config))}"):
+    with pytest.raises(UserError, match=f"^{next(iter(config))} is .* must be"):
         VolumeRenderer.Config(**config)  # type: ignore[arg-type]
 
 
@@ -184,7 +192,7 @@ def test_a_torch_backend_renders_float32_too() -> None:
 
 
 def test_distortion_is_the_spread_of_a_haze_and_nothing_on_a_thin_wall() -> None:
-    """A constant weight over the length L of the box: w^2 L / 3, whatever the number of samples."""
+    """A constant weight over the length L of the box: w^2 L / 3 for any number of samples."""
     renderer = VolumeRenderer(
         VolumeRenderer.Config(samples=400, distortion=True, jitter=False, early_stop=0.0)
     )
@@ -200,7 +208,7 @@ def test_distortion_is_the_spread_of_a_haze_and_nothing_on_a_thin_wall() -> None
         return float(output.distortion / output.alpha.square())
 
     thin = 1e-4  # so little density that nothing hides anything: equal weights along the ray
-    length = 2.0 / 12.0**0.5  # of the box along z, in diagonals
+    length = 2.0 / 12.0**0.5  # the length of the box along z, in diagonals
     assert spread(lambda z: torch.full_like(z, thin)) == pytest.approx(length / 3, rel=1e-3)
     assert spread(lambda z: 1e4 * (z.abs() < 0.003).to(z)) < 0.005
 

@@ -1,36 +1,38 @@
-"""Clips: a few frames of one motion, seen by one camera that stands still. Which moments they show, and training
-cameras that take them."""
+"""Clips: a few frames of one motion, seen by one camera that does not move. The moments that clips show, their
+features for video priors, and the sampler of training clips."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.cameras.orbit import OrbitSampler
-from threedgen.core.errors import UserError
 from threedgen.core.random import generator
-from threedgen.core.schedule import RangeSchedule, Schedule, bounds, parse_range, range_at, value_at
+from threedgen.core.schedule import RangeSchedule, Schedule, range_at, value_at
 from threedgen.core.schedule_checks import require_times
+from threedgen.core.settings import above, at_least, between, finite, settings
 from threedgen.core.types import Cameras
 
-# Of a motion's time, that a clip shows: from frame rates at which a turning cube goes on by a fraction of its
-# quarter turn between frames, so that one sees which way, to those that show all of it.
+# The fraction of a motion's time that a clip shows: from frame rates at which a turning cube moves by a
+# fraction of its quarter turn between two frames, so that its direction can be seen, to those that show the
+# whole motion.
 SPAN = (0.1, 1.0)
-WHOLE_SHARE = 0.25  # of clips that show all of it
+WHOLE_SHARE = 0.25  # share of the clips that show the whole motion
 TIME_FEATURES = 8
 
 
 def frame_times(start: Float[Tensor, " B"], span: Float[Tensor, " B"], frames: int) -> Float[Tensor, "B F"]:
-    """When each frame of a clip is seen: evenly from `start` to `start + span`, both included."""
+    """The moment of each frame of a clip: evenly spaced from `start` to `start + span`, both included."""
     return start[:, None] + span[:, None] * torch.linspace(0.0, 1.0, frames, device=start.device)
 
 
 def time_features(start: Float[Tensor, " B"], span: Float[Tensor, " B"]) -> Float[Tensor, "B 8"]:
-    """What a video prior is told of a clip's frame rate and place in the motion: cos and sin of pi and 2 pi times
-    when it starts and ends."""
+    """The features of a clip's frame rate and place in the motion for a video prior: cos and sin of pi and 2 pi
+    times its start, then its end."""
     angles = torch.pi * torch.stack([start, 2.0 * start, start + span, 2.0 * (start + span)], dim=1)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -42,8 +44,11 @@ def draw_spans(
     whole: float = WHOLE_SHARE,
     until: float = 1.0,
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """Where clips start, and how much of the motion they show: `bounds`, uniform, or with probability `whole` all
-    of it; nothing after `until`."""
+    """The start of each clip, and the fraction of the motion that it shows.
+
+    The fraction is drawn uniformly from `bounds`; with probability `whole` it is 1. No clip ends after `until`.
+    All are fractions of the motion's time.
+    """
     span = bounds[0] + (bounds[1] - bounds[0]) * torch.rand(count, generator=rng)
     span = torch.where(torch.rand(count, generator=rng) < whole, torch.ones(count), span)
     span = span.clamp_max(until)
@@ -51,51 +56,51 @@ def draw_spans(
 
 
 def as_channels(clips: Float[Tensor, "B F H W 3"]) -> Float[Tensor, "B H W F*3"]:
-    """Frames side by side as channels, which is how a small network sees a clip."""
+    """The frames of each clip side by side as channels, which is the input of the small networks."""
     return clips.permute(0, 2, 3, 1, 4).flatten(3)
 
 
 def as_frames(clips: Float[Tensor, "B H W F*3"]) -> Float[Tensor, "B F H W 3"]:
-    """What `as_channels` did, undone."""
+    """The inverse of `as_channels`."""
     return clips.unflatten(3, (-1, 3)).permute(0, 3, 1, 2, 4)
 
 
 class ClipSampler(OrbitSampler):
-    """Training clips: `batch` cameras in front, each of which takes `frames` pictures one after the other."""
+    """Training clips: `batch` cameras in front of the object, each of which takes `frames` pictures in turn."""
 
     together = 1
 
     frames_setting = "frames"
 
-    @dataclass(frozen=True)
+    @settings
     class Config(OrbitSampler.Config):
-        """See OrbitSampler.Config; further away, because what moves needs room, and one draw a clip.
+        """The training clips of each step; their cameras are further away, because motions need room.
 
-        batch: clips a step. frames: of each, what the video prior wants. span: the share of the motion's time that
-        a clip shows (its frame rate), uniform between [low, high], or a schedule of such pairs. whole: how often
-        one shows all of it, a number or a schedule. until: clips are of the motion's time up to this share of it, a
-        number or a schedule that rises to 1: what turns is learnt from its beginning on, where one sees which way,
-        and carried on from there."""
+        Attributes:
+            batch: Number of clips in each step. Each has its own draws.
+            azimuth (degrees): Range of the azimuth of a clip's camera, drawn uniformly.
+            frames: Number of frames in each clip. It must be what the video prior expects.
+            span: Range of the fraction of the motion's time that a clip shows, drawn uniformly. A small
+            fraction is a
+                high frame rate.
+            whole: Share of the clips that show the whole motion.
+            until: The part of the motion's time, from its beginning, that clips show. If it rises to 1 during
+            the run,
+                a turn is learnt from its beginning, where its direction can be seen, and continued from there.
+        """
 
-        batch: int = 2
-        radius: tuple[float, float] = (4.6, 5.2)
-        elevation: tuple[float, float] = (0.0, 30.0)
-        azimuth: tuple[float, float] = (-60.0, 60.0)
-        frames: int = 8
-        span: RangeSchedule = SPAN
-        whole: Schedule = WHOLE_SHARE
-        until: Schedule = 1.0
+        batch: Annotated[int, at_least(1)] = 2
+        radius: Annotated[tuple[float, float], above(0.0)] = (4.6, 5.2)
+        elevation: Annotated[tuple[float, float], between(-90.0, 90.0)] = (0.0, 30.0)
+        azimuth: Annotated[tuple[float, float], finite] = (-60.0, 60.0)
+        frames: Annotated[int, at_least(2)] = 8
+        span: Annotated[RangeSchedule, between(0.0, 1.0, open_low=True)] = SPAN
+        whole: Annotated[Schedule, between(0.0, 1.0)] = WHOLE_SHARE
+        until: Annotated[Schedule, between(0.0, 1.0, open_low=True)] = 1.0
 
         def __post_init__(self) -> None:
-            if self.frames < 2:
-                raise UserError(f"cameras.frames is {self.frames}: a clip has at least 2 frames")
-            require_times(self.span, "cameras.span")
-            if not bounds(parse_range(self.span)[0])[0] > 0.0:
-                raise UserError("cameras.span must be above 0: a clip that shows no time shows no motion")
-            if not 0.0 <= bounds(self.whole)[0] <= bounds(self.whole)[1] <= 1.0:
-                raise UserError(f"cameras.whole must lie between 0 and 1, got {self.whole}")
-            if not 0.0 < bounds(self.until)[0] <= bounds(self.until)[1] <= 1.0:
-                raise UserError(f"cameras.until must lie above 0 and not above 1, got {self.until}")
+            super().__post_init__()
+            require_times(self.span, "span")
 
     config: Config
 
@@ -103,7 +108,7 @@ class ClipSampler(OrbitSampler):
         super().__init__(config)
 
     def __call__(self, seed: int, step: int, total: int) -> Cameras:
-        """batch * frames views, clip after clip; a function of the arguments alone."""
+        """batch x frames views, clip after clip: a function of the arguments alone."""
         config = self.config
         still = super().__call__(seed, step, total)
         span, whole = range_at(config.span, step, total), value_at(config.whole, step, total)

@@ -1,14 +1,17 @@
-"""Cameras: orbits, samplers, what a prior is told about a view, and the named pose conventions.
+"""Cameras on a sphere around the object, the sampler of training views, the features that priors get of a view, and
+conversions between conventions of poses.
 
-Angles are degrees. Azimuth 0 looks at the front (camera on +Z), azimuth 90 is on +X; elevation is
-positive above the horizon. The world has +Y up; cameras are OpenCV (x right, y down, z forward).
+Angles are in degrees. At azimuth 0 the camera is on +Z and sees the front, at azimuth 90 it is on +X;
+elevations are positive above the horizon. The world has +Y up; cameras have OpenCV's axes (x right, y down, z
+forward).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
@@ -17,17 +20,18 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.roles import CameraRoles
-from threedgen.core.schedule import Schedule, bounds, value_at
+from threedgen.core.schedule import Schedule, value_at
+from threedgen.core.settings import above, at_least, between, check_ordered, finite, settings
 from threedgen.core.types import Cameras
 
-# Columns are a convention's camera axes written in OpenCV axes (METHODS 12.1).
+# The camera axes of each convention as multiples of OpenCV's (docs/methods.md, "World, cameras and pictures").
 _CAMERA_AXES = {
     "opencv": (1.0, 1.0, 1.0),
     "srn": (1.0, 1.0, 1.0),
     "opengl": (1.0, -1.0, -1.0),
     "blender": (1.0, -1.0, -1.0),
 }
-# Blender's world has z up: (x, y, z) -> (x, z, -y) brings it to y up.
+# Blender's world has z up: (x, y, z) -> (x, z, -y) turns it to y up.
 _Y_UP_FROM_Z_UP = ((1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, -1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
 VIEW_FEATURES = 16
@@ -37,9 +41,9 @@ RELATIVE_VIEW_FEATURES = VIEW_FEATURES + 4
 def look_at(
     positions: Float[Tensor, "B 3"], target: Float[Tensor, " 3"] | None = None
 ) -> Float[Tensor, "B 4 4"]:
-    """Camera-to-world matrices at `positions` looking at `target` (default: the origin), +Y up.
+    """Camera-to-world matrices at `positions` that look at `target` (default: the origin), with +Y up.
 
-    A camera straight above or below the target has no defined up; +Z is taken instead.
+    For a camera straight above or below the target, +Z is up.
     """
     aim = positions.new_zeros(3) if target is None else target
     forward = torch.nn.functional.normalize(aim - positions, dim=1)
@@ -61,7 +65,10 @@ def orbit(
     height: int,
     width: int,
 ) -> Cameras:
-    """Cameras on a sphere around the origin, looking at it. Angles in degrees, radius in world units."""
+    """Cameras on a sphere around the origin that look at it.
+
+    azimuth, elevation, fov_y (vertical field of view): degrees. radius: world units. height, width: pixels.
+    """
     a, e = torch.deg2rad(azimuth), torch.deg2rad(elevation)
     direction = torch.stack([e.cos() * a.sin(), e.sin(), e.cos() * a.cos()], dim=1)
     positions = radius.unsqueeze(1) * direction
@@ -77,25 +84,26 @@ def orbit(
     return Cameras(look_at(positions), intrinsics, height, width, positions.new_zeros(count))
 
 
-def joined(parts: Sequence[Cameras]) -> Cameras:
-    """The views of all parts in one batch, of one size; clipping distances are the first's, `index` is None."""
+def joined(batches: Sequence[Cameras]) -> Cameras:
+    """The views of several batches of one picture size in one batch, without `index`; the clipping distances
+    are those of the first."""
     poses, intrinsics, times = (
-        torch.cat([getattr(part, name) for part in parts])
+        torch.cat([getattr(batch, name) for batch in batches])
         for name in ("world_from_camera", "intrinsics", "time")
     )
-    return replace(parts[0], world_from_camera=poses, intrinsics=intrinsics, time=times, index=None)
+    return replace(batches[0], world_from_camera=poses, intrinsics=intrinsics, time=times, index=None)
 
 
 def single_pixels(cameras: Cameras, pixels: Int[Tensor, " n"]) -> Cameras:
-    """Views of one pixel each, whose centre is that of a pixel of `cameras`.
+    """Views of one pixel each, with the centre of a pixel of `cameras`.
 
-    pixels: places in the order of the views, their rows and their columns, below B x height x width.
+    pixels: flat indices into [B, height, width].
     """
     view = pixels // (cameras.height * cameras.width)
     corner = torch.stack([pixels % cameras.width, pixels // cameras.width % cameras.height], dim=1)
     chosen = cameras[view]
     intrinsics = chosen.intrinsics.clone()
-    intrinsics[:, :2, 2] -= corner.to(intrinsics)  # what was at the pixel's corner is at the picture's
+    intrinsics[:, :2, 2] -= corner.to(intrinsics)  # the pixel's corner becomes the picture's
     return replace(chosen, intrinsics=intrinsics, height=1, width=1)
 
 
@@ -109,10 +117,10 @@ def spherical(cameras: Cameras) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"
 
 
 def view_features(cameras: Cameras) -> Float[Tensor, "B 16"]:
-    """What a camera-conditioned prior is told about each view; zeros stand for "any camera".
+    """The features of each view for a camera-conditioned prior; all zeros mean "any camera".
 
-    cos and sin of 1, 2, 4, 8 times the azimuth; of 1, 2, 4 times the elevation; the apparent size of the
-    unit sphere (its tangent over that of half the field of view, centred), and a constant 1.
+    They are cos and sin of 1, 2, 4 and 8 times the azimuth, and of 1, 2 and 4 times the elevation; the apparent
+    size of the unit sphere (its tangent over that of half the field of view, centred); and a constant 1.
     """
     azimuth, elevation, radius = spherical(cameras)
     a, e = torch.deg2rad(azimuth).unsqueeze(1), torch.deg2rad(elevation).unsqueeze(1)
@@ -137,10 +145,12 @@ def view_features(cameras: Cameras) -> Float[Tensor, "B 16"]:
 def relative_view_features(
     cameras: Cameras, azimuth: Tensor | float, elevation: Tensor | float, distance: Tensor | float
 ) -> Float[Tensor, "B 20"]:
-    """What a prior that turns a picture is told about each view: its features as seen from the picture's side, then
-    cos and sin of the picture's elevation, sin of twice that, and the apparent size of the unit sphere in it.
+    """The features of each view for a prior that turns a given picture.
 
-    azimuth, elevation, distance: where the picture was seen from, degrees and world units, with the views' lens.
+    They are the view's features relative to the picture's azimuth, then cos and sin of the picture's elevation,
+    sin of twice that, and the apparent size of the unit sphere in the picture.
+
+    azimuth, elevation (degrees), distance (world units): the picture's camera, which has the views' field of view.
     """
     turn, up = torch.deg2rad(torch.as_tensor(azimuth)), torch.deg2rad(torch.as_tensor(elevation))
     turn, up = turn.to(cameras.centers).expand(len(cameras)), up.to(cameras.centers).expand(len(cameras))
@@ -158,9 +168,9 @@ def relative_view_features(
 def convert(world_from_camera: Float[Tensor, "B 4 4"], source: str, target: str) -> Float[Tensor, "B 4 4"]:
     """Camera-to-world matrices from one named convention to another.
 
-    opencv: x right, y down, z forward, +Y-up world (threedgen's own). srn: the same camera axes.
-    opengl: x right, y up, looks along -z, +Y-up world. blender: opengl's camera in a z-up world.
-    Raises UserError for an unknown name. Source: METHODS 12.1.
+    opencv: x right, y down, z forward, in a world with +Y up (threedgen's own). srn: the same camera axes.
+    opengl: x right, y up, looking along -z, in a world with +Y up. blender: OpenGL's camera in a world with +Z
+    up. See docs/methods.md, "World, cameras and pictures". Raises UserError for an unknown name.
     """
     for name in (source, target):
         if name not in _CAMERA_AXES:
@@ -176,49 +186,42 @@ def convert(world_from_camera: Float[Tensor, "B 4 4"], source: str, target: str)
 
 
 class OrbitSampler(CameraRoles):
-    """Training views: groups of four, a quarter turn apart, from a random start."""
+    """Training views in groups of four, a quarter turn apart, from a random start."""
 
     together = 4
-    """Views that share a draw."""
+    """Number of views in a group, which share a draw."""
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """batch: views a step. resolution: pixels, a number or a schedule. fov: degrees, vertical.
+        """The training views of each step.
 
-        radius, elevation: [low, high], uniform, one draw a group of four views.
-        azimuth: [low, high] degrees of the group's start.
+        Attributes:
+            batch: Number of views in each step, or of clips if the sampler makes clips.
+            resolution (pixels): Width and height of each view.
+            fov (degrees): Vertical field of view.
+            radius (world units): Range of the distance from the origin, drawn uniformly for each group of views.
+            elevation (degrees): Range of the angle above the horizon, drawn uniformly for each group of views.
+            azimuth (degrees): Range of the azimuth of the first view of each group, drawn uniformly. At 0 the
+            camera
+                sees the front, and the other views of a group follow at quarter turns.
         """
 
-        batch: int = 4
-        resolution: Schedule = 64
-        fov: float = 40.0
-        radius: tuple[float, float] = (2.6, 3.1)
-        elevation: tuple[float, float] = (-10.0, 45.0)
-        azimuth: tuple[float, float] = (0.0, 360.0)
+        batch: Annotated[int, at_least(1)] = 4
+        resolution: Annotated[Schedule, at_least(1.0)] = 64
+        fov: Annotated[float, between(0.0, 180.0, open_low=True, open_high=True)] = 40.0
+        radius: Annotated[tuple[float, float], above(0.0)] = (2.6, 3.1)
+        elevation: Annotated[tuple[float, float], between(-90.0, 90.0)] = (-10.0, 45.0)
+        azimuth: Annotated[tuple[float, float], finite] = (0.0, 360.0)
+
+        def __post_init__(self) -> None:
+            check_ordered(self.radius, "radius")
+            check_ordered(self.elevation, "elevation")
 
     def __init__(self, config: Config) -> None:
-        """Raises UserError for values that no camera can have."""
-        if config.batch < 1:
-            raise UserError(f"cameras.batch must be at least 1, got {config.batch}")
-        if not 0.0 < config.fov < 180.0:
-            raise UserError(f"cameras.fov must lie between 0 and 180 degrees, got {config.fov}")
-        sizes, near_far, heights = bounds(config.resolution), config.radius, config.elevation
-        # Every comparison with NaN is false, so each check says what must hold.
-        if not (sizes[0] >= 1.0 and sizes[1] < math.inf):
-            raise UserError(f"cameras.resolution must be at least 1 pixel all the time, got {sizes[0]:g}")
-        if not 0.0 < near_far[0] <= near_far[1] < math.inf:
-            raise UserError(f"cameras.radius must be [low, high] with 0 < low <= high, got {list(near_far)}")
-        if not -90.0 <= heights[0] <= heights[1] <= 90.0:
-            raise UserError(
-                "cameras.elevation must be [low, high] in order between -90 and 90 degrees, "
-                f"got {list(heights)}"
-            )
-        if not all(map(math.isfinite, config.azimuth)):
-            raise UserError(f"cameras.azimuth must be two angles in degrees, got {list(config.azimuth)}")
         self.config = config
 
     def __call__(self, seed: int, step: int, total: int) -> Cameras:
-        """The views of one step of a run of `total` steps; a function of its arguments alone."""
+        """The views of one step of a run of `total` steps: a function of the arguments alone."""
         config = self.config
         rng = generator(seed, "cameras", step)
 

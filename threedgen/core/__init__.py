@@ -1,1 +1,1 @@
-"""What everything else stands on; it imports nothing of the other packages."""
+"""What all other packages use. It imports none of them."""

@@ -1,4 +1,4 @@
-"""A file is there whole or not at all: written beside its place, then moved over it."""
+"""Files that are written completely or not at all: beside their place first, then moved over it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from threedgen.core.errors import UserError
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the same folder, with the same suffix, that becomes `path` when the block ends.
+    """A temporary path in the same folder, with the same suffix, which becomes `path` at the end of the block.
 
-    Missing parent folders are made. When the block raises, `path` is as it was and the temporary is gone.
-    Raises UserError when the place cannot be written (no permission, disk full, a folder of that name).
+    Missing parent folders are made. If the block raises, `path` stays as it was and the temporary file is removed.
+    Raises UserError if the file cannot be written (no permission, a full disk, a folder of that name).
     """
     path = Path(path)
     try:
@@ -28,7 +28,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would keep others from reading the asset
+        temporary.chmod(0o666 & ~_umask())  # with mkstemp's 0600 nobody else could read the file
         os.replace(temporary, path)
     except OSError as error:
         raise _unwritable(path, error) from error

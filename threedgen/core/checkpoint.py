@@ -1,11 +1,11 @@
-"""Checkpoints: a folder that holds one complete state at every instant, whatever stops the process.
+"""Checkpoints: a folder that holds one complete state at any moment, whatever stops the process.
 
     FOLDER/state.json                   JSON: format, name and digest of the tensor file, the caller's state
     FOLDER/tensors-DIGEST.safetensors   the tensors
 
-A save writes a new tensor file under a new name, flushes it to the disk, and only then replaces state.json,
-which is one atomic rename: until then the old pair is the checkpoint, from then on the new one. SIGKILL,
-power loss or a full disk in between leaves the old pair and some rubbish that the next save sweeps away.
+A save writes a new tensor file under a new name, flushes it to the disk, and only then replaces state.json by one
+atomic rename. Until then the old pair is the checkpoint, from then on the new one. SIGKILL, a power failure or a
+full disk in between leaves the old pair and incomplete files, which the next save removes.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ def exists(folder: str | os.PathLike[str]) -> bool:
 
 
 def save(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Replaces the checkpoint in `folder` (made if missing) atomically and durably.
+    """Replaces the checkpoint in `folder` (which is made if it is missing) atomically and durably.
 
-    tensors: any names, shapes, dtypes and devices; loaded on the CPU with the same shapes and dtypes.
-    state: whatever JSON can hold. Raises UserError where the disk is full or the folder cannot be written;
+    tensors: any names, shapes, dtypes and devices; they are loaded on the CPU with the same shapes and dtypes.
+    state: anything that JSON can hold. Raises UserError if the disk is full or the folder cannot be written;
     the previous checkpoint is then intact.
     """
     from safetensors.torch import save as to_bytes
 
     folder = Path(folder)
-    # safetensors refuses tensors that share memory or have gaps; copies have neither.
+    # safetensors refuses tensors that share memory or are not contiguous; these copies are neither.
     copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     data = to_bytes(copies)
     digest = _digest(data)
@@ -66,8 +66,8 @@ def save(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor], state: M
 def load(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors (on the CPU) and the state of the checkpoint in `folder`.
 
-    Safe beside a process that is saving. Raises UserError, naming the file, where it is missing, truncated,
-    altered or of another format.
+    It is safe to call while another process saves. Raises UserError, which names the file, if it is missing,
+    truncated, altered or of another format.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
@@ -80,7 +80,7 @@ def load(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, A
             data = tensor_path.read_bytes()
             break
         except OSError as error:
-            # Another process may have replaced the checkpoint between the two reads: then look again.
+            # Another process may have replaced the checkpoint between the two reads: then read again.
             newer = _read_document(folder)
             if newer["tensors"] == document["tensors"]:
                 raise UserError(f"cannot read {tensor_path}: {error.strerror or error}") from error
@@ -100,25 +100,29 @@ def load_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _read_document(folder: Path) -> dict[str, Any]:
     path = folder / STATE_FILE
+    damaged = UserError(f"{path} is damaged or not a checkpoint; restore it or start the run again")
     try:
         document = json.loads(path.read_bytes())
-        version = document["format"]
-        name, digest, state = str(document["tensors"]), str(document["digest"]), dict(document["state"])
     except FileNotFoundError as error:
         raise UserError(f"no checkpoint in {folder}: {STATE_FILE} is missing") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
+        raise damaged from error
+    if not isinstance(document, dict) or "format" not in document:
+        raise damaged
+    if document["format"] != FORMAT:
         raise UserError(
-            f"{path} is damaged or not a checkpoint; restore it or start the run again"
-        ) from error
-    if version != FORMAT:
-        raise UserError(f"{path} has format {version}; this version of threedgen reads format {FORMAT}")
+            f"{path} has format {document['format']}; this version of threedgen reads format {FORMAT}"
+        )
+    name, digest, state = (document.get(key) for key in ("tensors", "digest", "state"))
+    if not (isinstance(name, str) and isinstance(digest, str) and isinstance(state, dict)):
+        raise damaged
     return {"tensors": Path(name).name, "digest": digest, "state": state}
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under "PREFIX.NAME": how several parts share one checkpoint."""
+    """The same tensors under "PREFIX.NAME", so that several objects can share one checkpoint."""
     return {f"{prefix}.{name}": value for name, value in tensors.items()}
 
 
@@ -147,7 +151,7 @@ def _write_durably(path: Path, data: bytes) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable; Windows has no such call and needs none."""
+    """Makes a rename in `folder` durable. Windows has no such call and does not need one."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -157,14 +161,16 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _current_tensor_file(folder: Path) -> str | None:
+    """The tensor file that state.json names, whatever its format; None if it names none."""
     try:
-        return json.loads((folder / STATE_FILE).read_bytes())["tensors"]
-    except (OSError, ValueError, KeyError, TypeError):
+        document = json.loads((folder / STATE_FILE).read_bytes())
+    except (OSError, ValueError):
         return None
+    return document.get("tensors") if isinstance(document, dict) else None
 
 
 def _sweep(folder: Path, keep: str | None) -> None:
-    """Removes what an interrupted save left behind, and nothing that is not this module's."""
+    """Removes what an interrupted save left, and no file that this module did not write."""
     for path in folder.iterdir():
         ours = path.name.startswith("tensors-") and path.suffix in (".safetensors", _PARTIAL)
         if path.name == STATE_FILE + _PARTIAL or (ours and path.name != keep):
@@ -172,6 +178,6 @@ def _sweep(folder: Path, keep: str | None) -> None:
 
 
 def _sweep_quietly(folder: Path) -> None:
-    # Rubbish costs space, not correctness: the next save tries again.
+    # Files that cannot be removed now only cost space, and the next save tries again.
     with contextlib.suppress(OSError):
         _sweep(folder, keep=_current_tensor_file(folder))

@@ -1,5 +1,5 @@
-"""The one exception that means "the user can fix this": the CLI prints it as one line, exit code 2."""
+"""The exception for bad input: the command line prints its message on one line and ends with exit code 2."""
 
 
 class UserError(Exception):
-    """Bad input. The message says, in one line, what is wrong and what to do."""
+    """Bad input. The message says on one line what is wrong and what to do."""

@@ -1,4 +1,4 @@
-"""What this process runs on: device choice and installed versions."""
+"""What this process runs on: the device, and the versions of installed packages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from threedgen.core.errors import UserError
 
 
 def choose_device(name: str) -> str:
-    """ "cpu" or "cuda" from auto, cpu or cuda. UserError when CUDA is asked for and not there."""
+    """The device, "cpu" or "cuda", for "auto", "cpu" or "cuda". Raises UserError if CUDA is named but missing."""
     import torch
 
     if name == "auto":
@@ -21,7 +21,7 @@ def choose_device(name: str) -> str:
 
 
 def version(package: str) -> str | None:
-    """The installed version of a distribution, None when it is not installed; nothing is imported."""
+    """The installed version of a distribution, None if it is not installed; nothing is imported."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,29 +1,27 @@
-"""Per-image measures (METHODS 11.1). Images [B, H, W, 3] in [0, 1]; one value an image, never a pooled one."""
+"""Measures of pictures, their sizes and their colour spaces.
+
+The measures take pictures [B, H, W, 3] in [0, 1] and give one value for each picture, never one for the batch
+(docs/methods.md, "Measures of pictures").
+"""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
-
-
-SSIM_WINDOW = 11  # pixels, Gaussian with a standard deviation of 1.5: the original's (Wang et al. 2004)
+SSIM_WINDOW = 11  # pixels; a Gaussian with a standard deviation of 1.5, as in Wang et al. 2004
 
 
 def psnr(predicted: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"]) -> Float[Tensor, " B"]:
-    """Peak signal-to-noise ratio in dB of each image, predictions clamped to [0, 1]; at most 100."""
+    """Peak signal-to-noise ratio in dB of each picture, with predictions clamped to [0, 1]; at most 100."""
     error = (predicted.clamp(0.0, 1.0) - target).square().flatten(1).mean(dim=1)
     return -10.0 * error.clamp_min(1e-10).log10()
 
 
 def ssim(predicted: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"]) -> Float[Tensor, " B"]:
-    """Structural similarity of each image, mean over pixels and channels, at most 1; data range 1."""
+    """Structural similarity of each picture (Wang et al. 2004), mean over pixels and channels, at most 1."""
     from kornia.metrics import ssim as similarity_map
 
     pictures = (image.clamp(0.0, 1.0).permute(0, 3, 1, 2) for image in (predicted, target))
@@ -33,14 +31,18 @@ def ssim(predicted: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"]) 
 def silhouette_iou(
     predicted: Float[Tensor, "B H W 1"], target: Float[Tensor, "B H W 1"], threshold: float = 0.5
 ) -> Float[Tensor, " B"]:
-    """Intersection over union of the pixels whose alpha exceeds `threshold`; 1 where both are empty."""
+    """Intersection over union of the pixels whose alpha exceeds `threshold`; 1 if both sets are empty."""
     a, b = predicted.flatten(1) > threshold, target.flatten(1) > threshold
     union = (a | b).sum(dim=1)
     return ((a & b).sum(dim=1) / union.clamp_min(1)).where(union > 0, union.new_ones(()).float())
 
 
 def resize(pictures: Float[Tensor, "B H W C"], height: int, width: int) -> Float[Tensor, "B h w C"]:
-    """Pictures at another size: exact averages for whole factors, else antialiased bilinear."""
+    """Pictures at another size, differentiably: exact averages for whole factors, else bilinear.
+
+    Reduced pictures are antialiased: otherwise a reduced render would pass its gradient to a few of its pixels
+    only.
+    """
     size = tuple(pictures.shape[1:3])
     if size == (height, width):
         return pictures
@@ -56,24 +58,14 @@ def resize(pictures: Float[Tensor, "B H W C"], height: int, width: int) -> Float
 
 
 def resize_images(images: Float[Tensor, "B H W 3"], size: int) -> Float[Tensor, "B size size 3"]:
-    """Differentiable resize to a square: exact box average for whole factors, else antialiased bilinear.
+    """Square pictures at another size (see `resize`).
 
-    Without antialiasing a reduced render would pass its gradient to a few of its pixels only. Raises
-    ValueError for pictures that are not square: a prior would be shown, and would teach, a stretched scene.
+    Raises ValueError for pictures that are not square: a prior would see, and would teach, a stretched scene.
     """
     height, width = images.shape[1:3]
     if height != width:
         raise ValueError(f"a prior sees square pictures, got {height} x {width}")
-    if height == size:
-        return images
-    planes = images.permute(0, 3, 1, 2)
-    if height % size == 0:
-        planes = F.avg_pool2d(planes, height // size)
-    else:
-        planes = F.interpolate(
-            planes, (size, size), mode="bilinear", antialias=height > size, align_corners=False
-        )
-    return planes.permute(0, 2, 3, 1)
+    return resize(images, size, size)
 
 
 def linear_from_srgb(rgb: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
@@ -83,6 +75,6 @@ def linear_from_srgb(rgb: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*sh
 
 
 def srgb_from_linear(rgb: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Linear light in [0, 1] to display-referred sRGB; the inverse of `linear_from_srgb`."""
+    """Linear light in [0, 1] to display-referred sRGB: the inverse of `linear_from_srgb`."""
     rgb = np.clip(np.asarray(rgb, dtype=np.float64), 0.0, 1.0)
     return np.where(rgb <= 0.0031308, rgb * 12.92, 1.055 * rgb ** (1.0 / 2.4) - 0.055)

@@ -1,7 +1,7 @@
-"""Names to classes: the families of components, one look-up function, no registry that anything mutates.
+"""Classes by name: the families of components, a table of the built-in ones, and one function that finds a class.
 
-A name is resolved in this order: `package.module:Class` imports that class; a built-in name from the table
-below; an entry point that an installed package declares in the group `threedgen.<family>`, for example
+A name is resolved in this order: `package.module:Class` imports that class; then the built-in names of the table
+below; then the entry points that installed packages declare in the group `threedgen.<family>`, for example
 
     [project.entry-points."threedgen.guidance"]
     my-loss = "my_package.losses:MyLoss"
@@ -52,7 +52,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "turned-clip": "threedgen.guidance.reference_film:TurnedClip",
             "nerf-guided-distillation": "threedgen.nerfdiff.distillation:NerfGuidedDistillation",
         },
-        # An objective is chosen inside a guidance; it is called with its options and the prior.
+        # An objective is chosen inside a guidance (see INNER); it is called with its options and the prior.
         "objective": {
             "sds": "threedgen.guidance.objectives.sds:SDS",
             "recon": "threedgen.guidance.objectives.sds:Reconstruction",
@@ -65,7 +65,8 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "sdi": "threedgen.guidance.objectives.inversion:SDI",
             "vsd": "threedgen.guidance.objectives.vsd:VSD",
         },
-        # A prior is chosen inside a guidance; its target is called with the PriorConfig and the device.
+        # A prior is chosen inside a guidance; what its name stands for is called with the PriorConfig and the
+        # device.
         "prior": {
             "disc": "threedgen.guidance.priors.load:load_disc",
             "embedded": "threedgen.guidance.priors.load:load_embedded",
@@ -75,20 +76,22 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
     }
 )
 FAMILIES = tuple(BUILTIN)
+# Families that a Config chooses from in its field of the same name -> the field with the settings of the chosen
+# class.
+INNER: Mapping[str, str] = MappingProxyType({"objective": "options"})
 
 
 def names(family: str) -> list[str]:
-    """The names `find` knows in a family: built-in ones, then those of installed packages."""
+    """The names that `find` knows in a family: the built-in ones, then those of installed packages."""
     declared = [point.name for point in _entry_points(family)]
     return [*BUILTIN[family], *sorted(set(declared) - set(BUILTIN[family]))]
 
 
 def find(family: str, name: str) -> type[Any]:
-    """The class called `name` in `family` ("representation", "renderer", "guidance", "objective", "prior": there,
-    whatever makes one).
+    """The class called `name` in `family`, one of FAMILIES; in the family "prior" any callable that makes a prior.
 
-    Raises UserError: unknown family or name (with the nearest known one), a module that does not import
-    because it is missing, a class that is not there. Other errors inside a plug-in's module are its own.
+    Raises UserError for an unknown family or name (with the nearest known one), and for a module or a class
+    that does not exist. Other errors while a plug-in's module is imported are not caught.
     """
     if family not in BUILTIN:
         raise UserError(f"unknown family '{family}': use one of {', '.join(FAMILIES)}")
@@ -107,12 +110,12 @@ def find(family: str, name: str) -> type[Any]:
 
 
 def load(target: str) -> type[Any]:
-    """The class that `package.module:Class` names. Raises UserError when it is not there."""
+    """The class that `package.module:Class` names. Raises UserError if it does not exist."""
     module_name, _, class_name = target.partition(":")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # Only the named module's absence is the user's; a missing import inside it says its own name.
+        # The message names the module that is missing: this one, or one that it imports.
         raise UserError(f"cannot import '{target}': {error}") from error
     found = getattr(module, class_name, None)
     if not callable(found):
@@ -121,7 +124,7 @@ def load(target: str) -> type[Any]:
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """'; did you mean 'x'?' for the nearest known word, or nothing when none is near."""
+    """ ", did you mean 'x'?" for the nearest known word, or an empty text if none is near."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f", did you mean '{near[0]}'?" if near else ""
 

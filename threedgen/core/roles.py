@@ -1,40 +1,59 @@
-"""What components declare of themselves, so that recipes and commands need not guess it from the names of fields.
+"""What the classes of components declare, so that recipes and commands need not guess it.
 
-A component inherits one of these classes and overrides what is true of it. A component that inherits none has the
-defaults: it is asked for nothing special. A `..._setting` is the name of the field of the component's Config that
-holds the thing; empty if there is none.
+A component inherits one of these classes and overrides what differs for it. A component of a third party may
+inherit none of them and have class attributes of the same names; for what it does not have, the defaults below
+hold. A `..._setting` is the name of the field of the component's Config that holds the thing; empty if there is
+none.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 
 class RepresentationRoles:
-    """moves: its primitive changes with time. learns: it has parameters to optimise. model_setting: the folder of a
-    trained model that makes its start. pose_setting: the pose of the given picture, a ReferencePose."""
+    """What a representation declares.
 
+    renderer: the name of the renderer that draws it if a recipe does not choose one.
+    starts_from: the primitives that it can continue as a later stage of a recipe. It then has a classmethod
+        `from_asset(config, seed, asset)`, which gets the earlier stage's primitive, detached and on the CPU.
+    moves: its primitive changes with time.
+    learns: it has parameters to optimise.
+    model_setting: the folder of a trained model from which it starts.
+    pose_setting: the pose of the given picture, a ReferencePose.
+    """
+
+    renderer: ClassVar[str] = ""
+    starts_from: ClassVar[tuple[type[Any], ...]] = ()
     moves: ClassVar[bool] = False
     learns: ClassVar[bool] = True
     model_setting: ClassVar[str] = ""
     pose_setting: ClassVar[str] = ""
 
 
+class RendererRoles:
+    """What a renderer declares. primitive: the class of the primitive that it draws; None if it does not say."""
+
+    primitive: ClassVar[type[Any] | None] = None
+
+
 class CameraRoles:
-    """frames_setting: the number of frames of each clip. pose_setting: the pose of the given picture that is among
-    the views of every step. filmed: its views include those of a given film."""
+    """What a camera sampler declares. frames_setting: the number of frames in each clip."""
 
     frames_setting: ClassVar[str] = ""
-    pose_setting: ClassVar[str] = ""
-    filmed: ClassVar[bool] = False
 
 
 class GuidanceRoles:
-    """prior_setting: the frozen diffusion model, a PriorConfig. model_setting: the folder of another trained model.
-    picture_setting: the given picture that renders are compared with. film_setting: the same of a film.
+    """What a guidance declares.
+
+    prior_setting: the frozen diffusion model, a PriorConfig.
+    model_setting: the folder of another trained model.
+    picture_setting: the given picture that renders are compared with.
+    film_setting: the given film that renders are compared with.
     reference_setting: the given picture that the prior is asked to show from other sides, a ReferenceConfig.
-    pose_setting: the pose of the given picture, a ReferencePose. single_frames: it judges frames of a clip one by
-    one."""
+    pose_setting: the pose of the given picture, a ReferencePose.
+    single_frames: it judges the frames of a clip one by one.
+    """
 
     prior_setting: ClassVar[str] = ""
     model_setting: ClassVar[str] = ""
@@ -49,5 +68,9 @@ _Roles = TypeVar("_Roles")
 
 
 def declared(cls: object, roles: type[_Roles]) -> type[_Roles]:
-    """What a component's class declares: the class itself where it inherits `roles`, else the defaults."""
-    return cls if isinstance(cls, type) and issubclass(cls, roles) else roles
+    """What a component's class declares: the class itself if it inherits `roles`, else the defaults with the class
+    attributes of the same names, if it has any, in their place."""
+    if isinstance(cls, type) and issubclass(cls, roles):
+        return cls
+    own = {name: getattr(cls, name) for name in roles.__annotations__ if hasattr(cls, name)}
+    return cast(type[_Roles], type(roles.__name__, (roles,), own)) if own else roles

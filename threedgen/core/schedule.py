@@ -6,9 +6,9 @@ A schedule in a recipe is one of
     {from: 1.0, to: 0.2, kind: cosine, begin: 0.0, end: 1.0}  a ramp; begin and end are fractions of the run
     {0: 32, 0.5: 64}                                          milestones: from this fraction on, this value
 
-A range schedule is the same with pairs: [0.02, 0.98] or {from: [0.3, 0.98], to: [0.02, 0.4]}.
-Progress is 0 at the first step and 1 at the last. A schedule that could never take effect within the run
-(it begins at or after the end, or ends before it begins) is a UserError, not a silent constant.
+A range schedule is the same with pairs: [0.02, 0.98] or {from: [0.3, 0.98], to: [0.02, 0.4]}. The progress of a run
+is 0 at the first step and 1 at the last. A schedule that could never take effect within the run (it begins at or
+after the end, or ends before it begins) raises UserError.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ KINDS = ("linear", "cosine", "constant")
 
 
 def progress(step: int, total: int) -> float:
-    """How far the run is: 0 at step 0, 1 at step total - 1."""
+    """The progress of a run: 0 at step 0, 1 at step total - 1."""
     return min(step / max(total - 1, 1), 1.0)
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """From `start` to `stop` between the fractions `begin` and `end` of the run, flat outside.
+    """From `start` to `stop` between the fractions `begin` and `end` of the run, constant before and after.
 
-    kind: linear, cosine (half a period: flat at both ends), or constant (jumps to `stop` at `end`).
+    kind: linear, cosine (half a period, so that it is flat at both ends), or constant (it jumps to `stop` at
+    `end`). Raises UserError for a ramp that could never take effect within the run.
     """
 
     start: float
@@ -46,12 +47,12 @@ class Ramp:
             raise UserError(f"unknown schedule kind '{self.kind}': use one of {', '.join(KINDS)}")
         if not 0.0 <= self.begin < 1.0 or not 0.0 < self.end <= 1.0:
             raise UserError(
-                f"the schedule cannot fire within the run: begin {self.begin:g} and end {self.end:g} "
-                "are fractions of the run, between 0 and 1"
+                f"the schedule cannot take effect within the run: begin {self.begin:g} and end {self.end:g} "
+                "must be fractions of the run, between 0 and 1"
             )
         if self.begin >= self.end:
             raise UserError(
-                f"the schedule cannot fire: it begins at {self.begin:g} but ends at {self.end:g} of the run"
+                f"the schedule cannot take effect: it begins at {self.begin:g} but ends at {self.end:g} of the run"
             )
 
     def at(self, step: int, total: int) -> float:
@@ -67,7 +68,10 @@ class Ramp:
 
 @dataclass(frozen=True)
 class Milestones:
-    """Piecewise constant: points are (fraction of the run, value), the first at 0, in rising order."""
+    """A piecewise constant schedule.
+
+    points: (fraction of the run, value) in rising order, the first at 0. Raises UserError for other points.
+    """
 
     points: tuple[tuple[float, float], ...]
 
@@ -78,7 +82,7 @@ class Milestones:
         late = [fraction for fraction in fractions if not 0.0 <= fraction < 1.0]
         if late:
             raise UserError(
-                f"the milestone at {late[0]:g} cannot fire: milestones are fractions of the run, below 1"
+                f"the milestone at {late[0]:g} cannot take effect: milestones are fractions of the run, below 1"
             )
 
     def at(self, step: int, total: int) -> float:
@@ -87,14 +91,14 @@ class Milestones:
         return [value for fraction, value in self.points if fraction <= done + 1e-9][-1]
 
 
-# What a component's Config writes for a scheduled number, and for a scheduled pair (low, high). config.py
-# recognises the marker and hands the component a parsed value; value_at and range_at take raw ones too.
+# The types that a Config declares for a scheduled number, and for a scheduled pair (low, high). recipes/typed.py
+# recognises the marker and gives the component a parsed value; value_at and range_at take unparsed ones, too.
 Schedule = Annotated[float | Ramp | Milestones | Mapping[Any, Any], "schedule"]
 RangeSchedule = Annotated[Sequence[float] | tuple[Any, Any] | Mapping[Any, Any], "range schedule"]
 
 
 def parse_schedule(spec: object) -> float | Ramp | Milestones:
-    """A schedule from what a recipe says. Raises UserError for anything that is not one."""
+    """A schedule from the value in a recipe. Raises UserError for anything that is not one."""
     if isinstance(spec, Ramp | Milestones):
         return spec
     if isinstance(spec, int | float) and not isinstance(spec, bool):
@@ -120,7 +124,10 @@ def parse_schedule(spec: object) -> float | Ramp | Milestones:
 
 
 def parse_range(spec: object) -> tuple[float | Ramp | Milestones, float | Ramp | Milestones]:
-    """A (low, high) pair of schedules from [low, high] or {from: [..], to: [..]} or {0: [..], 0.5: [..]}."""
+    """A (low, high) pair of schedules from [low, high], {from: [..], to: [..]} or {0: [..], 0.5: [..]}.
+
+    Raises UserError for anything else.
+    """
     if isinstance(spec, Mapping):
         sides = [{key: _side(value, i) for key, value in spec.items()} for i in (0, 1)]
         return parse_schedule(sides[0]), parse_schedule(sides[1])
@@ -130,25 +137,29 @@ def parse_range(spec: object) -> tuple[float | Ramp | Milestones, float | Ramp |
 
 
 def value_at(schedule: object, step: int, total: int) -> float:
-    """The number a schedule (parsed or as written in a recipe) gives at `step` of `total` steps."""
+    """The value of a schedule (parsed, or as a recipe writes it) at `step` of `total` steps."""
     if isinstance(schedule, int | float):
         return schedule
     parsed = parse_schedule(schedule)
     return parsed if isinstance(parsed, int | float) else parsed.at(step, total)
 
 
-def bounds(schedule: object) -> tuple[float, float]:
-    """The smallest and the largest number a schedule ever gives."""
+def corner_values(schedule: object) -> list[float]:
+    """All numbers that a schedule is made of; its values lie between the smallest and the largest."""
     parsed = parse_schedule(schedule)
     if isinstance(parsed, Ramp):
-        values = [parsed.start, parsed.stop]
-    else:
-        values = [value for _, value in parsed.points] if isinstance(parsed, Milestones) else [parsed]
+        return [parsed.start, parsed.stop]
+    return [value for _, value in parsed.points] if isinstance(parsed, Milestones) else [parsed]
+
+
+def bounds(schedule: object) -> tuple[float, float]:
+    """The smallest and the largest value that a schedule ever has."""
+    values = corner_values(schedule)
     return min(values), max(values)
 
 
 def range_at(schedule: object, step: int, total: int) -> tuple[float, float]:
-    """The (low, high) a range schedule gives at `step` of `total` steps."""
+    """The (low, high) of a range schedule at `step` of `total` steps."""
     low, high = parse_range(schedule)
     return value_at(low, step, total), value_at(high, step, total)
 
@@ -176,7 +187,10 @@ def _number(value: object, name: str) -> float:
 
 
 def every_steps(value: float, total: int, path: str) -> int:
-    """An interval in steps: values below 1 are fractions of the run, others steps. UserError unless > 0."""
+    """An interval in steps: values below 1 are fractions of a run of `total` steps, others are numbers of steps.
+
+    Raises UserError, which calls the setting `path`, unless the value is positive.
+    """
     if not value > 0.0:
         raise UserError(f"'{path}' must be positive, got {value:g}")
     return max(1, round(value * total)) if value < 1.0 else int(value)

@@ -6,31 +6,33 @@
         share: Annotated[float, between(0.0, 1.0)] = 0.5
         weight: Annotated[Schedule, at_least(0.0)] = 1.0
 
-Every number must be finite, too. A bound on a sequence, or on a schedule, is one on each of its numbers; None is
-left alone. An object out of bounds cannot be made: the complaint names the field, and whoever reads it from a
-recipe puts the path before the name (see `threedgen.recipes.typed`). What no single field says, such as a < b, is
-checked in `__post_init__`, which raises SettingError.
+A number with a bound must be finite, too. A bound on a sequence or on a schedule holds for each of its numbers;
+None is not checked. An object out of bounds cannot be made: SettingError names the field, and the reader of a
+recipe puts the path before the name (see `threedgen.recipes.typed`). A field with a Literal type must be one of
+its values. A relation of several fields, such as a < b, is checked in `__post_init__`, which raises
+SettingError.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, Literal, TypeVar, Union, dataclass_transform
 
 from threedgen.core.errors import UserError
-from threedgen.core.schedule import Milestones, Ramp, parse_range, parse_schedule
+from threedgen.core.schedule import Milestones, Ramp, corner_values, parse_range
 
 _Class = TypeVar("_Class")
 
 
 @dataclass(frozen=True)
 class Bound:
-    """An interval of numbers. open_low, open_high: whether the end itself is out."""
+    """An interval of finite numbers. open_low, open_high: whether the end itself is excluded."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -43,8 +45,8 @@ class Bound:
         return above and below and math.isfinite(value)
 
     def __str__(self) -> str:
-        """The interval in words, after "must be"."""
-        low, high = f"{self.low:g}", f"{self.high:g}"
+        """The interval in words, as they follow "must be"."""
+        low, high = shown(self.low), shown(self.high)
         if math.isinf(self.low) and math.isinf(self.high):
             return "a finite number"
         if math.isinf(self.high):
@@ -58,19 +60,22 @@ class Bound:
 
 
 def at_least(low: float) -> Bound:
+    """Numbers of `low` or more."""
     return Bound(low=low)
 
 
 def above(low: float) -> Bound:
+    """Numbers greater than `low`."""
     return Bound(low=low, open_low=True)
 
 
 def at_most(high: float) -> Bound:
+    """Numbers of `high` or less."""
     return Bound(high=high)
 
 
 def between(low: float, high: float, *, open_low: bool = False, open_high: bool = False) -> Bound:
-    """Both ends are in unless they are open."""
+    """Numbers from `low` to `high`, with both ends unless they are open."""
     return Bound(low, high, open_low, open_high)
 
 
@@ -78,8 +83,11 @@ finite = Bound()
 
 
 class SettingError(UserError):
-    """A setting that cannot be so. name: of the field, below the object that complains. problem: what follows the
-    name in the message, such as "is 0; it must be at least 1"."""
+    """A setting with a value that it cannot have.
+
+    name: the field, relative to the object that raises it. problem: the rest of the message, such as "is 0; it must
+    be at least 1".
+    """
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"{name} {problem}")
@@ -88,14 +96,14 @@ class SettingError(UserError):
 
 @dataclass_transform(frozen_default=True)
 def settings(cls: type[_Class]) -> type[_Class]:
-    """`dataclass(frozen=True)` whose objects keep the bounds of their fields; `__post_init__` runs after that.
+    """`dataclass(frozen=True)` that checks the bounds of its fields when an object is made, before `__post_init__`.
 
-    Raises SettingError when an object is made.
+    Making an object raises SettingError if a field is out of its bounds, or is none of the values of its Literal.
     """
     own: Callable[[Any], None] | None = cls.__dict__.get("__post_init__")
 
     def __post_init__(self: Any) -> None:
-        check_bounds(self, cls)
+        check_bounds(self)
         if own is not None:
             own(self)
         else:
@@ -107,41 +115,53 @@ def settings(cls: type[_Class]) -> type[_Class]:
     return dataclass(frozen=True)(cls)
 
 
-def check_bounds(value: Any, cls: type | None = None) -> None:
-    """SettingError for the first field of a dataclass object that is out of its bounds. cls: the class whose own
-    fields are looked at; None: the object's."""
-    for name, bound in bounds_of(type(value) if cls is None else cls).items():
+def check_bounds(value: Any) -> None:
+    """Raises SettingError for the first field of a dataclass object that is out of its bounds, or none of the
+    values of its Literal."""
+    for name, bound in bounds_of(type(value)).items():
         check_bound(getattr(value, name), bound, name)
+    for name, choices in choices_of(type(value)).items():
+        if getattr(value, name) not in choices:
+            known = ", ".join(map(str, choices))
+            raise SettingError(name, f"is {getattr(value, name)!r}; it must be one of {known}")
 
 
 def check_bound(value: Any, bound: Bound, name: str) -> None:
-    """SettingError, which calls the setting `name`, unless every number of a value is within the bound."""
+    """Raises SettingError, which calls the setting `name`, unless every number of a value is within the bound."""
     for number in numbers(value):
         if number not in bound:
-            shown = f"{number:g}" if isinstance(number, float) else f"{number}"
-            alone = isinstance(value, int | float)
-            raise SettingError(
-                name,
-                f"is {shown}; it must be {bound}"
-                if alone
-                else f"holds {shown}; every number of it must be {bound}",
-            )
+            if isinstance(value, int | float):
+                raise SettingError(name, f"is {shown(number)}; it must be {bound}")
+            raise SettingError(name, f"holds {shown(number)}; every number of it must be {bound}")
+
+
+def check_ordered(value: Sequence[float], name: str) -> None:
+    """Raises SettingError, which calls the setting `name`, for a range [low, high] whose ends are in the wrong
+    order."""
+    if not value[0] <= value[1]:
+        raise SettingError(
+            name, f"is [{shown(value[0])}, {shown(value[1])}]; it must be [low, high] in this order"
+        )
+
+
+def shown(number: float) -> str:
+    """A number as messages print it: in short if that loses no digits."""
+    short = f"{number:g}"
+    return short if isinstance(number, float) and float(short) == number else str(number)
 
 
 def numbers(value: Any) -> Iterator[float]:
-    """The numbers of a setting: itself, those of a sequence or a schedule; none of anything else."""
+    """The numbers of a setting: the setting itself, or those of a sequence or a schedule; else none."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return
     if isinstance(value, int | float):
         yield value
-    elif isinstance(value, Ramp):
-        yield from (value.start, value.stop)
-    elif isinstance(value, Milestones):
-        yield from (number for _, number in value.points)
+    elif isinstance(value, Ramp | Milestones):
+        yield from corner_values(value)
     elif isinstance(value, Mapping):
         try:
-            yield from numbers(parse_schedule(value))
-        except UserError:
+            yield from corner_values(value)
+        except UserError:  # then it is a schedule of pairs
             yield from numbers(parse_range(value))
     elif isinstance(value, Sequence):
         for item in value:
@@ -150,18 +170,33 @@ def numbers(value: Any) -> Iterator[float]:
 
 @cache
 def bounds_of(cls: type) -> dict[str, Bound]:
-    """The bound of each field of a dataclass that has one."""
-    found = {}
-    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
-        bound = bound_of(hint)
-        if bound is not None:
-            found[name] = bound
-    fields = {item.name for item in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set(found)
-    return {name: bound for name, bound in found.items() if name in fields}
+    """The bounds of the fields of a dataclass by name; fields without one are left out."""
+    bounds = {name: bound_of(hint) for name, hint in _hints(cls).items()}
+    return {name: bound for name, bound in bounds.items() if bound is not None}
+
+
+@cache
+def choices_of(cls: type) -> dict[str, tuple[Any, ...]]:
+    """The values that the fields with a Literal type may have, by name; None, too, in a union with None."""
+    choices = {}
+    for name, hint in _hints(cls).items():
+        members = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+        literal = [member for member in members if typing.get_origin(member) is Literal]
+        others = [member for member in members if member not in literal and member is not type(None)]
+        if literal and not others:
+            none = () if len(members) == len(literal) else (None,)
+            choices[name] = (*(value for member in literal for value in typing.get_args(member)), *none)
+    return choices
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of the fields of a dataclass."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
 
 
 def bound_of(hint: Any) -> Bound | None:
-    """The bound that a type hint carries, also inside a union with None."""
+    """The bound in a type hint, also inside a union with None; None if there is none."""
     for item in getattr(hint, "__metadata__", ()):
         if isinstance(item, Bound):
             return item

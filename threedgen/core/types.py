@@ -1,8 +1,9 @@
-"""The values that cross module borders: cameras, three primitives, a render, a signal.
+"""The values that packages exchange: cameras, three primitives, a render, a signal.
 
-Frozen dataclasses that check their own invariants and do nothing else. Conventions (everywhere in
-threedgen): world right-handed, +Y up, front +Z; cameras OpenCV (x right, y down, z forward); images
-channels-last RGB in [0, 1] with linear alpha; pixel centres at integer + 0.5.
+They are frozen dataclasses that check their own invariants and do nothing else. Conventions everywhere in
+threedgen: the world is right-handed with +Y up, and the front of an object is at +Z; cameras have OpenCV's axes (x
+right, y down, z forward); pictures are channels-last RGB in [0, 1] with linear alpha; pixel centres are at
+integer + 0.5.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class Cameras:
     height, width:     image size in pixels.
     time:              [B] in [0, 1]; zeros for a static scene.
     near, far:         clipping distances along the camera's z axis, world units.
-    index:             [B] which of a set of given pictures each view belongs to (-1: to none), or None.
+    index:             [B] the number of the given picture that shows each view (-1: no picture does), or None.
+
+    Raises ValueError for other shapes, sizes below 1, or distances that are not 0 < near < far.
     """
 
     world_from_camera: Float[Tensor, "B 4 4"]
@@ -84,7 +87,7 @@ class Cameras:
         return self.world_from_camera[:, :3, 3]
 
     def resized(self, height: int, width: int) -> Cameras:
-        """The same views with other image sizes; intrinsics scale under the half-pixel convention."""
+        """The same views with another size in pixels; the intrinsics are scaled to it."""
         scale = self.intrinsics.new_tensor([width / self.width, height / self.height, 1.0]).reshape(1, 3, 1)
         return replace(self, intrinsics=self.intrinsics * scale, height=height, width=width)
 
@@ -112,11 +115,13 @@ class Cameras:
 class RadianceField:
     """A volume: query(points [M, 3], directions [M, 3]) -> (density [M], rgb [M, 3]).
 
-    Density is per world unit of length, not negative; rgb display-referred in [0, 1]; directions unit, from the
-    camera into the scene.
-    bounds: [2, 3], lower and upper corner of the box outside which density is zero.
-    occupancy: [G, G, G] over the box, indexed [x, y, z]; False where a cell is known to be empty, so that a
-    renderer need not look. None: anything may be anywhere in the box.
+    Density is per world unit of length and not negative; rgb is display-referred in [0, 1]; directions are unit
+    vectors from the camera into the scene.
+    bounds: [2, 3], lower and upper corner of the box outside which the density is zero.
+    occupancy: [G, G, G] over the box, indexed [x, y, z]; False if a cell is known to be empty, so that a
+    renderer can skip it. None: no cell is known to be empty.
+
+    Raises ValueError for other shapes, or corners in the wrong order.
     """
 
     query: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -136,12 +141,13 @@ class RadianceField:
 
 @dataclass(frozen=True)
 class GaussianCloud:
-    """N anisotropic 3D Gaussians, activated (ready to render).
+    """N anisotropic 3D Gaussians (Kerbl et al. 2023) with activated parameters, ready to render.
 
-    means: [N, 3] world. quats: [N, 4] wxyz, need not be unit length. scales: [N, 3] standard
-    deviations in world units (linear, positive). opacities: [N] in [0, 1].
-    sh: [N, K, 3] spherical-harmonic colour coefficients, K = (degree + 1)^2 in {1, 4, 9, 16},
-    colour = max(0, 0.5 + sum_k sh_k Y_k(direction)).
+    means: [N, 3] in the world. quats: [N, 4] rotations as wxyz, of any length. scales: [N, 3] standard
+    deviations in world units (linear and positive). opacities: [N] in [0, 1]. sh: [N, K, 3] spherical-harmonic
+    coefficients of the colour max(0, 0.5 + sum_k sh_k Y_k(direction)), K = (degree + 1)^2 in {1, 4, 9, 16}.
+
+    Raises ValueError for other shapes.
     """
 
     means: Float[Tensor, "N 3"]
@@ -173,12 +179,14 @@ class GaussianCloud:
 
 @dataclass(frozen=True)
 class TriMesh:
-    """A triangle mesh. Optional attributes are None when absent.
+    """A triangle mesh. Optional attributes are None if the mesh has none.
 
-    vertices: [V, 3] world. faces: [F, 3] int64, counter-clockwise seen from outside.
-    vertex_colors: [V, 3] display-referred (sRGB) in [0, 1]. normals: [V, 3] unit. uvs: [V, 2] with v = 0 at
-    the top. texture: [H, W, 3] in [0, 1], only beside uvs. Raises ValueError for other shapes; what the tensors
-    hold (finite numbers, faces of vertices that are there) is not looked at.
+    vertices: [V, 3] in the world. faces: [F, 3] int64, counter-clockwise seen from outside. vertex_colors: [V, 3]
+    display-referred (sRGB) in [0, 1]. normals: [V, 3] unit vectors. uvs: [V, 2] with v = 0 at the top. texture:
+    [H, W, 3] in [0, 1], only together with uvs.
+
+    Raises ValueError for other shapes. The values of the tensors (finite numbers, faces of existing vertices)
+    are not checked.
     """
 
     vertices: Float[Tensor, "V 3"]
@@ -202,7 +210,7 @@ class TriMesh:
             value = getattr(self, name)
             _require(
                 value is None or tuple(value.shape) == (count, width),
-                f"{name} must be [{count}, {width}], one row a vertex, "
+                f"{name} must be [{count}, {width}], one row for each vertex, "
                 f"got {None if value is None else tuple(value.shape)}",
             )
         if self.texture is not None:
@@ -211,7 +219,7 @@ class TriMesh:
                 len(shape) == 3 and shape[2] == 3 and self.texture.numel() > 0,
                 f"texture must be [H, W, 3] with H, W > 0, got {shape}",
             )
-            _require(self.uvs is not None, "texture needs uvs, where its colours go")
+            _require(self.uvs is not None, "texture needs uvs, which say where its colours are")
 
 
 Primitive = RadianceField | GaussianCloud | TriMesh
@@ -219,10 +227,12 @@ Primitive = RadianceField | GaussianCloud | TriMesh
 
 @dataclass(frozen=True)
 class Frames:
-    """An asset in motion, as B cameras see it: one primitive a moment, and whose moment it is.
+    """A moving asset as B cameras see it: one primitive for each moment, and the moment that each camera sees.
 
-    frames: of one kind, in the order of time. index: [B], which of them each camera sees. times: [T] in [0, 1],
-    when the frames are.
+    frames: T primitives of one kind in the order of time. index: [B], the number of the frame that each camera
+    sees. times: [T] in [0, 1], the moments of the frames.
+
+    Raises ValueError for other shapes, no frames, or frames of several kinds.
     """
 
     frames: tuple[Primitive, ...]
@@ -232,17 +242,18 @@ class Frames:
     def __post_init__(self) -> None:
         _require(len(self.frames) > 0, "frames must hold at least one primitive")
         _require(self.index.ndim == 1, f"index must be [B], got {tuple(self.index.shape)}")
-        _require(self.times.shape == (len(self.frames),), "times must have one number a frame")
+        _require(self.times.shape == (len(self.frames),), "times must have one number for each frame")
         _require(len({type(frame) for frame in self.frames}) == 1, "frames must be of one kind")
 
 
 @dataclass(frozen=True)
 class ScreenStatistics:
-    """What a splatting renderer leaves behind for density control.
+    """What a splatting renderer returns for density control.
 
-    means2d: [B, N, 2] pixel positions' gradient carrier: a tensor of zeros that was added to the
-             projected means; after backward its `.grad` is dL/d(pixel position), per view.
-    radii:   [B, N] bounding radius on screen in pixels, 0 where the Gaussian is not visible.
+    means2d: [B, N, 2] zeros that were added to the projected means; after the backward pass `.grad` is the gradient
+        of the loss with respect to the pixel positions in each view.
+    radii: [B, N] bounding radius on screen in pixels, 0 if the Gaussian is not visible.
+    height, width: size of the pictures in pixels.
     """
 
     means2d: Float[Tensor, "B N 2"]
@@ -256,9 +267,9 @@ class RenderOutput:
     """A batch of pictures.
 
     rgb: [B, H, W, 3] composited over the background. alpha: [B, H, W, 1] in [0, 1].
-    depth: [B, H, W, 1] sum of weight x camera z (divide by alpha for the expected depth), or None.
-    normal: [B, H, W, 3] world space, or None. distortion: [B, H, W, 1] of a field's rays, where it was asked for.
-    screen: statistics for density control, or None.
+    depth: [B, H, W, 1] sum of weight x camera z in world units (divide by alpha for the expected depth), or None.
+    normal: [B, H, W, 3] sum of weight x unit normal in the world, or None. distortion: [B, H, W, 1] distortion of a
+    field's rays, or None if it was not requested. screen: statistics for density control, or None.
     """
 
     rgb: Float[Tensor, "B H W 3"]
@@ -271,10 +282,10 @@ class RenderOutput:
 
 @dataclass(frozen=True)
 class Signal:
-    """What a guidance says about a render.
+    """The result of a guidance for one step.
 
-    loss: differentiable in the render. metrics: numbers to log. preview: makes a picture [H, W, 3] in [0, 1]
-    to show (called only when one is wanted: decoding may be dear), or None.
+    loss: a scalar, differentiable in the render. metrics: numbers to log by name. preview: makes a picture [H,
+    W, 3] in [0, 1] to show, or None; it is called only if one is shown, because decoding may be slow.
     """
 
     loss: Float[Tensor, ""]

@@ -12,7 +12,7 @@ import torch
 from threedgen.core.types import Cameras, RadianceField, RenderOutput
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.evaluation.benchmark import Predictor
-from threedgen.loop.background import Background
+from threedgen.loop.background import ColorBackground
 from threedgen.loop.distill import distill
 from threedgen.nerfdiff.camera_triplane import CameraTriplane, LearningRates
 from threedgen.nerfdiff.distillation import NerfGuidedDistillation
@@ -98,7 +98,7 @@ class Distilled:
             "",
             steps=self.steps,
             seed=seed,
-            background=Background(Background.Config(random=0.0)),
+            background=ColorBackground(ColorBackground.Config(random=0.0)),
             listeners=(),
         )
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The compiled CPU kernels: one extension module, looked up once, absent without harm."""
+"""The compiled CPU kernels: one extension module, which is optional and looked up once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 from functools import cache
 from types import ModuleType
 
-# One function of each source file: an editable install keeps an old build when the sources change.
+# One function of each source file: an editable install keeps an old build if the sources change.
 _FUNCTIONS = ("splat_forward", "zbuffer", "sample_planes", "march_count", "interpolate_forward")
 
 
@@ -22,10 +22,10 @@ def _probe() -> tuple[ModuleType | None, str | None]:
 
 
 def load_native() -> ModuleType | None:
-    """The extension module, or None when it was not built (see `why_absent`)."""
+    """The extension module, or None if it was not built (see `why_absent`)."""
     return _probe()[0]
 
 
 def why_absent() -> str | None:
-    """Why the kernels are not there, or None when they are."""
+    """Why the kernels are missing, or None if they are not."""
     return _probe()[1]

@@ -14,8 +14,8 @@ namespace nb = nanobind;
 
 namespace {
 
-// Rows of an image are worked on in this many slabs, each with gradient sums of its own: the order of additions, and
-// with it the result, does not depend on the number of threads.
+// The rows of an image are divided into this many slabs, each with its own gradient sums, so that the order of
+// additions, and with it the result, does not depend on the number of threads.
 constexpr int kSlabs = 4;
 
 using FloatIn2 = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -30,8 +30,8 @@ using FloatOut4 = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>
 struct Weights {
     float x[3], y[3], z[3];  // offsets from the ray, and camera z
     float b[3];              // barycentrics
-    float sign, total;       // of the unclamped weights' orientation; 0 where the face is seen edge-on
-    bool kept[3];            // false where rounding had made a weight negative
+    float sign, total;       // orientation and sum of the weights; 0 if the face is seen edge-on
+    bool kept[3];            // false if rounding had made the weight negative
 };
 
 Weights weigh(const float *points, const int64_t *face, float dx, float dy) {
@@ -93,7 +93,7 @@ void each_pixel(const IntIn3 &face_id, const IntIn2 &faces, const FloatIn3 &intr
     }
 }
 
-// image [B, H, W, C + 2]: the attributes, 1, and camera z; zeros where nothing is seen.
+// image [B, H, W, C + 2]: the attributes, 1, and camera z; zeros if the pixel sees no face.
 void interpolate_forward(FloatIn3 points, IntIn2 faces, FloatIn3 intrinsics, IntIn3 face_id, FloatIn2 attributes,
                          int threads, FloatOut4 image) {
     const size_t shape[4] = {image.shape(0), image.shape(1), image.shape(2), image.shape(3)};
@@ -121,7 +121,7 @@ void interpolate_forward(FloatIn3 points, IntIn2 faces, FloatIn3 intrinsics, Int
     }
 }
 
-// d_image as `image` above; its coverage channel is a constant.
+// d_image has the shape of `image` above; the coverage is constant, so that its gradient is not used.
 void interpolate_backward(FloatIn3 points, IntIn2 faces, FloatIn3 intrinsics, IntIn3 face_id, FloatIn2 attributes,
                           FloatIn4 d_image, int threads, FloatOut3 d_points, FloatOut2 d_attributes) {
     const size_t shape[4] = {d_image.shape(0), d_image.shape(1), d_image.shape(2), d_image.shape(3)};

@@ -1,5 +1,5 @@
-// The one extension module. Kernels take contiguous buffers and know nothing of torch, so one build
-// serves every torch version.
+// The extension module. Kernels take contiguous buffers and do not use torch, so that one build works with every
+// version of torch.
 #include <nanobind/nanobind.h>
 
 void bind_mesh_ops(nanobind::module_ &module);

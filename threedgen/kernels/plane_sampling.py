@@ -1,11 +1,11 @@
-"""Features of points from three axis-aligned planes, bilinearly: what a triplane field is made of.
+"""Bilinear features of points from three axis-aligned planes, as in a triplane field.
 
 Plane 0 is xy, plane 1 xz, plane 2 yz, each [H, W, C] with its first coordinate along W and its second along H
-(EG3D, Chan et al. 2022, section 3.2, with the third plane that its released code lacks). The planes cover [-1, 1]
-with the outermost texels' centres on the border (align_corners); points outside take the border's value.
+(EG3D, Chan et al. 2022, section 3.2, with the third plane that its released code lacks). The planes cover
+[-1, 1] with the outermost texels' centres on the border (align_corners); points outside take the border's value.
 
-The three features of a point are returned side by side, [M, 3, C]: a decoder may concatenate, sum or multiply
-them, and a first linear layer on the concatenation contains the sum.
+The three features of a point are returned side by side, [M, 3, C], so that a decoder may concatenate, sum or
+multiply them. A first linear layer on the concatenation includes the sum.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from torch.nn import functional as F
 
 from threedgen.kernels import load_native
 
-AXES = ((0, 1), (0, 2), (1, 2))  # which coordinates of a point run along W and H of each plane
+AXES = ((0, 1), (0, 2), (1, 2))  # the coordinates of a point along W and H of each plane
 
 
 def sample_planes(planes: Float[Tensor, "3 H W C"], points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 3 C"]:
     """The features of each point on each plane. Differentiable in the planes, and in the points.
 
-    Float32 planes on the CPU go through the compiled kernel (unless the points want a gradient), on torch's
-    number of threads; the result does not depend on it. Raises ValueError on other shapes or mixed types.
+    Float32 planes on the CPU are sampled by the compiled kernel (unless the points require a gradient), with
+    torch's number of threads; the result does not depend on it. Raises ValueError for other shapes or mixed
+    types.
     """
     if planes.ndim != 4 or planes.shape[0] != 3 or 0 in planes.shape:
         raise ValueError(f"planes must be [3, H, W, C] with no empty side, got {tuple(planes.shape)}")
@@ -34,10 +35,10 @@ def sample_planes(planes: Float[Tensor, "3 H W C"], points: Float[Tensor, "M 3"]
         raise ValueError(f"points must be [M, 3], got {tuple(points.shape)}")
     if planes.dtype != points.dtype or planes.device != points.device:
         raise ValueError(
-            f"planes are {planes.dtype} on {planes.device}, points {points.dtype} on {points.device}: need the same"
+            f"planes are {planes.dtype} on {planes.device}, but points are {points.dtype} on {points.device}"
         )
-    wants_points = torch.is_grad_enabled() and points.requires_grad
-    if planes.dtype == torch.float32 and planes.device.type == "cpu" and not wants_points and load_native():
+    moving = torch.is_grad_enabled() and points.requires_grad
+    if planes.dtype == torch.float32 and planes.device.type == "cpu" and not moving and load_native():
         return _SamplePlanes.apply(planes, points)
     return sample_planes_torch(planes, points)
 
@@ -45,7 +46,7 @@ def sample_planes(planes: Float[Tensor, "3 H W C"], points: Float[Tensor, "M 3"]
 def sample_planes_torch(
     planes: Float[Tensor, "3 H W C"], points: Float[Tensor, "M 3"]
 ) -> Float[Tensor, "M 3 C"]:
-    """The same by `grid_sample`, for any device and floating type."""
+    """The same as `sample_planes` by `grid_sample`, for any device and floating type."""
     grid = torch.stack([points[:, list(axes)] for axes in AXES])[:, None]  # [3, 1, M, 2]
     features = F.grid_sample(
         planes.permute(0, 3, 1, 2), grid, mode="bilinear", padding_mode="border", align_corners=True

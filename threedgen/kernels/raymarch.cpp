@@ -1,7 +1,9 @@
-// Ray marching through an occupancy grid to packed samples, and their compositing with its gradient. The semantics are
-// those of renderers/backends/torch_volume.py. A thread owns whole rays, so the result does not depend on their number.
+// Ray marching through an occupancy grid to packed samples, and their compositing with its gradient. The result is
+// that of renderers/backends/torch_volume.py. Each ray is computed by one thread, so that the result does not depend
+// on the number of threads.
 //
-// Places are computed in double, in the order of operations of the twin: both find a sample in the same cell.
+// Positions are computed in double precision in the same order of operations as there, so that a sample is in the
+// same cell.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -32,7 +34,7 @@ void require_size(size_t got, int64_t expected, const char *name) {
                                     " numbers, expected " + std::to_string(expected));
 }
 
-// Offsets that do not rise from 0 to `total` would lead out of the samples.
+// Offsets that do not rise from 0 to `total` would lead to reads out of bounds.
 void require_offsets(const Longs &offsets, int64_t rays, int64_t total) {
     require_size(offsets.size(), rays + 1, "offsets");
     const int64_t *o = offsets.data();
@@ -43,7 +45,7 @@ void require_offsets(const Longs &offsets, int64_t rays, int64_t total) {
 
 struct Grid {
     double low[3], size[3];
-    const uint8_t *occupied;  // null: everywhere
+    const uint8_t *occupied;  // null: every cell is
     int64_t cells;
 };
 
@@ -146,8 +148,9 @@ void march_fill(Doubles origins, Doubles directions, Doubles starts, Doubles end
     }
 }
 
-// Which samples to ask for next: the next `size` of each ray whose transmittance is still at least `least`. Where in
-// the order of asking a sample comes is written to slots (from `asked` on). Returns how many they are.
+// The samples of the next wave: the next `size` samples of each ray whose transmittance is still at least `least`.
+// The number of a sample in the order of evaluation is written to slots (from `asked` on). Returns how many samples
+// they are.
 int64_t next_wave(Longs offsets, Doubles thickness, int64_t first, int64_t size, double least, int64_t asked,
                   LongsOut chosen, LongsOut slots) {
     const int64_t rays = int64_t(thickness.size()), total = int64_t(slots.size());
@@ -174,7 +177,7 @@ struct Packed {
     double least;
 };
 
-// Adds up the optical thickness of the samples asked so far.
+// Adds the optical thickness of a wave to that of its rays.
 void add_thickness(Longs offsets, Longs slots, Floats lengths, Floats density, int64_t first, int64_t size,
                    int64_t asked, DoublesOut thickness) {
     const int64_t rays = int64_t(thickness.size()), total = int64_t(slots.size()), count = int64_t(density.size());
@@ -238,7 +241,7 @@ void composite(Longs offsets, Longs slots, Floats density, Floats features, Floa
     }
 }
 
-// With g_i the loss's change with weight_i: d thickness_i = T_(i+1) g_i - sum_j>i weight_j g_j.
+// With g_i the derivative of the loss with respect to weight_i: d thickness_i = T_(i+1) g_i - sum_j>i weight_j g_j.
 void composite_backward(Longs offsets, Longs slots, Floats density, Floats features, Floats lengths, Floats z,
                         double least, int threads, Floats d_sums, Floats d_alpha, Floats d_depth, FloatsOut d_density,
                         FloatsOut d_features) {

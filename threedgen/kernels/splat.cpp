@@ -1,4 +1,4 @@
-// Python bindings of the splatting kernels: checks of shapes, and nothing else.
+// The Python bindings of the splatting kernels, which only check shapes.
 #include "splat_pipeline.h"
 
 #include <chrono>
@@ -143,7 +143,7 @@ std::pair<double, double> row_seconds(const std::string &variant, int64_t count)
 }  // namespace
 
 void bind_splat(nb::module_ &module) {
-    // A picture that is alive when Python exits keeps its state alive: no leak to tell a user about.
+    // A picture that exists when Python exits keeps its state alive, which is no leak to warn a user about.
     nb::set_leak_warnings(false);
     nb::class_<SplatState>(module, "SplatState", "What a splatting forward pass keeps for its backward pass.")
         .def(nb::init<>())

@@ -1,11 +1,11 @@
-// What the splatting driver (splat.cpp) and its numeric kernels (splat_kernels.cpp, compiled once per
-// instruction set) share. Plain structs only: nothing here may instantiate a library template, or the linker could
-// pick an AVX-512 copy of it for a machine that has none.
+// What the splatting driver (splat.cpp) and its numeric kernels (splat_kernels.cpp, compiled once for each
+// instruction set) share. There are only plain structs here: if a library template were instantiated, the linker
+// could take an AVX-512 copy of it for a machine without AVX-512.
 #pragma once
 
 #include <cstdint>
 
-// A tile's Gaussians lie all over the memory: their cache lines are asked for AHEAD entries before they are needed.
+// A tile's Gaussians are scattered in memory: their cache lines are prefetched AHEAD entries before they are needed.
 #if defined(__GNUC__) || defined(__clang__)
 #define SPLAT_PREFETCH(address) __builtin_prefetch(address)
 #else
@@ -15,9 +15,9 @@
 namespace splat {
 
 constexpr int AHEAD = 12;
-constexpr int TILE = 16;                  // pixels a side; one row is one AVX-512 register
-constexpr int SEGMENT = 128;              // Gaussians of a tile that the backward pass unrolls at once
-constexpr int CHECK = 16;                 // Gaussians between two looks at which rows of a tile are still alive
+constexpr int TILE = 16;                  // pixels on each side; one row is one AVX-512 register
+constexpr int SEGMENT = 128;              // Gaussians of a tile that the backward pass expands at a time
+constexpr int CHECK = 16;                 // Gaussians between two checks of which rows of a tile are not yet opaque
 constexpr float MAX_ALPHA = 0.999f;       // the constants of renderers/backends/torch.py
 constexpr float MIN_ALPHA = 1.0f / 255.0f;
 constexpr float MIN_TRANSMITTANCE = 1e-4f;
@@ -43,9 +43,9 @@ struct View {
 
 // A projected Gaussian, one cache line. The exponent, in units of log 2, on the row dy below the mean is
 //   log_opacity - row_falloff dy^2 - falloff (dx - skew dy)^2,
-// a sum of squares: it cannot turn positive by rounding however thin the Gaussian is.
+// a sum of squares: rounding cannot make it positive, however thin the Gaussian is.
 struct alignas(64) Splat {
-    double x, y;                          // pixels; double, or rounding at x = 500 would cost 1e-4 of alpha
+    double x, y;                          // pixels; in float, rounding at x = 500 would change alpha by 1e-4
     float skew, falloff, row_falloff, log_opacity;
     float color[3], z;
     float half_width, half_height;        // bounding box outside which alpha < 1/255
@@ -63,7 +63,7 @@ struct ImageGradient {
     const float *rgb, *alpha, *depth;     // of one image: [H, W, 3], [H, W], [H, W]
 };
 
-// What the backward pass unrolls of one segment of a tile's list, per row of each Gaussian.
+// What the backward pass computes again for one segment of a tile's list, for each row of each Gaussian.
 struct alignas(64) Scratch {
     float alpha[SEGMENT * TILE][TILE], weight[SEGMENT * TILE][TILE];
     int8_t first[SEGMENT], last[SEGMENT];
@@ -75,13 +75,14 @@ struct CloudGradient {
 
 struct Kernels {
     const char *name;
-    // Project Gaussians [begin, end) of a cloud; keys are bits of z (order-preserving) or INVISIBLE.
+    // Projects Gaussians [begin, end) of a cloud; keys are the bits of z (which keep its order) or INVISIBLE.
     void (*project)(const Cloud &, const View &, int64_t begin, int64_t end, Splat *, uint32_t *keys, float *radii);
-    // Composite one tile; returns how many entries were looked at before every pixel was opaque. kept receives the
-    // transmittance [TILE, TILE] before each segment but the first.
+    // Composites one tile; returns the number of entries that were visited before every pixel was opaque. kept
+    // receives the transmittance [TILE, TILE] before each segment but the first.
     int64_t (*forward_tile)(const View &, int tile_x, int tile_y, const Splat *, const Entry *, int64_t count,
                             float *kept, float *rgb, float *alpha, float *depth, int64_t *rows_drawn);
-    // Moments of the loss per entry (slots [count, MOMENTS]) and the background's gradient summed over the tile.
+    // Moments of the loss for each entry (slots [count, MOMENTS]) and the background's gradient, summed over the
+    // tile.
     void (*backward_tile)(const View &, int tile_x, int tile_y, const Splat *, const Entry *, int64_t count,
                           const float *kept, const ImageGradient &, Scratch &, float *slots, float *background);
     // Gradients of Gaussians [begin, end). moments[v] and keys[v] are those of view v; means2d is [B, N, 2].

@@ -1,5 +1,5 @@
-// Colours of Gaussians, and their adjoint: real spherical harmonics up to degree 3, in the order and signs of 3DGS
-// files.
+// Colours of Gaussians, and their adjoint: real spherical harmonics up to degree 3, in the order and with the signs
+// of Kerbl et al. 2023.
 
 constexpr float SH0 = 0.28209479177387814f, SH1 = 0.4886025119029199f;
 constexpr float SH2[5] = {1.0925484305920792f, -1.0925484305920792f, 0.31539156525252005f, -1.0925484305920792f,

@@ -1,5 +1,6 @@
-// As many doubles as a vector register of the instruction set holds, with the arithmetic of one: projection and its
-// adjoint take LANES Gaussians at a time. Without vector extensions (MSVC) it is one double.
+// Real is a vector of as many doubles as a register of the instruction set holds, with the arithmetic of one double:
+// the projection and its adjoint process LANES Gaussians at a time. Without vector extensions (MSVC) it is one
+// double.
 #if defined(__GNUC__) || defined(__clang__)
 #if defined(__AVX512F__)
 constexpr int LANES = 8;
@@ -27,7 +28,7 @@ inline Real root(Real value) {
     return value;
 }
 
-// Components of records i, i + 1, ... of SIZE floats, a lane each; lanes from `end` on repeat record i.
+// Components of records i, i + 1, ... of SIZE floats, one in each lane; lanes from `end` on repeat record i.
 template <int SIZE> inline void load(const float *records, int64_t i, int64_t end, Real *out) {
     float padded[LANES * SIZE];
     const float *from = records + i * SIZE;

@@ -1,8 +1,9 @@
-// Differentiable Gaussian splatting on the CPU: project, sort by depth, bin into 16x16 tiles, composite, and back.
+// Differentiable Gaussian splatting on the CPU: project, sort by depth, bin into 16x16 tiles, composite, and the
+// adjoint.
 //
-// The picture and its gradients do not depend on the number of threads: every sum runs over a fixed order (Gaussians of
-// a tile by depth, tiles of a Gaussian by position, views by index), and each thread writes only what it owns. The
-// numeric kernels exist once per instruction set; the best one that the machine has is chosen at run time.
+// The picture and its gradients do not depend on the number of threads: every sum runs over a fixed order (Gaussians
+// of a tile by depth, tiles of a Gaussian by position, views by index), and no two threads write to one place. The
+// numeric kernels exist once for each instruction set; the best one that the machine has is chosen at run time.
 #pragma once
 
 #include "splat.h"
@@ -24,7 +25,7 @@
 
 namespace splat {
 
-// Uninitialised memory that only grows: a step of a run reuses the pages of the step before.
+// Uninitialised memory that only grows: each step of a run reuses the memory of the step before.
 template <typename T> class Buffer {
   public:
     T *resize(int64_t count) {
@@ -48,8 +49,8 @@ template <typename T> class Buffer {
 
 // What one chunk of Gaussians, in depth order, adds to the tiles' lists.
 struct Chunk {
-    std::vector<uint64_t> pairs;  // tile in the low half, above it a byte for the first row and one for the last
-    std::vector<int64_t> counts;  // per tile, then the position of the chunk's next entry there
+    std::vector<uint64_t> pairs;  // the tile in the low half, above it one byte for the first row and one for the last
+    std::vector<int64_t> counts;  // for each tile; later the position of the chunk's next entry in it
     int64_t first_pair;
 };
 
@@ -63,13 +64,13 @@ struct ViewState {
     int tiles_x, tiles_y;
     int64_t visible, pairs;
     Buffer<Splat> splats;              // by index in the cloud, like keys and moments
-    Buffer<uint32_t> keys, order;      // order: indices of the visible, nearest first
+    Buffer<uint32_t> keys, order;      // order: indices of the visible Gaussians, nearest first
     Buffer<SortItem> items, scratch;
     Buffer<Entry> entries;             // grouped by tile, by rank inside a tile
     Buffer<int64_t> tile_begin;        // [tiles + 1]
-    Buffer<int64_t> kept_begin;        // [tiles]: where its transmittances between segments start
+    Buffer<int64_t> kept_begin;        // [tiles]: start of a tile's transmittances between segments
     Buffer<float> kept;
-    Buffer<int64_t> visited, rows;     // [tiles]: entries looked at before the tile was opaque, and their rows
+    Buffer<int64_t> visited, rows;     // [tiles]: entries visited before the tile was opaque, and their rows
     Buffer<int64_t> pair_begin;        // [visible + 1], by rank, into pair_slot
     Buffer<uint32_t> pair_slot, pair_tile;
     Buffer<float> slots, moments, background;
@@ -85,7 +86,7 @@ struct State {
     Buffer<Scratch> scratch;  // [threads]
 };
 
-// Idle states wait here, so that their memory is reused; a few are enough for a training loop.
+// States that are not in use, so that their memory is reused; a few are enough for a training loop.
 class Pool {
   public:
     std::unique_ptr<State> take() {
@@ -110,7 +111,7 @@ inline Pool &pool() {
     return instance;
 }
 
-// What Python holds between forward and backward.
+// What Python keeps between the forward and the backward pass.
 class SplatState {
   public:
     SplatState() : state(pool().take()) {}
@@ -184,10 +185,11 @@ inline void sort_by_depth(ViewState &v, int64_t count) {
     for (int64_t r = 0; r < visible; ++r) order[r] = items[r].index;
 }
 
-// Append the tiles that the ellipse alpha >= 1/255 meets, column by column, each with the rows it can reach there.
+// Appends the tiles that the ellipse alpha >= 1/255 overlaps, column by column, with the rows that it can reach in
+// each.
 inline void bin_one(const Splat &s, const View &view, int tiles_x, Chunk &chunk) {
     const float x = float(s.x), y = float(s.y), w = s.half_width, h = s.half_height;
-    // Clamped before the conversion: a huge Gaussian reaches further than an int can say.
+    // Clamped before the conversion: the extent of a huge Gaussian does not fit into an int.
     const int first_column = int(std::max(0.0f, (x - w) / TILE));
     const int last_column = int(std::min(float(tiles_x - 1), (x + w) / TILE));
     for (int column = first_column; column <= last_column; ++column) {
@@ -284,7 +286,7 @@ inline void forward(State &state, const Cloud &cloud, const std::vector<View> &v
     state.count = cloud.count;
     while (state.views.size() < views.size()) state.views.push_back(std::make_unique<ViewState>());
     state.view_count = view_count;
-    // Many views: one thread each; few views: all threads inside each.
+    // With many views each has one thread; with few, all threads work on each in turn.
     const int outer = view_count >= threads ? threads : 1, inner = outer > 1 ? 1 : threads;
 #pragma omp parallel for schedule(dynamic) num_threads(outer) if (outer > 1)
     for (int b = 0; b < view_count; ++b) {
@@ -315,7 +317,7 @@ inline void forward(State &state, const Cloud &cloud, const std::vector<View> &v
     }
 }
 
-// Sum each visible Gaussian's slots over its tiles, in the order in which it was binned.
+// Sums each visible Gaussian's slots over its tiles, in the order in which it was binned.
 inline void reduce_moments(ViewState &v, int64_t count, int threads) {
     float *moments = v.moments.resize(count * MOMENTS);
     parallel_ranges(v.visible, threads, [&](int64_t begin, int64_t end) {
@@ -323,7 +325,7 @@ inline void reduce_moments(ViewState &v, int64_t count, int threads) {
             if (r + AHEAD < v.visible) SPLAT_PREFETCH(moments + int64_t(v.order[r + AHEAD]) * MOMENTS);
             float total[MOMENTS] = {0};
             for (int64_t p = v.pair_begin[r]; p < v.pair_begin[r + 1]; ++p) {
-                if (p + AHEAD < v.pairs) {  // a slot may lie on two cache lines
+                if (p + AHEAD < v.pairs) {  // a slot may be on two cache lines
                     const float *later = &v.slots[int64_t(v.pair_slot[p + AHEAD]) * MOMENTS];
                     SPLAT_PREFETCH(later);
                     SPLAT_PREFETCH(later + MOMENTS - 1);

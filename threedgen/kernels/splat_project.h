@@ -1,6 +1,6 @@
-// Projection of 3D Gaussians and its adjoint, LANES Gaussians at a time. In double: the covariance of a needle, and
-// coordinates of a few hundred pixels, would lose in float what the compositing kernel keeps.
-// EWA splatting (Zwicker et al. 2001), 3DGS (Kerbl et al. 2023) equations 5 and 6.
+// Projection of 3D Gaussians and its adjoint, LANES Gaussians at a time, in double precision: the covariance of a
+// very thin Gaussian, and coordinates of a few hundred pixels, would lose digits in float that the compositing kernel
+// needs. EWA splatting (Zwicker et al. 2001); Kerbl et al. 2023, equations 5 and 6.
 
 struct Rotation {
     Real q[4];  // unit quaternion wxyz
@@ -40,7 +40,7 @@ inline void rotation_adjoint(const Rotation &r, const Real *d, Real *gradient) {
     for (int k = 0; k < 4; ++k) gradient[k] = (g[k] - r.q[k] * along) * r.inverse_norm;
 }
 
-// Everything the projection computes on its way, for the adjoint to use again.
+// The intermediate values of the projection, which its adjoint uses again.
 struct Projection {
     Real t[3];         // mean in camera axes
     Real inverse_z;
@@ -126,14 +126,14 @@ void project(const Cloud &cloud, const View &view, int64_t begin, int64_t end, S
             const double z = lanes(p.t[2])[l];
             const float opacity = cloud.opacities[i];
             if (!(z >= view.near_z && z <= view.far_z && opacity >= MIN_ALPHA)) continue;
-            if (!(lanes(p.a)[l] < 1e30 && lanes(p.c)[l] < 1e30)) continue;  // NaN, or more pixels than a float counts
+            if (!(lanes(p.a)[l] < 1e30 && lanes(p.c)[l] < 1e30)) continue;  // NaN, or too many pixels for a float
             Splat s;
             s.log_opacity = log2f(opacity);
             const float reach2 = 2 * float(1 / log2_e) * (s.log_opacity + log2_255);
             const float reach = reach2 > 0 ? sqrtf(reach2) : 0.0f;
             s.x = lanes(x)[l];
             s.y = lanes(y)[l];
-            // The pad outweighs every rounding of the row kernel's exponent.
+            // The margin is larger than every rounding error of the row kernel's exponent.
             s.half_width = reach * float(lanes(wide)[l]) * (1 + 1e-4f) + 1e-2f;
             s.half_height = reach * float(lanes(high)[l]) * (1 + 1e-4f) + 1e-2f;
             if (!(s.x + s.half_width > 0 && s.x - s.half_width < view.width && s.y + s.half_height > 0 &&
@@ -152,18 +152,18 @@ void project(const Cloud &cloud, const View &view, int64_t begin, int64_t end, S
             unclamped_color(cloud, i, basis, s.color);
             for (float &channel : s.color) channel = channel > 0 ? channel : 0.0f;
             splats[i] = s;
-            memcpy(keys + i, &s.z, sizeof(float));  // z > 0: its bits are ordered as it is
+            memcpy(keys + i, &s.z, sizeof(float));  // for z > 0 the bits have the order of the numbers
         }
     }
 }
 
 // Adjoint of the projection to one view. m: the moments of a slot (see backward_tile), here from depth on.
-// Adds to d_scale and d_rotation, and writes the mean's gradient in world axes and in pixels.
+// Adds to d_scale and d_rotation, and writes the gradient of the mean in world axes and in pixels.
 inline void project_adjoint(const View &view, const Projection &p, const Real *scale, const Real *m, Mask seen,
                             Real *d_mean, Real *d_scale, Real *d_rotation, Real *d_pixel) {
     const Real inverse_det = 1.0 / p.det, zero = all(0.0);
     const Real A = p.c * inverse_det, B = -p.b * inverse_det, C = p.a * inverse_det;
-    const Real dx = A * m[5] + B * m[6], dy = B * m[5] + C * m[6];  // of the mean in pixels
+    const Real dx = A * m[5] + B * m[6], dy = B * m[5] + C * m[6];  // with respect to the mean in pixels
     d_pixel[0] = pick(seen, dx, zero);
     d_pixel[1] = pick(seen, dy, zero);
     // Conic to covariance: -K G K with G the symmetric gradient of the conic K.
@@ -173,7 +173,7 @@ inline void project_adjoint(const View &view, const Projection &p, const Real *s
     Real du[2][3];
     for (int k = 0; k < 3; ++k) {
         const Real s = scale[k], u0 = p.u[0][k], u1 = p.u[1][k];
-        const Real f0 = (h00 * u0 + h01 * u1) * s, f1 = (h01 * u0 + h11 * u1) * s;  // of jacobian axes scale
+        const Real f0 = (h00 * u0 + h01 * u1) * s, f1 = (h01 * u0 + h11 * u1) * s;  // along jacobian axes scale
         d_scale[k] += pick(seen, f0 * u0 + f1 * u1, zero);
         du[0][k] = f0 * s;
         du[1][k] = f1 * s;
@@ -199,7 +199,7 @@ inline void project_adjoint(const View &view, const Projection &p, const Real *s
     Real dt[3] = {zero, zero, m[3]};
     for (int k = 0; k < 2; ++k) {
         const Real scaled = focal[k] * iz * iz, along_z = d_jacobian[2 * k + 1];
-        // -focal slope / z: the slope follows x/z only where it is not clamped.
+        // -focal slope / z: the slope depends on x/z only if it is not clamped.
         const Real followed = pick(p.clamped[k], zero, along_z);
         dt[k] += focal[k] * iz * d_pixels[k] - scaled * followed;
         dt[2] += scaled * (p.slope[k] * (along_z + followed) - d_jacobian[2 * k] - p.t[k] * d_pixels[k]);

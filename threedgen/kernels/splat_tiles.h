@@ -1,11 +1,12 @@
-// Compositing of one tile, front to back, one 16-pixel row of one Gaussian at a time: the inner loops are written so
-// that a compiler turns each into a few vector instructions.
+// Compositing of one tile from front to back, one 16-pixel row of one Gaussian at a time. The inner loops are written
+// so that a compiler turns each into a few vector instructions.
 
 struct alignas(64) Plane {
     float row[TILE][TILE];
 };
 
-// 2^t for t <= 0, relative error 1e-7. Below 2^-60 (far under MIN_ALPHA) it stays at 2^-60: no denormals.
+// 2^t for t <= 0 with a relative error of 1e-7. Below 2^-60 (far below MIN_ALPHA) it stays at 2^-60, against
+// denormals.
 inline float exp2_negative(float t) {
     t = t > -60.0f ? t : -60.0f;
     const float shifted = t + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are round(t)
@@ -16,8 +17,8 @@ inline float exp2_negative(float t) {
     p = p * f + 2.4022242085e-1f;
     p = p * f + 6.9314697760e-1f;
     p = p * f + 1.0f;
-    // A bit cast, not a union or memcpy through memory: those keep the row loops from becoming vector code.
-    // Unsigned: a shift that leaves the type is defined there.
+    // A bit cast, because with a union or memcpy through memory compilers do not vectorise the row loops. Unsigned,
+    // because a shift that overflows is defined for unsigned types.
     return __builtin_bit_cast(float,
                               __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, shifted) << 23));
 }
@@ -36,7 +37,7 @@ inline Geometry place(const Splat &s, const Entry &e, int left, int top, int fir
     return g;
 }
 
-// Rows first..last are all that still have a transparent pixel; false when there is none.
+// Rows first..last are those between the first and the last row with a transparent pixel; false if there is none.
 inline bool alive_rows(const Plane &transmittance, int &first, int &last) {
     int low = TILE, high = -1;
     for (int r = first; r <= last; ++r) {
@@ -56,14 +57,14 @@ inline bool alive_rows(const Plane &transmittance, int &first, int &last) {
 
 inline void clear(Plane &plane) { memset(&plane, 0, sizeof(Plane)); }
 
-// Transmittance 1 inside the image and 0 (dead) outside of it.
+// The transmittance is 1 inside the image and 0 outside of it.
 inline void start(const View &view, int left, int top, Plane &transmittance) {
     for (int r = 0; r < TILE; ++r)
         for (int x = 0; x < TILE; ++x)
             transmittance.row[r][x] = top + r < view.height && left + x < view.width ? 1.0f : 0.0f;
 }
 
-// The three row operations: all that grows with pixels times Gaussians is in them.
+// The three row operations, which do all work that grows with pixels times Gaussians.
 
 inline float row_alpha(float d, float peak, float falloff, float before) {
     const float a = exp2_negative(peak - falloff * d * d);
@@ -87,7 +88,7 @@ inline void forward_row(float middle, float peak, const Splat &s, float *t, floa
     }
 }
 
-// The forward row again, keeping alpha and weight instead of blending colours.
+// The forward row again, which keeps alpha and weight instead of blending colours.
 inline void unroll_row(float middle, float peak, const Splat &s, float *t, float *alpha, float *weight) {
     const float falloff = s.falloff;
 #pragma omp simd
@@ -100,7 +101,7 @@ inline void unroll_row(float middle, float peak, const Splat &s, float *t, float
     }
 }
 
-// Sums over the rows of one Gaussian in one tile, still a number a column.
+// Sums over the rows of one Gaussian in one tile, one number for each column.
 struct alignas(64) Columns {
     float red[TILE], green[TILE], blue[TILE], depth[TILE];
     float v0[TILE], dx[TILE], dy[TILE], dxx[TILE], dxy[TILE], dyy[TILE];
@@ -145,8 +146,9 @@ inline float sum(const float *lanes) {
     return total;
 }
 
-// The slot of one Gaussian in one tile: each of its column sums added up. Left to themselves compilers turn ten sums of
-// sixteen numbers into hundreds of moves, so that the tree is spelled out: quarters first, then transposes of 4x4.
+// The slot of one Gaussian in one tile: the sum of each of its column sums. Compilers turn ten sums of sixteen
+// numbers into hundreds of moves, so that the tree of additions is written out: quarters first, then transposes of
+// 4x4.
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
 #define SPLAT_SHUFFLE
@@ -162,7 +164,7 @@ inline Four quarters(const float *lanes) {
     return (part[0] + part[2]) + (part[1] + part[3]);
 }
 
-// Two vectors' quarters: [a0 + a2, b0 + b2, a1 + a3, b1 + b3].
+// The quarters of two vectors: [a0 + a2, b0 + b2, a1 + a3, b1 + b3].
 inline Four pair_up(Four a, Four b) {
     return __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
 }
@@ -230,11 +232,12 @@ int64_t forward_tile(const View &view, int tile_x, int tile_y, const Splat *spla
     return e;
 }
 
-// With f_i the loss's derivative along Gaussian i's colour and depth, and B_i that along what shows behind it,
-//   B_{i-1} = a_i f_i + (1 - a_i) B_i,   dL/da_i = T_i (f_i - B_i):
-// B is a mixture, so nothing cancels however opaque the Gaussians are. T comes front to back and B back to front; the
-// list is cut into segments whose alphas and weights fit the cache, and the forward pass has kept T between them.
-// A slot holds, with v = a dL/da (0 where a is capped) and (dx, dy) from mean to pixel,
+// With f_i the derivative of the loss along Gaussian i's colour and depth, and B_i that along what is visible behind
+// it,
+//   B_{i-1} = a_i f_i + (1 - a_i) B_i,   dL/da_i = T_i (f_i - B_i).
+// B is a mixture, so that nothing cancels, however opaque the Gaussians are. T is computed from front to back and B
+// from back to front; the list is cut into segments whose alphas and weights fit into the cache, and the forward pass
+// has kept T between them. A slot holds, with v = a dL/da (0 if a is capped) and (dx, dy) from the mean to the pixel,
 //   sum of w dL/d(r, g, b, depth), then sum of v (1, dx, dy, dx^2, dx dy, dy^2).
 void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats, const Entry *entries, int64_t count,
                    const float *kept, const ImageGradient &gradient, Scratch &scratch, float *slots,
@@ -308,11 +311,12 @@ void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats
     }
 }
 
-// The row operations alone, on a tile that stays in the first-level cache: the floor of benchmarks/splatting.py.
+// The row operations alone, on a tile that stays in the first-level cache: the lower bound in
+// benchmarks/splatting.py.
 float exercise_rows(int64_t count, bool backward) {
     Plane T, behind, R, G, B, D, alpha, weight;
     clear(behind);
-    // Constant gradients: what shows behind settles at their mixture, rather than decaying into slow denormals.
+    // With constant gradients B converges to their mixture; it does not decay into slow denormals.
     for (int r = 0; r < TILE; ++r)
         for (int x = 0; x < TILE; ++x) R.row[r][x] = G.row[r][x] = B.row[r][x] = D.row[r][x] = 1.0f;
     Columns sums;

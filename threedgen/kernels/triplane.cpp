@@ -1,8 +1,8 @@
-// Bilinear features of points on three axis-aligned planes, and the gradient of the planes. Channels lie together,
-// so that a texel is a few vectors and a point reads twelve texels.
+// Bilinear features of points on three axis-aligned planes, and the gradient of the planes. The channels of a texel
+// are contiguous, so that it is a few vectors, and a point reads twelve texels.
 //
-// Backward, a thread owns a plane or a band of its rows and takes all points in order: no two threads write one texel,
-// and each texel sums its points in the same order whatever the number of threads.
+// In the backward pass each thread writes a plane or a band of its rows and goes through all points in order: no two
+// threads write to one texel, and each texel sums its points in the same order for any number of threads.
 #include <algorithm>
 #include <cstdint>
 #include <stdexcept>
@@ -28,8 +28,8 @@ struct Place {
     float weight;           // of the second one
 };
 
-// From [-1, 1] to texels, outermost centres on the border. A coordinate that is not a number makes the weight NaN, and
-// with it the features: nothing is read out of bounds, and nothing is hidden.
+// From [-1, 1] to texels, with the outermost centres on the border. A NaN coordinate makes the weight NaN, and with
+// it the features, so that nothing is read out of bounds and the NaN stays visible.
 INLINED Place locate(float coordinate, int64_t size) {
     const float last = float(size - 1), x = (coordinate + 1.0f) * (0.5f * last);
     const float inside = x < 0.0f ? 0.0f : (x > last ? last : x);
@@ -68,14 +68,14 @@ template <int FIXED>
 INLINED void spread(float *left, float *right, const float *gradient, float weight_left, float weight_right,
                     int64_t channels) {
     const int64_t count = FIXED > 0 ? FIXED : channels;
-    // One after the other: on a plane one texel wide, left and right are the same.
+    // One addition after the other, because on a plane that is one texel wide left and right are the same texel.
 #pragma omp simd
     for (int64_t k = 0; k < count; ++k) left[k] += weight_left * gradient[k];
 #pragma omp simd
     for (int64_t k = 0; k < count; ++k) right[k] += weight_right * gradient[k];
 }
 
-// All points' share in rows [begin, end) of plane p.
+// The gradient from all points in rows [begin, end) of plane p.
 template <int FIXED>
 INLINED void gather_band(const float *points, const float *gradients, const Shape &shape, int p, int64_t begin,
                          int64_t end, float *plane) {
@@ -121,7 +121,7 @@ CLONED void backward_band(const float *points, const float *gradients, const Sha
     }
 }
 
-// Rows of plane p cut into bands with about as many points each: the object is in the middle, not everywhere.
+// Rows of plane p, cut into bands with about the same number of points, of which most are in the middle.
 std::vector<int64_t> bands(const float *points, const Shape &shape, int p, int threads) {
     const int64_t count = std::min(int64_t(threads), shape.height);
     std::vector<int64_t> cuts{0};
@@ -180,7 +180,7 @@ void sample_planes_backward(Points points, Features gradients, int threads, Plan
         int64_t begin, end;
     };
     std::vector<Task> tasks;
-    // Whole planes as long as every thread gets as many: of a band's points a thread still passes all others by.
+    // Whole planes while each thread gets the same number of them, because for a band a thread reads all points, too.
     const int whole = 3 / std::max(1, threads) * std::max(1, threads);
     for (int p = 0; p < 3; ++p) {
         const std::vector<int64_t> cuts = bands(places, shape, p, p < whole ? 1 : threads);

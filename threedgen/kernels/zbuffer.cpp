@@ -1,8 +1,8 @@
 // Triangle visibility: for each pixel the nearest face, its perspective-correct barycentrics and 1/z.
 //
-// Triangles are clipped against the near plane (not dropped), projected, binned to bands of rows, and rasterised:
-// each thread owns a band of rows of one image and takes its triangles in the order of the faces, so no pixel is
-// written by two threads and the result does not depend on their number.
+// Triangles are clipped at the near plane, projected, binned to bands of rows, and rasterised. Each thread writes a
+// band of rows of one image and takes its triangles in the order of the faces, so that no pixel is written by two
+// threads and the result does not depend on their number.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -21,7 +21,7 @@ constexpr int64_t kFacesPerChunk = 2048;
 
 struct Corner {
     float x, y, z;      // camera space
-    float bary[3];      // with respect to the original face
+    float bary[3];      // barycentric coordinates in the original face
 };
 
 // A projected triangle: screen positions, 1/z, and barycentrics divided by z at each corner.
@@ -33,7 +33,7 @@ struct ScreenTriangle {
     int row_begin, row_end, column_begin, column_end;
 };
 
-// The triangles of some consecutive faces, and which of them meet each band.
+// The triangles of some consecutive faces, and those that overlap each band.
 struct Chunk {
     std::vector<ScreenTriangle> triangles;
     std::vector<std::vector<int32_t>> bands;
@@ -71,7 +71,7 @@ bool faces_camera(const Corner corner[3]) {
                (ux * vy - uy * vx) * corner[0].z < 0.0f;
 }
 
-// The pixels whose centres may lie between two coordinates; empty (begin >= end) outside the image.
+// The pixels whose centres may be between two coordinates; empty (begin >= end) outside the image.
 void span(float low, float high, int size, int &begin, int &end) {
     const float limit = static_cast<float>(size);
     begin = end = 0;
@@ -130,7 +130,7 @@ void rasterise(const ScreenTriangle &t, int row_begin, int row_end, const Image 
         const float py = row + 0.5f;
         for (int column = t.column_begin; column < t.column_end; ++column) {
             const float px = column + 0.5f;
-            // Signed by the area: both windings are drawn.
+            // The sign of the area makes both orientations positive inside: both are drawn.
             const float w0 =
                 ((t.x[1] - px) * (t.y[2] - py) - (t.x[2] - px) * (t.y[1] - py)) * t.inverse_area;
             const float w1 =

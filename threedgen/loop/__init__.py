@@ -1,1 +1,1 @@
-"""The loop of score distillation and what it calls and tells."""
+"""The loop of score distillation, the contracts of what it calls, and the events that it emits."""

@@ -1,21 +1,21 @@
-"""THE LOOP. Everything else hangs off it: recipes build its arguments, listeners hear what it does.
+"""The loop of score distillation. Recipes build its arguments, and listeners get its events.
 
     distill(scene, renderer, cameras, guidances, prompt="a red cube", steps=300)
 
-takes any objects that answer these calls; none of them needs a base class or a registration:
+It takes any objects that answer the calls below; threedgen.loop.contracts describes them in full:
 
-    scene       nn.Module with at(time) -> primitive, parameter_groups(), learning_rates(), adapt(...)
-    renderer    renderer(primitive, cameras, background, rng) -> RenderOutput
-    cameras     cameras(seed, step, total) -> Cameras
-    guidance    guide(output, cameras, prompt, step, total, seed) -> Signal
-    regularizers(output, primitive, step, total) -> (loss, metrics)
-    background  background(seed, step) -> [3], [B, 3] or [B, H, W, 3]
+    scene        nn.Module with at(time) -> primitive, parameter_groups(), learning_rates(), adapt(...)
+    renderer     renderer(primitive, cameras, background, rng) -> RenderOutput
+    cameras      cameras(seed, step, total) -> Cameras
+    guidances    guidance(output, cameras, prompt, step, total, seed) -> Signal
+    regularizers regularizers(output, primitive, step, total) -> (loss, metrics)
+    background   background(seed, step) -> [3], [B, 3] or [B, H, W, 3]
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,9 +24,18 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed, generator
 from threedgen.core.schedule import value_at
-from threedgen.core.types import RenderOutput, Signal
+from threedgen.core.types import Signal
 from threedgen.loop import optim
-from threedgen.loop.background import Background
+from threedgen.loop.background import ColorBackground
+from threedgen.loop.contracts import (
+    Background,
+    CameraSampler,
+    Guidance,
+    Regularizer,
+    Renderer,
+    Scene,
+    Stepper,
+)
 from threedgen.loop.events import (
     Emitter,
     GradientsReady,
@@ -37,23 +46,21 @@ from threedgen.loop.events import (
     StepRejected,
     StepRolledBack,
 )
-from threedgen.loop.state import RunState, Stepper
+from threedgen.loop.state import RunState
 from threedgen.loop.watchdog import Watchdog
-
-Regularizer = Callable[[RenderOutput, Any, int, int], tuple[Tensor, Mapping[str, float]]]
 
 
 def distill(
-    scene: Any,
-    renderer: Callable[..., RenderOutput],
-    cameras: Callable[..., Any],
-    guidances: Sequence[Callable[..., Signal]],
+    scene: Scene,
+    renderer: Renderer[Any],
+    cameras: CameraSampler,
+    guidances: Sequence[Guidance],
     prompt: str,
     *,
     steps: int,
     seed: int = 0,
     weights: Sequence[Any] | None = None,
-    background: Callable[[int, int], Tensor] | None = None,
+    background: Background | None = None,
     regularizers: Regularizer | None = None,
     optimizer: Stepper | None = None,
     listeners: Iterable[Listener] | None = None,
@@ -61,15 +68,19 @@ def distill(
 ) -> RunState:
     """Optimises `scene` until step `steps` and returns the final state.
 
-    weights: one number or schedule a guidance (default 1). optimizer: default Adam with the scene's learning
-    rates. listeners: called with every event (see threedgen.loop.events), default a Watchdog. state: an earlier
-    state of the same run to go on from; otherwise the run starts at step 0. Every draw depends on (seed,
-    stream, step) alone. Raises UserError when a parameter of the scene is in no optimizer group, or the
-    weights are not as many as the guidances.
+    seed: every random draw depends on it, the name of the stream and the step alone.
+    weights: a number or a schedule for each guidance; None: 1 for each. A guidance is not called while its
+    weight is 0. background: None takes a ColorBackground with its defaults. optimizer: None takes Adam with the
+    scene's learning rates (see threedgen.loop.optim). listeners: called with every event (see
+    threedgen.loop.events); None takes a Watchdog. state: an earlier state of the same run, which continues from
+    there; None starts a run at step 0.
+
+    Raises UserError if a parameter of the scene is in no optimizer group, if there are not as many weights as
+    guidances, or if every weight is 0 in a step; Diverged if the default Watchdog stops the run.
     """
     state = state or new_state(scene, guidances, steps=steps, seed=seed, optimizer=optimizer)
     emit = Emitter(tuple(listeners) if listeners is not None else (Watchdog(),))
-    background = background or Background(Background.Config())
+    background = background or ColorBackground(ColorBackground.Config())
     weights = [1.0] * len(guidances) if weights is None else weights
     if len(weights) != len(guidances):
         raise UserError(f"{len(weights)} weights for {len(guidances)} guidances: give each guidance one")
@@ -108,15 +119,19 @@ def distill(
 
 
 def new_state(
-    scene: Any,
-    guidances: Sequence[Any],
+    scene: Scene,
+    guidances: Sequence[Guidance],
     *,
     steps: int,
     seed: int = 0,
     optimizer: Stepper | None = None,
     optimizer_config: optim.Config | None = None,
 ) -> RunState:
-    """The state before the first step. UserError: a parameter in no group, a group without a rate."""
+    """The state before the first step of a run of `steps` steps.
+
+    optimizer: None makes Adam with the scene's learning rates and `optimizer_config`. Raises UserError for
+    fewer than 1 step, a parameter in no group, or a group without a rate.
+    """
     if steps < 1:
         raise UserError(f"a run needs at least 1 step, got {steps}")
     if optimizer is None:
@@ -131,13 +146,13 @@ def new_state(
 
 
 def _own_seed(seed: int, index: int) -> int:
-    """Two guidances of one kind draw from streams of the same name: the second gets another seed."""
+    """Guidances of one class draw from streams of the same name, so that each but the first gets another seed."""
     return seed if index == 0 else derive_seed(seed, "guidance", index)
 
 
 def _weighted(signals: Mapping[int, Signal], weights: Mapping[int, float], step: int) -> Tensor:
     if not signals:
-        raise UserError(f"nothing drives step {step}: the weight of every guidance is 0 there")
+        raise UserError(f"nothing drives step {step}: the weight of every guidance is 0 in it")
     return torch.stack([weights[index] * signal.loss for index, signal in signals.items()]).sum()
 
 
@@ -148,7 +163,7 @@ def _metrics(
     changes: Mapping[str, float],
     seconds: float,
 ) -> dict[str, float]:
-    """The numbers of a step under flat names; a second guidance's are prefixed with its place."""
+    """The numbers of a step by name; those of a second guidance are prefixed with guidance1, and so on."""
     metrics = {"loss": loss.item(), "seconds": seconds}
     for index, signal in signals.items():
         prefix = "guidance" if index == 0 else f"guidance{index}"

@@ -1,8 +1,8 @@
-"""What the loop tells the world: events as plain values, listeners as plain callables.
+"""The events of the loop, as plain values, and its listeners, which are plain callables.
 
-A listener is any `listener(event) -> None`; it looks at the types it cares about and ignores the rest. Two
-listeners may say more than nothing: one that raises StepRejected on GradientsReady has put the state back
-and asks for another try, and any other exception ends the run.
+A listener is any `listener(event) -> None`; it uses the types of events that it needs and ignores the others. If it
+raises StepRejected on GradientsReady, it has restored an earlier state, from which the loop continues. Any other
+exception ends the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunStarted:
-    """Before the first step (of this process: state.step is not 0 when a run is resumed)."""
+    """Before the first step of this process. state.step is not 0 if a run is resumed. total: steps of the run."""
 
     state: RunState
     total: int
@@ -28,7 +28,7 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class GradientsReady:
-    """After backward, before the optimizer uses the gradients. step: 0-based."""
+    """After the backward pass, before the optimizer uses the gradients. step: counts from 0. loss: a scalar."""
 
     state: RunState
     step: int
@@ -38,7 +38,11 @@ class GradientsReady:
 
 @dataclass(frozen=True)
 class StepDone:
-    """A step is complete; state.step is already step + 1. metrics: numbers to log, by name."""
+    """A step is complete; state.step is already step + 1.
+
+    metrics: numbers to log by name. signals: those of the guidances that were called. output, cameras: the
+    render of the step and its views.
+    """
 
     state: RunState
     step: int
@@ -51,7 +55,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class StepRolledBack:
-    """Step `step` was rejected because of `reason`; the state is that before step `to`."""
+    """Step `step` was rejected because of `reason`; the state is now that before step `to`."""
 
     state: RunState
     step: int
@@ -61,7 +65,7 @@ class StepRolledBack:
 
 @dataclass(frozen=True)
 class RunFinished:
-    """After the last step; the scene is final."""
+    """After the last step. The scene is final."""
 
     state: RunState
     total: int
@@ -69,7 +73,7 @@ class RunFinished:
 
 @dataclass(frozen=True)
 class PhaseStarted:
-    """Something other than steps begins (loading, exporting), for whoever shows progress."""
+    """Work other than steps begins (loading, exporting); progress displays show its name."""
 
     name: str
 
@@ -79,7 +83,7 @@ Listener = Callable[[Event], None]
 
 
 class StepRejected(Exception):
-    """Raised by a listener on GradientsReady after it restored an earlier state; carries the reason."""
+    """A listener raises it on GradientsReady after it restored an earlier state. The message is the reason."""
 
 
 @dataclass

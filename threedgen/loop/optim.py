@@ -1,55 +1,50 @@
-"""Adam over named groups with a learning rate each, and the row surgery that density control needs.
+"""Adam over named groups with a learning rate each, and the replacement of rows that density control needs.
 
-The state is a flat dictionary of tensors, so a checkpoint is one safetensors file and nothing is pickled.
+The state is a flat dictionary of tensors, so that a checkpoint is one safetensors file and nothing is pickled.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from threedgen.core.errors import UserError
+from threedgen.core.settings import above, between, settings
+from threedgen.loop.contracts import Scene
 
 Decay = Literal["constant", "exponential", "cosine"]
 MOMENTS = ("exp_avg", "exp_avg_sq")
 _STEPS_TAKEN = "steps_taken"
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """How every group is stepped. The initial rates belong to the representation (`learning_rates()`).
+    """The steps of Adam in every group; the initial learning rates are those of the representation.
 
-    betas: decay of the first and second moments. eps: added to the root of the second moment; tiny, so that
-    the step does not depend on the scale of the loss (3DGS uses 1e-15).
-    scale: multiplies every learning rate. decay: constant, exponential (log-linear) or cosine.
-    final: learning rates at the last step as a fraction of the initial ones, > 0.
+    Attributes:
+        betas: Decay of the first and the second moment.
+        eps: Added to the root of the second moment. It is so small that the steps do not depend on the scale of the
+            loss (Kerbl et al. 2023 use 1e-15).
+        scale: Factor of every learning rate.
+        decay: How the learning rates fall from the first step to the last. exponential is linear in their
+            logarithm.
+        final: Learning rates at the last step as a fraction of the initial ones.
     """
 
-    betas: tuple[float, float] = (0.9, 0.99)
-    eps: float = 1e-15
-    scale: float = 1.0
+    betas: Annotated[tuple[float, float], between(0.0, 1.0, open_high=True)] = (0.9, 0.99)
+    eps: Annotated[float, above(0.0)] = 1e-15
+    scale: Annotated[float, above(0.0)] = 1.0
     decay: Decay = "exponential"
-    final: float = 0.2
-
-    def __post_init__(self) -> None:
-        if self.decay not in get_args(Decay):
-            raise UserError(f"optimizer.decay is {self.decay!r}; choose one of {', '.join(get_args(Decay))}")
-        if not all(0.0 <= beta < 1.0 for beta in self.betas):
-            raise UserError(f"optimizer.betas are {tuple(self.betas)}; both must be in [0, 1)")
-        for name in ("eps", "scale", "final"):
-            value = getattr(self, name)
-            if not (value > 0.0 and math.isfinite(value)):
-                raise UserError(f"optimizer.{name} is {value}; it must be a positive number")
+    final: Annotated[float, above(0.0)] = 0.2
 
 
 def decay_factor(config: Config, progress: float) -> float:
-    """The factor on the initial learning rate at `progress` in [0, 1] of the run: 1 at 0, `final` at 1."""
+    """The factor of the initial learning rates at `progress` in [0, 1] of the run: 1 at 0, `final` at 1."""
     progress = min(max(progress, 0.0), 1.0)
     if config.decay == "exponential":
         return config.final**progress
@@ -59,9 +54,9 @@ def decay_factor(config: Config, progress: float) -> float:
 
 
 class Optimizer:
-    """Adam (Kingma and Ba 2015, algorithm 1) over named groups; build it with `build_optimizer`.
+    """Adam (Kingma and Ba 2015, algorithm 1) over named groups, made by `build_optimizer`.
 
-    steps_taken: number of `step()` calls so far, on which the learning rates decay; part of the state.
+    steps_taken: the number of `step()` calls so far, with which the learning rates decay. It is part of the state.
     """
 
     def __init__(
@@ -94,7 +89,7 @@ class Optimizer:
         return {name: initial * factor for name, initial in self._initial.items()}
 
     def zero_grad(self) -> None:
-        """Forgets every gradient (sets it to None)."""
+        """Removes every gradient (sets it to None)."""
         self._adam.zero_grad(set_to_none=True)
 
     def step(self) -> None:
@@ -106,16 +101,16 @@ class Optimizer:
         self.steps_taken += 1
 
     def moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """First and second moments of a parameter by name, shaped like it; empty before its first step."""
+        """The first and second moment of a parameter by name, in its shape; empty before its first step."""
         state = self._adam.state.get(parameter, {})
         return {name: state[name] for name in MOMENTS if name in state}
 
     def replace_rows(self, old: nn.Parameter, new: nn.Parameter, source: Int[Tensor, " M"]) -> None:
-        """Puts `new` [M, ...] in the place of `old` [N, ...]: its row i goes on from row source[i] of `old`.
+        """Puts `new` [M, ...] in the place of `old` [N, ...]: its row i continues row source[i] of `old`.
 
-        source[i] = -1 marks a new row, whose moments are zero. The step count (bias correction) is the
-        parameter's, hence shared by all rows: a row born late takes at most (1 - b1^k) / sqrt(1 - b2^k)
-        times the usual step (2.1 with the default betas).
+        source[i] = -1 marks a new row, whose moments are 0. All rows of a parameter share its step count (for
+        the bias correction): a row that is added late takes at most (1 - b1^k) / sqrt(1 - b2^k) times the usual
+        step, which is 2.1 with the default betas. Raises KeyError if `old` is in no group.
         """
         for group in self._adam.param_groups:
             for index, parameter in enumerate(group["params"]):
@@ -137,14 +132,14 @@ class Optimizer:
         self._adam.state[new] = state
 
     def zero_moments(self, parameter: nn.Parameter) -> None:
-        """Zeroes both moments of a parameter whose values were set by hand (an opacity reset)."""
+        """Sets both moments of a parameter to 0, whose values were changed otherwise (an opacity reset)."""
         for moment in self.moments(parameter).values():
             moment.zero_()
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The whole state as a flat dictionary: "GROUP.INDEX.{step,exp_avg,exp_avg_sq}" and "steps_taken".
 
-        The tensors are the live ones, not copies.
+        The tensors are those of the optimizer, not copies.
         """
         tensors = {_STEPS_TAKEN: torch.tensor(self.steps_taken, dtype=torch.int64)}
         for group in self._adam.param_groups:
@@ -156,10 +151,11 @@ class Optimizer:
     def load_state_tensors(
         self, tensors: Mapping[str, Tensor], groups: Mapping[str, Iterable[nn.Parameter]]
     ) -> None:
-        """Takes a state written by `state_tensors`, for the parameters in `groups` (same names as before).
+        """Takes a state that `state_tensors` gave, for the parameters in `groups` (with the same names as before).
 
-        The parameters may be other objects with other row counts than at construction: loading a scene may
-        have replaced them. Raises UserError where a moment does not fit its parameter.
+        The parameters may be other objects with other numbers of rows than those of the constructor, because
+        loading a scene may have replaced them. Raises UserError if a moment does not fit its parameter, and
+        KeyError for other groups.
         """
         if set(groups) != set(self._initial):
             raise KeyError(f"the groups {sorted(groups)} are not the optimizer's {sorted(self._initial)}")
@@ -177,7 +173,7 @@ class Optimizer:
                             f"optimizer state {name} is {list(value.shape)} but its parameter is "
                             f"{list(parameter.shape)}: the checkpoint belongs to another scene"
                         )
-                    # Adam keeps its step count on the CPU whatever the parameter's device.
+                    # Adam keeps its step count on the CPU, whatever the device of the parameter is.
                     adam.state[parameter][kind] = (
                         value.to(parameter.device) if kind in MOMENTS else value.cpu()
                     )
@@ -193,7 +189,7 @@ class Optimizer:
 def check_groups(
     groups: Mapping[str, Iterable[nn.Parameter]], named_parameters: Iterable[tuple[str, nn.Parameter]]
 ) -> None:
-    """Raises UserError unless every parameter that wants a gradient is in exactly one group."""
+    """Raises UserError unless every parameter that requires a gradient is in exactly one group."""
     holders: dict[int, list[str]] = {}
     for group, parameters in groups.items():
         for parameter in parameters:
@@ -221,12 +217,12 @@ def build_optimizer(
     *,
     learning_rates: Mapping[str, float],
     total_steps: int,
-    owner: nn.Module | None = None,
+    owner: nn.Module | Scene | None = None,
 ) -> Optimizer:
-    """Adam over `groups` (name -> parameters) with the initial `learning_rates` (the same names).
+    """Adam over `groups` (name -> parameters) with the initial `learning_rates` (same names, at least 0).
 
-    total_steps: length of the run, over which the rates decay. owner: the module whose parameters must each
-    be in exactly one group. Raises UserError where that fails, or where a group and a rate do not pair up.
+    total_steps: length of the run, over which the rates decay. owner: the module whose parameters must each be in
+    exactly one group. Raises UserError if one is not, for a group without a rate, and for a rate without a group.
     """
     groups = {name: list(parameters) for name, parameters in groups.items()}
     named = owner.named_parameters() if owner is not None else []

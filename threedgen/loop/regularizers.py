@@ -1,13 +1,14 @@
-"""Prior-free terms of the loss: functions of a render, their weights, and the sum of what a scene adds of its own.
+"""Terms of the loss that need no prior: functions of a render, their weights, and their sum with a scene's own
+terms.
 
-Every term is a mean of something in [0, 1] or of a ratio, so a weight means the same for every image size.
-Terms on the parameters of a representation are its own business: `Representation.penalty`.
+Every term is a mean over pixels, so that a weight means the same for every picture size. Terms on the
+parameters of a representation are in its own `penalty` (see docs/methods.md, "Regularizers").
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -16,29 +17,32 @@ from torch import Tensor
 
 from threedgen.core.errors import UserError
 from threedgen.core.schedule import Schedule, value_at
+from threedgen.core.settings import settings
 from threedgen.core.types import Primitive, RenderOutput
 
 
 def alpha_binarising(output: RenderOutput) -> Float[Tensor, ""]:
-    """mean_p 4 a_p (1 - a_p) of the rendered alpha: zero when every pixel is object or background."""
+    """The mean over pixels of 4 a (1 - a) of the rendered alpha: 0 if every pixel is object or background."""
     return (4.0 * output.alpha * (1.0 - output.alpha)).mean()
 
 
 def sparsity(output: RenderOutput) -> Float[Tensor, ""]:
-    """mean_p sqrt(a_p^2 + 0.01) - 0.1 of the rendered alpha (DreamFusion, appendix A.2): less haze.
+    """The mean over pixels of sqrt(a^2 + 0.01) - 0.1 of the rendered alpha, against haze (DreamFusion, Poole et al.
+    2022, appendix A.2).
 
-    The constant makes an empty picture cost nothing; it changes no gradient.
+    The constant, which changes no gradient, makes the loss of an empty picture 0.
     """
     return (torch.sqrt(output.alpha**2 + 0.01) - 0.1).mean()
 
 
 def distortion(output: RenderOutput) -> Float[Tensor, ""]:
-    """mean_p of a NeRF's distortion: small when each ray's weight is in one place (Mip-NeRF 360, eq. 15).
+    """The mean over pixels of a field's distortion, which is small if each ray's weight is in one place
+    (Mip-NeRF 360, Barron et al. 2022, eq. 15).
 
-    Raises UserError when the renderer was not asked for it.
+    Raises UserError if the renderer did not compute it.
     """
     if output.distortion is None:
-        raise UserError("regularizers.distortion needs a NeRF rendered with renderer.distortion=true")
+        raise UserError("regularizers.distortion needs a NeRF that is rendered with renderer.distortion=true")
     return output.distortion.mean()
 
 
@@ -49,11 +53,15 @@ TERMS: dict[str, Callable[[RenderOutput], Float[Tensor, ""]]] = {
 }
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """The weight of each term in the loss, a number or a schedule; 0 leaves the term out.
+    """The weight of each term in the loss; 0 leaves the term out.
 
-    alpha: alpha_binarising. distortion, sparsity: the functions so named.
+    Attributes:
+        alpha: Weight of the term that makes each pixel object or background: the mean of 4 a (1 - a) of alpha.
+        distortion: Weight of the distortion of a NeRF's rays, which concentrates each ray's weight in one place. It
+            needs renderer.distortion=true.
+        sparsity: Weight of the term against haze: the mean of sqrt(a^2 + 0.01) - 0.1 of alpha.
     """
 
     alpha: Schedule = 0.0
@@ -64,8 +72,10 @@ class Config:
 def weigh(
     terms: Mapping[str, Callable[[Any], Float[Tensor, ""]]], weights: Any, subject: Any, step: int, total: int
 ) -> tuple[Float[Tensor, ""] | float, dict[str, float]]:
-    """Sum of the terms of `subject`, weighted by the schedules in the dataclass `weights`, and each active term's
-    unweighted value under "regularizers/<name>". The sum is 0.0 when every weight is 0."""
+    """The sum of the terms of `subject`, and each active term's unweighted value under "regularizers/<name>".
+
+    weights: a dataclass with the schedule of each term's weight. The sum is 0.0 if every weight is 0.
+    """
     loss: Tensor | float = 0.0
     values: dict[str, float] = {}
     for item in fields(weights):
@@ -79,9 +89,9 @@ def weigh(
 
 
 class Regularizers:
-    """The weighted sum of the picture terms at a step of the run, and of a scene's own where one is given.
+    """The weighted sum of the terms of the render, and of a scene's own terms.
 
-    own: penalty(primitive, step, total) -> (loss, numbers to log), see `Representation.penalty`.
+    own: penalty(primitive, step, total) -> (loss, numbers to log), a scene's own terms; None: there are none.
     """
 
     Config = Config
@@ -94,7 +104,7 @@ class Regularizers:
     def __call__(
         self, output: RenderOutput, primitive: Primitive, step: int, total: int
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """The loss (a constant 0 when every weight is 0) and each active term's unweighted value."""
+        """The loss (a constant 0 if every weight is 0), and each active term's unweighted value."""
         loss, values = weigh(TERMS, self._weights, output, step, total)
         if self._own is not None:
             penalty, more = self._own(primitive, step, total)

@@ -1,38 +1,29 @@
-"""Everything that changes during a run, in one object that a checkpoint, a rollback and the loop share."""
+"""Everything that changes during a run, in one object for the loop, for checkpoints and for rollbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from threedgen.core.checkpoint import prefixed, unprefixed
 from threedgen.core.random import derive_seed
-
-
-class Stepper(Protocol):
-    """What the loop and the checkpoint ask of an optimizer (optim.Optimizer is the built-in one)."""
-
-    def zero_grad(self) -> None: ...
-
-    def step(self) -> None: ...
-
-    def state_tensors(self) -> Mapping[str, Tensor]: ...
-
-    def load_state_tensors(self, tensors: Mapping[str, Tensor], groups: Mapping[str, Any]) -> None: ...
+from threedgen.loop.contracts import Guidance, Stepper
 
 
 @dataclass
 class RunState:
     """The state of a run before step `step`.
 
-    seed: of the run. rollbacks: how often a bad step was taken back; each one changes the draws that follow
-    (the same draws would only repeat the failure), deterministically. guidances: in recipe order; those that
-    remember something (an nn.Module with a state_dict) are part of the state. stage: of a recipe with several,
-    which one this is (steps count from 0 in each); steps_before: how many steps the stages before it had.
+    scene: a contracts.Scene; its type is Any because listeners use attributes of their own scenes. seed: of the
+    run. rollbacks: how often a bad step was taken back; each rollback changes the draws that follow, because
+    the same draws would only repeat the failure, in a way that the seed determines. guidances: in the order of
+    the recipe; those that remember something (an nn.Module with a state_dict) are part of the state. stage: the
+    number of the recipe's stage (steps count from 0 in each). steps_before: the number of steps of the stages
+    before it.
     """
 
     scene: Any
@@ -40,22 +31,22 @@ class RunState:
     seed: int
     step: int = 0
     rollbacks: int = 0
-    guidances: Sequence[Any] = field(default_factory=tuple)
+    guidances: Sequence[Guidance] = field(default_factory=tuple)
     stage: int = 0
     steps_before: int = 0
 
     @property
     def steps_in_run(self) -> int:
-        """Steps done since the run began, in all stages."""
+        """The number of steps since the start of the run, in all stages."""
         return self.steps_before + self.step
 
     @property
     def draw_seed(self) -> int:
-        """The seed for random streams now: the run's own until something was rolled back."""
+        """The seed of the random streams now: the run's own until the first rollback."""
         return self.seed if self.rollbacks == 0 else derive_seed(self.seed, "rollback", self.rollbacks)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The live tensors of scene, optimizer and learning guidances, under distinct names."""
+        """The tensors of the scene, the optimizer and the guidances that learn, under distinct names; no copies."""
         tensors = prefixed("scene", self.scene.state_dict())
         tensors.update(prefixed("optimizer", self.optimizer.state_tensors()))
         for index, guide in self._learners():
@@ -63,11 +54,11 @@ class RunState:
         return tensors
 
     def numbers(self) -> dict[str, int]:
-        """The rest of the state, as JSON holds it."""
+        """The rest of the state, as JSON can hold it."""
         return {"stage": self.stage, "step": self.step, "rollbacks": self.rollbacks, "seed": self.seed}
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int]) -> None:
-        """Takes a state that `tensors` and `numbers` gave, in this process or another."""
+        """Takes a state that `tensors` and `numbers` gave, in this process or in another."""
         self.scene.load_state_dict(unprefixed("scene", tensors))
         self.optimizer.load_state_tensors(unprefixed("optimizer", tensors), self.scene.parameter_groups())
         for index, guide in self._learners():
@@ -76,11 +67,11 @@ class RunState:
         self.rollbacks = int(numbers["rollbacks"])
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, int]]:
-        """Copies of `tensors` and `numbers` that later steps do not touch."""
+        """Copies of `tensors` and `numbers`, which later steps do not change."""
         return {name: value.detach().clone() for name, value in self.tensors().items()}, self.numbers()
 
     def broken(self) -> str | None:
-        """What the first non-finite gradient belongs to and how it is broken, or None when all are finite."""
+        """A description of the first gradient that is not finite, with its parameter; None if all are finite."""
         for name, parameter in self.scene.named_parameters():
             gradient = parameter.grad
             if gradient is not None and not torch.isfinite(gradient).all():

@@ -1,4 +1,5 @@
-"""Notices a run that breaks in the step where it breaks, takes it back, and stops when it breaks again."""
+"""A listener that notices a loss or a gradient that is not finite, rolls the run back, and stops a run that breaks
+again."""
 
 from __future__ import annotations
 
@@ -10,15 +11,15 @@ from threedgen.loop.state import RunState
 
 
 class Diverged(UserError):
-    """A run that broke again after it was rolled back; its state is the last good one."""
+    """A run that broke again after a rollback; its state is the last good one."""
 
 
 class Watchdog:
-    """Rolls back to the last good state when the loss or a gradient is not finite.
+    """Rolls back to the last good state if the loss or a gradient is not finite.
 
-    every: steps between the snapshots it keeps in memory. After a rollback the draws change; when the run
-    breaks again before it got `every` steps past the place, Diverged names the tensor and the run ends
-    in the last good state.
+    every: steps between the snapshots that it keeps in memory. After a rollback the random draws change. If the run
+    breaks again less than `every` steps after the step in which it broke, Diverged names the parameter, and the run
+    ends in the last good state.
     """
 
     def __init__(self, every: int = 20) -> None:
@@ -38,7 +39,7 @@ class Watchdog:
 
     def _problem(self, event: GradientsReady) -> str | None:
         if not torch.isfinite(event.loss):
-            # The gradient says more than the loss about where it came from; the loss is the fallback.
+            # A gradient names a parameter, which says more about the cause than the loss does.
             return event.state.broken() or "NaN or an infinite value in the loss"
         return event.state.broken()
 

@@ -1,1 +1,1 @@
-"""YAML files become checked, typed recipes."""
+"""Recipes: YAML files and settings of the command line become checked components with typed settings."""

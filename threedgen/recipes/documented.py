@@ -1,13 +1,13 @@
-"""What the docstring of a Config says of each of its settings.
+"""The descriptions of settings in the docstrings of Configs.
 
-A Config documents its fields in the section that Google's style calls Attributes, the unit in brackets where there
-is one:
+A Config documents its fields in the section that Google's style calls Attributes, with the unit in brackets if
+there is one:
 
     Attributes:
         size (pixels): Width and height of each picture.
         frames: Number of pictures in one turn.
 
-A dataclass inherits what its bases say of their fields.
+A dataclass inherits the descriptions of its bases.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _ENTRY = re.compile(r"(\w+)(?: \(([^)]+)\))?: (.*)")
 
 @dataclass(frozen=True)
 class Description:
-    """What is said of one field. unit: empty where the value has none. text: whole sentences on one line."""
+    """The description of one field. unit: empty if the value has none. text: whole sentences on one line."""
 
     unit: str
     text: str
 
 
 def descriptions(cls: type) -> dict[str, Description]:
-    """What a dataclass and its bases say of their fields, by name."""
+    """The descriptions of the fields of a dataclass and its bases by name."""
     found: dict[str, Description] = {}
     for base in reversed(cls.__mro__):
         found |= _section(base.__dict__.get("__doc__") or "")

@@ -1,20 +1,20 @@
 """The layers of a recipe before anything is checked: files that extend each other, and `key=value` settings.
 
-A later layer is merged over an earlier one section by section. A section whose `name` changes is replaced as
-a whole (another component's keys make no sense in it), and so are lists and schedules. `representation: triplane`
-is short for `representation: {name: triplane}`.
+A later layer is merged over an earlier one section by section. A section whose `name` changes is replaced as a
+whole (the keys of another component would be wrong in it), and so are lists and schedules. `representation:
+triplane` is short for `representation: {name: triplane}`.
 
-`with_prior` is laid over its own layer, below those that extend it, when a real prior replaces the embedded one.
-`with_video_prior` is merged like any section, and laid over the last stage when a real video prior replaces the
+`with_prior` is laid over its own layer, below those that extend it, if a real prior replaces the embedded one.
+`with_video_prior` is merged like any section, and laid over the last stage if a real video prior replaces the
 embedded one (see threedgen.pipelines.text_to_4d).
 
-Paths that begin with "run:" lie in the run's own folder, so that a run can be moved with what it was given.
+Paths that begin with "run:" are relative to the run's folder, so that a run can be moved together with its files.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ BUILTIN_FOLDER = Path(__file__).parents[1] / "configs"
 
 @dataclass(frozen=True)
 class Card:
-    """What a built-in recipe says of itself: one line, its paper, the prior it needs, its memory (an estimate)."""
+    """A recipe's description of itself: one line, its paper, the priors it needs, and its memory."""
 
     name: str
     description: str
@@ -39,21 +39,40 @@ class Card:
 
 
 def recipe_cards(builtin: Path = BUILTIN_FOLDER) -> list[Card]:
-    """The built-in recipes of a folder by name; what a recipe does not say itself is empty."""
-    cards = []
-    for path in sorted(builtin.glob("*.yaml"), key=lambda path: path.stem):
-        values = _read_yaml(path)
-        said = {item.name: str(values.get(item.name, "")) for item in fields(Card)}
-        cards.append(Card(**{**said, "name": path.stem}))
-    return cards
+    """The built-in recipes of a folder by name; what a recipe does not say is empty."""
+    return [
+        recipe_card(path.stem, builtin) for path in sorted(builtin.glob("*.yaml"), key=lambda path: path.stem)
+    ]
+
+
+def recipe_card(source: str | Path, builtin: Path = BUILTIN_FOLDER) -> Card:
+    """What a recipe says about itself. Raises UserError as `recipe_layers` does."""
+    path = _locate(str(source), Path.cwd(), builtin)
+    values = _read_yaml(path)
+    texts = {item.name: str(values.get(item.name, "")) for item in fields(Card)}
+    return Card(**{**texts, "name": path.stem})
 
 
 def recipe_layers(source: str | Path, builtin: Path = BUILTIN_FOLDER) -> list[dict[str, Any]]:
-    """The YAML layers of a recipe, the most basic first. builtin: the folder of those that have names.
+    """The YAML layers of a recipe, the most basic first. builtin: the folder of the recipes that have names.
 
-    UserError: missing file, cycle, not YAML.
+    Raises UserError for a file that is missing or not YAML, and for recipes that extend each other in a circle.
     """
-    layers: list[dict[str, Any]] = []
+    return [values for _, values in reversed(list(_layers(source, builtin)))]
+
+
+def extends_one_of(source: str | Path, builtin: Path) -> bool:
+    """Whether a recipe is one of the built-in ones in a folder, or extends one of them, over any number of
+    files."""
+    known = {path.resolve() for path in builtin.glob("*.yaml")}
+    try:
+        return any(path in known for path, _ in _layers(source, builtin))
+    except UserError:  # it extends a recipe that is not in the folder
+        return False
+
+
+def _layers(source: str | Path, builtin: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The files of a recipe and their values, from the recipe itself to the most basic one that it extends."""
     visited: list[Path] = []
     current: str | None = str(source)
     folder = Path.cwd()
@@ -68,20 +87,19 @@ def recipe_layers(source: str | Path, builtin: Path = BUILTIN_FOLDER) -> list[di
         if current is not None and not isinstance(current, str):
             raise UserError(f"{path}: 'extends' must be the name of a recipe or a file, got {current!r}")
         folder = path.parent
-        layers.insert(0, values)
-    return layers
+        yield path, values
 
 
 def is_builtin(source: str | Path, builtin: Path = BUILTIN_FOLDER) -> bool:
-    """Whether `recipe_layers` finds a recipe of the package itself under this name."""
+    """Whether `source` is the name of a built-in recipe in the folder `builtin`."""
     name = str(source)
     return "/" not in name and "\\" not in name and (builtin / f"{name}.yaml").is_file()
 
 
 def merge_layers(layers: Sequence[Mapping[str, Any]], real_prior: bool = False) -> dict[str, Any]:
-    """One recipe of several layers. real_prior: with each layer's `with_prior` laid over that layer.
+    """One recipe of several layers. real_prior: lay each layer's `with_prior` over that layer.
 
-    UserError where a `with_prior` is not a section.
+    Raises UserError if a `with_prior` is not a section.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -95,7 +113,7 @@ def merge_layers(layers: Sequence[Mapping[str, Any]], real_prior: bool = False) 
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid over `base`, section by section (see the module's docstring for what is replaced whole)."""
+    """`over` laid over `base`, section by section (the module's docstring says what is replaced as a whole)."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -109,11 +127,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 RUN = "run:"
-_TEXTS = ("prompt", "negative")  # may begin with "run:" and mean it
+_TEXTS = ("prompt", "negative")  # "run:" at the start of these is text, not a path
 
 
 def located(values: Any, base: Path | None) -> Any:
-    """Plain values with every "run:..." replaced by the path in `base`."""
+    """Plain values with every "run:..." replaced by the path in the folder `base`."""
     if isinstance(values, Mapping):
         return {key: value if key in _TEXTS else located(value, base) for key, value in values.items()}
     if isinstance(values, list):
@@ -124,7 +142,7 @@ def located(values: Any, base: Path | None) -> Any:
 
 
 def relative(values: Any, base: Path | None) -> Any:
-    """The inverse of `located`, for what is written into the run."""
+    """The inverse of `located`, for the recipe that is written into the run."""
     if isinstance(values, Mapping):
         return {key: value if key in _TEXTS else relative(value, base) for key, value in values.items()}
     if isinstance(values, list):
@@ -141,11 +159,12 @@ def _replaces(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def is_schedule(section: Mapping[Any, Any]) -> bool:
+    """Whether a mapping is a schedule (see threedgen.core.schedule) and not a section."""
     return "from" in section or (bool(section) and all(isinstance(key, int | float) for key in section))
 
 
 def split_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """Overrides as (key, raw value); names first, because a name replaces its whole section."""
+    """Overrides as (key, raw value); names first, because a name replaces its whole section. Raises UserError."""
     pairs = []
     for text in overrides:
         key, equals, raw = text.partition("=")
@@ -156,7 +175,10 @@ def split_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def nested(current: Any, keys: Sequence[str], value: Any, full: str) -> Any:
-    """A layer that sets `value` at `keys`; lists on the way are copied with one item changed."""
+    """A layer that sets `value` at `keys` of `current`; lists on the way are copied with one item changed.
+
+    full: the whole dotted key, for the message of the UserError about a wrong place in a list.
+    """
     if not keys:
         return value
     if isinstance(current, Sequence) and not isinstance(current, str):
@@ -176,6 +198,7 @@ def nested(current: Any, keys: Sequence[str], value: Any, full: str) -> Any:
 
 
 def parse_value(key: str, raw: str) -> Any:
+    """The value of `key=raw` on the command line, read as YAML. Raises UserError if it is not YAML."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -216,4 +239,5 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def first_line(error: Exception) -> str:
+    """The message of an error on one line of at most 200 characters."""
     return " ".join(str(error).split())[:200]

@@ -1,4 +1,4 @@
-"""`key=value` settings of the command line, laid over the values of a recipe under the schema of what they set."""
+"""`key=value` settings of the command line, laid over the values of a recipe, with the types of its schema."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from threedgen.core import plugins
 from threedgen.core.errors import UserError
 from threedgen.recipes import stages, typed
 from threedgen.recipes.layers import merge, nested, parse_value
-from threedgen.recipes.schema import FAMILIES, FIXED, NAMED, SCALARS, renderer_of, schema_of, section_of
+from threedgen.recipes.recipe import WHOLE_RUN
+from threedgen.recipes.schema import FAMILIES, FIXED, KEYS, NAMED, SCALARS, renderer_of, schema_of, section_of
 from threedgen.recipes.typed import join
 
 
 def apply_override(values: dict[str, Any], key: str, raw: str) -> dict[str, Any]:
-    """`values` with the setting `key=raw`. Raises UserError for an unknown key, or a value that is not YAML."""
+    """`values` with the setting `key=raw`. Raises UserError for an unknown key or a value that is not YAML."""
     keys = key.split(".")
     place = int(keys[1]) if keys[0] == "stages" and len(keys) > 2 and keys[1].isdigit() else -1
     if 0 <= place < len(values.get("stages") or ()):
-        # A list that the stage shares with others becomes its own.
+        # If the stage shares a list with others, it gets its own copy.
         section, own = stages.merged(values)[place], list(values["stages"])
         changed = merge(section, _override(section, keys[2:], raw, key))
         own[place] = {**own[place], keys[2]: changed[keys[2]]}
         return {**values, "stages": own}
-    if not values.get("stages") or keys[0] in ("stages", *stages.WHOLE_RUN):
+    if not values.get("stages") or keys[0] in ("stages", *WHOLE_RUN):
         return merge(values, _override(values, keys, raw, key))
     if keys == ["steps"]:
         return stages.with_steps(values, typed.convert(int, parse_value(key, raw), key))
-    # What is said about a section on the command line holds for every stage, also where a stage has its own. Not so
-    # the representation: another one in a later stage is there to go on from what the first ended in.
+    # A setting of a section holds for every stage, also if a stage has its own section. The representation is an
+    # exception: if a later stage has its own, it is there to continue the end of the first.
     own = []
     for index, (stage, section) in enumerate(zip(values["stages"], stages.merged(values), strict=True)):
         if index > 0 and keys[0] == "representation" and "representation" in stage:
@@ -41,7 +42,7 @@ def apply_override(values: dict[str, Any], key: str, raw: str) -> dict[str, Any]
 
 
 def _override(values: Mapping[str, Any], keys: list[str], raw: str, key: str) -> dict[str, Any]:
-    """The layer that a `key=value` lays over `values`."""
+    """The layer with which a `key=value` setting is laid over `values`."""
     if keys[-1] in FAMILIES and keys[-1] != "guidance" and raw.lstrip()[:1] != "{":
         keys, key = [*keys, "name"], f"{key}.name"  # representation=triplane
     hint = _hint_at(values, keys)
@@ -50,7 +51,7 @@ def _override(values: Mapping[str, Any], keys: list[str], raw: str, key: str) ->
 
 
 def _hint_at(values: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    """The schema's type at a dotted key, Any where the schema is free. UserError for an unknown key."""
+    """The schema's type at a dotted key, Any if the schema allows anything. Raises UserError for an unknown key."""
     head, rest = keys[0], list(keys[1:])
     if head == "stages":
         sections = stages.merged(values)
@@ -59,7 +60,7 @@ def _hint_at(values: Mapping[str, Any], keys: Sequence[str]) -> Any:
     if head in SCALARS:
         return SCALARS[head] if not rest else Any
     if head not in FAMILIES and head not in FIXED:
-        raise UserError(typed.unknown_key("", head, [*SCALARS, *FAMILIES, *FIXED]))
+        raise UserError(typed.unknown_key("", head, list(KEYS)))
     if not rest:
         return Any
     path = head
@@ -80,7 +81,7 @@ def _hint_at(values: Mapping[str, Any], keys: Sequence[str]) -> Any:
         if name == "auto" and head == "renderer":
             chosen = section_of(values, "representation").get("name")
             if isinstance(chosen, str):
-                name = renderer_of(chosen, plugins.find("representation", chosen))
+                name = renderer_of(chosen)
         if not isinstance(name, str):
             return Any
         cls = plugins.find(head, name)

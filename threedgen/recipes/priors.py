@@ -1,4 +1,4 @@
-"""Which frozen models guide a recipe: named on the command line, or by the recipe itself."""
+"""The frozen models that guide a recipe: named on the command line, or by the recipe itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EMBEDDED = "embedded"
 def names_a_model(
     priors: Sequence[str | None], layers: Sequence[Mapping[str, Any]], overrides: Sequence[tuple[str, str]]
 ) -> bool:
-    """Whether a real prior guides: by --prior, by `prior.path` in a recipe, or by a setting of it."""
+    """Whether a real prior is named: by --prior, by `prior.path` in a recipe, or by a setting of it."""
     named = [prior for prior in priors if prior is not None]
     if named:
         return any(prior != EMBEDDED for prior in named)
@@ -28,9 +28,10 @@ def names_a_model(
 
 
 def name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str | None) -> dict[str, Any]:
-    """Every guidance's prior replaced by the one named for its kind; how it is loaded (dtype, LoRA, options) stays.
+    """The values with every guidance's prior replaced by the one named for its kind; the settings of how it is
+    loaded (dtype, LoRA, options) stay.
 
-    Raises UserError for an empty name, and if no guidance is of the kind.
+    Raises UserError for an empty name, and if no guidance is of that kind.
     """
     for option, name in (("--prior", prior), ("--text-prior", text_prior)):
         if name is not None and not name.strip():
@@ -63,7 +64,7 @@ def name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str | 
 
 
 def _with_model(item: Any, chosen: str) -> Any:
-    """A guidance's section that asks the model `chosen`."""
+    """A guidance's section with the model `chosen` in place of its own."""
     roles = guidance_roles(item)
     if roles.model_setting:
         return {**item, roles.model_setting: "" if chosen == EMBEDDED else chosen}
@@ -77,7 +78,7 @@ def _with_model(item: Any, chosen: str) -> Any:
 
 
 def asks_about_a_picture(item: Any) -> bool:
-    """Whether a guidance's section asks its prior what a given picture shows from other sides."""
+    """Whether a guidance's section asks its prior how the object of a given picture looks from other sides."""
     setting = guidance_roles(item).reference_setting
     reference = item.get(setting) if setting else None
     return isinstance(reference, Mapping) and bool(reference.get("image"))
@@ -88,14 +89,14 @@ def _asks_about_text(item: Any) -> bool:
 
 
 def guides_of(values: Mapping[str, Any]) -> list[Any]:
-    """The guidances of plain values, without anything that is not a section."""
+    """The sections of the guidances in plain values; entries that are no sections are left out."""
     items = values.get("guidance")
     found = list(items) if isinstance(items, Sequence) and not isinstance(items, str) else []
     return [item for item in found if isinstance(item, Mapping)]
 
 
 def guidance_roles(item: Any) -> type[GuidanceRoles]:
-    """What the class of a guidance's section declares."""
+    """What the class that a guidance's section names declares."""
     return declared(_class_of(item, "guidance"), GuidanceRoles)
 
 

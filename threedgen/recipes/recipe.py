@@ -1,4 +1,4 @@
-"""What a checked recipe is: components with their settings, in stages."""
+"""A checked recipe: components with their settings, in stages."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# A recipe's description of itself, which `threedgen recipes` shows.
+ABOUT = ("description", "paper", "needs", "memory")
+# The settings and sections that all stages share: they are written outside the stages.
+WHOLE_RUN = ("prompt", "seed", "device", *ABOUT, "export", "preview", "checkpoint")
+
 
 @dataclass(frozen=True)
 class Choice:
-    """One component of a recipe: its class, its Config, and (for a guidance) the schedule of its weight."""
+    """One component of a recipe.
+
+    name: as the recipe writes it. cls: its class. config: its Config. path: of its section in the recipe.
+    weight: for a guidance, the schedule of its weight.
+    """
 
     name: str
     cls: type[Any]
@@ -18,11 +27,11 @@ class Choice:
     weight: Any = 1.0
 
     def is_a(self, cls: type) -> bool:
-        """Whether the component is of a class, or of one below it."""
+        """Whether the component's class is `cls` or a subclass of it."""
         return isinstance(self.cls, type) and issubclass(self.cls, cls)
 
     def make(self, *arguments: Any, **keywords: Any) -> Any:
-        """The component: its class called with its Config and whatever else it needs."""
+        """The component: its class, called with its Config and the given arguments."""
         return self.cls(self.config, *arguments, **keywords)
 
 
@@ -30,9 +39,9 @@ class Choice:
 class Recipe:
     """A checked recipe.
 
-    resolved: its plain form with every default written out. given: the paths that the recipe files and the
-    command line set. fixed: the sections that are one component each. stages: the recipe of each stage if there
-    are several; the other fields are then those of the last stage, and `steps` is the sum.
+    resolved: its plain form with every default written out. given: the paths that the recipe files and the command
+    line set. fixed: the sections whose component has no choice. stages: the recipe of each stage if there are
+    several; the other fields are then those of the last stage, and `steps` is the sum.
     """
 
     prompt: str
@@ -54,6 +63,7 @@ class Recipe:
         return self.stages or (self,)
 
     def choices(self) -> Iterator[Choice]:
+        """Its components in the order of its sections."""
         yield self.representation
         yield self.renderer
         yield self.cameras

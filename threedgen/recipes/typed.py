@@ -1,6 +1,6 @@
 """Plain YAML values to the frozen Config dataclasses of components, and back.
 
-One place decides what fits a type hint, and one place puts the full path of the setting before a complaint.
+Only this module decides whether a value fits a type hint, and only it puts the path of a setting before a message.
 """
 
 from __future__ import annotations
@@ -16,19 +16,36 @@ from typing import Annotated, Any, Literal, Union
 from threedgen.core.errors import UserError
 from threedgen.core.plugins import did_you_mean
 from threedgen.core.schedule import Milestones, Ramp, parse_range, parse_schedule
-from threedgen.core.settings import SettingError
+from threedgen.core.settings import Bound, SettingError, check_bound
 
-_NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+_NOUNS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    type(None): "null",
+    Any: "any value",
+    object: "any value",
+}
+_PLURALS = {int: "whole numbers", float: "numbers", bool: "true or false", str: "texts", Path: "paths"}
+_MARKED = {
+    "schedule": "a number or a schedule",
+    "range schedule": "a range [low, high] or a schedule of ranges",
+}
 
 
 def hints(cls: type) -> dict[str, Any]:
-    """The resolved type of each init field of a dataclass, schedule markers kept."""
+    """The resolved type of each init field of a dataclass, with bounds and the markers of schedules."""
     resolved = typing.get_type_hints(cls, include_extras=True)
     return {field.name: resolved[field.name] for field in dataclasses.fields(cls) if field.init}
 
 
 def build(cls: type, values: Mapping[str, Any], path: str) -> Any:
-    """An instance of dataclass `cls` from `values`. UserError: unknown key, wrong type, missing key."""
+    """An instance of the dataclass `cls` from `values`, which are the section at `path`.
+
+    Raises UserError, with the path, for an unknown or missing key, a wrong type, and whatever `cls` refuses.
+    """
     known = hints(cls)
     for key in values:
         if key not in known:
@@ -43,11 +60,12 @@ def build(cls: type, values: Mapping[str, Any], path: str) -> Any:
     except SettingError as error:
         raise SettingError(join(path, error.name), error.problem) from error
     except UserError as error:
-        raise UserError(f"{path}: {error}" if path and path not in str(error) else str(error)) from error
+        raise UserError(f"{path}: {error}" if path else str(error)) from error
 
 
 def convert(hint: Any, value: Any, path: str) -> Any:
-    """`value` as `hint` wants it; UserError with the path when it does not fit."""
+    """`value` as the type `hint` wants it. Raises UserError, with the path, if it does not fit or is out of
+    bounds."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or hint is object:
         return value
@@ -96,14 +114,22 @@ def _scalar(hint: Any, value: Any, path: str) -> Any:
 
 
 def _marked(arguments: tuple[Any, ...], value: Any, path: str) -> Any:
+    """A schedule, or the annotated type; within the bound if there is one."""
+    inner, *marks = arguments
     try:
-        if "schedule" in arguments[1:]:
-            return parse_schedule(value)
-        if "range schedule" in arguments[1:]:
-            return parse_range(value)
+        if "schedule" in marks:
+            found: Any = parse_schedule(value)
+        elif "range schedule" in marks:
+            found = parse_range(value)
+        else:
+            found = None
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return convert(arguments[0], value, path)
+    found = convert(inner, value, path) if found is None else found
+    for mark in marks:
+        if isinstance(mark, Bound):
+            check_bound(found, mark, path)
+    return found
 
 
 def _union(hint: Any, members: tuple[Any, ...], value: Any, path: str) -> Any:
@@ -113,7 +139,7 @@ def _union(hint: Any, members: tuple[Any, ...], value: Any, path: str) -> Any:
     if len(members) == 1:
         return convert(members[0], value, path)
     for member in members:
-        # A section or a schedule that nearly fits deserves its own complaint, not "none of these".
+        # A section or a schedule that nearly fits gets a message of its own, not "none of these types".
         named = dataclasses.is_dataclass(member) or typing.get_origin(member) is Annotated
         if named and isinstance(value, Mapping):
             return convert(member, value, path)
@@ -157,24 +183,43 @@ def _wrong(hint: Any, value: Any, path: str) -> UserError:
 
 
 def noun(hint: Any) -> str:
-    """What a type hint wants, in words."""
+    """The values that a type hint allows, in words; without its bound."""
     if hint in _NOUNS:
         return _NOUNS[hint]
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        marks = [mark for mark in arguments[1:] if isinstance(mark, str)]
-        return f"a {marks[0]}" if marks else noun(arguments[0])
+        marked = [_MARKED[mark] for mark in arguments[1:] if isinstance(mark, str) and mark in _MARKED]
+        return marked[0] if marked else noun(arguments[0])
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(noun(argument) for argument in arguments))
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return f"one of {', '.join(str(member.value) for member in hint)}"
     if origin in (list, tuple) or hint in (list, tuple) or _is(origin, Sequence):
-        return "a list"
+        return f"a list{_items(origin, arguments)}"
     if hint in (dict, Mapping) or _is(origin, Mapping) or dataclasses.is_dataclass(hint):
         return "a section with keys"
     return getattr(hint, "__name__", str(hint))
 
 
+def _items(origin: Any, arguments: tuple[Any, ...]) -> str:
+    """What is in a list, as it follows "a list"; empty if the type does not say it or if its items differ."""
+    fixed = origin is tuple and arguments and arguments[-1] is not Ellipsis
+    inner = arguments[0] if arguments and (not fixed or len(set(arguments)) == 1) else None
+    while typing.get_origin(inner) is Annotated:
+        inner = typing.get_args(inner)[0]
+    count = f"{len(arguments)} " if fixed else ""
+    if inner in _PLURALS:
+        return f" of {count}{_PLURALS[inner]}"
+    if dataclasses.is_dataclass(inner):
+        return f" of {count}sections"
+    kind, items = typing.get_origin(inner), typing.get_args(inner)
+    return f" of {count}lists{_items(kind, items)}" if kind in (list, tuple) or _is(kind, Sequence) else ""
+
+
 def wants_text(hint: Any) -> bool:
-    """Whether a command-line value for this type is taken as it stands (so that '007' stays '007')."""
+    """Whether a value on the command line is taken for this type as it is written (so that '007' stays '007')."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         scalars = [argument for argument in arguments if argument is not type(None)]
@@ -187,7 +232,7 @@ def wants_text(hint: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """A Config (or any value in it) as dicts, lists and scalars that YAML can hold; `build` reads it back."""
+    """A Config (or any value in it) as dicts, lists and scalars that YAML can hold. `build` reads it back."""
     if isinstance(value, Ramp):
         return {
             "from": value.start,
@@ -214,7 +259,7 @@ def plain(value: Any) -> Any:
 
 
 def _plain_range(value: Sequence[Any]) -> dict[Any, Any] | None:
-    """A pair of like schedules as one schedule of pairs, the way people write it; None for anything else."""
+    """Two schedules of one kind as one schedule of pairs, as recipes write it; None for anything else."""
     if len(value) == 2 and all(isinstance(side, Ramp | Milestones) for side in value):
         low, high = (plain(side) for side in value)
         paired = {"from", "to"} if isinstance(value[0], Ramp) else set(low)
@@ -224,11 +269,12 @@ def _plain_range(value: Sequence[Any]) -> dict[Any, Any] | None:
 
 
 def join(path: str, key: str) -> str:
+    """The path of a key in the section at `path`; "" is the recipe itself."""
     return f"{path}.{key}" if path else key
 
 
 def unknown_key(path: str, key: str, known: list[str]) -> str:
-    """The complaint about a key that is not in the schema: its path and the nearest known one's."""
+    """The message about a key that is not in the schema, with its path and the nearest known key."""
     import difflib
 
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
@@ -239,7 +285,7 @@ def unknown_key(path: str, key: str, known: list[str]) -> str:
 
 
 def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The plain values at the ends of nested mappings and lists, and their paths."""
+    """The plain values at the ends of nested mappings and lists, with their paths."""
     if isinstance(values, Mapping | list):
         items = values.items() if isinstance(values, Mapping) else enumerate(values)
         for key, value in items:

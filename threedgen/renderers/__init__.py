@@ -1,4 +1,4 @@
-"""Renderers: a primitive seen by cameras becomes pictures.
+"""Renderers: they turn a primitive and cameras into pictures.
 
-What is computed is in this package, who computes it in `backends`.
+This package defines what is computed; the package `backends` computes it.
 """

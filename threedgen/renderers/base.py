@@ -1,48 +1,24 @@
-"""What every renderer is: a callable from a primitive, cameras and a background to pictures."""
+"""What all renderers share: pictures on white, pictures of moving assets, and backgrounds."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.rendering import BackgroundColors, Renderer
 from threedgen.core.types import Cameras, Frames, RenderOutput
 
-PrimitiveT = TypeVar("PrimitiveT", contravariant=True)
-
-Background = Float[Tensor, "3"] | Float[Tensor, "B 3"] | Float[Tensor, "B H W 3"]
-
-
-class Renderer(Protocol[PrimitiveT]):
-    """Renders one kind of primitive (RadianceField, GaussianCloud or TriMesh).
-
-    A renderer says which by a class attribute `primitive`, so that a recipe that pairs it with another kind is
-    refused before anything runs.
-    """
-
-    def __call__(
-        self,
-        primitive: PrimitiveT,
-        cameras: Cameras,
-        background: Background,
-        /,
-        rng: torch.Generator | None = None,
-    ) -> RenderOutput:
-        """Differentiable pictures of a primitive, one a camera.
-
-        rng: a CPU generator for renderers that sample (jittered steps along a ray); None asks for the
-        same picture every time.
-
-        background: linear RGB seen where alpha is below 1: one colour, one a view, or a picture a view.
-        """
-        ...
+PrimitiveT = TypeVar("PrimitiveT")
 
 
 def on_white(renderer: Renderer[PrimitiveT], primitive: PrimitiveT, cameras: Cameras) -> RenderOutput:
-    """rgb, alpha and (where the renderer has it) depth of every view on white, one at a time: renderers keep more
-    than their pictures, and memory does not grow with the number of views. On the cameras' device."""
+    """rgb, alpha and, if the renderer gives it, depth of every view on white, on the cameras' device.
+
+    The views are rendered one by one, because renderers keep more than their pictures: so the memory does not grow
+    with the number of views.
+    """
     white = torch.ones(3, device=cameras.device)
     views = [renderer(primitive, cameras[i : i + 1], white) for i in range(len(cameras))]
     depths = [view.depth for view in views if view.depth is not None]
@@ -57,15 +33,15 @@ def render_frames(
     renderer: Renderer[Any],
     moving: Frames,
     cameras: Cameras,
-    background: Background,
+    background: BackgroundColors,
     rng: torch.Generator | None,
 ) -> RenderOutput:
-    """Each camera's picture of its own moment, in the order of the cameras; no statistics for density control.
+    """Each camera's picture of its own moment, in the order of the cameras; without statistics for density control.
 
-    Raises ValueError where there are not as many moments as cameras.
+    Raises ValueError if there are not as many moments as cameras.
     """
     if len(moving.index) != len(cameras):
-        raise ValueError(f"moments of {len(moving.index)} cameras for {len(cameras)}")
+        raise ValueError(f"there are {len(moving.index)} moments for {len(cameras)} cameras")
     outputs, rows = [], []
     for number, primitive in enumerate(moving.frames):
         row = (moving.index == number).nonzero().squeeze(1)
@@ -77,8 +53,8 @@ def render_frames(
     order = torch.cat(rows).argsort()
 
     def joined(name: str) -> Tensor | None:
-        parts = [getattr(output, name) for output in outputs]
-        return None if parts[0] is None else torch.cat(parts)[order.to(parts[0].device)]
+        pictures = [getattr(output, name) for output in outputs]
+        return None if pictures[0] is None else torch.cat(pictures)[order.to(pictures[0].device)]
 
     rgb, alpha = joined("rgb"), joined("alpha")
     assert rgb is not None
@@ -88,10 +64,11 @@ def render_frames(
     )
 
 
-def split_background(background: Background, cameras: Cameras) -> tuple[Tensor, Tensor | None]:
-    """A solid colour a view [B, 3] for a backend, and the pictures (if any) to composite over black afterwards.
+def split_background(background: BackgroundColors, cameras: Cameras) -> tuple[Tensor, Tensor | None]:
+    """A solid colour for each view, [B, 3], for a backend, and the pictures [B, H, W, 3] that are to be composited
+    behind afterwards (then the colours are black), or None.
 
-    Raises ValueError on a background of another shape.
+    Raises ValueError for a background of another shape.
     """
     views = len(cameras)
     if background.shape in ((3,), (views, 3)):

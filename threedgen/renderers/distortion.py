@@ -1,4 +1,5 @@
-"""The distortion of a ray, small when its weight is in one place (Mip-NeRF 360, Barron et al. 2022, eq. 15)."""
+"""The distortion of a ray, which is small if its weight is in one place (Mip-NeRF 360, Barron et al. 2022, eq.
+15)."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ def distortion(
     ray: Int[Tensor, " M"],
     rays: int,
 ) -> Float[Tensor, " rays"]:
-    """sum_ij w_i w_j |m_i - m_j| + sum_i w_i^2 length_i / 3 of each ray, in linear time; 0 without samples.
+    """sum_ij w_i w_j |m_i - m_j| + sum_i w_i^2 length_i / 3 of each ray, in linear time; 0 for a ray without
+    samples.
 
-    Samples are sorted by ray (ray: [M] in [0, rays)), and by their middle within a ray. Differentiable.
+    weights, middles, lengths: of the intervals. ray: [M] the ray of each sample, below `rays`. Samples are
+    sorted by ray, and by their middle within a ray. Differentiable.
     """
     counts = torch.bincount(ray, minlength=rays)
     first = counts.cumsum(0) - counts
@@ -41,7 +44,7 @@ def spread_along_rays(
     rays: Rays,
     marching: Marching,
 ) -> Float[Tensor, " R"]:
-    """The distortion of each ray's weights with distances in diagonals of the field's box, so in [0, 1]."""
+    """The distortion of each ray's weights, with distances in diagonals of the field's box; it is in [0, 1]."""
     diagonal = marching.step * marching.limit
     distances = z / rays.slopes[ray].to(z)
     return distortion(weights, distances / diagonal, lengths / diagonal, ray, len(rays))

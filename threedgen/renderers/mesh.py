@@ -1,47 +1,44 @@
-"""Triangle meshes: a TriMesh seen by pinhole cameras, differentiable in vertices, colours and texture."""
+"""The renderer of triangle meshes, differentiable in vertices, colours and texture."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from threedgen.core.errors import UserError
+from threedgen.core.rendering import BackgroundColors
+from threedgen.core.roles import RendererRoles
+from threedgen.core.settings import between, settings
 from threedgen.core.types import Cameras, RenderOutput, TriMesh
 from threedgen.renderers import backends
-from threedgen.renderers.base import Background, split_background
+from threedgen.renderers.base import split_background
 from threedgen.renderers.mesh_shading import box_filter, face_normals, sample_texture, to_camera
 from threedgen.renderers.silhouettes import Edges, find_blends, find_edges, find_places
 
-_GREY = 0.5  # of a mesh without colours
+_GREY = 0.5  # the colour of a mesh without colours
 
 
-@dataclass(frozen=True)
+@settings
 class Config:
-    """backend: auto (the fastest for the mesh's device), native (CPU), pytorch3d (CUDA), torch (slow) or
-    nvdiffrast.
+    """How meshes are rendered.
 
-    backfaces: draw both sides of a face, or cull those that look away from the camera (corners clockwise).
-    antialias: blend across outlines; without it no gradient moves an outline. supersampling: 1 to 8, render
-    this many times larger on each side and average.
+    Attributes:
+        backend: The library that renders: native (CPU), pytorch3d (CUDA), nvdiffrast (CUDA), torch (slow), or auto,
+            which takes the fastest for the mesh's device, but never nvdiffrast, whose licence is not free.
+        backfaces: Whether to draw both sides of a face, or to cull the faces that look away from the camera.
+        antialias: Whether to blend pixels across outlines. Without it no gradient moves an outline.
+        supersampling: Factor by which pictures are rendered larger on each side and then averaged.
     """
 
     backend: str = "auto"
     backfaces: Literal["draw", "cull"] = "draw"
     antialias: bool = True
-    supersampling: int = 1
-
-    def __post_init__(self) -> None:
-        if self.backfaces not in ("draw", "cull"):
-            raise UserError(f"renderer.backfaces is {self.backfaces!r}; choose draw or cull")
-        if not 1 <= self.supersampling <= 8:
-            raise UserError(f"renderer.supersampling is {self.supersampling}; it must be from 1 to 8")
+    supersampling: Annotated[int, between(1, 8)] = 1
 
 
-class MeshRenderer:
+class MeshRenderer(RendererRoles):
     """Renders triangle meshes: rgb, alpha, depth and normal."""
 
     Config = Config
@@ -55,20 +52,21 @@ class MeshRenderer:
         self,
         primitive: TriMesh,
         cameras: Cameras,
-        background: Background,
+        background: BackgroundColors,
         /,
         rng: torch.Generator | None = None,
     ) -> RenderOutput:
-        """Render [B, H, W] pictures of a mesh; nothing is drawn from `rng`.
+        """The pictures [B, H, W] of a mesh. No random numbers are drawn from `rng`.
 
-        Colours are the texture's where the mesh has uvs and a texture, else the vertices', else mid grey:
-        displayed as they are, without light. depth is alpha x camera z. normal is alpha x the unit normal in
-        the world: the mesh's own, interpolated, or its faces'. background: [3], [B, 3] or [B, H, W, 3]. Faces
-        are cut at the near plane; a mesh without faces leaves the background. A float64 mesh is rendered by
-        the torch twin, the only backend that keeps the precision. Gradients reach all of the mesh and the
-        background; cameras get none.
-        Raises UserError when the configured backend is absent; ValueError on a background of another shape,
-        or a face that names a vertex which is not there.
+        The colours are those of the texture if the mesh has uvs and a texture, else those of the vertices, else mid
+        grey; they are shown as they are, without light. depth is alpha x camera z. normal is alpha x the unit
+        normal in the world: the mesh's own, interpolated, or that of its faces. Faces are cut at the near
+        plane; the picture of a mesh without faces is the background. Float64 meshes are rendered by the torch
+        backend, the only one that keeps the precision. Gradients reach all tensors of the mesh, and the
+        background, but not the cameras.
+
+        background: [3], [B, 3] or [B, H, W, 3]. Raises UserError if the configured backend is not available, and
+        ValueError for a background of another shape or a face that names a vertex that does not exist.
         """
         vertices = primitive.vertices
         faces = primitive.faces.to(vertices.device)
@@ -83,7 +81,7 @@ class MeshRenderer:
     def _surface(
         self, mesh: TriMesh, faces: Int[Tensor, "F 3"], cameras: Cameras
     ) -> tuple[Float[Tensor, "B H W 5"], Float[Tensor, "B H W 3"]]:
-        """(rgb over black, alpha, alpha x z), and alpha x normal."""
+        """(rgb over black, alpha, alpha x camera z), and alpha x normal."""
         vertices, factor = mesh.vertices, self.config.supersampling
         if vertices.dtype == torch.float64:
             name = "torch"
@@ -95,10 +93,10 @@ class MeshRenderer:
         face_id = backend.visible_faces(points.detach(), faces, fine, cull)
         seen = face_id >= 0
         textured = mesh.texture is not None and mesh.uvs is not None
-        parts = [mesh.uvs if textured else _colors(mesh)]
-        parts += [] if mesh.normals is None else [mesh.normals]
-        widths = [part.shape[1] for part in parts]  # type: ignore[union-attr]
-        attributes = torch.cat([part.to(vertices) for part in parts], dim=1)  # type: ignore[union-attr]
+        columns = [mesh.uvs if textured else _colors(mesh)]
+        columns += [] if mesh.normals is None else [mesh.normals]
+        widths = [column.shape[1] for column in columns]  # type: ignore[union-attr]
+        attributes = torch.cat([column.to(vertices) for column in columns], dim=1)  # type: ignore[union-attr]
         image = backend.interpolate(points, faces, fine, face_id, attributes)
         paint, *normals, covered = image.split([*widths, 2], dim=-1)
         if textured:
@@ -120,7 +118,8 @@ class MeshRenderer:
         return surface, normal
 
     def _edges(self, mesh: TriMesh, faces: Int[Tensor, "F 3"]) -> Edges:
-        """The mesh's edges, remembered: comparing what they follow from costs a tenth of finding them."""
+        """The mesh's edges. They are kept: comparing the faces that they depend on takes a tenth of the time of
+        finding them."""
         corners = faces if mesh.uvs is None else find_places(mesh.vertices)[faces]
         known = self._known
         if known is None or not (_same(known[0], faces) and _same(known[1], corners)):

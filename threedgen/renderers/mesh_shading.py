@@ -1,7 +1,7 @@
-"""What the mesh backends share: camera space, perspective-correct interpolation, textures, face normals.
+"""What the mesh backends share: camera space, perspective-correct interpolation, textures and face normals.
 
-Everything here is differentiable torch, in the dtype and on the device of its arguments; which face a pixel
-sees is a backend's business.
+Everything here is differentiable torch in the dtype and on the device of its arguments. Only which face a pixel
+sees is computed by a backend.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def to_camera(vertices: Float[Tensor, "V 3"], cameras: Cameras) -> Float[Tensor,
 
 
 def facing(points: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"]) -> Bool[Tensor, "B F"]:
-    """True where the camera sees the corners of a face counter-clockwise."""
+    """Whether each camera sees the corners of each face counter-clockwise."""
     a, b, c = (points.detach()[:, faces[:, i]] for i in range(3))
     return (torch.linalg.cross(b - a, c - a) * a).sum(-1) < 0
 
 
 def face_normals(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "F 3"]:
-    """Unit normals on the side from which the corners run counter-clockwise; zero for a face without area."""
+    """Unit normals on the side from which the corners are counter-clockwise; zero for a face without area."""
     a, b, c = (vertices.index_select(0, faces[:, i]) for i in range(3))
     return torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1, eps=1e-30)
 
@@ -39,9 +39,9 @@ def corner_weights(
 ) -> Float[Tensor, "*N 3"]:
     """d.(b x c), d.(c x a), d.(a x b) for camera-space corners and the rays d = (dx, dy, 1) of pixel centres.
 
-    Computed from X - dx Z and Y - dy Z, the corners' offsets from the ray, in which no digits cancel. All
-    have one sign where the ray meets the face (on either side of the camera); divided by their sum they are
-    the perspective-correct barycentrics.
+    They are computed from X - dx Z and Y - dy Z, the corners' offsets from the ray, in which no digits cancel.
+    All have one sign if the ray meets the face (on either side of the camera); divided by their sum they are
+    the perspective-correct barycentric coordinates.
     """
     dx, dy = rays(intrinsics, row, column)
     z = corners[..., 2]
@@ -66,10 +66,10 @@ def interpolate(
     face_id: Int[Tensor, "B H W"],
     attributes: Float[Tensor, "V C"],
 ) -> Float[Tensor, "B H W C+2"]:
-    """Attributes at each pixel, then 1 and camera z; all zero where face_id is -1.
+    """The attributes at each pixel, then 1 and camera z; all zero if face_id is -1.
 
-    points: vertices in the cameras' own axes. Differentiable in points and attributes. Weights that rounding
-    made negative count as zero, so that values stay within those of the corners.
+    points: vertices in the cameras' own axes. Differentiable in points and attributes. Weights that are negative by
+    rounding count as zero, so that values stay within those of the corners.
     """
     view, row, column = torch.nonzero(face_id >= 0, as_tuple=True)
     triangles = faces[face_id[view, row, column].long()]
@@ -86,7 +86,8 @@ def interpolate(
 
 
 def sample_texture(texture: Float[Tensor, "H W 3"], uvs: Float[Tensor, "P 2"]) -> Float[Tensor, "P 3"]:
-    """Bilinear colours at uvs with v = 0 at the top, texel centres at (i + 0.5) / size, the border repeated.
+    """Bilinear colours at uvs. v = 0 is at the top, texel centres are at (i + 0.5) / size, and the border is
+    repeated.
 
     Differentiable in texture and uvs.
     """
@@ -101,7 +102,7 @@ def sample_texture(texture: Float[Tensor, "H W 3"], uvs: Float[Tensor, "P 2"]) -
 
 
 def box_filter(images: Float[Tensor, "B H W C"], factor: int) -> Float[Tensor, "B h w C"]:
-    """Averages factor x factor blocks of pixels."""
+    """The averages of blocks of factor x factor pixels."""
     count, height, width, channels = images.shape
     blocks = images.reshape(count, height // factor, factor, width // factor, factor, channels)
     return blocks.mean(dim=(2, 4))

@@ -1,6 +1,6 @@
 """Pictures of exact meshes: which face each pixel sees, barycentric interpolation, and a box filter.
 
-The face ids come from the compiled z-buffer or, where there is none, from its plain torch twin.
+The face ids come from the compiled z-buffer or, if it was not built, from the torch backend.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ __all__ = ["Visibility", "box_filter", "interpolate", "rasterize"]
 
 @dataclass(frozen=True)
 class Visibility:
-    """face_id: [B, H, W] int32, -1 where nothing is seen. bary: [B, H, W, 3]. inverse_z: [B, H, W]."""
+    """What each pixel centre sees.
+
+    face_id: [B, H, W] int32, -1 if it sees no face. bary: [B, H, W, 3] barycentric coordinates. inverse_z: [B,
+    H, W] one over camera z. Both are 0 if it sees no face.
+    """
 
     face_id: Int[Tensor, "B H W"]
     bary: Float[Tensor, "B H W 3"]
@@ -31,7 +35,8 @@ class Visibility:
 
 @torch.no_grad()
 def rasterize(mesh: TriMesh, cameras: Cameras) -> Visibility:
-    """Which face each pixel centre sees. Triangles are clipped at the near plane; both sides are drawn."""
+    """The face that each pixel centre sees, on the CPU. Triangles are clipped at the near plane; both sides are
+    drawn."""
     cameras = cameras.to("cpu", torch.float32)
     faces = mesh.faces.to("cpu", torch.int64)
     points = mesh_shading.to_camera(mesh.vertices.detach().to("cpu", torch.float32), cameras)
@@ -59,7 +64,7 @@ def _rasterize_torch(
 def interpolate(
     visibility: Visibility, faces: Int[Tensor, "F 3"], values: Float[Tensor, "V C"]
 ) -> Float[Tensor, "B H W C"]:
-    """Per-vertex values at each pixel, zero where nothing is seen."""
+    """Values of vertices at each pixel, zero if it sees no face."""
     seen = visibility.face_id >= 0
     corners = values[faces[visibility.face_id[seen].long()]]
     out = values.new_zeros(*seen.shape, values.shape[1])

@@ -1,14 +1,13 @@
-"""Silhouette antialiasing: pixels blend across the outlines of a mesh, with gradients to the vertices.
+"""Silhouette antialiasing: pixels are blended across the outlines of a mesh, with gradients to the vertices.
 
-After nvdiffrast (Laine et al. 2020, section 3.4): where an outline crosses the line between two neighbouring
-pixel centres, one of the two colours is carried over by an amount that is linear in the place of the
-crossing, so that moving the outline changes the picture smoothly. Steep outlines blend along rows and flat
-ones along columns, so that each piece of an outline counts once: the sum of a silhouette's pixels grows with
-its area.
+As in nvdiffrast (Laine et al. 2020, section 3.4), where an outline crosses the line between two neighbouring pixel
+centres, one of the two colours is mixed into the other by an amount that is linear in the place of the crossing, so
+that the picture changes smoothly when the outline moves. Steep outlines blend along rows and flat ones along
+columns, so that each piece of an outline counts once and the sum of a silhouette's pixels grows with its area.
 
-Unlike there, the outlines themselves are walked (edges between a face seen from the front and one seen from
-the back, and edges of a single face), not the edges of the faces that pixels happen to see: a mesh whose
-triangles are smaller than a pixel keeps its gradients.
+Unlike there, all outlines are traversed (edges between a face seen from the front and one seen from the back,
+and edges of a single face), not only the edges of the faces that pixels see. So a mesh whose triangles are
+smaller than a pixel keeps its gradients.
 """
 
 from __future__ import annotations
@@ -27,9 +26,11 @@ _PRIME = 1_000_003
 
 @dataclass(frozen=True)
 class Edges:
-    """The edges of a mesh. ends: [E, 2] vertices in the order in which the first face runs them. first: [E] a
-    face. second: [E] the face on the other side, -1 where there is none. opposed: [E] whether the second face
-    runs the edge the other way, as in a consistently oriented mesh.
+    """The edges of a mesh.
+
+    ends: [E, 2] vertices in their order in the first face. first: [E] a face. second: [E] the face on the other
+    side, -1 if there is none. opposed: [E] whether the second face has the vertices in the other order, as in a
+    consistently oriented mesh.
     """
 
     ends: Int[Tensor, "E 2"]
@@ -40,14 +41,14 @@ class Edges:
 
 @dataclass(frozen=True)
 class Blends:
-    """K blends of flat pixel indices: image[target] += weight (image[source] - image[target])."""
+    """K blends of pixels with flat indices: image[target] += weight (image[source] - image[target])."""
 
     target: Int[Tensor, " K"]
     source: Int[Tensor, " K"]
     weight: Float[Tensor, " K"]
 
     def apply(self, image: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
-        """The blended image; all blends read the image as it was."""
+        """The blended image. All blends use the pixels of the given image."""
         flat = image.flatten(0, 2)
         change = self.weight[:, None] * (
             flat.index_select(0, self.source) - flat.index_select(0, self.target)
@@ -57,7 +58,7 @@ class Blends:
 
 @torch.no_grad()
 def find_places(vertices: Float[Tensor, "V 3"]) -> Int[Tensor, " V"]:
-    """For each vertex the first one with the same coordinates, which stands for their place."""
+    """For each vertex the first one with the same coordinates, which represents their place."""
     whole = torch.int32 if vertices.dtype == torch.float32 else torch.int64
     bits = (vertices.detach().contiguous() + 0.0).view(whole).long()  # + 0: -0 becomes 0
     key = (bits[:, 0] * _PRIME ^ bits[:, 1]) * _PRIME ^ bits[:, 2]
@@ -68,17 +69,17 @@ def find_places(vertices: Float[Tensor, "V 3"]) -> Int[Tensor, " V"]:
 
 
 def _first(group: Int[Tensor, " V"]) -> Int[Tensor, " V"]:
-    """For each item the first one of its group."""
+    """For each item the first item of its group."""
     item = torch.arange(len(group), device=group.device)
     return torch.full_like(item, len(group)).scatter_reduce_(0, group, item, "amin")[group]
 
 
 @torch.no_grad()
 def find_edges(faces: Int[Tensor, "F 3"], corners: Int[Tensor, "F 3"] | None = None) -> Edges:
-    """The edges of a mesh. corners: the place of each face's corners (`find_places`) where seams double
-    vertices, as in a textured mesh, so that a seam is no outline; default: each vertex is its own place.
+    """The edges of a mesh. An edge of three faces or more is a border of each of them.
 
-    An edge of three faces or more is a border of each of them.
+    corners: the place of each face's corners (`find_places`) if seams double vertices, as in a textured mesh,
+    so that a seam is no outline; None: each vertex has its own place.
     """
     corners = faces if corners is None else corners
     halves = torch.stack([faces, faces.roll(-1, 1)], dim=-1).flatten(0, 1)  # [3F, 2] in the order of the face
@@ -108,10 +109,11 @@ def find_blends(
     depth: Float[Tensor, "B H W"],
     cull: bool,
 ) -> Blends:
-    """Where outlines cross between pixels of a render; the weights are differentiable in points.
+    """The blends of neighbouring pixels of a render between which an outline runs; the weights are
+    differentiable in points.
 
-    points: vertices in the cameras' own axes. depth: camera z at each pixel. cull: whether faces that look
-    away are drawn. What one pixel gives away is at most all of it.
+    points: vertices in the cameras' own axes. depth: camera z at each pixel. cull: faces that look away from
+    the camera are not drawn. The weights with which a pixel is replaced are at most 1 in sum.
     """
     chosen = _crossings(points.detach(), faces, edges, cameras, face_id, depth.detach(), cull)
     inside, outside = chosen.inside, chosen.outside
@@ -123,12 +125,12 @@ def find_blends(
     dx, dy = rays(intrinsics, row, column)
     z = ends[..., 2]
     x, y = ends[..., 0] - dx[:, None] * z, ends[..., 1] - dy[:, None] * z
-    # The edge's image is the line c + p lx + q ly = 0, (p, q) from the inner pixel's centre.
+    # The edge's image is the line c + p lx + q ly = 0, with (p, q) relative to the inner pixel's centre.
     c = x[:, 0] * y[:, 1] - x[:, 1] * y[:, 0]
     along_x, along_y = y[:, 0] * z[:, 1] - y[:, 1] * z[:, 0], z[:, 0] * x[:, 1] - z[:, 1] * x[:, 0]
     slope = torch.where(chosen.steep, along_x / intrinsics[:, 0, 0], along_y / intrinsics[:, 1, 1])
     step = torch.where(outside > inside, 1.0, -1.0)
-    place = (-c / slope * step).clamp(0.0, 1.0)  # of the crossing, from the inner centre to the outer
+    place = (-c / slope * step).clamp(0.0, 1.0)  # of the crossing: 0 at the inner centre, 1 at the outer
     weight = 0.5 - place
     inner = weight.detach() > 0
     target, source = torch.where(inner, inside, outside), torch.where(inner, outside, inside)
@@ -139,8 +141,8 @@ def find_blends(
 
 @dataclass(frozen=True)
 class _Crossings:
-    """inside, outside: flat indices of neighbouring pixels; edge: the outline between; steep: side by
-    side."""
+    """inside, outside: flat indices of neighbouring pixels. edge: the outline between them. steep: whether they
+    are side by side."""
 
     inside: Int[Tensor, " K"]
     outside: Int[Tensor, " K"]
@@ -158,7 +160,7 @@ def _crossings(
     depth: Float[Tensor, "B H W"],
     cull: bool,
 ) -> _Crossings:
-    """One outline for each pair of neighbouring pixels that an outline separates."""
+    """One outline for each pair of neighbouring pixels that outlines separate."""
     height, width = cameras.height, cameras.width
     front = facing(points, faces)
     view, edge = _outlines(front, edges, cull)
@@ -166,7 +168,7 @@ def _crossings(
     pixels, inverse_z = _project(ends, cameras, view)
     delta = (pixels[:, 1] - pixels[:, 0]).abs()
     steep = delta[:, 1] >= delta[:, 0]
-    # `major` runs along the axis on which the edge is longer: rows of steep edges, columns of flat ones.
+    # `major` is the coordinate in which the edge is longer: y for steep edges, x for flat ones.
     major = torch.where(steep[:, None], pixels[..., 1], pixels[..., 0])
     minor = torch.where(steep[:, None], pixels[..., 0], pixels[..., 1])
     size = torch.where(steep, height, width).to(major)
@@ -197,7 +199,7 @@ def _crossings(
     distance = torch.where(ids >= 0, depth.flatten(), torch.inf)
     separates = (ids[inside] >= 0) & (distance[inside] < distance[outside]) & (near_z * distance[outside] > 1)
     kept = torch.nonzero(separates).squeeze(-1)
-    # Of several outlines between two pixels, the outermost is the one that is seen against what lies behind.
+    # Of several outlines between two pixels, only the outermost borders on what lies behind.
     order = kept[torch.argsort(place[kept], descending=True, stable=True)]
     pair = low[order] * 2 + steep[order]
     order = order[torch.argsort(pair, stable=True)]
@@ -209,7 +211,7 @@ def _crossings(
 def _outlines(
     front: Bool[Tensor, "B F"], edges: Edges, cull: bool
 ) -> tuple[Int[Tensor, " K"], Int[Tensor, " K"]]:
-    """(view, edge) of the edges at which the drawn surface ends or turns away."""
+    """(view, edge) of the edges at which the drawn surface ends or turns away from the camera."""
     own = front[:, edges.first]
     lone = edges.second < 0
     other = front[:, edges.second.clamp(min=0)] == edges.opposed
@@ -221,7 +223,7 @@ def _outlines(
 def _project(
     ends: Float[Tensor, "K 2 3"], cameras: Cameras, view: Int[Tensor, " K"]
 ) -> tuple[Float[Tensor, "K 2 2"], Float[Tensor, "K 2"]]:
-    """Pixel positions and 1/z of the edges' ends, the edges cut at the near plane; NaN where all is behind
+    """Pixel positions and 1/z of the ends of edges that are cut at the near plane; NaN if both ends are behind
     it."""
     z = ends[..., 2]
     along = (cameras.near - z[:, 0]) / (z[:, 1] - z[:, 0])
@@ -245,10 +247,10 @@ def _inner_side(
     item: Int[Tensor, " M"],
     steep: Bool[Tensor, " M"],
 ) -> Bool[Tensor, " M"]:
-    """Whether the face lies on the side of larger x (steep) or y (flat) of its edge.
+    """Whether the face is on the side of larger x (steep) or y (flat) of its edge.
 
-    The line through the edge's image is d.(a x b) = 0; on the face's side it has the sign of the face's
-    determinant, which is negative for one that faces the camera.
+    The line through the edge's image is d.(a x b) = 0. On the face's side d.(a x b) has the sign of the face's
+    determinant, which is negative if it faces the camera.
     """
     normal = torch.linalg.cross(ends[:, 0], ends[:, 1])
     towards = torch.where(steep, normal[item, 0], normal[item, 1]) > 0

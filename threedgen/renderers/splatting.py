@@ -1,22 +1,28 @@
-"""Gaussian splatting: a GaussianCloud seen by pinhole cameras (Kerbl et al. 2023)."""
+"""The renderer of Gaussian clouds (3D Gaussian Splatting, Kerbl et al. 2023)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
+from threedgen.core.rendering import BackgroundColors
+from threedgen.core.roles import RendererRoles
+from threedgen.core.settings import settings
 from threedgen.core.types import Cameras, Frames, GaussianCloud, RenderOutput, ScreenStatistics
 from threedgen.renderers import backends
-from threedgen.renderers.base import Background, render_frames, split_background
+from threedgen.renderers.base import render_frames, split_background
 
 
-class SplattingRenderer:
+class SplattingRenderer(RendererRoles):
     """Renders Gaussian clouds: rgb, alpha, depth, and screen statistics for density control."""
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """backend: auto (the fastest for the cloud's device), native (CPU), gsplat (CUDA) or torch (slow)."""
+        """How Gaussians are rendered.
+
+        Attributes:
+            backend: The library that renders: native (CPU), gsplat (CUDA), torch (slow), or auto, which takes the
+                fastest for the cloud's device.
+        """
 
         backend: str = "auto"
 
@@ -29,17 +35,19 @@ class SplattingRenderer:
         self,
         primitive: GaussianCloud | Frames,
         cameras: Cameras,
-        background: Background,
+        background: BackgroundColors,
         /,
         rng: torch.Generator | None = None,
     ) -> RenderOutput:
-        """Render [B, H, W] pictures of a cloud, or of a moving one's moments; the cameras must be on the cloud's
-        device. Nothing is drawn from `rng`.
+        """The pictures [B, H, W] of a cloud, or of the moments of a moving one. No random numbers are drawn
+        from `rng`.
 
-        background: [3] or [B, 3] colours, or [B, H, W, 3] pictures; gradients reach it and all of the cloud.
-        A float64 cloud is rendered by the torch twin, the only backend that keeps the precision.
-        `screen.means2d.grad` holds the gradient of the projected means (pixels) after a backward pass.
-        Raises UserError when the configured backend is absent; ValueError on a background of another shape.
+        Gradients reach all tensors of the cloud, and the background, but not the cameras. Float64 clouds are
+        rendered by the torch backend, the only one that keeps the precision. `screen.means2d.grad` holds the
+        gradient of the projected means (in pixels) after a backward pass.
+
+        background: [3], [B, 3] or [B, H, W, 3]. Raises UserError if the configured backend is not available, and
+        ValueError for a background of another shape.
         """
         if isinstance(primitive, Frames):
             return render_frames(self, primitive, cameras, background, rng)

@@ -1,8 +1,8 @@
-"""What the backends of the volume renderer share: rays, how they are marched, and how a field is asked.
+"""What the backends of the volume renderer share: rays, how they are marched, and how a field is evaluated.
 
-The way of a ray through the field's box is cut into intervals of `step` world units, the last one shorter. Each has
-one sample, in its middle or, with jitter, at one random fraction of it per ray. A sample counts only where the
-field's occupancy does not say that its cell is empty; the others cost nothing.
+The segment of a ray inside the field's box is cut into intervals of `step` world units, the last one shorter.
+Each has one sample, in its middle or, with jitter, at a random fraction of it, which is the same for all
+intervals of a ray. The samples in cells that are empty according to the field's occupancy are left out.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from threedgen.core.types import Cameras, RadianceField
 
 @dataclass(frozen=True)
 class Rays:
-    """R rays in world space, float64 wherever the device has it: which cell a sample lies in must not be rounded.
+    """R rays in world space, in float64 if the device has it, so that the cell of a sample does not depend on
+    rounding.
 
-    origins: [R, 3]. directions: [R, 3] unit. starts, ends: [R] distances between which the ray is inside the box
-    and between the camera's near and far planes; end <= start where it never is. slopes: [R] camera z a unit of
-    distance. fractions: [R] where in its interval a sample lies, in [0, 1).
+    origins: [R, 3]. directions: [R, 3] unit vectors. starts, ends: [R] distances between which the ray is
+    inside the box and between the camera's near and far planes; end <= start if it never is. slopes: [R] camera
+    z for a unit of distance. fractions: [R] the place of a sample in its interval, in [0, 1).
     """
 
     origins: Float[Tensor, "R 3"]
@@ -41,9 +42,12 @@ class Rays:
 
 @dataclass(frozen=True)
 class Marching:
-    """How rays are marched: interval length in world units; the most intervals on a ray; the transmittance below
-    which nothing behind counts; how far from a sample the density is probed for its normal, None for no normals;
-    and whether each ray's distortion is computed.
+    """How rays are marched.
+
+    step: length of an interval in world units. limit: the largest number of intervals on a ray. early_stop:
+    transmittance below which samples do not count. probe: distance in world units from a sample at which
+    densities are evaluated for its normal; None: no normals. distortion: whether each ray's distortion is
+    computed.
     """
 
     step: float
@@ -55,8 +59,10 @@ class Marching:
 
 @dataclass(frozen=True)
 class Composited:
-    """What R rays show: features [R, F] (see `ask`), alpha [R], depth [R] (sum of weight x camera z), and
-    distortion [R] where it was asked for.
+    """What R rays show.
+
+    features: [R, F] see `ask`. alpha: [R]. depth: [R] sum of weight x camera z. distortion: [R], or None if it
+    was not requested.
     """
 
     features: Float[Tensor, "R F"]
@@ -67,8 +73,10 @@ class Composited:
 
 @dataclass(frozen=True)
 class Samples:
-    """M samples, by ray and by distance. ray: [M] row of the rays. points: [M, 3] and directions: [M, 3] in the
-    world. z: [M] camera z. lengths: [M] of the intervals.
+    """M samples in the order of the rays and their distances.
+
+    ray: [M] the row of each sample's ray. points, directions: [M, 3] in the world. z: [M] camera z. lengths:
+    [M] of the intervals in world units.
     """
 
     ray: Int[Tensor, " M"]
@@ -79,7 +87,8 @@ class Samples:
 
 
 def camera_rays(cameras: Cameras, bounds: Float[Tensor, "2 3"], rng: torch.Generator | None) -> Rays:
-    """One ray through each pixel centre, R = B x H x W in that order; fractions from `rng`, or all 0.5."""
+    """One ray through each pixel centre, R = B x H x W in that order. Fractions are drawn from `rng`, or all
+    0.5."""
     device = bounds.device
     exact = torch.float32 if device.type == "mps" else torch.float64
     poses, intrinsics = cameras.world_from_camera.to(exact), cameras.intrinsics.to(exact)
@@ -96,7 +105,7 @@ def camera_rays(cameras: Cameras, bounds: Float[Tensor, "2 3"], rng: torch.Gener
     directions = torch.einsum("bij,bhwj->bhwi", poses[:, :3, :3], local / length).reshape(-1, 3)
     origins = poses[:, None, None, :3, 3].expand(*shape, 3).reshape(-1, 3)
     slopes = (1 / length).reshape(-1)
-    # Where a ray enters and leaves each slab; a direction of 0 is made tiny, so that 0 / 0 does not arise.
+    # The distances at which a ray enters and leaves each slab. A direction of 0 is made tiny, to avoid 0 / 0.
     safe = torch.where(directions == 0, torch.finfo(exact).tiny, directions)
     first, second = (low - origins) / safe, (high - origins) / safe
     starts = torch.maximum(torch.minimum(first, second).amax(-1), cameras.near / slopes)
@@ -109,8 +118,8 @@ def camera_rays(cameras: Cameras, bounds: Float[Tensor, "2 3"], rng: torch.Gener
 
 
 def in_occupied_cell(field: RadianceField, points: Float[Tensor, "M 3"]) -> Bool[Tensor, " M"]:
-    """Whether the field's occupancy says that something may be there; everywhere where it has none. Points outside
-    the box count to the nearest cell."""
+    """Whether each point's cell may hold something according to the field's occupancy; true if the field has none.
+    Points outside the box belong to the nearest cell."""
     if field.occupancy is None:
         return torch.ones(len(points), dtype=torch.bool, device=points.device)
     cells = len(field.occupancy)
@@ -125,11 +134,13 @@ def ask(
     directions: Float[Tensor, "M 3"],
     probe: float | None,
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, "M F"]]:
-    """Density, and what is to be composited: rgb (F = 3), and with `probe` the unit normal behind it (F = 6).
+    """The density, and the features that are composited: rgb (F = 3), with `probe` followed by the unit normal
+    (F = 6).
 
-    The normal points against the density's gradient, which is the difference of four densities at the corners of a
-    tetrahedron around the sample: any field has it, and it is differentiable where the field is. It is zero where
-    the density does not change. Raises ValueError where the field breaks its contract.
+    The normal points against the density's gradient, which is estimated from four densities at the corners of a
+    tetrahedron around the sample. So every field has it, and it is differentiable if the field is. It is zero
+    if the density does not change. Raises ValueError if the field returns wrong shapes or a density that is
+    negative or not finite.
     """
     density, rgb = field.query(points, directions)
     count = len(points)

@@ -1,8 +1,8 @@
-"""Who computes a render: the backends of each renderer, probed once, with the reason why one is not there.
+"""The backends that compute the renders. Whether one is available, or why not, is detected once.
 
-`native` is C++ on the CPU; `gsplat`, `nerfacc`, `pytorch3d` and `nvdiffrast` are CUDA; `torch` is the plain twin
-of all: exact, float64-capable, slow. `auto` never takes nvdiffrast, whose licence is not a free one. No CUDA
-library is imported before `torch.cuda.is_available()` said yes.
+`native` is C++ on the CPU; `gsplat`, `nerfacc`, `pytorch3d` and `nvdiffrast` run on CUDA; `torch` computes the
+same as all of them in plain torch: exact, in float32 or float64, and slow. `auto` never takes nvdiffrast, whose
+licence is not free. No CUDA library is imported unless `torch.cuda.is_available()`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _native_reason() -> str | None:
 
 
 def _cuda_reason(package: str, advice: str) -> str | None:
-    """Why a CUDA library cannot be used, from what needs no import of it."""
+    """Why a CUDA library cannot be used, found without importing it; None if it can."""
     if not cuda.is_available():
         return "no CUDA device"
     if importlib.util.find_spec(package) is None:
@@ -44,7 +44,8 @@ _EXTRA = "pip install 'threedgen[cuda]'"
 _FROM_SOURCE = "build it from source for your torch and CUDA (it is not on PyPI)"
 
 
-# (module, probe, types of device that it runs on); in the table, the preferred ones first.
+# (module, a function that says why it cannot be used, the types of device on which it runs). The preferred are
+# first.
 _Backend = tuple[str, Callable[[], str | None], tuple[str, ...]]
 _HERE = "threedgen.renderers.backends"
 _CPU, _CUDA, _ANY = ("cpu",), ("cuda",), ("cpu", "cuda", "mps")
@@ -73,15 +74,15 @@ BY_NAME_ONLY = ("nvdiffrast",)
 
 @functools.cache
 def available(kind: str) -> Mapping[str, str | None]:
-    """Backends of a renderer ("splatting", "volume", "mesh"): name -> None where usable, else why it is not.
-    Probed once."""
+    """The backends of a renderer ("splatting", "volume", "mesh") by name: None if it can be used, else why not.
+    Detected once."""
     return MappingProxyType({name: probe() for name, (_, probe, _) in _BACKENDS[kind].items()})
 
 
 def choose(kind: str, name: str, device: Device | str) -> str:
-    """The backend that `name` means on a device; "auto" is the fastest one that is there.
+    """The backend that `name` means on a device; "auto" is the fastest one that is available.
 
-    Raises UserError when a named backend is unknown, absent, or runs on another type of device.
+    Raises UserError if a named backend is unknown, not available, or runs on another type of device.
     """
     backends, reasons, device_type = _BACKENDS[kind], available(kind), Device(device).type
     if name == "auto":

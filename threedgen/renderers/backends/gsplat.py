@@ -1,8 +1,8 @@
 """Splatting by gsplat (CUDA, version 1.5.3 or later): a thin adapter around `gsplat.rasterization`.
 
-Semantics are those of the torch twin except for the stop: gsplat leaves out the Gaussian that would bring the
-transmittance to 1e-4, the other backends draw it and stop after it; for a nearly opaque
-Gaussian that is worth up to the transmittance before it. Nothing here runs, or is tested, without CUDA.
+It computes the same as the torch backend, with one exception: gsplat leaves out the Gaussian that would bring the
+transmittance to 1e-4 or below, while the other backends draw it and stop after it. For a nearly opaque Gaussian the
+difference is up to the transmittance before it. Nothing here runs, or is tested, without CUDA.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def splat(
 ) -> tuple[
     Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"], Float[Tensor, "B H W 1"], Float[Tensor, "B N"]
 ]:
-    """Render a float32 CUDA cloud; returns (rgb over the solid background, alpha, depth, radii in pixels).
+    """Renders a float32 CUDA cloud; returns (rgb over the solid background, alpha, depth, radii in pixels).
 
-    means2d: a leaf of zeros; its `.grad` receives the gradient of the projected means.
+    means2d: a leaf tensor of zeros, whose `.grad` receives the gradient of the projected means.
     """
     from gsplat import rasterization  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 

@@ -1,6 +1,6 @@
-"""Splatting by the compiled CPU kernels: float32, all cores, same semantics as the torch twin.
+"""Splatting by the compiled CPU kernels in float32, with the same result as the torch backend.
 
-The number of threads is torch's (`torch.set_num_threads`); the result does not depend on it.
+The number of threads is torch's (`torch.set_num_threads`). The result does not depend on it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from threedgen.kernels import _native  # pyright: ignore[reportAttributeAccessIs
 
 
 def variants() -> list[str]:
-    """Instruction-set variants of the kernels that this machine can run, best first, "baseline" last."""
+    """The instruction-set variants of the kernels that this machine can run, the best first and "baseline" last."""
     return _native.splat_variants()
 
 
@@ -29,10 +29,10 @@ def splat(
 ) -> tuple[
     Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"], Float[Tensor, "B H W 1"], Float[Tensor, "B N"]
 ]:
-    """Render a float32 CPU cloud; returns (rgb over the solid background, alpha, depth, radii in pixels).
+    """Renders a float32 CPU cloud; returns (rgb over the solid background, alpha, depth, radii in pixels).
 
-    Differentiable once in the cloud's tensors and the background; means2d must be zeros and only
-    receives its gradient. Cameras get no gradient. variant: one of `variants()`, the best by default.
+    Differentiable once in the cloud's tensors and the background, but not in the cameras. means2d: zeros, which
+    only receive a gradient. variant: one of `variants()`; "" takes the best.
     """
     rgb, alpha, depth, radii = _Splat.apply(
         cloud.means,
@@ -49,7 +49,7 @@ def splat(
 
 
 def count_rows(cloud: GaussianCloud, cameras: Cameras) -> int:
-    """How many 16-pixel rows of single Gaussians a render composites: the work that no splatting can avoid."""
+    """The number of 16-pixel rows of single Gaussians that a render composites, a measure of its work."""
     tensors = (cloud.means, cloud.quats, cloud.scales, cloud.opacities, cloud.sh)
     background = torch.zeros(len(cameras), 3)
     return _forward(tuple(_buffer(tensor) for tensor in tensors), cameras, background, "")[0].rows()
@@ -58,7 +58,7 @@ def count_rows(cloud: GaussianCloud, cameras: Cameras) -> int:
 def _forward(
     cloud: tuple[Tensor, ...], cameras: Cameras, background: Tensor, variant: str
 ) -> tuple[Any, Tensor, Tensor, Tensor, Tensor]:
-    exact = cameras.to("cpu", torch.float64)  # poses are inverted, and Gaussians projected, in double
+    exact = cameras.to("cpu", torch.float64)  # poses are inverted and Gaussians projected in double precision
     views, height, width = len(cameras), cameras.height, cameras.width
     rgb, alpha, depth = (torch.empty(views, height, width, channels) for channels in (3, 1, 1))
     radii = torch.empty(views, len(cloud[0]))

@@ -1,6 +1,6 @@
-"""The C++ z-buffer and attribute interpolation on the CPU, float32.
+"""The compiled z-buffer and the interpolation of attributes on the CPU, in float32.
 
-All threads of torch are used; no result depends on their number.
+The number of threads is torch's. No result depends on it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from threedgen.kernels import _native  # pyright: ignore[reportAttributeAccessIs
 def zbuffer(
     points: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], cameras: Cameras, cull: bool
 ) -> tuple[Int[Tensor, "B H W"], Float[Tensor, "B H W 3"], Float[Tensor, "B H W"]]:
-    """Face id (int32, -1 for none), perspective-correct barycentrics and 1/z of what each pixel centre sees.
+    """The face that each pixel centre sees (int32, -1 for none), its perspective-correct barycentric
+    coordinates and 1/z.
 
-    points: vertices in the cameras' own axes. Triangles are clipped at the near plane, pixels beyond `far`
-    are empty. cull: faces that look away from the camera are not drawn. Raises IndexError on a face without
-    its vertex.
+    points: vertices in the cameras' own axes. Triangles are clipped at the near plane, and pixels beyond the
+    far plane are empty. cull: faces that look away from the camera are not drawn. Raises IndexError for a face
+    that names a vertex that does not exist.
     """
     shape = (len(cameras), cameras.height, cameras.width)
     face_id = torch.empty(shape, dtype=torch.int32)
@@ -45,7 +46,7 @@ def zbuffer(
 def visible_faces(
     points: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], cameras: Cameras, cull: bool
 ) -> Int[Tensor, "B H W"]:
-    """The face that each pixel centre sees, -1 for none; arguments as in `zbuffer`."""
+    """The face that each pixel centre sees, -1 for none; the arguments are those of `zbuffer`."""
     return zbuffer(points, faces, cameras, cull)[0]
 
 
@@ -56,7 +57,7 @@ def interpolate(
     face_id: Int[Tensor, "B H W"],
     attributes: Float[Tensor, "V C"],
 ) -> Float[Tensor, "B H W C+2"]:
-    """As mesh_shading.interpolate; differentiable once in points and attributes."""
+    """The same as mesh_shading.interpolate; differentiable once in points and attributes."""
     intrinsics = _floats(cameras.intrinsics)
     given = (points, attributes, _indices(faces), intrinsics, face_id)
     return _Interpolate.apply(*given)  # type: ignore[return-value]

@@ -1,7 +1,7 @@
-"""Volume rendering by the compiled CPU kernels: float32, same samples and same semantics as the torch twin.
+"""Volume rendering by the compiled CPU kernels in float32, with the same samples and result as the torch backend.
 
-A field is asked in waves, some samples a ray from the front to the back, and no longer where the ray has become
-opaque: what lies behind a surface is never evaluated. The number of threads is torch's; the result does not
+A field is evaluated in waves, with some samples of each ray from the front to the back, until the ray is
+opaque: samples behind a surface are never evaluated. The number of threads is torch's. The result does not
 depend on it.
 """
 
@@ -19,19 +19,21 @@ from threedgen.renderers.backends.torch_volume import sample_weights
 from threedgen.renderers.distortion import spread_along_rays
 from threedgen.renderers.volumetric import Composited, Marching, Rays, ask
 
-_WAVE = 8  # samples of a ray that are asked for at once
-_LEAST = 16384  # samples of all rays together: of fewer, asking costs more than what lies behind a surface
+_WAVE = 8  # samples of a ray in one wave
+_LEAST = (
+    16384  # samples of all rays in one wave: with fewer, a wave costs more than the samples behind a surface
+)
 
 
 def count(field: RadianceField, rays: Rays, marching: Marching) -> Int[Tensor, " R"]:
-    """How many samples each ray has."""
+    """The number of samples of each ray."""
     counts = torch.empty(len(rays), dtype=torch.int64)
     _native.march_count(*_place(rays), *_space(field), *_pace(marching), counts)
     return counts
 
 
 def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
-    """What each ray shows; F as in `ask`. Differentiable once."""
+    """What each ray shows. Differentiable once."""
     counts = count(field, rays, marching)
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     total = int(offsets[-1])

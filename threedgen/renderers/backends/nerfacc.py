@@ -1,9 +1,9 @@
 """Volume rendering on CUDA: nerfacc's packed compositing (Li et al. 2023,
 https://github.com/nerfstudio-project/nerfacc).
 
-Samples are placed by the twin's vectorised march rather than by nerfacc's own traversal, whose intervals start at
-each occupied cell: so all backends see the same samples. What lies behind an opaque surface is found with densities
-alone, without gradients, and then left out.
+Samples are placed by the torch backend's march and not by nerfacc's own traversal, whose intervals start at each
+occupied cell, so that all backends have the same samples. The samples behind an opaque surface are found with
+densities alone, without gradients, and then left out.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ __all__ = ["count", "render"]
 
 
 def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
-    """What each ray shows; F as in `ask`. Float32."""
-    # Without nerfacc, pyright finds this very file under that name.
+    """What each ray shows, in float32."""
+    # If nerfacc is not installed, pyright finds this file under its name.
     from nerfacc import accumulate_along_rays  # pyright: ignore[reportAttributeAccessIssue]
 
     samples = march(field, rays, marching)
@@ -51,7 +51,7 @@ def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
 def _transmittance(
     samples: Samples, density: Float[Tensor, " M"], rays: int
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
-    """Transmittance before each sample, and its alpha."""
+    """The transmittance before each sample, and the alpha of each sample."""
     from nerfacc import render_transmittance_from_density  # pyright: ignore[reportAttributeAccessIssue]
 
     starts = torch.zeros_like(samples.lengths)  # only the lengths of the intervals matter

@@ -1,6 +1,6 @@
-"""nvdiffrast's CUDA rasteriser for visibility; everything else is mesh_shading's.
+"""Visibility by nvdiffrast's CUDA rasteriser (Laine et al. 2020); everything else is in mesh_shading.
 
-Its licence allows no commercial use, so it is taken only when it is named.
+Its licence allows no commercial use, so that it is taken only if it is named.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["interpolate", "visible_faces"]
 def visible_faces(
     points: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], cameras: Cameras, cull: bool
 ) -> Int[Tensor, "B H W"]:
-    """As torch_mesh.visible_faces.
+    """The same as torch_mesh.visible_faces.
 
-    Clip space is laid out so that row 0 of nvdiffrast's image, its lowest, is the top row here: nothing is
-    flipped. The CUDA rasteriser wants sides that are multiples of 8, so the image is extended to the right
-    and below.
+    Clip space is chosen so that row 0 of nvdiffrast's image, its lowest, is the top row here, and nothing must be
+    flipped. The CUDA rasteriser needs sides that are multiples of 8, so that the image is extended to the right and
+    below.
     """
     import nvdiffrast.torch as dr  # pyright: ignore[reportMissingImports]
 

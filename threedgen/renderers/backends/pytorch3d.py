@@ -1,4 +1,4 @@
-"""PyTorch3D's CUDA rasteriser for visibility; everything else is mesh_shading's."""
+"""Visibility by PyTorch3D's CUDA rasteriser; everything else is in mesh_shading."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["interpolate", "visible_faces"]
 def visible_faces(
     points: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], cameras: Cameras, cull: bool
 ) -> Int[Tensor, "B H W"]:
-    """As torch_mesh.visible_faces.
+    """The same as torch_mesh.visible_faces.
 
-    PyTorch3D's screen has +X to the left and +Y up, and its shorter side spans [-1, 1]; z is the camera's.
-    Faces are culled before it sees them, so that its own convention of what a front is does not matter.
+    PyTorch3D's screen has +X to the left and +Y up, and its shorter side is [-1, 1]; z is the camera's. Faces are
+    culled before it gets them, so that its own convention of front and back does not matter.
     """
     from pytorch3d.renderer.mesh.rasterize_meshes import (  # pyright: ignore[reportMissingImports]
         rasterize_meshes,
@@ -34,7 +34,7 @@ def visible_faces(
     if len(original) == 0:
         return empty
     z = points[..., 2:]
-    z = torch.where(z.abs() < 1e-8, 1e-8, z)  # clipping multiplies by z again: only a division by 0 is lost
+    z = torch.where(z.abs() < 1e-8, 1e-8, z)  # only to avoid a division by 0: clipping multiplies by z again
     pixels = points[..., :2] / z * cameras.intrinsics.diagonal(dim1=1, dim2=2)[:, None, :2]
     pixels = pixels + cameras.intrinsics[:, None, :2, 2]
     screen = (pixels.new_tensor([width, height]) / 2 - pixels) * (2.0 / min(height, width))

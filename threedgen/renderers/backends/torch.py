@@ -1,16 +1,17 @@
-"""The plain twin of the splatting kernels: differentiable by autograd, float32 or float64, any device.
+"""Splatting in plain torch: differentiable by autograd, in float32 or float64, on any device.
 
-It states the semantics that every other backend must reproduce (Kerbl et al. 2023, "3D Gaussian Splatting",
-equations 4-6; low-pass filter and frustum clamp as in gsplat, arXiv 2409.06765):
+It defines the result that every other backend must reproduce (Kerbl et al. 2023, "3D Gaussian Splatting", equations
+4-6; low-pass filter and frustum clamp as in gsplat, arXiv:2409.06765):
 
-1. A Gaussian is drawn when near <= z <= far (camera z of its mean) and its opacity is at least 1/255.
+1. A Gaussian is drawn if near <= z <= far (camera z of its mean) and its opacity is at least 1/255.
 2. Projected covariance J W S W^T J^T + 0.3 I pixels^2; in J, x/z and y/z are clamped to the image widened by
    0.3 tan(fov / 2) on each side.
-3. Gaussians are composited by increasing camera z, ties by index. a = min(0.999, opacity exp(-p)); where
-   a < 1/255 it is skipped; a Gaussian counts only where the transmittance before it is at least 1e-4.
+3. Gaussians are composited by increasing camera z, and by index if z is equal, with alpha
+   a = min(0.999, opacity exp(-p)), p being the exponent at the pixel centre. A Gaussian is skipped if a < 1/255,
+   and if the transmittance before it is below 1e-4.
 4. colour = max(0, 0.5 + sum_k sh_k Y_k(direction from the camera centre)).
 
-It is exact and slow: use it as an oracle, and where no compiled kernel exists.
+It is exact and slow: it is the reference of tests, and the backend if no compiled kernel exists.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ _C3 = (
 
 
 def sh_basis(directions: Float[Tensor, "N 3"], count: int) -> Float[Tensor, "N K"]:
-    """The first `count` (1, 4, 9 or 16) real spherical harmonics, in the order and signs of 3DGS files."""
+    """The first `count` (1, 4, 9 or 16) real spherical harmonics, in the order and with the signs of Kerbl et
+    al. 2023."""
     x, y, z = directions.unbind(-1)
     terms = [torch.full_like(x, _C0)]
     if count > 1:
@@ -69,7 +71,7 @@ def sh_basis(directions: Float[Tensor, "N 3"], count: int) -> Float[Tensor, "N K
 
 
 def rotation_matrices(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
-    """Rotation matrices of wxyz quaternions of any length (a zero quaternion gives the identity)."""
+    """The rotation matrices of wxyz quaternions of any length; a zero quaternion gives the identity."""
     q = quats / quats.square().sum(-1, keepdim=True).clamp(min=1e-24).sqrt()
     w, x, y, z = q.unbind(-1)
     rows = (
@@ -89,12 +91,13 @@ def splat(
 ) -> tuple[
     Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"], Float[Tensor, "B H W 1"], Float[Tensor, "B N"]
 ]:
-    """Render a cloud; returns (rgb over the solid background, alpha, depth, radii in pixels).
+    """Renders a cloud; returns (rgb over the solid background, alpha, depth, radii in pixels).
 
-    means2d: added to the projected means (pixels); pass zeros and read its gradient for density control.
-    block:   side of the square pixel blocks that are composited at once, each against the Gaussians whose
-             bounding box meets it (the others are below 1/255 there); None: the whole image against all.
-    Memory grows with the sum over blocks of pixels x Gaussians met. Radii are 0 where nothing can be visible.
+    means2d: added to the projected means (pixels); its gradient is for density control, its values should be zeros.
+    block: side in pixels of the square blocks that are composited at once, each with the Gaussians whose
+    bounding box overlaps it (the others are below 1/255 in it); None: the whole image with all Gaussians. The
+    memory grows with the sum over the blocks of pixels x Gaussians. The radius of a Gaussian that cannot be
+    visible is 0.
     """
     rgb, alpha, depth, radii = [], [], [], []
     for view in range(len(cameras)):
@@ -159,7 +162,7 @@ def _splat_view(
 def _project_covariance(
     cloud: GaussianCloud, cameras: Cameras, view: int, order: Int[Tensor, " n"], points: Float[Tensor, "n 3"]
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:
-    """(xx, xy, yy) of the filtered 2D covariances, and their determinants."""
+    """(xx, xy, yy) of the 2D covariances after the low-pass filter, and their determinants."""
     intrinsics = cameras.intrinsics[view]
     x, y, z = points.unbind(-1)
     slopes = []
@@ -180,7 +183,7 @@ def _project_covariance(
     factor = jacobian @ rotation * cloud.scales[order][:, None, :]
     u, v = factor.unbind(1)
     uu, uv, vv = (u * u).sum(-1), (u * v).sum(-1), (v * v).sum(-1)
-    # det(V V^T + e I) by the cross product: no cancellation for needles, where xx yy - xy^2 loses all digits.
+    # det(V V^T + e I) by the cross product, because xx yy - xy^2 loses all digits for very thin Gaussians.
     determinant = torch.linalg.cross(u, v).square().sum(-1) + LOW_PASS * (uu + vv) + LOW_PASS**2
     return torch.stack([uu + LOW_PASS, uv, vv + LOW_PASS], dim=-1), determinant
 
@@ -195,7 +198,8 @@ def _bounds(
     height: int,
     width: int,
 ) -> tuple[Float[Tensor, "n 2"], Bool[Tensor, " n"], Float[Tensor, " N"]]:
-    """Half sizes of the boxes outside which a < 1/255, whether they meet the image, radii a Gaussian."""
+    """Half sizes of the boxes outside which a < 1/255, whether they overlap the image, and the radius of each
+    Gaussian."""
     reach = (2 * (opacities / MIN_ALPHA).log().clamp(min=0)).sqrt()
     extents = reach[:, None] * covariance[:, [0, 2]].sqrt() * (1 + 1e-4) + 1e-2
     size = centers.new_tensor([width, height])
@@ -220,7 +224,7 @@ def _composite(
     features: Float[Tensor, "n 4"],
     pixels: Float[Tensor, "P 2"],
 ) -> Float[Tensor, "P 5"]:
-    """Front-to-back blending of depth-ordered Gaussians; returns (r, g, b, depth, alpha) at each pixel."""
+    """Gaussians in the order of their depth, blended from front to back: (r, g, b, depth, alpha) at each pixel."""
     dx, dy = (pixels[None] - centers[:, None]).unbind(-1)
     xx, xy, yy = (term[:, None] for term in conics.unbind(-1))
     exponent = (0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy).clamp(min=0)

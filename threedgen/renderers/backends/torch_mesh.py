@@ -1,13 +1,13 @@
-"""The plain twin of the mesh kernels: float32 or float64, any device.
+"""The visibility of mesh faces in plain torch, in float32 or float64, on any device.
 
-It states the semantics that every other backend must reproduce. A pixel sees the face that its centre's ray
-meets first at a camera z in [near, far]; a ray through an edge meets both of its faces, and of two at one z
-the one of lower index is seen. Corners may lie behind the camera: that part of a face is not there. With
-corners a, b, c and the ray (dx, dy, 1), weights are proportional to d.(b x c), d.(c x a), d.(a x b) and the
-meeting point is in the face where all have the sign of a.(b x c) (homogeneous rasterisation, Olano and Greer
-1997).
+It defines the result that every other backend must reproduce. A pixel sees the face that the ray through its centre
+meets first at a camera z in [near, far]. A ray through an edge meets both of its faces; of two faces at one z,
+the one with the lower index is seen. Corners may be behind the camera: that piece of a face is not drawn. With
+corners a, b, c and the ray d = (dx, dy, 1), the weights of the corners are proportional to d.(b x c), d.(c x a)
+and d.(a x b), and the ray meets the face if all have the sign of a.(b x c) (homogeneous rasterisation, Olano
+and Greer 1997).
 
-It is exact and slow: use it as an oracle, and where no compiled kernel exists.
+It is exact and slow: it is the reference of tests, and the backend if no compiled kernel exists.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _TILE = 16
 def visible_faces(
     points: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], cameras: Cameras, cull: bool
 ) -> Int[Tensor, "B H W"]:
-    """The face that each pixel centre sees, int32, -1 for none; points are in the cameras' own axes.
+    """The face that each pixel centre sees, int32, -1 for none.
 
-    cull: faces that look away from the camera are not drawn. Each 16 x 16 tile of pixels is compared with all
-    faces whose bounding box meets it.
+    points: vertices in the cameras' own axes. cull: faces that look away from the camera are not drawn. Each
+    tile of 16 x 16 pixels is compared with all faces whose bounding box overlaps it.
     """
     shape = (len(cameras), cameras.height, cameras.width)
     face_id = torch.full(shape, -1, dtype=torch.int32, device=points.device)
@@ -57,7 +57,7 @@ def visible_faces(
 
 
 def _boxes(corners: Tensor, cameras: Cameras, view: int) -> tuple[Float[Tensor, "F 2"], Float[Tensor, "F 2"]]:
-    """Bounding boxes in pixels; without bounds where a corner is nearer than the near plane."""
+    """Bounding boxes in pixels, infinite for faces with a corner nearer than the near plane."""
     intrinsics = cameras.intrinsics[view]
     z = corners[..., 2:]
     pixels = corners[..., :2] / z * intrinsics.diagonal()[:2] + intrinsics[:2, 2]

@@ -1,15 +1,15 @@
-"""The plain twin of the volume kernels: differentiable by autograd, float32 or float64, any device.
+"""Volume rendering in plain torch: differentiable by autograd, in float32 or float64, on any device.
 
-It states the semantics that every other backend must reproduce (Max 1995, "Optical models for direct volume
-rendering"; Mildenhall et al. 2020, NeRF, equation 3):
+It defines the result that every other backend must reproduce (Max 1995, "Optical models for direct volume
+rendering"; NeRF, Mildenhall et al. 2020, equation 3):
 
-1. Samples lie as threedgen.renderers.volumetric says; those in cells marked empty are left out.
+1. Samples are placed as threedgen.renderers.volumetric describes; those in cells marked empty are left out.
 2. alpha_i = 1 - exp(-density_i length_i); T_i = exp(-sum_j<i density_j length_j); weight_i = T_i alpha_i.
-3. A sample counts only where T_i is at least `early_stop`.
+3. A sample counts only if T_i is at least `early_stop`.
 4. Pictures are sums over samples: weight x feature, weight (alpha), weight x camera z (depth).
-5. Distortion, where it is asked for, is that of renderers/distortion.py on the same weights.
+5. The distortion, if it is requested, is that of renderers/distortion.py with the same weights.
 
-Every sample is evaluated, also those behind an opaque surface: exact, and slow.
+Every sample is evaluated, also those behind an opaque surface, which is exact and slow.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from threedgen.core.types import RadianceField
 from threedgen.renderers.distortion import spread_along_rays
 from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, ask, in_occupied_cell
 
-_BLOCK = 4096  # rays that are marched at once
+_BLOCK = 4096  # rays that are marched at the same time
 
 
 def count(field: RadianceField, rays: Rays, marching: Marching) -> Int[Tensor, " R"]:
-    """How many samples each ray has."""
+    """The number of samples of each ray."""
     counts = [_occupied(field, rays[i : i + _BLOCK], marching)[0].sum(1) for i in range(0, len(rays), _BLOCK)]
     return torch.cat(counts)
 
 
 def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
-    """What each ray shows; F as in `ask`."""
+    """What each ray shows."""
     samples = march(field, rays, marching)
     density, features = ask(field, samples.points, samples.directions, marching.probe)
     weights = sample_weights(samples.ray, samples.lengths, density, len(rays), marching.early_stop)
@@ -46,7 +46,7 @@ def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
 
 @torch.no_grad()
 def march(field: RadianceField, rays: Rays, marching: Marching) -> Samples:
-    """The samples of all rays, in the field's own floating type."""
+    """The samples of all rays, in the floating type of the field."""
     begins = range(0, len(rays), _BLOCK)
     blocks = [_march(field, rays[i : i + _BLOCK], marching) for i in begins]
     ray = torch.cat([block[0] + begin for begin, block in zip(begins, blocks, strict=True)])
@@ -61,7 +61,7 @@ def sample_weights(
     rays: int,
     early_stop: float,
 ) -> Float[Tensor, " M"]:
-    """The weight of each sample in its ray's sums; samples sorted by ray and by distance."""
+    """The weight of each sample in the sums of its ray. Samples are sorted by ray and by distance."""
     counts = torch.bincount(ray, minlength=rays)
     rank = torch.arange(len(ray), device=ray.device) - (counts.cumsum(0) - counts)[ray]
     longest = int(counts.max()) if rays > 0 else 0
@@ -74,7 +74,7 @@ def sample_weights(
 
 @torch.no_grad()
 def _occupied(field: RadianceField, rays: Rays, marching: Marching) -> tuple[Tensor, Tensor, Tensor]:
-    """[R, K] which intervals have a sample, and the distances of all intervals' starts and their lengths."""
+    """Whether each interval has a sample, the distance of its start, and its length, all [R, K]."""
     k = torch.arange(marching.limit, device=rays.starts.device, dtype=rays.starts.dtype)
     starts = rays.starts[:, None] + k * marching.step
     lengths = (rays.ends[:, None] - starts).clamp(max=marching.step)
@@ -87,7 +87,7 @@ def _occupied(field: RadianceField, rays: Rays, marching: Marching) -> tuple[Ten
 
 
 def _march(field: RadianceField, rays: Rays, marching: Marching) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ray, point, camera z and interval length of each sample."""
+    """The ray, point, camera z and interval length of each sample."""
     kept, starts, lengths = _occupied(field, rays, marching)
     ray, column = kept.nonzero(as_tuple=True)
     start, length = starts[ray, column], lengths[ray, column]
