@@ -14,7 +14,7 @@ from threedgen.core.errors import UserError
 from threedgen.guidance.priors.adapters.flow import packed, unpacked
 from threedgen.guidance.priors.adapters.multiview import camera_vectors
 from threedgen.guidance.priors.adapters.view import relative_pose
-from threedgen.guidance.priors.base import Condition, Prior, Reference
+from threedgen.guidance.priors.base import Condition, Prior, ReferenceView
 from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
 
 PROMPT = "a red cube"
@@ -245,7 +245,7 @@ def test_mvdream_needs_whole_groups_and_cameras(pipelines):
 def test_relative_poses_and_their_signs():
     """A view above the reference has the smaller polar angle; to the right, the larger azimuth (METHODS 9.1)."""
     views = orbit(torch.tensor([0.0, 90.0]), torch.tensor([40.0, 10.0]), torch.tensor([2.0, 3.0]), 40.0, 8, 8)
-    reference = Reference(torch.zeros(8, 8, 3), azimuth=0.0, elevation=10.0, distance=2.0)
+    reference = ReferenceView(torch.zeros(8, 8, 3), azimuth=0.0, elevation=10.0, distance=2.0)
     rad = torch.pi / 180.0
     expected = torch.tensor([[-30.0 * rad, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
     torch.testing.assert_close(relative_pose(views, reference, "zero123"), expected, atol=1e-5, rtol=0)
@@ -260,7 +260,7 @@ def test_zero123_is_the_networks_call_with_what_the_paper_says(pipelines, pose):
 
     prior = load_prior(PriorConfig(path=str(pipelines["zero123"]), options={"pose": pose}))
     pipeline = own_pipeline(pipelines["zero123"])
-    reference = Reference(torch.rand(32, 32, 3), azimuth=20.0, elevation=5.0, distance=2.5)
+    reference = ReferenceView(torch.rand(32, 32, 3), azimuth=20.0, elevation=5.0, distance=2.5)
     views = ring(2)
     z, t = torch.randn(2, 4, 16, 16), torch.tensor([0.3, 0.7])
     condition = Condition((PROMPT,) * 2, cameras=views, reference=reference)

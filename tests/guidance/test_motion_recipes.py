@@ -159,13 +159,13 @@ def test_a_prior_that_turns_pictures_is_told_the_moments(film, pipelines, tmp_pa
     from threedgen.datasets.films import film_of, write_film
     from threedgen.guidance.priors.load import PriorConfig, load_prior
     from threedgen.guidance.prompting.image_conditions import ReferenceConfig
-    from threedgen.guidance.reference_film import TurnedClip
+    from threedgen.guidance.reference_film import TurnedFilm
 
     write_film(tmp_path / "film", film_of(film))
     prior = load_prior(PriorConfig(path=str(pipelines["zero123"])))
     told = ReferenceConfig(image=str(tmp_path / "film" / "00000.png"))
-    config = TurnedClip.Config(film=str(tmp_path / "film"), view_prompts="never", reference=told)
-    guide = TurnedClip(config, prior=prior)
+    config = TurnedFilm.Config(film=str(tmp_path / "film"), view_prompts="never", reference=told)
+    guide = TurnedFilm(config, prior=prior)
     asked = []
     predict = prior.predict
     prior.predict = lambda z, t, condition: (asked.append(condition), predict(z, t, condition))[1]  # type: ignore[method-assign]

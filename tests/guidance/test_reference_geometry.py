@@ -17,7 +17,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras, RenderOutput
 from threedgen.guidance import reference_geometry as geometry
-from threedgen.guidance.reference_picture import Depth, Reference
+from threedgen.guidance.reference_picture import Depth, ReferencePicture
 from threedgen.loop.background import Background
 from threedgen.loop.distill import distill
 from threedgen.renderers.splatting import SplattingRenderer
@@ -184,7 +184,7 @@ def test_the_terms_of_the_guidance(relief):
             torch.stack([torch.zeros(64, 64, 1), alpha]),
             torch.stack([torch.zeros(64, 64, 1), alpha * z]),
         )
-        signal = Reference(Reference.Config(**picture, **config))(output, cameras, "x", 0, 1, 0)
+        signal = ReferencePicture(ReferencePicture.Config(**picture, **config))(output, cameras, "x", 0, 1, 0)
         return float(signal.loss), dict(signal.metrics)
 
     assert said(place) == (pytest.approx(0.0, abs=1e-4), {"psnr": pytest.approx(100.0), "mask_iou": 1.0})
@@ -208,7 +208,7 @@ def test_what_is_behind_mixes_into_no_depth_and_each_step_has_its_pairs(relief, 
     ramp = np.zeros((64, 64))
     ramp[12:52, 12:52] = np.linspace(0.6, 1.0, 40)
     Image.fromarray(np.round(65535 * ramp).astype(np.uint16)).save(tmp_path / "ramp.png")
-    guide = Reference(Reference.Config(**picture, depth=Depth(str(tmp_path / "ramp.png"))))
+    guide = ReferencePicture(ReferencePicture.Config(**picture, depth=Depth(str(tmp_path / "ramp.png"))))
     cameras = ReferenceOrbit(ReferenceOrbit.Config(batch=1, resolution=24))(0, 0, 1)[1:]
     blank = RenderOutput(torch.zeros(1, 24, 24, 3), torch.zeros(1, 24, 24, 1))
     image, alpha = guide.targets(blank)
@@ -232,7 +232,7 @@ def test_renders_without_depth(relief):
     configs: tuple[dict[str, Any], ...] = ({"normal_smoothness": 1.0}, {"depth": Depth(depth)})
     for config in configs:
         with pytest.raises(UserError, match="gives no depth"):
-            Reference(Reference.Config(**picture, **config))(output, cameras, "x", 0, 1, 0)
+            ReferencePicture(ReferencePicture.Config(**picture, **config))(output, cameras, "x", 0, 1, 0)
 
 
 def test_a_scene_takes_on_the_depth(relief):
@@ -242,7 +242,7 @@ def test_a_scene_takes_on_the_depth(relief):
     configs: tuple[dict[str, Any], ...] = ({}, {"depth": Depth(depth)})
     for more in configs:
         scene = Gaussians(Gaussians.Config(count=300))
-        guide = Reference(Reference.Config(**picture, **more))
+        guide = ReferencePicture(ReferencePicture.Config(**picture, **more))
         cameras = ReferenceOrbit(ReferenceOrbit.Config(batch=1, resolution=24))
         renderer = SplattingRenderer(SplattingRenderer.Config())
         white = Background(Background.Config(random=0.0))

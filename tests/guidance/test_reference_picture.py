@@ -16,7 +16,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.types import RenderOutput
 from threedgen.guidance.given_pictures import Pictures
 from threedgen.guidance.priors.analytic import DiscPrior
-from threedgen.guidance.reference_picture import Depth, Reference
+from threedgen.guidance.reference_picture import Depth, ReferencePicture
 from threedgen.guidance.score_distillation import ScoreDistillation
 from threedgen.jobs.scores.reference import reference_scores
 from threedgen.loop.background import Background
@@ -128,7 +128,7 @@ def test_priors_are_asked_about_the_other_views():
 
 
 def test_the_loss_is_what_it_says(picture):
-    guide = Reference(Reference.Config(image=picture, rgb=7.0, mask=3.0))
+    guide = ReferencePicture(ReferencePicture.Config(image=picture, rgb=7.0, mask=3.0))
     views = sampler()(0, 5, 10)
     output = rendered(views)
     signal = guide(output, views, "x", 5, 10, 0)
@@ -149,7 +149,7 @@ def test_the_loss_is_what_it_says(picture):
 
 
 def test_scores_of_the_picture_itself_are_perfect(picture):
-    guide = Reference(Reference.Config(image=picture))
+    guide = ReferencePicture(ReferencePicture.Config(image=picture))
     image, alpha = guide.targets(RenderOutput(torch.zeros(1, 64, 64, 3), torch.zeros(1, 64, 64, 1)))
     assert guide.scores(RenderOutput(image, alpha)) == [{"psnr": pytest.approx(100.0), "mask_iou": 1.0}]
     (flipped,) = guide.scores(RenderOutput(image.flip(1), alpha))
@@ -159,7 +159,7 @@ def test_scores_of_the_picture_itself_are_perfect(picture):
 def test_each_view_is_compared_with_its_own_picture(picture, tmp_path):
     other = tmp_path / "other.png"
     Image.fromarray(np.asarray(Image.open(picture))[::-1]).save(other)
-    guide = Reference(Reference.Config(image=picture, views=(str(other),)))
+    guide = ReferencePicture(ReferencePicture.Config(image=picture, views=(str(other),)))
     cameras = ReferenceOrbit(replace(sampler().config, views=((90.0, 0.0),)))(0, 0, 2)
     output = rendered(cameras)
     image, alpha = guide.targets(output)
@@ -184,7 +184,7 @@ def test_a_scene_takes_on_the_picture(picture):
     cameras = ReferenceOrbit(ReferenceOrbit.Config(batch=2, resolution=32))
     guides = [
         ScoreDistillation(ScoreDistillation.Config(scale=1.0), prior=DiscPrior()),
-        Reference(Reference.Config(image=picture)),
+        ReferencePicture(ReferencePicture.Config(image=picture)),
     ]
     renderer = SplattingRenderer(SplattingRenderer.Config())
     before = reference_scores(cameras, guides, scene, renderer)
@@ -198,7 +198,7 @@ def test_a_scene_takes_on_the_picture(picture):
 
 
 def test_what_does_not_fit_is_said(picture, tmp_path):
-    guide = Reference(Reference.Config(image=picture))
+    guide = ReferencePicture(ReferencePicture.Config(image=picture))
     orbit = OrbitSampler(OrbitSampler.Config(batch=2, resolution=16))(0, 0, 1)
     with pytest.raises(UserError, match=r"needs cameras\.name=reference"):
         guide(rendered(orbit), orbit, "x", 0, 1, 0)
@@ -220,7 +220,7 @@ def test_what_does_not_fit_is_said(picture, tmp_path):
     )
     for settings, message in refused:
         with pytest.raises(UserError, match=message):
-            Reference(Reference.Config(**settings))
+            ReferencePicture(ReferencePicture.Config(**settings))
 
 
 def test_given_pictures_refuse_views_without_one(tmp_path):

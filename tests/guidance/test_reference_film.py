@@ -15,7 +15,7 @@ from threedgen.cameras.reference import free_views
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras, Frames, GaussianCloud, RenderOutput
 from threedgen.datasets.films import Film, read_film, write_film
-from threedgen.guidance.reference_film import AlignedFilm, ReferenceClip, places
+from threedgen.guidance.reference_film import AlignedFilm, ReferenceFilm, places
 from threedgen.loop.distill import distill
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations import trajectory
@@ -85,7 +85,7 @@ def test_a_film_alone_brings_what_moves_along_its_path(filmed):
     shows. How far away something is, it hardly does."""
     config = Config(trajectory=trajectory.Config(degree=2, terms=1, learning_rate=0.02), learning_rate=1e-3)
     scene = DynamicGaussians(config, 0, ball())
-    guide = ReferenceClip(ReferenceClip.Config(film=filmed))
+    guide = ReferenceFilm(ReferenceFilm.Config(film=filmed))
     renderer = SplattingRenderer(SplattingRenderer.Config())
     views = sampler(shown=3)
 
@@ -115,7 +115,7 @@ def test_the_film_is_laid_over_the_render(filmed):
     that moved as the truth did looks as the film does."""
     views = sampler().filmed()
     output = SplattingRenderer(SplattingRenderer.Config())(moving(views.time), views, torch.ones(3))
-    guide = ReferenceClip(ReferenceClip.Config(film=filmed))
+    guide = ReferenceFilm(ReferenceFilm.Config(film=filmed))
     image, alpha = guide.targets(output, views)
     for one, other in zip(places(alpha), places(output.alpha), strict=True):
         torch.testing.assert_close(one, other, atol=0.02, rtol=0.03)
@@ -154,7 +154,7 @@ def test_the_place_of_a_square_is_its_middle():
 def test_pictures_that_do_not_overlap_still_pull(filmed):
     """The middle of what is seen has a gradient however far away it should be."""
     view = sampler().filmed()[:1]
-    guide = ReferenceClip(ReferenceClip.Config(film=filmed, rgb=0.0, mask=0.0))
+    guide = ReferenceFilm(ReferenceFilm.Config(film=filmed, rgb=0.0, mask=0.0))
     two = film_views(POSE, [0, PICTURES - 1], PICTURES, SIZE)
     rest = SplattingRenderer(SplattingRenderer.Config())(ball(), view, torch.ones(3))
     shift = torch.zeros(3, requires_grad=True)
@@ -204,10 +204,10 @@ def test_all_views_of_an_orbit_are_of_one_moment_of_the_film():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: ReferenceClip(ReferenceClip.Config()), "names no film"),
-        (lambda: ReferenceClip(ReferenceClip.Config(film="nowhere")), "there is no film 'nowhere'"),
-        (lambda: ReferenceClip.Config(rgb=0, mask=0, place=0), "one of them positive"),
-        (lambda: ReferenceClip.Config(rgb=-1.0), "numbers >= 0"),
+        (lambda: ReferenceFilm(ReferenceFilm.Config()), "names no film"),
+        (lambda: ReferenceFilm(ReferenceFilm.Config(film="nowhere")), "there is no film 'nowhere'"),
+        (lambda: ReferenceFilm.Config(rgb=0, mask=0, place=0), "one of them positive"),
+        (lambda: ReferenceFilm.Config(rgb=-1.0), "numbers >= 0"),
         (lambda: FilmedClips.Config(pictures=1), "a film has at least 2"),
         (lambda: FilmedClips.Config(shown=0), "at least 1 picture"),
         (lambda: FilmedOrbit.Config(pictures=0), "a film has at least 2"),
@@ -219,7 +219,7 @@ def test_settings_that_cannot_be(make, said):
 
 
 def test_views_that_do_not_belong_to_the_film_are_refused(filmed):
-    guide = ReferenceClip(ReferenceClip.Config(film=filmed))
+    guide = ReferenceFilm(ReferenceFilm.Config(film=filmed))
     cameras = film_views(POSE, [0, 10], 12, 16)
     output = RenderOutput(torch.ones(2, 16, 16, 3), torch.full((2, 16, 16, 1), 0.5))
     with pytest.raises(UserError, match=r"the film has 9 pictures: set cameras\.pictures=9"):
