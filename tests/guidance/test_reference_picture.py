@@ -1,4 +1,4 @@
-"""The picture's own view: rendered beside the others, compared with the picture, kept from priors."""
+"""The view of the reference picture: rendered beside the others, compared with the picture, hidden from priors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WHITE = Background(Background.Config(random=0.0))
 
 @pytest.fixture
 def picture(tmp_path):
-    """A disc, red above and blue below: upside down or from behind it would not fit."""
+    """A disc, red above and blue below, which does not fit upside down."""
     rows, columns = np.mgrid[:64, :64] + 0.5
     rgba = np.zeros((64, 64, 4), dtype=np.uint8)
     rgba[:32, :, 0], rgba[32:, :, 2] = 220, 220
@@ -167,7 +167,7 @@ def test_each_view_is_compared_with_its_own_picture(picture, tmp_path):
         output, rgb=torch.cat([output.rgb[:2], image]), alpha=torch.cat([output.alpha[:2], alpha])
     )
     assert guide(right, cameras, "x", 0, 2, 0).loss == 0
-    swapped = cameras[torch.tensor([0, 1, 3, 2])]  # the index says which is which, not the place
+    swapped = cameras[torch.tensor([0, 1, 3, 2])]  # the index decides, not the position
     assert guide(right, swapped, "x", 0, 2, 0).loss > 100
     turned = replace(right, rgb=right.rgb[[0, 1, 3, 2]], alpha=right.alpha[[0, 1, 3, 2]])
     assert guide(turned, swapped, "x", 0, 2, 0).loss == 0
@@ -178,7 +178,7 @@ def test_each_view_is_compared_with_its_own_picture(picture, tmp_path):
 
 
 def test_a_scene_takes_on_the_picture(picture):
-    """Beside a prior that wants something else from the other sides, the picture's view becomes the picture."""
+    """Beside a prior with another object, the view of the picture becomes the picture."""
     torch.manual_seed(0)
     scene = Gaussians(Gaussians.Config(count=400))
     cameras = ReferenceOrbit(ReferenceOrbit.Config(batch=2, resolution=32))
@@ -209,22 +209,26 @@ def test_what_does_not_fit_is_said(picture, tmp_path):
     refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({}, "names no cut-out"),
         ({"image": str(tmp_path / "no.png")}, "there is no picture"),
-        ({"image": picture, "rgb": 0.0, "mask": 0.0}, "rgb or mask positive"),
-        ({"image": picture, "rgb": -1.0}, "must be numbers >= 0"),
-        ({"image": picture, "normal_smoothness": float("nan")}, "must be numbers >= 0"),
-        ({"image": picture, "depth": Depth(order=-1.0)}, "must be numbers >= 0"),
+        ({"image": picture, "rgb": 0.0, "mask": 0.0}, "rgb and mask are both 0"),
+        ({"image": picture, "rgb": -1.0}, "rgb is -1; it must be at least 0"),
+        (
+            {"image": picture, "normal_smoothness": float("nan")},
+            "normal_smoothness is nan; it must be at least 0",
+        ),
         ({"image": picture, "depth": Depth(order=5.0)}, "need a depth picture"),
-        ({"image": picture, "depth": Depth(picture, 0.0, 0.0)}, r"nothing reads depth\.image"),
+        ({"image": picture, "depth": Depth(picture, 0.0, 0.0)}, r"depth\.image has no effect"),
         ({"image": picture, "depth": Depth(picture)}, "is coloured"),
         ({"image": picture, "views": (str(tmp_path / "no.png"),)}, "there is no picture"),
     )
     for settings, message in refused:
         with pytest.raises(UserError, match=message):
             ReferencePicture(ReferencePicture.Config(**settings))
+    with pytest.raises(UserError, match="order is -1; it must be at least 0"):
+        Depth(order=-1.0)
 
 
 def test_given_pictures_refuse_views_without_one(tmp_path):
-    """Their index -1 would be the last picture."""
+    """The index -1 of such views would select the last picture."""
     guide = Pictures.__new__(Pictures)
     views = sampler()(0, 0, 2)
     with pytest.raises(UserError, match="these cameras have no pictures"):

@@ -1,4 +1,4 @@
-"""Video models of diffusers behind the Prior contract: the same numbers as the pipelines' own code."""
+"""Video models of diffusers behind the Prior contract: the same numbers as the code of the pipelines."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def recorded_call(pipelines, kind: str, prior: Any) -> Recorded:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "svd"])
 def test_its_answer_is_that_of_the_pipelines_own_call(video_pipelines, kind):
-    """Texts, places of tokens, layout of frames and the time all have to be right."""
+    """Texts, positions of tokens, layout of frames and the time are all correct."""
     prior = loaded(video_pipelines, kind)
     contract: object = prior
     assert isinstance(contract, Prior)
@@ -66,7 +66,7 @@ def test_its_answer_is_that_of_the_pipelines_own_call(video_pipelines, kind):
         answer = prior.answer(prior.network, z, t.expand(len(z)), condition)
     torch.testing.assert_close(prior.process.timestep(t).float(), torch.tensor([recorded.timestep]))
     torch.testing.assert_close(answer, prior.flat(recorded.output), **CLOSE)
-    # It hears the text, and it sees frames together: a later frame changes the first one's answer.
+    # It depends on the text, and frames are denoised together: a later frame changes the output for the first.
     with torch.no_grad():
         deaf = prior.answer(prior.network, z, t.expand(len(z)), clip_condition(prior, ("a",) * len(z)))
         z[:, -1] += 1.0
@@ -91,7 +91,7 @@ def test_stable_video_diffusion_is_the_pipelines_own_call(video_pipelines):
     arguments = prior.arguments(z, t.expand(2), condition)
     torch.testing.assert_close(arguments["sample"], sample, **CLOSE)
     torch.testing.assert_close(arguments["added_time_ids"], recorded.arguments["added_time_ids"])
-    # What the sampler makes of the same answer, at its own (variance exploding) level of noise.
+    # The step of the sampler for the same output, at its own (variance exploding) noise level.
     level = float(prior.process.level(t))
     scheduler = pipeline.scheduler
     scheduler.set_timesteps(3)
@@ -202,7 +202,7 @@ def test_encoding_is_differentiable_and_frames_keep_their_places(video_pipelines
     assert reached[-1]
     if kind not in PACKED:
         assert reached.sum() == 1
-    # The first latent frame of an autoencoder that packs time is the first picture.
+    # The first latent frame of an autoencoder that compresses time is the first picture.
     first = frames_of(x, prior.latent_frames)[:, 0]
     (gradient,) = torch.autograd.grad(first.square().sum(), images)
     reached = gradient.abs().amax((1, 2, 3))

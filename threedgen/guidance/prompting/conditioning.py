@@ -21,12 +21,11 @@ class Prompting(Picturing):
     Attributes:
         prompt: Prompt of this guidance; empty is the prompt of the run.
         negative: Text of the unconditional branch.
-        view_prompts: Words such as ", front view" at the end of the prompt. always and never are meant literally;
-            auto is always, unless the prior receives cameras; interpolated mixes the texts of the two sides next
-            to a view.
+        view_prompts: Whether words such as ", front view" are added to the prompt. auto adds them unless the prior
+            receives cameras; interpolated mixes the texts of the two sides next to a view.
         view_convention: Angles at which front, side, back and overhead begin, as in the implementation of that
-        name. perp_neg: Factor on the weights of Perp-Neg, a number or a schedule; 0 is off. It uses interpolated
-        view
+            name.
+        perp_neg: Factor on the weights of Perp-Neg, a number or a schedule; 0 is off. It uses interpolated view
             prompts, and switches them on.
         debias: Remove the words of the prompt that contradict a view from the text of that view. Empty is off.
             words uses a built-in list. A folder with a masked language model lets this model decide.

@@ -38,7 +38,8 @@ class DiffusersSVDPrior(DiffusersVideoPrior):
 
         Attributes:
             fps (frames per second): Frame rate of the clip as an input of the network, which was trained with 5
-            to 30. motion_bucket_id: Amount of motion as an input of the network, from 0 to 255.
+                to 30.
+            motion_bucket_id: Amount of motion as an input of the network, from 0 to 255.
             noise_aug_strength: Standard deviation of the noise on the picture, whose values lie between -1 and 1.
                 The larger it is, the less the network relies on the picture.
         """
