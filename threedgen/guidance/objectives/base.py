@@ -110,7 +110,7 @@ class Question:
     condition: what each sample should show. prompt: the text without words for the view.
     scale:     uncond + scale (cond - uncond). weighting: w(alpha, sigma). rescale, clip_x0: edits of the guided x0.
     group:     number of consecutive samples that are views of one object with one t.
-    images:    the renders at prior.image_size, [B, S, S, 3] in [0, 1], for objectives with `image_space`; else None.
+    images:    the renders at prior.image_size, [B, S, S, 3] in [0, 1]; None for objectives without `image_space`.
     step, total, seed: of the run; every random draw except eps and t comes from `generator`.
     """
 
