@@ -16,7 +16,7 @@ from threedgen.core.random import generator
 from threedgen.datasets import world
 from threedgen.datasets.cut_outs import cut_out_of
 from threedgen.export.video import to_uint8, write_contact_sheet
-from threedgen.guidance.priors.base import Condition, Reference
+from threedgen.guidance.priors.base import Condition, ReferenceView
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 
 ELEVATION, DISTANCE, FOV = 15.0, 2.85, 40.0
@@ -41,7 +41,7 @@ def main(out: str, path: str | None = None, views: int = 8, steps: int = 16, sca
     told = Condition(
         prompts=("",) * views,
         cameras=ring(azimuths, prior.image_size),
-        reference=Reference(picture_of(path), azimuth=0.0, elevation=ELEVATION, distance=DISTANCE),
+        reference=ReferenceView(picture_of(path), azimuth=0.0, elevation=ELEVATION, distance=DISTANCE),
     )
     z = torch.randn(views, 3, prior.image_size, prior.image_size, generator=generator(0, "turn", 0))
     for now, after in itertools.pairwise(torch.linspace(0.999, 0.0, steps + 1)):

@@ -1,4 +1,4 @@
-"""What diffusers' own pipelines call their networks with, and what these answer."""
+"""The arguments with which the pipelines of diffusers call their networks, and the outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tiny_pipelines import diffusers
 
 
 def own_pipeline(folder: Path, name: str = "DiffusionPipeline", **parts: Any) -> Any:
-    """diffusers' own object for a folder; name: another class than the folder names."""
+    """The pipeline of diffusers for a folder. name: another class than the one in the folder."""
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     absent = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipeline = getattr(diffusers(), name).from_pretrained(
@@ -22,7 +22,7 @@ def own_pipeline(folder: Path, name: str = "DiffusionPipeline", **parts: Any) ->
 
 
 class Recorded:
-    """The last call of a pipeline's network while the pipeline makes a picture, and its output."""
+    """The second call of the network of a pipeline while it makes a picture, and its output."""
 
     def __init__(self, pipeline: Any, prompt: str, **options: Any) -> None:
         network = pipeline.transformer if getattr(pipeline, "transformer", None) else pipeline.unet

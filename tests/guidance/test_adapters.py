@@ -1,4 +1,5 @@
-"""Each adapter against diffusers' own pipeline: the same network call on the same inputs gives the same numbers."""
+"""Each adapter compared with the pipeline of diffusers: the same call of the network with the same inputs, the
+same output."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from threedgen.core.errors import UserError
 from threedgen.guidance.priors.adapters.flow import packed, unpacked
 from threedgen.guidance.priors.adapters.multiview import camera_vectors
 from threedgen.guidance.priors.adapters.view import relative_pose
-from threedgen.guidance.priors.base import Condition, Prior, Reference
+from threedgen.guidance.priors.base import Condition, Prior, ReferenceView
 from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
 
 PROMPT = "a red cube"
@@ -29,7 +30,7 @@ def same_call(prior: Any, recorded: Recorded, z: torch.Tensor, t: float, conditi
 
 
 def unshifted(sigma: float, shift: float) -> float:
-    """t of FlowSchedule's sigma."""
+    """The t at which FlowSchedule has this sigma."""
     return sigma / (shift - (shift - 1.0) * sigma)
 
 
@@ -43,7 +44,7 @@ def test_sdxl(pipelines):
     torch.testing.assert_close(
         added["added_cond_kwargs"]["time_ids"], recorded.arguments["added_cond_kwargs"]["time_ids"]
     )
-    # The empty text is zeros here, and what the encoders say where the folder does not ask for zeros.
+    # The folder asks for zeros for the empty text; the next test has one that does not.
     assert prior.text([""])["states"].abs().max() == 0.0
 
 
@@ -70,7 +71,7 @@ def test_flux(pipelines, kind):
     recorded = Recorded(pipeline, PROMPT, height=32, width=32, guidance_scale=3.5)
     z = unpacked(recorded.arguments["hidden_states"], 16, 16)
     assert torch.equal(packed(z), recorded.arguments["hidden_states"])
-    # The recorded times are the scheduler's own shift of evenly spaced ones: 1, 2/3, 1/3.
+    # The recorded times are 1, 2/3 and 1/3 after the shift of the scheduler.
     even = torch.linspace(1.0, 1.0 / 3.0, 3)
     times = pipeline.scheduler.sigmas[:3]
     torch.testing.assert_close(prior.sigma(even), times)
@@ -98,7 +99,7 @@ def test_a_flow_prior_is_a_rectified_flow(pipelines, kind):
     said = prior.predict(z, t, Condition((PROMPT,) * 2))
     raw = prior.answer(prior.network, z, t, Condition((PROMPT,) * 2))
     torch.testing.assert_close(said.flow, raw.detach(), **CLOSE)
-    # What it is trained to answer is the velocity of the straight line from x to eps.
+    # Its training target is the velocity of the straight line from x to eps.
     torch.testing.assert_close(prior.target(x, eps, t), eps - x)
 
 
@@ -192,10 +193,10 @@ def test_instruct_pix2pix_does_not_mix_samples(pipelines):
 
 
 def test_mvdream_cameras_by_hand():
-    """Blender's camera and z-up world, the position at unit distance (METHODS 1.15)."""
+    """The camera and the z-up world of Blender, with positions at unit distance (MVDream, Shi et al. 2023)."""
     views = orbit(torch.tensor([0.0, 90.0]), torch.zeros(2), torch.full((2,), 3.0), 40.0, 8, 8)
     vectors = camera_vectors(views).reshape(2, 4, 4)
-    # Seen from the front (-y in Blender): right is +x, up is +z, and the camera looks along -z of its own.
+    # From the front (-y in Blender) right is +x and up is +z, and the camera looks along its own -z.
     expected = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, -1], [0, 1, 0, 0], [0, 0, 0, 1]])
     torch.testing.assert_close(vectors[0], expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(vectors[1, :3, 3], torch.tensor([1.0, 0.0, 0.0]), atol=1e-6, rtol=0)
@@ -238,14 +239,15 @@ def test_mvdream_needs_whole_groups_and_cameras(pipelines):
     z, t = torch.randn(3, 4, 16, 16), torch.full((3,), 0.5)
     with pytest.raises(UserError, match=r"4 views together and got 3: set cameras\.batch"):
         prior.predict(z, t, Condition((PROMPT,) * 3, cameras=ring(3)))
-    with pytest.raises(UserError, match="told the camera of each view"):
+    with pytest.raises(UserError, match="needs the camera of each view"):
         prior.predict(torch.randn(4, 4, 16, 16), torch.full((4,), 0.5), Condition((PROMPT,) * 4))
 
 
 def test_relative_poses_and_their_signs():
-    """A view above the reference has the smaller polar angle; to the right, the larger azimuth (METHODS 9.1)."""
+    """A view above the reference has a smaller polar angle, a view to the right a larger azimuth (Zero-1-to-3,
+    Liu et al. 2023)."""
     views = orbit(torch.tensor([0.0, 90.0]), torch.tensor([40.0, 10.0]), torch.tensor([2.0, 3.0]), 40.0, 8, 8)
-    reference = Reference(torch.zeros(8, 8, 3), azimuth=0.0, elevation=10.0, distance=2.0)
+    reference = ReferenceView(torch.zeros(8, 8, 3), azimuth=0.0, elevation=10.0, distance=2.0)
     rad = torch.pi / 180.0
     expected = torch.tensor([[-30.0 * rad, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
     torch.testing.assert_close(relative_pose(views, reference, "zero123"), expected, atol=1e-5, rtol=0)
@@ -260,7 +262,7 @@ def test_zero123_is_the_networks_call_with_what_the_paper_says(pipelines, pose):
 
     prior = load_prior(PriorConfig(path=str(pipelines["zero123"]), options={"pose": pose}))
     pipeline = own_pipeline(pipelines["zero123"])
-    reference = Reference(torch.rand(32, 32, 3), azimuth=20.0, elevation=5.0, distance=2.5)
+    reference = ReferenceView(torch.rand(32, 32, 3), azimuth=20.0, elevation=5.0, distance=2.5)
     views = ring(2)
     z, t = torch.randn(2, 4, 16, 16), torch.tensor([0.3, 0.7])
     condition = Condition((PROMPT,) * 2, cameras=views, reference=reference)

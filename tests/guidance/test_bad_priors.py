@@ -1,4 +1,4 @@
-"""Every prior folder that a user can get wrong: one line that says what, and what to do."""
+"""Wrong and damaged prior folders: one line says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tiny_pipelines import edit, ring
 from threedgen.core import machine
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.folder import libraries
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 
 
@@ -149,6 +150,69 @@ def test_broken_json(folder):
     assert "is missing" in complaint(folder)
 
 
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("unet/config.json", {"cross_attention_dim": "a"}),
+        ("unet/config.json", {"layers_per_block": None}),
+        ("unet/config.json", {"act_fn": "wavy"}),
+        ("text_encoder/config.json", {"hidden_act": "wavy"}),
+        ("text_encoder/config.json", {"vocab_size": "many"}),
+        ("text_encoder/config.json", {"num_attention_heads": 0}),
+        ("vae/config.json", {"act_fn": 3}),
+    ],
+)
+def test_configs_that_make_a_library_raise_anything(folder, file, changes):
+    """IndexError, TypeError, ValueError, KeyError, a validation error, ZeroDivisionError, AttributeError."""
+    edit(folder / file, **changes)
+    message = complaint(folder)
+    assert "cannot be loaded" in message
+    assert str((folder / file).parent) in message
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("tokenizer.json", "[]"), ("tokenizer.json", "{}"), ("tokenizer_config.json", "[]")],
+)
+def test_a_tokenizer_of_another_form(folder, file, content):
+    (folder / "tokenizer" / file).write_text(content)
+    assert "tokenizer' cannot be loaded" in complaint(folder)
+
+
+def test_a_tokenizer_without_padding(folder):
+    (folder / "tokenizer" / "tokenizer_config.json").write_text("{}")
+    assert "does not say how texts are padded (pad_token)" in complaint(folder)
+
+
+def test_an_autoencoder_without_a_list_of_blocks(folder):
+    edit(folder / "vae" / "config.json", block_out_channels=None)
+    assert "block_out_channels in vae/config.json is None" in complaint(folder)
+
+
+def test_a_mistake_of_our_own_is_not_taken_for_a_broken_folder(folder):
+    """Only what a library raises is about the files of the user."""
+    with pytest.raises(AttributeError, match="from_pretrained"):
+        libraries.load_model(object(), folder / "unet", "dtype", torch.float32)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b"{",
+        b'{"a": 3}',
+        b'{"a": {"dtype": "F32", "shape": [1]}}',
+        b'{"a": {"dtype": "F32", "shape": "1", "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, "4"]}}',
+    ],
+)
+def test_headers_of_another_form(folder, header):
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert "truncated or corrupt" in complaint(folder)
+
+
 def test_missing_tokenizer(folder):
     shutil.rmtree(folder / "tokenizer")
     assert "tokenizer" in complaint(folder)
@@ -169,16 +233,22 @@ def test_missing_tokenizer(folder):
             "text encoder is ChatGLMModel",
         ),
         ("unet/config.json", {"in_channels": 9}, "takes 9 channels"),
-        ("unet/config.json", {"class_embed_type": "timestep"}, "wants class labels"),
+        ("unet/config.json", {"class_embed_type": "timestep"}, "needs class labels"),
         ("unet/config.json", {"addition_embed_type": "text_image"}, "added conditions"),
         (
             "unet/config.json",
             {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 12},
-            "not 16 numbers",
+            "does not have 16 numbers",
         ),
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "predicts 'flow'"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "wavy"}, "no such noise schedule"),
         ("scheduler/scheduler_config.json", {"beta_start": "low"}, "its beta_start is 'low', not a number"),
+        ("scheduler/scheduler_config.json", {"beta_end": None}, "its beta_end is None, not a number"),
+        (
+            "scheduler/scheduler_config.json",
+            {"trained_betas": ["a"]},
+            "trained_betas are not a list of numbers",
+        ),
         ("model_index.json", {"vae": ["diffusers", "AutoencoderTiny"]}, "its autoencoder is AutoencoderTiny"),
     ],
 )
@@ -191,7 +261,7 @@ def test_unsupported_pipelines(folder, file, changes, expected):
 
 @pytest.mark.parametrize("probe", ["is_dir", "is_file", "glob"])
 def test_a_folder_that_must_not_be_looked_into(folder, probe, monkeypatch):
-    """Python 3.11's Path.is_dir and its like raise PermissionError."""
+    """In Python 3.11 Path.is_dir and similar methods raise PermissionError."""
     real = getattr(Path, probe)
 
     def forbidden(self, *arguments, **options):
@@ -240,7 +310,7 @@ def test_code_in_a_folder_is_never_run(folder, monkeypatch, tmp_path):
         auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]},
     )
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr("builtins.input", lambda *question: "y")  # whoever would ask is told yes
+    monkeypatch.setattr("builtins.input", lambda *question: "y")  # a question would be answered with yes
     assert "tokenizer" in complaint(folder)
     assert not marker.exists()
 
@@ -277,7 +347,7 @@ def test_half_precision_on_a_cpu(folder):
             "sd3",
             "scheduler/scheduler_config.json",
             {"_class_name": "DDIMScheduler", "shift": None, "base_shift": None},
-            "DDIMScheduler, which is not of a flow model",
+            "DDIMScheduler, which is not that of a flow model",
         ),
         (
             "sd3",
@@ -305,13 +375,23 @@ def test_each_family_refuses_what_it_does_not_serve(copied, kind, file, changes,
 
 
 def test_a_unet_that_does_not_say_its_size_takes_the_autoencoders(folder):
-    """sample_size: null is what diffusers' own class writes by default."""
+    """sample_size: null is the default of the class in diffusers."""
     assert load_prior(PriorConfig(path=str(folder))).image_size == 32
     edit(folder / "unet" / "config.json", sample_size=None)
     edit(folder / "vae" / "config.json", sample_size=[16, 16])
     assert load_prior(PriorConfig(path=str(folder), memory=100.0)).image_size == 16
     edit(folder / "vae" / "config.json", sample_size=None)
     assert "sample_size in vae/config.json is None" in complaint(folder, memory=100.0)
+
+
+def test_zero123_with_a_projection_of_another_shape(copied):
+    from safetensors.torch import save_file
+
+    folder = copied("zero123")
+    file = folder / "cc_projection" / "diffusion_pytorch_model.safetensors"
+    for tensors in ({"weight": torch.zeros(16, 16), "bias": torch.zeros(16)}, {"bias": torch.zeros(16)}):
+        save_file(tensors, file)
+        assert "is not a linear layer from C + 4 to C numbers" in complaint(folder)
 
 
 def test_zero123_without_its_projection(copied):
@@ -321,7 +401,7 @@ def test_zero123_without_its_projection(copied):
 
 
 def test_a_tokenizer_that_does_not_say_its_length(copied):
-    """The encoder's positions decide: nothing overflows, and the rows are the same."""
+    """The number of positions of the encoder decides: the rows are the same, and no index is out of range."""
     folder = copied("sd1")
     path = folder / "tokenizer" / "tokenizer_config.json"
     config = json.loads(path.read_text())
@@ -362,7 +442,7 @@ def test_controls_that_do_not_fit(pipelines, tmp_path):
     assert "hub ids are for `path` only" in complaint(sd, control="someone/sd-controlnet-depth")
     assert "lacks config.json (it is a whole pipeline)" in complaint(sd, control=str(sd))
     for kind in ("flux", "if", "if2"):  # one without a UNet, two on pixels
-        assert "beside a Stable Diffusion UNet" in complaint(pipelines[kind], control=str(control))
+        assert "needs a Stable Diffusion UNet beside it" in complaint(pipelines[kind], control=str(control))
     for key, value, own in (
         ("cross_attention_dim", 32, 16),
         ("in_channels", 3, 4),
@@ -370,10 +450,10 @@ def test_controls_that_do_not_fit(pipelines, tmp_path):
     ):
         edit(control / "config.json", **{key: value})
         message = complaint(sd, control=str(control))
-        assert f"was made for another prior: its {key} is {value}, the prior's is {own}" in message
+        assert f"was trained for another prior: its {key} is {value}, that of the prior is {own}" in message
         edit(control / "config.json", **{key: own})
     edit(control / "config.json", class_embed_type="projection")
-    assert "wants class labels" in complaint(sd, control=str(control))
+    assert "needs class labels" in complaint(sd, control=str(control))
     edit(control / "config.json", _class_name="T2IAdapter")
     assert "holds T2IAdapter, not a ControlNetModel" in complaint(sd, control=str(control))
 

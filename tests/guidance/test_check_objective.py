@@ -1,4 +1,5 @@
-"""Our objectives through the kit that third parties use, and the kit against objectives that break one law each."""
+"""The checks for objectives of third parties: on the built-in objectives, and on objectives that break one law
+each."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from threedgen.testing.objectives import LAWS, Case
 
 
 def flow_matching(case: Case) -> torch.Tensor:
-    """w / (1 - s) (E eps_hat - 0), s = sigma / (alpha + sigma) the flow time (METHODS 1.14)."""
+    """w / (1 - s) (E eps_hat - 0), s = sigma / (alpha + sigma) the flow time (docs/methods.md,
+    "Rectified-flow velocity (flow)")."""
     alpha, sigma = case.levels
     guided = 3.0 * case.mean_noise("a red cube") - 2.0 * case.mean_noise("ugly")
     return guided * (alpha + sigma) / alpha
@@ -33,7 +35,8 @@ def variational(case: Case) -> torch.Tensor:
 
 
 def interval(case: Case) -> torch.Tensor:
-    """0, 0.2, 0.4, 0.42, 0.5 under the empty text, each step a linear map (METHODS 0.6, 1.8)."""
+    """0, 0.2, 0.4, 0.42, 0.5 under the empty text, each step a linear map (docs/methods.md, "Priors in
+    closed form")."""
     prior, mean, std = case.question.prior, case.means[""], case.stds[""]
     levels = torch.tensor([0.0, 0.2, 0.4, 0.42, 0.5], dtype=torch.float64)
     alpha, sigma = prior.alpha(levels), prior.sigma(levels)
@@ -53,7 +56,7 @@ def interval(case: Case) -> torch.Tensor:
 
 
 def inverted(case: Case) -> torch.Tensor:
-    """Ten steps to t = 1, so five to 0.5, under the prompt alone at inversion_scale = 1."""
+    """Ten steps to t = 1 are five to 0.5, without guidance at inversion_scale = 1."""
     prior, x, text = case.question.prior, case.question.x[0], "a red cube"
     mean, std = case.means[text], case.stds[text]
     levels = torch.linspace(0.0, 0.5, 6, dtype=torch.float64)
@@ -72,20 +75,20 @@ def inverted(case: Case) -> torch.Tensor:
     return case.question.weight()[0] * (guided - (z - alpha[5] * x) / sigma[5])
 
 
-# What each one is checked with; the laws left out are those that its paper gives up.
+# The arguments of each check; the omitted laws are those that the method does not promise.
 CASES: dict[str, dict[str, Any]] = {
     "sds": {},
     "recon": {},
     "sjc": {},
     "hifa": {},
-    # Where all branches agree there is no gradient, and so no fixed point: see test_objectives for its own.
+    # If all branches agree the gradient is 0 everywhere; its fixed point is tested in test_objectives.
     "csd": {"skip": ["fixed point"], "options": {"negative": -0.4, "empty": -0.6}},
-    # The kit's t are above the threshold; below it the coefficients sum to 1, as in the paper.
+    # The t of the check are above the threshold; below it the coefficients sum to 1, as in the paper.
     "nfsd": {},
     "flow": {"expected": flow_matching},
     "ism": {"expected": interval},
     "sdi": {"expected": inverted, "options": {"inversion_scale": 1.0, "eta": 0.0}},
-    # Until it has learnt the renders, the second network does not cancel the noise.
+    # The second network does not cancel the noise before it has learned the renders.
     "vsd": {"expected": variational, "skip": ["noise"]},
 }
 
@@ -94,7 +97,7 @@ CASES: dict[str, dict[str, Any]] = {
 def test_our_objectives_keep_the_laws(name):
     report = check_objective(name, **CASES[name])
     assert report.laws == tuple(law for law in LAWS if law not in CASES[name].get("skip", ()))
-    # Objectives that invert draw no noise: nothing varies.
+    # Objectives with an inversion draw no noise, so their gradient does not vary.
     assert (report.variance < 1e-12) == (name in ("ism", "sdi"))
 
 
@@ -143,7 +146,7 @@ class VariancePreservingOnly(SDS):
 
 
 class KeepsNoise(SDS):
-    """eps_hat itself: right in the mean, and with the noise in it."""
+    """eps_hat without - eps: correct in the mean, but it contains the noise."""
 
     def __call__(self, question: Question) -> Answer:
         answer = super().__call__(question)
@@ -209,7 +212,7 @@ def test_a_broken_objective_is_told_which_law_it_breaks(broken, name):
 
 
 def test_noise_in_the_mean_is_no_offence_and_in_the_gradient_is():
-    """The closed form holds for KeepsNoise; its variance tells, and so does the law about noise."""
+    """KeepsNoise has the closed form in the mean; its variance gives it away, and so does the law about noise."""
     only = [law for law in LAWS if law != "closed form"]
     assert check_objective(KeepsNoise, skip=only).variance > 10.0 * check_objective(SDS, skip=only).variance
 

@@ -41,7 +41,8 @@ def test_the_three_forms_agree_whichever_one_starts_from(seed, squares):
 @settings(max_examples=50, deadline=None)
 @given(seeds, levels)
 def test_the_identity_behind_every_distillation_loss(seed, square):
-    """x - x0 = (sigma / alpha)(eps_hat - eps), METHODS 0.3, for any answer of the network."""
+    """x - x0 = (sigma / alpha)(eps_hat - eps), for any output of the network (docs/methods.md,
+    "Predictions and their conversions")."""
     alpha = torch.tensor([square], dtype=torch.float64).sqrt()
     sigma = (1 - alpha**2).sqrt()
     x, eps, answer = (draw(seed + i, 1, 3, 2, 2) for i in range(3))
@@ -52,7 +53,7 @@ def test_the_identity_behind_every_distillation_loss(seed, square):
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0.0, 1.0), st.floats(0.0, 1.0))
 def test_noise_schedule(first, second):
-    """Variance preserving, falling signal, and t = 0.98 is step 980."""
+    """It is variance preserving, the signal falls with t, and t = 0.98 is step 980."""
     schedule = NoiseSchedule.scaled_linear()
     t = torch.tensor(sorted((first, second)), dtype=torch.float64)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)

@@ -1,4 +1,4 @@
-"""Words that contradict a view are left out of its text, and said; everything else stays as it was."""
+"""Words that contradict a view are removed from its text and reported; everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_smile_is_not_seen_from_behind():
         ("a cat seen from behind, low poly", "front", "a cat, low poly"),
         ("smiling, a dog", "back", "a dog"),
         ("an owl GRINNING .", "back", "an owl."),
-        # Things and places that only sound like views stay.
+        # Names of things and places that only sound like views are kept.
         ("a cat lying on its back", "front", "a cat lying on its back"),
         ("a squirrel in front of an easel", "back", "a squirrel in front of an easel"),
         ("a capybara wearing a top hat", "front", "a capybara wearing a top hat"),
@@ -135,7 +135,7 @@ def bert(tmp_path_factory) -> Path:
 
 
 def probabilities(folder: Path, prompt: str) -> list[float]:
-    """p(view | prompt) by transformers' own classes, one sentence at a time."""
+    """p(view | prompt) by the classes of transformers, one sentence at a time."""
     tokenizer = transformers().AutoTokenizer.from_pretrained(folder)
     model = transformers().BertForMaskedLM.from_pretrained(folder).eval()
     tokens = tokenizer(f"This image is depicting a [MASK] view of {prompt}", return_tensors="pt")

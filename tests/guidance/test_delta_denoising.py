@@ -1,4 +1,4 @@
-"""DDS: nothing happens without a difference, and a difference moves the render by exactly it (METHODS 1.12)."""
+"""Delta denoising (Hertz et al. 2023): the gradient is 0 without a difference, and else exactly the difference."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_equal_samples_under_equal_texts_give_exactly_nothing():
 
 
 def test_the_closed_form_has_no_noise():
-    """One spread for all: scale sigma alpha (mu' - mu) / D + sigma alpha (x - x') / D, whatever eps is."""
+    """With one spread for all: scale sigma alpha (mu' - mu) / D + sigma alpha (x - x') / D, for every eps."""
     x, reference, t = noise(1), noise(3), torch.full((3,), 0.5, dtype=torch.float64)
     model = prior()
     dog, cat = Condition(("a dog",) * 3), Condition(("a cat",) * 3)
@@ -117,13 +117,13 @@ def test_an_overflowing_view_is_dropped_and_counted(folder, monkeypatch):
 
 
 def test_bad_settings(folder):
-    with pytest.raises(UserError, match="scale must be a finite number, got nan"):
+    with pytest.raises(UserError, match="scale holds nan; every number of it must be a finite number"):
         DeltaDenoising.Config(scale={"from": 3.0, "to": float("nan")})
     flow = MixturePrior(lambda c: torch.zeros(len(c), 1, SIZE, SIZE, 3), [0.4], SIZE, schedule=FlowSchedule())
     config = DeltaDenoising.Config(source="a cat", path=folder, t=(0.02, 1.0), weighting="recon")
     with pytest.raises(UserError, match=r"^t reaches 1, .* keep t below 1"):
         DeltaDenoising(config, prior=flow)
-    with pytest.raises(UserError, match="delta-denoising needs `source`"):
+    with pytest.raises(UserError, match='"delta-denoising" needs `source`'):
         make(folder, source="")
     with pytest.raises(UserError, match="names no folder of pictures"):
         make("")

@@ -22,7 +22,7 @@ def sample(seed: int) -> torch.Tensor:
 
 
 def test_many_steps_follow_the_probability_flow_of_a_gaussian():
-    """Its solution keeps (z - alpha mu) / sqrt(alpha^2 s^2 + sigma^2): at t = 0 that is (x - mu) / s."""
+    """The solution keeps (z - alpha mu) / sqrt(alpha^2 s^2 + sigma^2), which at t = 0 is (x - mu) / s."""
     std, t = 0.3, 0.6
     prior, x, eps = gaussian(std), sample(0), sample(1)
     mean = 2.0 * 0.6 - 1.0
@@ -79,12 +79,14 @@ def test_the_gradient_is_the_distance_to_the_target_and_draws_depend_on_seed_and
 
 
 def test_bad_settings():
-    with pytest.raises(UserError, match=r"t must lie in \(0, 1\]"):
+    with pytest.raises(UserError, match="t is 0; it must be greater than 0 and at most 1"):
         DenoiseAndMatch.Config(t=0.0)
-    with pytest.raises(UserError, match="denoise_steps must be at least 1"):
+    with pytest.raises(UserError, match="denoise_steps is 0; it must be at least 1"):
         DenoiseAndMatch.Config(denoise_steps=0)
     broken = {"from": 0.5, "to": float("nan")}
-    with pytest.raises(UserError, match="t must be a finite number"):
+    with pytest.raises(
+        UserError, match="t holds nan; every number of it must be greater than 0 and at most 1"
+    ):
         DenoiseAndMatch.Config(t=broken)
-    with pytest.raises(UserError, match="scale must be a finite number"):
+    with pytest.raises(UserError, match="scale holds nan; every number of it must be a finite number"):
         DenoiseAndMatch.Config(scale=broken)

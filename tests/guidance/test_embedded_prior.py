@@ -1,4 +1,4 @@
-"""The weights that ship: their format, and that they know colours, classes and the camera."""
+"""The embedded weights: their format, and that they know colours, classes and cameras."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def cameras(turn=0.0):
 
 
 def error(prior, shape, prompt, told=None, color="red", t=0.9):
-    """Mean squared x0 error on noised true pictures, told a prompt and cameras (or none)."""
+    """Mean squared error of x0 on noised true pictures, with a prompt and cameras (or none)."""
     views = cameras()
     x = prior.encode(world.render(world.canonical(shape, color), views)[0])
     times = torch.full((VIEWS,), t)

@@ -1,4 +1,4 @@
-"""The small video prior that ships: what it weighs, and that it listens to words, times and cameras."""
+"""The embedded video prior: its size, and that it depends on words, times and cameras."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_it_is_small_and_holds_nothing_but_weights_and_configs():
 def error(
     prior, shape: str, motion: str, said: str, azimuth: torch.Tensor = AZIMUTH, start: float = 0.0
 ) -> float:
-    """Mean squared error of what it sees in noised true clips of `shape` doing `motion`, told `said`, cameras at
+    """Mean squared error of x0 on noised true clips of `shape` with `motion`, for the text `said`, cameras at
     `azimuth` and times from `start` to 1."""
     clips = true_clips(shape, "red", motion, AZIMUTH, prior.image_size, prior.frames)
     x = prior.encode(clips.flatten(0, 1))

@@ -1,4 +1,4 @@
-"""Laws of Perp-Neg, and of asking for all branches in one batch (METHODS 1.11)."""
+"""Laws of Perp-Neg (Armandpour et al. 2023), and of computing all branches in one batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from threedgen.guidance.priors.base import Blend, Condition, Prediction
 
 
 def three(seed: int, count: int = 2) -> list[Prediction]:
-    """Conditional, unconditional and more answers to one z."""
+    """Conditional, unconditional and further predictions for one z."""
     alpha = torch.full((count,), 0.8, dtype=torch.float64)
     z = noise(seed, count, 3, 2, 2)
     return [
@@ -25,7 +25,8 @@ def three(seed: int, count: int = 2) -> list[Prediction]:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.floats(-5.0, 0.0))
 def test_perpendicular_negatives(seed, weight):
-    """w = 0 is plain guidance; what is parallel to the prompt's direction cancels; the rest is orthogonal to it."""
+    """w = 0 is plain guidance; components parallel to the direction of the prompt cancel; the rest is orthogonal
+    to it."""
     c, u, one, two = three(seed)
     none = guided.perpendicular(c, u, [one, two], torch.zeros(2, 2, dtype=torch.float64))
     assert torch.equal(none.eps, c.eps)
@@ -36,7 +37,7 @@ def test_perpendicular_negatives(seed, weight):
     pushed = guided.perpendicular(c, u, [one], weights)
     inner = ((pushed.eps - c.eps) * (c.eps - u.eps)).flatten(1).sum(1)
     torch.testing.assert_close(inner, torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-9)
-    # METHODS 1.11 word for word, and the three forms of the answer agree.
+    # The formula of the paper, and the three forms of the prediction agree.
     toward, other = c.eps - u.eps, one.eps - u.eps
     share = (other * toward).flatten(1).sum(1) / toward.flatten(1).square().sum(1)
     beside = other - share.reshape(2, 1, 1, 1) * toward
@@ -83,7 +84,7 @@ def test_all_branches_travel_in_one_batch():
     ]
     pushed = guided.perpendicular(first[0], first[1], first[2:], weights)
     torch.testing.assert_close(said.conditional.eps[:1], pushed.eps)
-    # An empty negative prompt is the empty text: not asked twice. Without guidance nothing is.
+    # An empty negative prompt is the empty text and is computed once; without guidance neither is computed.
     prior.asked.clear()
     guided.branches(prior, z, t, Condition(("cube",) * 2), unconditional=True, null=True)
     guided.branches(prior, z, t, Condition(("cube",) * 2), unconditional=False)

@@ -1,4 +1,4 @@
-"""The pictures that priors are shown: what a depth and a normal picture look like, and whose they are."""
+"""The pictures that priors receive: depth and normals as colours, and the views to which they belong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from tiny_pipelines import ring
 
 from threedgen.core.types import RenderOutput
-from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.base import Condition, PriorRoles
 from threedgen.guidance.prompting.image_conditions import (
     ImageConditions,
     Picturing,
@@ -17,7 +17,7 @@ from threedgen.guidance.prompting.image_conditions import (
 )
 
 
-class Follower:
+class Follower(PriorRoles):
     image_condition = "pictures"
 
 
@@ -40,7 +40,7 @@ def test_depth_is_nearness():
 
 
 def test_normals_are_seen_by_the_camera():
-    """From the front: towards the camera is blue, up is green, right is red, nothing is grey."""
+    """From the front: towards the camera is blue, up is green, right is red, the background is grey."""
     picture = normal_picture(output(), ring(1, 2, elevation=0.0))
     assert picture is not None
     torch.testing.assert_close(picture[0, 0, 0], torch.tensor([0.5, 0.5, 1.0]), atol=1e-6, rtol=0)

@@ -1,4 +1,5 @@
-"""ISM and SDI against Gaussian priors, along whose probability flow everything is known (METHODS 0.6, 1.8)."""
+"""ISM and SDI with Gaussian priors, whose probability flow is known in closed form (docs/methods.md,
+"Priors in closed form" and "Interval score matching (ism)")."""
 
 from __future__ import annotations
 
@@ -68,7 +69,7 @@ def test_the_gradient_of_interval_score_matching_is_the_closed_form():
 
 
 def test_interval_score_matching_compares_the_guided_text_with_the_empty_one():
-    """Step by step, each a linear map of z - alpha mu of the empty text's Gaussian."""
+    """Each step is a linear map of z - alpha mu for the Gaussian of the empty text."""
     images, std = {"cube": picture(1), "": picture(2)}, 0.4
     prior, x = MixturePrior(by_prompt(images), [std], SIZE), noise(3)
     mu = {text: image.permute(2, 0, 1) * 2 - 1 for text, image in images.items()}
@@ -87,7 +88,8 @@ def test_interval_score_matching_compares_the_guided_text_with_the_empty_one():
 
 
 def test_the_calls_of_interval_score_matching():
-    """ceil(s / delta_s) calls up to s, one there, whose answer is both the next step and the target, one at t."""
+    """ceil(s / delta_s) calls up to s, one at s, whose prediction is both the next step and the target, and one
+    at t."""
 
     class Counted(MixturePrior):
         asked = 0
@@ -101,7 +103,7 @@ def test_the_calls_of_interval_score_matching():
         Counted.asked = 0
         ask("ism", prior, noise(1), t, scale=7.5)
         assert Counted.asked == expected, t
-    # Too few steps to start from the clean sample: it starts from a noised one, and the noise matters.
+    # With too few steps to start from the clean sample it starts from a noised one, so the noise matters.
     one = ask("ism", prior, noise(1), 0.9, seed=1, max_steps=2).gradient
     assert not torch.equal(one, ask("ism", prior, noise(1), 0.9, seed=2, max_steps=2).gradient)
 
@@ -142,10 +144,10 @@ def test_fresh_noise_keeps_the_variance_of_every_level():
     a, _, d = level(prior, t, std)
     for eta in (0.0, 0.5, 1.0):
         answer = ask("sdi", prior, x, t, inversion_scale=1.0, inversion_steps=100, eta=eta)
-        # From the x0 that was seen back to z: x0 = mu + alpha s^2 (z - alpha mu) / D^2.
+        # From the predicted x0 back to z: x0 = mu + alpha s^2 (z - alpha mu) / D^2.
         z = (answer.x0 - mean) * d**2 / (a * std**2)
         assert float(z.std() / d) == pytest.approx(1.0, abs=0.03)
-        # All of it was replaced at eta = 1, nothing at 0.
+        # At eta = 1 all noise is replaced, at 0 none.
         kept = float(((z / d) * ((x - mean) / std)).mean())
         assert kept > 0.95 if eta == 0.0 else 0.1 < kept < 0.9 if eta == 0.5 else kept < 0.5
 
@@ -164,15 +166,15 @@ def test_fresh_noise_comes_from_the_seed():
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("ism", {"delta_t": 0.0}, r"options: delta_t must lie in \(0, 1\]"),
-        ("ism", {"delta_s": 2.0}, "delta_s must lie"),
-        ("ism", {"max_steps": 0}, "max_steps must be at least 1"),
+        ("ism", {"delta_t": 0.0}, r"^options\.delta_t is 0; it must be greater than 0 and at most 1"),
+        ("ism", {"delta_s": 2.0}, "delta_s is 2; it must be greater than 0 and at most 1"),
+        ("ism", {"max_steps": 0}, "max_steps is 0; it must be at least 1"),
         ("ism", {"delta": 0.1}, "did you mean 'options.delta_t'"),
-        ("sdi", {"inversion_steps": 0}, "inversion_steps must be at least 1"),
-        ("sdi", {"eta": 1.5}, "eta must lie"),
+        ("sdi", {"inversion_steps": 0}, "inversion_steps is 0; it must be at least 1"),
+        ("sdi", {"eta": 1.5}, "eta is 1.5; it must be between 0 and 1"),
         ("sds", {"eta": 0.5}, "unknown key 'options.eta'"),
-        ("hifa", {"image": -1}, "image must be a number >= 0"),
-        ("nfsd", {"threshold": 2}, "threshold must lie"),
+        ("hifa", {"image": -1}, "image is -1; it must be at least 0"),
+        ("nfsd", {"threshold": 2}, "threshold is 2; it must be between 0 and 1"),
     ],
 )
 def test_wrong_options_are_one_line(name, options, expected):

@@ -1,4 +1,4 @@
-"""The ends of t, where a flow has no noise or no signal left: finite where there is a limit, refused elsewhere."""
+"""The ends of t, where a flow has no noise or no signal: finite if there is a limit, else refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from threedgen.guidance.score_distillation import ScoreDistillation
 @pytest.mark.parametrize("name", ["sds", "recon", "hifa", "sdi", "flow", "csd", "nfsd"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_gradient_is_finite_where_no_noise_or_no_signal_is_left(name, schedule, level, dtype):
-    """The limit of recon is x - x0_hat at both ends, whatever 0 times infinity makes of its weight."""
+    """The limit of recon is x - x0_hat at both ends, although its formula gives 0 times infinity."""
     prior = MixturePrior(by_prompt({"cube": image(1), "": image(2)}), [0.4], SIZE, schedule=schedule)
     x, t = noise(1, 1, 3, SIZE, SIZE).to(dtype), torch.tensor([level], dtype=dtype)
     kind = find_objective(name)

@@ -1,4 +1,4 @@
-"""Somebody's LoRA file on a prior: the weights it says, on whichever part, in diffusers' and kohya's formats."""
+"""LoRA files on a prior: the changed weights of each part, in the formats of diffusers and kohya."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_diffusers_format_adds_up_times_down(pipelines, tmp_path, scale):
 
 
 def test_kohya_format_with_alpha(pipelines, tmp_path):
-    """Its change is alpha / rank times up times down."""
+    """The change is alpha / rank times up times down."""
     plain = load_folder(pipelines["sd1"])
     down, up = pair(*weight(plain).shape)
     changes = {
@@ -128,7 +128,7 @@ def test_files_that_cannot_be_used(pipelines, tmp_path, monkeypatch):
     pickle = tmp_path / "lora.bin"
     torch.save({}, pickle)
     assert "is not safetensors" in complaint(pipelines, pickle)
-    assert "holds no changes for this prior's unet" in complaint(pipelines, other)
+    assert "holds no changes for the unet of this prior" in complaint(pipelines, other)
     name = f"unet.{_UP}"
     wrong = write(
         tmp_path / "wrong.safetensors",

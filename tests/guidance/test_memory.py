@@ -1,4 +1,4 @@
-"""What a memory budget switches on, and that each measure does something and changes nothing else."""
+"""The measures that a memory budget switches on: each has its effect and changes nothing else."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_budgets_of_usual_machines():
     assert plan(6.0, SD) == Plan(encoders_aside=True, tiling=True)
     assert plan(12.0, FLUX).offload
     assert plan(0.0, SD, slicing=True, tiling=True) == Plan(slicing=True, tiling=True)
-    with pytest.raises(UserError, match="memory must be a number of GB"):
+    with pytest.raises(UserError, match="memory is -1; it must be at least 0"):
         PriorConfig(memory=-1.0)
 
 
@@ -73,7 +73,7 @@ def test_multi_view_attention_can_be_sliced(pipelines):
 
 
 def kept_for_backward(prior, images):
-    """Bytes that the graph of an encoding holds."""
+    """Bytes that the graph of an encoding keeps for the backward pass."""
     held = {}
 
     def pack(tensor):
@@ -92,7 +92,7 @@ def test_tiles_keep_less_and_give_nearly_the_same(pipelines):
     assert little < much / 4
     assert whole.shape == parts.shape
     assert torch.nn.functional.cosine_similarity(whole.flatten(), parts.flatten(), dim=0) > 0.9
-    # What is computed again gives the gradient that what is kept gives.
+    # Recomputed activations give the same gradient as stored ones.
     (again,) = torch.autograd.grad(parts.square().sum(), images)
     tiled.codec.vae.encoder = tiled.codec.vae.encoder.inner
     (kept,) = torch.autograd.grad(tiled.encode(images).square().sum(), images)
@@ -120,7 +120,7 @@ def test_a_tight_budget_reaches_the_parts(pipelines):
 
 
 def test_weights_that_wait_elsewhere_are_not_moved():
-    """A network that is fetched layer by layer stays where it is, and is told where to compute."""
+    """An offloaded network stays on its device, and group offloading receives the device to compute on."""
 
     class Network(torch.nn.Linear):
         def enable_group_offload(self, **options):
@@ -133,7 +133,7 @@ def test_weights_that_wait_elsewhere_are_not_moved():
 
 
 def test_offloading_by_diffusers_computes_the_same(pipelines):
-    """The mechanism itself, CPU to CPU, which is all that this machine has."""
+    """The mechanism itself from CPU to CPU, which needs no GPU."""
     prior, plain = load_folder(pipelines["sd1"]), load_folder(pipelines["sd1"])
     prior.network.enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
     torch.testing.assert_close(answer(prior), answer(plain), rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""More motion from a clip's gradient: what a clip looks like stays, how its frames differ grows."""
+"""Motion amplification: the mean of the frames of a clip is unchanged, and their differences grow."""
 
 from dataclasses import replace
 
@@ -104,8 +104,8 @@ def test_the_factor_follows_its_schedule():
 
 
 def test_a_negative_factor_and_a_prior_of_pictures_are_refused():
-    with pytest.raises(UserError, match="amplify must not be negative"):
+    with pytest.raises(UserError, match="amplify holds -1; every number of it must be at least 0"):
         ScoreDistillation.Config(amplify={"from": 1.0, "to": -1.0})
     still = MixturePrior(lambda asked: torch.full((len(asked.prompts), 1, SIZE, SIZE, 3), 0.5), [0.4], SIZE)
-    with pytest.raises(UserError, match="this prior sees pictures"):
+    with pytest.raises(UserError, match="this prior takes single pictures"):
         ScoreDistillation(ScoreDistillation.Config(amplify=1.0), prior=still)

@@ -1,4 +1,4 @@
-"""text-to-4d by a film, the published recipes, and what a large video model changes in text-to-4d."""
+"""text-to-4d with a film, the published recipes, and text-to-4d with a large video model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from threedgen.commands.main import main
 from threedgen.core.errors import UserError
 from threedgen.datasets.splat_files import SplatParameters
 from threedgen.export.splat import write_splats
-from threedgen.pipelines.text_to_4d import recipe_for
+from threedgen.pipelines.text_to_4d import MotionWish, motion_recipe
 from threedgen.recipes.load import read_resolved
 
 QUICK = [
@@ -34,7 +34,7 @@ def asset(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
-    """A disc that goes to the right, with transparency: a folder of three pictures, wider than high."""
+    """A disc that moves to the right, with transparency: a folder of three pictures, wider than high."""
     folder = tmp_path_factory.mktemp("film")
     rows, columns = np.mgrid[:41, :81] + 0.5
     for number in range(3):
@@ -58,7 +58,7 @@ def run(film, asset, tmp_path_factory):
 
 
 def test_a_run_follows_a_film_without_a_video_prior(run):
-    """The prompt names no motion: nothing is asked of a video prior."""
+    """The prompt names no motion, so no video prior is used."""
     recipe = read_resolved(run / "recipe.yaml")
     assert [guide.name for guide in recipe.guidance] == ["single-frames", "reference-clip"]
     assert recipe.cameras.config.film.azimuth == 30.0
@@ -87,27 +87,27 @@ def test_a_film_beside_a_video_model(film, asset, video_pipelines):
     from threedgen.datasets.films import film_of
 
     folder = str(video_pipelines["modelscope"])
-    recipe = recipe_for(
-        "text-to-4d", "a dog", asset=asset, video_prior=folder, film=film_of(film), view={"azimuth": 5.0}
-    )
+    wish = MotionWish("a dog", Path(asset), video_prior=folder, film=film_of(film), view={"azimuth": 5.0})
+    recipe = motion_recipe("text-to-4d", wish)
     assert [guide.name for guide in recipe.guidance] == ["score-distillation", "reference-clip"]
     assert recipe.cameras.name == "filmed-clips"
     assert recipe.cameras.config.frames == 16
 
 
 def test_a_large_video_model_gets_settings_of_its_own(asset, pipelines, video_pipelines):
-    """Scale, noise levels, resolution; and single frames are judged only where --prior says by what."""
+    """Scale, noise levels and resolution; single frames are judged only if --prior names a model for it."""
     folder = str(video_pipelines["modelscope"])
-    recipe = recipe_for("text-to-4d", "a dog running", asset=asset, video_prior=folder)
+    wish = MotionWish("a dog running", Path(asset), video_prior=folder)
+    recipe = motion_recipe("text-to-4d", wish)
     assert [guide.name for guide in recipe.guidance] == ["score-distillation"]
     assert recipe.guidance[0].config.scale is None
     assert recipe.guidance[0].config.prior.path == folder
     assert recipe.cameras.config.resolution == 256
     assert recipe.steps == 2000
     sd = str(pipelines["sd1"])
-    both = recipe_for("text-to-4d", "a dog", asset=asset, video_prior=folder, prior=sd)
+    both = motion_recipe("text-to-4d", MotionWish("a dog", Path(asset), prior=sd, video_prior=folder))
     assert [guide.config.prior.path for guide in both.guidance] == [folder, sd]
-    kept = recipe_for("text-to-4d", "a cube", ["guidance.0.scale=7"], asset=asset, video_prior=folder)
+    kept = motion_recipe("text-to-4d", wish, ["guidance.0.scale=7"])
     assert kept.guidance[0].config.scale == 7
 
 
@@ -151,7 +151,7 @@ def test_dreamgaussian4d_makes_the_films_first_picture_and_moves_it(real, film, 
 
 
 def test_a_prior_that_turns_pictures_is_told_the_moments(film, pipelines, tmp_path):
-    """Each step's reference is the film's picture of the moment that its views show."""
+    """The reference of each step is the picture of the film at the moment of its views."""
     import torch
 
     from threedgen.cameras.film import FilmedOrbit
@@ -159,13 +159,13 @@ def test_a_prior_that_turns_pictures_is_told_the_moments(film, pipelines, tmp_pa
     from threedgen.datasets.films import film_of, write_film
     from threedgen.guidance.priors.load import PriorConfig, load_prior
     from threedgen.guidance.prompting.image_conditions import ReferenceConfig
-    from threedgen.guidance.reference_film import TurnedClip
+    from threedgen.guidance.reference_film import TurnedFilm
 
     write_film(tmp_path / "film", film_of(film))
     prior = load_prior(PriorConfig(path=str(pipelines["zero123"])))
     told = ReferenceConfig(image=str(tmp_path / "film" / "00000.png"))
-    config = TurnedClip.Config(film=str(tmp_path / "film"), view_prompts="never", reference=told)
-    guide = TurnedClip(config, prior=prior)
+    config = TurnedFilm.Config(film=str(tmp_path / "film"), view_prompts="never", reference=told)
+    guide = TurnedFilm(config, prior=prior)
     asked = []
     predict = prior.predict
     prior.predict = lambda z, t, condition: (asked.append(condition), predict(z, t, condition))[1]  # type: ignore[method-assign]
@@ -222,7 +222,6 @@ def test_what_cannot_be_is_said_in_one_line(
 def test_a_recipe_without_clips_takes_no_video_model(film, video_pipelines, tmp_path):
     from threedgen.datasets.films import film_of
 
+    wish = MotionWish("a ball", video_prior=str(video_pipelines["modelscope"]), film=film_of(film))
     with pytest.raises(UserError, match="has a video prior: leave it out"):
-        recipe_for(
-            "dreamgaussian4d", "a ball", video_prior=str(video_pipelines["modelscope"]), film=film_of(film)
-        )
+        motion_recipe("dreamgaussian4d", wish)

@@ -1,4 +1,5 @@
-"""Gradients and fixed points of the objectives, against priors of known score (METHODS 0.3-0.6, 1.16)."""
+"""Gradients and fixed points of the objectives, for priors of known score (docs/methods.md, "Predictions and their
+conversions", "From a gradient to a loss", "Priors in closed form" and "Checks of an objective")."""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ def as_x(picture: torch.Tensor) -> torch.Tensor:
     st.sampled_from(list(WEIGHTS)),
 )
 def test_sds_gradient_is_the_closed_form(seed, t, std, weighting):
-    """g = w [sigma alpha (x - mu) - alpha^2 s^2 eps] / D with D = alpha^2 s^2 + sigma^2, noise by noise."""
+    """g = w [sigma alpha (x - mu) - alpha^2 s^2 eps] / D with D = alpha^2 s^2 + sigma^2, for each noise."""
     mean = image(seed)
     prior = gaussian(std, cube=mean)
     x, eps = noise(seed + 1, 2, 3, SIZE, SIZE), noise(seed + 2, 2, 3, SIZE, SIZE)
@@ -62,7 +63,7 @@ def test_sds_gradient_is_the_closed_form(seed, t, std, weighting):
     spread = alpha**2 * std**2 + sigma**2
     expected = named(alpha, sigma) * (sigma * alpha * (x - as_x(mean)) - alpha**2 * std**2 * eps) / spread
     torch.testing.assert_close(gradient, expected, rtol=1e-8, atol=1e-10)
-    # The other form, METHODS 0.3, and what "recon" weighting means: the plain residual in x0.
+    # The same through x0, and the meaning of the weighting "recon": the plain residual in x0.
     through_x0 = Reconstruction(Reconstruction.Config(), prior)(question)
     torch.testing.assert_close(through_x0.gradient, gradient, rtol=1e-8, atol=1e-10)
     if weighting == "recon":
@@ -70,7 +71,7 @@ def test_sds_gradient_is_the_closed_form(seed, t, std, weighting):
 
 
 def test_mixture_is_the_score_of_its_density():
-    """eps_hat = -sigma grad log p_t(z), with p_t written down as a density and differentiated."""
+    """eps_hat = -sigma grad log p_t(z), with p_t as a density that is differentiated."""
     pictures = torch.stack([image(1), image(2), image(3)])
     stds, weights = torch.tensor([0.3, 0.6, 0.2]), torch.tensor([1.0, 2.0, 0.5])
     prior = MixturePrior(
@@ -91,7 +92,7 @@ def test_mixture_is_the_score_of_its_density():
 
 
 def descend(prior: Prior, x: torch.Tensor, steps: int, scale: float, render=lambda x: x, weighting="sds"):
-    """Plain gradient descent on objectives.inject with the mean of antithetic noises, no schedule tricks."""
+    """Gradient descent on objectives.inject with antithetic noises, and a decaying learning rate."""
     x = x.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=0.05)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: (1 - k / steps) ** 2 + 1e-4)
@@ -120,7 +121,8 @@ def test_descent_ends_at_the_mean():
 
 
 def test_guidance_extrapolates_the_fixed_point():
-    """x* = mu_u + scale (mu_c - mu_u): METHODS 1.1, why a large scale over-saturates."""
+    """x* = mu_u + scale (mu_c - mu_u): a large scale over-saturates (docs/methods.md, "Priors in
+    closed form")."""
     conditional, unconditional = image(6), image(7)
     prior = gaussian(0.3, cube=conditional, none=unconditional)
     end = descend(prior, torch.zeros(1, 3, SIZE, SIZE, dtype=torch.float64), 900, 3.0)
@@ -161,7 +163,7 @@ def test_inject_sums_over_pixels_and_averages_over_the_batch():
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.floats(-5.0, 200.0))
 def test_guidance_conventions(seed, scale):
-    """cond + s (cond - uncond) is our guidance at 1 + s; 1 is the conditional branch, 0 the other one."""
+    """cond + s (cond - uncond) is guidance at scale 1 + s; scale 1 is the conditional branch, scale 0 the other."""
     made = []
     for i in (0, 1):
         z, eps = noise(99, 1, 3, 2, 2), noise(seed + i, 1, 3, 2, 2)
@@ -170,7 +172,7 @@ def test_guidance_conventions(seed, scale):
     c, u = made
     pushed = guided.guide(c, u, 1.0 + scale)
     torch.testing.assert_close(pushed.eps, c.eps + scale * (c.eps - u.eps))
-    # The forms stay consistent: combining x0 and v is combining eps.
+    # The forms are consistent: combining x0 and v is the same as combining eps.
     again = Prediction.from_eps(noise(99, 1, 3, 2, 2), pushed.eps, alpha, (1 - alpha**2).sqrt())
     torch.testing.assert_close(pushed.x0, again.x0)
     torch.testing.assert_close(pushed.v, again.v)
@@ -187,7 +189,7 @@ def test_rescale_restores_the_joint_contrast_of_a_group():
     full = guided.rescale(loud, conditional, z, alpha, sigma, 1.0, group=2)
     for pair in (slice(0, 2), slice(2, 4)):
         torch.testing.assert_close(full.x0[pair].std(), conditional.x0[pair].std())
-        # One factor a group: the views keep their contrast relative to each other.
+        # One factor for each group: the views keep their contrast relative to each other.
         ratio = full.x0[pair] / loud.x0[pair]
         torch.testing.assert_close(ratio, ratio.flatten()[0].expand_as(ratio))
     half = guided.rescale(loud, conditional, z, alpha, sigma, 0.5, group=2)
@@ -233,7 +235,7 @@ def test_unknown_names_list_the_known_ones(find):
 
 
 class Counted(MixturePrior):
-    """Notes every condition it is asked about."""
+    """Records all conditions it receives."""
 
     def __init__(self, **images: torch.Tensor) -> None:
         super().__init__(by_prompt({k.replace("none", ""): v for k, v in images.items()}), [0.3], SIZE)
@@ -245,7 +247,7 @@ class Counted(MixturePrior):
 
 
 def descend_to(name: str, prior: Prior, steps: int, condition: Condition, **settings_) -> torch.Tensor:
-    """Where descent on one sample ends, with opposite noises and t all over the range."""
+    """The end of gradient descent on one sample, with opposite noises at t = 0.5."""
     options = settings_.pop("options", {})
     objective = find_objective(name)(configure(name, options), prior)
     x = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.float64, requires_grad=True)
@@ -265,7 +267,8 @@ def descend_to(name: str, prior: Prior, steps: int, condition: Condition, **sett
 
 
 def test_classifier_score_distillation_needs_different_spreads():
-    """METHODS 1.9: x* = (A_c mu_c - A_u mu_u) / (A_c - A_u), A = sigma / D; with equal spreads it runs away."""
+    """x* = (A_c mu_c - A_u mu_u) / (A_c - A_u), A = sigma / D; with equal spreads x diverges (docs/methods.md,
+    "Linear combinations of branches")."""
     images = {"cube": image(6), "": image(7)}
     spreads = {"cube": 0.3, "": 2.0}
 
@@ -280,7 +283,7 @@ def test_classifier_score_distillation_needs_different_spreads():
     expected = (c * as_x(images["cube"]) - u * as_x(images[""])) / (c - u)
     end = descend_to("csd", prior, 500, Condition(("cube",)))
     torch.testing.assert_close(end[0], expected, rtol=0, atol=5e-3)
-    # The trap: a constant gradient, as strong a hundred units away.
+    # With equal spreads the gradient is constant, and the same a hundred units away.
     flat = MixturePrior(by_prompt(images), [0.3], SIZE)
     csd = find_objective("csd")(configure("csd", {}), flat)
 
@@ -294,7 +297,8 @@ def test_classifier_score_distillation_needs_different_spreads():
 
 
 def test_the_negative_of_classifier_score_distillation_takes_over_during_the_run():
-    """Coarse stage of its reference code: a_n 0 -> -1 while a_0 -1 -> 0; each step one batch, no idle branch."""
+    """The coarse stage of the reference code: a_n goes from 0 to -1 while a_0 goes from -1 to 0. Each step is one
+    batch without unused branches."""
     prior = Counted(cube=image(1), ugly=image(2), none=image(3))
     options = {"negative": {"from": 0.0, "to": -1.0}, "empty": {"from": -1.0, "to": 0.0}}
     csd = find_objective("csd")(configure("csd", options), prior)
@@ -354,7 +358,8 @@ def test_the_image_term_of_hifa_is_the_distance_to_the_decoded_picture():
 
 
 def test_view_prompts_cure_a_prior_that_prefers_the_front():
-    """The Janus toy (METHODS 1.16): without the view every side becomes a front, with it none does."""
+    """A toy model of the Janus problem (docs/methods.md, "Checks of an objective"): without words for the view
+    every side becomes a front, with them none does."""
     front, back = image(1), image(2)
     everywhere = MixturePrior(
         lambda c: torch.stack([front, back]).expand(len(c), 2, -1, -1, -1), [0.3, 0.3], SIZE, [9.0, 1.0]

@@ -1,4 +1,5 @@
-"""VSD's second denoiser: it starts as the prior, learns, leaves the prior alone, and is saved without it."""
+"""The second denoiser of VSD: it starts as the prior, learns, does not change the prior, and is saved without
+it."""
 
 from __future__ import annotations
 
@@ -48,14 +49,14 @@ def test_it_starts_as_the_prior_and_learns_without_changing_it(pipelines, kind, 
     torch.testing.assert_close(started.eps, before.eps, **CLOSE)
     losses = learn(model, x, eps, t, condition, steps=8)
     assert min(losses[1:]) < losses[0]
-    # The prior's answer is the same to the bit, and the model's is another one.
+    # The prediction of the prior is bitwise the same, and that of the model has changed.
     assert torch.equal(prior.predict(z, t, condition).eps, before.eps)
     assert (model.predict(z, t, condition).eps - before.eps).abs().max() > 1e-4
     assert not model.predict(z, t, condition).eps.requires_grad
 
 
 def test_the_target_is_the_networks_own(pipelines):
-    """sd2 predicts v = alpha eps - sigma x; a perfect answer has no loss."""
+    """sd2 predicts v = alpha eps - sigma x; a perfect prediction has no loss."""
     prior = load_folder(pipelines["sd2"])
     x, eps, t, condition = question(prior)
     a, s = prior.alpha(t)[:, None, None, None], prior.sigma(t)[:, None, None, None]
@@ -67,7 +68,7 @@ def test_the_target_is_the_networks_own(pipelines):
 
 @pytest.mark.parametrize("how", ["lora", "copy"])
 def test_it_learns_which_camera_it_is_told(pipelines, how):
-    """The same z and prompt with two right answers, told apart by the camera alone."""
+    """The same z and prompt have two correct predictions that only the camera distinguishes."""
     prior = load_folder(pipelines["sd1"])
     model = prior.particle_model(how, 4, seed=0)
     x = torch.stack([torch.full((4, 16, 16), 1.0), torch.full((4, 16, 16), -1.0)])
@@ -137,5 +138,7 @@ def test_kinds_that_do_not_exist_and_peft_that_is_missing(pipelines, monkeypatch
         prior.particle_model("lora", 4, 0)
     assert prior.particle_model("copy", 4, 0).kind == "copy"
     prior.network.enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
-    with pytest.raises(UserError, match=r"wait on the CPU cannot be adapted: raise prior\.memory"):
+    with pytest.raises(
+        UserError, match=r"wait in the memory of the CPU cannot be adapted: raise prior\.memory"
+    ):
         prior.particle_model("copy", 4, 0)

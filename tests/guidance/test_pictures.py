@@ -1,4 +1,4 @@
-"""Given pictures as guidance: zero at the truth, exact gradients, the scale of score distillation."""
+"""Given pictures as guidance: zero loss for the true renders, exact gradients, the scale of score distillation."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_zero_at_the_truth_and_nowhere_else(folder):
 
 
 def test_the_scale_is_that_of_score_distillation_at_its_truth(folder):
-    """0.5 (2 d)^2 summed over pixels, averaged over views: benchmarks/text_to_3d.py's oracle."""
+    """0.5 (2 d)^2 summed over pixels, averaged over views, as in benchmarks/text_to_3d.py."""
     cameras = views(folder)
     rgb, alpha = truth(folder, cameras)
     noise = 0.1 * torch.randn(rgb.shape, generator=torch.Generator().manual_seed(0)) * (alpha > 0)
@@ -143,13 +143,17 @@ def test_bad_input(folder):
     rgb, alpha = truth(folder, cameras)
     with pytest.raises(UserError, match=r"needs cameras\.name=given"):
         signal(guidance(folder), rgb, alpha, replace(cameras, index=None))
-    with pytest.raises(UserError, match=r"guidance\.path names no folder"):
+    with pytest.raises(UserError, match='the `path` of guidance "pictures" names no folder'):
         Pictures(Pictures.Config())
     with pytest.raises(UserError, match="only the alpha of the pictures"):
         guidance(folder, "plain", l2=0.0)
-    wrong: list[dict[str, Any]] = [{"l1": -1.0}, {"l2": 0.0, "alpha": 0.0}, {"ssim": float("nan")}]
-    for weights in wrong:
-        with pytest.raises(UserError, match="must be numbers >= 0"):
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"l1": -1.0}, "l1 is -1; it must be at least 0"),
+        ({"l2": 0.0, "alpha": 0.0}, "l2, l1, ssim and alpha are all 0"),
+        ({"ssim": float("nan")}, "ssim is nan; it must be at least 0"),
+    ]
+    for weights, message in wrong:
+        with pytest.raises(UserError, match=message):
             Pictures.Config(**weights)
 
 

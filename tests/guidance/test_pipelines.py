@@ -1,4 +1,4 @@
-"""Pipeline folders of diffusers behind the Prior contract: the same numbers as the pipelines' own code."""
+"""Pipeline folders of diffusers behind the Prior contract: the same numbers as the code of the pipelines."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def own_text(pipeline, prompts, kind):
 
 @pytest.mark.parametrize("kind", PLAIN)
 def test_prediction_is_the_raw_call_of_the_pipelines_unet(pipelines, kind):
-    """Tokens, attention masks, camera vector, 6-channel outputs and prediction type all have to be right."""
+    """Tokens, attention masks, camera vector, 6-channel outputs and prediction type are all correct."""
     prior = load_folder(pipelines[kind])
     assert isinstance(prior, Prior)
     pipeline = own_pipeline(pipelines[kind])
@@ -44,7 +44,7 @@ def test_prediction_is_the_raw_call_of_the_pipelines_unet(pipelines, kind):
         raw = pipeline.unet(z, steps, encoder_hidden_states=text, class_labels=labels).sample
     form = prediction.v if kind in ("sd2", "cameras") else prediction.eps
     torch.testing.assert_close(form, raw[:, : x.shape[1]], rtol=1e-4, atol=1e-5)
-    # The noise itself follows the scheduler that the folder names.
+    # The noise is that of the scheduler in the folder.
     torch.testing.assert_close(z, pipeline.scheduler.add_noise(x, eps, steps))
     assert not prediction.eps.requires_grad
 
@@ -101,7 +101,7 @@ def test_each_text_is_encoded_once_and_the_encoder_comes_back_when_needed(pipeli
 
 
 def test_half_precision_weights_are_computed_in_float32(pipelines, tmp_path):
-    """What ships: float16 on disk, float32 in memory on a CPU."""
+    """The embedded weights are float16 on disk and float32 in memory on a CPU."""
     folder = tmp_path / "half"
     shutil.copytree(pipelines["cameras"], folder)
     half = diffusers().UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float16)

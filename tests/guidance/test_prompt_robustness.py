@@ -1,4 +1,4 @@
-"""Prompts of every kind go through all of prompt processing, and into a run's files and back, without loss."""
+"""Unusual prompts pass through all prompt processing, and into the files of a run and back, without loss."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.recipes.load import load_recipe, read_resolved
 
-# One of each kind that has broken a program somewhere: YAML's words and marks, interpolation, quotes, line breaks,
-# controls, scripts written from right to left, combined and joined characters, paths, what looks like an option.
+# One prompt of each kind that tends to break programs: words and marks of YAML, interpolation, quotes, line breaks,
+# control characters, right-to-left scripts, combined and joined characters, paths, and texts like an option.
 PROMPTS = (
     "a DSLR photo of a squirrel dressed as a 1920's gangster, 3/4 view",
     "007", "1e3", "0x1f", "2020-01-01", "no", "null", "~", "true", "on",
@@ -34,7 +34,7 @@ unicode_text = st.text(min_size=1, max_size=40).filter(lambda text: bool(text.st
 
 
 class Reader:
-    """A prior that reads texts with a TextEmbedder and nothing else."""
+    """A prior that only reads texts, with a TextEmbedder."""
 
     camera_conditioned = False
 
@@ -48,7 +48,7 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def encoders():
-    """encode functions of a tiny CLIP and a tiny T5."""
+    """The encode functions of a tiny CLIP and a tiny T5."""
 
     def make(parts):
         tokenizer, encoder = parts()
@@ -76,7 +76,7 @@ def check(prior, prompt: str) -> None:
     rows = prior.text(texts)["states"]
     assert len(rows) == 7 * 3
     assert rows.isfinite().all()
-    # Same text, same rows, whatever else was in the batch.
+    # A text has the same rows in every batch.
     first = opposed.opposed[0][0][0]
     assert torch.equal(prior.text([first])["states"][0], rows[7])
     told(prior, prompt, debias="words")
@@ -87,7 +87,7 @@ def test_every_kind_of_prompt_is_told_and_encoded(encoders, tmp_path, kind):
     prior = Reader(encoders[kind], tmp_path)
     for prompt in PROMPTS:
         check(prior, prompt)
-    # Nothing is encoded for a second run, and it reads the same numbers.
+    # A second run encodes nothing and reads the same numbers.
     again = Reader(None, tmp_path)
     for prompt in PROMPTS:
         for text in (prompt, f"{prompt}, back view"):
@@ -108,7 +108,7 @@ def recipe():
 
 
 def through_a_run(recipe, folder, prompt: str) -> tuple[str, str]:
-    """prompt and negative as a run's recipe.yaml gives them back."""
+    """prompt and negative, read back from the recipe.yaml of a run."""
     guidance = [{**recipe["guidance"][0], "negative": prompt}, *recipe["guidance"][1:]]
     run = RunDirectory.create(folder, {**recipe, "prompt": prompt, "guidance": guidance})
     back = read_resolved(run.recipe)

@@ -1,4 +1,4 @@
-"""The texts of the views: which side each shows, mixtures between sides, and what Perp-Neg opposes."""
+"""The texts of the views: the side that each shows, mixtures between sides, and the opposed texts of Perp-Neg."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def seen(azimuth: float, elevation: float = 0.0):
 
 
 def shares(azimuth: float, elevation: float = 0.0) -> dict[str, float]:
-    """Side -> its share in the interpolated text."""
+    """Each side and its share in the interpolated text."""
     (text,) = interpolated_prompts(TEXTS, seen(azimuth, elevation), VIEWS)
     blend = text if isinstance(text, Blend) else Blend((text,), (1.0,))
     named = {text: side for side, text in zip(SIDES, TEXTS.all(), strict=True)}
@@ -91,7 +91,7 @@ def test_shares_are_a_mixture_and_weights_never_attract(azimuth, elevation):
 def test_a_small_turn_changes_little(azimuth, turn):
     before, after = shares(azimuth), shares(azimuth + turn)
     assert max(abs(before[side] - after[side]) for side in SIDES) <= abs(turn) / 90.0 + 1e-6
-    # The paper's fitted numbers meet at 90 degrees to three digits, and f falls by at most 2 over 90 degrees.
+    # The fitted numbers of the paper agree at 90 degrees to three digits, and f falls by at most 2 over 90 degrees.
     before, after = weights(azimuth), weights(azimuth + turn)
     assert max(abs(before[side] - after[side]) for side in before) <= 2.0 * abs(turn) / 90.0 + 1e-3
 
@@ -129,7 +129,7 @@ def test_behind_the_object_the_front_is_the_enemy_and_overhead_nothing_is():
 
 
 class Prior:
-    """Notes which texts it is given to embed."""
+    """Records the texts that it has to embed."""
 
     camera_conditioned = False
 
@@ -173,7 +173,7 @@ def test_every_text_of_a_run_is_embedded_once_before_it(mode, factor):
 def test_modes():
     plain = ("a cube",) * 8
     sides = ("front", "front", "side", "side", "back", "back", "side", "side")
-    # 45 and 135 degrees are thresholds: turn the ring a little.
+    # 45 and 135 degrees are thresholds, so the ring is turned a little.
     turned = orbit(torch.arange(8) * 45.0 - 10.0, torch.zeros(8), torch.full((8,), 3.0), 40.0, 8, 8)
     assert condition(cameras=turned, view_prompts="never").prompts == plain
     assert condition(cameras=turned).prompts == condition(cameras=turned, view_prompts="always").prompts
@@ -207,15 +207,18 @@ def test_factor_0_is_plain_prompts_and_a_schedule_scales_the_weights():
         [w / 2.0 for texts in doubled.opposed for _, w in texts]
     )
     assert end.opposed == ()
-    assert start.prompts == middle.prompts == end.prompts  # what a view is told does not jump with the factor
+    assert start.prompts == middle.prompts == end.prompts  # the text of a view does not jump with the factor
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"perp_neg": -1.0}, "perp_neg must not be negative"),
-        ({"perp_neg": {"from": 1.0, "to": -0.5}}, "perp_neg must not be negative"),
-        ({"perp_neg": float("nan")}, "perp_neg must be a finite number"),
+        ({"perp_neg": -1.0}, r"^guidance\.0\.perp_neg is -1; it must be at least 0"),
+        (
+            {"perp_neg": {"from": 1.0, "to": -0.5}},
+            "perp_neg holds -0.5; every number of it must be at least 0",
+        ),
+        ({"perp_neg": float("nan")}, "perp_neg is nan; it must be at least 0"),
         ({"perp_neg": 1.0, "view_prompts": "never"}, "perp_neg works on view prompts, which are off"),
         ({"debias": "words", "view_prompts": "never"}, "debias works on view prompts, which are off"),
         ({"view_prompts": "interpolate"}, "did you mean 'interpolated'"),
@@ -232,7 +235,7 @@ def test_settings_without_effect_on_a_prior_that_knows_cameras():
     prior = Prior()
     prior.camera_conditioned = True
     with pytest.raises(
-        UserError, match="left out for a prior that knows cameras: set view_prompts to always"
+        UserError, match="left out for a prior that receives cameras: set view_prompts to always"
     ):
         condition(prior=prior, perp_neg=1.0)
     assert condition(prior=prior, perp_neg=1.0, view_prompts="always").opposed

@@ -1,4 +1,4 @@
-"""Depth and normals of the picture's view: laws of the terms, their gradients, and that they shape a scene."""
+"""Depth and normals in the view of the picture: laws of the terms, their gradients, and their effect on a scene."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras, RenderOutput
 from threedgen.guidance import reference_geometry as geometry
-from threedgen.guidance.reference_picture import Depth, Reference
+from threedgen.guidance.reference_picture import Depth, ReferencePicture
 from threedgen.loop.background import ColorBackground
 from threedgen.loop.distill import distill
 from threedgen.renderers.splatting import SplattingRenderer
@@ -44,7 +44,7 @@ def surface(
 
 
 def plane(cameras: Cameras, normal: tuple[float, float, float], distance: float = 2.85) -> torch.Tensor:
-    """Camera z [H, W] of a plane through (0, 0, distance) of the camera's axes."""
+    """Camera z [H, W] of a plane through (0, 0, distance) in the axes of the camera."""
     n = torch.tensor(normal, dtype=torch.float64)
     place = torch.arange(cameras.width, dtype=torch.float64) + 0.5
     focal = cameras.intrinsics[0, 0, 0]
@@ -118,7 +118,7 @@ def test_gradients_are_those_of_finite_differences():
 
 @pytest.mark.parametrize("normal", [(0.0, 0.0, -1.0), (0.5, 0.0, -1.0), (-0.3, 0.6, -1.0)])
 def test_normals_of_a_planes_depth(normal):
-    """Towards the camera, at any alpha; a plane is as smooth as can be, a crease is not."""
+    """Normals point towards the camera at any alpha; a plane has no roughness, a crease has."""
     depth = plane(VIEW, normal)
     seen = torch.ones(1, 12, 12, 1, dtype=torch.bool)
     expected = torch.nn.functional.normalize(torch.tensor(normal, dtype=torch.float64), dim=0)
@@ -133,7 +133,7 @@ def test_normals_of_a_planes_depth(normal):
 
 
 def test_a_renderers_own_normals_are_taken():
-    """Their length is alpha's and does not count."""
+    """Their length is that of alpha and has no effect."""
     direction = torch.nn.functional.normalize(values(5, 144 * 3).reshape(1, 12, 12, 3), dim=-1)
     output = RenderOutput(torch.ones(1, 12, 12, 3), torch.ones(1, 12, 12, 1), normal=0.6 * direction)
     seen = torch.ones(1, 12, 12, 1, dtype=torch.bool)
@@ -170,7 +170,7 @@ def relief(tmp_path):
 
 
 def test_the_terms_of_the_guidance(relief):
-    """Where picture and render are solid, and as their weights say."""
+    """The terms use pixels where picture and render are solid, with their weights."""
     picture, depth = relief
     cameras = ReferenceOrbit(ReferenceOrbit.Config(batch=1, resolution=64))(0, 0, 1)
     place = torch.linspace(2.0, 3.0, 64)
@@ -184,7 +184,7 @@ def test_the_terms_of_the_guidance(relief):
             torch.stack([torch.zeros(64, 64, 1), alpha]),
             torch.stack([torch.zeros(64, 64, 1), alpha * z]),
         )
-        signal = Reference(Reference.Config(**picture, **config))(output, cameras, "x", 0, 1, 0)
+        signal = ReferencePicture(ReferencePicture.Config(**picture, **config))(output, cameras, "x", 0, 1, 0)
         return float(signal.loss), dict(signal.metrics)
 
     assert said(place) == (pytest.approx(0.0, abs=1e-4), {"psnr": pytest.approx(100.0), "mask_iou": 1.0})
@@ -203,12 +203,13 @@ def test_the_terms_of_the_guidance(relief):
 
 
 def test_what_is_behind_mixes_into_no_depth_and_each_step_has_its_pairs(relief, tmp_path):
-    """At another size than the picture's: the depth of the rim is the object's, not half that of nothing."""
+    """At another size than that of the picture the depth at the rim is that of the object, not mixed with the
+    background."""
     picture, _ = relief
     ramp = np.zeros((64, 64))
     ramp[12:52, 12:52] = np.linspace(0.6, 1.0, 40)
     Image.fromarray(np.round(65535 * ramp).astype(np.uint16)).save(tmp_path / "ramp.png")
-    guide = Reference(Reference.Config(**picture, depth=Depth(str(tmp_path / "ramp.png"))))
+    guide = ReferencePicture(ReferencePicture.Config(**picture, depth=Depth(str(tmp_path / "ramp.png"))))
     cameras = ReferenceOrbit(ReferenceOrbit.Config(batch=1, resolution=24))(0, 0, 1)[1:]
     blank = RenderOutput(torch.zeros(1, 24, 24, 3), torch.zeros(1, 24, 24, 1))
     image, alpha = guide.targets(blank)
@@ -232,17 +233,17 @@ def test_renders_without_depth(relief):
     configs: tuple[dict[str, Any], ...] = ({"normal_smoothness": 1.0}, {"depth": Depth(depth)})
     for config in configs:
         with pytest.raises(UserError, match="gives no depth"):
-            Reference(Reference.Config(**picture, **config))(output, cameras, "x", 0, 1, 0)
+            ReferencePicture(ReferencePicture.Config(**picture, **config))(output, cameras, "x", 0, 1, 0)
 
 
 def test_a_scene_takes_on_the_depth(relief):
-    """The picture is of one colour: only the depth picture can say that its left half is near."""
+    """The picture has one colour: only the depth picture shows that its left half is near."""
     picture, depth = relief
     correlations = []
     configs: tuple[dict[str, Any], ...] = ({}, {"depth": Depth(depth)})
     for more in configs:
         scene = Gaussians(Gaussians.Config(count=300))
-        guide = Reference(Reference.Config(**picture, **more))
+        guide = ReferencePicture(ReferencePicture.Config(**picture, **more))
         cameras = ReferenceOrbit(ReferenceOrbit.Config(batch=1, resolution=24))
         renderer = SplattingRenderer(SplattingRenderer.Config())
         white = ColorBackground(ColorBackground.Config(random=0.0))

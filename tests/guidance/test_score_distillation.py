@@ -1,4 +1,4 @@
-"""The guidance as the loop calls it: determinism, t, view prompts, sizes, and what it needs from a prior."""
+"""Score distillation as the loop calls it: determinism, t, view prompts, sizes, and the calls of the prior."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Config = ScoreDistillation.Config
 
 
 class Recorder(MixturePrior):
-    """A Gaussian around a horizontal ramp (grey without a prompt) that notes what it was asked."""
+    """A Gaussian around a horizontal ramp (grey without a prompt) that records its inputs."""
 
     def __init__(self, size: int = 8, latent: bool = False, camera_conditioned: bool = False) -> None:
         def means(condition: Condition) -> torch.Tensor:
@@ -119,7 +119,8 @@ def test_the_objective_brings_its_own_weighting_unless_one_is_named():
 
 @pytest.mark.parametrize("name", BUILTIN["objective"])
 def test_a_step_with_each_objective(name):
-    """Finite, the same again, and one batched call of the prior for those that look at it once."""
+    """The gradient is finite and deterministic, with one batched call of the prior for objectives without
+    inversion."""
     options = {"negative": -0.5, "empty": -0.5} if name == "csd" else {}
     config = Config(objective=name, options=options, scale=3.0, negative="ugly")
     prior, signal, gradient = ask(config)
@@ -196,7 +197,7 @@ def test_an_overflowing_view_is_dropped_and_counted():
     assert signal.metrics["dropped"] == 0.25
     assert torch.equal(gradient[1], torch.zeros(8, 8, 3))
     assert gradient[[0, 2, 3]].abs().amax((1, 2, 3)).min() > 0
-    # All of them: something is broken, and the watchdog has to see it.
+    # If all views overflow something is broken, and the watchdog has to find it.
     Overflowing.bad = (0, 1, 2, 3)
     assert not guidance(output, ring(4), "a cube", 0, 10, 0).loss.isfinite()
 
@@ -218,9 +219,12 @@ def test_a_preview_is_decoded_when_it_is_wanted_and_only_then(latent, monkeypatc
     [
         ({"objective": "sdss"}, "did you mean 'sds'"),
         ({"t": [0.5, 0.2]}, r"inside \[0, 1\]"),
-        ({"t": {"from": [0.1, 0.9], "to": [0.1, 1.2]}}, r"inside \[0, 1\]"),
-        ({"rescale": 2}, "rescale must lie"),
-        ({"group": -1}, "group must be"),
+        (
+            {"t": {"from": [0.1, 0.9], "to": [0.1, 1.2]}},
+            "t holds 1.2; every number of it must be between 0 and 1",
+        ),
+        ({"rescale": 2}, r"^guidance\.0\.rescale is 2; it must be between 0 and 1"),
+        ({"group": -1}, r"^guidance\.0\.group is -1; it must be at least 0"),
         ({"prior": {"pth": "x"}}, "did you mean"),
         ({"scale": "big"}, "scale"),
         ({"objective": "ism", "options": {"delta_tt": 0.1}}, "did you mean 'options.delta_t'"),
@@ -228,38 +232,65 @@ def test_a_preview_is_decoded_when_it_is_wanted_and_only_then(latent, monkeypatc
         ({"objective": "csd", "rescale": 0.5}, "rescale has no effect on the objective 'csd'"),
         ({"objective": "nfsd", "clip_x0": True}, "clip_x0 has no effect on the objective 'nfsd'"),
         ({"scale": 1.0, "rescale": 0.5}, "rescale has no effect at scale 1"),
-        ({"objective": "csd", "negative": "blurry"}, "'csd' never reads `negative` with these options"),
+        (
+            {"objective": "csd", "negative": "blurry"},
+            "negative has no effect on the objective 'csd' with these options",
+        ),
         (
             {"objective": "csd", "options": {"null": -1.0}},
             "unknown key 'options.null'",
         ),
-        ({"scale": float("nan")}, "scale must be a finite number, got nan"),
-        ({"scale": {"from": 3.0, "to": float("nan")}}, "scale must be a finite number, got nan"),
-        ({"scale": {0: 3.0, 0.5: float("inf")}}, "scale must be a finite number, got inf"),
-        ({"rescale": float("nan")}, "rescale must lie between 0 and 1"),
-        ({"t": [0.02, float("nan")]}, "inside"),
+        ({"scale": float("nan")}, r"^guidance\.0\.scale is nan; it must be a finite number"),
+        (
+            {"scale": {"from": 3.0, "to": float("nan")}},
+            "scale holds nan; every number of it must be a finite",
+        ),
+        (
+            {"scale": {0: 3.0, 0.5: float("inf")}},
+            "scale holds inf; every number of it must be a finite number",
+        ),
+        ({"rescale": float("nan")}, "rescale is nan; it must be between 0 and 1"),
+        ({"t": [0.02, float("nan")]}, "t holds nan; every number of it must be between 0 and 1"),
         ({"t": {0: [0.02, 0.98], 0.333: [0.9, 0.1], 0.338: [0.02, 0.5]}}, r"got \[0.9, 0.1\]"),
-        ({"perp_neg": {"from": 1.0, "to": float("nan")}}, "perp_neg must be a finite number"),
-        ({"objective": "hifa", "options": {"image": float("inf")}}, "image must be a number >= 0"),
+        (
+            {"perp_neg": {"from": 1.0, "to": float("nan")}},
+            "perp_neg holds nan; every number of it must be at least",
+        ),
+        (
+            {"objective": "hifa", "options": {"image": float("inf")}},
+            "0.options.image is inf; it must be at least 0",
+        ),
         (
             {"objective": "ism", "options": {"delta_t": {"from": 0.1, "to": float("nan")}}},
-            "delta_t must be a fin",
+            "delta_t holds nan; every number of it must be greater than 0 and at most 1",
         ),
         (
             {"objective": "sdi", "options": {"inversion_scale": float("nan")}},
-            "inversion_scale must be a finite",
+            "inversion_scale is nan; it must be a finite number",
         ),
-        ({"objective": "csd", "options": {"negative": float("nan")}}, "negative must be a finite number"),
+        (
+            {"objective": "csd", "options": {"negative": float("nan")}},
+            "negative is nan; it must be a finite number",
+        ),
         (
             {"objective": "vsd", "options": {"learning_rate": float("inf")}},
-            "learning_rate must be a positive",
+            "learning_rate is inf; it must be greater than 0",
         ),
-        ({"reference": {"elevation": float("nan")}}, "reference.elevation must lie between -90 and 90"),
-        ({"reference": {"azimuth": float("inf")}}, "reference.azimuth must be a number of degrees"),
-        ({"reference": {"distance": 0.0}}, "reference.distance must be a positive number"),
-        ({"prior": {"lora_scale": float("nan"), "lora": "a"}}, "lora_scale must be a finite number"),
-        ({"prior": {"control_scale": float("nan"), "control": "a"}}, "control_scale must be a number >= 0"),
-        ({"prior": {"lora_scale": 0.5}}, "lora_scale has no effect without lora"),
+        (
+            {"reference": {"elevation": float("nan")}},
+            "reference.elevation is nan; it must be between -90 and 90",
+        ),
+        ({"reference": {"azimuth": float("inf")}}, "reference.azimuth is inf; it must be a finite number"),
+        ({"reference": {"distance": 0.0}}, "reference.distance is 0; it must be greater than 0"),
+        (
+            {"prior": {"lora_scale": float("nan"), "lora": "a"}},
+            "lora_scale is nan; it must be a finite number",
+        ),
+        (
+            {"prior": {"control_scale": float("nan"), "control": "a"}},
+            "control_scale is nan; it must be at least 0",
+        ),
+        ({"prior": {"lora_scale": 0.5}}, r"^guidance\.0\.prior\.lora_scale has no effect without lora"),
         ({"prior": {"control_scale": 0.5}}, "control_scale has no effect without control"),
     ],
 )

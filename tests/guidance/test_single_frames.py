@@ -1,4 +1,4 @@
-"""Single frames of what moves, as a nearer camera would show them, before a prior of still pictures."""
+"""Single frames of a moving scene, as a nearer camera would show them, for a prior of still pictures."""
 
 import math
 from dataclasses import replace
@@ -26,7 +26,7 @@ def pictures(views: int = 3, size: int = SIZE) -> Float[Tensor, "V H W 3"]:
 
 
 def cloud() -> GaussianCloud:
-    """Small beside its distance to the camera, and in the middle."""
+    """A cloud that is small compared with its distance to the camera, and in the middle."""
     made = random_cloud(40, degree=0)
     means = 0.5 * (made.means - made.means.mean(0)) * torch.tensor([1.0, 1.0, 0.2])
     return replace(made, means=means, scales=1.5 * made.scales)
@@ -47,7 +47,7 @@ def test_no_zoom_around_the_middle_is_the_identity():
 
 @pytest.mark.parametrize(("row", "column"), [(-2, 3), (1, -4), (0, 0)])
 def test_it_looks_at_the_middle_of_what_is_there(row, column):
-    """What is shifted in the picture has the same close-up."""
+    """A shifted object has the same close-up."""
     rgb, alpha = torch.ones(1, 24, 24, 3), torch.zeros(1, 24, 24, 1)
     rgb[:, 9:15, 8:16] = torch.rand(6, 8, 3, generator=generator(0, "patch", 0))
     alpha[:, 9:15, 8:16] = 1.0
@@ -55,7 +55,7 @@ def test_it_looks_at_the_middle_of_what_is_there(row, column):
     moved, solid = (part.roll((row, column), (1, 2)) for part in (rgb, alpha))
     torch.testing.assert_close(close_ups(moved, solid, zoom), close_ups(rgb, alpha, zoom), atol=1e-5, rtol=0)
     solid = close_ups(alpha.expand(-1, -1, -1, 3), alpha, zoom)[0, ..., 0] > 0.5
-    # 6 x 8 pixels are 12 x 16 in the middle now.
+    # 6 x 8 pixels have become 12 x 16 in the middle.
     assert torch.equal(solid.any(1).nonzero()[[0, -1], 0], torch.tensor([6, 17]))
     assert torch.equal(solid.any(0).nonzero()[[0, -1], 0], torch.tensor([4, 19]))
 
@@ -75,10 +75,10 @@ def test_beyond_the_border_are_the_borders_colours():
 
 @pytest.mark.parametrize("zoom", [1.5, 2.0])
 def test_a_magnified_picture_is_a_nearer_cameras(zoom):
-    """But for perspective and the blur of larger pixels."""
+    """Except for perspective and the blur of larger pixels."""
     near, far = rendered(cloud(), 3.0), rendered(cloud(), 3.0 * zoom)
     magnified = close_ups(far.rgb, far.alpha, torch.tensor([zoom]))
-    # A close-up looks at what is there and the camera at the origin.
+    # A close-up is centred on the object, the camera looks at the origin.
     expected = close_ups(near.rgb, near.alpha, torch.ones(1))
     contrast = float((expected - 1.0).abs().mean())
     assert contrast > 0.05
@@ -94,13 +94,13 @@ def test_gradients_are_those_of_finite_differences():
 
 
 def test_no_gradient_reaches_alpha():
-    """Else a scene could please the prior by moving the window."""
+    """Otherwise a scene could reduce the loss by moving the window."""
     alpha = torch.rand(3, SIZE, SIZE, 1).requires_grad_()
     assert not close_ups(pictures(), alpha, torch.full((3,), 2.0)).requires_grad
 
 
 class Asked(MixturePrior):
-    """A Gaussian around grey that notes what it was asked."""
+    """A Gaussian around grey that records its inputs."""
 
     def __init__(self) -> None:
         def grey(condition: Condition) -> Tensor:
@@ -120,7 +120,7 @@ VIEWS = 8
 
 
 def ask(step: int = 0, seed: int = 0, distance: float = 5.7, **changes: float) -> tuple[Asked, Tensor]:
-    """What is asked about clips of two cameras, and the gradient at their pictures."""
+    """The prior after a step on clips of two cameras, and the gradient of the pictures."""
     full = torch.ones(VIEWS)
     views = orbit(torch.arange(VIEWS) // 4 * 50.0, 0.0 * full, distance * full, 40.0, SIZE, SIZE)
     views = replace(views, time=torch.linspace(0.0, 1.0, 4).repeat(2))
@@ -155,7 +155,7 @@ def test_it_follows_the_seed_and_the_step():
 
 
 def test_the_prior_is_told_no_camera_nor_a_side():
-    """What was seen from the front may have turned its back by then."""
+    """The object may have turned its back to a camera in front."""
     prior, _ = ask()
     assert prior.conditions
     for condition in prior.conditions:
@@ -186,7 +186,7 @@ def test_frames_are_magnified_to_the_distance_and_never_made_smaller(monkeypatch
     [
         ({"frames": 0}, "frames is 0"),
         ({"distance": 0.0}, "distance is 0"),
-        ({"distance": math.nan}, "distance"),
+        ({"distance": math.nan}, "distance is nan"),
     ],
 )
 def test_odd_settings_are_named(settings, said):

@@ -1,4 +1,4 @@
-"""Encoded texts: each once, in batches, blended, and kept on disk in a way that nothing can spoil."""
+"""Encoded texts: each once, in batches, blended, and stored on disk such that damage is harmless."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from threedgen.guidance.priors.folder.text_cache import TextCache, cache_folder
 
 
 class Letters:
-    """An encoder whose rows are known: the code points of the first four characters, and their number."""
+    """An encoder with known rows: the code points of the first four characters, and the number of characters."""
 
     def __init__(self, reads: int = 10**6) -> None:
         self.batches: list[list[str]] = []
@@ -121,7 +121,7 @@ def test_numbers_that_overflowed_are_named_and_not_kept(tmp_path):
     assert not list(tmp_path.rglob("*"))
 
 
-# The disk.
+# Rows on disk.
 
 ODD = ["", "a", "a ", "A", "007", "no", "null", "${x}", "it's \"quoted\"", "\n\t", "\0", "🦊👩‍👩‍👧", "é", "e\u0301",
        "שלום", "\u202eevil", "x" * 5000, "../../etc/passwd", "a\0b", "\ufeff", "日本語"]  # fmt: skip
@@ -206,7 +206,7 @@ def test_the_folder_stays_within_its_limit_and_what_was_used_last_survives(tmp_p
     for i, text in enumerate("abcdef"):
         cache.write(text, rows)
         os.utime(cache.path(text), (i, i))
-    assert cache.read("a") is not None  # used: now the youngest
+    assert cache.read("a") is not None  # used, so now the latest
     cache.prune()
     kept = {text for text in "abcdef" if cache.path(text).exists()}
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 5 * size
@@ -256,7 +256,7 @@ def test_the_folder_follows_the_platform_and_the_environment(monkeypatch, tmp_pa
     assert cache_folder() is None
 
 
-# What an encoder does not read.
+# Ends of texts that an encoder does not read.
 
 
 def test_a_cut_text_is_a_warning_also_when_it_comes_from_the_disk(tmp_path):
@@ -268,7 +268,7 @@ def test_a_cut_text_is_a_warning_also_when_it_comes_from_the_disk(tmp_path):
         assert '", front view" at the end of "a cube, front view" (and the ends of 1 more texts)' in message
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        embedder(["a cube, front view", "short"])  # said already
+        embedder(["a cube, front view", "short"])  # reported already
 
 
 @pytest.mark.parametrize("parts", [clip_parts, t5_parts])
@@ -284,7 +284,7 @@ def test_states_and_what_is_unread_of_the_encoders_of_transformers(parts):
     torch.testing.assert_close(result["states"][:1], alone["states"])
     whole, unread, none = result[UNREAD].tolist()
     assert whole == none == 0
-    # What is said to be read gives the same tokens (but the last, of a word cut in two), and no more fits.
+    # The part that was read gives the same tokens (except the last, of a word cut in two), and not more fits.
     read = long[: len(long) - unread]
     again, rest = tokens_of(tokenizer, [read], length)
     assert rest.item() == 0

@@ -1,4 +1,4 @@
-"""The named orders of t (METHODS 1.5)."""
+"""The named orders of t (docs/methods.md, "Noise levels over a run")."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_square_root_and_straight():
 
 
 def test_dreamtime_spends_time_where_its_weight_is():
-    """The share of steps above t is the share of W's area above t, by a sum written on its own."""
+    """The share of steps above t is the share of the area of W above t, which is summed here independently."""
     total, grid = 1001, 4000
     path = torch.tensor([at("dreamtime", step, total) for step in range(0, total, 10)])
     t = torch.tensor([0.02 + 0.96 * (index + 0.5) / grid for index in range(grid)], dtype=torch.float64)

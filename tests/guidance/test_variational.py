@@ -1,4 +1,5 @@
-"""VSD keeps the spread of the prior, where SDS collapses it; what it learns is part of a run (METHODS 1.7)."""
+"""VSD (ProlificDreamer, Wang et al. 2023) keeps the spread of the prior, which SDS collapses; its second network
+is part of the state of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.types import RenderOutput
 from threedgen.guidance.objectives.base import Question, configure, find_objective
 from threedgen.guidance.priors.analytic import DiscPrior, gaussian
-from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.base import Condition, PriorRoles
 from threedgen.guidance.score_distillation import ScoreDistillation
 from threedgen.loop.optim import Config as AdamConfig
 from threedgen.loop.optim import build_optimizer
@@ -44,13 +45,13 @@ def spread_after(name: str, steps: int, **options) -> float:
 
 
 def test_the_spread_of_the_prior_survives():
-    """METHODS 1.16 measured 0.501 for VSD and 0.018 for SDS at s = 0.5."""
+    """Measured at s = 0.5: 0.501 for VSD and 0.018 for SDS (docs/methods.md, "Checks of an objective")."""
     assert spread_after("vsd", 250) == pytest.approx(STD, rel=0.1)
     assert spread_after("sds", 250) < 0.1 * STD
 
 
 def test_a_learned_particle_model_does_as_well():
-    """METHODS 1.16: within 10 percent of the prior's spread."""
+    """Within 10 percent of the spread of the prior."""
     assert spread_after("vsd", 200, kind="copy", learning_rate=0.1) == pytest.approx(STD, rel=0.1)
 
 
@@ -66,7 +67,7 @@ def test_one_particle_whose_model_is_exact_is_sds():
 
 
 class Notes(torch.nn.Module):
-    """A particle model that notes what it was told."""
+    """A particle model that records its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +127,7 @@ def test_what_the_particle_model_learns_from():
     assert 20 <= dropped <= 40
     assert all(told.prompts == ("a cube",) * 4 for *_, told in notes.learnt)
     assert not any(x.requires_grad for x, *_ in notes.learnt)
-    assert notes.weight.grad is None  # nothing of it is left for the scene's optimizer to find
+    assert notes.weight.grad is None  # no gradient of it remains for the optimizer of the scene
 
 
 def run(guidance: ScoreDistillation, state: RunState, until: int) -> None:
@@ -171,7 +172,7 @@ def test_a_resumed_run_ends_with_the_same_bits():
     assert first.keys() == second.keys()
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
-    # And what was learnt matters: without it the run ends elsewhere.
+    # The learned state matters: without it the run ends elsewhere.
     other, forgot = fresh()
     forgot.restore(
         {**fresh()[1].tensors(), **{k: v for k, v in tensors.items() if "guidance" not in k}}, numbers
@@ -201,17 +202,17 @@ def test_a_prior_that_is_a_module_is_not_taken_for_something_that_learns():
 
 def test_bad_settings():
     class Stubborn(DiscPrior):
-        particle_model = None  # type: ignore[assignment]
+        particle_model = PriorRoles.particle_model  # type: ignore[assignment]
 
     with pytest.raises(UserError, match="needs a prior that can be adapted"):
         make(Stubborn(8))
     with pytest.raises(UserError, match="no attention to adapt"):
         make(DiscPrior(8), kind="lora")
     for options, expected in (
-        ({"rank": 0}, "rank must be at least 1"),
-        ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
-        ({"updates": 0}, "updates must be at least 1"),
-        ({"camera_dropout": 1.5}, "camera_dropout must lie"),
+        ({"rank": 0}, "rank is 0; it must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0; it must be greater than 0"),
+        ({"updates": 0}, "updates is 0; it must be at least 1"),
+        ({"camera_dropout": 1.5}, "camera_dropout is 1.5; it must be between 0 and 1"),
         ({"kind": "dora"}, "did you mean 'lora'"),
     ):
         with pytest.raises(UserError, match=expected):

@@ -1,4 +1,4 @@
-"""Score distillation of clips: what a video prior is asked, and that motion is recovered from one that knows it."""
+"""Score distillation of clips: the inputs of a video prior, and recovery of the motion that a prior knows."""
 
 import math
 from dataclasses import replace
@@ -24,7 +24,7 @@ FRAMES, SIZE = 4, 16
 
 
 def blob() -> GaussianCloud:
-    """Three balls of different colours, which no turn maps onto itself."""
+    """Three balls of different colours, which no rotation maps onto itself."""
     means = torch.tensor([[0.25, 0.0, 0.0], [-0.2, 0.1, 0.0], [0.0, -0.2, 0.2]])
     colors = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.8, 0.2], [0.1, 0.2, 0.9]])
     quats = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(3, 1)
@@ -33,12 +33,12 @@ def blob() -> GaussianCloud:
 
 
 def path(times: Float[Tensor, " T"]) -> Float[Tensor, "T 3"]:
-    """Up and down while it goes aside."""
+    """Up and down while it moves aside."""
     return torch.stack([0.5 * times, 1.6 * times * (1.0 - times), 0.3 * (math.pi * times).sin()], dim=1)
 
 
 class MovingBlob(MixturePrior):
-    """A Gaussian around the clip of the blob on its path, as the cameras and times of the condition have it."""
+    """A Gaussian around the clip of the blob on its path, from the cameras and at the times of the condition."""
 
     frames = FRAMES
 
@@ -94,7 +94,8 @@ def guidance(prior: MovingBlob, **changes) -> ScoreDistillation:
 
 @pytest.mark.parametrize("kind", ["mlp", "hexplane", "fourier"])
 def test_the_path_of_a_moving_blob_is_recovered(kind):
-    """With a prior whose score is known, gradients of clips become the motion (METHODS 7, test 1)."""
+    """With a prior whose score is known, gradients of clips lead to the motion (docs/methods.md,
+    "Checks of an objective")."""
     field = deformation.Config(
         kind=kind, width=32, depth=2, resolution=8, moments=8, channels=8, degree=3, terms=1
     )

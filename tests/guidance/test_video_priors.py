@@ -1,4 +1,4 @@
-"""Video models of diffusers behind the Prior contract: the same numbers as the pipelines' own code."""
+"""Video models of diffusers behind the Prior contract: the same numbers as the code of the pipelines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from recording import Recorded, own_pipeline
 from tiny_video_pipelines import FRAMES, VIDEO_KINDS
 
-from threedgen.guidance.priors.base import Condition, Prior, Reference
+from threedgen.guidance.priors.base import Condition, Prior, ReferenceView
 from threedgen.guidance.priors.clip_codec import frames_of
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 
@@ -53,7 +53,7 @@ def recorded_call(pipelines, kind: str, prior: Any) -> Recorded:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "svd"])
 def test_its_answer_is_that_of_the_pipelines_own_call(video_pipelines, kind):
-    """Texts, places of tokens, layout of frames and the time all have to be right."""
+    """Texts, positions of tokens, layout of frames and the time are all correct."""
     prior = loaded(video_pipelines, kind)
     contract: object = prior
     assert isinstance(contract, Prior)
@@ -66,7 +66,7 @@ def test_its_answer_is_that_of_the_pipelines_own_call(video_pipelines, kind):
         answer = prior.answer(prior.network, z, t.expand(len(z)), condition)
     torch.testing.assert_close(prior.process.timestep(t).float(), torch.tensor([recorded.timestep]))
     torch.testing.assert_close(answer, prior.flat(recorded.output), **CLOSE)
-    # It hears the text, and it sees frames together: a later frame changes the first one's answer.
+    # It depends on the text, and frames are denoised together: a later frame changes the output for the first.
     with torch.no_grad():
         deaf = prior.answer(prior.network, z, t.expand(len(z)), clip_condition(prior, ("a",) * len(z)))
         z[:, -1] += 1.0
@@ -85,13 +85,13 @@ def test_stable_video_diffusion_is_the_pipelines_own_call(video_pipelines):
     z = prior.flat(sample[:, :, :4])
     t = time_of(prior, 4.0 * recorded.timestep)
     torch.testing.assert_close(prior.process.timestep(t), torch.tensor([recorded.timestep]))
-    condition = clip_condition(prior, BOTH, reference=Reference(image), dropped=(True, False))
+    condition = clip_condition(prior, BOTH, reference=ReferenceView(image), dropped=(True, False))
     answer = prior.answer(prior.network, z, t.expand(2), condition)
     torch.testing.assert_close(answer, prior.flat(recorded.output), **CLOSE)
     arguments = prior.arguments(z, t.expand(2), condition)
     torch.testing.assert_close(arguments["sample"], sample, **CLOSE)
     torch.testing.assert_close(arguments["added_time_ids"], recorded.arguments["added_time_ids"])
-    # What the sampler makes of the same answer, at its own (variance exploding) level of noise.
+    # The step of the sampler for the same output, at its own (variance exploding) noise level.
     level = float(prior.process.level(t))
     scheduler = pipeline.scheduler
     scheduler.set_timesteps(3)
@@ -121,9 +121,9 @@ def test_its_levels_of_noise_are_the_samplers_own(video_pipelines):
 def test_the_picture_counts_and_the_noise_on_it_is_one_draw(video_pipelines):
     calm, noisy = (loaded(video_pipelines, "svd", noise_aug_strength=value) for value in (0.0, 0.5))
     z, t = torch.randn(1, 16, 16, 16), torch.tensor([0.5])
-    first, second = (Reference(torch.rand(32, 32, 3)) for _ in range(2))
+    first, second = (ReferenceView(torch.rand(32, 32, 3)) for _ in range(2))
 
-    def said(prior: Any, reference: Reference) -> torch.Tensor:
+    def said(prior: Any, reference: ReferenceView) -> torch.Tensor:
         return prior.predict(z, t, clip_condition(prior, ("",), reference=reference)).x0
 
     assert (said(calm, first) - said(calm, second)).abs().max() > 1e-4
@@ -202,7 +202,7 @@ def test_encoding_is_differentiable_and_frames_keep_their_places(video_pipelines
     assert reached[-1]
     if kind not in PACKED:
         assert reached.sum() == 1
-    # The first latent frame of an autoencoder that packs time is the first picture.
+    # The first latent frame of an autoencoder that compresses time is the first picture.
     first = frames_of(x, prior.latent_frames)[:, 0]
     (gradient,) = torch.autograd.grad(first.square().sum(), images)
     reached = gradient.abs().amax((1, 2, 3))
@@ -230,7 +230,7 @@ def test_samples_of_a_batch_do_not_mix(video_pipelines, kind):
     prior = loaded(video_pipelines, kind)
     side = 6 if "cog" in kind else 16 if kind != "wan" else 2
     z, t = torch.randn(2, 4 * prior.latent_frames, side, side), torch.tensor([0.3, 0.7])
-    told = {"reference": Reference(torch.rand(32, 32, 3))} if kind == "svd" else {}
+    told = {"reference": ReferenceView(torch.rand(32, 32, 3))} if kind == "svd" else {}
     together = prior.predict(z, t, clip_condition(prior, ("a cone", "a cube"), **told))
     alone = prior.predict(z[1:], t[1:], clip_condition(prior, ("a cube",), **told))
     assert together.x0.shape == z.shape

@@ -1,8 +1,9 @@
-"""Video models in recipes: a run of text-to-4d with one, and what is said where one cannot be used."""
+"""Video models in recipes: a run of text-to-4d with each, and the messages if one cannot be used."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from threedgen.guidance.priors.adapters.choose import adapter_of
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.load import PriorConfig, load_prior
-from threedgen.pipelines.text_to_4d import recipe_for
+from threedgen.pipelines.text_to_4d import MotionWish, motion_recipe
 
 QUICK = [
     *("export.mesh.resolution=32", "export.moving_faces=500", "export.turntable.size=32"),
@@ -41,7 +42,7 @@ def text_to_4d(asset, folder, out, *settings: str) -> int:
 
 
 def test_a_run_with_a_text_to_video_model(video_pipelines, asset, tmp_path):
-    """The prompt names no motion of the shape world, and the clips are as long as the model's."""
+    """The prompt names no motion of the shape world, and the clips have the length of the model."""
     out = tmp_path / "run"
     assert text_to_4d(asset, video_pipelines["modelscope"], out, f"{SHORT}=3") == 0
     assert {"anim.glb", "anim.mp4", "report.json"} <= {path.name for path in out.iterdir()}
@@ -61,8 +62,8 @@ def test_a_run_with_an_image_to_video_model(video_pipelines, asset, tmp_path):
 
 def test_clips_are_as_long_as_the_model_sees_them(video_pipelines, asset):
     def frames(kind: str, *settings: str) -> int:
-        folder = str(video_pipelines[kind])
-        recipe = recipe_for("text-to-4d", "a dog", settings, asset=str(asset), video_prior=folder)
+        wish = MotionWish("a dog", Path(asset), video_prior=str(video_pipelines[kind]))
+        recipe = motion_recipe("text-to-4d", wish, settings)
         return recipe.cameras.config.frames
 
     assert frames("modelscope") == 16
@@ -77,24 +78,24 @@ def test_clips_are_as_long_as_the_model_sees_them(video_pipelines, asset):
     ("kind", "settings", "said"),
     [
         ("svd", [], "makes a picture move: set guidance.0.reference.image"),
-        ("modelscope", [f"{SHORT}=1"], "a clip has at least 2 frames"),
+        ("modelscope", [f"{SHORT}=1"], "options.frames is 1; it must be at least 2"),
         (
             "modelscope",
             ["guidance.0.prior.options.fps=8"],
             "unknown key 'options.fps'; known in 'options': frames, size",
         ),
-        ("animatediff", [f"{SHORT}=40"], "has places for 32 frames, not 40"),
-        ("wan", [f"{SHORT}=8"], "packs 4 frames into one after the first: say 9 or 13"),
-        ("cogvideox", [f"{SHORT}=7"], "packs 4 frames into one after the first: say 5 or 9"),
+        ("animatediff", [f"{SHORT}=40"], "has positions for 32 frames, not 40"),
+        ("wan", [f"{SHORT}=8"], "compresses groups of 4 frames after the first: set it to 9 or 13"),
+        ("cogvideox", [f"{SHORT}=7"], "compresses groups of 4 frames after the first: set it to 5 or 9"),
         (
             "cogvideox",
             ["guidance.0.prior.options.size=40"],
-            "takes pictures of multiples of 16 pixels: say 32",
+            "are multiples of 16 pixels: set it to 32",
         ),
         (
             "modelscope",
             ["guidance.0.prior.options.size=30"],
-            "takes pictures of multiples of 4 pixels: say 28",
+            "are multiples of 4 pixels: set it to 28",
         ),
     ],
 )
@@ -109,11 +110,11 @@ def test_what_does_not_fit_is_said_in_one_line(
 
 @pytest.mark.parametrize(("kind", "batch"), [("modelscope", 3), ("modelscope", 4), ("cogvideox", 9)])
 def test_a_still_recipe_is_told_how_to_use_a_video_model(kind, batch, video_pipelines, tmp_path, capsys):
-    """Also where its views happen to make whole clips."""
+    """Also if its views happen to be whole clips."""
     settings = [f"{SHORT}=3"] if kind == "modelscope" else []
     command = ["text-to-3d", "a dog", "--prior", str(video_pipelines[kind]), "--out", str(tmp_path / "run")]
     assert main([*command, "--steps", "1", f"cameras.batch={batch}", "cameras.resolution=16", *settings]) == 2
-    assert "name it by --video-prior of text-to-4d" in capsys.readouterr().err
+    assert "name it with --video-prior of text-to-4d" in capsys.readouterr().err
 
 
 def test_without_times_or_whole_clips_it_says_so(video_pipelines):
@@ -121,7 +122,7 @@ def test_without_times_or_whole_clips_it_says_so(video_pipelines):
     with pytest.raises(UserError, match="clips of 3 frames, not 4 pictures"):
         prior.encode(torch.rand(4, 8, 8, 3))
     z, t = torch.randn(1, 12, 16, 16), torch.tensor([0.5])
-    with pytest.raises(UserError, match="name it by --video-prior of text-to-4d"):
+    with pytest.raises(UserError, match="name it with --video-prior of text-to-4d"):
         prior.predict(z, t, Condition(("a dog",)))
     picture: Any = load_prior(PriorConfig(path=str(video_pipelines["svd"])))
     moments = torch.linspace(0.0, 1.0, 4)[None]
@@ -137,14 +138,14 @@ def test_without_times_or_whole_clips_it_says_so(video_pipelines):
         ("modelscope", "", {"vae": [None, None]}, "lacks the part vae"),
         ("wan", "", {"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "it has two transformers"),
         ("wan", "transformer", {"in_channels": 9}, "takes 9 channels, not 4"),
-        ("wan", "transformer", {"image_dim": 8}, "its transformer wants a picture"),
+        ("wan", "transformer", {"image_dim": 8}, "its transformer needs a picture"),
         ("cogvideox", "transformer", {"in_channels": 8}, "takes 8 channels, not 4"),
         ("svd", "unet", {"in_channels": 4}, "takes 4 channels, not 8"),
-        ("animatediff", "unet", {"addition_embed_type": "text_time"}, "wants added conditions"),
-        ("animatediff", "unet", {"encoder_hid_dim_type": "ip_image_proj"}, "wants pictures beside the text"),
-        ("svd", "scheduler", {"timestep_type": "discrete"}, "no continuous levels of noise"),
-        ("svd", "scheduler", {"sigma_max": None}, "no continuous levels of noise"),
-        ("wan", "scheduler", {"prediction_type": "epsilon"}, "not of a flow model"),
+        ("animatediff", "unet", {"addition_embed_type": "text_time"}, "needs added conditions"),
+        ("animatediff", "unet", {"encoder_hid_dim_type": "ip_image_proj"}, "needs pictures beside the text"),
+        ("svd", "scheduler", {"timestep_type": "discrete"}, "no continuous noise levels"),
+        ("svd", "scheduler", {"sigma_max": None}, "no continuous noise levels"),
+        ("wan", "scheduler", {"prediction_type": "epsilon"}, "not that of a flow model"),
     ],
 )
 def test_models_that_look_alike_are_refused(kind, part, changes, said, video_pipelines, tmp_path):
@@ -167,7 +168,7 @@ def test_which_folders_hold_video_models(pipelines, video_pipelines):
 
 @pytest.mark.parametrize("kind", ["modelscope", "svd", "cogvideox", "wan"])
 def test_tiles_keep_the_shapes_and_the_gradient(kind, video_pipelines):
-    """At sizes that an autoencoder's own tiles would not divide."""
+    """At sizes that the default tiles of an autoencoder would not divide."""
     options: dict[str, Any] = {"svd": {}, "modelscope": {"frames": 5}, "wan": {"frames": 5, "size": 48}}.get(
         kind, {"size": 48}
     )

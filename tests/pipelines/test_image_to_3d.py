@@ -219,7 +219,10 @@ def test_bad_input(picture, prior, finished, tmp_path, capsys):
         ([picture, "--prior", prior, "cameras.reference.elevtion=5"], "did you mean"),
         ([picture, "--prior", prior, *TINY, "background.random=1"], "compared on white"),
         ([picture, "--prior", prior, "guidance.1.depth.order=5"], "need a depth picture"),
-        ([picture, "--prior", prior, "guidance.1.normal_smoothness=-1"], "must be numbers >= 0"),
+        (
+            [picture, "--prior", prior, "guidance.1.normal_smoothness=-1"],
+            "guidance.1.normal_smoothness is -1; it",
+        ),
         ([picture, "--out", str(finished)], "already holds a run"),
         ([picture, "--views", "ball.png"], "is not FILE@AZIMUTH"),
         ([picture, "--views", "ball.png@"], "is not FILE@AZIMUTH"),

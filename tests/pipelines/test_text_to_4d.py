@@ -156,7 +156,7 @@ def test_a_video_prior_from_its_folder_answers_clips(prior):
     ]
     assert answers[0].shape == x.shape
     assert not torch.allclose(answers[0], answers[1])
-    with pytest.raises(UserError, match="wants to know when its frames are"):
+    with pytest.raises(UserError, match="needs the times of its frames"):
         loaded.predict(x, t, Condition(("a cube",) * 2))
     with pytest.raises(UserError, match="clips of 4 frames, not 7 pictures"):
         loaded.encode(images[:7])

@@ -14,7 +14,7 @@ from threedgen.cameras.orbit import (
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
-from threedgen.guidance.priors.base import Condition, Reference
+from threedgen.guidance.priors.base import Condition, ReferenceView
 from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
 from threedgen.training.config import ViewTrainingConfig
 from threedgen.training.prior_model import PriorArchitecture, PriorModel
@@ -133,7 +133,9 @@ def _prior(tmp_path, model=None):
 def _condition(count=2, **changes):
     picture = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(2))
     cameras = _orbit([30.0 * i for i in range(count)])
-    return Condition(("",) * count, cameras=cameras, reference=Reference(picture, 5.0, 10.0, 2.85), **changes)
+    return Condition(
+        ("",) * count, cameras=cameras, reference=ReferenceView(picture, 5.0, 10.0, 2.85), **changes
+    )
 
 
 def test_a_stored_model_is_read_back_as_it_was_trained(tmp_path):
@@ -175,7 +177,7 @@ def test_the_one_that_ships_turns_a_picture():
     picture = torch.ones(32, 32, 3)
     picture[8:24, 8:24] = torch.tensor([0.86, 0.13, 0.12])
     condition = Condition(
-        ("",), cameras=_orbit([90.0], size=32), reference=Reference(picture, 0.0, 10.0, 2.85)
+        ("",), cameras=_orbit([90.0], size=32), reference=ReferenceView(picture, 0.0, 10.0, 2.85)
     )
     z = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     seen = prior.decode(prior.predict(z, torch.tensor([0.98]), condition).x0)[0]

@@ -47,9 +47,9 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "delta-denoising": "threedgen.guidance.delta_denoising:DeltaDenoising",
             "denoise-and-match": "threedgen.guidance.denoise_and_match:DenoiseAndMatch",
             "pictures": "threedgen.guidance.given_pictures:Pictures",
-            "reference": "threedgen.guidance.reference_picture:Reference",
-            "reference-clip": "threedgen.guidance.reference_film:ReferenceClip",
-            "turned-clip": "threedgen.guidance.reference_film:TurnedClip",
+            "reference": "threedgen.guidance.reference_picture:ReferencePicture",
+            "reference-clip": "threedgen.guidance.reference_film:ReferenceFilm",
+            "turned-clip": "threedgen.guidance.reference_film:TurnedFilm",
             "nerf-guided-distillation": "threedgen.nerfdiff.distillation:NerfGuidedDistillation",
         },
         # An objective is chosen inside a guidance (see INNER); it is called with its options and the prior.

@@ -1,1 +1,1 @@
-"""Guidances: what a frozen prior, or a given picture, says about a render."""
+"""Guidances: losses on renders, from a frozen diffusion model or from given pictures."""

@@ -1,12 +1,13 @@
-"""The guidance that edits: towards a prompt, and away from what a source prompt says of the given pictures.
+"""Editing as guidance: towards a prompt, and away from a source prompt that describes the given pictures.
 
-Delta denoising score (Hertz et al. 2023; METHODS 1.12): what score distillation gets wrong for the render, it gets
-wrong for the picture of the same view too, and the difference cancels it.
+Delta denoising score (Hertz et al. 2023): the error of score distillation for a render is also its error for the
+given picture of the same view, and the difference cancels it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,8 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.roles import GuidanceRoles
 from threedgen.core.schedule import RangeSchedule, Schedule
-from threedgen.core.schedule_checks import require_numbers, require_times
+from threedgen.core.schedule_checks import require_times
+from threedgen.core.settings import between, finite, settings
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.given import read_pictures
 from threedgen.guidance.given_pictures import require_white
@@ -38,7 +40,8 @@ STREAM = "guidance/delta-denoising"
 
 
 class DeltaDenoising(GuidanceRoles):
-    """L with dL/dx = w(t) (eps_hat(z; y) - eps_hat(z'; y')) / B, z and z' noised alike from render and picture.
+    """L with dL/dx = w(t) (eps_hat(z; y) - eps_hat(z'; y')) / B; z and z' are render and picture with the same
+    noise.
 
     Deterministic: t and eps come from random.generator(seed, "guidance/delta-denoising", step).
     """
@@ -46,24 +49,31 @@ class DeltaDenoising(GuidanceRoles):
     prior_setting = "prior"
     reference_setting = "reference"
 
-    @dataclass(frozen=True)
+    @settings
     class Config(Prompting):
-        """source: the prompt y' that describes the pictures. path: their folder, the one that cameras.path names.
+        """Settings of editing by delta denoising.
 
-        prior, scale, t, t_order, weighting and what a prompt becomes: as for score-distillation.
+        Attributes:
+            source: Prompt that describes the given pictures.
+            path: Folder of the given pictures, the same as cameras.path.
+            prior: The frozen diffusion model.
+            scale: Scale of classifier-free guidance, uncond + scale (cond - uncond), a number or a schedule; null
+                is the default of the prior.
+            t: Range [low, high] of the noise level, or a schedule {from: [low, high], to: [low, high]}.
+            t_order: Order of the noise levels over the run. random draws them; annealed, sqrt and dreamtime go from
+                the highest to the lowest.
+            weighting: Weight w(t) of the gradient by name.
         """
 
         source: str = ""
         path: str = ""
         prior: PriorConfig = field(default_factory=PriorConfig)
-        scale: Schedule | None = None
-        t: RangeSchedule = (0.02, 0.98)
+        scale: Annotated[Schedule | None, finite] = None
+        t: Annotated[RangeSchedule, between(0.0, 1.0)] = (0.02, 0.98)
         t_order: TimeOrder = "random"
         weighting: WeightName = "sds"
 
         def __post_init__(self) -> None:
-            super().__post_init__()
-            require_numbers(scale=self.scale)
             require_times(self.t)
 
     def __init__(
@@ -71,12 +81,17 @@ class DeltaDenoising(GuidanceRoles):
     ) -> None:
         """prior: an object to use instead of loading config.prior.
 
-        Raises UserError when the prior or the pictures cannot be loaded or source is missing.
+        Raises UserError if the prior or the pictures cannot be loaded, or if source is missing.
         """
         if not config.source:
-            raise UserError("delta-denoising needs `source`: a prompt that says what the given pictures show")
+            raise UserError(
+                'the guidance "delta-denoising" needs `source`: a prompt that describes the given pictures'
+            )
         if not config.path:
-            raise UserError("guidance.path names no folder of pictures: give the one that cameras.path names")
+            raise UserError(
+                'the `path` of guidance "delta-denoising" names no folder of pictures: set it to that of '
+                "cameras.path"
+            )
         self.config = config
         self.images = read_pictures(config.path).images.to(device)
         self.prior = load_prior(config.prior, device) if prior is None else prior
@@ -88,12 +103,12 @@ class DeltaDenoising(GuidanceRoles):
     def __call__(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
     ) -> Signal:
-        """How the renders differ from the pictures that `cameras.index` names, in the sense of the two prompts.
+        """The loss on the renders, beside the pictures that `cameras.index` names.
 
-        Differentiable in output.rgb. Metrics: t, gradient (its length, mean over the views, in the prior's space),
-        loss, dropped (share of views whose gradient was not finite).
-        Preview: the prior's pictures of the noised renders. Raises UserError for cameras that have no
-        pictures, and for a background that is not white.
+        Differentiable in output.rgb. Metrics: t (mean), gradient (its length in the space of the prior, mean over
+        the views), loss, dropped (share of views whose gradient was not finite). Preview: the pictures that the
+        prior predicts from the noised renders. Raises UserError for cameras without pictures, and for a
+        background that is not white.
         """
         if cameras.index is None or bool((cameras.index < 0).any()):
             raise UserError(
@@ -111,9 +126,9 @@ class DeltaDenoising(GuidanceRoles):
         scale = guidance_scale(self.prior, config.scale, step, total)
         target = self._target(prompt, cameras, step, total, output)
         source = self._source(config.source, cameras, step, total)
-        # Only the texts differ: what a network is shown beside them is the same on both sides.
+        # Only the texts differ: the pictures that the network receives are the same on both sides.
         source = replace(source, pictures=target.pictures, reference=target.reference)
-        gradient, said = delta(self.prior, x.detach(), reference, eps, t, (target, source), scale)
+        gradient, predicted = delta(self.prior, x.detach(), reference, eps, t, (target, source), scale)
         weight = self._weighting(*unit_levels(self.prior.alpha(t), self.prior.sigma(t)))
         gradient, dropped = drop_overflow(per_sample(weight, gradient) * gradient)
         loss = inject(x, gradient)
@@ -124,7 +139,7 @@ class DeltaDenoising(GuidanceRoles):
             "dropped": dropped,
         }
 
-        return Signal(loss, metrics, preview_of(self.prior, said.x0))
+        return Signal(loss, metrics, preview_of(self.prior, predicted.x0))
 
 
 @torch.no_grad()
@@ -137,7 +152,7 @@ def delta(
     conditions: tuple[Condition, Condition],
     scale: float,
 ) -> tuple[Float[Tensor, "B C h w"], Prediction]:
-    """eps_hat(z; target) - eps_hat(z'; source) from one call of the prior, and what it said of z.
+    """eps_hat(z; target) - eps_hat(z'; source) from one call of the prior, and the prediction for z.
 
     x, reference: clean samples of the same views. conditions: target and source. Equal samples under equal
     conditions give exactly 0.

@@ -1,24 +1,26 @@
-"""The guidance that repairs a render: noise it a little, let the prior denoise it, match the result.
+"""Refinement as guidance: a render is noised a little, the prior denoises it, and the render is fitted to the
+result.
 
-DreamGaussian's second stage (Tang et al. 2023, section 3.3; METHODS 10.5), after SDEdit (Meng et al. 2021): a
-multi-step denoising keeps what the render shows and sharpens it, where score distillation would blur it.
+The second stage of DreamGaussian (Tang et al. 2023, arXiv:2309.16653, section 3.3), after SDEdit (Meng et al.
+2021): denoising in several steps keeps the content of the render and sharpens it, while score distillation would
+blur it.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.cameras.reference import free_views
-from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.roles import GuidanceRoles
-from threedgen.core.schedule import Schedule, bounds, value_at
-from threedgen.core.schedule_checks import require_numbers
+from threedgen.core.schedule import Schedule, value_at
+from threedgen.core.settings import at_least, between, finite, settings
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.guidance.priors.base import Condition, Prior
 from threedgen.guidance.priors.guided import ddim_step, guidance_scale, guided_prediction, preview_of
@@ -27,7 +29,7 @@ from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
 
 
 class DenoiseAndMatch(GuidanceRoles):
-    """L = 1/2 sum (x - target)^2 / B in the prior's space, target = the render after noise and DDIM.
+    """L = 1/2 sum (x - target)^2 / B in the space of the prior, where target is the render after noise and DDIM.
 
     Deterministic: the noise comes from random.generator(seed, "guidance/denoise-and-match", step).
     """
@@ -35,34 +37,28 @@ class DenoiseAndMatch(GuidanceRoles):
     prior_setting = "prior"
     reference_setting = "reference"
 
-    @dataclass(frozen=True)
+    @settings
     class Config(Prompting):
-        """prior: which frozen model. scale: uncond + scale (cond - uncond); null takes the prior's own.
+        """Settings of the refinement.
 
-        t:        the noise level in [0, 1] that a render is taken to, a number or a schedule. DreamGaussian counts
-                  the other way: its start index of 0.8 to 0.95 is t = 0.2 to 0.05.
-        denoise_steps: DDIM steps from t down to 0.
-        The rest: see conditioning.Prompting.
+        Attributes:
+            prior: The frozen diffusion model.
+            scale: Scale of classifier-free guidance, uncond + scale (cond - uncond), a number or a schedule; null
+                is the default of the prior.
+            t: Noise level to which a render is noised, a number or a schedule. DreamGaussian counts in the opposite
+                direction: its start index of 0.8 to 0.95 is t = 0.2 to 0.05.
+            denoise_steps: Number of DDIM steps from t down to 0.
         """
 
         prior: PriorConfig = field(default_factory=PriorConfig)
-        scale: Schedule | None = None
-        t: Schedule = 0.2
-        denoise_steps: int = 5
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            require_numbers(scale=self.scale, t=self.t)
-            low, high = bounds(self.t)
-            if not 0.0 < low <= high <= 1.0:
-                raise UserError(f"t must lie in (0, 1] all the time, got {low:g} to {high:g}")
-            if self.denoise_steps < 1:
-                raise UserError(f"denoise_steps must be at least 1, got {self.denoise_steps}")
+        scale: Annotated[Schedule | None, finite] = None
+        t: Annotated[Schedule, between(0.0, 1.0, open_low=True)] = 0.2
+        denoise_steps: Annotated[int, at_least(1)] = 5
 
     def __init__(
         self, config: Config, device: torch.device | str = "cpu", prior: Prior | None = None
     ) -> None:
-        """prior: an object to use instead of loading config.prior. Raises UserError when it cannot be loaded."""
+        """prior: an object to use instead of loading config.prior. Raises UserError if it cannot be loaded."""
         self.config = config
         self.prior = load_prior(config.prior, device) if prior is None else prior
         self._conditions = ViewConditions(self.prior, config)
@@ -70,10 +66,10 @@ class DenoiseAndMatch(GuidanceRoles):
     def __call__(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
     ) -> Signal:
-        """What the prior makes of the renders of `cameras` at `step` of `total`, as a loss on output.rgb.
+        """The distance of the renders of `cameras` at `step` of `total` from their denoised targets.
 
-        Metrics: t, distance (root mean square between render and target, in the prior's space). Preview:
-        the targets side by side.
+        Differentiable in output.rgb. Metrics: t, distance (root mean square between render and target in the
+        space of the prior). Preview: the targets, side by side.
         """
         output, cameras = free_views(output, cameras)
         condition = self._conditions(prompt, cameras, step, total, output)
@@ -98,8 +94,8 @@ def denoised(
     scale: float,
     steps: int,
 ) -> Float[Tensor, "B C h w"]:
-    """x noised to level t with eps, then taken back to 0 by `steps` DDIM steps (Song et al. 2020, eq. 12, eta = 0)
-    of equal length under classifier-free guidance."""
+    """x noised to level t with eps, then denoised to level 0 by `steps` DDIM steps of equal length (Song et al.
+    2020, eq. 12, eta = 0) under classifier-free guidance."""
     levels = [t * (1.0 - index / steps) for index in range(steps + 1)]
     z = prior.add_noise(x.detach(), eps, torch.full((len(x),), t, device=x.device))
     for here, there in itertools.pairwise(levels):

@@ -1,14 +1,14 @@
 """Given pictures as guidance: the distance of each render from the picture of its view.
 
-Pictures are compared as they look on white, and their alpha, where they have one, with the render's. A guidance
-is not told what stands behind a render, so the background must be white; a render that shows another colour where
-its alpha is 0 is refused instead of being learnt from.
+Pictures are compared on white, and if they have an alpha channel it is compared with that of the render. A guidance
+does not know the background of a render, so the background must be white: a render with another colour where its
+alpha is 0 is an error.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -17,57 +17,69 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import SSIM_WINDOW, resize
 from threedgen.core.roles import GuidanceRoles
+from threedgen.core.settings import at_least, settings
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.given import read_pictures
 
-_EMPTY, _WHITE = 1e-4, 1e-2  # alpha of a pixel that shows only background; how white that must be
+_EMPTY, _WHITE = (
+    1e-4,
+    1e-2,
+)  # alpha below which a pixel shows only background; its largest distance from white
 
 
 class Pictures(GuidanceRoles):
     """L = 1/B sum over pixels of l2 2|d|^2 + l1 2|d| + ssim (1 - SSIM) + alpha 2 (a - a')^2, d = render - picture.
 
-    The first term is the squared distance of pictures in [-1, 1] over 2: the scale of score distillation with
-    its truth for a prior, so learning rates and regularizers hold for both. SSIM: Wang et al. 2004, its map
-    summed over pixels and channels. Deterministic: nothing is drawn.
+    The first term is half the squared distance of pictures in [-1, 1]. That is the scale of score distillation with
+    the true picture in place of a prior, so the same learning rates and regularizers suit both. SSIM: Wang et al.
+    2004, its map summed over pixels and channels. Deterministic, without random draws.
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """path: the folder of pictures, the one that cameras.path names. l2, l1, ssim, alpha: weights of the
-        terms, 0 leaves one out; alpha has no effect on pictures without transparency."""
+        """Given pictures, and the weights of the terms that compare renders with them; a weight of 0 is off.
+
+        Attributes:
+            path: Folder of the pictures, the same as cameras.path.
+            l2: Weight of the squared difference.
+            l1: Weight of the absolute difference.
+            ssim: Weight of 1 - SSIM.
+            alpha: Weight of the squared difference of alpha, without effect on pictures without transparency.
+        """
 
         path: str = ""
-        l2: float = 1.0
-        l1: float = 0.0
-        ssim: float = 0.0
-        alpha: float = 1.0
+        l2: Annotated[float, at_least(0.0)] = 1.0
+        l1: Annotated[float, at_least(0.0)] = 0.0
+        ssim: Annotated[float, at_least(0.0)] = 0.0
+        alpha: Annotated[float, at_least(0.0)] = 1.0
 
         def __post_init__(self) -> None:
-            weights = (self.l2, self.l1, self.ssim, self.alpha)
-            if not all(0.0 <= weight < math.inf for weight in weights) or not any(weights):
-                raise UserError("l2, l1, ssim and alpha must be numbers >= 0, and one of them positive")
+            if not any((self.l2, self.l1, self.ssim, self.alpha)):
+                raise UserError("l2, l1, ssim and alpha are all 0: one of them must be positive")
 
     def __init__(self, config: Config, device: torch.device | str = "cpu") -> None:
-        """Raises UserError where the folder cannot be read."""
+        """Raises UserError if the folder cannot be read, or if its pictures lack the alpha that is asked for."""
         if not config.path:
-            raise UserError("guidance.path names no folder of pictures: `threedgen fit FOLDER` sets it")
+            raise UserError(
+                'the `path` of guidance "pictures" names no folder of pictures: `threedgen fit FOLDER` sets it'
+            )
         self.config = config
         pictures = read_pictures(config.path)
         self.images = pictures.images.to(device)
         self.alpha = pictures.alpha.to(device) if bool((pictures.alpha < 1.0).any()) else None
         if self.alpha is None and not (config.l2 or config.l1 or config.ssim):
             raise UserError(
-                "only the alpha of the pictures is asked for, but they have none: set l2, l1 or ssim"
+                "only the alpha of the pictures has a weight, but they have no alpha: set l2, l1 or ssim"
             )
 
     def __call__(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
     ) -> Signal:
-        """How far the renders are from the pictures that `cameras.index` names, at the renders' size.
+        """The distance of the renders from the pictures that `cameras.index` names, at the size of the renders.
 
         Differentiable in output.rgb and output.alpha. Metrics: mse (mean over pixels and channels), psnr (dB).
-        Preview: the pictures, side by side in the order of the views. Raises UserError for cameras that are
-        not of given pictures and for a background that is not white.
+        Preview: the pictures, side by side in the order of the views. Raises UserError for cameras without given
+        pictures and for a background that is not white.
         """
         if cameras.index is None or bool((cameras.index < 0).any()):
             raise UserError('these cameras have no pictures: guidance "pictures" needs cameras.name=given')
@@ -95,17 +107,17 @@ def _dissimilarity(rendered: Float[Tensor, "B H W 3"], target: Float[Tensor, "B 
     from kornia.metrics import ssim
 
     height, width = rendered.shape[1:3]
-    if min(height, width) <= SSIM_WINDOW // 2:  # the border is mirrored, by half a window
+    if min(height, width) <= SSIM_WINDOW // 2:  # SSIM mirrors half a window at the border
         raise UserError(
             f"renders of {width} x {height} pixels are too small for SSIM, which needs {SSIM_WINDOW // 2 + 1} "
-            "on each side: raise cameras.resolution, or set the guidance's ssim=0"
+            "on each side: raise cameras.resolution, or set ssim=0 for this guidance"
         )
     planes = (picture.permute(0, 3, 1, 2) for picture in (rendered, target))
     return (1.0 - ssim(*planes, window_size=SSIM_WINDOW)).sum()
 
 
 def require_white(output: RenderOutput) -> None:
-    """Raises UserError where a render shows something else than white behind the scene."""
+    """Raises UserError if the background of a render is not white."""
     empty = output.alpha.detach().squeeze(-1) < _EMPTY
     seen = output.rgb.detach()[empty]
     if bool(((seen - 1.0).abs() > _WHITE).any()):

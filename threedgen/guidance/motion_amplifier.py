@@ -1,4 +1,4 @@
-"""More motion from a video prior's gradient (Align Your Gaussians, Ling et al. 2024, section 3.5; METHODS 7.5)."""
+"""Motion amplification of the gradient of a video prior (Align Your Gaussians, Ling et al. 2024, section 3.5)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from torch import Tensor
 
 
 def amplified(gradient: Float[Tensor, "B F*C h w"], frames: int, factor: float) -> Float[Tensor, "B F*C h w"]:
-    """What each frame's gradient differs by from the mean of its clip's frames, times 1 + factor: the mean, how a
-    clip should look, stays; the differences, how it should move, grow. Frames lie one after the other."""
+    """The gradient in which the difference of each frame from the mean over the frames of its clip is multiplied by
+    1 + factor. The mean, which decides the appearance, is unchanged; the differences, which decide the motion,
+    grow.
+
+    The channels of the frames of a clip are one after the other.
+    """
     if factor == 0.0:
         return gradient
     clips = gradient.unflatten(1, (frames, -1))

@@ -1,15 +1,16 @@
-"""A film as guidance: what moves must look, from where the film was taken, as the film shows it (DreamGaussian4D,
-Ren et al. 2023, section 3.2; METHODS 8.3), and a prior that turns the film's pictures says how from elsewhere.
+"""A reference film as guidance: from the camera of the film the moving scene must look like the film, and from
+other sides as a view-conditioned prior predicts from its pictures (DreamGaussian4D, Ren et al. 2023,
+arXiv:2312.17142, section 3.2).
 
-It acts on the views that `threedgen.cameras.film` adds to each step. Nobody knows how large what was filmed is, nor
-where it is in the picture: the film is laid over the render so that in its first picture, where nothing has moved
-yet, both objects have the same middle and the same spread.
+It acts on the views that `threedgen.cameras.film` adds to each step. The size of the filmed object and its position
+in the picture are unknown: the film is aligned with the render so that in its first picture, before any motion,
+both objects have the same mean position and the same spread.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -20,22 +21,23 @@ from threedgen.cameras.reference import free_views, views_at
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import psnr, resize, silhouette_iou
 from threedgen.core.roles import GuidanceRoles
+from threedgen.core.settings import at_least, settings
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.films import read_film
 from threedgen.guidance.given_pictures import require_white
-from threedgen.guidance.priors.base import Condition, Prior, Reference
+from threedgen.guidance.priors.base import Condition, Prior, ReferenceView
 from threedgen.guidance.score_distillation import ScoreDistillation
 
-_LEAST = 1e-3  # share of a picture that an object covers at least, to have a place
+_LEAST = 1e-3  # share of a picture that an object must cover at least to have a position
 
 
 def places(
     alpha: Float[Tensor, "B H W 1"],
 ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """The mean place (x, y) of what alpha shows, the root mean square distance from there, and the mean alpha.
+    """The mean position (x, y) of alpha, the root mean square distance from it, and the mean alpha.
 
-    Places go from -1 to 1 across a square picture, x to the right and y down. Differentiable, and 0 where nothing
-    is seen.
+    Positions go from -1 to 1 across a square picture, x to the right and y down. Differentiable, and 0 for a
+    picture that shows nothing.
     """
     height, width = alpha.shape[1:3]
     weight = alpha[..., 0]
@@ -49,16 +51,18 @@ def places(
 
 
 class AlignedFilm:
-    """A film's pictures, laid over renders."""
+    """The pictures of a film, aligned with renders."""
 
     def __init__(self, folder: str, device: torch.device | str = "cpu") -> None:
-        """Raises UserError where there is no film."""
+        """Raises UserError if there is no film, or if its first picture shows nothing."""
         if not folder:
-            raise UserError("guidance.film names no film: `threedgen text-to-4d --video FILM` makes one")
+            raise UserError(
+                "the `film` of this guidance names no film: `threedgen text-to-4d --video FILM` makes one"
+            )
         self._frames = read_film(folder).to(device)
         middle, spread, seen = places(self._frames[:1, ..., 3:])
         if float(seen) < _LEAST:
-            raise UserError(f"the first picture of '{folder}' shows nothing")
+            raise UserError(f"the first picture of '{folder}' shows nothing: choose another film")
         self._middle, self._spread = middle[0], spread[0]
 
     def __len__(self) -> int:
@@ -68,15 +72,18 @@ class AlignedFilm:
     def over(
         self, rest: Float[Tensor, "H W 1"], numbers: Int[Tensor, " n"], size: int
     ) -> tuple[Float[Tensor, "n S S 3"], Float[Tensor, "n S S 1"]]:
-        """Pictures on white and their alpha, `size` pixels a side, as a camera would show them from which alpha at
-        rest is `rest`. Raises UserError where that shows nothing."""
+        """Pictures `numbers` on white and their alpha, `size` pixels on each side.
+
+        They are aligned with `rest`, the alpha of a render at rest from the camera of the film. Raises UserError if
+        `rest` shows nothing.
+        """
         middle, spread, seen = places(rest[None].to(self._frames))
         if float(seen) < _LEAST:
             raise UserError(
-                "nothing of what is to move is seen from where the film was taken: set --video-view"
+                "the camera of the film does not see the object that is to move: set --video-view"
             )
-        ratio = float(self._spread / spread)  # the film's lengths over the render's
-        # Reduced first to where its pixels are as large as the render's: sampling alone would skip some.
+        ratio = float(self._spread / spread)  # of lengths in the film to those in the render
+        # Reduced first until its pixels are as large as those of the render: sampling alone would skip pixels.
         own = self._frames.shape[1]
         frames = self._frames[numbers.to(self._frames.device)]
         side = max(8, min(own, round(size / ratio)))
@@ -91,54 +98,63 @@ class AlignedFilm:
 
 
 def film_places(cameras: Cameras) -> Int[Tensor, " n"]:
-    """Which views of a step are a film's, in the order of its pictures, the first among them. UserError: none."""
+    """The numbers of the views of a step that show a film, in the order of its pictures.
+
+    Raises UserError if the first picture is not among them.
+    """
     index = None if cameras.index is None else cameras.index.cpu()
     if index is None or not bool((index == 0).any()):
         raise UserError(
-            "no view is the film's: this guidance needs cameras.name=filmed-clips or cameras.name=filmed-orbit"
+            "no view is that of the film: this guidance needs cameras.name=filmed-clips or "
+            "cameras.name=filmed-orbit"
         )
     found = (index >= 0).nonzero().squeeze(1)
     return found[index[found].argsort()]
 
 
-class ReferenceClip(GuidanceRoles):
-    """L = rgb mean((C - C')^2) + mask mean((a - a')^2) + place mean(|m - m'|^2 + (log s / s')^2), over the film's
-    views of a step.
+class ReferenceFilm(GuidanceRoles):
+    """L = rgb mean((C - C')^2) + mask mean((a - a')^2) + place mean(|m - m'|^2 + (log s / s')^2), over the views of
+    the film in a step.
 
-    C, a: the render on white and its alpha; m, s: the middle and the spread of alpha, see `places`. The first two
-    are DreamGaussian4D's with its weights, beside score distillation of weight 1; pictures that do not overlap pull
-    at nothing in them, and the third brings these together. Deterministic.
+    C, a: the render on white and its alpha; m, s: mean position and spread of alpha, see `places`. The first two
+    terms and their weights are those of DreamGaussian4D beside score distillation of weight 1. They have no
+    useful gradient if render and picture do not overlap; the third term then brings them together. Deterministic.
     """
 
     film_setting = "film"
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """film: the folder of the film's cut-outs; `threedgen text-to-4d --video` puts it into the run. rgb, mask,
-        place: weights of the terms, 0 leaves one out."""
+        """A reference film, and the weights of the terms that compare renders with it; a weight of 0 is off.
+
+        Attributes:
+            film: Folder of the cut-outs of the film. `threedgen text-to-4d --video` sets it.
+            rgb: Weight of the squared difference of colours on white.
+            mask: Weight of the squared difference of alpha.
+            place: Weight of the difference of mean position and spread.
+        """
 
         film: str = ""
-        rgb: float = 10000.0
-        mask: float = 1000.0
-        place: float = 1000.0
+        rgb: Annotated[float, at_least(0.0)] = 10000.0
+        mask: Annotated[float, at_least(0.0)] = 1000.0
+        place: Annotated[float, at_least(0.0)] = 1000.0
 
         def __post_init__(self) -> None:
-            weights = (self.rgb, self.mask, self.place)
-            if not all(0.0 <= weight < math.inf for weight in weights) or not any(weights):
-                raise UserError("rgb, mask and place must be numbers >= 0, and one of them positive")
+            if not any((self.rgb, self.mask, self.place)):
+                raise UserError("rgb, mask and place are all 0: one of them must be positive")
 
     def __init__(self, config: Config, device: torch.device | str = "cpu") -> None:
-        """Raises UserError where the film cannot be read."""
+        """Raises UserError if the film cannot be read."""
         self.config = config
         self.film = AlignedFilm(config.film, device)
 
     def __call__(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
     ) -> Signal:
-        """How far the renders of the film's views are from its pictures, at the renders' size.
+        """The distance of the renders of the views of the film from its pictures, at the size of the renders.
 
         Differentiable in output.rgb and alpha. Metrics: psnr (dB), mask_iou, means over the pictures. Preview: the
-        pictures, side by side. Raises UserError for cameras without the film's views and for a background that is
+        pictures, side by side. Raises UserError for cameras without views of the film and for a background that is
         not white.
         """
         output, cameras = views_at(output, cameras, film_places(cameras))
@@ -153,8 +169,11 @@ class ReferenceClip(GuidanceRoles):
     def targets(
         self, output: RenderOutput, cameras: Cameras
     ) -> tuple[Float[Tensor, "n H W 3"], Float[Tensor, "n H W 1"]]:
-        """The film's pictures on white and their alpha, for its views `cameras`, the first of them picture 0's.
-        UserError: more than it has."""
+        """The pictures of the film on white and their alpha, for its views `cameras`, of which the first is
+        picture 0.
+
+        Raises UserError if the film has fewer pictures.
+        """
         assert cameras.index is not None
         if int(cameras.index.max()) >= len(self.film):
             raise UserError(f"the film has {len(self.film)} pictures: set cameras.pictures={len(self.film)}")
@@ -163,20 +182,26 @@ class ReferenceClip(GuidanceRoles):
 
     @torch.no_grad()
     def scores(self, output: RenderOutput, cameras: Cameras) -> dict[str, float]:
-        """film_psnr (dB) and film_mask_iou (alpha > 0.5), means over renders of the film's views."""
+        """film_psnr (dB) and film_mask_iou (alpha > 0.5), means over renders of the views of the film."""
         means = _mean_scores(output, *self.targets(output, cameras))
         return {f"film_{name}": round(value, 4) for name, value in means.items()}
 
 
-class TurnedClip(ScoreDistillation):
-    """Score distillation by a prior that turns pictures, told the film's of the moment that a step shows."""
+class TurnedFilm(ScoreDistillation):
+    """Score distillation with a view-conditioned prior that receives the picture of the film at the moment of a
+    step."""
 
     film_setting = "film"
 
-    @dataclass(frozen=True)
+    @settings
     class Config(ScoreDistillation.Config):
-        """See ScoreDistillation.Config. film: as of ReferenceClip. `reference` says where the film was taken from;
-        its image, the film's first, stands for all of them."""
+        """Settings of score distillation from the pictures of a film.
+
+        `reference` has the pose of the camera of the film; its image, the first picture, stands for all pictures.
+
+        Attributes:
+            film: Folder of the cut-outs of the film. `threedgen text-to-4d --video` sets it.
+        """
 
         film: str = ""
 
@@ -187,7 +212,7 @@ class TurnedClip(ScoreDistillation):
     ) -> None:
         super().__init__(config, device, prior)
         self._film = AlignedFilm(config.film, device)
-        self._shown: Reference | None = None
+        self._shown: ReferenceView | None = None
 
     def forward(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
@@ -197,8 +222,8 @@ class TurnedClip(ScoreDistillation):
         assert moments.index is not None
         size = self.prior.image_size
         image, _ = self._film.over(known.alpha[0].detach(), moments.index[-1:], size)
-        told = self.config.reference
-        self._shown = Reference(image[0], told.azimuth, told.elevation, told.distance)
+        pose = self.config.reference
+        self._shown = ReferenceView(image[0], pose.azimuth, pose.elevation, pose.distance)
         return super().forward(*free_views(output, cameras), prompt, step, total, seed)
 
     def _condition(
@@ -208,7 +233,7 @@ class TurnedClip(ScoreDistillation):
 
 
 def _apart(alpha: Float[Tensor, "n H W 1"], other: Float[Tensor, "n H W 1"]) -> Float[Tensor, ""]:
-    """mean(|m - m'|^2 + (log s / s')^2) over the pictures in which both show something, see `places`."""
+    """mean(|m - m'|^2 + (log s / s')^2) over the pictures in which both show an object, see `places`."""
     (middle, spread, seen), (middles, spreads, seens) = places(alpha), places(other)
     both = (seen.detach() > _LEAST) & (seens > _LEAST)
     far = (middle - middles).square().sum(1) + (spread / spreads).log().square()

@@ -1,7 +1,8 @@
-"""What a picture says about shape: terms on the depth and the normals of a render (image to 3D).
+"""Terms on the depth and the normals of a render, from a given picture (image to 3D).
 
-A depth picture has neither unit nor origin. So a render is held to it twice: by correlation, which no increasing
-affine map of the picture changes, and by the order of pairs of pixels, which no increasing map changes.
+A depth picture has neither unit nor origin. So a render is compared with it in two ways: by correlation, which is
+invariant to increasing affine maps of the picture, and by the order of pairs of pixels, which is invariant to all
+increasing maps.
 """
 
 from __future__ import annotations
@@ -13,24 +14,22 @@ from torch import Tensor
 
 from threedgen.core.types import Cameras, RenderOutput
 
-_PAIRS = 2048  # pixel pairs drawn a step
-_TIE = (
-    0.02  # of the object's range: nearer to each other than this, two points of a depth picture have no order
-)
-_FLAT = 1e-6  # world units squared: a variance of depth that is only noise
-_EDGE = 10.0  # a step of 0.1 in the picture's mean colour lets a crease through with weight 1/e
-_SMOOTH = 1e-3  # where the length of a difference of normals turns into its square
+_PAIRS = 2048  # random pairs of pixels per step
+_TIE = 0.02  # share of the depth range of the object below which two points have no order
+_FLAT = 1e-6  # world units squared; added to the variance of depth, so that noise has no correlation
+_EDGE = 10.0  # a step of 0.1 in the mean colour of the picture reduces the weight of a crease to 1/e
+_SMOOTH = 1e-3  # length of a difference of normals below which the term is quadratic
 
 
 def expected_depth(output: RenderOutput) -> Float[Tensor, "B H W 1"]:
-    """Camera z of what each pixel shows, world units; means something where alpha is high. Needs output.depth."""
+    """The depth (camera z) of each pixel in world units, meaningful where alpha is high. Needs output.depth."""
     assert output.depth is not None
     return output.depth / output.alpha.clamp_min(1e-6)
 
 
 def decorrelation(depth: Float[Tensor, " n"], nearness: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-    """1 + Pearson's correlation of depth (far is large) with nearness (near is large), in [0, 2]: 0 where one is a
-    falling affine map of the other, 1 for depth without relief. 0 for fewer than two pixels."""
+    """1 + Pearson's correlation of depth (far is large) with nearness (near is large), in [0, 2]: 0 if one is a
+    decreasing affine map of the other, 1 for constant depth. 0 for fewer than two pixels."""
     if len(depth) < 2:
         return depth.sum() * 0.0
     depth, nearness = depth - depth.mean(), nearness - nearness.mean()
@@ -41,9 +40,9 @@ def decorrelation(depth: Float[Tensor, " n"], nearness: Float[Tensor, " n"]) -> 
 def misorder(
     depth: Float[Tensor, " n"], nearness: Float[Tensor, " n"], rng: torch.Generator
 ) -> Float[Tensor, ""]:
-    """Mean over random pairs of pixels of how much farther, in world units, the render has the one that the
-    picture has nearer: a hinge with margin 0 in the place of the logistic loss of Chen et al. 2016. 0 where every
-    pair is in order, and without pairs; pairs that the picture has at one depth count for nothing."""
+    """Mean over random pairs of pixels of how much farther away, in world units, the render has the pixel that is
+    nearer in the picture: a hinge with margin 0 in place of the logistic loss of Chen et al. 2016. 0 if all pairs
+    are in order, and without pairs; pairs with the same depth in the picture are not counted."""
     if len(depth) < 2:
         return depth.sum() * 0.0
     one, two = torch.randint(len(depth), (2, _PAIRS), generator=rng).to(depth.device)
@@ -55,9 +54,9 @@ def misorder(
 def normals(
     output: RenderOutput, cameras: Cameras, seen: Bool[Tensor, "B H W 1"]
 ) -> tuple[Float[Tensor, "B h w 3"], Bool[Tensor, "B h w 1"]]:
-    """Unit normals, and where they are known. The renderer's (world axes) where it gives them; else those of the
-    rendered depth (camera axes, towards the camera), each from a pixel in `seen` and its neighbours to the right
-    and below: h, w = H - 1, W - 1. Needs output.normal or output.depth."""
+    """Unit normals, and the pixels where they are known. They are those of the renderer (world axes) if it gives
+    normals; else those of the rendered depth (camera axes, towards the camera), each from a pixel in `seen` and its
+    neighbours to the right and below: h, w = H - 1, W - 1. Needs output.normal or output.depth."""
     if output.normal is not None:
         return F.normalize(output.normal, dim=-1, eps=1e-6), seen
     depth = expected_depth(output)
@@ -79,9 +78,9 @@ def normals(
 def roughness(
     normals: Float[Tensor, "B h w 3"], known: Bool[Tensor, "B h w 1"], picture: Float[Tensor, "B h w 3"]
 ) -> Float[Tensor, ""]:
-    """Total variation of normals, edge-aware: the mean over neighbours (across and down, both known) of the length
-    of the normals' difference times exp(-10 x the difference of the picture's colours, mean over channels). In
-    [0, 2]; 0 for a plane, and where nothing is known."""
+    """Edge-aware total variation of normals: the mean over horizontal and vertical neighbours, both known, of the
+    length of the difference of their normals times exp(-10 d), where d is the difference of their colours in the
+    picture, mean over channels. In [0, 2]; 0 for a plane, and if no neighbours are known."""
     total, count = normals.new_zeros(()), known.new_zeros((), dtype=torch.long)
     for axis in (1, 2):
         size = normals.shape[axis] - 1

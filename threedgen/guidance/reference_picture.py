@@ -1,13 +1,13 @@
-"""Given pictures as guidance: the views that they were taken from must look like them (image to 3D).
+"""Reference pictures as guidance: renders from the cameras of given pictures must look like them (image to 3D).
 
-It acts on the views that `cameras.name=reference` adds to each step and on no other. Pictures are compared on
-white, so the background must be white, as for the guidance "pictures".
+It acts only on the views that `cameras.name=reference` adds to each step. Pictures are compared on white, so the
+background must be white, as for the guidance "pictures".
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,63 +18,78 @@ from threedgen.core.errors import UserError
 from threedgen.core.pictures import psnr, resize, silhouette_iou
 from threedgen.core.random import generator
 from threedgen.core.roles import GuidanceRoles
+from threedgen.core.settings import SettingError, at_least, settings
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.cut_outs import read_cut_out, read_nearness
 from threedgen.guidance import reference_geometry as geometry
 from threedgen.guidance.given_pictures import require_white
 
-_SOLID = 0.5  # alpha from which on a pixel has a depth
+_SOLID = 0.5  # alpha above which a pixel has a depth
 
 
-@dataclass(frozen=True)
+@settings
 class Depth:
-    """image: the depth picture of the cut-out, nearer is brighter; `threedgen image-to-3d --depth` puts it into the
-    run. correlation, order: weights of the two terms, see `guidance.reference_geometry`."""
+    """A depth picture of the reference picture, and the weights of the two terms that use it.
+
+    Attributes:
+        image: File of the depth picture of the cut-out, where nearer is brighter. `threedgen image-to-3d --depth`
+            sets it.
+        correlation: Weight of the term on the correlation of depths.
+        order: Weight of the term on the order of the depths of pairs of pixels.
+    """
 
     image: str = ""
-    correlation: float = 30.0
-    order: float = 30.0
+    correlation: Annotated[float, at_least(0.0)] = 30.0
+    order: Annotated[float, at_least(0.0)] = 30.0
 
 
-class Reference(GuidanceRoles):
+class ReferencePicture(GuidanceRoles):
     """L = rgb mean((C - C')^2) + mask mean((a - a')^2) + normal_smoothness roughness + depth.correlation (1 - r)
     + depth.order misorder.
 
-    Means are over pixels, channels and given views; depth is compared in the first of them alone. Weights are those
-    of DreamGaussian beside score distillation of weight 1 (METHODS 10.5; threestudio's, divided by its weight of
-    that, are 5000 to 10000 and 500). r: correlation of nearness, as Magic123 and threestudio have it; this and
-    the other two terms are in `guidance.reference_geometry`. They look where picture and render are solid.
+    Means are over pixels, channels and given views; depth is compared in the first view only. The weights are those
+    of DreamGaussian (Tang et al. 2023, and its code) beside score distillation of weight 1. (Those of threestudio,
+    divided by its weight of score distillation, are 5000 to 10000 and 500.) r: correlation of nearness, as in
+    Magic123 and threestudio; it and the other two terms are in `guidance.reference_geometry`. They use the pixels
+    where both picture and render are solid.
     """
 
     picture_setting = "image"
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """image: the cut-out, a square picture with transparency; `threedgen image-to-3d` puts it into the run.
-        views: those of further pictures, in the order of cameras.views. rgb, mask, normal_smoothness: weights of
-        the terms, 0 leaves one out. depth: a depth picture of `image`."""
+        """Reference pictures, and the weights of the terms that compare renders with them; a weight of 0 is off.
+
+        Attributes:
+            image: File of the cut-out, a square picture with transparency. `threedgen image-to-3d` sets it.
+            views: Files of the cut-outs of further pictures, in the order of cameras.views.
+            rgb: Weight of the squared difference of colours on white.
+            mask: Weight of the squared difference of alpha.
+            normal_smoothness: Weight of the total variation of the normals.
+            depth: Depth picture of `image`.
+        """
 
         image: str = ""
         views: tuple[str, ...] = ()
-        rgb: float = 10000.0
-        mask: float = 1000.0
-        normal_smoothness: float = 0.0
+        rgb: Annotated[float, at_least(0.0)] = 10000.0
+        mask: Annotated[float, at_least(0.0)] = 1000.0
+        normal_smoothness: Annotated[float, at_least(0.0)] = 0.0
         depth: Depth = field(default_factory=Depth)
 
         def __post_init__(self) -> None:
-            weights = (self.rgb, self.mask)
-            more = (self.normal_smoothness, self.depth.correlation, self.depth.order)
-            if not all(0.0 <= weight < math.inf for weight in (*weights, *more)) or not any(weights):
-                raise UserError("weights must be numbers >= 0, and rgb or mask positive")
+            if not (self.rgb or self.mask):
+                raise UserError("rgb and mask are both 0: one of them must be positive")
             if self.depth.image and not (self.depth.correlation or self.depth.order):
-                raise UserError(
-                    "nothing reads depth.image: set depth.correlation or depth.order, or leave it out"
+                raise SettingError(
+                    "depth.image", "has no effect: set depth.correlation or depth.order too, or leave it out"
                 )
 
     def __init__(self, config: Config, device: torch.device | str = "cpu") -> None:
-        """Raises UserError where a picture cannot be read."""
+        """Raises UserError if a picture cannot be read, and for weights of a depth picture that is not given."""
         if not config.image:
-            raise UserError("guidance.image names no cut-out: `threedgen image-to-3d PICTURE` makes one")
+            raise UserError(
+                'the `image` of guidance "reference" names no cut-out: `threedgen image-to-3d PICTURE` makes one'
+            )
         if not config.depth.image and config.depth != Depth():
             raise UserError(
                 "depth.correlation and depth.order need a depth picture: set depth.image (--depth)"
@@ -90,12 +105,12 @@ class Reference(GuidanceRoles):
     def __call__(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
     ) -> Signal:
-        """How far the renders of the pictures' views are from the pictures, at the renders' size.
+        """The distance of the renders of the given views from the pictures, at the size of the renders.
 
         Differentiable in output.rgb, alpha, depth and normal. Metrics: psnr (dB) and mask_iou, means over the
-        pictures; of the terms that are asked for, roughness, depth_correlation and depth_misorder (world units).
-        Preview: the pictures, side by side. Raises UserError for cameras without the pictures' views, for a
-        background that is not white, and for renders without the depth that a term needs.
+        pictures; for terms with a weight, roughness, depth_correlation and depth_misorder (world units). Preview:
+        the pictures, side by side. Raises UserError for cameras without the views of the pictures, for a background
+        that is not white, and for renders without the depth that a term needs.
         """
         output, cameras = self._given(output, cameras)
         require_white(output)
@@ -113,20 +128,22 @@ class Reference(GuidanceRoles):
         return Signal(loss, metrics, lambda: torch.cat(list(image), dim=1))
 
     def _given(self, output: RenderOutput, cameras: Cameras) -> tuple[RenderOutput, Cameras]:
-        """The views of the pictures, in the pictures' order."""
+        """The views of the pictures, in the order of the pictures."""
         index = [] if cameras.index is None else cameras.index.tolist()
         known = sorted((number, place) for place, number in enumerate(index) if number >= 0)
         if not known:
-            raise UserError('no view is the picture\'s: guidance "reference" needs cameras.name=reference')
+            raise UserError(
+                'no view is that of the picture: guidance "reference" needs cameras.name=reference'
+            )
         if [number for number, _ in known] != list(range(len(self._images))):
             raise UserError(
-                f"{len(self._images)} pictures for {len(known)} given views: the guidance's views and "
-                "cameras.views must be as many, one pose a picture"
+                f"{len(self._images)} pictures for {len(known)} given views: the views of the guidance and "
+                "cameras.views must be equally many, one pose for each picture"
             )
         return views_at(output, cameras, torch.tensor([place for _, place in known]))
 
     def targets(self, output: RenderOutput) -> tuple[Float[Tensor, "V H W 3"], Float[Tensor, "V H W 1"]]:
-        """The pictures on white and their alpha, at the size of a render and in its type."""
+        """The pictures on white and their alpha, in the size and type of a render."""
         size = output.rgb.shape[1:3]
         return (
             torch.cat([resize(image, *size) for image in self._images]).to(output.rgb),
@@ -141,7 +158,7 @@ class Reference(GuidanceRoles):
         seen: Bool[Tensor, "V H W 1"],
         rng: torch.Generator,
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """The weighted terms on shape, and what they measure."""
+        """The weighted sum of the terms on shape, and their metrics."""
         config, loss, metrics = self.config, output.rgb.new_zeros(()), {}
         if config.normal_smoothness:
             normal, known = geometry.normals(output, cameras, seen)
@@ -159,7 +176,7 @@ class Reference(GuidanceRoles):
         return loss, metrics
 
     def _nearness_at(self, height: int, width: int) -> Float[Tensor, "h w 1"]:
-        """The depth picture at the size of a render, of nothing but the object."""
+        """The depth picture at the size of a render, averaged over pixels of the object only."""
         assert self._nearness is not None
         solid = (self._alphas[0] > _SOLID).float()
         near, cover = (resize(values, height, width) for values in (self._nearness * solid, solid))
@@ -167,7 +184,7 @@ class Reference(GuidanceRoles):
 
     @torch.no_grad()
     def scores(self, output: RenderOutput) -> list[dict[str, float]]:
-        """psnr (dB) and mask_iou (alpha > 0.5) of a render of each picture's view, in the pictures' order."""
+        """psnr (dB) and mask_iou (alpha > 0.5) of a render of the view of each picture, in their order."""
         return _scores(output, *self.targets(output))
 
 

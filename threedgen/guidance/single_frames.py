@@ -1,13 +1,14 @@
-"""A picture prior on single frames of what moves: each must look like the thing that the prompt names.
+"""A text-to-image prior on single frames of a moving scene: each frame should look like the object of the prompt.
 
-Clips are seen from further away than still objects, because what moves needs room, and off the middle. A picture
-prior is shown what a nearer camera that looks at the object would see: the frame around it, magnified.
+Cameras of clips are further away than those of still objects, because motion needs room, and the object is not in
+the middle of the picture. The prior receives the view of a nearer camera that looks at the object: the frame around
+it, magnified.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,8 +17,8 @@ from torch.nn import functional as F
 
 from threedgen.cameras.orbit import spherical
 from threedgen.cameras.reference import free_views, views_at
-from threedgen.core.errors import UserError
 from threedgen.core.random import generator
+from threedgen.core.settings import above, at_least, settings
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.reference_film import places
@@ -27,27 +28,26 @@ STREAM = "guidance/single-frames"
 
 
 class SingleFrames(ScoreDistillation):
-    """Score distillation of `frames` random views of a step, whichever moments they show (the image term of Align
-    Your Gaussians' second stage; METHODS 7.2). The prior is told no camera: what it sees may have turned."""
+    """Score distillation of `frames` random views of each step at their moments (the image term of the second
+    stage of Align Your Gaussians, Ling et al. 2024). The prior receives no camera, because the object may have
+    turned."""
 
     single_frames = True
 
-    @dataclass(frozen=True)
+    @settings
     class Config(ScoreDistillation.Config):
-        """See ScoreDistillation.Config. frames: views that are looked at, a step. distance: of the camera that a
-        view is magnified to, in world units; what the prior was trained with. view_prompts: as there, but off: what
-        is seen from the front may have turned its back by then."""
+        """Settings of score distillation on single frames; view prompts are off, because the object may have
+        turned.
+
+        Attributes:
+            frames: Number of views per step that the prior judges.
+            distance (world units): Distance of the camera to which views are magnified, that of the training of the
+                prior.
+        """
 
         view_prompts: Literal["auto", "always", "never", "interpolated"] = "never"
-        frames: int = 2
-        distance: float = 2.85
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.frames < 1:
-                raise UserError(f"frames is {self.frames}: a step looks at 1 view at least")
-            if not 0.0 < self.distance < float("inf"):
-                raise UserError(f"distance is {self.distance}: it must be positive")
+        frames: Annotated[int, at_least(1)] = 2
+        distance: Annotated[float, above(0.0)] = 2.85
 
     config: Config
 
@@ -70,8 +70,10 @@ class SingleFrames(ScoreDistillation):
 def close_ups(
     rgb: Float[Tensor, "B H W 3"], alpha: Float[Tensor, "B H W 1"], zoom: Float[Tensor, " B"]
 ) -> Float[Tensor, "B H W 3"]:
-    """The pictures magnified by `zoom` >= 1 around the middle of what they show (the mean place of alpha, taken as
-    given); differentiable in rgb. Beyond the border, the border's colours."""
+    """The pictures magnified by `zoom` >= 1 around the mean position of alpha, which is treated as constant.
+
+    Differentiable in rgb. Beyond the border the colours of the border are repeated.
+    """
     height, width = rgb.shape[1:3]
     rows = (torch.arange(height, device=rgb.device) + 0.5) * (2.0 / height) - 1.0
     columns = (torch.arange(width, device=rgb.device) + 0.5) * (2.0 / width) - 1.0

@@ -19,7 +19,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.roles import GuidanceRoles, RepresentationRoles, declared
 from threedgen.core.settings import SettingError
 from threedgen.datasets.cut_outs import CutOut, cut_out_of, write_cut_out, write_nearness
-from threedgen.guidance.reference_picture import Reference
+from threedgen.guidance.reference_picture import ReferencePicture
 from threedgen.jobs.run_directory import check_free, choose_path
 from threedgen.loop.events import Listener
 from threedgen.pipelines.common import Common, overrides, top_level
@@ -195,7 +195,9 @@ def image_recipe(
 
 def _check_stage(stage: Recipe, recipe: str) -> None:
     """UserError for a stage that has no picture or lacks its prior."""
-    if not stage.cameras.is_a(ReferenceOrbit) or not any(guide.is_a(Reference) for guide in stage.guidance):
+    if not stage.cameras.is_a(ReferenceOrbit) or not any(
+        guide.is_a(ReferencePicture) for guide in stage.guidance
+    ):
         raise UserError(
             f"recipe '{recipe}' has no picture, which image-to-3d needs: cameras.name must be reference, and one "
             "guidance reference"
@@ -215,7 +217,7 @@ def _given_pictures(stage: Recipe, poses: Sequence[tuple[float, float]], depth: 
         yield f"{stage.cameras.path}.views={[list(pose) for pose in poses]}"
     paths = [RUN + VIEW.format(number) for number in range(1, len(poses) + 1)]
     for guide in stage.guidance:
-        if guide.is_a(Reference):
+        if guide.is_a(ReferencePicture):
             if paths:
                 yield f"{guide.path}.views={paths}"
             if depth:

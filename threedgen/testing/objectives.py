@@ -30,7 +30,7 @@ from threedgen.guidance.priors.analytic import (
     gaussian,
     spread_by_prompt,
 )
-from threedgen.guidance.priors.base import Condition, Prediction, Prior
+from threedgen.guidance.priors.base import Condition, Prediction, Prior, WrappedPrior
 from threedgen.recipes import typed
 from threedgen.testing.common import law, no_global_randomness, views
 
@@ -181,15 +181,12 @@ def _three_gaussians(spreads: Mapping[str, float]) -> MixturePrior:
     return MixturePrior(by_prompt(images), spread_by_prompt(spreads), _SIZE)
 
 
-class _Leaky:
+class _Leaky(WrappedPrior):
     """A prior whose answers depend on a weight that is not frozen."""
 
     def __init__(self, prior: Prior) -> None:
-        self.prior = prior
+        super().__init__(prior)
         self.gain = nn.Parameter(torch.ones((), dtype=torch.float64))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.prior, name)
 
     def predict(self, z: Tensor, t: Tensor, condition: Condition) -> Prediction:
         answer = self.prior.predict(z, t, condition)

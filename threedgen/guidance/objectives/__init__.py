@@ -1,1 +1,1 @@
-"""What score distillation descends: SDS and its family, one file a family."""
+"""Objectives of score distillation: SDS and its relatives, one module for each family."""

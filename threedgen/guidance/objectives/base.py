@@ -1,8 +1,10 @@
-"""Score distillation objectives as plug-ins: a `Question` about clean samples -> an `Answer`, their gradient.
+"""Objectives of score distillation as plug-ins: from a `Question` about clean samples to an `Answer`, their
+gradient.
 
-An objective is a class with a frozen `Config` dataclass (the guidance's `options`) that is called with a Question.
-A third party subclasses `Objective` and writes `objective: package.module:Class` in a recipe. `inject` turns the
-gradient into a loss. Reductions follow the field's convention: sum over pixels, mean over the batch (METHODS 0.5).
+An objective is a class with a frozen dataclass `Config` (the `options` of the guidance) that is called with a
+Question. A third party subclasses `Objective` and writes `objective: package.module:Class` in a recipe. `inject`
+turns the gradient into a loss: a sum over pixels and a mean over the batch (docs/methods.md, "From a gradient to a
+loss").
 """
 
 from __future__ import annotations
@@ -20,18 +22,18 @@ from threedgen.core import plugins
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.schedule import parse_range
-from threedgen.core.schedule_checks import numbers
+from threedgen.core.settings import numbers, settings
 from threedgen.guidance.priors.base import Condition, Prediction, Prior
 from threedgen.guidance.priors.guided import branches, guide, rescale
 from threedgen.guidance.priors.processes import SMALLEST_LEVEL, per_sample, unit_levels
 from threedgen.recipes import typed
 
-_NO_LIMIT = 1e3  # a ratio at SMALLEST_LEVEL that is larger grows with 1 / level
+_NO_LIMIT = 1e3  # a ratio above this at SMALLEST_LEVEL grows with 1 / level
 
 WeightFunction = Callable[[Tensor, Tensor], Tensor]
 WeightName = Literal["sds", "uniform", "fantasia3d", "recon", "ism", "sjc"]
 
-# w(t) on (eps_hat - eps), from alpha and sigma of the variance-preserving sample (METHODS 1.3).
+# w(t) on (eps_hat - eps), from alpha and sigma of the variance-preserving sample (docs/methods.md, "Weights w(t)").
 WEIGHTS: Mapping[str, WeightFunction] = MappingProxyType(
     {
         "sds": lambda alpha, sigma: sigma.square(),  # DreamFusion, DreamGaussian, ProlificDreamer
@@ -45,7 +47,7 @@ WEIGHTS: Mapping[str, WeightFunction] = MappingProxyType(
 
 
 def weight_function(name: str) -> WeightFunction:
-    """The named w(alpha, sigma); UserError lists the names when it is unknown."""
+    """The named w(alpha, sigma). Raises UserError, which lists the names, for any other."""
     if name not in WEIGHTS:
         raise UserError(f"unknown weight '{name}': use one of {', '.join(WEIGHTS)}")
     return WEIGHTS[name]
@@ -54,7 +56,7 @@ def weight_function(name: str) -> WeightFunction:
 def through_x0(
     weighting: WeightFunction, alpha: Float[Tensor, " B"], sigma: Float[Tensor, " B"]
 ) -> Float[Tensor, " B"]:
-    """w alpha / sigma with levels of at least SMALLEST_LEVEL."""
+    """w alpha / sigma, with levels of at least SMALLEST_LEVEL."""
     alpha, sigma = alpha.clamp_min(SMALLEST_LEVEL), sigma.clamp_min(SMALLEST_LEVEL)
     return weighting(*unit_levels(alpha, sigma)) * alpha / sigma
 
@@ -62,9 +64,9 @@ def through_x0(
 def require_limits(
     prior: Prior, times: object, weighting: WeightFunction, *, plain: bool = True, divided: bool = False
 ) -> None:
-    """UserError when t reaches 0 or 1, the prior has no noise or no signal left there, and the weight has no limit.
+    """Raises UserError if t reaches 0 or 1, the prior has no noise or no signal there, and the weight has no limit.
 
-    times: a range schedule. plain, divided: whether w itself and whether w alpha / sigma is asked for.
+    times: a range schedule. plain, divided: whether the objective uses w itself, and w alpha / sigma.
     """
     bottom, top = parse_range(times)
     for end in (min(numbers(bottom)), max(numbers(top))):
@@ -78,16 +80,17 @@ def require_limits(
             side = "below 1" if float(alpha) < float(sigma) else "above 0"
             raise UserError(
                 f"t reaches {end:g}, where the weight of this objective grows without limit with this prior: keep "
-                f"t {side} (0.02 to 0.98, say), or set weighting=sds"
+                f"t {side} (0.02 to 0.98 for example), or set weighting=sds"
             )
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """A noised batch and what the prior said about it. Tensors [B, C, h, w], no graph.
+class GuidedPrediction:
+    """A noised batch and the predictions of the prior for it. Tensors [B, C, h, w] without a graph.
 
-    alpha, sigma: [B]. conditional: the prompt's branch. unconditional: the negative prompt's. null: the empty
-    text's. None where nobody asked. guided: their combination after rescale and clip, what most objectives follow.
+    alpha, sigma: [B]. conditional, unconditional, null: the branches of the prompt, of the negative prompt and of
+    the empty text; None for a branch that was not computed. guided: their combination under guidance, after
+    rescale and clip, which most objectives follow.
     """
 
     z: Float[Tensor, "B C h w"]
@@ -101,14 +104,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Question:
-    """What an objective is asked at a step: in which direction should x move?
+    """The input of an objective at a step: in which direction should x move?
 
     prior:     the frozen model. x: clean samples in its space, detached. eps: noise ~ N(0, I). t: [B] in [0, 1].
-    condition: what each sample shall show. prompt: the text without words for the view.
-    scale:     uncond + scale (cond - uncond). weighting: w(alpha, sigma). rescale, clip_x0: edit the guided x0.
-    group:     consecutive samples that are views of one object at one t.
-    images:    the renders at prior.image_size, [B, S, S, 3] in [0, 1], where `image_space` is set, else None.
-    step, total, seed: of the run; every draw beyond eps and t comes from `generator`.
+    condition: what each sample should show. prompt: the text without words for the view.
+    scale:     uncond + scale (cond - uncond). weighting: w(alpha, sigma). rescale, clip_x0: edits of the guided x0.
+    group:     number of consecutive samples that are views of one object with one t.
+    images:    the renders at prior.image_size, [B, S, S, 3] in [0, 1]; None for objectives without `image_space`.
+    step, total, seed: of the run; every random draw except eps and t comes from `generator`.
     """
 
     prior: Prior
@@ -128,19 +131,19 @@ class Question:
     seed: int = 0
 
     def weight(self) -> Float[Tensor, " B"]:
-        """w(t), the same for every form (VP, VE, flow) of one prior at the same ratio of noise to signal."""
+        """w(t), the same for all forms (VP, VE, flow) of a prior at the same ratio of noise to signal."""
         return self.weighting(*unit_levels(self.prior.alpha(self.t), self.prior.sigma(self.t)))
 
     def through_x0(self) -> Float[Tensor, " B"]:
-        """w alpha / sigma, the factor on (x - x0_hat) that makes it w (eps_hat - eps).
+        """w alpha / sigma, the factor that turns (x - x0_hat) into w (eps_hat - eps).
 
-        Where alpha or sigma is 0 it is the limit: as it stands it would be 0 times infinity (a flow at t = 1 under
-        w = sigma / alpha, for which it is 1). See require_limits for the weights that have none.
+        If alpha or sigma is 0 it is the limit, because the formula would give 0 times infinity (for example a flow
+        at t = 1 with w = sigma / alpha, where the limit is 1). See require_limits for weights without a limit.
         """
         return through_x0(self.weighting, self.prior.alpha(self.t), self.prior.sigma(self.t))
 
     def generator(self, stream: str) -> torch.Generator:
-        """Draws of an objective's own, see random.generator."""
+        """The random stream of an objective at this step, see random.generator."""
         return generator(self.seed, stream, self.step)
 
     def noised(self) -> Float[Tensor, "B C h w"]:
@@ -154,14 +157,14 @@ class Question:
         *,
         unconditional: bool = False,
         null: bool = False,
-    ) -> Evaluation:
-        """What the prior says about z (x noised to t by default), all branches in one batch.
+    ) -> GuidedPrediction:
+        """The predictions of the prior for z (by default x noised to t), with all branches in one batch.
 
-        unconditional, null: ask for these branches even where guidance does not need them.
+        unconditional, null: compute these branches even if guidance does not need them.
         """
         z = self.noised() if z is None else z
         alpha, sigma = self.prior.alpha(self.t), self.prior.sigma(self.t)
-        said = branches(
+        answer = branches(
             self.prior,
             z,
             self.t,
@@ -169,22 +172,25 @@ class Question:
             unconditional=unconditional or self.scale != 1.0,
             null=null,
         )
-        guided = said.conditional
-        if said.unconditional is not None and self.scale != 1.0:
-            guided = guide(guided, said.unconditional, self.scale)
+        guided = answer.conditional
+        if answer.unconditional is not None and self.scale != 1.0:
+            guided = guide(guided, answer.unconditional, self.scale)
             if self.rescale > 0.0:
-                guided = rescale(guided, said.conditional, z, alpha, sigma, self.rescale, self.group)
+                guided = rescale(guided, answer.conditional, z, alpha, sigma, self.rescale, self.group)
         if self.clip_x0:
             guided = Prediction.from_x0(z, guided.x0.clamp(-1.0, 1.0), alpha, sigma)
-        return Evaluation(z, alpha, sigma, said.conditional, said.unconditional, said.null, guided)
+        return GuidedPrediction(
+            z, alpha, sigma, answer.conditional, answer.unconditional, answer.null, guided
+        )
 
 
 @dataclass(frozen=True)
 class Answer:
-    """gradient: d loss / d x times the batch size, to be descended, in x's dtype and without a graph.
+    """The output of an objective.
 
-    x0: the picture the prior sees, for previews. metrics: numbers of this objective's own.
-    image_gradient: the same as gradient for Question.images, for objectives with `image_space`.
+    gradient: d loss / d x times the batch size, for gradient descent, in the dtype of x and without a graph. x0:
+    the sample that the prior predicts, for previews. metrics: further numbers to report. image_gradient: as
+    gradient, but with respect to Question.images, for objectives with `image_space`.
     """
 
     gradient: Float[Tensor, "B C h w"]
@@ -195,19 +201,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Of g = w (a_c eps(y) + a_n eps(y_neg) + a_0 eps(null) + a_e eps): each a number or [B] (METHODS 1.9)."""
+    """Those of g = w (a_c eps(y) + a_n eps(y_neg) + a_0 eps(null) + a_e eps), each a number or [B]
+    (docs/methods.md, "Linear combinations of branches")."""
 
     conditional: float | Tensor
     negative: float | Tensor = 0.0
     null: float | Tensor = 0.0
     noise: float | Tensor = 0.0
 
-    def gradient(self, question: Question, said: Evaluation) -> Float[Tensor, "B C h w"]:
-        """w(t) times the combination; a branch that was not asked for must have the coefficient 0."""
+    def gradient(self, question: Question, predicted: GuidedPrediction) -> Float[Tensor, "B C h w"]:
+        """w(t) times the combination; a branch that was not computed must have the coefficient 0."""
         terms = [
-            (self.conditional, said.conditional.eps),
-            (self.negative, None if said.unconditional is None else said.unconditional.eps),
-            (self.null, None if said.null is None else said.null.eps),
+            (self.conditional, predicted.conditional.eps),
+            (self.negative, None if predicted.unconditional is None else predicted.unconditional.eps),
+            (self.null, None if predicted.null is None else predicted.null.eps),
             (self.noise, question.eps),
         ]
         weight = question.weight()
@@ -221,16 +228,16 @@ class Coefficients:
 class Objective:
     """The base of an objective; subclasses are called with a Question and return an Answer.
 
-    weighting:   the name of w(t) that the paper uses, taken where a recipe names none.
-    edits_x0:    False where there is no guided x0, so that rescale and clip_x0 would have no effect.
-    image_space: True where Question.images is needed.
-    divides:     True where the gradient is w alpha / sigma (x - x0_hat), so that this factor must have a limit.
-    What learns is an nn.Module too: its state_dict holds everything that a resumed run needs.
+    weighting:   the name of the w(t) of the paper, which is used if a recipe names none.
+    edits_x0:    False if there is no guided x0, so that rescale and clip_x0 would have no effect.
+    image_space: True if Question.images is needed.
+    divides:     True if the gradient is w alpha / sigma (x - x0_hat), so that this factor must have a limit.
+    An objective that learns is an nn.Module too: its state_dict holds everything that a resumed run needs.
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """No options."""
+        """This objective has no options."""
 
     weighting: ClassVar[str] = "sds"
     edits_x0: ClassVar[bool] = True
@@ -239,36 +246,36 @@ class Objective:
 
     @classmethod
     def reads_negative(cls, config: Any) -> bool:
-        """Whether it ever asks for the negative prompt, with these options."""
+        """Whether it ever uses the negative prompt, with these options."""
         return True
 
     def __init__(self, config: Any, prior: Prior) -> None:
-        """Raises UserError where the objective cannot work with this prior."""
+        """Raises UserError if the objective cannot work with this prior."""
         self.config = config
 
     def __call__(self, question: Question) -> Answer:
         raise NotImplementedError
 
     def coefficients(self, question: Question) -> Coefficients | None:
-        """Those of an objective that combines branches and noise linearly, None for the others."""
+        """Those of an objective that combines branches and noise linearly; None for other objectives."""
         return None
 
 
 def find_objective(name: str) -> type[Objective]:
-    """The class of a built-in or installed name, or of `package.module:Class`; UserError lists the names."""
+    """The class of a built-in or installed name, or of `package.module:Class`. Raises UserError for any other."""
     return plugins.find("objective", name)
 
 
 def configure(name: str, options: Mapping[str, Any]) -> Any:
-    """The objective's Config from a recipe's `options`; UserError names the nearest key of a misspelt one."""
+    """The Config of an objective from the `options` of a recipe. Raises UserError for unknown or wrong options."""
     return typed.build(find_objective(name).Config, options, "options")
 
 
 def inject(x: Float[Tensor, "B ..."], gradient: Float[Tensor, "B ..."]) -> Float[Tensor, ""]:
-    """A loss whose gradient with respect to x is gradient / B, to the last bit (METHODS 0.5).
+    """A loss whose gradient with respect to x is gradient / B, to the last bit.
 
-    Its value is half the squared length of the gradient, per sample, as in the target trick
-    1/2 |x - (x - g)|^2, whose difference would lose the low bits of a gradient that is small beside x.
+    Its value is half the squared length of the gradient, per sample. That is also the value of the usual form
+    1/2 |x - (x - g)|^2, whose difference loses the low bits of a gradient that is small beside x.
     """
     gradient = gradient.detach()
     linear = (gradient * (x - x.detach())).sum()
@@ -276,9 +283,9 @@ def inject(x: Float[Tensor, "B ..."], gradient: Float[Tensor, "B ..."]) -> Float
 
 
 def drop_overflow(gradient: Float[Tensor, "B ..."]) -> tuple[Float[Tensor, "B ..."], float]:
-    """Zero the views whose gradient overflowed (half precision does it now and then); their share.
+    """The gradient with zeros for each view that overflowed (which half precision sometimes does), and their share.
 
-    When every view is bad something is broken, and the values stay for the watchdog to see.
+    If all views overflowed, something is broken, and the gradient stays as it is so that the watchdog finds it.
     """
     bad = ~gradient.isfinite().flatten(1).all(dim=1)
     share = bad.float().mean().item()

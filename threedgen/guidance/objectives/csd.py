@@ -1,42 +1,45 @@
-"""Objectives that take the classifier-free guidance difference apart: CSD and NFSD."""
+"""Objectives that use the difference of classifier-free guidance by itself: CSD and NFSD."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
+from typing import Annotated, ClassVar
 
 import torch
 
 from threedgen.core.errors import UserError
 from threedgen.core.schedule import Schedule, value_at
-from threedgen.core.schedule_checks import RUN, decisive_steps, numbers, require_numbers
-from threedgen.guidance.objectives.base import Answer, Coefficients, Evaluation, Objective, Question
+from threedgen.core.schedule_checks import RUN, decisive_steps
+from threedgen.core.settings import between, finite, numbers, settings
+from threedgen.guidance.objectives.base import Answer, Coefficients, GuidedPrediction, Objective, Question
 
 
-def _unguided(question: Question, *, unconditional: bool, null: bool) -> Evaluation:
-    """The branches as they are, for objectives that combine them on their own."""
+def _unguided(question: Question, *, unconditional: bool, null: bool) -> GuidedPrediction:
+    """The branches without guidance, for objectives that combine them themselves."""
     return replace(question, scale=1.0).evaluate(unconditional=unconditional, null=null)
 
 
 class CSD(Objective):
     """g = scale w (eps(y) + a_n eps(y_neg) + a_0 eps(null)), a_n + a_0 = -1: classifier score distillation.
 
-    Yu et al. 2023: only the part of SDS that guidance adds. A scale of 1 is the paper's. The gradient does not
-    vanish where both branches agree on the spread, so it needs a bounded render (METHODS 1.9).
+    Yu et al. 2023, arXiv:2310.19415: only the term of SDS that guidance adds. The scale of the paper is 1. If both
+    branches have the same spread the gradient does not vanish anywhere, so the render has to be bounded
+    (docs/methods.md, "Linear combinations of branches").
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """negative, empty: a_n and a_0, numbers or schedules; they must sum to -1 all the time.
+        """Options of CSD: the coefficients of two branches, numbers or schedules, which sum to -1 all the time.
 
-        empty: of the empty text (YAML reads a key that is called null as no key).
+        Attributes:
+            negative: Coefficient a_n of the negative prompt.
+            empty: Coefficient a_0 of the empty text. (YAML reads a key named null as no key, hence this name.)
         """
 
-        negative: Schedule = 0.0
-        empty: Schedule = -1.0
+        negative: Annotated[Schedule, finite] = 0.0
+        empty: Annotated[Schedule, finite] = -1.0
 
         def __post_init__(self) -> None:
-            require_numbers(negative=self.negative, empty=self.empty)
             for step in decisive_steps(self.negative, self.empty):
                 total = value_at(self.negative, step, RUN + 1) + value_at(self.empty, step, RUN + 1)
                 if abs(total + 1.0) > 1e-6:
@@ -58,27 +61,27 @@ class CSD(Objective):
 
     def __call__(self, question: Question) -> Answer:
         share = self.coefficients(question)
-        said = _unguided(question, unconditional=bool(share.negative), null=bool(share.null))
-        return Answer(share.gradient(question, said), said.conditional.x0)
+        predicted = _unguided(question, unconditional=bool(share.negative), null=bool(share.null))
+        return Answer(share.gradient(question, predicted), predicted.conditional.x0)
 
 
 class NFSD(Objective):
     """g = w (delta_D + scale delta_C): noise-free score distillation (Katzir et al. 2023).
 
-    delta_C = eps(y) - eps(null); delta_D = eps(null) - eps(y_neg), and below `threshold` eps(null) alone: there the
-    paper takes the prior's noise term for negligible, and the coefficients sum to 1. The negative prompt should
-    describe bad pictures: without one, delta_D is 0 above the threshold and what is left is CSD.
+    delta_C = eps(y) - eps(null); delta_D = eps(null) - eps(y_neg), and below `threshold` it is eps(null) alone: the
+    paper considers the noise term of the prior negligible there, and the coefficients sum to 1. The negative prompt
+    should describe bad pictures: without one, delta_D is 0 above the threshold and NFSD is CSD.
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """threshold: the t in [0, 1] below which eps(y_neg) is not subtracted."""
+        """Options of NFSD.
 
-        threshold: float = 0.2
+        Attributes:
+            threshold: Noise level t below which eps(y_neg) is not subtracted.
+        """
 
-        def __post_init__(self) -> None:
-            if not 0.0 <= self.threshold <= 1.0:
-                raise UserError(f"threshold must lie between 0 and 1, got {self.threshold:g}")
+        threshold: Annotated[float, between(0.0, 1.0)] = 0.2
 
     edits_x0: ClassVar[bool] = False
 
@@ -87,5 +90,5 @@ class NFSD(Objective):
         return Coefficients(question.scale, negative, 1.0 - question.scale)
 
     def __call__(self, question: Question) -> Answer:
-        said = _unguided(question, unconditional=True, null=True)
-        return Answer(self.coefficients(question).gradient(question, said), said.conditional.x0)
+        predicted = _unguided(question, unconditional=True, null=True)
+        return Answer(self.coefficients(question).gradient(question, predicted), predicted.conditional.x0)

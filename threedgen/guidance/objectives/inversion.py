@@ -1,20 +1,18 @@
-"""Objectives that find the noise of a render by DDIM inversion instead of drawing it: ISM and SDI."""
+"""Objectives that obtain the noise of a render by DDIM inversion instead of drawing it: ISM and SDI."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.core.errors import UserError
-from threedgen.core.schedule import Schedule, bounds, value_at
-from threedgen.core.schedule_checks import require_numbers
+from threedgen.core.schedule import Schedule, value_at
+from threedgen.core.settings import at_least, between, finite, settings
 from threedgen.guidance.objectives.base import Answer, Objective, Question
 from threedgen.guidance.priors.base import Prediction, Prior
 from threedgen.guidance.priors.guided import ddim_step, guided_prediction
@@ -22,13 +20,14 @@ from threedgen.guidance.priors.processes import per_sample, unit_levels
 
 STREAM = "guidance/inversion"
 Predict = Callable[[Tensor, Tensor], Prediction]
-"""(z, t) -> the denoiser's answer that an inversion follows."""
+"""(z, t) -> the prediction that an inversion follows."""
 
 
 def rungs(end: Float[Tensor, " B"], stride: float, max_steps: int) -> list[Float[Tensor, " B"]]:
-    """Levels from 0 (or from end - stride max_steps where that is higher) to `end`, `stride` apart.
+    """Levels from 0 (or from end - stride max_steps if that is higher) to `end`, `stride` apart.
 
-    The last step is the shorter one. Samples of a batch may end at different levels: one that has arrived stays.
+    Only the last step may be shorter. Samples of a batch may end at different levels: a sample that has reached its
+    end stays there.
     """
     start = (end - stride * max_steps).clamp_min(0.0)
     steps = math.ceil(float(((end - start) / stride).max()) - 1e-6)
@@ -39,60 +38,59 @@ def rungs(end: Float[Tensor, " B"], stride: float, max_steps: int) -> list[Float
 def invert(
     question: Question, levels: list[Float[Tensor, " B"]], predict: Predict, eta: float = 0.0
 ) -> Float[Tensor, "B C h w"]:
-    """x taken up the levels by DDIM steps backwards; it enters the first one clean at 0, else with eps.
+    """x taken up the levels by DDIM steps in the direction of more noise. At the first level it is clean if that
+    level is 0, else it is noised by eps.
 
-    eta: share of fresh noise, in the sense of DDIM's eta, drawn from the question's generator.
-    The noise that is kept shrinks by as much, so that every level keeps its variance.
+    eta: share of fresh noise, as the eta of DDIM, drawn from the generator of the question. The noise that is
+    kept is reduced accordingly, so that each level keeps its variance.
     """
     prior, x = question.prior, question.x
     noisy = per_sample((levels[0] > 0.0).to(x), x) * question.eps
     z = prior.add_noise(x, noisy, levels[0])
     rng = question.generator(STREAM) if eta > 0.0 else None
     for here, there in itertools.pairwise(levels):
-        said = predict(z, here)
+        predicted = predict(z, here)
         if rng is not None:
-            said = _renoised(prior, said, here, there, eta, torch.randn(x.shape, generator=rng).to(x))
+            fresh = torch.randn(x.shape, generator=rng).to(x)
+            predicted = _renoised(prior, predicted, here, there, eta, fresh)
         moved = per_sample((there > here).to(x), x) > 0.0
-        z = torch.where(moved, ddim_step(prior, said, there), z)
+        z = torch.where(moved, ddim_step(prior, predicted, there), z)
     return z
 
 
 def _renoised(
-    prior: Prior, said: Prediction, here: Tensor, there: Tensor, eta: float, fresh: Tensor
+    prior: Prior, predicted: Prediction, here: Tensor, there: Tensor, eta: float, fresh: Tensor
 ) -> Prediction:
-    """`said` with the share of its noise replaced that a step from `here` to `there` at `eta` replaces."""
+    """The prediction with the share of its noise replaced by `fresh` that DDIM replaces from `here` to `there`."""
     alpha, sigma = unit_levels(prior.alpha(here), prior.sigma(here))
     alpha_there, sigma_there = unit_levels(prior.alpha(there), prior.sigma(there))
     variance = (sigma / sigma_there).square() * (1.0 - (alpha_there / alpha).square())
     share = (eta * variance.clamp_min(0.0).sqrt() / sigma_there).clamp(max=1.0)
     kept = per_sample((1.0 - share.square()).sqrt(), fresh)
-    return Prediction(kept * said.eps + per_sample(share, fresh) * fresh, said.x0, said.v)
+    return Prediction(kept * predicted.eps + per_sample(share, fresh) * fresh, predicted.x0, predicted.v)
 
 
 class ISM(Objective):
     """g = w (eps_hat(z_t; y) - eps(z_s; null)): interval score matching, LucidDreamer (Liang et al. 2023), eq. 17.
 
-    z_s is x inverted to s = t - delta_t under the empty text, z_t one DDIM step further; the second term is what
-    that step is made of, so it costs nothing. No noise is drawn unless max_steps do not reach down to 0.
+    z_s is x inverted to s = t - delta_t under the empty text, and z_t is one DDIM step further. The second term is
+    the prediction of that step, so it needs no further pass. No noise is used unless max_steps is too low to start
+    at level 0.
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """delta_t: t - s, a number or a schedule. delta_s: length of an inversion step. max_steps: their limit."""
+        """Options of ISM, whose levels are noise levels from 0 to 1.
 
-        delta_t: Schedule = 0.08
-        delta_s: float = 0.2
-        max_steps: int = 5
+        Attributes:
+            delta_t: Interval t - s between the two compared levels, a number or a schedule.
+            delta_s: Length of a step of the inversion.
+            max_steps: Largest number of steps of the inversion.
+        """
 
-        def __post_init__(self) -> None:
-            require_numbers(delta_t=self.delta_t)
-            low, high = bounds(self.delta_t)
-            if not 0.0 < low <= high <= 1.0:
-                raise UserError(f"delta_t must lie in (0, 1] all the time, got {low:g} to {high:g}")
-            if not 0.0 < self.delta_s <= 1.0:
-                raise UserError(f"delta_s must lie in (0, 1], got {self.delta_s:g}")
-            if self.max_steps < 1:
-                raise UserError(f"max_steps must be at least 1, got {self.max_steps}")
+        delta_t: Annotated[Schedule, between(0.0, 1.0, open_low=True)] = 0.08
+        delta_s: Annotated[float, between(0.0, 1.0, open_low=True)] = 0.2
+        max_steps: Annotated[int, at_least(1)] = 5
 
     weighting: ClassVar[str] = "ism"
 
@@ -107,35 +105,31 @@ class ISM(Objective):
         s = (question.t - value_at(config.delta_t, question.step, question.total)).clamp_min(0.0)
         z = invert(question, rungs(s, config.delta_s, config.max_steps), predict)
         before = predict(z, s)
-        said = question.evaluate(ddim_step(prior, before, question.t))
-        difference = said.guided.eps - before.eps
-        return Answer(per_sample(question.weight(), difference) * difference, said.guided.x0)
+        guided = question.evaluate(ddim_step(prior, before, question.t)).guided
+        difference = guided.eps - before.eps
+        return Answer(per_sample(question.weight(), difference) * difference, guided.x0)
 
 
 class SDI(Objective):
     """g = w (eps_hat(z_t; y) - eps_inv), eps_inv = (z_t - alpha x) / sigma of x inverted to t.
 
-    Score distillation via reparametrized DDIM (Lukoianov et al. 2024): the noise that the prior itself would have
-    turned into x, found under the prompt at a negative guidance scale, instead of a random one.
+    Score distillation via reparametrized DDIM (Lukoianov et al. 2024, arXiv:2405.15891): instead of random noise,
+    the noise that the prior itself would denoise to x, obtained under the prompt at a negative guidance scale.
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """inversion_scale: guidance of the inversion. inversion_steps: those of an inversion up to t = 1.
+        """Options of SDI.
 
-        eta: share of fresh noise in each of them, in [0, 1], as DDIM's eta.
+        Attributes:
+            inversion_scale: Guidance scale of the inversion.
+            inversion_steps: Number of steps of an inversion up to t = 1; a lower t takes proportionally fewer.
+            eta: Share of fresh noise in each step, as the eta of DDIM.
         """
 
-        inversion_scale: float = -7.5
-        inversion_steps: int = 10
-        eta: float = 0.3
-
-        def __post_init__(self) -> None:
-            if self.inversion_steps < 1:
-                raise UserError(f"inversion_steps must be at least 1, got {self.inversion_steps}")
-            if not 0.0 <= self.eta <= 1.0:
-                raise UserError(f"eta must lie between 0 and 1, got {self.eta:g}")
-            require_numbers(inversion_scale=self.inversion_scale)
+        inversion_scale: Annotated[float, finite] = -7.5
+        inversion_steps: Annotated[int, at_least(1)] = 10
+        eta: Annotated[float, between(0.0, 1.0)] = 0.3
 
     divides: ClassVar[bool] = True
 
@@ -147,7 +141,7 @@ class SDI(Objective):
             return guided_prediction(prior, z, t, question.condition, config.inversion_scale)
 
         levels = rungs(question.t, 1.0 / config.inversion_steps, config.inversion_steps)
-        said = question.evaluate(invert(question, levels, predict, config.eta))
-        # w (eps_hat - eps_inv), through x0: no division by sigma of a difference of large numbers.
-        towards = question.x - said.guided.x0
-        return Answer(per_sample(question.through_x0(), towards) * towards, said.guided.x0)
+        guided = question.evaluate(invert(question, levels, predict, config.eta)).guided
+        # w (eps_hat - eps_inv) computed through x0, without dividing a difference of large numbers by sigma.
+        towards = question.x - guided.x0
+        return Answer(per_sample(question.through_x0(), towards) * towards, guided.x0)

@@ -1,86 +1,79 @@
-"""Variational score distillation: the prior against a second denoiser that learns the scene's own renders."""
+"""Variational score distillation: the prior compared with a second denoiser that learns the renders of the
+scene."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from threedgen.core.errors import UserError
+from threedgen.core.settings import above, at_least, between, settings
 from threedgen.guidance.objectives.base import Answer, Objective, Question
-from threedgen.guidance.priors.base import Condition, Prior
+from threedgen.guidance.priors.base import Condition, Prior, roles_of
 from threedgen.guidance.priors.processes import per_sample
 from threedgen.loop.optim import Config as AdamConfig
 from threedgen.loop.optim import build_optimizer
 
 STREAM = "guidance/vsd"
 _PREFIX = "optimizer."
-# ProlificDreamer's moments; the rate stays as it is, because the particles never stop moving.
+# The moments of ProlificDreamer. The learning rate does not decay, because the renders change until the end.
 _ADAM = AdamConfig(betas=(0.9, 0.99), eps=1e-15, decay="constant")
 
 
 class VSD(nn.Module, Objective):
     """g = w (eps_hat(z; y) - eps_phi(z; y, camera)): ProlificDreamer (Wang et al. 2023), eq. 9 and algorithm 1.
 
-    eps_phi, a particle model of the prior, takes `updates` steps of Adam on the renders after each gradient, at t
-    uniform in [0, 1] (one draw for each group of views) and under the prompt without words for the view. It and its
-    moments are the state of this module. Metric: particle_loss, its mean squared error.
+    eps_phi is a particle model of the prior. After each gradient it takes `updates` steps of Adam on the renders,
+    at t uniform in [0, 1] (one draw for each group of views) and with the prompt without words for the view. The
+    model and the moments of Adam are the state of this module. Metric: particle_loss, the mean squared error of
+    the model.
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """kind: of the particle model: lora, copy (all weights, for small networks) or auto, which asks the prior.
+        """Options of VSD.
 
-        rank: of the LoRA. learning_rate: of Adam. updates: steps of it for each step of the scene.
-        camera_dropout: share in [0, 1] of the updates at which the camera is not told.
+        Attributes:
+            kind: Kind of the particle model. lora adds low-rank changes to the attention, copy trains all weights
+                (for small networks), auto lets the prior choose.
+            rank: Rank of the low-rank changes.
+            learning_rate: Learning rate of Adam for the particle model.
+            updates: Number of steps of Adam for each step of the scene.
+            camera_dropout: Share of the updates in which the particle model does not receive the camera.
         """
 
         kind: Literal["auto", "lora", "copy"] = "auto"
-        rank: int = 4
-        learning_rate: float = 1e-4
-        updates: int = 1
-        camera_dropout: float = 0.1
-
-        def __post_init__(self) -> None:
-            if self.rank < 1:
-                raise UserError(f"rank must be at least 1, got {self.rank}")
-            if not 0.0 < self.learning_rate < math.inf:
-                raise UserError(f"learning_rate must be a positive number, got {self.learning_rate:g}")
-            if self.updates < 1:
-                raise UserError(f"updates must be at least 1, got {self.updates}")
-            if not 0.0 <= self.camera_dropout <= 1.0:
-                raise UserError(f"camera_dropout must lie between 0 and 1, got {self.camera_dropout:g}")
+        rank: Annotated[int, at_least(1)] = 4
+        learning_rate: Annotated[float, above(0.0)] = 1e-4
+        updates: Annotated[int, at_least(1)] = 1
+        camera_dropout: Annotated[float, between(0.0, 1.0)] = 0.1
 
     def __init__(self, config: Config, prior: Prior) -> None:
         super().__init__()
         self.config = config
-        make = getattr(prior, "particle_model", None)
-        if make is None:
-            raise UserError(
-                "the objective vsd needs a prior that can be adapted, and this one cannot: use sds"
-            )
-        if config.camera_dropout and getattr(prior, "needs_cameras", False):
-            raise UserError("this prior has to know every camera: set options.camera_dropout to 0")
-        self.model: Any = make(config.kind, config.rank, seed=0)
+        roles = roles_of(prior)
+        if config.camera_dropout and roles.needs_cameras:
+            raise UserError("this prior needs the camera of every view: set options.camera_dropout to 0")
+        self.model: Any = roles.particle_model(config.kind, config.rank, seed=0)
         learns = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         rates = {"particles": config.learning_rate}
         self._optimizer = build_optimizer({"particles": learns}, _ADAM, learning_rates=rates, total_steps=1)
         self._learns = learns
 
     def forward(self, question: Question) -> Answer:
-        said = question.evaluate()
+        predicted = question.evaluate()
         plain = question.condition.saying((question.prompt,) * len(question.x))
-        own = self.model.predict(said.z, question.t, plain)
-        difference = said.guided.eps - own.eps
+        own = self.model.predict(predicted.z, question.t, plain)
+        difference = predicted.guided.eps - own.eps
         gradient = per_sample(question.weight(), difference) * difference
-        return Answer(gradient, said.guided.x0, {"particle_loss": self._learn(question, plain)})
+        return Answer(gradient, predicted.guided.x0, {"particle_loss": self._learn(question, plain)})
 
     def _learn(self, question: Question, condition: Condition) -> float:
-        """`updates` steps of the particle model on these renders; the mean of its losses."""
+        """Trains the particle model on these renders for `updates` steps; returns the mean of its losses."""
         rng = question.generator(STREAM)
         x, losses = question.x, []
         for _ in range(self.config.updates):
@@ -91,10 +84,10 @@ class VSD(nn.Module, Objective):
             )
             eps = torch.randn(x.shape, generator=rng).to(x)
             dropped = float(torch.rand((), generator=rng)) < self.config.camera_dropout
-            told = replace(condition, cameras=None) if dropped else condition
+            given = replace(condition, cameras=None) if dropped else condition
             with torch.enable_grad():
-                loss = self.model.denoising_loss(x, eps, t, told)
-            # Not backward(): a prior that forgot to freeze its weights would gather gradients for ever.
+                loss = self.model.denoising_loss(x, eps, t, given)
+            # Not backward(): the weights of a prior that did not freeze them would accumulate gradients.
             gradients = torch.autograd.grad(loss, self._learns, allow_unused=True)
             for parameter, gradient in zip(self._learns, gradients, strict=True):
                 parameter.grad = gradient

@@ -1,1 +1,1 @@
-"""Frozen diffusion models behind one contract (base.Prior), and closed-form ones for tests."""
+"""Frozen diffusion models behind one contract (base.Prior), and priors in closed form for tests."""

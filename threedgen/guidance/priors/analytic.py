@@ -1,9 +1,10 @@
-"""Priors whose score is known in closed form: the oracles of every objective's tests (METHODS 0.6)."""
+"""Priors whose score is known in closed form, for the tests of objectives (docs/methods.md, "Priors in closed
+form")."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,17 @@ from torch import Tensor, nn
 from threedgen.cameras.orbit import spherical
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import resize_images
-from threedgen.guidance.priors.base import Blend, Condition, Prediction, Prior, Text
+from threedgen.guidance.priors.base import (
+    Blend,
+    Condition,
+    ParticleModel,
+    Prediction,
+    Prior,
+    PriorRoles,
+    Text,
+    WrappedPrior,
+    roles_of,
+)
 from threedgen.guidance.priors.processes import NoiseSchedule, Process, add_noise, per_sample
 
 MeanImages = Callable[[Condition], Float[Tensor, "B K H W 3"]]
@@ -21,12 +32,14 @@ Form = Literal["vp", "ve", "flow"]
 Network = Literal["eps", "v", "x0", "flow"]
 
 
-class MixturePrior:
-    """p(x) = sum_k pi_k N(mu_k, s_k^2 I) over images in [-1, 1] (METHODS 0.6), any float type.
+class MixturePrior(PriorRoles):
+    """p(x) = sum_k pi_k N(mu_k, s_k^2 I) over images in [-1, 1], of any float type.
 
-    means:    condition -> [B, K, H, W, 3] pictures in [0, 1]: the modes for each sample's prompt and camera.
+    means:    condition -> [B, K, H, W, 3] pictures in [0, 1]: the modes for the prompt and camera of each sample.
     stds:     K standard deviations s_k > 0 in z units (a picture spans 2), or condition -> [B, K] of them.
-    weights:  K, need not sum to 1. size: H = W. schedule: the process, variance preserving by default.
+    weights:  K, need not sum to 1. size: H = W in pixels. schedule: the process; None: variance preserving.
+
+    Raises ValueError if stds and weights are not equally many and positive.
     """
 
     latent = False
@@ -68,7 +81,7 @@ class MixturePrior:
         return add_noise(self.schedule, x, eps, t)
 
     def prepare(self, prompts: Sequence[str]) -> None:
-        """Nothing to embed."""
+        """There is nothing to embed."""
 
     @torch.no_grad()
     def predict(
@@ -93,7 +106,7 @@ class MixturePrior:
         return _prediction(eps, x0, alpha, sigma)
 
     def particle_model(self, kind: str, rank: int, seed: int) -> GaussianParticles:
-        """A Gaussian of its own, for VSD: auto: fitted in closed form; copy: learned by descent."""
+        """A Gaussian of its own. kind: auto (fitted in closed form) or copy (learned by gradient descent)."""
         if kind == "lora":
             raise UserError("an analytic prior has no attention to adapt: set options.kind to auto or copy")
         return GaussianParticles(self, fitted=kind == "auto")
@@ -109,36 +122,37 @@ def _everywhere(stds: Sequence[float]) -> Spreads:
 
 
 def gaussian(image: Float[Tensor, "H W 3"], std: float, schedule: Process | None = None) -> MixturePrior:
-    """N(image, std^2 I), whatever the prompt and the camera."""
+    """N(image, std^2 I) for every prompt and camera."""
     return MixturePrior(
         lambda condition: image.expand(len(condition), 1, *image.shape), [std], len(image), schedule=schedule
     )
 
 
 def by_prompt(images: Mapping[str, Float[Tensor, "H W 3"]]) -> MeanImages:
-    """One mode a prompt: conditional, unconditional ("") and negative branches each with their own mean.
+    """One mode for each prompt: the conditional, unconditional ("") and negative branches have means of their own.
 
-    A Blend of prompts has the blend of their means.
+    The mean of a Blend of prompts is the blend of their means.
     """
 
     def mean(text: Text) -> Tensor:
         if isinstance(text, Blend):
-            parts = zip(text.texts, text.shares, strict=True)
-            return torch.stack([share * images[part] for part, share in parts]).sum(0)
+            weighted = zip(text.texts, text.shares, strict=True)
+            return torch.stack([share * images[one] for one, share in weighted]).sum(0)
         return images[text]
 
     return lambda condition: torch.stack([mean(text) for text in condition.prompts]).unsqueeze(1)
 
 
 def spread_by_prompt(stds: Mapping[str, float]) -> Spreads:
-    """The standard deviation of each prompt's one mode, beside `by_prompt`."""
+    """The standard deviation of the one mode of each prompt, to use with `by_prompt`."""
     return lambda condition: torch.tensor(
         [[stds[str(text)]] for text in condition.prompts], dtype=torch.float64
     )
 
 
 def by_azimuth(images: Float[Tensor, "N H W 3"]) -> MeanImages:
-    """One mode a camera: the nearest of N pictures taken at equal angles around +Y, the first from the front."""
+    """One mode for each camera: the nearest of N pictures taken at equal angles around +Y, the first from the
+    front."""
 
     def means(condition: Condition) -> Tensor:
         if condition.cameras is None:
@@ -149,28 +163,24 @@ def by_azimuth(images: Float[Tensor, "N H W 3"]) -> MeanImages:
     return means
 
 
-class Rewritten:
+class Rewritten(WrappedPrior):
     """The same prior in another form: the same answer to the same question, up to rounding.
 
-    form:    vp, ve or flow: the process with the same ratio of noise to signal at each t; None: as it is.
-    network: eps, v, x0 or flow: what the denoiser behind is said to output, so that its answer takes that way
-             through Prediction. v belongs to a vp process, flow to a flow one.
+    form:    vp, ve or flow: the process with the same ratio of noise to signal at each t; None: unchanged.
+    network: eps, v, x0 or flow: the assumed output of the network behind the prior, from which all other forms are
+             computed. v belongs to a vp process, flow to a flow process; anything else is a ValueError.
     """
 
     def __init__(self, prior: Prior, form: Form | None = None, network: Network | None = None) -> None:
+        super().__init__(prior)
         if (network == "v" and form not in (None, "vp")) or (
             network == "flow" and form not in (None, "flow")
         ):
             raise ValueError(f"a {network} network does not belong to a {form} process")
-        self.prior, self.form, self.network = prior, form, network
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "prior":  # not there yet: while it is being copied
-            raise AttributeError(name)
-        return getattr(self.prior, name)
+        self.form, self.network = form, network
 
     def length(self, t: Tensor) -> Tensor:
-        """What z of the prior behind is divided by."""
+        """The number by which z of the wrapped prior is divided."""
         alpha, sigma = self.prior.alpha(t), self.prior.sigma(t)
         if self.form == "vp":
             return (alpha.square() + sigma.square()).sqrt()
@@ -189,27 +199,27 @@ class Rewritten:
 
     def predict(self, z: Tensor, t: Float[Tensor, " B"], condition: Condition) -> Prediction:
         alpha, sigma = self.alpha(t), self.sigma(t)
-        said = self.prior.predict(z * per_sample(self.length(t), z), t, condition)
-        said = _prediction(said.eps, said.x0, alpha, sigma)
+        inner = self.prior.predict(z * per_sample(self.length(t), z), t, condition)
+        answer = _prediction(inner.eps, inner.x0, alpha, sigma)
         if self.network is None:
-            return said
-        return getattr(Prediction, f"from_{self.network}")(z, getattr(said, self.network), alpha, sigma)
+            return answer
+        return getattr(Prediction, f"from_{self.network}")(z, getattr(answer, self.network), alpha, sigma)
 
     def particle_model(self, kind: str, rank: int, seed: int) -> RewrittenParticles:
-        return RewrittenParticles(self.prior.particle_model(kind, rank, seed), self)  # type: ignore[attr-defined]
+        return RewrittenParticles(roles_of(self.prior).particle_model(kind, rank, seed), self)
 
 
 class RewrittenParticles(nn.Module):
-    """The particle model of the prior behind a Rewritten one, seen through the same change of process."""
+    """The particle model of the prior behind a Rewritten one, under the same change of process."""
 
-    def __init__(self, model: nn.Module, outer: Rewritten) -> None:
+    def __init__(self, model: ParticleModel, outer: Rewritten) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model = model
         self._outer = outer
 
     def predict(self, z: Tensor, t: Float[Tensor, " B"], condition: Condition) -> Prediction:
-        said = self.model.predict(z * per_sample(self._outer.length(t), z), t, condition)
-        return _prediction(said.eps, said.x0, self._outer.alpha(t), self._outer.sigma(t))
+        inner = self.model.predict(z * per_sample(self._outer.length(t), z), t, condition)
+        return _prediction(inner.eps, inner.x0, self._outer.alpha(t), self._outer.sigma(t))
 
     def denoising_loss(
         self, x: Tensor, eps: Tensor, t: Float[Tensor, " B"], condition: Condition
@@ -220,7 +230,7 @@ class RewrittenParticles(nn.Module):
 class GaussianParticles(nn.Module):
     """A ParticleModel in closed form: the denoiser of N(mean, std^2) with a mean and a std for each pixel.
 
-    fitted: both are those of the last batch; otherwise they are learned by descent on the denoising loss.
+    fitted: mean and std are those of the last batch; otherwise they are learned by descent on the denoising loss.
     """
 
     def __init__(self, prior: MixturePrior, fitted: bool) -> None:
@@ -250,14 +260,14 @@ class GaussianParticles(nn.Module):
                 self.mean.copy_(x.mean(0))
                 self.log_std.copy_(x.std(0, unbiased=False).clamp_min(1e-6).log())
         loss = (self._answer(add_noise(self._process, x, eps, t), t).eps - eps).square().mean()
-        # A fit in closed form leaves nothing to descend on.
+        # After a fit in closed form nothing is left for gradient descent.
         return loss.detach() + 0.0 * self.log_std.sum() if self._fitted else loss
 
 
 class DiscPrior(MixturePrior):
     """A Gaussian around one disc on white, the same from every view: a prior without weights or text.
 
-    What it distils into is a ball of the given colour, whatever the prompt: for trying a loop, a renderer
+    Whatever the prompt, distillation with it gives a ball of the given colour. It serves to try a loop, a renderer
     or a recipe in seconds. size: pixels. radius: as a share of half the picture. std: in z units.
     """
 
@@ -271,7 +281,7 @@ class DiscPrior(MixturePrior):
     ) -> None:
         axis = (torch.arange(size, device=device) + 0.5) * (2.0 / size) - 1.0
         distance = torch.sqrt(axis.square().unsqueeze(0) + axis.square().unsqueeze(1))
-        # A one-pixel ramp at the rim: its area, and so the ball's size, is not quantised to pixels.
+        # With a ramp of one pixel at the rim the area, and so the size of the ball, is not quantised to pixels.
         inside = ((radius - distance) * size / 2.0 + 0.5).clamp(0.0, 1.0).unsqueeze(2)
         image = inside * torch.tensor(color, device=device) + (1.0 - inside)
 

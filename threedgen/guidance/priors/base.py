@@ -1,31 +1,34 @@
 """The contract between an objective and a frozen diffusion model.
 
-A prior noises by z = alpha(t) x + sigma(t) eps with t in [0, 1] and 0 = clean: variance preserving (alpha^2 +
-sigma^2 = 1), rectified flow (alpha + sigma = 1) or variance exploding (alpha = 1). `x` is what the network
-denoises, channels first: pixels in [-1, 1] or scaled latents. Pictures outside this contract are channels-last
-RGB in [0, 1].
+A prior adds noise by z = alpha(t) x + sigma(t) eps with t in [0, 1], where t = 0 is clean. Its process is variance
+preserving (alpha^2 + sigma^2 = 1), rectified flow (alpha + sigma = 1) or variance exploding (alpha = 1). `x` is
+what the network denoises, channels first: pixels in [-1, 1] or scaled latents. All other pictures are channels
+last, RGB in [0, 1].
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.processes import SMALLEST_LEVEL, per_sample
+
+ImageCondition = Literal["none", "reference", "pictures", "render"]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One denoiser's answer in its equivalent forms, each [B, C, h, w]; v = alpha eps - sigma x0.
+    """The output of a denoiser in its equivalent forms, each [B, C, h, w]; v = alpha eps - sigma x0.
 
-    Each form is a linear function of each other one at fixed z, so a combination of predictions whose
-    coefficients sum to one may be formed on all three at once (METHODS 0.2).
+    At fixed z each form is a linear function of each other form, so a combination of predictions whose coefficients
+    sum to one may be computed on all three at once (docs/methods.md, "Predictions and their conversions").
     """
 
     eps: Float[Tensor, "B C h w"]
@@ -34,46 +37,49 @@ class Prediction:
 
     @property
     def flow(self) -> Float[Tensor, "B C h w"]:
-        """The rectified-flow velocity, eps - x0: another v than `v`, which is a rotation of both."""
+        """The rectified-flow velocity eps - x0. It differs from `v`, which is a rotation of eps and x0."""
         return self.eps - self.x0
 
     @classmethod
     def from_eps(cls, z: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
-        """From a noise prediction. alpha, sigma: [B]; alpha must not be 0 (x0 is undefined there)."""
+        """From predicted noise. alpha, sigma: [B]; alpha must not be 0 (x0 is undefined there)."""
         a, s = per_sample(alpha, z), per_sample(sigma, z)
         x0 = (z - s * eps) / a
         return cls(eps=eps, x0=x0, v=a * eps - s * x0)
 
     @classmethod
     def from_v(cls, z: Tensor, v: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
-        """From a variance-preserving velocity prediction: exact at every t of such a process."""
+        """From the v prediction of a variance-preserving process (Salimans and Ho 2022): exact at every t."""
         a, s = per_sample(alpha, z), per_sample(sigma, z)
         return cls(eps=s * z + a * v, x0=a * z - s * v, v=v)
 
     @classmethod
     def from_flow(cls, z: Tensor, flow: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
-        """From a rectified-flow velocity, dz/dt = eps - x0, where alpha + sigma = 1: exact at every t."""
+        """From a rectified-flow velocity, dz/dt = eps - x0, with alpha + sigma = 1: exact at every t."""
         a, s = per_sample(alpha, z), per_sample(sigma, z)
         eps, x0 = z + a * flow, z - s * flow
         return cls(eps=eps, x0=x0, v=a * eps - s * x0)
 
     @classmethod
     def from_x0(cls, z: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
-        """From a prediction of the clean sample. At sigma = 0, where eps is undefined, it is finite and no more:
-        a weight that vanishes there makes 0 of it."""
+        """From a predicted clean sample. At sigma = 0, where eps is undefined, eps is an arbitrary finite number:
+        multiplied by a weight that vanishes there it gives 0."""
         a, s = per_sample(alpha, z), per_sample(sigma, z)
         eps = (z - a * x0) / s.clamp_min(SMALLEST_LEVEL)
         return cls(eps=eps, x0=x0, v=a * eps - s * x0)
 
-    def chunk(self, parts: int) -> tuple[Prediction, ...]:
-        """Split along the batch into equal parts."""
-        pieces = zip(self.eps.chunk(parts), self.x0.chunk(parts), self.v.chunk(parts), strict=True)
+    def chunk(self, count: int) -> tuple[Prediction, ...]:
+        """Split along the batch into `count` equal pieces."""
+        pieces = zip(self.eps.chunk(count), self.x0.chunk(count), self.v.chunk(count), strict=True)
         return tuple(Prediction(*piece) for piece in pieces)
 
 
 @dataclass(frozen=True)
 class Blend:
-    """A mixture of texts: sum_i share_i embedding(text_i), for prompts between two views (METHODS 1.4, 1.11)."""
+    """A mixture of texts, sum_i share_i embedding(text_i), for the prompt of a view between two sides.
+
+    Raises ValueError if there are not as many shares as texts, or no text.
+    """
 
     texts: tuple[str, ...]
     shares: tuple[float, ...]
@@ -87,8 +93,8 @@ Text = str | Blend
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The picture that view-conditioned priors start from, and where it was seen from.
+class ReferenceView:
+    """The given picture from which a view-conditioned prior starts, and the pose of its camera.
 
     image: [H, W, 3] in [0, 1]. azimuth, elevation: degrees, as cameras.spherical gives them. distance: world units.
     """
@@ -101,23 +107,26 @@ class Reference:
 
 @dataclass(frozen=True)
 class Condition:
-    """What each of B samples shall show.
+    """What each of B samples should show.
 
-    prompts:   B texts. negative: the text of the unconditional branch ("" = none), shared by all.
-    cameras:   the B views, or None when unknown; read by camera-conditioned priors only.
-    opposed:   K texts with a weight <= 0 for each sample, or (): what Perp-Neg pushes away from (METHODS 1.11).
-    reference: the picture the views belong to, read by view-conditioned priors only.
-    pictures:  [B, H, W, 3] in [0, 1], one a sample: what a control or editing network follows.
-    times:     [B, F] in [0, 1], when the frames of each sample are, where samples are clips; the cameras are then
-               those of the clips.
-    dropped:   the unconditional branch: reference and pictures are replaced as the network was trained to.
+    prompts:   B texts. negative: the text of the unconditional branch, shared by all samples ("": the empty text).
+    cameras:   the B views, or None if they are unknown; only camera-conditioned priors read them.
+    opposed:   K texts with a weight <= 0 for each sample, or (): the texts that Perp-Neg pushes away from.
+    reference: the picture of the object that the views show; only view-conditioned priors read it.
+    pictures:  [B, H, W, 3] in [0, 1], one per sample: the input of a ControlNet or of an editing network.
+    times:     [B, F] in [0, 1], the times of the frames of each sample, if samples are clips; the cameras are then
+               one per clip.
+    dropped:   whether a sample belongs to the unconditional branch, in which reference and pictures are replaced in
+               the way the network was trained with; one value for all samples, or one for each.
+
+    Raises ValueError if cameras, opposed texts or pictures are not as many as the prompts.
     """
 
     prompts: tuple[Text, ...]
     negative: str = ""
     cameras: Cameras | None = None
     opposed: tuple[tuple[tuple[Text, float], ...], ...] = ()
-    reference: Reference | None = None
+    reference: ReferenceView | None = None
     pictures: Float[Tensor, "B H W 3"] | None = None
     times: Float[Tensor, "B F"] | None = None
     dropped: bool | tuple[bool, ...] = False
@@ -138,7 +147,7 @@ class Condition:
         return replace(self, prompts=(self.negative,) * len(self), opposed=(), dropped=True)
 
     def null(self) -> Condition:
-        """The same views with the empty text, whatever the negative prompt says."""
+        """The same views with the empty text, whatever the negative prompt is."""
         return replace(self, prompts=("",) * len(self), opposed=(), dropped=True)
 
     def saying(self, prompts: Iterable[Text]) -> Condition:
@@ -150,36 +159,38 @@ class Condition:
         return self.dropped if isinstance(self.dropped, tuple) else (self.dropped,) * len(self)
 
     def followed_by(self, *others: Condition) -> Condition:
-        """All conditions as one batch. They may differ in texts and in what is dropped, in nothing else."""
+        """All conditions as one batch. They may differ only in their texts and in `dropped`; else ValueError."""
         for other in others:
             for name in ("cameras", "reference", "pictures", "times"):
                 if getattr(other, name) is not getattr(self, name):
                     raise ValueError(f"only conditions over the same {name} can share a batch")
-        parts = (self, *others)
+        branches = (self, *others)
+        count = len(branches)
         cameras = self.cameras
         if cameras is not None:
-            cameras = cameras[torch.arange(len(cameras), device=cameras.device).repeat(len(parts))]
+            cameras = cameras[torch.arange(len(cameras), device=cameras.device).repeat(count)]
         return replace(
             self,
-            prompts=tuple(text for part in parts for text in part.prompts),
+            prompts=tuple(text for branch in branches for text in branch.prompts),
             cameras=cameras,
             opposed=(),
-            pictures=None if self.pictures is None else self.pictures.repeat(len(parts), 1, 1, 1),
-            times=None if self.times is None else self.times.repeat(len(parts), 1),
-            dropped=tuple(drop for part in parts for drop in part.drops()),
+            pictures=None if self.pictures is None else self.pictures.repeat(count, 1, 1, 1),
+            times=None if self.times is None else self.times.repeat(count, 1),
+            dropped=tuple(drop for branch in branches for drop in branch.drops()),
         )
 
 
 class ParticleModel(Protocol):
-    """A denoiser that learns the distribution of one scene's renders: VSD's second network (METHODS 1.7).
+    """A denoiser that learns the distribution of the renders of one scene: the second network of VSD
+    (ProlificDreamer, Wang et al. 2023, arXiv:2305.16213).
 
-    An nn.Module whose parameters are what it adds to a frozen prior, nothing of the prior itself.
+    It is an nn.Module whose parameters are what it adds to a frozen prior, and nothing of the prior itself.
     """
 
     def predict(
         self, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
-        """Its answer, detached. The texts and cameras of `condition` are read, no guidance is applied."""
+        """Its prediction, detached. It reads the texts and cameras of `condition` and applies no guidance."""
         ...
 
     def denoising_loss(
@@ -189,20 +200,23 @@ class ParticleModel(Protocol):
         t: Float[Tensor, " B"],
         condition: Condition,
     ) -> Float[Tensor, ""]:
-        """Mean squared error of its own prediction target, differentiable in its parameters; x is detached."""
+        """The mean squared error of its prediction, differentiable in its parameters; x is detached."""
         ...
 
 
 @runtime_checkable
 class Prior(Protocol):
-    """A frozen denoiser. Implementations never track gradients through the network itself."""
+    """A frozen denoiser. An implementation never tracks gradients through the network itself.
+
+    What else guidances need to know of a prior is in PriorRoles, which an implementation may inherit.
+    """
 
     image_size: int
-    """Height and width in pixels of the pictures it was trained on."""
+    """Height and width, in pixels, of the pictures it was trained on."""
     latent: bool
-    """True when z is a latent: decoding then costs a network pass."""
+    """True if z is a latent: decoding then costs a pass of a network."""
     camera_conditioned: bool
-    """True when it reads `Condition.cameras`; without them it is told "any camera"."""
+    """True if it reads `Condition.cameras`; without cameras it assumes any camera."""
     default_scale: float
     """The guidance scale that suits it: a property of the prior, not of the method."""
 
@@ -211,7 +225,7 @@ class Prior(Protocol):
         ...
 
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        """Clean samples -> pictures; values may leave [0, 1] (clamp to show)."""
+        """Clean samples -> pictures, whose values may leave [0, 1] (clamp them before display)."""
         ...
 
     def alpha(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
@@ -229,9 +243,79 @@ class Prior(Protocol):
     def predict(
         self, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
-        """The denoiser's answer, detached from every graph."""
+        """The prediction of the denoiser, detached from every graph."""
         ...
 
     def prepare(self, prompts: Sequence[str]) -> None:
-        """Embed these texts now; afterwards the text encoder may be dropped from memory."""
+        """Embed these texts now; afterwards the text encoder may be removed from memory."""
         ...
+
+
+class PriorRoles:
+    """What a prior declares of itself beyond the contract, with the defaults of a text-to-image model.
+
+    image_condition: the pictures it needs beside the text. reference: Condition.reference. pictures:
+        Condition.pictures, one per sample, whatever they show. render: Condition.pictures, the renders themselves.
+    reads_text: False if only pictures and cameras decide what it shows.
+    needs_cameras: True if a condition without cameras is an error.
+    frames: pictures per sample: 1, or the length of a clip.
+    latent_frames: frames of the latent of a clip; 0: as many as `frames`.
+    """
+
+    image_condition: ImageCondition = "none"
+    reads_text: bool = True
+    needs_cameras: bool = False
+    frames: int = 1
+    latent_frames: int = 0
+
+    def particle_model(self, kind: str, rank: int, seed: int) -> ParticleModel:
+        """A second denoiser that starts as this one and learns the renders of one scene.
+
+        kind: lora (low-rank changes of the attention), copy (all weights) or auto. rank: of the low-rank changes.
+        Raises UserError if the prior has no such model.
+        """
+        raise UserError("the objective vsd needs a prior that can be adapted, and this one cannot: use sds")
+
+
+def roles_of(prior: Prior) -> PriorRoles:
+    """What a prior declares: the prior itself if it inherits PriorRoles, else the defaults."""
+    return prior if isinstance(prior, PriorRoles) else PriorRoles()
+
+
+class WrappedPrior(PriorRoles):
+    """A prior in front of another one; a subclass overrides what it changes, and the rest is passed on."""
+
+    def __init__(self, prior: Prior) -> None:
+        roles = roles_of(prior)
+        self.prior = prior
+        self.image_size, self.latent = prior.image_size, prior.latent
+        self.camera_conditioned, self.default_scale = prior.camera_conditioned, prior.default_scale
+        self.image_condition, self.reads_text = roles.image_condition, roles.reads_text
+        self.needs_cameras = roles.needs_cameras
+        self.frames, self.latent_frames = roles.frames, roles.latent_frames
+
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        return self.prior.encode(images)
+
+    def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
+        return self.prior.decode(x)
+
+    def alpha(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        return self.prior.alpha(t)
+
+    def sigma(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        return self.prior.sigma(t)
+
+    def add_noise(self, x: Tensor, eps: Tensor, t: Float[Tensor, " B"]) -> Float[Tensor, "B C h w"]:
+        return self.prior.add_noise(x, eps, t)
+
+    def predict(
+        self, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Prediction:
+        return self.prior.predict(z, t, condition)
+
+    def prepare(self, prompts: Sequence[str]) -> None:
+        self.prior.prepare(prompts)
+
+    def particle_model(self, kind: str, rank: int, seed: int) -> Any:
+        return roles_of(self.prior).particle_model(kind, rank, seed)

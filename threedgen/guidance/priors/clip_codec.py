@@ -1,6 +1,7 @@
-"""Clips to what a video model denoises, and back: [B, f C, h, w], the channels of one latent frame after the other.
+"""Clips to the samples of a video model, and back: [B, f C, h, w], the channels of the f latent frames in order.
 
-So laid out a clip is a sample like any other to all that is no video prior; `frames_of` gives the frames back.
+In this layout a clip is a sample like any other for all code outside of video priors; `frames_of` returns the
+frames.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.codec import Latents, signed
 
-_CHUNK = 4  # pictures that the autoencoder takes at once: what it computes for them is what is in memory
+_CHUNK = 4  # pictures that the autoencoder takes at once, which bounds the memory of its activations
 
 
 class FrameLatents:
-    """Every frame by itself, through the autoencoder of pictures that `pictures` is; f is `frames`.
+    """Each frame is encoded by itself, by the autoencoder of pictures `pictures`; f is `frames`.
 
-    Gradients recompute each chunk of frames, so that memory does not grow with the length of a clip.
+    The backward pass recomputes each chunk of frames, so that memory does not grow with the length of a clip.
     """
 
     latent = True
@@ -42,7 +43,8 @@ class FrameLatents:
 
 
 class TemporalLatents(FrameLatents):
-    """AutoencoderKLTemporalDecoder (Stable Video Diffusion): frames are encoded one by one and decoded together."""
+    """AutoencoderKLTemporalDecoder (Stable Video Diffusion): frames are encoded one by one
+    and decoded together."""
 
     def decode(self, x: Float[Tensor, "B F*C h w"]) -> Float[Tensor, "B*F H W 3"]:
         clips = frames_of(x, self.frames).to(self.vae.dtype) / self.vae.config.scaling_factor
@@ -51,12 +53,12 @@ class TemporalLatents(FrameLatents):
 
 
 class VideoLatents:
-    """An autoencoder that shrinks time too (CogVideoX, Wan): f = 1 + (frames - 1) / ratio, (mode - mean) / std.
+    """An autoencoder that compresses time too (CogVideoX, Wan): f = 1 + (frames - 1) / ratio, (mode - mean) / std.
 
-    ratio: frames in a latent frame. reduction: pixels a latent, along a side. mean, std: of each of the C channels,
-    or one number for all. together: what f is a multiple of, by copies of the first latent frame before it, as
-    models were trained whose tokens hold several (CogVideoX 1.5). Clips go through one by one, and a gradient
-    recomputes them.
+    ratio: frames per latent frame. reduction: pixels per latent, along a side. mean, std: of each of the C
+    channels, or one number for all. together: f is padded to a multiple of it by copies of the first latent frame
+    in front, as models whose tokens hold several latent frames were trained (CogVideoX 1.5). Clips are encoded
+    one by one, and the backward pass recomputes them.
     """
 
     latent = True
@@ -95,9 +97,9 @@ class VideoLatents:
         return (torch.cat(pixels, dim=1).permute(1, 2, 3, 0) + 1.0) / 2.0
 
     def use_tiles(self) -> None:
-        """Clip after clip in tiles of about half its side from now on, which overlap by a quarter."""
-        # Latents a side, so that a quarter of them is a whole number: the autoencoders' own tiles do not fit
-        # together at sizes that are not their own.
+        """From now on, encode and decode each clip in tiles of about half its side, which overlap by a quarter."""
+        # Latents per side, a multiple of 4 so that a quarter is a whole number: the default tiles of the
+        # autoencoders do not fit together at sizes other than their own.
         tile = -(-self.size // (8 * self._reduction)) * 4
         side = tile * self._reduction
         step = {"tile_sample_stride_height": side * 3 // 4, "tile_sample_stride_width": side * 3 // 4}
@@ -115,21 +117,21 @@ ClipCodec = FrameLatents | VideoLatents
 
 
 def frames_of(x: Float[Tensor, "B f*C h w"], latent_frames: int) -> Float[Tensor, "B f C h w"]:
-    """The latent frames of flattened clips."""
+    """The latent frames of clips in the layout of a sample."""
     return x.unflatten(1, (latent_frames, -1))
 
 
 def require_clips(images: Float[Tensor, "N H W 3"], frames: int) -> None:
-    """UserError where pictures are not whole clips."""
+    """Raises UserError unless the pictures are whole clips."""
     if len(images) % frames:
         raise UserError(
-            f"this video prior sees clips of {frames} frames, not {len(images)} pictures: set "
+            f"this video prior needs clips of {frames} frames, not {len(images)} pictures: set "
             f"cameras.name=clips cameras.frames={frames}"
         )
 
 
 def _recomputed(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """`encode(images)`, keeping nothing for the backward pass but the images."""
+    """`encode(images)`, keeping only the images for the backward pass."""
     from torch.utils.checkpoint import checkpoint
 
     if not (torch.is_grad_enabled() and images.requires_grad):

@@ -1,4 +1,4 @@
-"""Pictures to what a denoiser denoises, and back: pixels in [-1, 1], or the latents of an autoencoder."""
+"""Pictures to the samples of a denoiser, and back: pixels in [-1, 1], or the latents of an autoencoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from threedgen.core.pictures import resize_images
 
 
 class Pixels:
-    """The picture itself. size: its height and width."""
+    """The picture itself. size: height and width in pixels."""
 
     latent = False
 
@@ -27,10 +27,11 @@ class Pixels:
 
 
 class Latents:
-    """(mode of the autoencoder - shift) times scale, as its config says; size: of the pictures, in pixels.
+    """(mode of the autoencoder - shift) times scale, both from its config. size: of the pictures, in pixels.
 
-    The mode, not a draw: the encoder's spread is far below the noise added next, and a Prior owns no random
-    stream. Raises UserError for an autoencoder that normalises each channel by itself.
+    The mode instead of a random draw: the spread of the encoder is far below the noise that is added next, and a
+    Prior has no random stream of its own. Raises UserError for an autoencoder that normalises each channel by
+    itself.
     """
 
     latent = True
@@ -38,7 +39,8 @@ class Latents:
     def __init__(self, vae: Any, size: int) -> None:
         if getattr(vae.config, "latents_mean", None) is not None:
             raise UserError(
-                "this prior's autoencoder normalises its channels one by one (latents_mean): not supported"
+                "the autoencoder of this prior normalises its channels one by one (latents_mean), which is not "
+                "supported: use another prior"
             )
         self.vae = vae.requires_grad_(False).eval()
         self.size = size
@@ -50,7 +52,8 @@ class Latents:
         return (self.unscaled(images) - self._shift) * self._scale
 
     def unscaled(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Without shift and scale: how networks that are shown a picture beside z were trained to see it."""
+        """Latents without shift and scale, the form in which networks with a picture beside z were trained with
+        it."""
         pixels = signed(images, self.size).to(self.vae.dtype)
         return self.vae.encode(pixels).latent_dist.mode()
 
@@ -63,5 +66,5 @@ Codec = Pixels | Latents
 
 
 def signed(images: Float[Tensor, "B H W 3"], size: int) -> Float[Tensor, "B 3 size size"]:
-    """Pictures in [0, 1] of any size -> channels first in [-1, 1] at `size`."""
+    """Pictures in [0, 1] of any size -> channels first, in [-1, 1], `size` pixels on each side."""
     return resize_images(images, size).permute(0, 3, 1, 2) * 2.0 - 1.0

@@ -1,4 +1,4 @@
-"""What a prior says under guidance: its branches in one batch, Perp-Neg, classifier-free guidance, rescale."""
+"""Predictions of a prior under guidance: its branches in one batch, Perp-Neg, classifier-free guidance, rescale."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _SMALLEST = 1e-6  # of |e_pos|^2 in Perp-Neg: below it there is no direction to 
 
 @dataclass(frozen=True)
 class Branches:
-    """A prior's answers about one noised batch. conditional: the prompt's, Perp-Neg applied where it was asked for.
+    """The predictions of a prior for one noised batch; None for a branch that was not computed.
 
-    unconditional: the negative prompt's; null: the empty text's. None where nobody asked.
+    conditional: of the prompt, with Perp-Neg if the condition has opposed texts. unconditional: of the negative
+    prompt. null: of the empty text.
     """
 
     conditional: Prediction
@@ -40,21 +41,21 @@ def branches(
 ) -> Branches:
     """The branches asked for, in one call of the prior.
 
-    A condition with opposed texts needs the unconditional branch too, and gets it. Where the negative prompt is
-    empty, it and the empty text are one branch.
+    A condition with opposed texts needs the unconditional branch too, and gets it. If the negative prompt is empty,
+    the branches of the negative prompt and of the empty text are the same and are computed once.
     """
     unconditional = unconditional or bool(condition.opposed)
     shared = unconditional and null and condition.negative == ""
-    parts = [condition]
+    asked = [condition]
     if unconditional:
-        parts.append(condition.unconditional())
+        asked.append(condition.unconditional())
     if null and not shared:
-        parts.append(condition.null())
-    parts += [condition.saying(text for text, _ in texts) for texts in zip(*condition.opposed, strict=True)]
-    if len(parts) == 1:
+        asked.append(condition.null())
+    asked += [condition.saying(text for text, _ in texts) for texts in zip(*condition.opposed, strict=True)]
+    if len(asked) == 1:
         return Branches(prior.predict(z, t, condition))
-    count = len(parts)
-    together = prior.predict(z.repeat(count, 1, 1, 1), t.repeat(count), condition.followed_by(*parts[1:]))
+    count = len(asked)
+    together = prior.predict(z.repeat(count, 1, 1, 1), t.repeat(count), condition.followed_by(*asked[1:]))
     answers = iter(together.chunk(count))
     positive = next(answers)
     negative = next(answers) if unconditional else None
@@ -66,7 +67,8 @@ def branches(
 
 
 def guide(conditional: Prediction, unconditional: Prediction, scale: float) -> Prediction:
-    """Classifier-free guidance, uncond + scale (cond - uncond): 1 is none (METHODS 0.4, A)."""
+    """Classifier-free guidance, uncond + scale (cond - uncond): a scale of 1 is no guidance (docs/methods.md,
+    "Guidance scale")."""
 
     def combine(c: Tensor, u: Tensor) -> Tensor:
         return u + scale * (c - u)
@@ -84,11 +86,12 @@ def perpendicular(
     opposed: Sequence[Prediction],
     weights: Float[Tensor, "B K"],
 ) -> Prediction:
-    """Perp-Neg (Armandpour et al. 2023): cond + sum_i w_i e_i_perp, the branch that guidance then pushes towards.
+    """Perp-Neg (Armandpour et al. 2023, arXiv:2304.04968): cond + sum_i w_i e_i_perp, the branch that guidance then
+    pushes towards.
 
-    e_i = opposed_i - uncond; e_i_perp is what is left of it beside e_pos = cond - uncond, with inner products over
-    all channels and pixels of a sample and |e_pos|^2 at least 1e-6. weights: w_i <= 0. Guidance then gives
-    uncond + scale (e_pos + sum_i w_i e_i_perp) (METHODS 1.11).
+    e_i = opposed_i - uncond, and e_i_perp is its component perpendicular to e_pos = cond - uncond, with inner
+    products over all channels and pixels of a sample and |e_pos|^2 at least 1e-6. weights: w_i <= 0, else
+    ValueError. Guidance then gives uncond + scale (e_pos + sum_i w_i e_i_perp).
     """
     if bool((weights > 0.0).any()):
         raise ValueError("Perp-Neg pushes away: its weights must be 0 or negative")
@@ -118,10 +121,12 @@ def rescale(
     amount: float,
     group: int,
 ) -> Prediction:
-    """Undo part of the contrast that a large guidance scale adds (METHODS 1.13).
+    """Remove a share of the contrast that a large guidance scale adds (Lin et al. 2024, "Common Diffusion Noise
+    Schedules and Sample Steps are Flawed").
 
-    x0 is scaled by std(x0 cond) / std(x0 guided), blended in by `amount` in [0, 1]. The std is joint over
-    `group` consecutive views, all channels and pixels: one a view would break the colours' consistency.
+    x0 is multiplied by std(x0 cond) / std(x0 guided), blended in by `amount` in [0, 1]. The std is joint over
+    `group` consecutive views, all channels and pixels, as in MVDream (Shi et al. 2023, arXiv:2308.16512): one std
+    per view would make the colours of the views inconsistent. Raises ValueError if the batch is not whole groups.
     """
     if len(z) % group:
         raise ValueError(f"{len(z)} views do not divide into groups of {group}")
@@ -137,28 +142,28 @@ def rescale(
 def guided_prediction(
     prior: Prior, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition, scale: float
 ) -> Prediction:
-    """The prior's answer under classifier-free guidance (and Perp-Neg where the condition opposes texts)."""
+    """The prediction under classifier-free guidance, and under Perp-Neg if the condition has opposed texts."""
     answer = branches(prior, z, t, condition, unconditional=scale != 1.0)
     if answer.unconditional is None or scale == 1.0:
         return answer.conditional
     return guide(answer.conditional, answer.unconditional, scale)
 
 
-def ddim_step(prior: Prior, said: Prediction, there: Float[Tensor, " B"]) -> Float[Tensor, "B C h w"]:
-    """alpha x0_hat + sigma eps_hat at level `there`, up or down (Song et al. 2020, eq. 12, eta = 0)."""
+def ddim_step(prior: Prior, prediction: Prediction, there: Float[Tensor, " B"]) -> Float[Tensor, "B C h w"]:
+    """alpha x0_hat + sigma eps_hat at level `there`, higher or lower (Song et al. 2020, eq. 12, eta = 0)."""
     return (
-        per_sample(prior.alpha(there), said.x0) * said.x0
-        + per_sample(prior.sigma(there), said.eps) * said.eps
+        per_sample(prior.alpha(there), prediction.x0) * prediction.x0
+        + per_sample(prior.sigma(there), prediction.eps) * prediction.eps
     )
 
 
 def guidance_scale(prior: Prior, scale: Schedule | None, step: int, total: int) -> float:
-    """What a scheduled scale is at a step; None is the prior's own."""
+    """The scheduled scale at a step; None: the default scale of the prior."""
     return prior.default_scale if scale is None else value_at(scale, step, total)
 
 
 def preview_of(prior: Prior, x0: Float[Tensor, "B C h w"]) -> Callable[[], Float[Tensor, "H W 3"]]:
-    """A Signal's preview: the pictures of clean samples side by side, decoded when they are looked at."""
+    """The preview of a Signal: the pictures of clean samples side by side, decoded only when it is called."""
 
     @torch.no_grad()
     def preview() -> Float[Tensor, "H W 3"]:

@@ -1,18 +1,18 @@
-"""A prior from its name, a local pipeline folder, or (only when asked by id) the Hugging Face hub."""
+"""Loading of priors: by name, from a local pipeline folder, or by hub id from the Hugging Face hub."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from threedgen.core import plugins
 from threedgen.core.errors import UserError
+from threedgen.core.settings import SettingError, at_least, finite, settings
 from threedgen.guidance.priors.base import Prior
 from threedgen.guidance.priors.folder import files, memory
 from threedgen.guidance.priors.folder.files import PipelineFolder, first_line, readable
@@ -25,8 +25,8 @@ EMBEDDED_VIEW_WEIGHTS = Path(__file__).parent / "embedded" / "view_weights"
 EMBEDDED_VIDEO_WEIGHTS = Path(__file__).parent / "embedded" / "video_weights"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-# Of a hub model: configs, and each part's weights under the names that diffusers loads by default (not the copies
-# for other libraries, and not the single-file checkpoints).
+# Files of a hub model: configs, and the weights of each part under the names that diffusers loads by default (not
+# the copies for other libraries, and not the single-file checkpoints).
 _WANTED = [
     "model_index.json",
     "*/*.json",
@@ -37,51 +37,58 @@ _OPTIONAL = ("vae", "text_encoder_3")  # parts that some folders of a family hav
 _BYTES = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
 
 
-@dataclass(frozen=True)
+@settings
 class PriorConfig:
-    """Which frozen model guides.
+    """The frozen diffusion model of a guidance, and how it is loaded.
 
-    name:  embedded, embedded-view, embedded-video (the small ones that ship, told a text, a picture, or a text and
-           asked about clips), disc (closed form, for trying things out), required, required-video (none: the
-           recipe wants `path`), an entry point of the group threedgen.prior or package.module:Class.
-           The last two are called with this config and the device.
-    path:  a local diffusers folder, or a hub id such as owner/name (downloaded when not yet cached); takes
-           the place of all other names.
-    dtype: auto (float32 on a CPU, float16 on CUDA, bfloat16 there for SD3, FLUX, CogVideoX and Wan, float32 for
-           the embedded prior), float32, float16 or bfloat16. The VAE stays in float32.
-    lora, lora_scale: a .safetensors file of low-rank changes for the model of `path`, and their strength.
-    control, control_scale: the folder of a ControlNet beside the Stable Diffusion of `path`, and its strength.
-    memory: GB the prior may take on its device, 0: no limit; see memory.plan for what is done about it.
-    attention_slicing, vae_tiling: two of those measures, whatever the budget says.
-    options: of the one kind of model that the folder turns out to be, see the Config of its adapter.
+    Attributes:
+        name: The model. embedded, embedded-view and embedded-video are the small models that ship with threedgen,
+            for texts, for a picture seen from other sides, and for clips of a text. disc is a prior in closed
+            form, to try things out. required and required-video stand for a model that `path` must name. An entry
+            point of the group threedgen.prior, or package.module:Class, is called with these settings and the
+            device.
+        path: Folder of a diffusers pipeline, or a hub id such as owner/name, which is downloaded unless it is in
+            the local cache. It replaces all built-in names.
+        dtype: Precision of the networks, float32, float16 or bfloat16. auto is float32 on a CPU; on CUDA it is
+            float16, bfloat16 for SD3, FLUX, CogVideoX and Wan, and float32 for the embedded models. The autoencoder
+            is always float32.
+        lora: File in safetensors format with low-rank changes for the model of `path`.
+        lora_scale: Factor on these changes.
+        control: Folder of a ControlNet for the Stable Diffusion model of `path`.
+        control_scale: Factor on what the ControlNet adds.
+        memory (GB): Limit of what the prior may take on its device; 0 is no limit. To stay below it, in this order,
+            texts are encoded on the CPU, the autoencoder works in tiles, attention works in slices, and the layers
+            of the denoiser are moved to the device one at a time.
+        attention_slicing: Compute attention one head at a time, whatever the memory limit is.
+        vae_tiling: Encode and decode pictures in tiles, whatever the memory limit is.
+        options: Settings of the kind of model that the folder holds (docs/priors.md).
     """
 
     name: str = "embedded"
     path: str = ""
     dtype: str = "auto"
     lora: str = ""
-    lora_scale: float = 1.0
+    lora_scale: Annotated[float, finite] = 1.0
     control: str = ""
-    control_scale: float = 1.0
-    memory: float = 0.0
+    control_scale: Annotated[float, at_least(0.0)] = 1.0
+    memory: Annotated[float, at_least(0.0)] = 0.0
     attention_slicing: bool = False
     vae_tiling: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.memory < float("inf"):
-            raise UserError(f"memory must be a number of GB, 0 for no limit, got {self.memory}")
-        if not math.isfinite(self.lora_scale):
-            raise UserError(f"lora_scale must be a finite number, got {self.lora_scale}")
-        if not 0.0 <= self.control_scale < math.inf:
-            raise UserError(f"control_scale must be a number >= 0, got {self.control_scale}")
-        for part in ("lora", "control"):
-            if getattr(self, f"{part}_scale") != 1.0 and not getattr(self, part):
-                raise UserError(f"{part}_scale has no effect without {part}: name its file, or leave it out")
+        for file, name, scale in (
+            (self.lora, "lora", self.lora_scale),
+            (self.control, "control", self.control_scale),
+        ):
+            if scale != 1.0 and not file:
+                raise SettingError(
+                    f"{name}_scale", f"has no effect without {name}: set {name} too, or leave it out"
+                )
 
 
 def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior:
-    """The prior a recipe names. Raises UserError for anything about it that the user can put right."""
+    """The prior that a recipe names. Raises UserError if it cannot be loaded."""
     device = torch.device(device)
     if config.path and config.name in (_REQUIRED, _REQUIRED_VIDEO, *plugins.BUILTIN["prior"]):
         with readable(config.path):
@@ -97,22 +104,22 @@ def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior
 
 
 def load_embedded(config: PriorConfig, device: torch.device) -> Prior:
-    """The small text prior that ships with threedgen. Raises UserError when its weights are not there."""
+    """The small text prior that ships with threedgen. Raises UserError if its weights are missing."""
     return _shipped(EMBEDDED_WEIGHTS, config, device)
 
 
 def load_embedded_view(config: PriorConfig, device: torch.device) -> Prior:
-    """The small view-conditioned prior that ships with threedgen. Raises UserError like `load_embedded`."""
+    """The small view-conditioned prior that ships with threedgen. Raises UserError if its weights are missing."""
     return _shipped(EMBEDDED_VIEW_WEIGHTS, config, device)
 
 
 def load_embedded_video(config: PriorConfig, device: torch.device) -> Prior:
-    """The small prior of clips that ships with threedgen. Raises UserError like `load_embedded`."""
+    """The small video prior that ships with threedgen. Raises UserError if its weights are missing."""
     return _shipped(EMBEDDED_VIDEO_WEIGHTS, config, device)
 
 
 def embedded_video() -> Path:
-    """The folder of the small prior of clips. Raises UserError where it is not there."""
+    """The folder of the small video prior. Raises UserError if it is missing."""
     return _checked(EMBEDDED_VIDEO_WEIGHTS)
 
 
@@ -130,10 +137,10 @@ def _shipped(folder: Path, config: PriorConfig, device: torch.device) -> Prior:
 
 
 def load_disc(config: PriorConfig, device: torch.device) -> Prior:
-    """The closed-form prior of a coloured disc: no weights at all. Raises UserError for settings of a model."""
+    """The closed-form prior of a coloured disc, which has no weights. Raises UserError for settings of a model."""
     for name, default in vars(PriorConfig(name=config.name)).items():
         if name != "path" and getattr(config, name) != default:
-            raise UserError(f"the prior 'disc' is no model, {name} has no effect on it: leave it out")
+            raise UserError(f"the prior 'disc' has no weights, so {name} has no effect on it: leave it out")
     from threedgen.guidance.priors.analytic import DiscPrior
 
     return DiscPrior(device=device)
@@ -145,16 +152,16 @@ def load_folder(
     dtype: torch.dtype | None = None,
     config: PriorConfig | None = None,
 ) -> Any:
-    """The adapter for a pipeline folder as diffusers writes it; only safetensors and JSON are read.
+    """The prior of a pipeline folder as diffusers writes it; only safetensors and JSON files are read.
 
-    dtype: None takes the config's. The parts are loaded one by one: importing and building a whole pipeline takes
-    longer and brings parts (safety checkers, feature extractors) that distillation does not use. Raises UserError.
+    dtype: None: that of the config. The parts are loaded one by one, because building a whole pipeline takes longer
+    and loads parts that distillation does not use (safety checkers, feature extractors). Raises UserError.
     """
     from threedgen.guidance.priors.adapters.choose import adapter_of
     from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
     from threedgen.guidance.priors.folder.control import Control
     from threedgen.guidance.priors.folder.lora import Lora
-    from threedgen.guidance.priors.folder.parts import Parts
+    from threedgen.guidance.priors.folder.parts import PipelineParts
 
     device, config = torch.device(device), config or PriorConfig()
     folder = PipelineFolder(path)
@@ -168,7 +175,9 @@ def load_folder(
     options = typed.build(adapter.Config, config.options, "options")
     controlled = issubclass(adapter, DiffusersImagePrior) and folder.class_of("vae") is not None
     if config.control and not controlled:
-        raise UserError(f"control: a ControlNet goes beside a Stable Diffusion UNet, and '{path}' has none")
+        raise UserError(
+            f"a ControlNet needs a Stable Diffusion UNet beside it, and '{path}' has none: leave `control` out"
+        )
     frames = adapter.clip_frames(folder, options)
     dtype = dtype or _choose_dtype(config.dtype, device, adapter.half)
     sizes = _sizes(folder, config, dtype, frames)
@@ -181,19 +190,19 @@ def load_folder(
         control_folder = Path(config.control).expanduser()
         unet = folder.config("unet")
         control = (Control.load(control_folder, unet, device, dtype, plan, config.control_scale),)
-    prior = adapter.load(Parts(folder, device, dtype, plan, lora), options, *control)
-    prior.text([""])  # a broken tokenizer or text encoder is reported now, and every run needs the empty text
+    prior = adapter.load(PipelineParts(folder, device, dtype, plan, lora), options, *control)
+    prior.text([""])  # every run needs the empty text, and a broken text encoder is reported now
     return prior
 
 
 def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype, frames: int) -> memory.Sizes:
-    """What the parts would take in memory, from their files (which may hold another precision: then roughly)."""
+    """Estimated memory of the parts at `dtype`, from the number of weights in their files."""
 
     def weights(*names: str) -> float:
         parts = [folder.path / name for name in names if folder.class_of(name) is not None]
         return memory.gigabytes(sum(files.elements_of(part) for part in parts))
 
-    # Without a size the folder is about to be refused: any number does.
+    # A folder without a size is refused by the adapter, so any number will do here.
     side = folder.config("vae").get("sample_size") or 512 if folder.class_of("vae") else 64
     control = files.elements_of(Path(config.control).expanduser()) if config.control else 0
     network = weights("unet", "transformer") + memory.gigabytes(control)
@@ -213,7 +222,7 @@ def _resolve(path: str) -> Path:
         return folder
     if folder.exists():
         raise files.refuse_checkpoint_file(folder)
-    # A path whose parent exists is a misspelt folder, not the name of a model.
+    # A path whose parent exists is a misspelt folder, not a hub id.
     if not _HUB_ID.fullmatch(path) or folder.parent.is_dir():
         raise UserError(
             f"prior folder '{path}' does not exist: name a pipeline folder or a hub id owner/name"
@@ -222,9 +231,9 @@ def _resolve(path: str) -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    """The files of a pipeline that are needed, from the local cache or else from the hub."""
+    """The needed files of a hub model, from the local cache or else from the hub."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(hub_id, allow_patterns=_WANTED, local_files_only=True))
@@ -232,7 +241,7 @@ def _download(hub_id: str) -> Path:
         pass
     try:
         return Path(snapshot_download(hub_id, allow_patterns=_WANTED))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except (HFValidationError, OSError) as error:  # those of the network and of the hub are OSErrors
         raise UserError(
             f"no folder '{hub_id}', and the hub model of that name cannot be fetched ({first_line(error)}): "
             "check the name and the connection, or give a folder with model_index.json, "

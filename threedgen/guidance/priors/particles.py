@@ -1,4 +1,5 @@
-"""VSD's second denoiser: the prior with low-rank changes, or a copy of it, that learns one scene (METHODS 1.7)."""
+"""The second denoiser of VSD (ProlificDreamer, Wang et al. 2023, arXiv:2305.16213): the prior with low-rank
+changes, or a copy of it, that learns the renders of one scene."""
 
 from __future__ import annotations
 
@@ -18,12 +19,12 @@ from threedgen.guidance.priors.base import Condition, Prediction
 from threedgen.guidance.priors.folder.lora import require_peft
 
 KINDS = ("auto", "lora", "copy")
-_SMALL = 20_000_000  # weights below which a whole copy learns faster than low-rank changes, and is as cheap
+_SMALL = 20_000_000  # number of weights below which a copy is as cheap as low-rank changes and learns faster
 _ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 class NetworkPrior(Protocol):
-    """A prior that is one network, which another network of the same kind can stand in for."""
+    """A prior that is one network, in whose place another network of the same kind can be used."""
 
     @property
     def network(self) -> nn.Module:
@@ -33,19 +34,19 @@ class NetworkPrior(Protocol):
     def answer(
         self, network: nn.Module, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Float[Tensor, "B C h w"]:
-        """What `network` says of noisy samples, in its own form of prediction."""
+        """The raw output of `network` for noisy samples, in its own form of prediction."""
         ...
 
     def read(
         self, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], output: Float[Tensor, "B C h w"]
     ) -> Prediction:
-        """An answer in all its equivalent forms."""
+        """A raw output in all its equivalent forms."""
         ...
 
     def target(
         self, x: Float[Tensor, "B C h w"], eps: Float[Tensor, "B C h w"], t: Float[Tensor, " B"]
     ) -> Float[Tensor, "B C h w"]:
-        """What the network is trained to answer."""
+        """The training target of the network."""
         ...
 
     def add_noise(
@@ -56,14 +57,15 @@ class NetworkPrior(Protocol):
 
 
 class ParticleNetwork(nn.Module):
-    """A base.ParticleModel over a NetworkPrior. It starts as the prior: with the camera's and the low-rank
-    changes' last layers at zero.
+    """A base.ParticleModel of a NetworkPrior. It starts as the prior, because the last layers of its camera input
+    and of its low-rank changes are zero.
 
-    Its camera input (view_features -> two layers, added to the time embedding) comes beside the prior's own; a
-    condition without cameras means "any camera". Parameters are float32, whatever the prior's dtype. The frozen
-    weights are the prior's own tensors, not copies, and not part of the state_dict.
+    Its camera input (view_features -> two layers, added to the time embedding) is separate from that of the prior;
+    a condition without cameras means any camera. Parameters are float32, whatever the dtype of the prior. Frozen
+    weights are the tensors of the prior itself, not copies, and are not part of the state_dict.
 
-    kind: lora, copy, or auto. rank: of the changes. seed: of the first layers. Raises UserError.
+    kind: lora, copy, or auto (copy for networks below 20 million weights). rank: of the low-rank changes. seed: of
+    the first layers. Raises UserError for an unknown kind, and for a prior that cannot be adapted in this way.
     """
 
     def __init__(self, prior: NetworkPrior, kind: str, rank: int, seed: int) -> None:
@@ -73,11 +75,13 @@ class ParticleNetwork(nn.Module):
         if rank < 1:
             raise UserError(f"rank must be at least 1, got {rank}")
         if any(hasattr(module, "_diffusers_hook") for module in prior.network.modules()):
-            raise UserError("a prior whose weights wait on the CPU cannot be adapted: raise prior.memory")
+            raise UserError(
+                "a prior whose weights wait in the memory of the CPU cannot be adapted: raise prior.memory"
+            )
         count = sum(parameter.numel() for parameter in prior.network.parameters())
         self.kind = kind if kind != "auto" else ("copy" if count < _SMALL else "lora")
         rng = generator(seed, "guidance/particle-model", 0)
-        # Neither is a registered submodule: the first belongs to the prior, the second's frozen weights too.
+        # In a tuple they are no registered submodules: the frozen weights of both belong to the prior.
         self._hidden = (
             prior,
             _copied(prior.network) if self.kind == "copy" else _adapted(prior.network, rank, rng),
@@ -131,12 +135,12 @@ class ParticleNetwork(nn.Module):
 
 
 def _copied(network: Any) -> Any:
-    """Every weight anew, trainable, in float32."""
+    """A copy of all weights, trainable, in float32."""
     return copy.deepcopy(network).float().requires_grad_(True)
 
 
 def _adapted(network: Any, rank: int, rng: torch.Generator) -> Any:
-    """The same frozen weight tensors in new modules, with trainable low-rank changes of the attention."""
+    """New modules over the same frozen weight tensors, with trainable low-rank changes of the attention."""
     require_peft("a particle model of kind lora")
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -152,19 +156,21 @@ def _adapted(network: Any, rank: int, rng: torch.Generator) -> Any:
                 _fill(parameter, rng)
             changed = True
     if not changed:
-        raise UserError("this prior's network has no attention to adapt: use the particle model of kind copy")
+        raise UserError(
+            "the network of this prior has no attention to adapt: use the particle model of kind copy"
+        )
     return twin
 
 
 @torch.no_grad()
 def _fill(weight: Tensor, rng: torch.Generator) -> None:
-    """Uniform numbers as nn.Linear starts with, from the run's own stream."""
+    """The uniform initial weights of nn.Linear, drawn from `rng`."""
     bound = 1.0 / math.sqrt(weight.shape[1])
     weight.copy_((2.0 * torch.rand(weight.shape, generator=rng) - 1.0) * bound)
 
 
 def _time_embedding(network: Any) -> tuple[nn.Module, int]:
-    """The module whose output is the time embedding, and its width: of a UNet, or of a flow transformer."""
+    """The module whose output is the time embedding of a UNet or of a flow transformer, and its width."""
     if hasattr(network, "time_embedding"):
         return network.time_embedding, network.time_embedding.linear_2.out_features
     return network.time_text_embed, network.time_text_embed.timestep_embedder.linear_2.out_features

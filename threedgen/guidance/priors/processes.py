@@ -1,4 +1,5 @@
-"""How clean samples become noise: z = alpha(t) x + sigma(t) eps over t in [0, 1], 0 = clean (METHODS 0.1)."""
+"""Forward processes: z = alpha(t) x + sigma(t) eps for t in [0, 1], where t = 0 is clean (docs/methods.md, "Noise
+processes")."""
 
 from __future__ import annotations
 
@@ -9,25 +10,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 SMALLEST_LEVEL = 1e-6
-"""Of alpha and sigma where one is divided by: a flow has no noise at t = 0 and no signal at t = 1."""
-_KARRAS = 7.0  # rho of equation 5
+"""Of alpha and sigma in a division by them: a flow has no noise at t = 0 and no signal at t = 1."""
+_KARRAS = 7.0  # rho of Karras et al. 2022, equation 5
 
 
 def per_sample(values: Float[Tensor, " B"], like: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
-    """[B] -> [B, 1, 1, ...] so that it multiplies one number onto each sample of `like`."""
+    """[B] -> [B, 1, 1, ...], so that it multiplies each sample of `like` by one number."""
     return values.to(like).reshape(-1, *(1,) * (like.ndim - 1))
 
 
 class Process(Protocol):
-    """alpha and sigma over t, and the number that the network is told for a t."""
+    """alpha and sigma as functions of t, and the time input of the network."""
 
     def timestep(self, t: Float[Tensor, " B"]) -> Tensor:
-        """What the network's time input is."""
+        """The time input of the network at t."""
         ...
 
-    def alpha(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]: ...
+    def alpha(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Signal level at t."""
+        ...
 
-    def sigma(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]: ...
+    def sigma(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Noise level at t."""
+        ...
 
 
 def add_noise(
@@ -42,18 +47,18 @@ def unit_levels(
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
     """(alpha, sigma) of the variance-preserving sample with the same ratio of noise to signal.
 
-    Weights w(t) are written for such samples; through this one rule a prior gets the same weight at the same
-    noise in whichever form it comes.
+    Weights w(t) are defined for such samples. This one rule gives a prior the same weight at the same noise,
+    whichever form its process has.
     """
     length = (alpha.square() + sigma.square()).sqrt()
     return alpha / length, sigma / length
 
 
 class NoiseSchedule:
-    """The variance-preserving process: alpha and sigma read from a table of cumulative products.
+    """The variance-preserving process whose alpha and sigma are read from a table of cumulative products.
 
-    t maps to the table index clamp(round(t T), 0, T - 1), so t = 0.98 is step 980 of 1000 as in the
-    reference implementations, and the network and the noise always see the same step.
+    t maps to the table index clamp(round(t T), 0, T - 1), so t = 0.98 is step 980 of 1000 as in the reference
+    implementations, and the network and the noise always use the same step.
     """
 
     def __init__(self, alphas_cumprod: Float[Tensor, " T"]) -> None:
@@ -61,12 +66,12 @@ class NoiseSchedule:
 
     @classmethod
     def scaled_linear(cls, steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> NoiseSchedule:
-        """Stable Diffusion's table: beta linear in its square root (METHODS 0.1), in float64."""
+        """The table of Stable Diffusion (Rombach et al. 2022), betas linear in their square root, in float64."""
         betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64).square()
         return cls(torch.cumprod(1.0 - betas, 0))
 
     def timestep(self, t: Float[Tensor, " B"]) -> Tensor:
-        """The integer step the network is told."""
+        """The integer step that is the time input of the network."""
         steps = len(self.alphas_cumprod)
         return (t * steps).round().long().clamp(0, steps - 1)
 
@@ -81,7 +86,8 @@ class NoiseSchedule:
 
 
 class ExplodingSchedule:
-    """The variance-exploding form of a table: alpha = 1, sigma = sigma_VP / alpha_VP (SJC; METHODS 0.1)."""
+    """The variance-exploding form of a table, alpha = 1 and sigma = sigma_VP / alpha_VP (Score Jacobian Chaining,
+    Wang et al. 2022, arXiv:2212.00774)."""
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         self.schedule = schedule
@@ -97,10 +103,11 @@ class ExplodingSchedule:
 
 
 class FlowSchedule:
-    """Rectified flow: z = (1 - s) x + s eps with s = shift t / (1 + (shift - 1) t) (METHODS 1.14).
+    """Rectified flow (Liu et al. 2023) with the shift of Esser et al. 2024: z = (1 - s) x + s eps with
+    s = shift t / (1 + (shift - 1) t).
 
-    shift: moves mass to high noise, as flow models for large pictures are trained; a recipe's t is before it.
-    scale: the network is told scale * s.
+    shift: above 1 it moves t towards high noise, as flow models for large pictures are trained; the t of a recipe
+    is the t before the shift. scale: the time input of the network is scale * s.
     """
 
     def __init__(self, shift: float = 1.0, scale: float = 1000.0) -> None:
@@ -117,10 +124,10 @@ class FlowSchedule:
 
 
 class KarrasSchedule:
-    """A model of levels of noise without end (EDM; Karras et al. 2022), seen variance preserving (METHODS 0.2).
+    """A model with continuous noise levels (EDM, Karras et al. 2022) in its variance-preserving form.
 
-    t goes evenly through the levels of their sampler, s = (low^(1/7) + t (high^(1/7) - low^(1/7)))^7 (equation 5),
-    and z = (x + s eps) / sqrt(1 + s^2) is what the network is given. It is told ln(s) / 4.
+    t is spread evenly over the levels of their sampler, s = (low^(1/7) + t (high^(1/7) - low^(1/7)))^7 (equation
+    5). The network receives z = (x + s eps) / sqrt(1 + s^2), and ln(s) / 4 as its time input.
     """
 
     def __init__(self, low: float, high: float) -> None:

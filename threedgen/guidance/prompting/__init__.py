@@ -1,1 +1,1 @@
-"""From a prompt to what a prior is told."""
+"""Conditions of a prior: prompts, view-dependent texts, cameras and pictures."""

@@ -1,68 +1,63 @@
-"""What a prior is told about each view of a step: the prompt, which side it shows, the camera."""
+"""The condition of each view of a step: the prompt, the side that it shows, the camera."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from threedgen.core.errors import UserError
 from threedgen.core.schedule import Schedule, bounds, value_at
-from threedgen.core.schedule_checks import numbers, require_numbers
+from threedgen.core.settings import at_least, numbers, settings
 from threedgen.core.types import Cameras, RenderOutput
-from threedgen.guidance.priors.base import Condition, Prior
+from threedgen.guidance.priors.base import Condition, Prior, roles_of
 from threedgen.guidance.prompting import debiasing, prompts
 from threedgen.guidance.prompting.image_conditions import ImageConditions, Picturing
 
 
-@dataclass(frozen=True)
+@settings
 class Prompting(Picturing):
-    """How a prompt becomes the text of each view: the part of their settings that all guidances share.
+    """Common settings of guidances with a prior: how the prompt becomes the text of each view.
 
-    prompt:     what the prior is told instead of the run's prompt, "" for that one.
-    negative:   text of the unconditional branch.
-    view_prompts: always: append ", front view" and so on; never; auto: unless the prior knows cameras;
-                interpolated: mix the texts of the two sides that a view lies between.
-    view_convention: where front, side, back and overhead begin, see prompts.CONVENTIONS.
-    perp_neg:   factor >= 0 on the weights of Perp-Neg, a number or a schedule; 0: off. It works on interpolated
-                view prompts, and switches them on.
-    debias:     leave out of each view's text the prompt's words that contradict the view. "": off; words: a list
-                that ships; FOLDER: what a masked language model makes of them (see guidance/debiasing.py).
+    Attributes:
+        prompt: Prompt of this guidance; empty is the prompt of the run.
+        negative: Text of the unconditional branch.
+        view_prompts: Whether words such as ", front view" are added to the prompt. auto adds them unless the prior
+            receives cameras; interpolated mixes the texts of the two sides next to a view.
+        view_convention: Angles at which front, side, back and overhead begin, as in the implementation of that
+            name.
+        perp_neg: Factor on the weights of Perp-Neg, a number or a schedule; 0 is off. It uses interpolated view
+            prompts, and switches them on.
+        debias: Remove the words of the prompt that contradict a view from the text of that view. Empty is off.
+            words uses a built-in list. A folder with a masked language model lets this model decide.
     """
 
     prompt: str = ""
     negative: str = ""
     view_prompts: Literal["auto", "always", "never", "interpolated"] = "auto"
     view_convention: Literal["dreamfusion", "mvdream", "dreamgaussian"] = "dreamfusion"
-    perp_neg: Schedule = 0.0
+    perp_neg: Annotated[Schedule, at_least(0.0)] = 0.0
     debias: str = ""
-
-    def __post_init__(self) -> None:
-        require_numbers(perp_neg=self.perp_neg)
-        low, high = bounds(self.perp_neg)
-        if low < 0.0:
-            raise UserError(f"perp_neg must not be negative (0 is off), got {low:g} to {high:g}")
 
 
 class ViewConditions:
-    """Makes the Condition of a step, and lets the prior embed all texts of a prompt once, when it first comes.
+    """Makes the Condition of a step, and lets the prior embed all texts of a prompt once, before its first use.
 
-    Raises UserError for settings that would change nothing because the prior reads no text, or because the views
-    have no texts of their own.
+    Raises UserError for settings without any effect, because the prior reads no text or because the views have no
+    texts of their own.
     """
 
     def __init__(self, prior: Prior, config: Prompting) -> None:
         mode, debias = config.view_prompts, config.debias
-        if not getattr(prior, "reads_text", True):
+        if not roles_of(prior).reads_text:
             _refuse_texts(config)
         views = prompts.convention(config.view_convention)
         suffixes = mode in ("always", "interpolated") or (mode == "auto" and not prior.camera_conditioned)
         self._opposing = bounds(config.perp_neg)[1] > 0.0
         if not suffixes and (self._opposing or debias):
-            why = "are off" if mode == "never" else "are left out for a prior that knows cameras"
+            name = "perp_neg" if self._opposing else "debias"
+            why = "are off" if mode == "never" else "are left out for a prior that receives cameras"
             raise UserError(
-                f"{'perp_neg' if self._opposing else 'debias'} works on view prompts, which {why}: "
-                f"set view_prompts to always, or take {'perp_neg' if self._opposing else 'debias'} out"
+                f"{name} works on view prompts, which {why}: set view_prompts to always, or leave {name} out"
             )
         self._pictures = ImageConditions(prior, config)
         self._prior, self._negative, self._perp_neg = prior, config.negative, config.perp_neg
@@ -75,12 +70,14 @@ class ViewConditions:
     def __call__(
         self, prompt: str, cameras: Cameras, step: int, total: int, output: RenderOutput | None = None
     ) -> Condition:
-        """What the views of `step` of `total` show. output: their renders, for priors that are shown pictures of
-        them. Raises UserError for a prompt that is not Unicode text."""
-        condition = self._said(prompt, cameras, step, total)
+        """The condition of the views at `step` of `total`. output: their renders, for priors that receive pictures.
+
+        Raises UserError for a prompt that is not Unicode text.
+        """
+        condition = self._with_texts(prompt, cameras, step, total)
         return self._pictures(condition, cameras, output)
 
-    def _said(self, prompt: str, cameras: Cameras, step: int, total: int) -> Condition:
+    def _with_texts(self, prompt: str, cameras: Cameras, step: int, total: int) -> Condition:
         prompt = self._prompt or prompt
         texts = self._texts(prompt)
         if texts is None or self._views is None:
@@ -93,7 +90,7 @@ class ViewConditions:
         return Condition(tell(texts, cameras, self._views), self._negative, cameras, opposed)
 
     def _texts(self, prompt: str) -> prompts.ViewTexts | None:
-        """The text of each side, None when all sides have the prompt's; embedded when the prompt is new."""
+        """The text of each side, or None if all sides have the prompt; texts of a new prompt are embedded."""
         if prompt not in self._prepared:
             _require_unicode(prompt, "prompt")
             _require_unicode(self._negative, "negative prompt")
@@ -103,14 +100,15 @@ class ViewConditions:
                 texts = self._views.texts(debiased.prompts)
                 if debiased.dropped:
                     warnings.warn(debiased.report(), stacklevel=2)
-            # Some objectives compare with "" or ask about no view, whatever negative and view prompts say.
+            # Some objectives use the empty text or the prompt without words for the view, whatever the settings
+            # are.
             self._prior.prepare([*(() if texts is None else texts.all()), prompt, self._negative, ""])
             self._prepared[prompt] = texts
         return self._prepared[prompt]
 
 
 def _refuse_texts(config: Prompting) -> None:
-    """UserError for a setting about texts, beside a prior that reads none."""
+    """Raises UserError for a setting about texts, which a prior that reads no text does not use."""
     given = {
         "prompt": config.prompt,
         "negative": config.negative,
@@ -120,11 +118,14 @@ def _refuse_texts(config: Prompting) -> None:
     }
     unread = [name for name, value in given.items() if value]
     if unread:
-        raise UserError(f"this prior turns a picture and reads no text: take {' and '.join(unread)} out")
+        raise UserError(
+            f"this prior reads no text, only a picture to show from other sides: leave "
+            f"{' and '.join(unread)} out"
+        )
 
 
 def _require_unicode(text: str, what: str) -> None:
-    """Bytes of a command line that are no UTF-8 arrive as lone surrogates, which no tokenizer takes."""
+    """Raises UserError for lone surrogates, to which Python decodes bytes of a command line that are not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

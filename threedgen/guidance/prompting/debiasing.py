@@ -1,7 +1,7 @@
-"""Prompt debiasing: what contradicts a view is left out of that view's text.
+"""Prompt debiasing: words that contradict a view are removed from the text of that view.
 
-A prior that is told "a smiling dog, back view" paints a smile, and so a second face. Leaving such words out, view
-by view, is the prompt half of Hong et al. 2023, "Debiasing Scores and Prompts of 2D Diffusion for View-consistent
+For the text "a smiling dog, back view" a prior paints a smile, and so a second face. Removing such words view by
+view is the prompt debiasing of Hong et al. 2023, "Debiasing Scores and Prompts of 2D Diffusion for View-consistent
 Text-to-3D Generation" (D-SDS).
 """
 
@@ -20,8 +20,9 @@ from threedgen.guidance.prompting.prompts import SIDES
 
 Span = tuple[int, int]
 
-# Phrases that fit some views only, and which. Whole words in any case; of two that start alike the longer counts.
-# Nothing that names a thing or a place ("front", "on its back", "top hat"): left out, it would break the sentence.
+# Phrases that fit only some views, and these views. Whole words in upper or lower case; of two phrases with the
+# same beginning the longer is matched. No phrase names a thing or a place ("front", "on its back", "top hat"),
+# because removing it would break the sentence.
 _FACE = ("front", "side")
 PHRASES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(
@@ -57,25 +58,26 @@ _PHRASE = re.compile(
 
 @dataclass(frozen=True)
 class Debiased:
-    """A prompt for each of prompts.SIDES, and which of its words were left out there (sides with none: absent)."""
+    """A prompt for each of prompts.SIDES, and the words that were removed from it (only for sides with such
+    words)."""
 
     prompts: Mapping[str, str]
     dropped: Mapping[str, tuple[str, ...]]
 
     def report(self) -> str:
-        """Which words are left out for which views, in one line."""
+        """The removed words and their views, in one line."""
         sides: dict[str, list[str]] = {}
         for side, words in self.dropped.items():
             for word in dict.fromkeys(words):
                 sides.setdefault(word, []).append(side)
-        said = [
-            f"{json.dumps(word, ensure_ascii=False)} ({', '.join(where)})" for word, where in sides.items()
+        removed = [
+            f"{json.dumps(word, ensure_ascii=False)} ({', '.join(views)})" for word, views in sides.items()
         ]
-        return f"debias leaves words out of the prompt for some views: {'; '.join(said)}"
+        return f"debias removes words from the prompt for some views: {'; '.join(removed)}"
 
 
 def debiaser(how: str) -> Callable[[str], Debiased]:
-    """The rule that `debias` names in a recipe: "" (nothing is left out), words, or a model's folder.
+    """The rule that `debias` names in a recipe: "" (nothing is removed), words, or the folder of a model.
 
     Raises UserError for anything else.
     """
@@ -87,29 +89,30 @@ def debiaser(how: str) -> Callable[[str], Debiased]:
     if not (folder / "config.json").is_file():
         raise UserError(
             f"debias '{how}' is neither 'words' nor a folder with a masked language model (config.json, "
-            "model.safetensors and tokenizer files, as transformers' save_pretrained writes them)"
+            "model.safetensors and tokenizer files, as save_pretrained of transformers writes them)"
         )
     return MaskedLanguageModel(folder)
 
 
 def by_words(prompt: str) -> Debiased:
-    """Leave out, from each side's text, those of PHRASES that fit other sides only."""
+    """Removes from the text of each side those of PHRASES that fit only other sides."""
     found = [(match.span(), PHRASES[match[0].lower()]) for match in _PHRASE.finditer(prompt)]
     return without(prompt, {side: [span for span, fits in found if side not in fits] for side in SIDES})
 
 
 class MaskedLanguageModel:
-    """Debiasing by a BertForMaskedLM: a word goes where the sentence is likelier to name the view without it.
+    """Debiasing by a BertForMaskedLM: a word is removed if the name of the view is more probable without it.
 
-    The rule of threestudio's `use_prompt_debiasing`: p(view | prompt) is the model's probability of the view's
-    name at [MASK] in "This image is depicting a [MASK] view of PROMPT", over the four names; a word is left out of
-    a view's text when p(view | prompt) < 0.95 (p(view | prompt) + p(view | prompt without the word)) / 2.
+    The rule of `use_prompt_debiasing` in threestudio: p(view | prompt) is the probability that the model gives to
+    the name of the view at [MASK] in "This image is depicting a [MASK] view of PROMPT", among the four names. A
+    word is removed from the text of a view if p(view | prompt) < 0.95 (p(view | prompt) + p(view | prompt without
+    it)) / 2.
 
-    folder: as save_pretrained writes it; safetensors only. The model is loaded for a prompt and dropped after it.
+    folder: as save_pretrained writes it, with safetensors. The model is loaded for each prompt and then released.
     """
 
     _THRESHOLD = 0.95
-    _BATCH = 16  # sentences a pass
+    _BATCH = 16  # sentences per pass
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -121,15 +124,15 @@ class MaskedLanguageModel:
         spans = {
             side: [
                 span
-                for span, part in zip(words, shorter, strict=True)
-                if whole[i] < self._THRESHOLD * (whole[i] + part[i]) / 2.0
+                for span, without_it in zip(words, shorter, strict=True)
+                if whole[i] < self._THRESHOLD * (whole[i] + without_it[i]) / 2.0
             ]
             for i, side in enumerate(SIDES)
         }
         return without(prompt, spans)
 
     def _views_named(self, texts: list[str]) -> list[list[float]]:
-        """For each text the probabilities of SIDES at [MASK], summing to 1."""
+        """For each text the probabilities of SIDES at [MASK], which sum to 1."""
         import torch
 
         tokenizer, model = self._load()
@@ -138,7 +141,7 @@ class MaskedLanguageModel:
         unknown = [side for side, name in zip(SIDES, names, strict=True) if name == tokenizer.unk_token_id]
         if unknown or mask is None:
             raise UserError(
-                f"debias model '{self._folder}' cannot name views, it does not know "
+                f"the debias model '{self._folder}' cannot name views, because it does not know "
                 f"{repr(unknown[0]) if unknown else 'a [MASK] token'}: use an English BertForMaskedLM"
             )
         sentences = [f"This image is depicting a {tokenizer.mask_token} view of {text}" for text in texts]
@@ -151,7 +154,7 @@ class MaskedLanguageModel:
                     batch, padding=True, truncation=True, max_length=length, return_tensors="pt"
                 )
                 logits = model(**tokens).logits.float()
-                # The first mask: a prompt may hold the word [MASK] itself.
+                # The first mask, because a prompt may contain the word [MASK] itself.
                 first = (tokens.input_ids == mask).int().argmax(dim=1)
                 chosen = logits[torch.arange(len(batch)), first][:, names]
                 result += torch.softmax(chosen, dim=1).tolist()
@@ -163,7 +166,7 @@ class MaskedLanguageModel:
 
         if not list(self._folder.glob("*.safetensors")):
             raise UserError(
-                f"debias model '{self._folder}' has no safetensors weights: convert it with "
+                f"the debias model '{self._folder}' has no safetensors weights: convert it with "
                 "save_pretrained(..., safe_serialization=True)"
             )
 
@@ -182,7 +185,7 @@ class MaskedLanguageModel:
 
 
 def without(prompt: str, spans: Mapping[str, Iterable[Span]]) -> Debiased:
-    """The prompt for each side without some of its characters. A side that would lose everything loses nothing."""
+    """The prompt for each side without some spans. A side that would lose all its words keeps them all."""
     prompts, dropped = {}, {}
     for side in SIDES:
         gone = list(spans.get(side, ()))
@@ -196,7 +199,7 @@ def without(prompt: str, spans: Mapping[str, Iterable[Span]]) -> Debiased:
 
 
 def _cut(text: str, spans: Iterable[Span]) -> str:
-    """`text` without the spans, and without the space and the comma that each leaves behind."""
+    """`text` without the spans, and without the space and the comma that each would leave behind."""
     for start, end in sorted(spans, reverse=True):
         left, right = text[:start].rstrip(), text[end:].lstrip()
         if left.endswith(",") and (not right or right[0] in ",.;:!?"):

@@ -1,49 +1,50 @@
-"""The pictures that some priors are told beside text: a reference that is turned, or one picture for each view."""
+"""Pictures as conditions of a prior: a reference picture to show from other sides, or one picture for each view."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
+from threedgen.core.settings import above, between, finite, settings
 from threedgen.core.types import Cameras, RenderOutput
-from threedgen.guidance.priors.base import Condition, Prior, Reference
+from threedgen.guidance.priors.base import Condition, Prior, ReferenceView, roles_of
+from threedgen.guidance.priors.folder.files import first_line
 
 _OF_RENDERS = ("render", "depth", "normal")
 
 
-@dataclass(frozen=True)
+@settings
 class ReferenceConfig:
-    """image: a picture file; where it is transparent it is put on white. azimuth, elevation: degrees, where it
-    was seen from (0, 0: from the front). distance: world units; only differences to the views' count."""
+    """A reference picture and the pose of its camera.
+
+    Attributes:
+        image: File of the picture, a square; transparent pixels become white.
+        azimuth (degrees): Azimuth of its camera; 0 is the front.
+        elevation (degrees): Elevation of its camera; 0 is horizontal.
+        distance (world units): Distance of its camera, of which only the difference to that of a view matters.
+    """
 
     image: str = ""
-    azimuth: float = 0.0
-    elevation: float = 0.0
-    distance: float = 2.85
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.azimuth):
-            raise UserError(f"reference.azimuth must be a number of degrees, got {self.azimuth}")
-        if not -90.0 <= self.elevation <= 90.0:
-            raise UserError(f"reference.elevation must lie between -90 and 90 degrees, got {self.elevation}")
-        if not 0.0 < self.distance < math.inf:
-            raise UserError(f"reference.distance must be a positive number, got {self.distance}")
+    azimuth: Annotated[float, finite] = 0.0
+    elevation: Annotated[float, between(-90.0, 90.0)] = 0.0
+    distance: Annotated[float, above(0.0)] = 2.85
 
 
-@dataclass(frozen=True)
+@settings
 class Picturing:
-    """What a prior is shown, the settings that all guidances share.
+    """Common settings of guidances with a prior: the pictures that it receives.
 
-    reference: for priors that turn a picture (Zero-1-to-3).
-    pictures:  for priors that follow a picture of each view (ControlNet, InstructPix2Pix, DeepFloyd IF stage II):
-               render, depth or normal of the step, or the folder of given pictures that cameras.path names.
-               "": none, or the render where the prior enlarges it.
+    Attributes:
+        reference: Reference picture, for priors that show it from other sides (Zero-1-to-3).
+        pictures: Picture of each view, for priors that need one (ControlNet, InstructPix2Pix, DeepFloyd IF stage
+            II). It is render, depth or normal of the step, or the folder of given pictures that cameras.path
+            names. Empty is none, or the render if the prior enlarges it.
     """
 
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
@@ -51,32 +52,32 @@ class Picturing:
 
 
 class ImageConditions:
-    """Adds to a Condition what the prior is shown.
+    """Adds pictures to a Condition.
 
-    Raises UserError when the prior needs what the config lacks, or the config has what the prior does not read.
+    Raises UserError if the prior needs a picture that the config lacks, or does not use one that the config has.
     """
 
     def __init__(self, prior: Prior, config: Picturing) -> None:
-        wanted = getattr(prior, "image_condition", "none")
+        wanted = roles_of(prior).image_condition
         self._kind = config.pictures or ("render" if wanted == "render" else "")
         if wanted == "reference" and not config.reference.image:
             raise UserError(
-                "this prior turns a picture: set reference.image to a file, and reference.azimuth and "
-                "reference.elevation to where it was seen from"
+                "this prior shows a picture from other sides: set reference.image to a file, and "
+                "reference.azimuth and reference.elevation to the pose of its camera"
             )
         if wanted == "pictures" and not config.pictures:
             raise UserError(
-                "this prior follows a picture of each view: set pictures to render, depth, normal, or the folder "
-                "of given pictures"
+                "this prior needs a picture of each view: set pictures to render, depth, normal, or the folder of "
+                "given pictures"
             )
         if wanted == "render" and config.pictures not in ("", "render"):
             raise UserError(
                 f"this prior sharpens the render itself, not '{config.pictures}': leave `pictures` out"
             )
-        unread = "reference" if config.reference != ReferenceConfig() and wanted != "reference" else ""
-        unread = unread or ("pictures" if config.pictures and wanted not in ("pictures", "render") else "")
-        if unread:
-            raise UserError(f"this prior reads no {unread}: take '{unread}' out, or choose another prior")
+        unused = "reference" if config.reference != ReferenceConfig() and wanted != "reference" else ""
+        unused = unused or ("pictures" if config.pictures and wanted not in ("pictures", "render") else "")
+        if unused:
+            raise UserError(f"this prior uses no {unused}: leave '{unused}' out, or choose another prior")
         self._reference = read_reference(config.reference) if wanted == "reference" else None
         self._given: Tensor | None = None
         if self._kind and self._kind not in _OF_RENDERS:
@@ -85,7 +86,7 @@ class ImageConditions:
             self._given = read_pictures(self._kind).images
 
     def __call__(self, condition: Condition, cameras: Cameras, output: RenderOutput | None) -> Condition:
-        """`condition` with the reference, and with pictures of the views of `output`, detached."""
+        """`condition` with the reference picture, or with detached pictures of the views of `output`."""
         if self._reference is not None:
             return replace(condition, reference=self._reference)
         if not self._kind or output is None:
@@ -103,14 +104,14 @@ class ImageConditions:
         picture = depth_picture(output) if self._kind == "depth" else normal_picture(output, cameras)
         if picture is None:
             raise UserError(
-                f"`pictures` asks for {self._kind}, which this renderer does not give: render meshes (or volumes "
-                "with renderer.normals=true), or choose other pictures and a prior that follows them"
+                f"`pictures` is {self._kind}, which this renderer does not give: render meshes (or volumes with "
+                "renderer.normals=true), or choose other pictures and a prior for them"
             )
         return picture
 
 
 def depth_picture(output: RenderOutput) -> Float[Tensor, "B H W 3"] | None:
-    """Nearness: 1 at the nearest and 0 at the farthest point of the object and behind it, in each picture."""
+    """Nearness: in each picture 1 at the nearest point of the object, 0 at the farthest and in the background."""
     if output.depth is None:
         return None
     solid = output.alpha > 0.5
@@ -122,7 +123,7 @@ def depth_picture(output: RenderOutput) -> Float[Tensor, "B H W 3"] | None:
 
 
 def normal_picture(output: RenderOutput, cameras: Cameras) -> Float[Tensor, "B H W 3"] | None:
-    """Normals as the ControlNets for them see them: red to the right, green up, blue to the camera, grey behind."""
+    """Normals in the colours of ControlNets: red to the right, green up, blue to the camera, a grey background."""
     if output.normal is None:
         return None
     seen = torch.einsum(
@@ -132,26 +133,28 @@ def normal_picture(output: RenderOutput, cameras: Cameras) -> Float[Tensor, "B H
     return 0.5 + 0.5 * towards * (output.alpha > 0.5)
 
 
-def read_reference(config: ReferenceConfig) -> Reference:
-    """The picture of a file, square, on white. Raises UserError when it cannot be read or is not square."""
+def read_reference(config: ReferenceConfig) -> ReferenceView:
+    """The picture of a file on white. Raises UserError if it cannot be read, is not square or has no 8-bit
+    colours."""
     import imageio.v3 as iio
     import numpy as np
 
     path = Path(config.image).expanduser()
     try:
         array = np.asarray(iio.imread(path))
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: of Pillow, for a broken chunk
         raise UserError(
-            f"reference.image '{path}' cannot be read ({reason[0]}): name a PNG or JPEG"
+            f"the reference picture '{path}' cannot be read ({first_line(error)}): name a PNG or JPEG"
         ) from error
     if array.ndim != 3 or array.shape[2] not in (3, 4) or array.dtype != np.uint8:
-        raise UserError(f"reference.image '{path}' is not an 8-bit RGB or RGBA picture")
+        raise UserError(
+            f"the reference picture '{path}' is not an 8-bit RGB or RGBA picture: save it as a PNG"
+        )
     if array.shape[0] != array.shape[1]:
         raise UserError(
-            f"reference.image '{path}' is {array.shape[1]} x {array.shape[0]}: crop it to a square"
+            f"the reference picture '{path}' has {array.shape[1]} x {array.shape[0]} pixels: crop it to a square"
         )
     picture = torch.from_numpy(array.astype(np.float32) / 255.0)
     alpha = picture[..., 3:] if picture.shape[2] == 4 else torch.ones(1)
     image = picture[..., :3] * alpha + (1.0 - alpha)
-    return Reference(image, config.azimuth, config.elevation, config.distance)
+    return ReferenceView(image, config.azimuth, config.elevation, config.distance)

@@ -1,4 +1,5 @@
-"""View-dependent prompts: tell a prior that knows no cameras from where the object is seen (METHODS 1.4, 1.11)."""
+"""View-dependent prompts, for priors that receive no cameras (DreamFusion, Poole et al. 2022, arXiv:2209.14988),
+and Perp-Neg (Armandpour et al. 2023, arXiv:2304.04968)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ Opposed = tuple[tuple[Text, float], ...]
 
 @dataclass(frozen=True)
 class ViewTexts:
-    """What a prior is told when it sees the object from each side."""
+    """The text for each side of an object."""
 
     front: str
     side: str
@@ -31,10 +32,10 @@ class ViewTexts:
 
 @dataclass(frozen=True)
 class ViewConvention:
-    """Angles in degrees at which the words change, and the words in the order of SIDES.
+    """The angles, in degrees, at which the words change, and the words in the order of SIDES.
 
-    front: |azimuth| below it is the front. back: |azimuth| above it is the back. Between: the side.
-    overhead: an elevation above it is overhead, whatever the azimuth. Azimuth 0 sees the front (+Z).
+    front: an |azimuth| below it is the front. back: an |azimuth| above it is the back; between both is the side.
+    overhead: an elevation above it is overhead at every azimuth. A camera at azimuth 0 sees the front (+Z).
     """
 
     front: float
@@ -43,7 +44,7 @@ class ViewConvention:
     words: tuple[str, str, str, str] = (", front view", ", side view", ", back view", ", overhead view")
 
     def side(self, azimuth: float, elevation: float) -> str:
-        """Which of SIDES a camera sees."""
+        """The one of SIDES that a camera sees."""
         if elevation > self.overhead:
             return "overhead"
         turn = turned_away(azimuth)
@@ -52,11 +53,11 @@ class ViewConvention:
         return "back" if turn > self.back else "side"
 
     def texts(self, prompts: Mapping[str, str]) -> ViewTexts:
-        """The prompt for each of SIDES with that side's words behind it."""
+        """The prompt for each of SIDES, followed by the words for that side."""
         return ViewTexts(*(prompts[side] + words for side, words in zip(SIDES, self.words, strict=True)))
 
 
-# Thresholds of the implementations named; the first is DreamFusion's as threestudio has it.
+# Thresholds of the named implementations; the first is that of DreamFusion in threestudio.
 CONVENTIONS = {
     "dreamfusion": ViewConvention(front=45.0, back=135.0),
     "mvdream": ViewConvention(front=30.0, back=150.0),
@@ -65,7 +66,7 @@ CONVENTIONS = {
 
 
 def convention(name: str) -> ViewConvention:
-    """The named convention; UserError lists the names when it is unknown."""
+    """The named convention. Raises UserError, which lists the names, for any other."""
     if name not in CONVENTIONS:
         raise UserError(f"unknown view prompt convention '{name}': use one of {', '.join(CONVENTIONS)}")
     return CONVENTIONS[name]
@@ -77,15 +78,16 @@ def turned_away(azimuth: float) -> float:
 
 
 def view_prompts(texts: ViewTexts, cameras: Cameras, views: ViewConvention) -> tuple[str, ...]:
-    """One text a camera: that of the side it sees."""
+    """The text of each camera: that of the side it sees."""
     return tuple(getattr(texts, views.side(a, e)) for a, e in _angles(cameras))
 
 
 def interpolated_prompts(texts: ViewTexts, cameras: Cameras, views: ViewConvention) -> tuple[Text, ...]:
-    """One text a camera, a mixture of the two sides it lies between: front at 0, side at 90, back at 180 degrees.
+    """The text of each camera, a mixture of the texts of the two sides next to it, with the front at 0, the side
+    at 90 and the back at 180 degrees.
 
-    The rule of threestudio's Perp-Neg (METHODS 1.11). Of `views` only the overhead angle counts: above it the
-    text is the overhead one.
+    The rule of Perp-Neg in threestudio. Of `views` only the overhead angle is used: above it the text is that for
+    overhead.
     """
 
     def text(azimuth: float, elevation: float) -> Text:
@@ -100,11 +102,11 @@ def interpolated_prompts(texts: ViewTexts, cameras: Cameras, views: ViewConventi
 def perpendicular_negatives(
     texts: ViewTexts, cameras: Cameras, views: ViewConvention, factor: float
 ) -> tuple[Opposed, ...]:
-    """What Perp-Neg pushes each view away from: the front's and the side's text with a weight <= 0.
+    """The texts that Perp-Neg pushes each view away from: those of front and side, each with a weight <= 0.
 
-    Armandpour et al. 2023, with threestudio's numbers (METHODS 1.11): f(r) = a exp(-b r) + c. In front of the
-    object the side is the enemy, and behind it the front, which is what fights a second face there. Seen from
-    overhead both weights are 0. factor >= 0 scales all weights.
+    Armandpour et al. 2023, with the numbers of threestudio: f(r) = a exp(-b r) + c. Cameras in front of the object
+    are pushed mostly away from the side, and cameras behind it from the front, which prevents a second face there.
+    From overhead both weights are 0. factor: >= 0, on all weights.
     """
 
     def weights(azimuth: float, elevation: float) -> tuple[float, float]:
@@ -122,8 +124,8 @@ def perpendicular_negatives(
     return tuple(opposed(a, e) for a, e in _angles(cameras))
 
 
-# (a, b, c) of f(r): the front and the side against what lies between them, and the side and the front against
-# what lies between side and back.
+# (a, b, c) of f(r): front and side for views between front and side; side and front for views between side and
+# back.
 _FRONT_SIDE = (4.0, 0.5, -2.426)
 _SIDE_BACK = (1.0, 0.5, -0.606)
 _FRONT_BACK = (1.0, 0.5, 0.967)
@@ -135,7 +137,7 @@ def _decay(numbers: tuple[float, float, float], r: float) -> float:
 
 
 def _between(texts: ViewTexts, turn: float) -> tuple[str, str, float]:
-    """The two texts that a view turned away by `turn` degrees lies between, and the first one's share."""
+    """The two texts next to a view that is turned away by `turn` degrees, and the share of the first."""
     if turn < 90.0:
         return texts.front, texts.side, 1.0 - turn / 90.0
     return texts.side, texts.back, 2.0 - turn / 90.0

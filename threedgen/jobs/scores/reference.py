@@ -9,8 +9,8 @@ import torch
 
 from threedgen.cameras.film import FilmedClips, FilmedOrbit
 from threedgen.cameras.reference import ReferenceOrbit
-from threedgen.guidance.reference_film import ReferenceClip
-from threedgen.guidance.reference_picture import Reference
+from threedgen.guidance.reference_film import ReferenceFilm
+from threedgen.guidance.reference_picture import ReferencePicture
 
 
 @torch.no_grad()
@@ -25,10 +25,10 @@ def reference_scores(sampler: Any, guidances: Sequence[Any], scene: Any, rendere
     device = next(scene.parameters()).device
     white = torch.ones(3, device=device)
     if isinstance(sampler, FilmedClips | FilmedOrbit):
-        film = next((guide for guide in guidances if isinstance(guide, ReferenceClip)), None)
+        film = next((guide for guide in guidances if isinstance(guide, ReferenceFilm)), None)
         cameras = sampler.filmed().to(device)
         return {} if film is None else film.scores(renderer(scene.at(cameras.time), cameras, white), cameras)
-    guides = [guide for guide in guidances if isinstance(guide, Reference)]
+    guides = [guide for guide in guidances if isinstance(guide, ReferencePicture)]
     if not isinstance(sampler, ReferenceOrbit) or not guides:
         return {}
     output = renderer(scene.at(None), sampler.reference().to(device), white)

@@ -1,1 +1,1 @@
-"""One file a kind of diffusers pipeline: how it is asked."""
+"""Adapters: one module for each kind of diffusers pipeline, which calls its network."""

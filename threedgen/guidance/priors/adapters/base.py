@@ -1,33 +1,34 @@
-"""What every diffusers denoiser behind the Prior contract has in common."""
+"""What all denoisers of diffusers behind the Prior contract have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.guidance.priors.base import Condition, Prediction, Text
+from threedgen.core.settings import settings
+from threedgen.guidance.priors.base import Condition, ParticleModel, Prediction, PriorRoles, Text
 from threedgen.guidance.priors.clip_codec import ClipCodec
 from threedgen.guidance.priors.codec import Codec
 from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.folder.text import TextEmbedder
 from threedgen.guidance.priors.processes import Process, add_noise, per_sample
 
-# Guidance scales (uncond + s (cond - uncond)) that the field settled on for latents (DreamFusion and its
-# descendants) and pixels (DeepFloyd IF).
+# Usual guidance scales (uncond + s (cond - uncond)) for latents (DreamFusion and its descendants) and for pixels
+# (DeepFloyd IF).
 SCALE_LATENT, SCALE_PIXELS = 100.0, 20.0
 
 
 class Form(NamedTuple):
-    """What a network predicts: how its answer is read, and what it is trained to answer."""
+    """The meaning of the output of a network: how it is read, and its training target."""
 
     read: Callable[[Tensor, Tensor, Tensor, Tensor], Prediction]
+    """(z, output, alpha, sigma), the last two [B]."""
     target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    """(x, eps, alpha, sigma), the last two shaped to multiply."""
+    """(x, eps, alpha, sigma), the last two [B, 1, 1, 1]."""
 
 
 FORMS = {
@@ -38,31 +39,24 @@ FORMS = {
 }
 
 
-class DiffusersPrior:
-    """A frozen denoiser of diffusers; a subclass says what its network is called with.
+class DiffusersPrior(PriorRoles):
+    """A frozen denoiser of diffusers; a subclass provides the arguments of its network.
 
-    network: of diffusers, frozen. codec: pictures to samples. text: rows of the texts. process: alpha and sigma.
-    form: a key of FORMS. Everything but the network's arguments is the same for all of them.
+    network: a frozen model of diffusers. codec: pictures to samples. text: texts to tensors. process: alpha and
+    sigma. form: a key of FORMS. scale: the default guidance scale.
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """No options of its own."""
+        """This kind of model has no options."""
 
     parts: ClassVar[tuple[str, ...]] = ("unet", "text_encoder")
-    """Folders whose weights it needs, beside an autoencoder's."""
-    image_condition: Literal["none", "reference", "pictures", "render"] = "none"
-    """What it needs beside text: Condition.reference, Condition.pictures (a picture for each view, whatever it
-    shows), or Condition.pictures holding the renders themselves."""
+    """Parts of the folder whose weights it needs, beside those of an autoencoder."""
     camera_conditioned = False
-    reads_text: ClassVar[bool] = True
-    """False where only pictures and cameras say what to show."""
-    needs_cameras: ClassVar[bool] = False
-    """True when "any camera" is nothing it knows: a condition without cameras is an error."""
     video: ClassVar[bool] = False
-    """True where a sample is a clip: `encode` takes `frames` pictures for each."""
+    """True if a sample is a clip: `encode` takes `frames` pictures for each sample."""
     half: ClassVar[torch.dtype] = torch.float16
-    """What it computes in on CUDA unless told."""
+    """Its default precision on CUDA."""
 
     def __init__(
         self,
@@ -82,7 +76,7 @@ class DiffusersPrior:
 
     @classmethod
     def clip_frames(cls, folder: PipelineFolder, options: Any) -> int:
-        """How many pictures a sample of the folder's model shows. Raises UserError for options that do not fit."""
+        """Pictures per sample of the model of a folder. Raises UserError for options that do not fit."""
         return 1
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
@@ -111,19 +105,19 @@ class DiffusersPrior:
         return self.read(z, t, self.answer(self.network, z, t, condition))
 
     def read(self, z: Tensor, t: Float[Tensor, " B"], output: Tensor) -> Prediction:
-        """What the network's raw output says, in all forms."""
+        """The raw output of the network in all forms."""
         return self.form.read(z, output, self.alpha(t), self.sigma(t))
 
     def target(self, x: Tensor, eps: Tensor, t: Float[Tensor, " B"]) -> Float[Tensor, "B C h w"]:
-        """What the network's raw output should have been for the noise eps on x."""
+        """The training target of the network for the noise eps on x."""
         return self.form.target(x, eps, per_sample(self.alpha(t), x), per_sample(self.sigma(t), x))
 
     def answer(
         self, network: Any, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Float[Tensor, "B C h w"]:
-        """The raw output of `network`, this prior's own or one of its shape; differentiable in its parameters.
+        """The raw output of `network`, that of this prior or one of its kind; differentiable in its parameters.
 
-        Twice the channels means a learned variance in the second half, which distillation has no use for.
+        If it has twice the channels of z, the second half is a learned variance, which distillation does not use.
         """
         with torch.no_grad():
             arguments = self.arguments(z, t, condition)
@@ -133,22 +127,18 @@ class DiffusersPrior:
     def arguments(
         self, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> dict[str, Any]:
-        """What the network is called with."""
+        """The arguments of the network. Raises UserError if the condition lacks something that it needs."""
         raise NotImplementedError
 
-    def particle_model(self, kind: str, rank: int, seed: int) -> torch.nn.Module:
-        """A second denoiser that starts as this one and learns the renders of one scene (METHODS 1.7).
-
-        kind: lora (low-rank changes of the attention), copy (every weight), auto (copy below 20 million weights).
-        See particles.ParticleNetwork. Raises UserError.
-        """
+    def particle_model(self, kind: str, rank: int, seed: int) -> ParticleModel:
+        """A particles.ParticleNetwork: kind auto is copy below 20 million weights, else lora."""
         from threedgen.guidance.priors.particles import ParticleNetwork
 
         return ParticleNetwork(self, kind, rank, seed)
 
 
 def unet_arguments(dtype: torch.dtype, z: Tensor, timestep: Tensor, states: Tensor) -> dict[str, Any]:
-    """What every UNet2DConditionModel is called with: the sample, the time, the states it attends to."""
+    """The common arguments of UNet2DConditionModel: the sample, the time, the states for cross-attention."""
     return {
         "sample": z.to(dtype=dtype, memory_format=torch.channels_last),
         "timestep": timestep,

@@ -1,4 +1,4 @@
-"""Which adapter a pipeline folder needs, by what its configs say and never by its name."""
+"""The choice of the adapter for a pipeline folder, by its configs and never by its name."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _CLIPS: dict[str, type[DiffusersVideoPrior]] = {
 
 
 def adapter_of(folder: PipelineFolder) -> type[DiffusersPrior]:
-    """The adapter for a folder. Raises UserError for models whose inputs no adapter has."""
+    """The adapter of a folder. Raises UserError for a model with inputs that no adapter provides."""
     for part in ("unet", "transformer"):
         clips = _CLIPS.get(folder.class_of(part) or "")
         if clips is not None:
@@ -77,8 +77,8 @@ def _for_unet(folder: PipelineFolder, config: dict[str, Any]) -> type[DiffusersP
         return DiffusersViewPrior if latent else DiffusersPixelViewPrior
     if config.get("addition_embed_type") == "text_time":
         return DiffusersSDXLPrior
-    told = config.get("projection_class_embeddings_input_dim")
-    if not latent and inputs % 3 == 0 and told == VIEW_FEATURES + TIME_FEATURES:
+    camera_vector = config.get("projection_class_embeddings_input_dim")
+    if not latent and inputs % 3 == 0 and camera_vector == VIEW_FEATURES + TIME_FEATURES:
         return DiffusersPixelVideoPrior
     if latent and inputs == 8:
         return DiffusersEditPrior
@@ -90,7 +90,7 @@ def _for_unet(folder: PipelineFolder, config: dict[str, Any]) -> type[DiffusersP
 
 
 def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[DiffusersPrior]) -> None:
-    """The UNet takes exactly what its adapter gives it."""
+    """Raises UserError unless the UNet takes exactly the inputs that its adapter provides."""
     inputs, latent = unet.get("in_channels", 4), folder.class_of("vae") is not None
     channels = 8 if adapter in (DiffusersEditPrior, DiffusersViewPrior) else 4 if latent else 3
     if adapter in (DiffusersSuperResolutionPrior, DiffusersPixelViewPrior):
@@ -113,18 +113,18 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
     reasons = [
         (
             plain and folder.class_of("text_encoder_2") is not None,
-            "it has two text encoders, but its UNet takes those of one",
+            "it has two text encoders, but its UNet takes the states of one",
         ),
         (inputs != channels, f"its UNet takes {inputs} channels, not {channels} (inpainting or upscaling)"),
         (labels and embedding != "timestep", "its UNet takes 6 channels, but no noise level"),
-        (not labels and embedding not in (None, "projection"), "its UNet wants class labels"),
-        (projection and not (plain or turning), "its UNet wants class labels"),
+        (not labels and embedding not in (None, "projection"), "its UNet needs class labels"),
+        (projection and not (plain or turning), "its UNet needs class labels"),
         (turning and not projection, "its UNet has no camera input"),
-        (unet.get("num_class_embeds") is not None, "its UNet wants class labels"),
-        (plain and added not in (None, "text"), "its UNet wants added conditions"),
+        (unet.get("num_class_embeds") is not None, "its UNet needs class labels"),
+        (plain and added not in (None, "text"), "its UNet needs added conditions"),
         (
             projection and camera_vector != numbers,
-            f"its camera vector is not {numbers} numbers",
+            f"its camera vector does not have {numbers} numbers",
         ),
         (adapter is DiffusersMultiViewPrior and not projection, "its UNet has num_views but no camera input"),
         (not (isinstance(views, int) and views > 0), f"its num_views is {views!r}, not a count"),
@@ -138,7 +138,7 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
 def _require_clips(
     folder: PipelineFolder, network: dict[str, Any], adapter: type[DiffusersVideoPrior]
 ) -> None:
-    """The network denoises the latents of its own autoencoder and is told a text, or for SVD a picture."""
+    """Raises UserError unless the network denoises latents of its autoencoder, from a text or (SVD) a picture."""
     autoencoder = folder.class_of("vae")
     if autoencoder is None:
         raise UserError(f"prior folder '{folder.path}' lacks the part vae: copy it again")
@@ -147,18 +147,18 @@ def _require_clips(
     vae = folder.config("vae")
     wide = adapter in (DiffusersCogVideoXPrior, DiffusersWanPrior)
     channels = vae.get("z_dim" if adapter is DiffusersWanPrior else "latent_channels", 16 if wide else 4)
-    told = 2 * channels if adapter is DiffusersSVDPrior else channels
-    inputs = network.get("in_channels", 16 if wide else told)
+    expected = 2 * channels if adapter is DiffusersSVDPrior else channels
+    inputs = network.get("in_channels", 16 if wide else expected)
     second = folder.class_of("transformer_2")
     reasons = [
         (
-            inputs != told,
-            f"its network takes {inputs} channels, not {told} (it is shown something beside z)",
+            inputs != expected,
+            f"its network takes {inputs} channels, not {expected} (it needs something beside z)",
         ),
         (second is not None, "it has two transformers, one for each half of the noise"),
-        (network.get("addition_embed_type") is not None, "its UNet wants added conditions"),
-        (network.get("encoder_hid_dim_type") is not None, "its UNet wants pictures beside the text"),
-        (network.get("image_dim") is not None, "its transformer wants a picture"),
+        (network.get("addition_embed_type") is not None, "its UNet needs added conditions"),
+        (network.get("encoder_hid_dim_type") is not None, "its UNet needs pictures beside the text"),
+        (network.get("image_dim") is not None, "its transformer needs a picture"),
     ]
     for wrong, reason in reasons:
         if wrong:
@@ -167,4 +167,4 @@ def _require_clips(
 
 def _refusal(folder: PipelineFolder, reason: str) -> UserError:
     name = folder.index.get("_class_name", "a pipeline without a class name")
-    return UserError(f"prior '{folder.path}' ({name}) is not supported, {reason}: use {SUPPORTED}")
+    return UserError(f"prior '{folder.path}' ({name}) is not supported, because {reason}: use {SUPPORTED}")

@@ -1,4 +1,5 @@
-"""CogVideoX (Yang et al. 2024): a transformer over the tokens of a text and of a clip whose time is packed too."""
+"""CogVideoX (Yang et al. 2024): a transformer over the tokens of a text and of a clip that is compressed in time
+too."""
 
 from __future__ import annotations
 
@@ -13,21 +14,20 @@ from threedgen.guidance.priors.adapters.video import (
     DiffusersVideoPrior,
     divisible,
     packed_frames,
-    picture_reduction,
 )
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.clip_codec import VideoLatents
 from threedgen.guidance.priors.folder import encoders
 from threedgen.guidance.priors.folder.files import PipelineFolder
-from threedgen.guidance.priors.folder.parts import Parts
+from threedgen.guidance.priors.folder.parts import PipelineParts, pixels_per_latent
 
-_LARGEST = 768  # CogVideoX 1.5 writes the end of its grid of places where the others write a size
+_LARGEST = 768  # the config of CogVideoX 1.5 has the end of its position grid in place of a size
 
 
 class DiffusersCogVideoXPrior(DiffusersVideoPrior):
-    """CogVideoXTransformer3DModel: 2B (places added to the tokens), 5B and 1.5 (places turn the tokens).
+    """CogVideoXTransformer3DModel: 2B (position embeddings added to the tokens), 5B and 1.5 (rotary embeddings).
 
-    The places are those its pipeline gives to a square: the middle of its own wide grid.
+    The positions are those that its pipeline gives to a square picture: the middle of its wide grid.
     """
 
     parts = ("transformer", "text_encoder")
@@ -41,11 +41,11 @@ class DiffusersCogVideoXPrior(DiffusersVideoPrior):
         return packed_frames(folder, options.frames, own, _ratio(folder))
 
     @classmethod
-    def load(cls, parts: Parts, options: Any) -> DiffusersCogVideoXPrior:
+    def load(cls, parts: PipelineParts, options: Any) -> DiffusersCogVideoXPrior:
         folder = parts.folder
         config, latents = folder.config("transformer"), folder.config("vae")
         frames = cls.clip_frames(folder, options)
-        reduction, patch = picture_reduction(latents), config.get("patch_size", 2)
+        reduction, patch = pixels_per_latent(folder, 4), config.get("patch_size", 2)
         own = min(min(config.get("sample_height", 60), config.get("sample_width", 90)) * reduction, _LARGEST)
         size = divisible(folder, options.size, own, reduction * patch)
         network = parts.network("CogVideoXTransformer3DModel", "transformer")
@@ -60,33 +60,34 @@ class DiffusersCogVideoXPrior(DiffusersVideoPrior):
 
     def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
         states = self.text(condition.prompts)["states"]
-        turned = self.network.config.use_rotary_positional_embeddings
+        rotary = self.network.config.use_rotary_positional_embeddings
         return {
             "hidden_states": self.volume(z),
             "timestep": self.process.timestep(t),
             "encoder_hidden_states": states.to(device=z.device, dtype=self.dtype),
-            "image_rotary_emb": self._places(z.shape[-1], z.device) if turned else None,
+            "image_rotary_emb": self._rotary(z.shape[-1], z.device) if rotary else None,
         }
 
-    def _places(self, side: int, device: torch.device) -> tuple[Float[Tensor, "n D"], Float[Tensor, "n D"]]:
-        """Cosines and sines that turn the n tokens of a clip of `side` latents, as the pipeline has them."""
+    def _rotary(self, side: int, device: torch.device) -> tuple[Float[Tensor, "n D"], Float[Tensor, "n D"]]:
+        """Cosines and sines of the rotary embeddings of the n tokens of a clip `side` latents wide, as in the
+        pipeline."""
         from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
         config = self.network.config
         grid, packed = side // config.patch_size, config.patch_size_t
         high, wide = config.sample_height // config.patch_size, config.sample_width // config.patch_size
         length = {"embed_dim": config.attention_head_dim, "grid_size": (grid, grid), "device": device}
-        if packed is not None:  # CogVideoX 1.5: from the first corner of a larger grid
+        if packed is not None:  # CogVideoX 1.5: the first corner of a larger grid
             frames = self.latent_frames // packed
             options = {"crops_coords": None, "grid_type": "slice", "max_size": (high, wide)}
-        else:  # the largest square in the middle of the trained grid, whatever the number of tokens in it
+        else:  # the largest square in the middle of the grid of the training, for any number of tokens
             frames, largest = self.latent_frames, min(high, wide)
             top, left = round((high - largest) / 2.0), round((wide - largest) / 2.0)
             options = {"crops_coords": ((top, left), (top + largest, left + largest))}
-        places: Any = get_3d_rotary_pos_embed(temporal_size=frames, **length, **options)  # type: ignore[arg-type]
-        return places
+        embeddings: Any = get_3d_rotary_pos_embed(temporal_size=frames, **length, **options)  # type: ignore[arg-type]
+        return embeddings
 
 
 def _ratio(folder: PipelineFolder) -> int:
-    """Frames in a latent frame."""
+    """Frames per latent frame."""
     return int(folder.config("vae").get("temporal_compression_ratio", 4))

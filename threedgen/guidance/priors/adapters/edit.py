@@ -1,50 +1,50 @@
-"""InstructPix2Pix (Brooks et al. 2023): a Stable Diffusion UNet that sees the picture to edit beside z."""
+"""InstructPix2Pix (Brooks et al. 2023): a Stable Diffusion UNet that receives the picture to edit beside z."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
+from threedgen.core.settings import at_least, settings
 from threedgen.guidance.priors.adapters.base import DiffusersPrior, unet_arguments
 from threedgen.guidance.priors.base import Condition, Prediction
 from threedgen.guidance.priors.codec import Latents
 from threedgen.guidance.priors.folder import encoders
-from threedgen.guidance.priors.folder.parts import Parts
+from threedgen.guidance.priors.folder.parts import PipelineParts
 
 _SCALE = 7.5  # the paper's text scale
 
 
 class DiffusersEditPrior(DiffusersPrior):
-    """An 8-channel UNet2DConditionModel: z and the latent of Condition.pictures, not times the scale factor.
+    """An 8-channel UNet2DConditionModel: z and the unscaled latent of Condition.pictures.
 
-    The paper's guidance has three branches (equation 3, e(picture, text)):
+    The guidance of the paper has three branches (equation 3, e(picture, text)):
     e(0, 0) + s_I (e(I, 0) - e(0, 0)) + s_T (e(I, T) - e(I, 0)). Here predict(T) is
-    e(I, T) + (s_I - 1)(e(I, 0) - e(0, 0)), with 0 = the negative text, so that guidance outside,
-    predict(0) + s_T (predict(T) - predict(0)), is exactly that.
+    e(I, T) + (s_I - 1)(e(I, 0) - e(0, 0)), where 0 is the negative text, so that classifier-free guidance on it,
+    predict(0) + s_T (predict(T) - predict(0)), is exactly that of the paper.
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """image: s_I, how closely the picture is kept; 1 costs no further passes."""
+        """Options of InstructPix2Pix.
 
-        image: float = 1.5
+        Attributes:
+            image: Scale s_I, the larger the closer the result stays to the picture; 1 saves two passes of the
+            network.
+        """
 
-        def __post_init__(self) -> None:
-            if not 0.0 <= self.image < math.inf:
-                raise UserError(f"options.image must be a number >= 0, got {self.image}")
+        image: Annotated[float, at_least(0.0)] = 1.5
 
     image_condition = "pictures"
     image_scale = 1.5
     codec: Latents
 
     @classmethod
-    def load(cls, parts: Parts, options: Any) -> DiffusersEditPrior:
+    def load(cls, parts: PipelineParts, options: Any) -> DiffusersEditPrior:
         network = parts.network("UNet2DConditionModel", "unet")
         process, form = parts.noise_table()
         text = encoders.one_encoder(parts, pixels=False)
@@ -59,7 +59,7 @@ class DiffusersEditPrior(DiffusersPrior):
         shown = self._latents(condition)
         output = self._output(z, t, condition.prompts, shown)
         if self.image_scale != 1.0:
-            # The branches of a batch repeat z: what does not depend on the text is computed once.
+            # The branches of a batch repeat z, so what does not depend on the text is computed once.
             rows, where = torch.cat([z, t[:, None, None, None].to(z).expand_as(z), shown.to(z)], 1).unique(
                 dim=0, return_inverse=True
             )
@@ -84,6 +84,6 @@ class DiffusersEditPrior(DiffusersPrior):
     def _latents(self, condition: Condition) -> Float[Tensor, "B C h w"]:
         if condition.pictures is None:
             raise UserError(
-                "this prior edits pictures (InstructPix2Pix) and is told none: set `pictures` to the views to edit"
+                "this prior edits pictures (InstructPix2Pix) and is given none: set `pictures` to the views to edit"
             )
         return self.codec.unscaled(condition.pictures)

@@ -1,30 +1,29 @@
-"""Rectified-flow transformers: Stable Diffusion 3 and FLUX (METHODS 1.14). They predict eps - x."""
+"""Rectified-flow transformers: Stable Diffusion 3 (Esser et al. 2024) and FLUX. They predict eps - x."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
+from threedgen.core.settings import finite, settings
 from threedgen.guidance.priors.adapters.base import SCALE_LATENT, DiffusersPrior
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.folder import encoders
-from threedgen.guidance.priors.folder.parts import Parts
+from threedgen.guidance.priors.folder.parts import PipelineParts
 
 
 class DiffusersSD3Prior(DiffusersPrior):
-    """SD3Transformer2DModel: told num_train_timesteps times the noise level, as the scheduler counts."""
+    """SD3Transformer2DModel; its time input is num_train_timesteps times the noise level, as in its scheduler."""
 
     parts = ("transformer", "text_encoder", "text_encoder_2")
     half = torch.bfloat16
 
     @classmethod
-    def load(cls, parts: Parts, options: Any) -> DiffusersSD3Prior:
+    def load(cls, parts: PipelineParts, options: Any) -> DiffusersSD3Prior:
         if parts.folder.class_of("vae") is None:
             raise UserError(f"prior folder '{parts.folder.path}' lacks the part vae: copy it again")
         side = parts.side("transformer", 128)
@@ -46,34 +45,35 @@ class DiffusersSD3Prior(DiffusersPrior):
 
 
 class DiffusersFluxPrior(DiffusersPrior):
-    """FluxTransformer2DModel: tokens of 2 x 2 latents, told the noise level itself and an embedded guidance scale.
+    """FluxTransformer2DModel: tokens of 2 x 2 latents; its inputs are the noise level and an embedded guidance
+    scale.
 
-    FLUX.1-dev is distilled from guided answers, and `guidance` is the scale it imitates; the objective's scale
-    comes on top, by a second pass with the negative text.
+    FLUX.1-dev is distilled from guided predictions, and `guidance` is the scale that it imitates. The scale of the
+    objective is applied in addition, by a second pass with the negative text.
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """guidance: the embedded scale, for transformers with guidance_embeds (FLUX.1-dev); null: 3.5."""
+        """Options of FLUX.
 
-        guidance: float | None = None
+        Attributes:
+            guidance: Embedded guidance scale, for models that have one (FLUX.1-dev); null is 3.5.
+        """
 
-        def __post_init__(self) -> None:
-            if self.guidance is not None and not math.isfinite(self.guidance):
-                raise UserError(f"options.guidance must be a finite number, got {self.guidance}")
+        guidance: Annotated[float | None, finite] = None
 
     parts = ("transformer", "text_encoder", "text_encoder_2")
     half = torch.bfloat16
     guidance = 3.5
 
     @classmethod
-    def load(cls, parts: Parts, options: Any) -> DiffusersFluxPrior:
+    def load(cls, parts: PipelineParts, options: Any) -> DiffusersFluxPrior:
         channels = parts.folder.config("vae").get("latent_channels", 4)
         inputs = parts.folder.config("transformer").get("in_channels", 64)
         if inputs != 4 * channels:
             raise UserError(
-                f"prior '{parts.folder.path}' is not supported, its transformer takes {inputs} channels "
-                f"(fill, depth and canny models do), not {4 * channels}"
+                f"prior '{parts.folder.path}' is not supported, its transformer takes {inputs} channels, not "
+                f"{4 * channels} (it is a fill, depth or canny model): take FLUX.1-dev or FLUX.1-schnell"
             )
         if options.guidance is not None and not parts.folder.config("transformer").get("guidance_embeds"):
             raise UserError(
@@ -99,7 +99,7 @@ class DiffusersFluxPrior(DiffusersPrior):
             "guidance": torch.full((len(z),), self.guidance, device=z.device) if guided else None,
             "pooled_projections": rows["pooled"].to(device=z.device, dtype=self.dtype),
             "encoder_hidden_states": states,
-            # Where each token is: texts nowhere, latents at (0, row, column).
+            # Positions of the tokens: zeros for texts, (0, row, column) for latents.
             "txt_ids": z.new_zeros(states.shape[1], 3, dtype=self.dtype),
             "img_ids": _grid(z.shape[2] // 2, z.shape[3] // 2).to(device=z.device, dtype=self.dtype),
         }
@@ -111,7 +111,7 @@ class DiffusersFluxPrior(DiffusersPrior):
 
 
 def packed(z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B hw/4 4C"]:
-    """One token for each 2 x 2 latents; channels slowest inside it."""
+    """One token for each 2 x 2 latents, with the channels as the slowest index inside it."""
     batch, channels, height, width = z.shape
     blocks = z.reshape(batch, channels, height // 2, 2, width // 2, 2)
     return blocks.permute(0, 2, 4, 1, 3, 5).reshape(batch, height * width // 4, 4 * channels)
@@ -129,5 +129,5 @@ def _grid(height: int, width: int) -> Float[Tensor, "hw 3"]:
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3).float()
 
 
-def _timesteps(parts: Parts) -> float:
+def _timesteps(parts: PipelineParts) -> float:
     return float(parts.folder.config("scheduler").get("num_train_timesteps", 1000))

@@ -1,8 +1,8 @@
-"""The plain text-to-image UNet: Stable Diffusion 1.x/2.x, DeepFloyd IF stage I, and our embedded one.
+"""The plain text-to-image UNet: Stable Diffusion 1.x/2.x, DeepFloyd IF stage I, and the embedded model.
 
-What differs between these three is read from their configs, never from their names: latents when there is a VAE,
-learned variances when the UNet has twice as many outputs as inputs, the prediction type of the scheduler,
-a camera vector when the UNet's class embedding is a projection.
+Their differences are read from their configs, never from their names: latents if there is an autoencoder, learned
+variances if the UNet has twice as many outputs as inputs, the prediction type of the scheduler, and a camera vector
+if the class embedding of the UNet is a projection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.codec import Codec
 from threedgen.guidance.priors.folder import encoders
 from threedgen.guidance.priors.folder.control import Control
-from threedgen.guidance.priors.folder.parts import Parts
+from threedgen.guidance.priors.folder.parts import PipelineParts
 from threedgen.guidance.priors.folder.text import TextEmbedder
 from threedgen.guidance.priors.processes import Process
 
@@ -31,7 +31,7 @@ _SCALE_CAMERAS = 4.0  # measured, for the small camera-conditioned prior
 
 
 class DiffusersImagePrior(DiffusersPrior):
-    """A text-to-image UNet2DConditionModel, with a ControlNet beside it when one is given."""
+    """A text-to-image UNet2DConditionModel, with a ControlNet beside it if one is given."""
 
     def __init__(
         self,
@@ -50,8 +50,8 @@ class DiffusersImagePrior(DiffusersPrior):
             self.image_condition = "pictures"
 
     @classmethod
-    def load(cls, parts: Parts, options: Any, control: Control | None = None) -> DiffusersImagePrior:
-        """From a folder that `kinds` has found to be one of these."""
+    def load(cls, parts: PipelineParts, options: Any, control: Control | None = None) -> DiffusersImagePrior:
+        """From a folder for which `adapter_of` chose this class."""
         network = parts.network("UNet2DConditionModel", "unet")
         codec = parts.codec()
         process, form = parts.noise_table()
@@ -69,9 +69,10 @@ class DiffusersImagePrior(DiffusersPrior):
         return arguments
 
     def camera_vectors(self, condition: Condition, z: Tensor) -> Float[Tensor, "B 16"]:
-        """The class embedding's input: cameras.view_features, as the embedded prior was trained."""
+        """The input of the class embedding: view_features of the cameras, as in the training of the embedded
+        prior."""
         from threedgen.cameras.orbit import VIEW_FEATURES, view_features
 
-        if condition.cameras is None:  # zeros stand for "any camera", see view_features
+        if condition.cameras is None:  # zeros mean any camera, see view_features
             return torch.zeros(len(z), VIEW_FEATURES, device=z.device)
         return view_features(condition.cameras).to(z.device)

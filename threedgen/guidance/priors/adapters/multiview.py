@@ -1,9 +1,10 @@
-"""MVDream (Shi et al. 2023): a Stable Diffusion UNet that denoises the views of an object together.
+"""MVDream (Shi et al. 2023, arXiv:2308.16512): a Stable Diffusion UNet that denoises the views of an object
+together.
 
 Each self-attention runs over all views of a group at once, and a camera of 16 numbers is added to the time
-embedding (METHODS 1.15). diffusers has no class for it, and needs none: it is an ordinary UNet2DConditionModel
-whose class embedding is a projection of 16 numbers. Its folder says so, and how many views a group has, by a
-key `num_views` in unet/config.json.
+embedding. diffusers has no class for it and needs none: it is an ordinary UNet2DConditionModel whose class
+embedding is a projection of 16 numbers. The key `num_views` in unet/config.json marks its folder and holds the
+number of views of a group.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from threedgen.core.types import Cameras
 from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.folder import encoders
-from threedgen.guidance.priors.folder.parts import Parts
+from threedgen.guidance.priors.folder.parts import PipelineParts
 
-_SCALE = 50.0  # MVDream's, with the contrast taken back by rescale 0.5 and a long negative prompt
+_SCALE = 50.0  # of MVDream, which combines it with rescale 0.5 and a long negative prompt
 
 
 class DiffusersMultiViewPrior(DiffusersImagePrior):
-    """Consecutive views of a batch form groups of `num_views`, which must share t; the azimuths of a group rise."""
+    """Consecutive views of a batch form groups of `num_views` with a common t and rising azimuths."""
 
     needs_cameras = True
     num_views: int
 
     @classmethod
-    def load(cls, parts: Parts, options: Any, control: Any = None) -> DiffusersMultiViewPrior:
+    def load(cls, parts: PipelineParts, options: Any, control: Any = None) -> DiffusersMultiViewPrior:
         network = parts.network("UNet2DConditionModel", "unet")
         views = int(parts.folder.config("unet")["num_views"])
         join_views(network, views)
@@ -53,12 +54,14 @@ class DiffusersMultiViewPrior(DiffusersImagePrior):
 
     def camera_vectors(self, condition: Condition, z: Tensor) -> Float[Tensor, "B 16"]:
         if condition.cameras is None:
-            raise UserError("this prior is told the camera of each view (MVDream) and got none")
+            raise UserError(
+                "this prior needs the camera of each view (MVDream) and is given none: take another guidance"
+            )
         return camera_vectors(condition.cameras).to(z.device)
 
 
 def camera_vectors(cameras: Cameras) -> Float[Tensor, "B 16"]:
-    """Camera-to-world matrices in Blender's convention (z up), the position at unit distance, row by row."""
+    """Camera-to-world matrices in the convention of Blender (z up), with positions at unit distance, row by row."""
     matrices = convert(cameras.world_from_camera, "opencv", "blender").clone()
     matrices[:, :3, 3] = torch.nn.functional.normalize(matrices[:, :3, 3], dim=1)
     return matrices.flatten(1)
@@ -75,7 +78,7 @@ def join_views(unet: Any, views: int) -> None:
 
 
 class AcrossViews:
-    """An attention processor: the tokens of the views of a group as one sequence for `inner`."""
+    """An attention processor that gives `inner` the tokens of all views of a group as one sequence."""
 
     def __init__(self, inner: Any, views: int) -> None:
         self.inner, self.views = inner, views

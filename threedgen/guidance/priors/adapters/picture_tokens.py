@@ -1,4 +1,4 @@
-"""What an image encoder says of a picture, as tokens for cross-attention."""
+"""Pictures as tokens for cross-attention."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def picture_tokens(image_encoder: Any, pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B L C"]:
-    """What the UNet attends to: every token of the encoder, normalised."""
+    """All tokens of an image encoder of transformers, normalised."""
     states = image_encoder(pictures).last_hidden_state
     vision = getattr(image_encoder, "vision_model", image_encoder)
     return vision.post_layernorm(states)

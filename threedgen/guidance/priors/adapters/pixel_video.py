@@ -1,4 +1,4 @@
-"""The video prior that `threedgen train prior --kind video` leaves: clips whose frames are channels."""
+"""The video prior that `threedgen train prior --kind video` writes: the frames of a clip are channels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from threedgen.guidance.priors.folder.files import PipelineFolder
 
 
 class DiffusersPixelVideoPrior(DiffusersImagePrior):
-    """A UNet2DConditionModel of frames x 3 channels, told the camera and when the first and the last frame are.
+    """A UNet2DConditionModel of frames x 3 channels with the camera and the times of the first and last frame as
+    input.
 
-    A sample is a clip: `encode` takes `frames` pictures for each, one clip after the other, `decode` gives as many.
+    A sample is a clip: `encode` takes `frames` pictures for each, one clip after the other, and `decode` returns as
+    many.
     """
 
     video = True
@@ -42,9 +44,9 @@ class DiffusersPixelVideoPrior(DiffusersImagePrior):
         return super().decode(x.unflatten(1, (self.frames, 3)).flatten(0, 1))
 
     def camera_vectors(self, condition: Condition, z: Tensor) -> Float[Tensor, "B 24"]:
-        """The class embedding's input: cameras.view_features and clips.time_features."""
+        """The input of the class embedding: view_features of the cameras and time_features of the clips."""
         times = condition.times
         if times is None:
-            raise UserError("this video prior wants to know when its frames are: set cameras.name=clips")
-        told = time_features(times[:, 0], times[:, -1] - times[:, 0])
-        return torch.cat([super().camera_vectors(condition, z), told.to(z.device)], dim=1)
+            raise UserError("this video prior needs the times of its frames: set cameras.name=clips")
+        features = time_features(times[:, 0], times[:, -1] - times[:, 0])
+        return torch.cat([super().camera_vectors(condition, z), features.to(z.device)], dim=1)

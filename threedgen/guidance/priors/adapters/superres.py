@@ -1,13 +1,12 @@
-"""DeepFloyd IF stage II: a pixel UNet that sees a small copy of the picture beside z, 4 times smaller.
+"""DeepFloyd IF stage II: a pixel UNet that receives beside z a copy of the picture that is 4 times smaller.
 
-As a prior for distillation the small copy is made from the render itself (Condition.pictures; the guidance fills
-them in), so that it says "sharpen this" and brings no colours and shapes of its own: use it after stage I.
+For distillation the small copy is made from the render itself (Condition.pictures, which the guidance fills in).
+Such a prior sharpens a render and adds no colours and shapes: use it after stage I.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,40 +15,43 @@ from torch import Tensor
 
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
+from threedgen.core.settings import between, settings
 from threedgen.guidance.priors.adapters.base import SCALE_PIXELS, DiffusersPrior, unet_arguments
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.codec import signed
 from threedgen.guidance.priors.folder import encoders
 from threedgen.guidance.priors.folder.files import read_json
-from threedgen.guidance.priors.folder.parts import Parts, read_noise_table
+from threedgen.guidance.priors.folder.parts import PipelineParts, read_noise_table
 from threedgen.guidance.priors.processes import NoiseSchedule
 
 _FACTOR = 4  # 64 -> 256
 
 
 class DiffusersSuperResolutionPrior(DiffusersPrior):
-    """A 6-channel UNet2DConditionModel: z, and the small copy enlarged to its size with some noise on it.
+    """A 6-channel UNet2DConditionModel: z, and the small copy, enlarged to the size of z, with some noise on it.
 
-    The noise on the copy is one fixed draw, the same for all samples and steps: a Prior owns no random stream.
+    The noise on the copy is one fixed draw, the same for all samples and steps, because a Prior has no random
+    stream of its own.
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """noise_level: of the small copy, a step of image_noising_scheduler; the network is told it. The higher,
-        the less it believes the copy. 250 is what its pipeline has."""
+        """Options of DeepFloyd IF stage II.
 
-        noise_level: int = 250
+        Attributes:
+            noise_level: Noise on the small copy, as a step of the noise table of image_noising_scheduler, which is
+                an input of the network too. The higher it is, the less the network relies on the copy. 250 is the
+                value of the pipeline of diffusers.
+        """
 
-        def __post_init__(self) -> None:
-            if not 0 <= self.noise_level < 1000:
-                raise UserError(f"noise_level must lie between 0 and 999, got {self.noise_level}")
+        noise_level: Annotated[int, between(0, 999)] = 250
 
     image_condition = "render"
     noise_level = 250
     noising: NoiseSchedule
 
     @classmethod
-    def load(cls, parts: Parts, options: Any) -> DiffusersSuperResolutionPrior:
+    def load(cls, parts: PipelineParts, options: Any) -> DiffusersSuperResolutionPrior:
         network = parts.network("UNet2DConditionModel", "unet")
         process, form = parts.noise_table()
         text = encoders.one_encoder(parts, pixels=True)
@@ -63,7 +65,7 @@ class DiffusersSuperResolutionPrior(DiffusersPrior):
     def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
         if condition.pictures is None:
             raise UserError(
-                "this prior enlarges pictures (DeepFloyd IF stage II) and is told none: set `pictures: render`"
+                "this prior enlarges pictures (DeepFloyd IF stage II) and is given none: set `pictures: render`"
             )
         states = self.text(condition.prompts)["states"]
         both = torch.cat([z, self.blurred(condition.pictures).to(z)], dim=1)
@@ -72,7 +74,7 @@ class DiffusersSuperResolutionPrior(DiffusersPrior):
         return arguments
 
     def blurred(self, pictures: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 size size"]:
-        """The small copy as the network is shown it."""
+        """The small copy as the network receives it."""
         size = self.image_size
         small = signed(pictures, size // _FACTOR)
         enlarged = F.interpolate(small, (size, size), mode="bilinear", align_corners=True)

@@ -1,60 +1,55 @@
-"""What all video models of diffusers have in common, and two that are UNets told a text: ModelScope (Wang et al.
-2023; ZeroScope has its form) and AnimateDiff (Guo et al. 2023)."""
+"""What all video models of diffusers have in common, and two text-to-video UNets: ModelScope (Wang et al. 2023;
+ZeroScope has the same form) and AnimateDiff (Guo et al. 2023)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
+from threedgen.core.settings import at_least, settings
 from threedgen.guidance.priors.adapters.base import SCALE_LATENT, DiffusersPrior
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.clip_codec import ClipCodec, FrameLatents, frames_of
 from threedgen.guidance.priors.folder import encoders
 from threedgen.guidance.priors.folder.files import PipelineFolder
-from threedgen.guidance.priors.folder.parts import Parts
+from threedgen.guidance.priors.folder.parts import PipelineParts, pixels_per_latent
 from threedgen.guidance.priors.folder.text import TextEmbedder
 from threedgen.guidance.priors.processes import Process
 
-_LEAST_PIXELS = 8
-
 
 class DiffusersVideoPrior(DiffusersPrior):
-    """A frozen denoiser of clips. `encode` takes `frames` pictures a clip, one clip after the other; a sample is
-    [f C, h, w], the latent frames one after the other (see clip_codec), and the network sees [C, f, h, w].
+    """A frozen denoiser of clips. `encode` takes `frames` pictures for each clip, one clip after the other. A
+    sample is [f C, h, w], the latent frames one after the other (see clip_codec), and the input of the network
+    [C, f, h, w].
 
-    Pictures are square. Models made for wider ones have been trained at several aspect ratios, or see one they know
-    less well; `size` is by default the shorter side they were made for.
+    Pictures are square. Models for wide pictures were trained with several aspect ratios, or work less well with
+    squares; the default `size` is the shorter side of their pictures.
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """frames: pictures a clip, null: what the model was made for. size: side of its pictures in pixels, null:
-        what its config says, rounded down to what it can divide."""
+        """Options of all video models.
 
-        frames: int | None = None
-        size: int | None = None
+        Attributes:
+            frames: Number of pictures in a clip; null is the number that the model was trained with.
+            size (pixels): Width and height of the pictures; null is the size in the config of the model, rounded
+                down to a multiple that its networks can divide.
+        """
 
-        def __post_init__(self) -> None:
-            if self.frames is not None and self.frames < 2:
-                raise UserError(f"options.frames is {self.frames}: a clip has at least 2 frames")
-            if self.size is not None and self.size < _LEAST_PIXELS:
-                raise UserError(
-                    f"options.size must be a number of pixels >= {_LEAST_PIXELS}, got {self.size}"
-                )
+        frames: Annotated[int | None, at_least(2)] = None
+        size: Annotated[int | None, at_least(8)] = None
 
     video = True
     autoencoder: ClassVar[str] = "AutoencoderKL"
-    """The only class of autoencoder that goes with the network."""
+    """The class of autoencoder that belongs to the network."""
     frames_first: ClassVar[bool] = False
-    """True where the network sees [f, C, h, w]."""
+    """True if the input of the network is [f, C, h, w]."""
     made_for: ClassVar[int] = 16
-    """Frames, where no config says how many."""
+    """Number of frames if no config has one."""
     codec: ClipCodec
 
     def __init__(
@@ -72,7 +67,7 @@ class DiffusersVideoPrior(DiffusersPrior):
     ) -> Float[Tensor, "B f*C h w"]:
         if condition.times is None:
             raise UserError(
-                "this prior denoises clips (a video model): name it by --video-prior of text-to-4d, or set "
+                "this prior denoises clips (a video model): name it with --video-prior of text-to-4d, or set "
                 f"cameras.name=clips cameras.frames={self.frames}"
             )
         with torch.no_grad():
@@ -80,12 +75,12 @@ class DiffusersVideoPrior(DiffusersPrior):
         return self.flat(network(**arguments, return_dict=False)[0]).to(z.dtype)
 
     def volume(self, z: Float[Tensor, "B f*C h w"]) -> Float[Tensor, "B ..."]:
-        """Clips as the network sees them, of its precision."""
+        """Clips in the layout and the precision of the network."""
         frames = frames_of(z, self.latent_frames).to(self.dtype)
         return frames if self.frames_first else frames.transpose(1, 2)
 
     def flat(self, volume: Float[Tensor, "B ..."]) -> Float[Tensor, "B f*C h w"]:
-        """The inverse of `volume`, without the precision."""
+        """The inverse of `volume`, except for the precision."""
         return (volume if self.frames_first else volume.transpose(1, 2)).flatten(1, 2)
 
 
@@ -95,7 +90,7 @@ class DiffusersModelScopePrior(DiffusersVideoPrior):
     network_class: ClassVar[str] = "UNet3DConditionModel"
 
     @classmethod
-    def load(cls, parts: Parts, options: Any) -> DiffusersModelScopePrior:
+    def load(cls, parts: PipelineParts, options: Any) -> DiffusersModelScopePrior:
         network = parts.network(cls.network_class, "unet")
         process, form = parts.noise_table()
         pictures = parts.latents(frame_size(parts, options))
@@ -113,7 +108,7 @@ class DiffusersModelScopePrior(DiffusersVideoPrior):
 
 
 class DiffusersAnimateDiffPrior(DiffusersModelScopePrior):
-    """UNetMotionModel: a Stable Diffusion UNet and a motion module, joined as AnimateDiffPipeline saves them."""
+    """UNetMotionModel: a Stable Diffusion UNet joined with a motion module, as AnimateDiffPipeline saves them."""
 
     network_class = "UNetMotionModel"
 
@@ -123,50 +118,46 @@ class DiffusersAnimateDiffPrior(DiffusersModelScopePrior):
         longest = folder.config("unet").get("motion_max_seq_length", 32)
         if frames > longest:
             raise UserError(
-                f"prior '{folder.path}' has places for {longest} frames, not {frames}: lower options.frames"
+                f"prior '{folder.path}' has positions for {longest} frames, not {frames}: lower options.frames"
             )
         return frames
 
     def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
         arguments = super().arguments(z, t, condition)
-        # Unlike its sibling it wants the text of each frame.
+        # Unlike UNet3DConditionModel it takes the states of the text once for each frame.
         states = arguments["encoder_hidden_states"].repeat_interleave(self.latent_frames, dim=0)
         return arguments | {"encoder_hidden_states": states}
 
 
-def frame_size(parts: Parts, options: Any) -> int:
-    """Pixels a side of the pictures of a video UNet: its own or the asked for.
+def frame_size(parts: PipelineParts, options: Any) -> int:
+    """Width and height in pixels of the pictures of a video UNet: those of the options, or else its own.
 
-    Raises UserError where the UNet cannot halve their latents as often as it does.
+    Raises UserError if the UNet cannot halve the latents of such pictures as often as it has to.
     """
-    reduction = picture_reduction(parts.folder.config("vae"))
+    reduction = pixels_per_latent(parts.folder, 4)
     halvings = len(parts.folder.config("unet").get("block_out_channels", [0] * 4)) - 1
     own = 0 if options.size else parts.side("unet") * reduction
     return divisible(parts.folder, options.size, own, reduction * 2**halvings)
 
 
 def divisible(folder: PipelineFolder, asked: int | None, own: int, unit: int) -> int:
-    """`asked`, which must be a multiple of `unit`, or the largest multiple in `own`."""
+    """`asked`, or if it is None the largest multiple of `unit` up to `own`. UserError: no multiple of `unit`."""
     size = asked or max(own // unit, 1) * unit
     if size % unit:
         raise UserError(
-            f"options.size is {size}, but prior '{folder.path}' takes pictures of multiples of {unit} pixels: "
-            f"say {max(size // unit, 1) * unit}"
+            f"options.size is {size}, but the sizes of prior '{folder.path}' are multiples of {unit} pixels: "
+            f"set it to {max(size // unit, 1) * unit}"
         )
     return size
 
 
 def packed_frames(folder: PipelineFolder, asked: int | None, own: int, ratio: int) -> int:
-    """Frames of a model that packs `ratio` of them, after the first, into a latent frame: `asked`, or what fits
-    into `own`. Raises UserError where `asked` is not 1 more than a multiple of `ratio`."""
+    """Number of frames of a model that compresses `ratio` frames, after the first, into a latent frame: `asked`, or
+    if it is None the largest possible number up to `own`. Raises UserError if `asked` - 1 is no multiple of
+    `ratio`."""
     if asked is not None and asked % ratio != 1:
         raise UserError(
-            f"options.frames is {asked}, but prior '{folder.path}' packs {ratio} frames into one after the first: "
-            f"say {asked // ratio * ratio + 1} or {(asked // ratio + 1) * ratio + 1}"
+            f"options.frames is {asked}, but prior '{folder.path}' compresses groups of {ratio} frames after the "
+            f"first: set it to {asked // ratio * ratio + 1} or {(asked // ratio + 1) * ratio + 1}"
         )
     return asked or (own - 1) // ratio * ratio + 1
-
-
-def picture_reduction(vae: Mapping[str, Any]) -> int:
-    """Pixels a latent, along a side, of an autoencoder that halves between its blocks."""
-    return 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)

@@ -1,8 +1,7 @@
-"""Zero-1-to-3 (Liu et al. 2023), Stable-Zero123: how a pictured object looks from elsewhere (METHODS 9.1)."""
+"""Zero-1-to-3 (Liu et al. 2023, arXiv:2303.11328) and Stable-Zero123: a pictured object from other sides."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -12,33 +11,39 @@ from torch import Tensor
 
 from threedgen.cameras.orbit import spherical
 from threedgen.core.errors import UserError
+from threedgen.core.settings import settings
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.adapters.base import DiffusersPrior, unet_arguments
-from threedgen.guidance.priors.base import Condition, Reference
+from threedgen.guidance.priors.base import Condition, ReferenceView
 from threedgen.guidance.priors.codec import Latents
 from threedgen.guidance.priors.folder.files import PipelineFolder, require_safe_weights
 from threedgen.guidance.priors.folder.libraries import or_user_error
-from threedgen.guidance.priors.folder.parts import Parts
+from threedgen.guidance.priors.folder.parts import PipelineParts
 from threedgen.guidance.priors.folder.text import no_text
 
-_SCALE = 5.0  # DreamGaussian's
+_SCALE = 5.0  # of DreamGaussian
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 PROJECTIONS = ("cc_projection", "clip_camera_projection")
-"""Names that the two folder layouts in use give to the layer over image embedding and pose."""
+"""Names of the layer over image embedding and pose in the two folder layouts that are in use."""
 
 
 class DiffusersViewPrior(DiffusersPrior):
-    """An 8-channel UNet2DConditionModel: z and the latent of the reference (not multiplied by the scale factor),
-    attending to one token made of the reference's CLIP embedding and the relative pose.
+    """An 8-channel UNet2DConditionModel: z and the unscaled latent of the reference picture, with cross-attention
+    to one token that is made of the CLIP embedding of the reference and the relative pose.
 
-    Texts are not read. The unconditional branch (Condition.dropped) has zeros for token and latent.
+    Texts are not read. In the unconditional branch (Condition.dropped) token and latent are zeros.
     """
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """pose: the fourth number of the pose, which no file of a folder tells: zero123: distance minus the
-        reference's. stable-zero123: the angle of the reference's camera from straight up."""
+        """Options of Zero-1-to-3.
+
+        Attributes:
+            pose: Meaning of the fourth number of the relative pose, which no file of the folder contains. zero123
+                is the distance of the view minus that of the reference. stable-zero123 is the angle between the
+                camera of the reference and the upward direction.
+        """
 
         pose: Literal["zero123", "stable-zero123"] = "zero123"
 
@@ -52,10 +57,10 @@ class DiffusersViewPrior(DiffusersPrior):
     def __init__(self, *arguments: Any, clip: Any, projection: torch.nn.Linear, pose: str) -> None:
         super().__init__(*arguments)
         self._clip, self._projection, self._pose = clip, projection, pose
-        self._seen: tuple[Reference, Tensor, Tensor] | None = None
+        self._seen: tuple[ReferenceView, Tensor, Tensor] | None = None
 
     @classmethod
-    def load(cls, parts: Parts, options: Any) -> DiffusersViewPrior:
+    def load(cls, parts: PipelineParts, options: Any) -> DiffusersViewPrior:
         network = parts.network("UNet2DConditionModel", "unet")
         process, form = parts.noise_table()
         codec = parts.codec()
@@ -65,12 +70,13 @@ class DiffusersViewPrior(DiffusersPrior):
         return cls(*common, clip=clip, projection=projection, pose=options.pose)
 
     def prepare(self, prompts: Any) -> None:
-        """Nothing to do: no text is read."""
+        """There is nothing to embed, because no text is read."""
 
     def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
         if condition.reference is None or condition.cameras is None:
             raise UserError(
-                "this prior turns a picture (Zero-1-to-3): set `reference`, the picture and where it was seen from"
+                "this prior shows a picture from other sides (Zero-1-to-3): set `reference`, the picture and the "
+                "pose of its camera"
             )
         embedding, latent = self._look_at(condition.reference, z)
         pose = relative_pose(condition.cameras, condition.reference, self._pose).to(z)
@@ -80,7 +86,7 @@ class DiffusersViewPrior(DiffusersPrior):
         states = (tokens.to(z) * kept[:, None])[:, None]
         return unet_arguments(self.dtype, both, self.process.timestep(t), states)
 
-    def _look_at(self, reference: Reference, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _look_at(self, reference: ReferenceView, z: Tensor) -> tuple[Tensor, Tensor]:
         """CLIP embedding [1, C] and latent [1, c, h, w] of the reference, computed once."""
         if self._seen is None or self._seen[0] is not reference:
             image = reference.image.to(z)[None]
@@ -90,7 +96,7 @@ class DiffusersViewPrior(DiffusersPrior):
 
 
 def picture_embedding(clip: Any, image: Float[Tensor, "1 H W 3"]) -> Float[Tensor, "1 D"]:
-    """What a CLIP image encoder with a projection says of a picture in [0, 1] of any size."""
+    """The embedding of a picture in [0, 1] of any size by a CLIP image encoder with a projection."""
     size = clip.config.image_size
     pixels = F.interpolate(
         image.permute(0, 3, 1, 2), (size, size), mode="bicubic", antialias=True, align_corners=False
@@ -99,11 +105,12 @@ def picture_embedding(clip: Any, image: Float[Tensor, "1 H W 3"]) -> Float[Tenso
     return clip(((pixels - mean) / std).to(device=clip.device, dtype=clip.dtype)).image_embeds
 
 
-def relative_pose(cameras: Cameras, reference: Reference, pose: str) -> Float[Tensor, "B 4"]:
-    """(polar angle minus the reference's, sin and cos of the azimuth difference, fourth number), in radians.
+def relative_pose(cameras: Cameras, reference: ReferenceView, pose: str) -> Float[Tensor, "B 4"]:
+    """(polar angle minus that of the reference, sin and cos of the azimuth difference, fourth number), in radians.
 
-    The polar angle falls as the elevation rises, so the first number is the reference's elevation minus the view's.
-    (DreamGaussian's orbit has positive elevations below the horizon, which is why it passes them unchanged.)
+    The polar angle falls as the elevation rises, so the first number is the elevation of the reference minus that
+    of the view. (The orbit of DreamGaussian has positive elevations below the horizon and so needs no change of
+    sign.)
     """
     azimuth, elevation, distance = spherical(cameras)
     turn = torch.deg2rad(azimuth - reference.azimuth)
@@ -116,7 +123,10 @@ def relative_pose(cameras: Cameras, reference: Reference, pose: str) -> Float[Te
 
 
 def load_projection(folder: PipelineFolder) -> torch.nn.Linear:
-    """The linear layer [C + 4 -> C] over embedding and pose, frozen; a folder has it under one of PROJECTIONS."""
+    """The frozen linear layer [C + 4 -> C] over embedding and pose, from the folder named by one of PROJECTIONS.
+
+    Raises UserError if it is missing or has another shape.
+    """
     names = [name for name in PROJECTIONS if (folder.path / name).is_dir()]
     if not names:
         raise UserError(
@@ -125,16 +135,16 @@ def load_projection(folder: PipelineFolder) -> torch.nn.Linear:
     part = folder.path / names[0]
     require_safe_weights(part)
 
-    def load() -> torch.nn.Linear:
+    def load() -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
-        tensors = load_file(sorted(part.glob("*.safetensors"))[0])
-        weight = next(value for name, value in tensors.items() if name.endswith("weight")).float()
-        bias = next(value for name, value in tensors.items() if name.endswith("bias")).float()
-        if weight.shape[1] != weight.shape[0] + 4:
-            raise ValueError(f"its weight is {tuple(weight.shape)}, not [C, C + 4]")
-        layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
-        layer.load_state_dict({"weight": weight, "bias": bias})
-        return layer.requires_grad_(False)
+        return load_file(sorted(part.glob("*.safetensors"))[0])
 
-    return or_user_error(load, part)
+    tensors = {name.rsplit(".", 1)[-1]: tensor.float() for name, tensor in or_user_error(load, part).items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    width = len(tensors["bias"]) if "bias" in tensors else 0
+    if shapes != {"weight": (width, width + 4), "bias": (width,)}:
+        raise UserError(f"prior part '{part}' is not a linear layer from C + 4 to C numbers: copy it again")
+    layer = torch.nn.Linear(width + 4, width)
+    layer.load_state_dict(tensors)
+    return layer.requires_grad_(False)

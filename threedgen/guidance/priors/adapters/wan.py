@@ -1,4 +1,4 @@
-"""Wan 2.1 and the 5B model of 2.2 (Wan Team 2025): a rectified-flow transformer over clips whose time is packed."""
+"""Wan 2.1 and the 5B model of 2.2 (Wan Team 2025): a rectified-flow transformer over clips compressed in time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.clip_codec import VideoLatents
 from threedgen.guidance.priors.folder import encoders
 from threedgen.guidance.priors.folder.files import PipelineFolder
-from threedgen.guidance.priors.folder.parts import Parts
+from threedgen.guidance.priors.folder.parts import PipelineParts
 
-_SIDE = 480  # the shorter side of what the small models were made for; no config says it
-_TOKENS = 512  # of a text
+_SIDE = 480  # pixels; the shorter side of the training pictures of the small models, which no config contains
+_TOKENS = 512  # per text
 
 
 class DiffusersWanPrior(DiffusersVideoPrior):
-    """WanTransformer3DModel, told num_train_timesteps times the noise level.
+    """WanTransformer3DModel; its time input is num_train_timesteps times the noise level.
 
-    Wan 2.2 5B is told the level of every token, because its first frame may be a given one; here all have the same.
+    Wan 2.2 5B takes a level for every token, because its first frame may be given; here all tokens have the same.
     """
 
     parts = ("transformer", "text_encoder")
@@ -35,7 +35,7 @@ class DiffusersWanPrior(DiffusersVideoPrior):
         return packed_frames(folder, options.frames, cls.made_for, _ratio(folder))
 
     @classmethod
-    def load(cls, parts: Parts, options: Any) -> DiffusersWanPrior:
+    def load(cls, parts: PipelineParts, options: Any) -> DiffusersWanPrior:
         folder = parts.folder
         frames = cls.clip_frames(folder, options)
         patch = folder.config("transformer").get("patch_size", [1, 2, 2])
@@ -62,5 +62,5 @@ class DiffusersWanPrior(DiffusersVideoPrior):
 
 
 def _ratio(folder: PipelineFolder) -> int:
-    """Frames in a latent frame."""
+    """Frames per latent frame."""
     return int(folder.config("vae").get("scale_factor_temporal", 4))

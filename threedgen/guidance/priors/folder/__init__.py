@@ -1,1 +1,1 @@
-"""A pipeline folder and its parts, read without running code from it."""
+"""A pipeline folder and its parts, which are loaded without running code from it."""

@@ -1,4 +1,5 @@
-"""A ControlNet (Zhang et al. 2023) beside a UNet: it sees a picture of each view and adds to the UNet's skips."""
+"""A ControlNet (Zhang et al. 2023) beside a UNet: it receives a picture of each view and adds residuals to the
+UNet."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.folder import files, parts
 from threedgen.guidance.priors.folder.memory import Plan
 
-# Keys of both configs that must agree, and what an absent one means. Not class_embed_type: beside MVDream's UNet a
-# ControlNet is not told the camera.
+# Keys whose values must be equal in both configs, and the default of each. class_embed_type is not among them:
+# beside the UNet of MVDream a ControlNet does not receive the camera.
 _SHARED = {
     "cross_attention_dim": None,
     "block_out_channels": None,
@@ -25,7 +26,7 @@ _SHARED = {
 
 
 class Control:
-    """A frozen ControlNetModel. scale: what its residuals are multiplied with."""
+    """A frozen ControlNetModel. scale: factor on its residuals."""
 
     def __init__(self, network: Any, scale: float) -> None:
         self.network, self.scale = network, scale
@@ -40,42 +41,44 @@ class Control:
         plan: Plan,
         scale: float,
     ) -> Control:
-        """From a folder with a ControlNetModel's config.json and safetensors. Raises UserError when it is another
-        model or was made for another UNet than that of `unet_config`."""
+        """From a folder with the config.json and the safetensors of a ControlNetModel. Raises UserError if it holds
+        another model, or one that was trained for another UNet than that of `unet_config`."""
         with files.readable(folder):
             if not folder.is_dir():
                 raise UserError(
-                    f"control folder '{folder}' does not exist: name a ControlNet's folder on this machine (hub "
-                    "ids are for `path` only)"
+                    f"control folder '{folder}' does not exist: name the folder of a ControlNet on this machine "
+                    "(hub ids are for `path` only)"
                 )
             if not (folder / "config.json").is_file():
                 raise UserError(
-                    f"control folder '{folder}' is no ControlNet's: it lacks config.json"
+                    f"control folder '{folder}' is not that of a ControlNet: it lacks config.json"
                     + (" (it is a whole pipeline)" if (folder / "model_index.json").is_file() else "")
                 )
             config = files.read_json(folder / "config.json")
             found = config.get("_class_name")
             if found != "ControlNetModel":
-                raise UserError(f"control folder '{folder}' holds {found}, not a ControlNetModel")
+                raise UserError(
+                    f"control folder '{folder}' holds {found}, not a ControlNetModel: name another one"
+                )
             for key, absent in _SHARED.items():
                 ours, theirs = config.get(key, absent), unet_config.get(key, absent)
                 if ours != theirs:
                     raise UserError(
-                        f"control folder '{folder}' was made for another prior: its {key} is {ours}, "
-                        f"the prior's is {theirs}"
+                        f"control folder '{folder}' was trained for another prior: its {key} is {ours}, that of "
+                        f"the prior is {theirs}"
                     )
             if config.get("class_embed_type") is not None:
-                raise UserError(f"control folder '{folder}' is not supported, it wants class labels")
+                raise UserError(
+                    f"control folder '{folder}' is not supported, because it needs class labels: name another one"
+                )
             files.require_safe_weights(folder)
         network = parts.load_model(parts.diffusers_class("ControlNetModel"), folder, "torch_dtype", dtype)
         return cls(plan.place_network(network, device), scale)
 
     def residuals(self, arguments: dict[str, Any], condition: Condition, size: int) -> dict[str, Any]:
-        """What the UNet is to be called with beside `arguments`. Raises UserError without pictures."""
+        """Further arguments of the UNet beside `arguments`. Raises UserError if the condition has no pictures."""
         if condition.pictures is None:
-            raise UserError(
-                "this prior has a ControlNet, which follows a picture of each view: set `pictures`"
-            )
+            raise UserError("this prior has a ControlNet, which needs a picture of each view: set `pictures`")
         sample: Tensor = arguments["sample"]
         pictures = resize_images(condition.pictures, size).permute(0, 3, 1, 2)
         down, middle = self.network(

@@ -1,7 +1,8 @@
-"""What each family of denoisers is told about a text: which encoders, which of their layers, how joined.
+"""The text encoders of each family of denoisers: which encoders, which of their layers, and how they are joined.
 
-Each function returns a TextEmbedder whose rows are named as the adapters read them: states [n, L, C], and pooled
-[n, P] where the denoiser takes one. Encoders are loaded when a new text comes.
+Each function returns a TextEmbedder with the rows that the adapters read: states [n, L, C] and, if the denoiser has
+such an input, pooled [n, P]. The encoders are loaded for the first text that is not in the cache. Each function
+raises UserError if the folder has encoders of another class.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.folder import files
-from threedgen.guidance.priors.folder.parts import Parts
+from threedgen.guidance.priors.folder.parts import PipelineParts
 from threedgen.guidance.priors.folder.text import (
     UNREAD,
     Encode,
@@ -27,14 +28,18 @@ from threedgen.guidance.priors.folder.text import (
 )
 from threedgen.guidance.priors.folder.text_cache import cache_folder
 
-_CLIP_LENGTH = 77  # tokens CLIP and DeepFloyd IF were trained with; a tiny encoder may have fewer positions
+_CLIP_LENGTH = (
+    77  # tokens that CLIP and DeepFloyd IF were trained with; a tiny encoder may have fewer positions
+)
 _T5_LENGTH = {"sd3": 256, "flux": 512}
-_WORTH_KEEPING = 50_000_000  # weights of encoders that take longer to load than their rows take to read
+_WORTH_STORING = (
+    50_000_000  # number of weights above which loading the encoders takes longer than reading rows
+)
 _ONE_ENCODER = ("CLIPTextModel", "T5EncoderModel")
 
 
-def one_encoder(parts: Parts, pixels: bool) -> TextEmbedder:
-    """The last states of CLIP or T5. pixels: as DeepFloyd IF has it, without padding and in lower case."""
+def one_encoder(parts: PipelineParts, pixels: bool) -> TextEmbedder:
+    """The last states of CLIP or T5. pixels: as for DeepFloyd IF, with masked padding and in lower case."""
     _require(parts, {"text_encoder": _ONE_ENCODER})
     length = _length(parts, "text_encoder")
     masked = pixels or bool(parts.folder.config("text_encoder").get("use_attention_mask"))
@@ -51,11 +56,11 @@ def one_encoder(parts: Parts, pixels: bool) -> TextEmbedder:
     return _embedder(parts, load, ["text_encoder", "tokenizer"], length, masked, pixels)
 
 
-def long_t5(parts: Parts, name: str, length: int, masked: bool = False) -> TextEmbedder:
-    """CogVideoX and Wan: the last states of T5 or UMT5, whose class `name` is, of a text padded to `length` tokens.
+def long_t5(parts: PipelineParts, name: str, length: int, masked: bool = False) -> TextEmbedder:
+    """CogVideoX and Wan: the last states of T5 or UMT5 (the class `name`) for texts padded to `length` tokens.
 
-    masked: as Wan has it, the padding is hidden from the encoder and zero in the rows, and texts are rid of HTML
-    entities and repeated spaces.
+    masked: as for Wan, the padding is hidden from the encoder and zero in the rows, HTML entities are replaced by
+    their characters, and repeated spaces are removed.
     """
     _require(parts, {"text_encoder": (name,)})
 
@@ -75,10 +80,10 @@ def long_t5(parts: Parts, name: str, length: int, masked: bool = False) -> TextE
     return _embedder(parts, load, ["text_encoder", "tokenizer"], length, masked)
 
 
-def two_clips(parts: Parts) -> TextEmbedder:
-    """Stable Diffusion XL: the last states but one of both, joined, and the second one's projection.
+def two_clips(parts: PipelineParts) -> TextEmbedder:
+    """Stable Diffusion XL: the last states but one of both encoders, joined, and the projection of the second.
 
-    The empty text is zeros where the folder says force_zeros_for_empty_prompt, as in training.
+    With force_zeros_for_empty_prompt in the folder the rows of the empty text are zeros, as in the training.
     """
     _require(parts, {"text_encoder": ("CLIPTextModel",), "text_encoder_2": ("CLIPTextModelWithProjection",)})
     zeros = bool(parts.folder.index.get("force_zeros_for_empty_prompt"))
@@ -89,9 +94,9 @@ def two_clips(parts: Parts) -> TextEmbedder:
         def encode(texts: list[str]) -> dict[str, Tensor]:
             results = clips(texts)
             if zeros:
-                said = torch.tensor([bool(text) for text in texts], device=results["states"].device)
-                results["states"] = results["states"] * said[:, None, None]
-                results["pooled"] = results["pooled"] * said[:, None]
+                kept = torch.tensor([bool(text) for text in texts], device=results["states"].device)
+                results["states"] = results["states"] * kept[:, None, None]
+                results["pooled"] = results["pooled"] * kept[:, None]
             return results
 
         return encode
@@ -99,8 +104,9 @@ def two_clips(parts: Parts) -> TextEmbedder:
     return _embedder(parts, load, ["text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"], zeros)
 
 
-def two_clips_and_t5(parts: Parts, width: int) -> TextEmbedder:
-    """Stable Diffusion 3: both CLIPs' last states but one, padded to `width` channels, then T5's (zeros without).
+def two_clips_and_t5(parts: PipelineParts, width: int) -> TextEmbedder:
+    """Stable Diffusion 3: the last states but one of both CLIPs, padded to `width` channels, then those of T5
+    (zeros if the folder has none).
 
     pooled: both projections, joined.
     """
@@ -129,8 +135,8 @@ def two_clips_and_t5(parts: Parts, width: int) -> TextEmbedder:
     return _embedder(parts, load, names, width, length)
 
 
-def clip_and_t5(parts: Parts) -> TextEmbedder:
-    """FLUX: T5's last states, and CLIP's pooled state."""
+def clip_and_t5(parts: PipelineParts) -> TextEmbedder:
+    """FLUX: the last states of T5, and the pooled state of CLIP."""
     _require(parts, {"text_encoder": ("CLIPTextModel",), "text_encoder_2": ("T5EncoderModel",)})
     length = _T5_LENGTH["flux"]
 
@@ -149,8 +155,8 @@ def clip_and_t5(parts: Parts) -> TextEmbedder:
     return _embedder(parts, load, ["text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"], length)
 
 
-def _clips(parts: Parts, both_pooled: bool = False) -> Callable[[list[str]], dict[str, Tensor]]:
-    """Two CLIP encoders as SDXL and SD3 use them."""
+def _clips(parts: PipelineParts, both_pooled: bool = False) -> Callable[[list[str]], dict[str, Tensor]]:
+    """Two CLIP encoders in the way that SDXL and SD3 use them."""
     pairs = [
         (
             parts.tokenizer(f"tokenizer{end}"),
@@ -176,17 +182,19 @@ def _clips(parts: Parts, both_pooled: bool = False) -> Callable[[list[str]], dic
     return encode
 
 
-def _embedder(parts: Parts, load: Callable[[], Encode], names: list[str], *decisions: object) -> TextEmbedder:
-    """decisions: whatever beside the files of the parts `names` changes the rows."""
+def _embedder(
+    parts: PipelineParts, load: Callable[[], Encode], names: list[str], *decisions: object
+) -> TextEmbedder:
+    """decisions: all values beside the files of the parts `names` that change the rows."""
     folders = [parts.folder.path / name for name in names]
     lora = () if parts.lora is None else (*parts.lora.identity(),)
     name = files.fingerprint(folders, parts.dtype, *decisions, *lora)
-    large = sum(files.elements_of(folder) for folder in folders) >= _WORTH_KEEPING
+    large = sum(files.elements_of(folder) for folder in folders) >= _WORTH_STORING
     return TextEmbedder(load, name, cache_folder() if large else None, parts.device)
 
 
-def _require(parts: Parts, wanted: dict[str, tuple[str, ...]]) -> None:
-    """The encoders are of the classes this family has."""
+def _require(parts: PipelineParts, wanted: dict[str, tuple[str, ...]]) -> None:
+    """Raises UserError unless the encoders are of the classes of this family."""
     for part, classes in wanted.items():
         found = parts.folder.class_of(part)
         if found not in classes:
@@ -196,7 +204,7 @@ def _require(parts: Parts, wanted: dict[str, tuple[str, ...]]) -> None:
             )
 
 
-def _length(parts: Parts, part: str) -> int:
-    """Tokens a text may have: what the encoder has positions for, whatever the tokenizer says or leaves out."""
+def _length(parts: PipelineParts, part: str) -> int:
+    """The longest text in tokens: the number of positions of the encoder, whatever the tokenizer says."""
     config: dict[str, Any] = parts.folder.config(part)
     return min(_CLIP_LENGTH, int(config.get("max_position_embeddings") or _CLIP_LENGTH))

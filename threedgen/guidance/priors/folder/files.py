@@ -1,6 +1,6 @@
-"""What a prior is on disk: a diffusers pipeline folder, checked before any of it is loaded.
+"""The pipeline folder of a prior, checked before any part of it is loaded.
 
-Only JSON and safetensors are ever read. Every function raises UserError for what the user can put right.
+Only JSON and safetensors files are ever read. Every function raises UserError for a missing or damaged file.
 """
 
 from __future__ import annotations
@@ -8,28 +8,29 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from threedgen.core.errors import UserError
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-_PIPELINE_CLASS = "StableDiffusionPipeline"  # or StableDiffusionXLPipeline, ...: the user knows which
+_PIPELINE_CLASS = "StableDiffusionPipeline"  # an example; the user knows which pipeline the file is for
 
 
 @dataclass(frozen=True)
 class PipelineFolder:
-    """A folder as diffusers' save_pretrained writes it: model_index.json and one folder for each part."""
+    """A folder as save_pretrained of diffusers writes it: model_index.json and one folder for each part."""
 
     path: Path
 
     @cached_property
     def index(self) -> dict[str, Any]:
-        """model_index.json: which class each part is."""
+        """The content of model_index.json, which names the class of each part."""
         if not self.path.is_dir():
             raise UserError(f"prior folder '{self.path}' does not exist: name a diffusers pipeline folder")
         if not (self.path / "model_index.json").is_file():
@@ -40,18 +41,18 @@ class PipelineFolder:
         return read_json(self.path / "model_index.json")
 
     def class_of(self, part: str) -> str | None:
-        """The class the index names for a part; absent parts are missing or [null, null]."""
+        """The class that the index names for a part; None if the part is missing or [null, null]."""
         entry = self.index.get(part)
         return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
 
     def config(self, part: str) -> dict[str, Any]:
-        """The config.json of a part, scheduler_config.json for the scheduler."""
+        """The content of config.json of a part, or of scheduler_config.json for the scheduler."""
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         return read_json(self.path / part / name)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
+    """The JSON object in a file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -64,14 +65,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def require_safe_weights(part: Path) -> None:
-    """Every safetensors file of a part is whole; a folder of pickles is refused, never opened."""
+    """Checks that every safetensors file of a part is complete. Pickle files are refused and never opened."""
     files = sorted(part.glob("*.safetensors"))
     if not files:
         pickles = sorted(file.name for file in part.glob("*") if file.suffix in _PICKLES)
         if pickles:
             raise UserError(
-                f"prior part '{part}' has only pickle weights ({pickles[0]}), which can run code. Convert the "
-                'folder where you trust it: python -c "from diffusers import DiffusionPipeline as P; '
+                f"prior part '{part}' has only pickle weights ({pickles[0]}), which can run code. If you trust the "
+                'folder, convert it: python -c "from diffusers import DiffusionPipeline as P; '
                 "P.from_pretrained('OLD', use_safetensors=False).save_pretrained('NEW', "
                 'safe_serialization=True)"'
             )
@@ -85,46 +86,46 @@ def require_safe_weights(part: Path) -> None:
 
 
 def require_whole(file: Path) -> None:
-    """A safetensors file that holds all it promises."""
-    try:
-        whole = _is_whole(file)
-    except OSError as error:
-        raise UserError(f"prior file '{file}' cannot be read ({first_line(error)})") from error
-    if not whole:
-        raise UserError(f"prior file '{file}' is truncated or corrupt: copy or download it again")
+    """Checks that a safetensors file is as long as its header says."""
+    ends = [tensor["data_offsets"][1] for tensor in _described(file)]
+    with _opened(file) as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        size = stream.seek(0, os.SEEK_END)
+    if 8 + length + max(ends, default=0) != size:
+        raise _damaged(file)
 
 
 def refuse_checkpoint_file(file: Path) -> UserError:
-    """The error for a path that is one file, with the command that makes a pipeline folder of it."""
+    """The error for a path that is a single file, with the command that makes a pipeline folder of it."""
     if file.suffix not in (*_PICKLES, ".safetensors"):
         return UserError(f"prior '{file}' is a file: name the pipeline folder that holds model_index.json")
-    trust = ""
-    if file.suffix in _PICKLES:
-        trust = ", a pickle, which can run code"
+    pickle = file.suffix in _PICKLES
     return UserError(
-        f"prior '{file}' is a file{trust}. Make a pipeline folder of it"
-        + (" where you trust it" if trust else "")
-        + f': python -c "from diffusers import {_PIPELINE_CLASS} as P; '
-        f"P.from_single_file('{file.name}').save_pretrained('FOLDER')\" (needs a network once, for the configs)"
+        f"prior '{file}' is a file"
+        + (", a pickle, which can run code. If you trust it, make" if pickle else ". Make")
+        + f' a pipeline folder of it: python -c "from diffusers import {_PIPELINE_CLASS} as P; '
+        f"P.from_single_file('{file.name}').save_pretrained('FOLDER')\" "
+        "(needs a network connection once, for the configs)"
     )
 
 
 def variant(part: Path) -> str | None:
-    """'fp16' when the half-precision copy is the only one in the folder."""
+    """'fp16' if a folder holds only the half-precision copy of its weights, else None."""
     files = [file.name for file in part.glob("*.safetensors")]
     return "fp16" if files and all(".fp16" in name for name in files) else None
 
 
 def elements_of(part: Path) -> int:
-    """How many numbers the weights of a part are, by the headers of the files that `variant` chooses."""
+    """The number of weights of a part, from the headers of the files that `variant` chooses."""
     wanted = variant(part)
     chosen = [file for file in part.glob("*.safetensors") if wanted or ".fp16" not in file.name]
-    tensors = [tensor for file in chosen for tensor in _header(file).values()]
+    tensors = [tensor for file in chosen for tensor in _described(file)]
     return sum(math.prod(tensor["shape"]) for tensor in tensors)
 
 
 def fingerprint(parts: list[Path], *extras: object) -> str:
-    """Names, sizes and dates of all files of some parts, and whatever else decides their results."""
+    """A hash of the names, sizes and dates of all files of some parts, and of whatever else decides their
+    results."""
     lines = [str(extra) for extra in extras]
     for part in parts:
         for file in sorted(part.rglob("*")):
@@ -136,7 +137,8 @@ def fingerprint(parts: list[Path], *extras: object) -> str:
 
 @contextmanager
 def readable(path: Path | str) -> Iterator[None]:
-    """A folder that must not even be looked into is an OSError of `is_dir` and its like (before Python 3.14)."""
+    """Turns an OSError into a UserError about the prior: before Python 3.14, `is_dir` and similar methods raise
+    one for a folder without the permission to read it."""
     try:
         yield
     except OSError as error:
@@ -146,28 +148,49 @@ def readable(path: Path | str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, on one line."""
+    """The first line of the message of an exception, or the name of its type if it has none."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]
 
 
-def _is_whole(file: Path) -> bool:
-    """A safetensors file: 8 bytes of header length, a JSON header, exactly the bytes the header promises."""
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """A file to read bytes from; what fails while it is open is a UserError about it."""
     try:
-        ends = [tensor["data_offsets"][1] for tensor in _header(file).values()]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        with file.open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise UserError(f"prior file '{file}' cannot be read ({first_line(error)})") from error
+
+
+def _described(file: Path) -> list[dict[str, Any]]:
+    """The entry of each tensor in the header of a safetensors file: shape, data_offsets and others.
+
+    The format: 8 bytes that hold the length of the header, a JSON object, and then the tensors.
+    """
+    with _opened(file) as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        text = stream.read(min(length, file.stat().st_size))
+    try:
+        header = json.loads(text)
+    except ValueError as error:
+        raise _damaged(file) from error
+    if not isinstance(header, dict):
+        raise _damaged(file)
+    entries = [entry for name, entry in header.items() if name != "__metadata__"]
+    if not all(map(_describes_a_tensor, entries)):
+        raise _damaged(file)
+    return entries
+
+
+def _describes_a_tensor(entry: object) -> bool:
+    if not isinstance(entry, dict):
         return False
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-    return 8 + length + max(ends, default=0) == file.stat().st_size
+    shape, place = entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(shape, list) or not isinstance(place, list) or len(place) != 2:
+        return False
+    return all(isinstance(number, int) for number in (*shape, *place))
 
 
-def _header(file: Path) -> dict[str, Any]:
-    """Name -> shape, dtype and place of each tensor. Raises ValueError when there is no such header."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise ValueError("no header")
-        header = json.loads(stream.read(length))
-    return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+def _damaged(file: Path) -> UserError:
+    return UserError(f"prior file '{file}' is truncated or corrupt: copy or download it again")

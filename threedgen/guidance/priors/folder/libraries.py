@@ -1,4 +1,4 @@
-"""diffusers and transformers as they are asked for here: quietly, and with one line for what they refuse."""
+"""Calls of diffusers and transformers: without their output, and with one line for each failure of theirs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from threedgen.guidance.priors.folder.files import first_line
 
 _SENTENCEPIECE = "pip install sentencepiece protobuf (the extra threedgen[deepfloyd])"
 
-
 _T = TypeVar("_T")
 
 
 def load_model(model: Any, part: Path, dtype_keyword: str, dtype: torch.dtype) -> Any:
-    """`from_pretrained` of a diffusers or transformers class; absent weights are an error, not random numbers."""
+    """`from_pretrained` of a class of diffusers or transformers. Raises UserError, also for missing weights."""
 
     def load() -> tuple[Any, dict[str, Any]]:
         return model.from_pretrained(
@@ -36,7 +35,7 @@ def load_model(model: Any, part: Path, dtype_keyword: str, dtype: torch.dtype) -
 
     with quiet():
         loaded, info = or_user_error(load, part)
-    # Both libraries would fill absent weights with random numbers and go on.
+    # Both libraries would fill missing weights with random numbers and continue.
     if info["missing_keys"]:
         absent = sorted(info["missing_keys"])
         raise UserError(
@@ -47,7 +46,7 @@ def load_model(model: Any, part: Path, dtype_keyword: str, dtype: torch.dtype) -
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars and warnings of the libraries while a model loads: what matters becomes a UserError."""
+    """Switches off the progress bars and warnings of both libraries while a model loads."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -67,41 +66,56 @@ def quiet() -> Iterator[None]:
 
 
 def or_user_error(load: Callable[[], _T], part: Path) -> _T:
-    """What `load` returns; its failures as one line about `part`."""
-    from safetensors import SafetensorError
+    """The result of `load`, which calls a library on the files of `part`.
 
+    Whatever the library raises becomes a UserError about `part`: a wrong file or config can make it raise any
+    exception. An exception that a line of threedgen raises passes unchanged.
+    """
     try:
         return load()
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except ImportError as error:
         _blame_torchvision(error)
         raise UserError(
-            f"prior part '{part}' needs a package that is not here ({first_line(error)}): {_SENTENCEPIECE}"
+            f"prior part '{part}' needs a package that is not installed ({first_line(error)}): {_SENTENCEPIECE}"
         ) from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except Exception as error:
+        if _is_ours(error):
+            raise
         _blame_torchvision(error)
         raise UserError(
-            f"prior part '{part}' cannot be loaded ({first_line(error)}): copy it again"
+            f"prior part '{part}' cannot be loaded ({type(error).__name__}: {first_line(error)}): copy it again"
         ) from error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether a line of threedgen raised an exception, or called a library with wrong arguments."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return module.split(".")[0] == "threedgen"
 
 
 def _blame_torchvision(error: Exception) -> None:
-    """A torchvision built for another torch fails at import, and transformers' models fail with it."""
+    """Raises UserError if torchvision is the cause: built for another torch it fails at import, and the models of
+    transformers fail with it."""
     installed = machine.version("torchvision")
     if installed is None:
         return
     try:
         importlib.import_module("torchvision")
-    except (ImportError, RuntimeError, OSError, AttributeError) as fault:
+    except (ImportError, RuntimeError, OSError, AttributeError) as fault:  # whatever its import raises
         raise UserError(
             f"torchvision {installed} does not fit torch {torch.__version__} and breaks transformers "
             f"({first_line(fault)}): pip uninstall torchvision (threedgen does not use it)"
         ) from error
 
 
-def _require_sentencepiece(part: Path) -> None:
-    """A tokenizer that is a SentencePiece model and nothing else has to be converted (DeepFloyd IF's)."""
+def require_sentencepiece(part: Path) -> None:
+    """Raises UserError if a tokenizer needs packages that are not installed: one that is only a SentencePiece model
+    (as that of DeepFloyd IF) has to be converted."""
     if (part / "tokenizer.json").is_file() or not (part / "spiece.model").is_file():
         return
     absent = [name for name in ("sentencepiece", "protobuf") if machine.version(name) is None]
@@ -111,9 +125,9 @@ def _require_sentencepiece(part: Path) -> None:
 
 def diffusers_class(name: str) -> Any:
     """A class of diffusers by its name."""
-    return _class("diffusers", name, Path(name))
+    return class_of("diffusers", name, Path(name))
 
 
-def _class(library: str, name: str, part: Path) -> Any:
-    """A class of a library that exports its names lazily: getting it is what imports its module."""
+def class_of(library: str, name: str, part: Path) -> Any:
+    """A class that `part` needs of a library, whose lazy exports import the module of a class at its first use."""
     return or_user_error(lambda: getattr(importlib.import_module(library), name), part)

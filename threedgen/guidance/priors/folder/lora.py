@@ -1,4 +1,4 @@
-"""Somebody's LoRA weights on a prior: a file of low-rank changes for the denoiser and the text encoders."""
+"""LoRA weights for a prior: a file of low-rank changes of the denoiser and of the text encoders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INSTALL = "pip install peft accelerate (the extra threedgen[lora])"
 
 
 def require_peft(what: str) -> None:
-    """Raises UserError when a package that low-rank changes need is not installed."""
+    """Raises UserError if a package that low-rank changes need is not installed."""
     absent = [name for name in ("peft", "accelerate") if machine.version(name) is None]
     if absent:
         raise UserError(f"{what} needs {' and '.join(absent)}: {_INSTALL}")
@@ -26,14 +26,14 @@ def require_peft(what: str) -> None:
 
 @dataclass(frozen=True)
 class Lora:
-    """file: in diffusers' or kohya's format. scale: what the changes are multiplied with. folder: the prior's."""
+    """file: in the format of diffusers or of kohya. scale: factor on the changes. folder: that of the prior."""
 
     file: Path
     scale: float
     folder: PipelineFolder
 
     def check(self) -> None:
-        """Raises UserError when the file cannot be used, before anything large is loaded."""
+        """Raises UserError if the file cannot be used, before anything large is loaded."""
         require_peft("a prior with LoRA weights")
         with readable(self.file):
             if not self.file.is_file():
@@ -45,19 +45,23 @@ class Lora:
             require_whole(self.file)
 
     def identity(self) -> tuple[object, ...]:
-        """What tells one file and scale from another."""
+        """Values that differ whenever the file or the scale differ."""
         status = self.file.stat()
         return self.file.resolve(), status.st_size, status.st_mtime_ns, self.scale
 
     def merge(self, model: Any, part: str) -> None:
-        """Add the changes that the file holds for `part` to its weights; none for a text encoder is fine."""
+        """Add the changes that the file holds for `part` to its weights. A file need not change the text encoders.
+
+        Raises UserError if it holds none for the denoiser, or if they do not fit.
+        """
         from threedgen.guidance.priors.folder.libraries import or_user_error, quiet
 
         changes, alphas = self._changes
         if not any(name.startswith(f"{part}.") for name in changes):
             if part in ("unet", "transformer"):
                 raise UserError(
-                    f"LoRA file '{self.file}' holds no changes for this prior's {part}: it is for another model"
+                    f"LoRA file '{self.file}' holds no changes for the {part} of this prior: it is for another "
+                    "model"
                 )
             return
         encoder = part.startswith("text_encoder")
@@ -78,7 +82,7 @@ class Lora:
 
     @cached_property
     def _loader(self) -> Any:
-        """The mixin of diffusers that knows the file formats of this family."""
+        """The mixin of diffusers that reads the file formats of this family."""
         from diffusers.loaders import lora_pipeline
 
         transformers = {"SD3Transformer2DModel": "SD3", "FluxTransformer2DModel": "Flux"}
@@ -89,7 +93,7 @@ class Lora:
 
     @cached_property
     def _changes(self) -> tuple[dict[str, Tensor], dict[str, float] | None]:
-        """The file's tensors under diffusers' names, and the alphas of formats that have them."""
+        """The tensors of the file under the names of diffusers, and the alphas of formats that have them."""
         from safetensors.torch import load_file
 
         from threedgen.guidance.priors.folder.libraries import or_user_error, quiet

@@ -1,7 +1,7 @@
-"""Fitting a prior into less memory than it would take: which of a few measures a budget calls for, and doing them.
+"""Fitting a prior into limited memory: the choice of measures for a budget, and the measures themselves.
 
-The measures, mildest first. Each costs time; none changes what a run converges to, and only `tiling` changes the
-numbers (at the seams of its tiles).
+Each measure costs time. None changes what a run converges to, and only `tiling` changes the numbers (at the seams
+of its tiles).
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from threedgen.guidance.priors.clip_codec import VideoLatents
 from threedgen.guidance.priors.codec import Latents
 
 _GB = 1024.0**3
-# What a picture of 512 x 512 takes in the autoencoder (float32, forward and backward) and a denoiser's pass
-# without slices, in GB, as rough as a budget needs; both grow with the number of pixels.
+# Rough estimates in GB of what a picture of 512 x 512 pixels takes in the autoencoder (float32, forward and
+# backward) and in a pass of a denoiser without slices; both grow with the number of pixels.
 _CODEC_WORK, _NETWORK_WORK = 5.0, 1.5
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a prior would take on its device, in GB, were nothing done: weights of the denoiser (with what
-    controls it), of the autoencoder, and of the text encoders; pixels: side of its pictures; frames: of its clips
-    (the autoencoder takes a few at a time, the denoiser all)."""
+    """What a prior takes on its device without any measure.
+
+    network, vae, encoders: GB of the weights of the denoiser (and of its ControlNet), of the autoencoder and of the
+    text encoders. pixels: side of its pictures. frames: length of its clips (the autoencoder takes a few frames at
+    a time, the denoiser all).
+    """
 
     network: float
     vae: float
@@ -35,12 +38,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done about memory.
+    """The measures that are taken to save memory.
 
-    encoders_aside: texts are encoded on the CPU (the encoders are dropped after a run's texts in any case).
-    slicing: attention one head at a time, where the network can. tiling: the autoencoder takes one picture after
-    the other in tiles of half its side, and recomputes them in the backward pass instead of keeping them.
-    offload: the denoiser's weights wait in the CPU's memory, and each layer is fetched when it computes.
+    encoders_aside: texts are encoded on the CPU (in any case the encoders are removed once all texts are encoded).
+    slicing: attention is computed one head at a time, if the network supports it. tiling: the autoencoder takes one
+    picture after the other in tiles of half its side, and recomputes them in the backward pass. offload: the
+    weights of the denoiser stay in the memory of the CPU, and each layer is moved to the device when it computes.
     """
 
     encoders_aside: bool = False
@@ -49,7 +52,7 @@ class Plan:
     offload: bool = False
 
     def encoder_device(self, device: torch.device) -> torch.device:
-        """Where the text encoders compute."""
+        """The device of the text encoders."""
         return torch.device("cpu") if self.encoders_aside else device
 
     def place_network(self, network: Any, device: torch.device) -> Any:
@@ -60,13 +63,13 @@ class Plan:
         if not self.offload or device.type == "cpu":
             if any(weight.ndim > 4 for weight in network.parameters()):
                 return network.to(device=device)
-            # channels_last: 6% faster on a CPU for the embedded UNet, and what tensor cores want.
+            # channels_last is 6% faster on a CPU for the embedded UNet, and the layout of tensor cores.
             return network.to(device=device, memory_format=torch.channels_last)
         network.enable_group_offload(onload_device=device, offload_type="leaf_level")
         return network
 
     def place_codec(self, codec: Latents | VideoLatents) -> None:
-        """Switch the autoencoder to slices and tiles, when planned and where it has them."""
+        """Switch the autoencoder to slices and tiles, if planned and if it supports them."""
         vae = codec.vae
         if not self.tiling or not hasattr(vae, "use_tiling"):
             return
@@ -81,7 +84,7 @@ class Plan:
 
 
 class Recomputed(torch.nn.Module):
-    """A frozen module whose insides are computed again in the backward pass instead of being kept for it."""
+    """A frozen module whose activations are computed again in the backward pass instead of being stored."""
 
     def __init__(self, inner: torch.nn.Module) -> None:
         super().__init__()
@@ -94,18 +97,20 @@ class Recomputed(torch.nn.Module):
 
 
 def plan(budget: float, sizes: Sizes, slicing: bool = False, tiling: bool = False) -> Plan:
-    """The first of these that keeps within `budget` GB (0: no limit); slicing and tiling may be asked for anyway.
+    """The mildest plan that stays within `budget` GB (0: no limit). slicing, tiling: take these measures anyway.
 
-    In order: nothing; encoders aside; tiles; attention slices; the denoiser fetched layer by layer. The last is
-    taken even where it does not suffice: the estimate is rough and the run may fit.
+    In this order measures are added: none, encoders aside, tiles, attention slices, the denoiser moved layer by
+    layer. The last plan is taken even if it does not suffice, because the estimate is rough and the run may fit.
     """
     pixels = (sizes.pixels / 512.0) ** 2
     if budget <= 0.0:
         return Plan(slicing=slicing, tiling=tiling)
-    steps = [Plan(slicing=slicing, tiling=tiling)]
-    steps.append(Plan(encoders_aside=True, slicing=slicing, tiling=tiling))
-    steps.append(Plan(encoders_aside=True, slicing=slicing, tiling=True))
-    steps.append(Plan(encoders_aside=True, slicing=True, tiling=True))
+    steps = [
+        Plan(slicing=slicing, tiling=tiling),
+        Plan(encoders_aside=True, slicing=slicing, tiling=tiling),
+        Plan(encoders_aside=True, slicing=slicing, tiling=True),
+        Plan(encoders_aside=True, slicing=True, tiling=True),
+    ]
     last = Plan(encoders_aside=True, slicing=True, tiling=True, offload=True)
     for step in steps:
         if _estimate(step, sizes, pixels) <= budget:
@@ -114,7 +119,7 @@ def plan(budget: float, sizes: Sizes, slicing: bool = False, tiling: bool = Fals
 
 
 def _estimate(step: Plan, sizes: Sizes, pixels: float) -> float:
-    """GB on the device, at the worst moment: while the texts are encoded, or in a step."""
+    """GB on the device at the peak: while the texts are encoded, or in a step."""
     resident = sizes.network + sizes.vae
     texts = 0.0 if step.encoders_aside else resident + sizes.encoders
     work = pixels * max(

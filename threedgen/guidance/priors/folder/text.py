@@ -1,4 +1,4 @@
-"""Texts to the tensors a denoiser reads: each distinct text encoded once, in batches, kept on disk if wanted."""
+"""Texts to the tensors that a denoiser reads: each distinct text is encoded once, and may be stored on disk."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from threedgen.guidance.priors.folder.text_cache import Rows, TextCache
 Encode = Callable[[list[str]], Mapping[str, Tensor]]
 
 UNREAD = "unread"
-"""Name of the one optional result of an `Encode` that no denoiser reads: [n], how many characters at the end of
-each text no encoder took."""
+"""Name of the one optional result of an `Encode` that no denoiser reads: [n], the number of characters at the end
+of each text that no encoder read."""
 
-_BATCH = 16  # texts a pass of the encoder: a whole prompt library at once would not fit beside T5-XXL
+_BATCH = 16  # texts per pass of the encoder: beside T5-XXL a whole library of prompts would not fit at once
 
 
 class TextEmbedder:
     """Text -> named encoder results, each distinct text encoded once.
 
-    The encoder can be far larger than the denoiser (T5-XXL: 4.8 billion parameters), so it is loaded when a text
-    comes that neither memory nor disk has, and may be released once every text of a run is known. It runs in this
-    process: what goes wrong in it is the error that is raised here.
+    The encoder can be far larger than the denoiser (T5-XXL: 4.8 billion parameters), so it is loaded only for a
+    text that is neither in memory nor on disk, and may be released once all texts of a run are encoded. It runs
+    in this process, and its exceptions are raised here unchanged.
 
-    load:        () -> encode; encode(texts) -> name -> [n, ...], floating point, one row a text in their order,
-                 every row of a name of one shape. A name UNREAD is kept back and leads to a warning.
-    fingerprint: everything beside the text that decides the rows: which encoder files, at which precision, padded
-                 to which length. Another fingerprint never meets these rows on disk.
-    cache_dir:   where rows outlive the process, see TextCache; None: nowhere (right where encoding costs less
-                 than reading a file).
-    device:      where rows are kept between calls.
+    load:        () -> encode; encode(texts) -> name -> [n, ...], floating point, one row per text in their order,
+                 all rows of a name with the same shape. The result named UNREAD is not returned but leads to a
+                 warning.
+    fingerprint: everything beside the text that decides the rows: the files of the encoder, its precision, the
+                 length that texts are padded to. Rows on disk are used only under the same fingerprint.
+    cache_dir:   folder in which rows outlive the process, see TextCache; None: none (if encoding costs less than
+                 reading a file).
+    device:      device of the rows between calls.
     """
 
     def __init__(
@@ -54,9 +55,9 @@ class TextEmbedder:
         self._rows: dict[str, Rows] = {}
 
     def __call__(self, texts: Sequence[Text]) -> dict[str, Tensor]:
-        """name -> [B, ...], one row a text. A Blend is the weighted sum of its texts' rows, in float32.
+        """name -> [B, ...], one row per text. A Blend is the weighted sum of the rows of its texts, in float32.
 
-        Raises what the encoder raises; UserError when it answers with numbers that are not finite.
+        Raises what the encoder raises, and UserError if a row has numbers that are not finite.
         """
         blends = [text if isinstance(text, Blend) else Blend((text,), (1.0,)) for text in texts]
         self._know([text for blend in blends for text in blend.texts])
@@ -64,22 +65,22 @@ class TextEmbedder:
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def release(self) -> None:
-        """Drop the encoder from memory; it is loaded again if another text comes."""
+        """Remove the encoder from memory; it is loaded again for the next new text."""
         self._encode = None
 
     def _mixed(self, blend: Blend) -> Rows:
         if len(blend.texts) == 1 and blend.shares == (1.0,):
             return self._rows[blend.texts[0]]
-        parts = [(share, self._rows[text]) for text, share in zip(blend.texts, blend.shares, strict=True)]
-        first = parts[0][1]
-        # Half precision would lose the difference between two views' embeddings.
+        weighted = [(share, self._rows[text]) for text, share in zip(blend.texts, blend.shares, strict=True)]
+        first = weighted[0][1]
+        # Half precision would lose the difference between the embeddings of two views.
         return {
-            name: torch.stack([share * row[name].float() for share, row in parts]).sum(0).to(first[name])
+            name: torch.stack([share * row[name].float() for share, row in weighted]).sum(0).to(first[name])
             for name in first
         }
 
     def _know(self, texts: Sequence[str]) -> None:
-        """Rows in memory for every one of `texts`: from the disk, or else from the encoder."""
+        """Bring the rows of all `texts` into memory, from the disk or else from the encoder."""
         absent = [text for text in dict.fromkeys(texts) if text not in self._rows]
         unread: dict[str, int] = {}
         new = []
@@ -112,14 +113,14 @@ class TextEmbedder:
                     f"the text encoder's '{name}' for {_quoted(text)} are not finite numbers: "
                     "use a prior dtype with a wider range (bfloat16 or float32)"
                 )
-        # Copies, so that a row does not keep its batch alive and can be saved by itself.
+        # Copies, so that a row does not keep the memory of its batch and can be saved by itself.
         return [
             {name: values[i].detach().clone().contiguous() for name, values in results.items()}
             for i in range(len(texts))
         ]
 
     def _keep(self, text: str, rows: Rows) -> int:
-        """Take over the rows of a text; how many of its last characters were not read."""
+        """Store the rows of a text in memory; returns how many of its last characters were not read."""
         unread = rows.get(UNREAD)
         self._rows[text] = {name: row.to(self._device) for name, row in rows.items() if name != UNREAD}
         return 0 if unread is None else int(unread)
@@ -128,10 +129,10 @@ class TextEmbedder:
 def clip_or_t5_states(
     tokenizer: Any, encoder: Any, words: Sequence[str], length: int, masked: bool
 ) -> dict[str, Tensor]:
-    """The last hidden states of a transformers text encoder: states [n, length, C], unread [n].
+    """The last hidden states of a text encoder of transformers: states [n, length, C], unread [n].
 
-    length: tokens every text is padded or cut to. masked: hide the padding from the encoder, as DeepFloyd IF does
-    and Stable Diffusion does not.
+    length: number of tokens that each text is padded or cut to. masked: hide the padding from the encoder, as
+    DeepFloyd IF does and Stable Diffusion does not.
     """
     tokens, unread = tokens_of(tokenizer, words, length)
     tokens = tokens.to(encoder.device)
@@ -140,7 +141,7 @@ def clip_or_t5_states(
 
 
 def tokens_of(tokenizer: Any, words: Sequence[str], length: int) -> tuple[Any, Tensor]:
-    """The tokens of each text padded or cut to `length`, and how many last characters the cut takes, [n]."""
+    """The tokens of each text, padded or cut to `length`, and the number of characters that are cut off, [n]."""
     tokens = tokenizer(
         list(words), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     )
@@ -148,13 +149,13 @@ def tokens_of(tokenizer: Any, words: Sequence[str], length: int) -> tuple[Any, T
 
 
 def lower_case(texts: Sequence[str]) -> list[str]:
-    """The texts as DeepFloyd IF was trained to see them."""
+    """The texts in the form that DeepFloyd IF was trained with."""
     return [text.lower().strip() for text in texts]
 
 
 def _unread(tokenizer: Any, text: str, length: int) -> int:
-    """Characters behind the longest beginning of `text` that fits, by bisection: not every tokenizer tells where
-    in the text its tokens lie."""
+    """Number of characters after the longest beginning of `text` that fits, by bisection: not every tokenizer tells
+    where in the text its tokens lie."""
 
     def fits(count: int) -> bool:
         return len(tokenizer(text[:count], truncation=False, verbose=False).input_ids) <= length
@@ -169,27 +170,27 @@ def _unread(tokenizer: Any, text: str, length: int) -> int:
 
 
 def _warn_of_cuts(unread: Mapping[str, int]) -> None:
-    """One warning for all texts of a call that were cut: the view words at their ends go first."""
+    """One warning for all texts of a call that were cut, because the words for the view are at their ends."""
     if not unread:
         return
     text, count = next(iter(unread.items()))
     others = f" (and the ends of {len(unread) - 1} more texts)" if len(unread) > 1 else ""
     warnings.warn(
         f"the text encoder stops before the end of a text: it never reads {_quoted(text[-count:])} "
-        f"at the end of {_quoted(text)}{others}; say it shorter",
+        f"at the end of {_quoted(text)}{others}; shorten the prompt",
         stacklevel=4,
     )
 
 
 def _quoted(text: str, limit: int = 80) -> str:
-    """`text` on one line, whatever is in it, its middle left out when it is long."""
+    """`text` in quotes on one line, without its middle if it is long."""
     if len(text) > limit:
         text = f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
     return json.dumps(text, ensure_ascii=False)
 
 
 def no_text() -> TextEmbedder:
-    """For priors that read none: every text is the same row of zeros."""
+    """For priors that read no text: every text is the same row of zeros."""
 
     def unread(texts: list[str]) -> dict[str, Tensor]:
         return {"states": torch.zeros(len(texts), 1)}

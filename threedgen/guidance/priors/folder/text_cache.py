@@ -1,7 +1,7 @@
-"""Encoded texts on disk, so that a second run of a prompt does not load a text encoder of several gigabytes.
+"""A cache of encoded texts on disk, so that a second run of a prompt need not load a text encoder of several GB.
 
-A cache, nothing more: the folder may be deleted at any time, whatever is wrong with it costs time only, and any
-number of processes may share it.
+The folder may be deleted at any time, damage to it costs nothing but time, and any number of processes may share
+it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FORMAT = "threedgen encoded text 1"
 
 
 def cache_folder() -> Path | None:
-    """Where this user's encoded texts are kept; None where there is no home directory either.
+    """The folder of the encoded texts of this user; None if there is no home directory.
 
     $THREEDGEN_CACHE/text if that is set, else threedgen/text in the platform's folder for such files:
     $XDG_CACHE_HOME or ~/.cache, on macOS ~/Library/Caches, on Windows %LOCALAPPDATA%.
@@ -42,15 +42,16 @@ def _platform_folder() -> Path:
         return Path.home() / "Library" / "Caches"
     variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
     chosen = os.environ.get(variable, "")
-    # The XDG specification has relative paths ignored.
+    # By the XDG specification relative paths are ignored.
     return Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache"
 
 
 class TextCache:
-    """One safetensors file a text, named by what decides its content: the encoder's fingerprint and the text.
+    """One safetensors file per text, named after what decides its content: the fingerprint of the encoder and the
+    text.
 
-    folder: made when first written. fingerprint: see TextEmbedder. limit: bytes; `prune` deletes the files that
-    were not used for longest beyond it.
+    folder: created by the first `write`. fingerprint: see TextEmbedder. limit: bytes; beyond it, `prune` deletes
+    the files whose last use is longest ago.
     """
 
     def __init__(self, folder: Path, fingerprint: str, limit: int = 2 * 1024**3) -> None:
@@ -58,12 +59,12 @@ class TextCache:
         self._writable = True
 
     def path(self, text: str) -> Path:
-        """The file of a text. Texts that look alike but differ in a character have different ones."""
+        """The file of a text. Two texts that differ in any character have different files."""
         identity = json.dumps([_FORMAT, self._fingerprint, text])
         return self._folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
 
     def read(self, text: str) -> Rows | None:
-        """What was written for `text`; None when nothing was, or when it is not what was written."""
+        """What was written for `text`; None if nothing was, or if the file is damaged or foreign."""
         import safetensors
         import safetensors.torch
 
@@ -71,17 +72,17 @@ class TextCache:
         try:
             content = path.read_bytes()
             rows = safetensors.torch.load(content)
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError):
+        except (OSError, safetensors.SafetensorError):
             return None
-        if header != self._header(text, rows):
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        if header.get("__metadata__") != self._header(text, rows):
             return None
-        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+        with contextlib.suppress(OSError):  # deleted in the meantime, or owned by another user
             os.utime(path)
         return rows
 
     def write(self, text: str, rows: Rows) -> None:
-        """Keep `rows`, whole or not at all. A folder that cannot be written is a warning, once."""
+        """Store `rows`, completely or not at all. Warns once if the folder cannot be written."""
         if not self._writable:
             return
         import safetensors
@@ -96,17 +97,17 @@ class TextCache:
         except (UserError, OSError, safetensors.SafetensorError) as error:
             self._writable = False
             warnings.warn(
-                f"encoded texts are not kept for the next run ({error}); "
+                f"encoded texts are not stored for the next run ({error}); "
                 "the environment variable THREEDGEN_CACHE names another folder",
                 stacklevel=2,
             )
 
     def prune(self) -> None:
-        """Delete the files that were not used for longest until the folder is within its limit."""
+        """Delete the files whose last use is longest ago until the folder is within its limit."""
         files = []
         with contextlib.suppress(OSError):
             for path in self._folder.glob("*.safetensors"):
-                with contextlib.suppress(OSError):  # another process prunes too
+                with contextlib.suppress(OSError):  # deleted by another process
                     status = path.stat()
                     files.append((status.st_mtime, status.st_size, path))
         excess = sum(size for _, size, _ in files) - self._limit
@@ -118,7 +119,7 @@ class TextCache:
             excess -= size
 
     def _header(self, text: str, rows: Rows) -> dict[str, str]:
-        """What a file says about itself: enough to tell a foreign or damaged one."""
+        """The metadata of a file, by which a foreign or damaged file is recognised."""
         digest = hashlib.sha256()
         for name in sorted(rows):
             row = rows[name]

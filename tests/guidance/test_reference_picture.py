@@ -1,4 +1,4 @@
-"""The picture's own view: rendered beside the others, compared with the picture, kept from priors."""
+"""The view of the reference picture: rendered beside the others, compared with the picture, hidden from priors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.types import RenderOutput
 from threedgen.guidance.given_pictures import Pictures
 from threedgen.guidance.priors.analytic import DiscPrior
-from threedgen.guidance.reference_picture import Depth, Reference
+from threedgen.guidance.reference_picture import Depth, ReferencePicture
 from threedgen.guidance.score_distillation import ScoreDistillation
 from threedgen.jobs.scores.reference import reference_scores
 from threedgen.loop.background import ColorBackground
@@ -29,7 +29,7 @@ WHITE = ColorBackground(ColorBackground.Config(random=0.0))
 
 @pytest.fixture
 def picture(tmp_path):
-    """A disc, red above and blue below: upside down or from behind it would not fit."""
+    """A disc, red above and blue below, which does not fit upside down."""
     rows, columns = np.mgrid[:64, :64] + 0.5
     rgba = np.zeros((64, 64, 4), dtype=np.uint8)
     rgba[:32, :, 0], rgba[32:, :, 2] = 220, 220
@@ -128,7 +128,7 @@ def test_priors_are_asked_about_the_other_views():
 
 
 def test_the_loss_is_what_it_says(picture):
-    guide = Reference(Reference.Config(image=picture, rgb=7.0, mask=3.0))
+    guide = ReferencePicture(ReferencePicture.Config(image=picture, rgb=7.0, mask=3.0))
     views = sampler()(0, 5, 10)
     output = rendered(views)
     signal = guide(output, views, "x", 5, 10, 0)
@@ -149,7 +149,7 @@ def test_the_loss_is_what_it_says(picture):
 
 
 def test_scores_of_the_picture_itself_are_perfect(picture):
-    guide = Reference(Reference.Config(image=picture))
+    guide = ReferencePicture(ReferencePicture.Config(image=picture))
     image, alpha = guide.targets(RenderOutput(torch.zeros(1, 64, 64, 3), torch.zeros(1, 64, 64, 1)))
     assert guide.scores(RenderOutput(image, alpha)) == [{"psnr": pytest.approx(100.0), "mask_iou": 1.0}]
     (flipped,) = guide.scores(RenderOutput(image.flip(1), alpha))
@@ -159,7 +159,7 @@ def test_scores_of_the_picture_itself_are_perfect(picture):
 def test_each_view_is_compared_with_its_own_picture(picture, tmp_path):
     other = tmp_path / "other.png"
     Image.fromarray(np.asarray(Image.open(picture))[::-1]).save(other)
-    guide = Reference(Reference.Config(image=picture, views=(str(other),)))
+    guide = ReferencePicture(ReferencePicture.Config(image=picture, views=(str(other),)))
     cameras = ReferenceOrbit(replace(sampler().config, views=((90.0, 0.0),)))(0, 0, 2)
     output = rendered(cameras)
     image, alpha = guide.targets(output)
@@ -167,7 +167,7 @@ def test_each_view_is_compared_with_its_own_picture(picture, tmp_path):
         output, rgb=torch.cat([output.rgb[:2], image]), alpha=torch.cat([output.alpha[:2], alpha])
     )
     assert guide(right, cameras, "x", 0, 2, 0).loss == 0
-    swapped = cameras[torch.tensor([0, 1, 3, 2])]  # the index says which is which, not the place
+    swapped = cameras[torch.tensor([0, 1, 3, 2])]  # the index decides, not the position
     assert guide(right, swapped, "x", 0, 2, 0).loss > 100
     turned = replace(right, rgb=right.rgb[[0, 1, 3, 2]], alpha=right.alpha[[0, 1, 3, 2]])
     assert guide(turned, swapped, "x", 0, 2, 0).loss == 0
@@ -178,13 +178,13 @@ def test_each_view_is_compared_with_its_own_picture(picture, tmp_path):
 
 
 def test_a_scene_takes_on_the_picture(picture):
-    """Beside a prior that wants something else from the other sides, the picture's view becomes the picture."""
+    """Beside a prior with another object, the view of the picture becomes the picture."""
     torch.manual_seed(0)
     scene = Gaussians(Gaussians.Config(count=400))
     cameras = ReferenceOrbit(ReferenceOrbit.Config(batch=2, resolution=32))
     guides = [
         ScoreDistillation(ScoreDistillation.Config(scale=1.0), prior=DiscPrior()),
-        Reference(Reference.Config(image=picture)),
+        ReferencePicture(ReferencePicture.Config(image=picture)),
     ]
     renderer = SplattingRenderer(SplattingRenderer.Config())
     before = reference_scores(cameras, guides, scene, renderer)
@@ -198,7 +198,7 @@ def test_a_scene_takes_on_the_picture(picture):
 
 
 def test_what_does_not_fit_is_said(picture, tmp_path):
-    guide = Reference(Reference.Config(image=picture))
+    guide = ReferencePicture(ReferencePicture.Config(image=picture))
     orbit = OrbitSampler(OrbitSampler.Config(batch=2, resolution=16))(0, 0, 1)
     with pytest.raises(UserError, match=r"needs cameras\.name=reference"):
         guide(rendered(orbit), orbit, "x", 0, 1, 0)
@@ -209,22 +209,26 @@ def test_what_does_not_fit_is_said(picture, tmp_path):
     refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({}, "names no cut-out"),
         ({"image": str(tmp_path / "no.png")}, "there is no picture"),
-        ({"image": picture, "rgb": 0.0, "mask": 0.0}, "rgb or mask positive"),
-        ({"image": picture, "rgb": -1.0}, "must be numbers >= 0"),
-        ({"image": picture, "normal_smoothness": float("nan")}, "must be numbers >= 0"),
-        ({"image": picture, "depth": Depth(order=-1.0)}, "must be numbers >= 0"),
+        ({"image": picture, "rgb": 0.0, "mask": 0.0}, "rgb and mask are both 0"),
+        ({"image": picture, "rgb": -1.0}, "rgb is -1; it must be at least 0"),
+        (
+            {"image": picture, "normal_smoothness": float("nan")},
+            "normal_smoothness is nan; it must be at least 0",
+        ),
         ({"image": picture, "depth": Depth(order=5.0)}, "need a depth picture"),
-        ({"image": picture, "depth": Depth(picture, 0.0, 0.0)}, r"nothing reads depth\.image"),
+        ({"image": picture, "depth": Depth(picture, 0.0, 0.0)}, r"depth\.image has no effect"),
         ({"image": picture, "depth": Depth(picture)}, "is coloured"),
         ({"image": picture, "views": (str(tmp_path / "no.png"),)}, "there is no picture"),
     )
     for settings, message in refused:
         with pytest.raises(UserError, match=message):
-            Reference(Reference.Config(**settings))
+            ReferencePicture(ReferencePicture.Config(**settings))
+    with pytest.raises(UserError, match="order is -1; it must be at least 0"):
+        Depth(order=-1.0)
 
 
 def test_given_pictures_refuse_views_without_one(tmp_path):
-    """Their index -1 would be the last picture."""
+    """The index -1 of such views would select the last picture."""
     guide = Pictures.__new__(Pictures)
     views = sampler()(0, 0, 2)
     with pytest.raises(UserError, match="these cameras have no pictures"):

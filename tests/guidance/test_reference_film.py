@@ -1,4 +1,4 @@
-"""A film as guidance: laid over the render, it pulls what moves along its path; and which views show it."""
+"""A film as guidance: aligned with the render it moves the scene along its path; and the views that show it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from threedgen.cameras.reference import free_views
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras, Frames, GaussianCloud, RenderOutput
 from threedgen.datasets.films import Film, read_film, write_film
-from threedgen.guidance.reference_film import AlignedFilm, ReferenceClip, places
+from threedgen.guidance.reference_film import AlignedFilm, ReferenceFilm, places
 from threedgen.loop.distill import distill
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations import trajectory
@@ -38,7 +38,7 @@ def ball(count: int = 80) -> GaussianCloud:
 
 
 def path(times: torch.Tensor) -> torch.Tensor:
-    """[T, 3]: up and to the right as the film sees it, and further than the ball is wide."""
+    """[T, 3]: up and to the right in the film, and further than the ball is wide."""
     turn = math.radians(POSE.azimuth)
     right = torch.tensor([math.cos(turn), 0.0, -math.sin(turn)])
     up = torch.tensor([0.0, 1.0, 0.0])
@@ -56,7 +56,7 @@ def moving(times: torch.Tensor) -> Frames:
 
 @pytest.fixture(scope="module")
 def filmed(tmp_path_factory):
-    """A folder with the true motion's film, larger, and from a nearer camera than the run's."""
+    """A folder with the film of the true motion, larger than the renders and from a nearer camera."""
     pose = FilmPose(POSE.azimuth, POSE.elevation, POSE.distance, fov=36.0)
     cameras = film_views(pose, range(PICTURES), PICTURES, 96)
     seen = SplattingRenderer(SplattingRenderer.Config())(moving(cameras.time), cameras, torch.ones(3))
@@ -74,18 +74,18 @@ def sampler(**more: object) -> FilmedClips:
 
 
 def projected(points: torch.Tensor, size: int = 2) -> torch.Tensor:
-    """[T, 2]: where the film's camera sees points, in pixels."""
+    """[T, 2]: points in the picture of the camera of the film, in pixels."""
     camera = film_views(POSE, [0], 2, size)
     seen = points @ camera.camera_from_world[0, :3, :3].T + camera.camera_from_world[0, :3, 3]
     return (seen @ camera.intrinsics[0].T)[:, :2] / seen[:, 2:]
 
 
 def test_a_film_alone_brings_what_moves_along_its_path(filmed):
-    """No prior, and an asset that rests where the film begins: the deformation recovers the path that one view
-    shows. How far away something is, it hardly does."""
+    """Without a prior, and with an asset at rest in the pose of the first picture, the deformation recovers the
+    path in the picture; one view hardly determines the distance."""
     config = Config(trajectory=trajectory.Config(degree=2, terms=1, learning_rate=0.02), learning_rate=1e-3)
     scene = DynamicGaussians(config, 0, ball())
-    guide = ReferenceClip(ReferenceClip.Config(film=filmed))
+    guide = ReferenceFilm(ReferenceFilm.Config(film=filmed))
     renderer = SplattingRenderer(SplattingRenderer.Config())
     views = sampler(shown=3)
 
@@ -111,11 +111,11 @@ def test_a_film_alone_brings_what_moves_along_its_path(filmed):
 
 
 def test_the_film_is_laid_over_the_render(filmed):
-    """Its lens, size and place need not be the run's: at rest both objects have the same middle and spread, and one
-    that moved as the truth did looks as the film does."""
+    """Its focal length, size and position may differ from those of the renders: at rest both objects have the
+    same mean position and spread, and an object with the true motion looks like the film."""
     views = sampler().filmed()
     output = SplattingRenderer(SplattingRenderer.Config())(moving(views.time), views, torch.ones(3))
-    guide = ReferenceClip(ReferenceClip.Config(film=filmed))
+    guide = ReferenceFilm(ReferenceFilm.Config(film=filmed))
     image, alpha = guide.targets(output, views)
     for one, other in zip(places(alpha), places(output.alpha), strict=True):
         torch.testing.assert_close(one, other, atol=0.02, rtol=0.03)
@@ -152,9 +152,9 @@ def test_the_place_of_a_square_is_its_middle():
 
 
 def test_pictures_that_do_not_overlap_still_pull(filmed):
-    """The middle of what is seen has a gradient however far away it should be."""
+    """The mean position has a useful gradient at any distance from its target."""
     view = sampler().filmed()[:1]
-    guide = ReferenceClip(ReferenceClip.Config(film=filmed, rgb=0.0, mask=0.0))
+    guide = ReferenceFilm(ReferenceFilm.Config(film=filmed, rgb=0.0, mask=0.0))
     two = film_views(POSE, [0, PICTURES - 1], PICTURES, SIZE)
     rest = SplattingRenderer(SplattingRenderer.Config())(ball(), view, torch.ones(3))
     shift = torch.zeros(3, requires_grad=True)
@@ -204,10 +204,10 @@ def test_all_views_of_an_orbit_are_of_one_moment_of_the_film():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: ReferenceClip(ReferenceClip.Config()), "names no film"),
-        (lambda: ReferenceClip(ReferenceClip.Config(film="nowhere")), "there is no film 'nowhere'"),
-        (lambda: ReferenceClip.Config(rgb=0, mask=0, place=0), "one of them positive"),
-        (lambda: ReferenceClip.Config(rgb=-1.0), "numbers >= 0"),
+        (lambda: ReferenceFilm(ReferenceFilm.Config()), "names no film"),
+        (lambda: ReferenceFilm(ReferenceFilm.Config(film="nowhere")), "there is no film 'nowhere'"),
+        (lambda: ReferenceFilm.Config(rgb=0, mask=0, place=0), "one of them must be positive"),
+        (lambda: ReferenceFilm.Config(rgb=-1.0), "rgb is -1; it must be at least 0"),
         (lambda: FilmedClips.Config(pictures=1), "pictures is 1; it must be at least 2"),
         (lambda: FilmedClips.Config(shown=0), "shown is 0; it must be at least 1"),
         (lambda: FilmedOrbit.Config(pictures=0), "pictures is 0; it must be at least 2"),
@@ -219,7 +219,7 @@ def test_settings_that_cannot_be(make, said):
 
 
 def test_views_that_do_not_belong_to_the_film_are_refused(filmed):
-    guide = ReferenceClip(ReferenceClip.Config(film=filmed))
+    guide = ReferenceFilm(ReferenceFilm.Config(film=filmed))
     cameras = film_views(POSE, [0, 10], 12, 16)
     output = RenderOutput(torch.ones(2, 16, 16, 3), torch.full((2, 16, 16, 1), 0.5))
     with pytest.raises(UserError, match=r"the film has 9 pictures: set cameras\.pictures=9"):
@@ -233,7 +233,7 @@ def test_views_that_do_not_belong_to_the_film_are_refused(filmed):
 
 
 def test_a_film_goes_along_with_the_render_at_rest(filmed):
-    """Where the asset is seen further to the right and lower, so is all of the film."""
+    """If the asset is further to the right and lower in the render, so is the whole film."""
     view = sampler().filmed()[:1]
     rest = SplattingRenderer(SplattingRenderer.Config())(ball(), view, torch.ones(3)).alpha[0]
     film, told = AlignedFilm(filmed), torch.arange(3)
