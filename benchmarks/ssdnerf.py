@@ -26,8 +26,8 @@ from threedgen.evaluation import evaluate_objects, evaluate_samples
 from threedgen.evaluation.samples import VIEWS
 from threedgen.ssdnerf.config import Config, load_config
 from threedgen.ssdnerf.model import LatentModel
+from threedgen.ssdnerf.posed_objects import PosedObjects, pack
 from threedgen.ssdnerf.reconstruction import Finetuning, Guiding, Reconstructed, Reconstruction
-from threedgen.ssdnerf.scenes import Scenes, pack
 from threedgen.ssdnerf.trainer import Trainer
 from threedgen.ssdnerf.views import Sampled
 from threedgen.ssdnerf.watch import write_grid
@@ -42,7 +42,7 @@ WAYS = {
 }
 
 
-def trained(config: Config, scenes: Scenes, folder: Path, start: Path | None = None) -> Trainer:
+def trained(config: Config, scenes: PosedObjects, folder: Path, start: Path | None = None) -> Trainer:
     """A training of `config` in `folder`, from its last checkpoint on to its end."""
     folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(config, scenes, folder)

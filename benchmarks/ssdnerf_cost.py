@@ -42,11 +42,11 @@ from threedgen.representations.spherical_harmonics import basis
 from threedgen.ssdnerf.code_bank import CodeBank
 from threedgen.ssdnerf.config import Config, load_config
 from threedgen.ssdnerf.decoder import TriplaneDecoder, activate, as_pictures, truncated_exp
-from threedgen.ssdnerf.emptiness import Emptiness
 from threedgen.ssdnerf.losses import diffusion_loss, rendering_loss
 from threedgen.ssdnerf.model import LatentModel
+from threedgen.ssdnerf.occupancy import ObjectGrids
+from threedgen.ssdnerf.posed_objects import PosedObjects, open_packed, pack
 from threedgen.ssdnerf.reconstruction import Finetuning, finetuned
-from threedgen.ssdnerf.scenes import Scenes, open_scenes, pack
 from threedgen.ssdnerf.trainer import BANK, Trainer
 
 CATEGORY, VIEWS, SIZE = "shape-world:car", 48, 64
@@ -58,7 +58,7 @@ STEPS_ALONE = 2  # of a process whose memory is measured
 class Plain:
     """The outer step without any of the project's kernels, skipping or half precision."""
 
-    def __init__(self, config: Config, scenes: Scenes, folder: Path) -> None:
+    def __init__(self, config: Config, scenes: PosedObjects, folder: Path) -> None:
         """folder: of a checkpoint, whose networks and codes it takes."""
         self.config, self.scenes = config, scenes
         tensors, state = checkpoint.load(folder / "checkpoint")
@@ -108,9 +108,9 @@ class Plain:
         diffusion = self.config.diffusion
         parameters = torch.stack(list(codes)).detach().requires_grad_()
         clean = as_pictures(activate(parameters))
-        self.statistics.follow(clean.detach(), diffusion.momentum)
+        self.statistics.update(clean.detach(), diffusion.momentum)
         t, eps = torch.rand(len(clean)), torch.randn(clean.shape)
-        seen = self.statistics.seen(clean)
+        seen = self.statistics.normalise(clean)
         loss = diffusion_loss(self.denoise, seen, t, eps, self.schedule, diffusion.power).mean()
         (self.statistics.weight(diffusion.weight) * loss).backward()
         self.denoiser_optimizer.step()
@@ -178,7 +178,7 @@ def steady(recipe: str) -> Config:
     return replace(config, steps=STEADY, warmup=1, inner=inner, rays=rays, rates=1.0, fidelity=1.0)
 
 
-def warm_up(config: Config, scenes: Scenes, folder: Path, steps: int) -> None:
+def warm_up(config: Config, scenes: PosedObjects, folder: Path, steps: int) -> None:
     """Leaves the checkpoint of a quick training there: few rays, high rates, no prior."""
     quick = replace(
         config,
@@ -207,7 +207,9 @@ def alternating(repeats: int, *calls: Callable[[], object]) -> list[float]:
     return [statistics.median(column) for column in zip(*rounds, strict=True)]
 
 
-def against_plain(config: Config, scenes: Scenes, work: Path, repeats: int) -> dict[str, tuple[float, float]]:
+def against_plain(
+    config: Config, scenes: PosedObjects, work: Path, repeats: int
+) -> dict[str, tuple[float, float]]:
     """Seconds of ours and of the plain version: the whole step, and what of it is the diffusion's."""
     ours, plain = Trainer(config, scenes, work / WARM), Plain(config, scenes, work / WARM)
 
@@ -230,14 +232,14 @@ def against_plain(config: Config, scenes: Scenes, work: Path, repeats: int) -> d
 
 
 @torch.no_grad()
-def agreement(config: Config, scenes: Scenes, work: Path) -> tuple[float, float]:
+def agreement(config: Config, scenes: PosedObjects, work: Path) -> tuple[float, float]:
     """Mean rendering losses of both over all scenes, from the same state and rays, without jitter."""
     trainer, plain = Trainer(config, scenes, work / WARM), Plain(config, scenes, work / WARM)
     decoder, records = trainer.networks.decoder, trainer.bank.read(range(len(scenes)))
     losses: list[tuple[float, float]] = []
     for scene, (code, density) in enumerate(zip(records.code, records.density, strict=True)):
         cameras, colors = scenes.rays(scene, 2048, generator(0, "agreement", scene))
-        field = decoder.field(activate(code), trainer.emptiness.occupied(density))
+        field = decoder.field(activate(code), trainer.grids.occupied(density))
         ours = trainer.networks.renderer(field, cameras, trainer.white).rgb.reshape(-1, 3)
         other = plain_colors(plain.decoder, activate(code), cameras, config.rendering.samples, None)
         losses.append((float((ours - colors).square().mean()), float((other - colors).square().mean())))
@@ -245,15 +247,15 @@ def agreement(config: Config, scenes: Scenes, work: Path) -> tuple[float, float]
     return statistics.fmean(first), statistics.fmean(second)
 
 
-def occupied(config: Config, scenes: Scenes, work: Path) -> float:
+def occupied(config: Config, scenes: PosedObjects, work: Path) -> float:
     """Share of the cells that may hold something, over all scenes."""
     bank = Trainer(config, scenes, work / WARM).bank
-    emptiness = Emptiness(config.rendering, "cpu")
-    shares = [emptiness.occupied(d).float().mean() for d in bank.read(range(len(scenes))).density]
+    grids = ObjectGrids(config.rendering, "cpu")
+    shares = [grids.occupied(d).float().mean() for d in bank.read(range(len(scenes))).density]
     return float(torch.stack(shares).mean())
 
 
-def memory_alone(which: str, config: Config, scenes: Scenes, work: Path) -> dict[str, float]:
+def memory_alone(which: str, config: Config, scenes: PosedObjects, work: Path) -> dict[str, float]:
     """Megabytes of this process: before the first step, and at most."""
     make = {"ours": Trainer, "plain": Plain}[which]
     step = make(config, scenes, work / WARM).train_step
@@ -285,7 +287,7 @@ def fit(numbers: Sequence[int], times: Sequence[float]) -> str:
 
 
 def growth(
-    config: Config, scenes: Scenes, work: Path, repeats: int
+    config: Config, scenes: PosedObjects, work: Path, repeats: int
 ) -> list[tuple[str, list[int], list[float]]]:
     """Seconds against scenes in a batch, views a scene, and views that a scene is reconstructed from."""
     batches = [len(scenes) * part // 8 for part in (2, 4, 6, 8)]
@@ -310,13 +312,13 @@ def growth(
     return rows
 
 
-def posed(scenes: Scenes, scene: int, views: int) -> PosedPictures:
+def posed(scenes: PosedObjects, scene: int, views: int) -> PosedPictures:
     """The first so many views of a scene."""
     images = scenes.pictures(scene)[:views].float() / 255.0
     return PosedPictures(images, torch.ones_like(images[..., :1]), scenes.cameras(scene)[:views])
 
 
-def compared(recipe: str, config: Config, scenes: Scenes, work: Path, repeats: int) -> Iterator[str]:
+def compared(recipe: str, config: Config, scenes: PosedObjects, work: Path, repeats: int) -> Iterator[str]:
     """The table of one recipe, line by line."""
     share, losses = occupied(config, scenes, work), agreement(config, scenes, work)
     codes, rendering = config.codes, config.rendering
@@ -364,7 +366,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.alone is not None:
-        config, scenes = steady(arguments.cases[0]), open_scenes(arguments.work / "scenes")
+        config, scenes = steady(arguments.cases[0]), open_packed(arguments.work / "scenes")
         print(json.dumps(memory_alone(arguments.alone, config, scenes, arguments.work)))
         return
     lines: list[str] = []

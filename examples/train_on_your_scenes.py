@@ -12,11 +12,11 @@ from pathlib import Path
 
 from threedgen.datasets.multiview import write_srn
 from threedgen.datasets.objects import open_objects
+from threedgen.ssdnerf.assets import write_objects
 from threedgen.ssdnerf.config import load_config
-from threedgen.ssdnerf.making import write_scenes
 from threedgen.ssdnerf.model import load_model
+from threedgen.ssdnerf.posed_objects import pack
 from threedgen.ssdnerf.sampling import sample_codes
-from threedgen.ssdnerf.scenes import pack
 from threedgen.ssdnerf.trainer import Trainer
 from threedgen.ssdnerf.training import train
 from threedgen.ssdnerf.watch import Every, Watch
@@ -54,7 +54,7 @@ def main(out: str, folder: str | None = None, steps: int = 60, count: int = 2) -
     model = load_model(run)
     codes = sample_codes(model, range(count), seed=0, steps=10)
     names = [f"sample-{number}" for number in range(count)]
-    files, empty = write_scenes(model, codes, names, run / "samples", {"seed": 0})
+    files, empty = write_objects(model, codes, names, run / "samples", {"seed": 0})
     for name in empty:
         print(f"{name} has no surface yet: train longer")
     return files

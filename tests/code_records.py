@@ -1,4 +1,4 @@
-"""Code banks of small scenes, for tests."""
+"""Code banks of small objects, for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from threedgen.ssdnerf import code_bank
 from threedgen.ssdnerf.code_bank import CodeBank, Records
 
 SHAPE, CELLS = (3, 2, 4, 4), 3
-COUNT = code_bank.SCENES_PER_SHARD + 3  # two shards, the second one shorter
+COUNT = code_bank.OBJECTS_PER_SHARD + 3  # two shards, the second one shorter
 NAMES = [field.name for field in fields(Records)]
 
 

@@ -1,4 +1,4 @@
-"""Small sets of made scenes and trainings of them that take milliseconds, for tests."""
+"""Small sets of made objects and trainings of them that take milliseconds, for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from threedgen.recipes.layers import merge
 from threedgen.ssdnerf.config import Config, config_of
 from threedgen.ssdnerf.distributed import World
 from threedgen.ssdnerf.model import LatentModel
-from threedgen.ssdnerf.scenes import Scenes, pack
+from threedgen.ssdnerf.posed_objects import PosedObjects, pack
 from threedgen.ssdnerf.trainer import Trainer
 
 SIZE, VIEWS = 16, 4
@@ -66,23 +66,23 @@ def cars(count: int = 4) -> ObjectSet:
     return open_objects("shape-world:car", count, SIZE, "train", views=VIEWS)
 
 
-def made(folder: Path, count: int = 4) -> Scenes:
+def made(folder: Path, count: int = 4) -> PosedObjects:
     """Packed cars of the shape world."""
     return pack(cars(count), folder)
 
 
 def trainer(
-    config: Config, scenes: Scenes, folder: Path, steps: int = 0, world: World | None = None
+    config: Config, objects: PosedObjects, folder: Path, steps: int = 0, world: World | None = None
 ) -> Trainer:
     """A trainer that has done `steps` steps."""
-    made = Trainer(config, scenes, folder, world=world)
+    made = Trainer(config, objects, folder, world=world)
     for _ in range(steps):
         made.train_step()
     return made
 
 
 def state(of: Trainer) -> dict[str, torch.Tensor]:
-    """All that a training is: networks, averages, moments, records of all scenes."""
+    """All that a training is: networks, averages, moments, records of all objects."""
     from threedgen.training.optimizer_state import moments
 
     found = {f"networks.{name}": value.clone() for name, value in of.networks.state_dict().items()}

@@ -1,4 +1,4 @@
-"""NeRF-guided distillation against denoisers whose answer is known (METHODS 3.3)."""
+"""NeRF-guided distillation (NerfDiff, Gu et al. 2023, algorithm 1) with denoisers whose predictions are known."""
 
 import itertools
 import math

@@ -8,7 +8,6 @@ import torch
 from nerfdiff_scenes import SIZE, cube_source, seen, source_camera, tiny_model, write_cut_out
 
 from threedgen.commands.main import main
-from threedgen.datasets.cut_outs import cut_out_of
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run import resume
 from threedgen.jobs.run_directory import RunDirectory
@@ -16,7 +15,7 @@ from threedgen.loop.events import StepDone
 from threedgen.nerfdiff.camera_triplane import CameraTriplane
 from threedgen.nerfdiff.field import source_frame
 from threedgen.nerfdiff.store import save_model
-from threedgen.pipelines.image_to_3d import start_image_to_3d
+from threedgen.pipelines.image_to_3d import prepare
 from threedgen.recipes.load import read_resolved
 
 SETTINGS = ["steps=6", "cameras.count=4", "cameras.batch=2", "cameras.resolution=16", "guidance.0.count=4"]
@@ -83,13 +82,14 @@ class _StopAt:
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_stopped_run_ends_with_the_same_bits(tmp_path, stop):
     """Stopped in the first pass, and after some views have taken a DDIM step: the estimates are part of the run."""
-    cut_out, model, states = cut_out_of(_picture(tmp_path)), tmp_path / "model", []
+    picture, model, states = _picture(tmp_path), tmp_path / "model", []
     save_model(tiny_model(), model, {})
-    settings = {"recipe": "nerfdiff", "prior": str(model), "overrides": [*QUICK, "checkpoint.every=1"]}
+    settings = [*QUICK, "checkpoint.every=1"]
     for name, listeners in (("whole", []), ("stopped", [_StopAt(stop)])):
         out = tmp_path / name
         try:
-            start_image_to_3d(cut_out, "car", str(out), listeners, **settings)
+            prepared = prepare(picture, out=out, recipe="nerfdiff", prior=model, settings=settings)
+            prepared.run(progress=False, listeners=listeners)
         except KeyboardInterrupt:
             resume(RunDirectory.open(out))
         run = RunDirectory.open(out)

@@ -1,4 +1,5 @@
-"""One-step distillation (METHODS 6.3): a Gaussian teacher, whose y_t are known, is learned; training resumes."""
+"""One-step distillation (BOOT, Gu et al. 2023): a Gaussian teacher with known y_t is learnt, and training
+resumes."""
 
 import itertools
 import math
@@ -238,13 +239,13 @@ def test_a_checkpoint_of_something_else_is_refused_and_may_be_deleted(tmp_path, 
     distil()  # the same goes on
     with pytest.raises(UserError, match=said) as caught:
         distil(**changes)
-    assert f"delete {tmp_path / 'one'} to begin again" in str(caught.value)
+    assert f"delete {tmp_path / 'one'} to start again" in str(caught.value)
     shutil.rmtree(tmp_path / "one")
     distil(**changes)
 
 
 def test_a_loss_that_is_not_finite_ends_with_a_named_error(tmp_path):
-    with pytest.raises(UserError, match="learning_rate"):
+    with pytest.raises(UserError, match="learning rate"):
         distill_one_step(
             _student(), lambda z, t: z / 0.0, SHAPE, CONFIG, Cosine(), _quiet, tmp_path, every=100
         )

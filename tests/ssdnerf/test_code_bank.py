@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 class BankAndMemory(RuleBasedStateMachine):
     """A bank does what a dictionary of records does, and opened again it is what it was at the last commit."""
 
-    scenes = st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=3, unique=True)
+    objects = st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=3, unique=True)
 
     @initialize()
     def begin(self) -> None:
@@ -41,14 +41,14 @@ class BankAndMemory(RuleBasedStateMachine):
         self.now = {name: getattr(everything, name).clone() for name in NAMES}
         self.kept, self.slots, self.tag = dict(self.now), self.bank.slots, 0
 
-    @rule(scenes=scenes)
-    def write(self, scenes: list[int]) -> None:
+    @rule(objects=objects)
+    def write(self, objects: list[int]) -> None:
         self.tag += 1
-        records = drawn(len(scenes), self.tag)
-        self.bank.write(scenes, records)
+        records = drawn(len(objects), self.tag)
+        self.bank.write(objects, records)
         for name in NAMES:
             self.now[name] = self.now[name].clone()
-            self.now[name][scenes] = getattr(records, name)
+            self.now[name][objects] = getattr(records, name)
 
     @rule()
     def commit(self) -> None:
@@ -68,8 +68,8 @@ class BankAndMemory(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        scenes = [COUNT - 1, *range(0, COUNT, 9)]
-        assert_same(self.bank.read(scenes), Records(**{name: self.now[name][scenes] for name in NAMES}))
+        objects = [COUNT - 1, *range(0, COUNT, 9)]
+        assert_same(self.bank.read(objects), Records(**{name: self.now[name][objects] for name in NAMES}))
 
     def teardown(self) -> None:
         if hasattr(self, "place"):
@@ -81,7 +81,7 @@ TestBankAndMemory.settings = settings(max_examples=8, stateful_step_count=15, de
 
 
 def train(folder: Path, steps: int) -> None:
-    """Something like a training, resumable: every step changes a few scenes, every third is a checkpoint."""
+    """Something like a training, resumable: every step changes a few objects, every third is a checkpoint."""
     state = folder / "checkpoint"
     if checkpoint.exists(state):
         tensors, about = checkpoint.load(state)
@@ -89,10 +89,10 @@ def train(folder: Path, steps: int) -> None:
     else:
         bank, first = new_bank(folder / "bank"), 0
     for step in range(first, steps):
-        scenes = torch.randperm(COUNT, generator=generator(0, "batch", step))[:4].tolist()
-        was, change = bank.read(scenes), drawn(4, step)
+        objects = torch.randperm(COUNT, generator=generator(0, "batch", step))[:4].tolist()
+        was, change = bank.read(objects), drawn(4, step)
         bank.write(
-            scenes,
+            objects,
             Records(
                 0.9 * was.code + change.code,
                 0.5 * was.first + was.code,
@@ -160,7 +160,7 @@ def test_a_mean_that_was_committed_outlives_the_next_one(folder: Path):
 
 
 def test_two_processes_of_a_training_are_one(folder: Path):
-    """Each writes its own scenes and marks the other's; then their slots, and what they read, are the same."""
+    """Each writes its own objects and marks the other's; then their slots, and what they read, are the same."""
     one = new_bank(folder)
     other = CodeBank.open(folder)
     for tag in range(4):
@@ -224,10 +224,10 @@ def test_any_reader_of_safetensors_opens_a_shard(folder: Path):
 
     bank = new_bank(folder)
     bank.write([2, 66], drawn(2, 1))
-    for scene, name in ((0, "codes-00000.safetensors"), (1, "codes-00001.safetensors")):
-        tensors, place = load_file(folder / name), (2, 66)[scene] - 64 * scene
+    for index, name in ((0, "codes-00000.safetensors"), (1, "codes-00001.safetensors")):
+        tensors, place = load_file(folder / name), (2, 66)[index] - 64 * index
         for field in NAMES:
-            assert torch.equal(tensors[field][place, 0], getattr(drawn(2, 1), field)[scene]), field
+            assert torch.equal(tensors[field][place, 0], getattr(drawn(2, 1), field)[index]), field
     bank.reset_to_mean()
     assert torch.equal(load_file(folder / code_bank.MEAN_FILE)["mean"][0], bank.read([0]).code[0])
 
@@ -264,7 +264,7 @@ def test_read_ahead_asks_for_the_bytes_of_the_records(folder: Path, monkeypatch:
     records = bank.read([65])
     monkeypatch.setattr(os, "posix_fadvise", advise, raising=False)
     monkeypatch.setattr(code_bank, "_AHEAD", 100)
-    bank.expect([65, 3])  # the other scene is not on the disk
+    bank.expect([65, 3])  # the other object is not on the disk
     parts = [getattr(records, name).numpy().tobytes() for name in NAMES]
     assert len(found) == sum(map(len, parts))
     assert all(part in found for part in parts)

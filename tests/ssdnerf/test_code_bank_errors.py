@@ -31,16 +31,16 @@ def message(call: Callable[..., object], *arguments: object) -> str:
 def test_another_shape_and_another_count_are_named(folder: Path):
     bank = new_bank(folder)
     bank.require(COUNT, SHAPE, CELLS)
-    assert "67 scenes" in message(bank.require, COUNT + 1, SHAPE, CELLS)
+    assert "67 objects" in message(bank.require, COUNT + 1, SHAPE, CELLS)
     assert "[3, 2, 4, 4]" in message(bank.require, COUNT, (3, 2, 8, 8), CELLS)
     assert "3 cells" in message(bank.require, COUNT, SHAPE, 4)
-    assert "of 2 scenes" in message(CodeBank.open, folder, torch.zeros(2, dtype=torch.uint8))
+    assert "of 2 objects" in message(CodeBank.open, folder, torch.zeros(2, dtype=torch.uint8))
     assert "names slots" in message(CodeBank.open, folder, torch.full((COUNT,), 9, dtype=torch.uint8))
-    assert "code of [3, 2, 4, 4] a scene" in message(bank.write, [0, 1], drawn(1, 1))
+    assert "code of [3, 2, 4, 4] for each object" in message(bank.write, [0, 1], drawn(1, 1))
     assert "at least one" in message(CodeBank.create, folder, 0, SHAPE, CELLS)
-    for scene in (-1, COUNT):
+    for index in (-1, COUNT):
         with pytest.raises(IndexError):
-            bank.read([scene])
+            bank.read([index])
 
 
 def test_nothing_is_written_of_records_that_do_not_fit(folder: Path):

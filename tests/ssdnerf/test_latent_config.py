@@ -1,4 +1,4 @@
-"""Recipes of SSDNeRF: the paper's numbers, and what is said of settings that cannot be."""
+"""Recipes of SSDNeRF: the numbers of the paper, and the complaints about settings that cannot be used."""
 
 import pytest
 
@@ -8,9 +8,9 @@ from threedgen.core.schedule import value_at
 from threedgen.recipes.typed import plain
 from threedgen.ssdnerf.config import FOLDER, Config, config_of, load_config
 
-# METHODS 4.1 and 4.2, and the published settings of SRN cars; a batch is of all processes: 8 scenes on each of 2.
-# SRN's objects fill a box of half the paper's size, which divides their cameras' places by 0.5: densities per
-# unit of length are then twice the paper's.
+# The published settings of SRN cars (SSDNeRF, Chen, Gu et al. 2023, and its code). A batch is of all processes: 8
+# objects on each of 2. The objects of SRN fill a box of half the size of that of the paper, which divides the
+# places of their cameras by 0.5. Densities per unit of length are then twice those of the paper.
 CARS = {
     "steps": 1_000_000,
     "batch": 16,
@@ -108,22 +108,22 @@ def test_settings_are_laid_over_a_recipe():
         ("ray=4", "did you mean 'rays'?"),
         ("batch=four", "'batch' must be a whole number"),
         ("batch=1.5", "'batch' must be a whole number"),
-        ("batch=0", "batch is 0; it must be positive"),
+        ("batch=0", "batch is 0; it must be at least 1"),
         ("steps=-1", "steps is -1"),
         ("warmup=0", "warmup is 0"),
         ("views=-1", "views is -1"),
-        ("ema=1", "ema and reset must be in [0, 1)"),
-        ("reset=1", "ema and reset must be in [0, 1)"),
+        ("ema=1", "ema is 1; it must be at least 0 and less than 1"),
+        ("reset=1", "reset is 1; it must be at least 0 and less than 1"),
         ("precision=fp16", "'precision' cannot be 'fp16'"),
         ("inner={0.5: 4}", "milestones need a value from the start"),
-        ("inner=-1", "inner"),
-        ("inner={0: 4, 0.5: -2}", "inner"),
-        ("rates=-1", "rates"),
-        ("code_rates=-1", "code_rates must not be negative"),
-        ("rays=.inf", "rays must be at least 1, and finite"),
+        ("inner=-1", "inner is -1; it must be at least 0"),
+        ("inner={0: 4, 0.5: -2}", "inner holds -2; every number of it must be at least 0"),
+        ("rates=-1", "rates is -1; it must be at least 0"),
+        ("code_rates=-1", "code_rates is -1; it must be at least 0"),
+        ("rays=.inf", "rays is inf; it must be at least 1"),
         ("guiding.gain=.inf", "guiding.gain is inf"),
         ("guiding.rays=0", "guiding.rays is 0"),
-        ("fidelity={from: 1, to: -1}", "fidelity"),
+        ("fidelity={from: 1, to: -1}", "fidelity holds -1"),
         ("rates={form: 1}", "unknown key 'form' in a schedule"),
         ("codes.channels=0", "codes.channels is 0"),
         ("codes.learning_rate=0", "codes.learning_rate is 0"),
@@ -135,19 +135,25 @@ def test_settings_are_laid_over_a_recipe():
         ("decoder.directions=3", "'decoder.directions' must be true or false"),
         ("diffusion.weight=-1", "diffusion.weight is -1"),
         ("diffusion.fold=0", "diffusion.fold is 0"),
-        ("diffusion.dropout=1", "diffusion.dropout is 1.0"),
+        ("diffusion.dropout=1", "diffusion.dropout is 1; it must be at least 0 and less than 1"),
         ("diffusion.drop=-0.1", "diffusion.drop is -0.1"),
         ("diffusion.kind=plane", "did you mean 'plain'?"),
         ("diffusion.schedule=sqrt", "use one of linear, cosine"),
-        ("diffusion.widths=[96, 128]", "diffusion.attention must say true or false for each"),
-        ("diffusion.widths=[]", "diffusion.attention must say"),
-        ("diffusion.widths=[96, 128, 164]", "must be multiples of 8"),
+        (
+            "diffusion.widths=[96, 128]",
+            "diffusion.attention has 3 values; it must hold true or false for each",
+        ),
+        ("diffusion.widths=[]", "diffusion.widths is empty"),
+        (
+            "diffusion.widths=[96, 128, 164]",
+            "diffusion.widths is [96, 128, 164]; every width must be a multiple of 8",
+        ),
         ("diffusion.widths=96", "'diffusion.widths' must be a list"),
-        ("diffusion.head=48", "diffusion.head is 48: it must divide"),
-        ("rays=0", "rays must be at least 1"),
+        ("diffusion.head=48", "diffusion.head is 48; it must divide"),
+        ("rays=0", "rays is 0; it must be at least 1"),
         ("rendering.samples=0", "rendering.samples is 0"),
-        ("rendering.samples=5000", "samples is 5000"),
-        ("rendering.cells=600", "cells is 600"),
+        ("rendering.samples=5000", "rendering.samples is 5000; it must be between 1 and 4096"),
+        ("rendering.cells=600", "rendering.cells is 600; it must be between 1 and 512"),
         ("rendering.decay=1", "rendering.decay is 1"),
         ("rendering.threshold=0", "rendering.threshold is 0"),
         ("batch", "'batch' is not a setting: write key=value"),

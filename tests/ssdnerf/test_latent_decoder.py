@@ -10,7 +10,7 @@ from threedgen.core.random import generator
 from threedgen.renderers.volume import VolumeRenderer
 from threedgen.ssdnerf.config import Codes, Decoder, Rendering
 from threedgen.ssdnerf.decoder import TriplaneDecoder, activate, as_pictures, deactivate, truncated_exp
-from threedgen.ssdnerf.emptiness import Emptiness
+from threedgen.ssdnerf.occupancy import ObjectGrids
 
 CODES, RENDERING = Codes(channels=2, resolution=8), Rendering(samples=32, cells=8, threshold=0.5, extent=1.5)
 
@@ -68,7 +68,7 @@ def test_the_directions_of_views_change_colours_only_and_only_where_they_are_ask
 
 
 def test_a_code_fills_the_box_it_is_said_to():
-    """The scene twice as large is the same code: only the box grows."""
+    """The object twice as large is the same code: only the box grows."""
     small, large = decoder(), decoder()
     small.extent, large.extent = 1.0, 2.0
     code, points = some_code(), some_points(extent=1.0)
@@ -122,43 +122,43 @@ def test_an_untrained_decoder_is_thin_fog_that_is_not_taken_for_nothing():
     net, code = decoder(), 1e-4 * some_code()
     density, _ = net.field(code).query(some_points(), some_points())
     assert float(density.min()) > RENDERING.threshold
-    emptiness = Emptiness(RENDERING, "cpu")
-    seen = emptiness.look(net, code, torch.zeros(8, 8, 8), 0, "look", 0)
-    assert bool(emptiness.occupied(seen).all())
+    grids = ObjectGrids(RENDERING, "cpu")
+    seen = grids.update(net, code, torch.zeros(8, 8, 8), 0, "look", 0)
+    assert bool(grids.occupied(seen).all())
 
 
-def test_a_scene_that_is_thin_everywhere_is_not_taken_for_nothing():
+def test_an_object_that_is_thin_everywhere_is_not_taken_for_nothing():
     """No ray would look at it, and nothing could make it denser."""
-    emptiness = Emptiness(RENDERING, "cpu")
+    grids = ObjectGrids(RENDERING, "cpu")
     thin = torch.full((8, 8, 8), 0.1 * RENDERING.threshold)
-    assert bool(emptiness.occupied(thin).all())
+    assert bool(grids.occupied(thin).all())
     thin[:4] = 0.0
-    assert not bool(emptiness.occupied(thin)[:3].any())
+    assert not bool(grids.occupied(thin)[:3].any())
     dense = torch.full((8, 8, 8), 0.9 * RENDERING.threshold)
     dense[7] = 100.0  # the mean is above the threshold, which then decides
-    assert not bool(emptiness.occupied(dense)[:6].any())
+    assert not bool(grids.occupied(dense)[:6].any())
 
 
-def test_every_scene_has_an_emptiness_of_its_own():
-    """One grid looks at all scenes, but what it says of one is not written over by the next."""
-    net, emptiness = decoder(), Emptiness(RENDERING, "cpu")
+def test_every_object_has_an_emptiness_of_its_own():
+    """One grid looks at all objects, but what it says of one is not written over by the next."""
+    net, grids = decoder(), ObjectGrids(RENDERING, "cpu")
     before = torch.zeros(8, 8, 8)
     codes = [2.0 * some_code(tag) for tag in range(3)]
-    alone = [Emptiness(RENDERING, "cpu").look(net, code, before, 0, "look", 0) for code in codes]
-    together = [emptiness.look(net, code, before, 0, "look", 0) for code in codes]
+    alone = [ObjectGrids(RENDERING, "cpu").update(net, code, before, 0, "look", 0) for code in codes]
+    together = [grids.update(net, code, before, 0, "look", 0) for code in codes]
     for left, right in zip(alone, together, strict=True):
         assert torch.equal(left, right)
     assert not torch.equal(together[0], together[1])
 
 
 def test_emptiness_is_a_running_maximum_of_densities():
-    net, emptiness, code = decoder(), Emptiness(RENDERING, "cpu"), some_code()
-    first = emptiness.look(net, code, torch.zeros(8, 8, 8), 0, "look", 0)
-    kept = emptiness.look(net, code, 100.0 * torch.ones(8, 8, 8), 0, "look", 0)
+    net, grids, code = decoder(), ObjectGrids(RENDERING, "cpu"), some_code()
+    first = grids.update(net, code, torch.zeros(8, 8, 8), 0, "look", 0)
+    kept = grids.update(net, code, 100.0 * torch.ones(8, 8, 8), 0, "look", 0)
     torch.testing.assert_close(kept, torch.full((8, 8, 8), 90.0))
-    assert torch.equal(emptiness.look(net, code, first, 0, "look", 0), first)
+    assert torch.equal(grids.update(net, code, first, 0, "look", 0), first)
     nothing = torch.zeros(8, 8, 8)
     nothing[4, 4, 4] = 1.0
-    occupied = emptiness.occupied(nothing)
+    occupied = grids.occupied(nothing)
     assert int(occupied.sum()) == 27  # the cell and its neighbours
     assert bool(occupied[3:6, 3:6, 3:6].all())

@@ -1,4 +1,4 @@
-"""The two losses: their values, their gradients, and the code at which they balance (METHODS 4.1, test 1)."""
+"""The two losses (SSDNeRF, Chen, Gu et al. 2023): values, gradients, and the code at which they balance."""
 
 import math
 

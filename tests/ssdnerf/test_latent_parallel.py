@@ -8,7 +8,7 @@ from latent_scenes import CONTEXT, made, state, tiny, trainer
 
 from threedgen.core.errors import UserError
 from threedgen.ssdnerf.distributed import World, join_world
-from threedgen.ssdnerf.scenes import Scenes, open_scenes
+from threedgen.ssdnerf.posed_objects import PosedObjects, open_packed
 from threedgen.ssdnerf.trainer import Trainer
 
 STEPS = 3
@@ -17,7 +17,7 @@ SETTINGS = {"steps": 2 * STEPS, "batch": 2, "codes": {"initial": 0.5}, "diffusio
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+def objects(tmp_path_factory: pytest.TempPathFactory) -> PosedObjects:
     return made(tmp_path_factory.mktemp("scenes") / "packed")
 
 
@@ -26,7 +26,7 @@ def _one_of_two(rank: int, meeting: Path, packed: Path, folder: Path, changes: d
     store = f"file://{meeting}"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     of = trainer(
-        tiny(**{**SETTINGS, **changes}), open_scenes(packed), folder, STEPS, World(rank=rank, size=2)
+        tiny(**{**SETTINGS, **changes}), open_packed(packed), folder, STEPS, World(rank=rank, size=2)
     )
     of.save()
     torch.save(state(of), folder / f"rank{rank}.pt")
@@ -56,8 +56,8 @@ def _close(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], names:
         torch.testing.assert_close(left[name].float(), right[name].float(), rtol=2e-3, atol=2e-5, msg=name)
 
 
-def test_two_processes_are_one_with_twice_the_batch(scenes, tmp_path):
-    one = trainer(tiny(**SETTINGS), scenes, tmp_path / "one", STEPS)
+def test_two_processes_are_one_with_twice_the_batch(objects, tmp_path):
+    one = trainer(tiny(**SETTINGS), objects, tmp_path / "one", STEPS)
     whole = state(one)
     folder = in_two(tmp_path)
     ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
@@ -65,20 +65,20 @@ def test_two_processes_are_one_with_twice_the_batch(scenes, tmp_path):
         assert torch.equal(value, ranks[1][name]), name  # both have the same networks, and see the same bank
     _close(ranks[0], whole, [name for name in whole if name.startswith(("networks", "averages", "records"))])
     assert torch.equal(ranks[0]["records.step"], whole["records.step"])
-    start = state(trainer(tiny(**SETTINGS), scenes, tmp_path / "start"))
+    start = state(trainer(tiny(**SETTINGS), objects, tmp_path / "start"))
     moved = (whole["networks.decoder.base.weight"] - start["networks.decoder.base.weight"]).abs().max()
     assert float(moved) > 1e-3  # what is compared has moved
-    again = Trainer(tiny(**SETTINGS), scenes, folder)  # one process goes on where two stopped
+    again = Trainer(tiny(**SETTINGS), objects, folder)  # one process goes on where two stopped
     assert again.step == STEPS
     assert all(torch.equal(value, ranks[0][name]) for name, value in state(again).items())
 
 
-def test_two_processes_go_on_where_they_stopped(scenes, tmp_path):
+def test_two_processes_go_on_where_they_stopped(objects, tmp_path):
     """Twice three steps, in two processes each time, are six of one."""
     in_two(tmp_path, reset=0.5)
     folder = in_two(tmp_path, reset=0.5)
     found = torch.load(folder / "rank1.pt", weights_only=True)
-    whole = state(trainer(tiny(**SETTINGS, reset=0.5), scenes, tmp_path / "one", 2 * STEPS))
+    whole = state(trainer(tiny(**SETTINGS, reset=0.5), objects, tmp_path / "one", 2 * STEPS))
     assert int(found["step"]) == 2 * STEPS
     assert torch.equal(found["records.step"], whole["records.step"])
     _close(found, whole, [name for name in whole if name.startswith("records")])

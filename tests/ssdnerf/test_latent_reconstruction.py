@@ -26,7 +26,7 @@ from threedgen.ssdnerf.reconstruction import (
     reconstruct,
 )
 from threedgen.ssdnerf.sampling import sample_codes
-from threedgen.ssdnerf.views import look
+from threedgen.ssdnerf.views import render_code
 
 SIZE = 12  # pixels of the pictures that the model is taken to be trained on
 VARIANCE = 0.25  # of the codes that the denoiser knows
@@ -63,12 +63,12 @@ def true_code(model: LatentModel) -> torch.Tensor:
 
 def seen(model: LatentModel, code: torch.Tensor, count: int = 1, size: int = SIZE) -> PosedPictures:
     """The code's own pictures."""
-    images = look(model, code, cameras(count, size)).rgb
+    images = render_code(model, code, cameras(count, size)).rgb
     return PosedPictures(images, torch.ones_like(images[..., :1]), cameras(count, size))
 
 
 def quality(model: LatentModel, code: torch.Tensor, views: PosedPictures) -> float:
-    return float(psnr(look(model, code, views.cameras).rgb, views.images).mean())
+    return float(psnr(render_code(model, code, views.cameras).rgb, views.images).mean())
 
 
 @pytest.fixture(scope="module")
@@ -254,27 +254,27 @@ def test_it_answers_where_it_is_asked(model, views):
     answer = Reconstructed(model, how)(views, cameras(3), seed=0)
     assert answer.rgb.shape == (3, 12, 12, 3)
     code = reconstruct(model, views, how, 0)
-    torch.testing.assert_close(answer.rgb, look(model, code, cameras(3)).rgb)
+    torch.testing.assert_close(answer.rgb, render_code(model, code, cameras(3)).rgb)
     assert torch.equal(as_pictures(model.planes(code[None])), code[None])
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("section", "name", "value"),
     [
-        lambda: Guiding(steps=-1),
-        lambda: Guiding(rays=0),
-        lambda: Guiding(gain=-1.0),
-        lambda: Guiding(gain=float("nan")),
-        lambda: Guiding(correctors=-1),
-        lambda: Guiding(delta=0.0),
-        lambda: Finetuning(outer=-1),
-        lambda: Finetuning(inner=0),
-        lambda: Finetuning(rays=-1),
-        lambda: Finetuning(prior=-1.0),
-        lambda: Finetuning(learning_rate=0.0),
-        lambda: Finetuning(decay=1.5),
+        (Guiding, "steps", -1),
+        (Guiding, "rays", 0),
+        (Guiding, "gain", -1.0),
+        (Guiding, "gain", float("nan")),
+        (Guiding, "correctors", -1),
+        (Guiding, "delta", 0.0),
+        (Finetuning, "outer", -1),
+        (Finetuning, "inner", 0),
+        (Finetuning, "rays", -1),
+        (Finetuning, "prior", -1.0),
+        (Finetuning, "learning_rate", 0.0),
+        (Finetuning, "decay", 1.5),
     ],
 )
-def test_odd_numbers_are_said(make):
-    with pytest.raises(UserError, match=r"guiding|finetuning"):
-        make()
+def test_numbers_out_of_bounds_are_named(section, name, value):
+    with pytest.raises(UserError, match=f"^{name} is {value:g}; it must be "):
+        section(**{name: value})

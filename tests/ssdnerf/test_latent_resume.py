@@ -11,14 +11,14 @@ from latent_scenes import CONTEXT, assert_same, made, state, tiny, trainer
 from threedgen.core import checkpoint
 from threedgen.core.errors import UserError
 from threedgen.ssdnerf.model import DOCUMENT, load_model
-from threedgen.ssdnerf.scenes import Scenes, open_scenes
+from threedgen.ssdnerf.posed_objects import PosedObjects, open_packed
 from threedgen.ssdnerf.trainer import Trainer
 from threedgen.ssdnerf.training import train
 from threedgen.ssdnerf.watch import Every, Watch
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+def objects(tmp_path_factory: pytest.TempPathFactory) -> PosedObjects:
     return made(tmp_path_factory.mktemp("scenes") / "packed")
 
 
@@ -31,19 +31,19 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
         {"batch": 3, "reset": 0.5, "precision": "bf16"},
     ],
 )
-def test_a_resumed_training_ends_at_the_same_bits(scenes, tmp_path, changes):
+def test_a_resumed_training_ends_at_the_same_bits(objects, tmp_path, changes):
     config = tiny(**changes)
     torch.manual_seed(1)
-    whole = trainer(config, scenes, tmp_path / "whole", steps=6)
-    first = trainer(config, scenes, tmp_path / "parts", steps=2)
+    whole = trainer(config, objects, tmp_path / "whole", steps=6)
+    first = trainer(config, objects, tmp_path / "parts", steps=2)
     first.save()
     assert first.train_step()  # is lost
     del first
     torch.manual_seed(9)  # where torch's own stream stands makes no difference
-    second = trainer(config, scenes, tmp_path / "parts", steps=1)
+    second = trainer(config, objects, tmp_path / "parts", steps=1)
     assert second.step == 3
     second.save()
-    third = trainer(config, scenes, tmp_path / "parts", steps=3)
+    third = trainer(config, objects, tmp_path / "parts", steps=3)
     assert_same(state(whole), state(third))
 
 
@@ -55,7 +55,7 @@ def halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _train(folder: Path, packed: Path, killed_at: int | None) -> None:
     """A whole training that saves every second step; killed in the middle of a step, or of a save."""
     torch.set_num_threads(1)
-    of = Trainer(tiny(steps=7), open_scenes(packed), folder)
+    of = Trainer(tiny(steps=7), open_packed(packed), folder)
     render, flush = of._render, of.bank.flush
 
     def dies_in_step(*arguments):
@@ -81,7 +81,7 @@ def _exit_code(folder: Path, packed: Path, killed_at: int | None) -> int | None:
     return process.exitcode
 
 
-def test_a_training_that_is_killed_again_and_again_ends_at_the_same_bits(scenes, tmp_path):
+def test_a_training_that_is_killed_again_and_again_ends_at_the_same_bits(objects, tmp_path):
     packed = tmp_path / "scenes"
     made(packed)
     stood = []
@@ -93,15 +93,15 @@ def test_a_training_that_is_killed_again_and_again_ends_at_the_same_bits(scenes,
         stood.append(checkpoint.load_state(tmp_path / "run" / "checkpoint")["step"] if there else 0)
     assert stood == [0, 2, 2, 7]
     assert _exit_code(tmp_path / "whole", packed, None) == 0
-    whole, killed = (Trainer(tiny(steps=7), scenes, tmp_path / name) for name in ("whole", "run"))
+    whole, killed = (Trainer(tiny(steps=7), objects, tmp_path / name) for name in ("whole", "run"))
     assert_same(state(whole), state(killed))
 
 
-def test_a_finished_training_does_nothing_more(scenes, tmp_path):
-    of = trainer(tiny(steps=2), scenes, tmp_path, steps=2)
+def test_a_finished_training_does_nothing_more(objects, tmp_path):
+    of = trainer(tiny(steps=2), objects, tmp_path, steps=2)
     of.save()
     before = state(of)
-    again = Trainer(tiny(steps=2), scenes, tmp_path)
+    again = Trainer(tiny(steps=2), objects, tmp_path)
     train(again, Watch(tmp_path, 2, Every(0, 0)), {}, 1, lambda *_: None)
     assert_same(before, state(again))
 
@@ -110,7 +110,7 @@ def test_a_finished_training_does_nothing_more(scenes, tmp_path):
     ("changes", "said"),
     [
         ({"diffusion": {"widths": [16, 16]}}, r"diffusion.widths is \[16, 16\] and was \[8, 16\]"),
-        ({"diffusion": {"captions": True}}, "diffusion.captions is True and was False: say "),
+        ({"diffusion": {"captions": True}}, "diffusion.captions is True and was False: set "),
         ({"diffusion": {"schedule": "cosine"}}, "diffusion.schedule=linear, or choose another --out"),
         ({"diffusion": {"power": 1.0}}, "diffusion.power"),
         ({"codes": {"resolution": 16}}, "codes.resolution"),
@@ -118,38 +118,38 @@ def test_a_finished_training_does_nothing_more(scenes, tmp_path):
         ({"seed": 5}, "seed=0"),
     ],
 )
-def test_other_settings_than_the_stopped_trainings_are_said(scenes, tmp_path, changes, said):
-    trainer(tiny(), scenes, tmp_path, steps=1).save()
+def test_other_settings_than_the_stopped_trainings_are_said(objects, tmp_path, changes, said):
+    trainer(tiny(), objects, tmp_path, steps=1).save()
     with pytest.raises(UserError, match=said) as caught:
-        Trainer(tiny(**changes), scenes, tmp_path)
+        Trainer(tiny(**changes), objects, tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_settings_that_may_change_are_named_and_change(scenes, tmp_path):
-    trainer(tiny(), scenes, tmp_path, steps=1).save()
-    assert Trainer(tiny(), scenes, tmp_path).changed == []
-    other = Trainer(tiny(rays=50, inner={0: 2, 0.5: 1}, diffusion={"weight": 2.0}), scenes, tmp_path)
+def test_settings_that_may_change_are_named_and_change(objects, tmp_path):
+    trainer(tiny(), objects, tmp_path, steps=1).save()
+    assert Trainer(tiny(), objects, tmp_path).changed == []
+    other = Trainer(tiny(rays=50, inner={0: 2, 0.5: 1}, diffusion={"weight": 2.0}), objects, tmp_path)
     assert other.changed[-1] == "diffusion.weight is 2.0 and was 4.0"
     assert [text.split()[0] for text in other.changed] == ["inner", "rays", "diffusion.weight"]
     assert other.train_step()
 
 
-def test_a_model_is_left_by_a_training_that_was_stopped_behind_its_last_checkpoint(scenes, tmp_path):
-    stopped = trainer(tiny(steps=2), scenes, tmp_path, steps=2)
+def test_a_model_is_left_by_a_training_that_was_stopped_behind_its_last_checkpoint(objects, tmp_path):
+    stopped = trainer(tiny(steps=2), objects, tmp_path, steps=2)
     stopped.save()
     assert not (tmp_path / DOCUMENT).exists()
-    train(Trainer(tiny(steps=2), scenes, tmp_path), Watch(tmp_path, 2, Every(0, 0)), {}, 1, lambda *_: None)
+    train(Trainer(tiny(steps=2), objects, tmp_path), Watch(tmp_path, 2, Every(0, 0)), {}, 1, lambda *_: None)
     assert_same(load_model(tmp_path).state_dict(), halved(stopped.averages.state_dict()))
 
 
-def test_an_interruption_while_watching_leaves_checkpoint_and_model(scenes, tmp_path):
+def test_an_interruption_while_watching_leaves_checkpoint_and_model(objects, tmp_path):
     class Stopped(Watch):
         def step(self, *_) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(
-            Trainer(tiny(steps=1), scenes, tmp_path),
+            Trainer(tiny(steps=1), objects, tmp_path),
             Stopped(tmp_path, 0, Every(0, 0)),
             {},
             1,
@@ -159,9 +159,9 @@ def test_an_interruption_while_watching_leaves_checkpoint_and_model(scenes, tmp_
     assert (tmp_path / DOCUMENT).is_file()
 
 
-def test_other_scenes_than_the_stopped_trainings_are_said(scenes, tmp_path):
-    trainer(tiny(), scenes, tmp_path / "run", steps=1).save()
-    with pytest.raises(UserError, match="on other scenes"):
+def test_other_objects_than_the_stopped_trainings_are_said(objects, tmp_path):
+    trainer(tiny(), objects, tmp_path / "run", steps=1).save()
+    with pytest.raises(UserError, match="on other objects"):
         Trainer(tiny(), made(tmp_path / "few", count=3), tmp_path / "run")
     other = made(tmp_path / "others")
     other.source = "of other pictures with the same names"
@@ -169,16 +169,16 @@ def test_other_scenes_than_the_stopped_trainings_are_said(scenes, tmp_path):
         Trainer(tiny(), other, tmp_path / "run")
 
 
-def test_a_checkpoint_of_another_command_is_said(scenes, tmp_path):
+def test_a_checkpoint_of_another_command_is_said(objects, tmp_path):
     checkpoint.save(tmp_path / "checkpoint", {}, {"step": 3})
     with pytest.raises(UserError, match="another kind of training"):
-        Trainer(tiny(), scenes, tmp_path)
+        Trainer(tiny(), objects, tmp_path)
 
 
-def test_a_lost_code_bank_is_said(scenes, tmp_path):
-    of = trainer(tiny(), scenes, tmp_path, steps=1)
+def test_a_lost_code_bank_is_said(objects, tmp_path):
+    of = trainer(tiny(), objects, tmp_path, steps=1)
     of.save()
     for path in (tmp_path / "codes").glob("codes-*"):
         path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="truncated"):
-        Trainer(tiny(), scenes, tmp_path)
+        Trainer(tiny(), objects, tmp_path)

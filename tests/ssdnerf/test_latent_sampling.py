@@ -159,9 +159,9 @@ def test_words_mean_something_in_their_place():
 @pytest.mark.parametrize(
     ("words", "caption", "said"),
     [
-        (WORDS, "a green car", "'green' is no word of this model; it knows a, blue, car, red"),
-        ((), "a car", "'a' is no word of this model; it knows none"),
-        (WORDS, "a " * 40, "a caption has at most 32 words, this one has 40"),
+        (WORDS, "a green car", "this model does not know the word 'green'; it knows a, blue, car, red"),
+        ((), "a car", "this model does not know the word 'a'; it knows none"),
+        (WORDS, "a " * 40, "the caption has 40 words; it may have at most 32"),
     ],
 )
 def test_words_that_a_model_does_not_know_are_named(words, caption, said):

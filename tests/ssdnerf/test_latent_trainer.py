@@ -1,4 +1,5 @@
-"""One stage: the order of an outer step, what each part of it moves, and that it fits what it is shown."""
+"""Training in one stage: the order of an outer step, what each piece of it changes, and that it fits its
+pictures."""
 
 import math
 from dataclasses import replace
@@ -13,13 +14,13 @@ from threedgen.ssdnerf.code_bank import Records
 from threedgen.ssdnerf.code_optimizer import CodeOptimizer
 from threedgen.ssdnerf.decoder import activate, as_pictures
 from threedgen.ssdnerf.losses import rendering_loss
-from threedgen.ssdnerf.scenes import Scenes
+from threedgen.ssdnerf.posed_objects import PosedObjects
 from threedgen.ssdnerf.trainer import Trainer
-from threedgen.ssdnerf.views import look
+from threedgen.ssdnerf.views import render_code
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+def objects(tmp_path_factory: pytest.TempPathFactory) -> PosedObjects:
     return made(tmp_path_factory.mktemp("scenes"))
 
 
@@ -27,9 +28,9 @@ def codes_of(of: Trainer) -> torch.Tensor:
     return of.bank.read(range(of.bank.count)).code
 
 
-def test_the_order_of_a_step_is_the_papers(scenes, tmp_path, monkeypatch):
+def test_the_order_of_a_step_is_the_papers(objects, tmp_path, monkeypatch):
     """The denoiser once, codes K times, the decoder once, with the last of them."""
-    of, events = trainer(tiny(inner=3), scenes, tmp_path), []
+    of, events = trainer(tiny(inner=3), objects, tmp_path), []
     update, step = of._update, CodeOptimizer.step
     monkeypatch.setattr(of, "_update", lambda name, rate: (events.append(name), update(name, rate)))
     monkeypatch.setattr(CodeOptimizer, "step", lambda self: (events.append("codes"), step(self)))
@@ -48,23 +49,23 @@ def test_the_order_of_a_step_is_the_papers(scenes, tmp_path, monkeypatch):
     of.train_step()
     assert learnt == [False] * 4 + [True] * 2  # its gradient is of the last rays only
     assert events == ["denoiser", "codes", "codes", "decoder", "codes"]
-    assert seen == [True] * 6  # two scenes, three times, all with the decoder that the step began with
+    assert seen == [True] * 6  # two objects, three times, all with the decoder that the step began with
     moved = of.networks.decoder.state_dict()
     assert not any(torch.equal(moved[name], weights[name]) for name in ("base.weight", "color.weight"))
 
 
-def test_the_kept_gradient_is_that_of_the_parameters_before_their_tanh(scenes, tmp_path):
-    """dL/dc = lambda dL/dx 2 (1 - tanh^2 c), of each scene by itself, by the denoiser as it was before its step."""
-    of = trainer(tiny(), scenes, tmp_path, steps=1)  # a denoiser that answers something
+def test_the_kept_gradient_is_that_of_the_parameters_before_their_tanh(objects, tmp_path):
+    """dL/dc = lambda dL/dx 2 (1 - tanh^2 c), of each object alone, by the denoiser as it was before its step."""
+    of = trainer(tiny(), objects, tmp_path, steps=1)  # a denoiser that answers something
     records = of.bank.read([0, 1])
     codes = [torch.nn.Parameter(3.0 * code) for code in records.code]
     expected = []
     before = float(of.averages.statistics.mean_square)
     everything = torch.stack([activate(code.detach()) for code in codes]).square().mean()
     mean_square = before + of.config.diffusion.momentum * (float(everything) - before)
-    for scene, code in enumerate(codes):
+    for index, code in enumerate(codes):
         x = as_pictures(activate(code.detach())[None]).requires_grad_()
-        loss = of.networks.prior_loss(x, [generator(0, f"noise/{scene}", of.step)]).sum()
+        loss = of.networks.prior_loss(x, [generator(0, f"noise/{index}", of.step)]).sum()
         (gradient,) = torch.autograd.grad(4.0 / mean_square * loss, x)
         slope = 2.0 * (1.0 - torch.tanh(code.detach()) ** 2)
         expected.append(gradient[0].reshape_as(code) * slope)
@@ -75,15 +76,15 @@ def test_the_kept_gradient_is_that_of_the_parameters_before_their_tanh(scenes, t
         assert float((kept - true).norm() / true.norm()) < 1e-4
 
 
-def test_the_kept_gradient_is_in_every_inner_step(scenes, tmp_path, monkeypatch):
-    of, begun = trainer(tiny(inner=3), scenes, tmp_path, steps=1), []
+def test_the_kept_gradient_is_in_every_inner_step(objects, tmp_path, monkeypatch):
+    of, begun = trainer(tiny(inner=3), objects, tmp_path, steps=1), []
     render, learn = of._render, of._learn_prior
     kept = []
 
-    def spy(scene, code, occupied, k):
+    def spy(index, code, occupied, k):
         assert code.grad is not None
         begun.append(code.grad.clone())
-        return render(scene, code, occupied, k)
+        return render(index, code, occupied, k)
 
     monkeypatch.setattr(of, "_render", spy)
     monkeypatch.setattr(of, "_learn_prior", lambda *a: kept.append(learn(*a)) or kept[-1])
@@ -96,26 +97,26 @@ def test_the_kept_gradient_is_in_every_inner_step(scenes, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(("learning_rate", "least", "most"), [(1e-4, 0.0, 0.02), (0.1, 0.1, 2.0)])
 def test_kept_and_recomputed_gradients_agree_at_small_learning_rates(
-    scenes, tmp_path, monkeypatch, learning_rate, least, most
+    objects, tmp_path, monkeypatch, learning_rate, least, most
 ):
     """Four inner steps with the gradient of the first, and with one that is computed anew in each, of the same
     noise. At a large learning rate they part: the test can tell them from each other."""
     moved = []
     config = tiny(inner=4, codes={"learning_rate": learning_rate}, diffusion={"weight": 40.0})
     for recomputed in (False, True):
-        of = trainer(config, scenes, tmp_path / str(recomputed))
+        of = trainer(config, objects, tmp_path / str(recomputed))
         torch.manual_seed(0)
         torch.nn.init.normal_(of.networks.denoiser.unet.conv_out.weight, std=0.3)  # it begins by answering 0
         denoiser = [value.clone() for value in of.networks.denoiser.parameters()]
         monkeypatch.setattr(of, "_update", lambda name, rate: None)
         render = of._render
 
-        def anew(scene, code, occupied, k, of=of, render=render):
+        def anew(index, code, occupied, k, of=of, render=render):
             x = as_pictures(activate(code)[None])
-            loss = of.networks.prior_loss(x, [generator(0, f"noise/{scene}", of.step)]).sum()
+            loss = of.networks.prior_loss(x, [generator(0, f"noise/{index}", of.step)]).sum()
             weighted = of.averages.statistics.weight(40.0) * loss
             (code.grad,) = torch.autograd.grad(weighted, code)
-            return render(scene, code, occupied, k)
+            return render(index, code, occupied, k)
 
         if recomputed:
             monkeypatch.setattr(of, "_render", anew)
@@ -129,7 +130,7 @@ def test_kept_and_recomputed_gradients_agree_at_small_learning_rates(
     assert least <= apart < most
 
 
-def test_adam_on_a_scene_goes_on_from_visit_to_visit(tmp_path):
+def test_adam_on_an_object_goes_on_from_visit_to_visit(tmp_path):
     """Five steps at once, and two, and three after a stay on disk: the same bits."""
     from threedgen.ssdnerf.code_bank import CodeBank
 
@@ -160,41 +161,41 @@ def test_adam_on_a_scene_goes_on_from_visit_to_visit(tmp_path):
     assert found.step.tolist() == [5]
 
 
-def test_the_bank_counts_each_scenes_own_steps(scenes, tmp_path):
-    of = trainer(tiny(inner=3), scenes, tmp_path, steps=3)
-    visits = [scene for step in range(3) for scene in of.batch_at(step)]
-    assert of.bank.read(range(4)).step.tolist() == [3 * visits.count(scene) for scene in range(4)]
+def test_the_bank_counts_each_objects_own_steps(objects, tmp_path):
+    of = trainer(tiny(inner=3), objects, tmp_path, steps=3)
+    visits = [index for step in range(3) for index in of.batch_at(step)]
+    assert of.bank.read(range(4)).step.tolist() == [3 * visits.count(index) for index in range(4)]
 
 
-def test_every_scene_keeps_what_is_known_of_its_own_emptiness(scenes, tmp_path):
-    of = trainer(tiny(batch=3, codes={"initial": 1.0}), scenes, tmp_path, steps=1)
+def test_every_object_keeps_what_is_known_of_its_own_emptiness(objects, tmp_path):
+    of = trainer(tiny(batch=3, codes={"initial": 1.0}), objects, tmp_path, steps=1)
     mine = of.batch_at(0)
     records, none = of.bank.read(mine), torch.zeros(8, 8, 8)
-    for scene, code, density in zip(mine, records.code, records.density, strict=True):
-        alone = of.emptiness.look(of.networks.decoder, activate(code), none, 0, f"occupancy/{scene}", 0)
+    for index, code, density in zip(mine, records.code, records.density, strict=True):
+        alone = of.grids.update(of.networks.decoder, activate(code), none, 0, f"occupancy/{index}", 0)
         torch.testing.assert_close(density.float(), alone, rtol=1e-3, atol=0)  # half precision on disk
     assert not torch.equal(records.density[0], records.density[1])
 
 
-def test_without_a_prior_it_is_an_auto_decoder(scenes, tmp_path):
+def test_without_a_prior_it_is_an_auto_decoder(objects, tmp_path):
     """diffusion.weight = 0 is a training that knows no prior step, bit for bit."""
     without, never = (tiny(diffusion={"weight": weight}) for weight in (0.0, 4.0))
-    plain, cut = trainer(without, scenes, tmp_path / "0"), trainer(never, scenes, tmp_path / "cut")
+    plain, cut = trainer(without, objects, tmp_path / "0"), trainer(never, objects, tmp_path / "cut")
     cut._learn_prior = lambda *_: None  # type: ignore[method-assign]
     for of in (plain, cut):
         for _ in range(3):
             seen = of.train_step()
         assert "prior" not in seen
     assert_same(state(plain), state(cut))
-    first = trainer(without, scenes, tmp_path / "again").networks.denoiser.state_dict()
+    first = trainer(without, objects, tmp_path / "again").networks.denoiser.state_dict()
     assert all(
         torch.equal(value, first[name]) for name, value in plain.networks.denoiser.state_dict().items()
     )
-    pulled = trainer(never, scenes, tmp_path / "4", steps=3)
+    pulled = trainer(never, objects, tmp_path / "4", steps=3)
     assert not torch.equal(codes_of(plain), codes_of(pulled))
 
 
-def test_an_auto_decoder_fits_its_pictures(scenes, tmp_path):
+def test_an_auto_decoder_fits_its_pictures(objects, tmp_path):
     config = tiny(
         steps=24,
         batch=4,
@@ -207,27 +208,28 @@ def test_an_auto_decoder_fits_its_pictures(scenes, tmp_path):
         rays=256,
         rendering={"samples": 24},
     )
-    of = trainer(config, scenes, tmp_path, steps=24)
+    of = trainer(config, objects, tmp_path, steps=24)
     codes = as_pictures(activate(codes_of(of)))
     found = [
         psnr(
-            look(of.networks, code, scenes.cameras(scene)).rgb, scenes.pictures(scene).float() / 255.0
+            render_code(of.networks, code, objects.cameras(index)).rgb,
+            objects.pictures(index).float() / 255.0,
         ).mean()
-        for scene, code in enumerate(codes)
+        for index, code in enumerate(codes)
     ]
     assert min(map(float, found)) > 25.0
 
 
-def test_a_linear_decoder_under_a_gaussian_prior_ends_at_the_ridge_solution(scenes, tmp_path, monkeypatch):
-    """The loop itself, with its kept gradients, its bank and its running mean square (METHODS 4, test 1)."""
+def test_a_linear_decoder_under_a_gaussian_prior_ends_at_the_ridge_solution(objects, tmp_path, monkeypatch):
+    """The whole loop, with its kept gradients, its bank and its running mean square."""
     config = tiny(
         steps=230, inner=4, rates={"from": 1.0, "to": 1e-3},
         codes={"channels": 1, "resolution": 2, "learning_rate": 0.1, "regularizer": 0.0},
         diffusion={"widths": [8], "attention": [False], "momentum": 1.0},
         rendering={"cells": 1, "weight": 2.0},
     )  # fmt: skip
-    of = trainer(config, scenes, tmp_path)
-    of.emptiness.look = lambda *_: torch.zeros(1, 1, 1)  # type: ignore[method-assign]
+    of = trainer(config, objects, tmp_path)
+    of.grids.update = lambda *_: torch.zeros(1, 1, 1)  # type: ignore[method-assign]
     rng = generator(0, "toy", 0)
     decoder, true = torch.randn(4, 9, 12, generator=rng), torch.rand(4, 9, generator=rng)
     mean, variance = 0.3 * torch.randn(12, generator=rng), 0.1 + torch.rand(12, generator=rng)
@@ -241,9 +243,9 @@ def test_a_linear_decoder_under_a_gaussian_prior_ends_at_the_ridge_solution(scen
     def expected(clean: torch.Tensor, mine: list[int]) -> torch.Tensor:
         return (0.5 * pull * (clean.flatten(1) - mean).square()).mean(1)
 
-    def render(scene: int, code: torch.nn.Parameter, occupied: object, k: int) -> tuple[float, float]:
-        seen = (decoder[scene] @ activate(code).flatten()).reshape(3, 3)
-        loss = rendering_loss(seen, true[scene].reshape(3, 3), 2.0, scenes.views(scene))
+    def render(index: int, code: torch.nn.Parameter, occupied: object, k: int) -> tuple[float, float]:
+        seen = (decoder[index] @ activate(code).flatten()).reshape(3, 3)
+        loss = rendering_loss(seen, true[index].reshape(3, 3), 2.0, objects.views(index))
         loss.backward()
         return float(loss.detach()), 0.0
 
@@ -261,8 +263,8 @@ def test_a_linear_decoder_under_a_gaussian_prior_ends_at_the_ridge_solution(scen
     assert float((found - solution).norm() / solution.norm()) < 1e-3
 
 
-def test_the_mean_square_is_followed_slowly(scenes, tmp_path):
-    of = trainer(tiny(diffusion={"momentum": 0.25}), scenes, tmp_path)
+def test_the_mean_square_is_followed_slowly(objects, tmp_path):
+    of = trainer(tiny(diffusion={"momentum": 0.25}), objects, tmp_path)
     clean = activate(of.bank.read(of.batch_at(0)).code)
     assert float(of.averages.statistics.mean_square) == 1.0
     of.train_step()
@@ -271,11 +273,11 @@ def test_the_mean_square_is_followed_slowly(scenes, tmp_path):
     )
 
 
-def test_fidelity_weighs_pictures_and_regularizer(scenes, tmp_path):
+def test_fidelity_weighs_pictures_and_regularizer(objects, tmp_path):
     """Half of it is half of the gradient, with no prior."""
     moved = []
     for fidelity in (1.0, 0.5):
-        of = trainer(tiny(fidelity=fidelity, diffusion={"weight": 0.0}), scenes, tmp_path / str(fidelity))
+        of = trainer(tiny(fidelity=fidelity, diffusion={"weight": 0.0}), objects, tmp_path / str(fidelity))
         code = torch.nn.Parameter(of.bank.read([0]).code[0])
         code.grad = torch.zeros_like(code)
         of._render(0, code, None, 0)
@@ -283,11 +285,11 @@ def test_fidelity_weighs_pictures_and_regularizer(scenes, tmp_path):
     torch.testing.assert_close(moved[1], 0.5 * moved[0])
 
 
-def test_smoothness_pulls_neighbours_together(scenes, tmp_path):
+def test_smoothness_pulls_neighbours_together(objects, tmp_path):
     smooth, rough = (
         trainer(
             tiny(codes={"smoothness": weight, "initial": 1.0}, diffusion={"weight": 0.0}),
-            scenes, tmp_path / str(weight), steps=4,
+            objects, tmp_path / str(weight), steps=4,
         )
         for weight in (50.0, 0.0)
     )  # fmt: skip
@@ -298,16 +300,16 @@ def test_smoothness_pulls_neighbours_together(scenes, tmp_path):
     assert roughness(smooth) < 0.9 * roughness(rough)
 
 
-def test_rays_of_all_views_are_drawn_and_each_inner_step_sees_others(scenes, tmp_path, monkeypatch):
-    of, drawn = trainer(tiny(inner=2), scenes, tmp_path), []
-    rays = type(scenes).rays
+def test_rays_of_all_views_are_drawn_and_each_inner_step_sees_others(objects, tmp_path, monkeypatch):
+    of, drawn = trainer(tiny(inner=2), objects, tmp_path), []
+    rays = type(objects).rays
 
     def spy(self, index, count, rng):
         cameras, colors = rays(self, index, count, rng)
         drawn.append((index, cameras.world_from_camera, colors))
         return cameras, colors
 
-    monkeypatch.setattr(type(scenes), "rays", spy)
+    monkeypatch.setattr(type(objects), "rays", spy)
     of.train_step()
     assert [len(colors) for _, _, colors in drawn] == [48] * 4
     same = [poses for index, poses, _ in drawn if index == drawn[0][0]]
@@ -316,9 +318,9 @@ def test_rays_of_all_views_are_drawn_and_each_inner_step_sees_others(scenes, tmp
     assert len(torch.cat(same).flatten(1).unique(dim=0)) == VIEWS
 
 
-def test_noise_is_a_scenes_own_whoever_draws_it(scenes, tmp_path):
-    """The loss of a scene is the same alone and beside another."""
-    of = trainer(tiny(), scenes, tmp_path, steps=1)
+def test_noise_is_an_objects_own_whoever_draws_it(objects, tmp_path):
+    """The loss of an object is the same alone and beside another."""
+    of = trainer(tiny(), objects, tmp_path, steps=1)
     clean = as_pictures(activate(of.bank.read([0, 1]).code))
     both = of._diffusion(clean, [0, 1])
     alone = torch.cat([of._diffusion(clean[:1], [0]), of._diffusion(clean[1:], [1])])

@@ -13,7 +13,7 @@ from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.objects import ObjectSet
 from threedgen.ssdnerf import watch as watching
 from threedgen.ssdnerf.model import load_model
-from threedgen.ssdnerf.scenes import Scenes, pack
+from threedgen.ssdnerf.posed_objects import PosedObjects, pack
 from threedgen.ssdnerf.trainer import Trainer
 from threedgen.ssdnerf.training import train
 from threedgen.ssdnerf.watch import METRICS, Every, Watch
@@ -22,7 +22,7 @@ QUIET = Every(0, 0)
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+def objects(tmp_path_factory: pytest.TempPathFactory) -> PosedObjects:
     return made(tmp_path_factory.mktemp("scenes"))
 
 
@@ -35,9 +35,11 @@ def rows(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
 
 
-def trained(config, scenes: Scenes, folder: Path, every: Every = QUIET, steps: int | None = None) -> Trainer:
+def trained(
+    config, objects: PosedObjects, folder: Path, every: Every = QUIET, steps: int | None = None
+) -> Trainer:
     """Trains on from the last checkpoint of the folder; stops after `steps` as a killed one would."""
-    of = trainer(config, scenes, folder)
+    of = trainer(config, objects, folder)
 
     def report(step: int, headline: str) -> None:
         if step == steps:
@@ -51,8 +53,8 @@ def trained(config, scenes: Scenes, folder: Path, every: Every = QUIET, steps: i
 
 
 @pytest.mark.usefixtures("short_lines")
-def test_lines_are_means_and_say_what_there_is_to_watch(scenes, tmp_path):
-    of, seen = trainer(tiny(steps=5), scenes, tmp_path), []
+def test_lines_are_means_and_say_what_there_is_to_watch(objects, tmp_path):
+    of, seen = trainer(tiny(steps=5), objects, tmp_path), []
     watch = Watch(tmp_path, 0, QUIET)
     for _ in range(5):
         seen.append(of.train_step())
@@ -70,15 +72,15 @@ def test_lines_are_means_and_say_what_there_is_to_watch(scenes, tmp_path):
 
 
 @pytest.mark.usefixtures("short_lines")
-def test_a_resumed_trainings_lines_are_those_of_an_uninterrupted_one(scenes, tmp_path):
-    """What was said after the last checkpoint is said again, once; a line cut short is dropped."""
+def test_a_resumed_trainings_lines_are_those_of_an_uninterrupted_one(objects, tmp_path):
+    """Lines after the last checkpoint are written again, once, and a line that was cut short is removed."""
     config = tiny(steps=8)
-    trained(config, scenes, tmp_path / "parts", steps=7)
+    trained(config, objects, tmp_path / "parts", steps=7)
     assert [row["step"] for row in rows(tmp_path / "parts")] == [2, 4, 6]
     with (tmp_path / "parts" / METRICS).open("a") as file:
         file.write('{"step": 7, "psn')
-    trained(config, scenes, tmp_path / "parts")
-    trained(config, scenes, tmp_path / "whole")
+    trained(config, objects, tmp_path / "parts")
+    trained(config, objects, tmp_path / "whole")
     parts, whole = rows(tmp_path / "parts"), rows(tmp_path / "whole")
     for row in (*parts, *whole):
         del row["seconds"]
@@ -91,16 +93,16 @@ def test_a_resumed_trainings_lines_are_those_of_an_uninterrupted_one(scenes, tmp
     [
         (
             {"prior gradient": 40.0},
-            "the prior pulls 40.0 times as hard as the pictures: lower diffusion.weight",
+            "the gradient of the prior is 40.0 times that of the pictures: lower diffusion.weight",
         ),
-        ({"prior gradient": 1e-4}, "only 1.0e-04 times as hard as the pictures: raise diffusion.weight"),
-        ({"saturated": 0.5}, "50% of the codes' values are at their bounds: raise codes.regularizer"),
+        ({"prior gradient": 1e-4}, "only 1.0e-04 times that of the pictures: raise diffusion.weight"),
+        ({"saturated": 0.5}, "50% of the values of the codes are at their bounds: raise codes.regularizer"),
         ({"prior gradient": 1.0, "saturated": 0.1}, ""),
     ],
 )
 @pytest.mark.usefixtures("short_lines")
-def test_what_is_out_of_balance_is_said_once(scenes, tmp_path, capsys, seen, said):
-    of, watch = trainer(tiny(), scenes, tmp_path), Watch(tmp_path, 0, QUIET)
+def test_what_is_out_of_balance_is_said_once(objects, tmp_path, capsys, seen, said):
+    of, watch = trainer(tiny(), objects, tmp_path), Watch(tmp_path, 0, QUIET)
     for of.step in range(1, 7):
         watch.step(of, {"rendering gradient": 1.0, "prior gradient": 1.0, "mse": 0.1, **seen})
     lines = capsys.readouterr().err.strip().splitlines()
@@ -109,9 +111,9 @@ def test_what_is_out_of_balance_is_said_once(scenes, tmp_path, capsys, seen, sai
 
 
 @pytest.mark.usefixtures("short_lines")
-def test_each_kind_of_warning_is_said_once_whatever_its_numbers(scenes, tmp_path, capsys):
-    """A prior that pulls too hard and then hardly, of codes that are ever more at their bounds."""
-    of, watch = trainer(tiny(), scenes, tmp_path), Watch(tmp_path, 0, QUIET)
+def test_each_kind_of_warning_is_said_once_whatever_its_numbers(objects, tmp_path, capsys):
+    """The gradient of the prior is first too large and then too small, and ever more values are at their bounds."""
+    of, watch = trainer(tiny(), objects, tmp_path), Watch(tmp_path, 0, QUIET)
     for of.step in range(1, 13):
         seen = {
             "prior gradient": 10.0 + of.step if of.step < 7 else 1e-5 * of.step,
@@ -124,54 +126,54 @@ def test_each_kind_of_warning_is_said_once_whatever_its_numbers(scenes, tmp_path
         assert said in line
 
 
-def test_without_a_prior_there_is_no_balance_to_warn_of(scenes, tmp_path, capsys):
-    trained(tiny(diffusion={"weight": 0.0}), scenes, tmp_path, Every(grid=6, fid=6))
+def test_without_a_prior_there_is_no_balance_to_warn_of(objects, tmp_path, capsys):
+    trained(tiny(diffusion={"weight": 0.0}), objects, tmp_path, Every(grid=6, fid=6))
     assert capsys.readouterr().err == ""
     (row,) = rows(tmp_path)
     assert "psnr" in row
     assert not {"balance", "fid", "prior"} & set(row)
     with Image.open(tmp_path / "watch" / "grid_0000006.png") as grid:
-        assert grid.height == 4 * 16  # two scenes' pictures and what was learnt of them; no samples
+        assert grid.height == 4 * 16  # two objects' pictures and what was learnt of them; no samples
 
 
-def test_grids_show_samples_and_pictures_and_what_was_learnt(scenes, tmp_path):
-    of = trained(tiny(steps=4), scenes, tmp_path, Every(grid=3, fid=0))
+def test_grids_show_samples_and_pictures_and_what_was_learnt(objects, tmp_path):
+    of = trained(tiny(steps=4), objects, tmp_path, Every(grid=3, fid=0))
     names = sorted(path.name for path in (tmp_path / "watch").iterdir())
     assert names == ["grid_0000003.png", "grid_0000004.png"]
     with Image.open(tmp_path / "watch" / names[1]) as grid:
         assert grid.size == (6 * 16, (6 + 2 * 2) * 16)
         pixels = torch.tensor(list(grid.convert("RGB").tobytes())).reshape(grid.height, grid.width, 3)
     chosen = torch.linspace(0, VIEWS - 1, 6).long()
-    true = torch.cat(list(scenes.pictures(0)[chosen]), dim=1)
+    true = torch.cat(list(objects.pictures(0)[chosen]), dim=1)
     assert torch.equal(pixels[6 * 16 : 7 * 16], true.long())
     assert of.step == 4
 
 
-def test_the_fid_row_is_there_and_is_zero_of_the_pictures_themselves(scenes, tmp_path, monkeypatch):
-    of = trained(tiny(steps=2), scenes, tmp_path, Every(grid=0, fid=2, samples=6))
+def test_the_fid_row_is_there_and_is_zero_of_the_pictures_themselves(objects, tmp_path, monkeypatch):
+    of = trained(tiny(steps=2), objects, tmp_path, Every(grid=0, fid=2, samples=6))
     (row,) = rows(tmp_path)
     assert row["fid"] > 0.0
     watch, given = Watch(tmp_path, 2, Every(samples=6)), []
 
     def themselves(model, code, camera):
         """In place of a sample: the training picture of that camera."""
-        for scene in range(4):
-            for view, pose in enumerate(scenes.cameras(scene).world_from_camera):
+        for index in range(4):
+            for view, pose in enumerate(objects.cameras(index).world_from_camera):
                 if torch.equal(pose, camera.world_from_camera[0]):
-                    given.append((scene, view))
-                    rgb = scenes.pictures(scene)[view : view + 1].float() / 255.0
+                    given.append((index, view))
+                    rgb = objects.pictures(index)[view : view + 1].float() / 255.0
                     return type("Seen", (), {"rgb": rgb})
         raise AssertionError("a camera that no picture has")
 
-    monkeypatch.setattr(watching, "look", themselves)
+    monkeypatch.setattr(watching, "render_code", themselves)
     assert watch.fid(of) == pytest.approx(0.0, abs=1e-2)
     assert len(given) == 6
-    assert len({scene for scene, _ in given}) > 1
+    assert len({index for index, _ in given}) > 1
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
-    """Scenes whose pictures are of different sizes: upright, across, and as in the other tests."""
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> PosedObjects:
+    """Objects whose pictures are of different sizes: upright, across, and as in the other tests."""
     drawn, sizes = cars(4), ((16, 16), (24, 16), (12, 20), (16, 16))
 
     def load(index: int) -> PosedPictures:
@@ -182,24 +184,24 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
     return pack(ObjectSet(drawn.names, load, drawn.caption), tmp_path_factory.mktemp("mixed"))
 
 
-def test_scenes_of_different_picture_sizes_are_watched(mixed, tmp_path):
+def test_objects_of_different_picture_sizes_are_watched(mixed, tmp_path):
     trained(tiny(steps=2), mixed, tmp_path, Every(grid=2, fid=2, samples=8))
     (row,) = rows(tmp_path)
     assert 0.0 < row["fid"] < float("inf")
     with Image.open(tmp_path / "watch" / "grid_0000002.png") as grid:
-        assert grid.size == (6 * 24, 6 * 24 + 2 * 16 + 2 * 24)  # of the largest side; two scenes
+        assert grid.size == (6 * 24, 6 * 24 + 2 * 16 + 2 * 24)  # of the largest side; two objects
 
 
 def test_large_pictures_are_reduced_before_they_are_looked_at(mixed, tmp_path, monkeypatch):
     """Which bounds what a point of the curve and a grid cost."""
     monkeypatch.setattr(watching, "LARGEST", 10)
-    sizes, shown = [], watching.look
+    sizes, render = [], watching.render_code
 
     def noted(model, code, cameras):
         sizes.append((cameras.height, cameras.width))
-        return shown(model, code, cameras)
+        return render(model, code, cameras)
 
-    monkeypatch.setattr(watching, "look", noted)
+    monkeypatch.setattr(watching, "render_code", noted)
     of = trained(tiny(steps=2), mixed, tmp_path, Every(grid=2, fid=2, samples=8))
     assert set(sizes) == {(10, 10), (10, 7), (6, 10)}
     with Image.open(tmp_path / "watch" / "grid_0000002.png") as grid:
@@ -210,17 +212,17 @@ def test_large_pictures_are_reduced_before_they_are_looked_at(mixed, tmp_path, m
     assert of.averages.viewpoint.size == 24  # what the model is remembered by stays as it is
 
 
-def test_watching_does_not_change_the_training(scenes, tmp_path):
+def test_watching_does_not_change_the_training(objects, tmp_path):
     from latent_scenes import assert_same, state
 
     looked, alone = (
-        trained(tiny(steps=3), scenes, tmp_path / str(every.grid), every) for every in (Every(1, 0), QUIET)
+        trained(tiny(steps=3), objects, tmp_path / str(every.grid), every) for every in (Every(1, 0), QUIET)
     )
     assert_same(state(looked), state(alone))
 
 
-def test_a_training_leaves_its_averaged_model(scenes, tmp_path):
-    of = trained(tiny(diffusion={"captions": True}), scenes, tmp_path)
+def test_a_training_leaves_its_averaged_model(objects, tmp_path):
+    of = trained(tiny(diffusion={"captions": True}), objects, tmp_path)
     model = load_model(tmp_path)
     for name, value in of.averages.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], value.half().float(), rtol=0, atol=0)

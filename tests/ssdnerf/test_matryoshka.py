@@ -1,4 +1,4 @@
-"""Matryoshka diffusion (METHODS 6.2): one sampler gives every level its distribution, and the levels agree."""
+"""Matryoshka diffusion (Gu et al. 2024): one sampler gives every level its distribution, and the levels agree."""
 
 import pytest
 import torch

@@ -81,7 +81,7 @@ def test_what_cannot_be_distilled_or_loaded_is_said(tmp_path):
         load_one_step(_teacher(), tmp_path)
     train_one_step(_teacher(), tmp_path / FOLDER, SHORT, lambda *_: None)
     longer = dataclasses.replace(SHORT, steps=5)
-    with pytest.raises(UserError, match=f"other settings.* delete {tmp_path / FOLDER} to begin again"):
+    with pytest.raises(UserError, match=f"other settings.* delete {tmp_path / FOLDER} to start again"):
         train_one_step(_teacher(), tmp_path / FOLDER, longer, lambda *_: None)
 
 

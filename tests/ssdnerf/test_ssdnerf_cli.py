@@ -1,4 +1,4 @@
-"""train ssdnerf, sample, reconstruct: the files they leave, and one line where something is wrong."""
+"""train ssdnerf, sample and reconstruct: the files that they write, and their complaints of one line."""
 
 import json
 import shutil
@@ -16,7 +16,9 @@ from threedgen.commands.main import main
 from threedgen.core import checkpoint
 from threedgen.datasets.multiview import write_srn
 from threedgen.recipes.layers import merge
+from threedgen.ssdnerf.bootstrapping import BootstrapConfig
 from threedgen.ssdnerf.code_bank import CodeBank
+from threedgen.ssdnerf.config import load_config
 
 COUNT = 4
 QUIET = ["--grid-every", "0", "--fid-every", "0"]
@@ -38,7 +40,7 @@ def told(**changes: object) -> list[str]:
 
 
 def write_folder(folder: Path, count: int = COUNT) -> Path:
-    """A published folder of scenes: one folder each, and what each is."""
+    """A folder of objects like published ones, with a folder for each and captions."""
     drawn = cars(count)
     for index, name in enumerate(drawn.names):
         write_srn(folder / name, drawn.load(index))
@@ -60,7 +62,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def said(capsys: pytest.CaptureFixture[str], arguments: list[object]) -> str:
-    """The one line that a command ends with."""
+    """The one line of the complaint of a command."""
     capsys.readouterr()
     assert main([str(argument) for argument in arguments]) == 2
     # A progress bar may stand above it.
@@ -150,16 +152,16 @@ def test_a_training_goes_on_and_says_when_it_cannot(folder, tmp_path, capsys):
     assert main([*command, *told(steps=2)]) == 0
     capsys.readouterr()
     assert main([*command, *told(steps=4, rays=40)]) == 0
-    assert "going on where rays is 40 and was " in capsys.readouterr().err
+    assert "continuing with another setting: rays is 40 and was " in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "ssdnerf.json").read_text())["steps"] == 4
     found = said(capsys, [*command, *told(steps=6, decoder={"hidden": 16})])
     assert "decoder.hidden is 16 and was 8" in found
     assert main([*command, *told(steps=3)]) == 0
-    assert "it is at step 4 already" in capsys.readouterr().err
+    assert "the training is at step 4 already" in capsys.readouterr().err
     other = write_folder(tmp_path / "other", count=COUNT)
     (other / cars().names[0]).rename(other / "another")
     found = said(capsys, ["train", "ssdnerf", other, "--out", tmp_path / "run", *QUIET, *told(steps=6)])
-    assert "on other scenes" in found
+    assert "on other objects" in found
     assert main([*command, *told(steps=5)]) == 0  # what was packed is still there
     # training.yaml is a recipe
     again = ["train", "ssdnerf", str(folder), "--recipe", str(tmp_path / "run" / "training.yaml")]
@@ -193,8 +195,41 @@ def test_tolerant_counts_what_it_left_out(folder, tmp_path, capsys):
     assert main([*map(str, command), "--tolerant"]) == 0
     warned = " ".join(capsys.readouterr().err.split())
     assert f"warning: left out '{name}'" in warned
-    assert f"warning: 1 of {COUNT} scenes left out" in warned
+    assert f"warning: left out 1 of {COUNT} objects" in warned
     assert json.loads((tmp_path / "run" / "ssdnerf.json").read_text())["scenes"] == COUNT - 1
+
+
+def test_a_dry_run_prints_the_settings_of_a_training_and_makes_nothing(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    command = [
+        "train",
+        "ssdnerf",
+        str(folder),
+        "--out",
+        str(out),
+        "--objects",
+        "3",
+        "--steps",
+        "7",
+        "batch=5",
+    ]
+    assert main([*command, "--dry-run"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert not out.exists()
+    assert (printed["dataset"], printed["objects"], printed["start_from"]) == (str(folder), 3, None)
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(printed))
+    assert load_config(path) == load_config("ssdnerf-tiny", ["batch=5"], 7)
+
+
+def test_a_dry_run_prints_the_settings_of_a_distillation(tmp_path, capsys):
+    assert main(["train", "one-step", str(tmp_path), "--batch", "3", "--dry-run"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert BootstrapConfig(**{**printed, "t": tuple(printed["t"])}) == BootstrapConfig(2000, 3, 2e-4)
+    assert not list(tmp_path.iterdir())
+    assert said(capsys, ["train", "one-step", tmp_path, "--batch", "0"]).endswith(
+        "--batch is 0; it must be at least 1"
+    )
 
 
 def test_bad_trainings_are_one_line(folder, tmp_path, capsys):
@@ -202,26 +237,28 @@ def test_bad_trainings_are_one_line(folder, tmp_path, capsys):
     for arguments, expected in (
         ([tmp_path / "nothing"], "there are no objects at"),
         (["shape-world:teapot"], "names no class 'teapot'"),
-        ([folder, "--objects", "-1"], "--objects must be 0 or more"),
+        ([folder, "--objects", "-1"], "--objects must be 0 or more, got -1"),
         ([folder, "--grid-every", "-1"], "--grid-every must be 0 or more"),
         ([folder, "--save-every", "0"], "--save-every must be at least 1"),
-        ([folder, "--size", "4"], "--size between 8 and 1024"),
+        ([folder, "--size", "4"], "--size must be between 8 and 1024 pixels, got 4"),
         ([folder, "--steps", "0"], "steps is 0"),
         ([folder, "--recipe", "ssdnerf-tine"], "did you mean 'ssdnerf-tiny'"),
         ([folder, "batch"], "'batch' is not a setting"),
-        ([folder, *told(batch=5)], "a batch of 5 needs as many scenes, there are 4"),
+        ([folder, *told(batch=5)], "a batch of 5 needs as many objects, and there are 4"),
     ):
         assert expected in said(capsys, ["train", "ssdnerf", *out, *arguments])
-    assert "unknown training 'ssdnerff'" in said(capsys, ["train", "ssdnerff"])
+    assert "unknown command 'train ssdnerff', did you mean 'train ssdnerf'?" in said(
+        capsys, ["train", "ssdnerff"]
+    )
 
 
 def test_bad_samplings_are_one_line(run, tmp_path, capsys):
     for arguments, expected in (
-        ([tmp_path], "holds no ssdnerf.json: name a folder that `threedgen train ssdnerf` left"),
+        ([tmp_path], "holds no ssdnerf.json: name the folder of a training with `threedgen train ssdnerf`"),
         ([run, "--count", "0"], "--count must be at least 1"),
-        ([run, "--scale", "-1"], "--scale not negative"),
+        ([run, "--scale", "-1"], "--scale must be a number of at least 0, got -1"),
         ([run, "--steps", "0"], "between 1 and 1000 steps"),
-        ([run, "--caption", "a plaid car"], "'plaid' is no word of this model; it knows a,"),
+        ([run, "--caption", "a plaid car"], "this model does not know the word 'plaid'; it knows a,"),
         ([run, "--sampler", "euler"], "euler"),
     ):
         assert expected in said(capsys, ["sample", *arguments])
@@ -245,12 +282,12 @@ def test_bad_reconstructions_are_one_line(run, folder, tmp_path, capsys):
         ([f"{view}@here"], "after the @ comes AZIMUTH[,ELEVATION[,DISTANCE]]"),
         ([f"{view}@1,2,3,4"], "after the @ comes AZIMUTH"),
         ([f"{view}@nan"], "after the @ comes AZIMUTH"),
-        ([f"{view}@0,95"], "the elevation must lie between -90 and 90"),
-        ([f"{view}@0,20,-1"], "the distance be positive"),
+        ([f"{view}@0,95"], "the elevation must be between -90 and 90"),
+        ([f"{view}@0,20,-1"], "and the distance positive"),
         ([f"{view}@{pose}"], f"{pose} must hold 16 numbers"),
-        ([view, "--gain", "-1"], "guiding.gain is -1.0; it must not be negative"),
-        ([view, "--finetuning", "-1"], "finetuning.outer is -1; it must not be negative"),
-        ([view, "--guiding", "0", "--finetuning", "0"], "nothing to be done"),
+        ([view, "--gain", "-1"], "--gain is -1; it must be at least 0"),
+        ([view, "--finetuning", "-1"], "--finetuning is -1; it must be at least 0"),
+        ([view, "--guiding", "0", "--finetuning", "0"], "nothing to do"),
         ([view, "--guiding", "2000"], "between 1 and 1000 steps"),
     ):
         assert expected in said(capsys, ["reconstruct", run, *arguments])

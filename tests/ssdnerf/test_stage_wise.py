@@ -1,4 +1,5 @@
-"""Stage-wise diffusion (METHODS 6.1): boundaries keep the distribution, stages sample it, one stage is ordinary."""
+"""Stage-wise diffusion (f-DM, Gu et al. 2023): boundaries keep the distribution, stages sample it, and one stage is
+ordinary diffusion."""
 
 import pytest
 import torch

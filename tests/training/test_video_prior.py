@@ -132,7 +132,7 @@ def test_cameras_are_withheld_and_times_are_not(bank, tmp_path):
     config = VideoTrainingConfig(**{**vars(CONFIG), "view_dropout": 0.5, "text_dropout": 0.5})
     trainer = VideoTrainer(config, TINY, tmp_path)
     batch = bank.batch(64, 0, 0)
-    tokens, _, told = trainer.told(batch, torch.Generator().manual_seed(1))
+    tokens, _, told = trainer.conditions(batch, torch.Generator().manual_seed(1))
     dropped = (told[:, :VIEW_FEATURES] == 0.0).all(1)
     assert 10 < int(dropped.sum()) < 54
     torch.testing.assert_close(told[:, VIEW_FEATURES:], batch.times)
@@ -192,7 +192,7 @@ def test_the_folder_is_one_of_diffusers(tmp_path):
 def test_the_command_trains_and_leaves_a_folder_with_a_card(tmp_path, capsys):
     options = ["--kind", "video", "--out", str(tmp_path), "--steps", "1", "--batch", "2", "--bank-views", "4"]
     assert main(["train", "prior", *options, "--size", "24"]) == 2
-    assert capsys.readouterr().err.strip() == "threedgen: --size is 24: clips are of 32 pixels"
+    assert capsys.readouterr().err.strip() == "threedgen: --size is 24: the frames of clips have 32 pixels"
     assert main(["train", "prior", *options]) == 0
     assert (tmp_path / "samples.png").is_file()
     card = (tmp_path / "pipeline" / "README.md").read_text()

@@ -1,56 +1,103 @@
-"""`threedgen reconstruct`: finds the object that views show, with a trained SSDNeRF."""
+"""`threedgen reconstruct RUN VIEW ...`: finds the object that views show, with a trained SSDNeRF."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from threedgen.commands.options import add_device, whole
 from threedgen.commands.parser import Parser
+from threedgen.commands.sample import print_written
 from threedgen.core.errors import UserError
 
 if TYPE_CHECKING:
-    pass
-from threedgen.commands.sample import print_written
+    from threedgen.ssdnerf.config import Config
+    from threedgen.ssdnerf.reconstruction import Reconstruction
 
 
 def build_parser() -> Parser:
-    options = Parser(
+    parser = Parser(
         prog="threedgen reconstruct",
-        description="Find the 3D asset that one or several views show, with a trained SSDNeRF: asset.glb, "
-        "contact_sheet.png and report.json in --out.",
-        epilog="CAMERA is AZIMUTH[,ELEVATION[,DISTANCE]] in degrees and world units, or a file with an SRN pose; "
-        "what is not said is as the training pictures have it. The picture is looked at as it is, on white: it "
-        "must be framed as the training pictures are.",
+        description="Find the 3D object that one or several views show, with a trained SSDNeRF, and write "
+        "asset.glb, contact_sheet.png, codes.safetensors and report.json into a folder.",
+        epilog="CAMERA is AZIMUTH[,ELEVATION[,DISTANCE]] in degrees and world units, or a file with an SRN pose. "
+        "The default azimuth is 0, the front; elevation and distance default to the means of the training "
+        "pictures. A picture is used as it is, on white, so it must be framed like the training pictures.",
     )
-    options.add_argument("run", metavar="RUN", help="a folder that `threedgen train ssdnerf` left")
-    options.add_argument("views", metavar="VIEW.png[@CAMERA]", nargs="+")
-    options.add_argument("--guiding", type=int, metavar="N", help="steps of guided sampling, 0: none")
-    options.add_argument("--gain", type=float, help="of the guidance by the views")
-    options.add_argument("--finetuning", type=int, metavar="N", help="times 4 steps, 0: none")
-    options.add_argument("--seed", type=int, default=0, metavar="N")
-    options.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/reconstructions/<name>")
-    options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    return options
+    parser.add_argument("run", metavar="RUN", help="the folder of a training with `threedgen train ssdnerf`")
+    parser.add_argument(
+        "views",
+        metavar="VIEW.png[@CAMERA]",
+        nargs="+",
+        help="a picture of the object, and the camera that saw it; all pictures have the same size",
+    )
+    parser.add_argument(
+        "--guiding",
+        type=whole("--guiding"),
+        metavar="N",
+        help="number of steps of guided sampling; 0 leaves it out; default: guiding.steps of the model",
+    )
+    parser.add_argument(
+        "--gain",
+        type=float,
+        metavar="G",
+        help="strength of the guidance by the views; default: guiding.gain of the model",
+    )
+    parser.add_argument(
+        "--finetuning",
+        type=whole("--finetuning"),
+        metavar="N",
+        help="number of rounds of finetuning, of finetuning.inner steps each; 0 leaves it out; default: "
+        "finetuning.outer of the model",
+    )
+    parser.add_argument(
+        "--seed", type=whole("--seed"), default=0, metavar="N", help="seed of every random draw; default: 0"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the files; default: RUN/reconstructions/<name of the first picture>",
+    )
+    add_device(parser)
+    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Finds the scene that given views show."""
+    """Reconstructs the object and prints its files. Raises UserError."""
     from threedgen.core.machine import choose_device
-    from threedgen.ssdnerf.making import given_views, reconstruction_folder, write_reconstruction
+    from threedgen.ssdnerf.assets import given_views, reconstruction_folder, write_reconstruction
     from threedgen.ssdnerf.model import load_model
-    from threedgen.ssdnerf.reconstruction import Reconstruction
 
-    model = load_model(arguments.run, choose_device(arguments.device))
-    chosen = {"steps": arguments.guiding, "gain": arguments.gain}
-    said = {name: value for name, value in chosen.items() if value is not None}
-    guiding, finetuning = replace(model.config.guiding, **said), model.config.finetuning
-    if arguments.finetuning is not None:
-        finetuning = replace(finetuning, outer=arguments.finetuning)
-    if not guiding.steps and not finetuning.outer:
-        raise UserError("--guiding 0 and --finetuning 0 together leave nothing to be done")
+    model = load_model(arguments.run, choose_device(arguments.device or "auto"))
+    how = _settings(arguments, model.config)
     views = given_views(arguments.views, model.viewpoint)
     folder = arguments.out or reconstruction_folder(arguments.run, arguments.views)
-    how = Reconstruction(guiding, finetuning)
     print_written(*write_reconstruction(model, views, how, arguments.seed, folder, arguments.views))
+
+
+def _settings(arguments: argparse.Namespace, config: Config) -> Reconstruction:
+    """The settings of the model, changed by the options. Raises UserError."""
+    from threedgen.ssdnerf.reconstruction import Reconstruction
+
+    guiding = _changed(config.guiding, {"steps": "guiding", "gain": "gain"}, arguments)
+    finetuning = _changed(config.finetuning, {"outer": "finetuning"}, arguments)
+    if not guiding.steps and not finetuning.outer:
+        raise UserError("--guiding 0 and --finetuning 0 together leave nothing to do: leave one of them out")
+    return Reconstruction(guiding, finetuning)
+
+
+def _changed(config: Any, options: dict[str, str], arguments: argparse.Namespace) -> Any:
+    """A section of settings under the options that are given. options: name of the option by name of the setting.
+
+    Raises UserError, which names the option, for a value out of bounds.
+    """
+    from threedgen.core.settings import SettingError
+
+    given = {name: getattr(arguments, option) for name, option in options.items()}
+    try:
+        return replace(config, **{name: value for name, value in given.items() if value is not None})
+    except SettingError as error:
+        raise UserError(f"--{options[error.name]} {error.problem}") from error

@@ -1,11 +1,13 @@
-"""`threedgen sample` and `threedgen reconstruct`."""
+"""`threedgen sample RUN`: draws new objects from a trained SSDNeRF."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from threedgen.commands.options import add_device, whole
 from threedgen.commands.parser import Parser
 from threedgen.core.errors import UserError
 
@@ -14,69 +16,97 @@ if TYPE_CHECKING:
 
     from threedgen.ssdnerf.model import LatentModel
 
+_NOTED = ("seed", "caption", "scale", "sampler", "steps")
+"""The options that each GLB says it was made with."""
+
 
 def build_parser() -> Parser:
-    options = Parser(
+    parser = Parser(
         prog="threedgen sample",
-        description="Draw 3D assets from a trained SSDNeRF: a GLB each and contact_sheet.png in RUN/samples.",
+        description="Draw new 3D objects from a trained SSDNeRF, and write a GLB of each, contact_sheet.png and "
+        "codes.safetensors into a folder. GLBs of an earlier call in that folder are removed.",
     )
-    options.add_argument("run", metavar="RUN", help="a folder that `threedgen train ssdnerf` left")
-    options.add_argument("--count", type=int, default=8, metavar="N", help="default: 8")
-    options.add_argument("--caption", metavar="TEXT", help='of a model with captions, such as "a red car"')
-    options.add_argument("--scale", type=float, default=2.0, help="of the caption's guidance; default: 2")
-    options.add_argument("--steps", type=int, default=50, help="of the sampler; default: 50")
-    options.add_argument("--sampler", choices=("ddim", "dpm-solver++", "one-step"), default="ddim")
-    options.add_argument("--seed", type=int, default=0, metavar="N")
-    options.add_argument(
+    parser.add_argument("run", metavar="RUN", help="the folder of a training with `threedgen train ssdnerf`")
+    parser.add_argument(
+        "--count",
+        type=whole("--count"),
+        default=8,
+        metavar="N",
+        help="number of objects; default: 8",
+    )
+    parser.add_argument(
+        "--caption",
+        metavar="TEXT",
+        help='description of all objects, such as "a red car", for a model that was trained with captions; '
+        "default: none, which draws any object",
+    )
+    parser.add_argument(
+        "--scale", type=float, default=2.0, metavar="S", help="guidance scale of the caption; default: 2"
+    )
+    parser.add_argument(
+        "--steps",
+        type=whole("--steps"),
+        default=50,
+        metavar="N",
+        help="number of steps of the sampler, of which one-step needs only one; default: 50",
+    )
+    parser.add_argument(
+        "--sampler",
+        choices=("ddim", "dpm-solver++", "one-step"),
+        default="ddim",
+        help="how noise becomes an object: ddim, dpm-solver++, which needs fewer steps, or one-step, which "
+        "`threedgen train one-step` makes; default: ddim",
+    )
+    parser.add_argument(
+        "--seed", type=whole("--seed"), default=0, metavar="N", help="seed of every random draw; default: 0"
+    )
+    parser.add_argument(
         "--interpolate",
         nargs=2,
-        type=int,
+        type=whole("--interpolate"),
         metavar=("A", "B"),
-        help="from sample A to sample B in --count steps",
+        help="draw --count objects on the way from sample A to sample B of the seed; default: samples 0, 1, 2 and "
+        "so on",
     )
-    options.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/samples")
-    options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    return options
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the files; default: RUN/samples")
+    add_device(parser)
+    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Draws scenes from a trained model: GLBs and a contact sheet."""
-    if arguments.count < 1 or not 0.0 <= arguments.scale < float("inf"):
-        raise UserError("--count must be at least 1, and --scale not negative")
+    """Draws the objects and prints their files. Raises UserError."""
+    if arguments.count < 1:
+        raise UserError(f"--count must be at least 1, got {arguments.count}")
+    if not 0.0 <= arguments.scale < float("inf"):
+        raise UserError(f"--scale must be a number of at least 0, got {arguments.scale:g}")
 
     from threedgen.core.machine import choose_device
-    from threedgen.ssdnerf.making import write_scenes
+    from threedgen.jobs.listeners.progress import Progress
+    from threedgen.ssdnerf.assets import write_objects
     from threedgen.ssdnerf.model import load_model
 
-    model = load_model(arguments.run, choose_device(arguments.device))
-    made, names = _drawn(model, arguments)
-    told = ("seed", "caption", "scale", "sampler", "steps")
-    note = {name: getattr(arguments, name) for name in told}
-    from threedgen.jobs.listeners.progress import Progress
-
+    model = load_model(arguments.run, choose_device(arguments.device or "auto"))
+    codes, names = _drawn(model, arguments)
+    folder = arguments.out or Path(arguments.run) / "samples"
+    note = {name: getattr(arguments, name) for name in _NOTED}
     with Progress() as progress:
         writing = progress.task("writing", len(names))
-        written, empty = write_scenes(
-            model,
-            made,
-            names,
-            arguments.out or Path(arguments.run) / "samples",
-            note,
-            lambda done, total: writing.update(done),
+        written, empty = write_objects(
+            model, codes, names, folder, note, lambda done, total: writing.update(done)
         )
     print_written(written, empty)
 
 
-def _drawn(model: LatentModel, arguments: Any) -> tuple[Tensor, list[str]]:
+def _drawn(model: LatentModel, arguments: argparse.Namespace) -> tuple[Tensor, list[str]]:
     """The codes that were asked for, and their names."""
     from threedgen.ssdnerf.one_step import load_one_step, sample_one_step
     from threedgen.ssdnerf.sampling import denoise_codes, draw_noise, interpolate, sample_codes
 
     seed, count = arguments.seed, arguments.count
-    told = (arguments.caption, arguments.scale, arguments.steps, arguments.sampler)
+    sampling = (arguments.caption, arguments.scale, arguments.steps, arguments.sampler)
     names = [f"seed{seed}-{number:04d}" for number in range(count)]
     if arguments.interpolate is None and arguments.sampler != "one-step":
-        return sample_codes(model, range(count), seed, *told), names
+        return sample_codes(model, range(count), seed, *sampling), names
     if arguments.interpolate is None:
         noise = draw_noise(model, range(count), seed)
     else:
@@ -85,16 +115,14 @@ def _drawn(model: LatentModel, arguments: Any) -> tuple[Tensor, list[str]]:
         noise = interpolate(ends[0], ends[1], count)
         names = [f"seed{seed}-{first:04d}-to-{last:04d}-{number:04d}" for number in range(count)]
     if arguments.sampler != "one-step":
-        return denoise_codes(model, noise, *told), names
+        return denoise_codes(model, noise, *sampling), names
     if arguments.caption:
-        raise UserError("the one-step sampler knows no captions: leave --caption out, or use --sampler ddim")
+        raise UserError("the one-step sampler takes no caption: leave --caption out, or use --sampler ddim")
     return sample_one_step(model, load_one_step(model, arguments.run), noise), names
 
 
 def print_written(written: list[Path], empty: list[str]) -> None:
-    """Where the results are; what has no surface on stderr."""
-    import sys
-
+    """Prints the files, and on stderr a warning for each object without a surface."""
     for path in written:
         print(path)
     for name in empty:

@@ -74,8 +74,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--size is {arguments.size}: it must be a multiple of 16")
     if arguments.features < 1 or arguments.objects < 0:
         raise UserError("--features must be at least 1, and --objects 0 or more")
-    if not config.denoising >= 0.0 or config.coupled not in (0, 1):
-        raise UserError("--denoising must be a weight of at least 0, and --coupled 0 or 1")
     if arguments.dry_run:
         own = {"dataset": arguments.dataset, "size": arguments.size, "features": arguments.features}
         print_settings({**own, "objects": arguments.objects, **dataclasses.asdict(config)})

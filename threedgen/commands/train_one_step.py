@@ -1,4 +1,4 @@
-"""`threedgen train one-step`: distils a trained SSDNeRF into a sampler of one step."""
+"""`threedgen train one-step RUN`: distils a trained SSDNeRF into a sampler of one step."""
 
 from __future__ import annotations
 
@@ -7,48 +7,84 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from threedgen.commands.options import add_device, add_dry_run, print_settings, whole
 from threedgen.commands.parser import Parser
 
 if TYPE_CHECKING:
-    pass
+    from threedgen.ssdnerf.bootstrapping import BootstrapConfig
 
 
 def build_parser() -> Parser:
-
-    options = Parser(
+    parser = Parser(
         prog="threedgen train one-step",
-        description="Distil a trained SSDNeRF, without its data, into a sampler of one step (BOOT), which "
-        "`threedgen sample RUN --sampler one-step` then uses.",
+        description="Distil a trained SSDNeRF, without its data, into a sampler of one step (BOOT), and write it "
+        "into RUN/one-step, where `threedgen sample RUN --sampler one-step` finds it. A distillation that was "
+        "stopped continues.",
     )
-    options.add_argument("run", metavar="RUN", help="a folder that `threedgen train ssdnerf` left")
-    options.add_argument("--steps", type=int, default=2000, metavar="N", help="default: 2000")
-    options.add_argument("--batch", type=int, default=16, metavar="N")
-    options.add_argument("--learning-rate", type=float, default=2e-4)
-    options.add_argument("--seed", type=int, default=0, metavar="N")
-    options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    return options
+    parser.add_argument("run", metavar="RUN", help="the folder of a training with `threedgen train ssdnerf`")
+    parser.add_argument(
+        "--steps",
+        type=whole("--steps"),
+        default=2000,
+        metavar="N",
+        help="number of steps of the whole distillation; default: 2000",
+    )
+    parser.add_argument(
+        "--batch",
+        type=whole("--batch"),
+        default=16,
+        metavar="N",
+        help="number of noises in a step; default: 16",
+    )
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        default=2e-4,
+        metavar="R",
+        help="learning rate of Adam after the warm-up of 100 steps; it falls to 0; default: 0.0002",
+    )
+    parser.add_argument(
+        "--seed", type=whole("--seed"), default=0, metavar="N", help="seed of every random draw; default: 0"
+    )
+    add_device(parser)
+    add_dry_run(parser, "distillation")
+    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Distils, or goes on distilling, a trained SSDNeRF into a sampler of one step."""
+    """Distils the sampler, or continues to, and prints its folder. Raises UserError."""
     from threedgen.commands.training import make_folder
     from threedgen.core.machine import choose_device
+    from threedgen.jobs.listeners.progress import Progress
+    from threedgen.recipes.typed import plain
     from threedgen.ssdnerf import one_step
-    from threedgen.ssdnerf.bootstrapping import BootstrapConfig
     from threedgen.ssdnerf.model import load_model
 
-    names = [field.name for field in dataclasses.fields(BootstrapConfig)]
-    config = BootstrapConfig(**{name: value for name, value in vars(arguments).items() if name in names})
-    model = load_model(arguments.run, choose_device(arguments.device))
+    config = _config(arguments)
+    if arguments.dry_run:
+        print_settings(plain(config))
+        return
+    model = load_model(arguments.run, choose_device(arguments.device or "auto"))
     folder = Path(arguments.run) / one_step.FOLDER
     make_folder(folder)
-    from threedgen.jobs.listeners.progress import Progress
-
     with Progress() as progress:
         task = progress.task("distilling", config.steps)
 
-        def report(step: int, taught: float, edge: float) -> None:
-            task.update(step, f"bootstrapping {taught:.3g}, boundary {edge:.3g}")
+        def report(step: int, bootstrapping: float, boundary: float) -> None:
+            task.update(step, f"bootstrapping {bootstrapping:.3g}, boundary {boundary:.3g}")
 
         one_step.train_one_step(model, folder, config, report)
     print(folder)
+
+
+def _config(arguments: argparse.Namespace) -> BootstrapConfig:
+    """The settings of the distillation. Raises UserError, which names the option, for a value out of bounds."""
+    from threedgen.commands.training import option_error
+    from threedgen.core.settings import SettingError
+    from threedgen.ssdnerf.bootstrapping import BootstrapConfig
+
+    names = {item.name for item in dataclasses.fields(BootstrapConfig)}
+    try:
+        return BootstrapConfig(**{name: value for name, value in vars(arguments).items() if name in names})
+    except SettingError as error:
+        raise option_error(error) from error

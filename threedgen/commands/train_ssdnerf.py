@@ -1,4 +1,4 @@
-"""`threedgen train ssdnerf`, `sample` and `reconstruct`."""
+"""`threedgen train ssdnerf DATASET`: trains an SSDNeRF, a generator of the objects of one class."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from threedgen.commands.options import add_device, add_dry_run, print_settings, whole
 from threedgen.commands.parser import Parser
 from threedgen.core.errors import UserError
 
@@ -13,51 +14,114 @@ if TYPE_CHECKING:
     from threedgen.jobs.listeners.progress import Progress
     from threedgen.ssdnerf.config import Config
     from threedgen.ssdnerf.distributed import World
-    from threedgen.ssdnerf.scenes import Scenes
+    from threedgen.ssdnerf.posed_objects import PosedObjects
 
-_OBJECTS = 300  # of the shape world, where nothing is said
+_OBJECTS = 300  # number of objects of the shape world unless --objects is given
 TRAINING = "training.yaml"
 
 
 def build_parser() -> Parser:
-    options = Parser(
+    parser = Parser(
         prog="threedgen train ssdnerf",
-        description=__doc__,
+        description="Train an SSDNeRF on posed pictures of many objects of one class: a code for each object, a "
+        "decoder that turns codes into NeRFs, and a diffusion over codes, all in one stage. The folder of the "
+        "training gets ssdnerf.json, model.safetensors, training.yaml, metrics.jsonl and pictures in watch/; "
+        "`threedgen sample` and `threedgen reconstruct` use it. A training that was stopped continues.",
         epilog="key=value changes a setting of the recipe, such as batch=8 or diffusion.weight=2. Several "
-        "processes: torchrun --nproc-per-node N -m threedgen train ssdnerf ...",
+        "processes share a training with torchrun --nproc-per-node N -m threedgen train ssdnerf ...",
     )
-    options.add_argument(
-        "dataset", metavar="DATASET", help="a folder of scenes (SRN or transforms.json), or shape-world:CLASS"
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="a folder with a folder for each object (SRN or transforms.json), or shape-world:CLASS[,CLASS...]",
     )
-    options.add_argument("settings", metavar="key=value", nargs="*", help="changes of the recipe's settings")
-    options.add_argument(
-        "--recipe", default="ssdnerf-tiny", metavar="NAME|FILE", help="default: ssdnerf-tiny"
+    parser.add_argument(
+        "settings", metavar="key=value", nargs="*", help="a setting of the recipe to change; repeatable"
     )
-    options.add_argument("--out", type=Path, default=Path("runs/ssdnerf"), help="folder, resumed if there")
-    options.add_argument("--steps", type=int, metavar="N", help="default: the recipe's")
-    options.add_argument("--objects", type=int, default=0, help=f"0: all, of the shape world {_OBJECTS}")
-    options.add_argument("--size", type=int, default=64, help="pixels, of the shape world's pictures")
-    options.add_argument(
-        "--tolerant", action="store_true", help="leave out scenes that cannot be used, and say how many"
+    parser.add_argument(
+        "--recipe",
+        default="ssdnerf-tiny",
+        metavar="NAME|FILE",
+        help="name of a built-in recipe, or a YAML file; default: ssdnerf-tiny",
     )
-    options.add_argument("--start-from", type=Path, metavar="RUN", help="with its codes and its decoder")
-    options.add_argument("--save-every", type=int, default=250, metavar="N", help="steps between checkpoints")
-    options.add_argument(
-        "--grid-every", type=int, default=500, metavar="N", help="steps between grids, 0: none"
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/ssdnerf"),
+        metavar="DIR",
+        help="folder of the training, which continues if it is there; default: runs/ssdnerf",
     )
-    options.add_argument("--fid-every", type=int, default=1000, metavar="N", help="of the FID curve, 0: none")
-    options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    return options
+    parser.add_argument(
+        "--steps",
+        type=whole("--steps"),
+        metavar="N",
+        help="number of outer steps of the whole training; default: the recipe's",
+    )
+    parser.add_argument(
+        "--objects",
+        type=whole("--objects"),
+        default=0,
+        metavar="N",
+        help=f"number of objects to train on; default: 0, which is all, or {_OBJECTS} of the shape world",
+    )
+    parser.add_argument(
+        "--size",
+        type=whole("--size"),
+        default=64,
+        metavar="PIXELS",
+        help="for the shape world: width and height of the pictures in pixels; default: 64",
+    )
+    parser.add_argument(
+        "--tolerant",
+        action="store_true",
+        help="leave out objects that cannot be used, and report them; default: the first one is an error",
+    )
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="RUN",
+        help="start with the codes and the decoder of another training on the same objects; default: new ones",
+    )
+    _add_intervals(parser)
+    add_device(parser)
+    add_dry_run(parser, "training")
+    return parser
+
+
+def _add_intervals(parser: Parser) -> None:
+    """How often a training saves and measures."""
+    parser.add_argument(
+        "--save-every",
+        type=whole("--save-every"),
+        default=250,
+        metavar="N",
+        help="number of steps between checkpoints; default: 250",
+    )
+    parser.add_argument(
+        "--grid-every",
+        type=whole("--grid-every"),
+        default=500,
+        metavar="N",
+        help="number of steps between grids of pictures in watch/; 0 writes none; default: 500",
+    )
+    parser.add_argument(
+        "--fid-every",
+        type=whole("--fid-every"),
+        default=1000,
+        metavar="N",
+        help="number of steps between points of the FID curve in metrics.jsonl; 0 measures none; default: 1000",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Trains, or goes on with, the model in --out; leaves ssdnerf.json, model.safetensors, metrics.jsonl and
-    watch/ there."""
+    """Trains or continues the model in --out. Raises UserError."""
     for name in ("objects", "grid_every", "fid_every"):
         if getattr(arguments, name) < 0:
-            raise UserError(f"--{name.replace('_', '-')} must be 0 or more")
-    if arguments.save_every < 1 or not 8 <= arguments.size <= 1024:
-        raise UserError("--save-every must be at least 1, and --size between 8 and 1024")
+            raise UserError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(arguments, name)}")
+    if arguments.save_every < 1:
+        raise UserError(f"--save-every must be at least 1, got {arguments.save_every}")
+    if not 8 <= arguments.size <= 1024:
+        raise UserError(f"--size must be between 8 and 1024 pixels, got {arguments.size}")
 
     from threedgen.commands.training import make_folder
     from threedgen.core.machine import choose_device
@@ -66,20 +130,23 @@ def run(arguments: argparse.Namespace) -> None:
     from threedgen.ssdnerf.distributed import join_world
 
     config = load_config(arguments.recipe, arguments.settings, arguments.steps)
-    device = choose_device(arguments.device)
+    if arguments.dry_run:
+        print_settings(_document(arguments, config))
+        return
+    device = choose_device(arguments.device or "auto")
     world = join_world(device)
     make_folder(arguments.out)
     state = _state(arguments.out)
     with Progress(world.first) as progress:
-        scenes = _scenes(arguments, config, world, progress, state.get("source"))
-        _train(arguments, config, scenes, device, world, progress)
+        objects = _objects(arguments, config, world, progress, state.get("source"))
+        _train(arguments, config, objects, device, world, progress)
     if world.first:
         print(f"{arguments.out}: threedgen sample {arguments.out}")
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    """What the checkpoint of the training that is there says, {} where there is none. Raises UserError for a model
-    whose checkpoint is gone."""
+    """The state in the checkpoint of the folder, {} if there is none. Raises UserError for a model whose checkpoint
+    is missing."""
     from threedgen.core import checkpoint
     from threedgen.ssdnerf.model import DOCUMENT
 
@@ -90,13 +157,15 @@ def _state(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _scenes(arguments: Any, config: Config, world: World, progress: Progress, needed: str | None) -> Scenes:
-    """All scenes, checked; the first process packs them. needed: as `pack` takes it."""
+def _objects(
+    arguments: argparse.Namespace, config: Config, world: World, progress: Progress, needed: str | None
+) -> PosedObjects:
+    """All objects, checked and packed by the first process. needed: as `pack` takes it. Raises UserError."""
     from threedgen.datasets.objects import SHAPE_WORLD, TRAINING_VIEWS, open_objects
-    from threedgen.ssdnerf.scenes import open_scenes, pack
+    from threedgen.ssdnerf.posed_objects import open_packed, pack
 
     drawn = arguments.dataset.startswith(SHAPE_WORLD)
-    folder = arguments.out / "scenes"
+    folder = arguments.out / "scenes"  # the name that trainings have on disk
     if world.first:
         objects = open_objects(
             arguments.dataset,
@@ -106,8 +175,8 @@ def _scenes(arguments: Any, config: Config, world: World, progress: Progress, ne
             config.seed,
             config.views or TRAINING_VIEWS,
         )
-        checking = progress.task("checking scenes", len(objects))
-        scenes = pack(
+        checking = progress.task("checking objects", len(objects))
+        packed = pack(
             objects,
             folder,
             config.views or None,
@@ -116,30 +185,34 @@ def _scenes(arguments: Any, config: Config, world: World, progress: Progress, ne
             needed,
         )
         checking.update(len(objects))
-        for name, reason in scenes.skipped:
+        for name, reason in packed.skipped:
             progress.say(f"warning: left out '{name}': {reason}")
-        if scenes.skipped:
-            progress.say(f"warning: {len(scenes.skipped)} of {len(objects)} scenes left out")
+        if packed.skipped:
+            progress.say(f"warning: left out {len(packed.skipped)} of {len(objects)} objects")
     world.wait()
-    return open_scenes(folder)
+    return open_packed(folder)
 
 
 def _train(
-    arguments: Any, config: Config, scenes: Scenes, device: str, world: World, progress: Progress
+    arguments: argparse.Namespace,
+    config: Config,
+    objects: PosedObjects,
+    device: str,
+    world: World,
+    progress: Progress,
 ) -> None:
     from threedgen.commands.training import machine_name
     from threedgen.datasets.objects import SHAPE_WORLD
-    from threedgen.recipes.typed import plain
     from threedgen.ssdnerf.trainer import Trainer
     from threedgen.ssdnerf.training import train
     from threedgen.ssdnerf.watch import Every, Watch
 
-    trainer = Trainer(config, scenes, arguments.out, device, world)
+    trainer = Trainer(config, objects, arguments.out, device, world)
     if trainer.step == 0 and arguments.start_from is not None:
         trainer.start_from(arguments.start_from)
-    notes = [f"going on where {change}" for change in trainer.changed]
+    notes = [f"continuing with another setting: {change}" for change in trainer.changed]
     if trainer.step >= config.steps:
-        notes.append(f"it is at step {trainer.step} already: --steps says how far it shall go")
+        notes.append(f"the training is at step {trainer.step} already: set a larger --steps to continue it")
     for note in notes if world.first else ():
         progress.say(note)
     training = progress.task("training", config.steps, trainer.step)
@@ -151,7 +224,7 @@ def _train(
         "machine": machine_name(device),
     }
     if world.first:
-        _write_settings(arguments, plain(config))
+        _write_settings(arguments, config)
 
     def report(step: int, headline: str) -> None:
         training.update(step, headline)
@@ -160,15 +233,21 @@ def _train(
     train(trainer, watch, about, arguments.save_every, report)
 
 
-def _write_settings(arguments: Any, settings: dict[str, Any]) -> None:
-    """What the training was asked for, for whoever finds the folder; `--recipe` takes the file."""
+def _document(arguments: argparse.Namespace, config: Config) -> dict[str, Any]:
+    """What training.yaml says: the data set, the options that choose its objects, and every setting."""
+    from threedgen.recipes.typed import plain
+    from threedgen.ssdnerf.config import CIRCUMSTANCES
+
+    circumstances = {name: getattr(arguments, name) for name in CIRCUMSTANCES}
+    circumstances["start_from"] = str(arguments.start_from) if arguments.start_from else None
+    return {**circumstances, **plain(config)}
+
+
+def _write_settings(arguments: argparse.Namespace, config: Config) -> None:
+    """Writes training.yaml, which --recipe takes as well."""
     import yaml
 
     from threedgen.core.atomic import replacing
-    from threedgen.ssdnerf.config import CIRCUMSTANCES
 
-    told = {name: getattr(arguments, name) for name in CIRCUMSTANCES}
-    told["start_from"] = str(arguments.start_from) if arguments.start_from else None
-    document = {**told, **settings}
     with replacing(arguments.out / TRAINING) as path:
-        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.safe_dump(_document(arguments, config), sort_keys=False), encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from threedgen.commands.options import whole
 from threedgen.core.errors import UserError
+from threedgen.core.settings import SettingError
 from threedgen.recipes.documented import descriptions
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from threedgen.training.denoiser_trainer import Bank, DenoiserTrainer
 
 _CHOICES = {"precision": ("bf16", "fp32"), "device": ("auto", "cpu", "cuda")}
-_COUNTS = ("steps", "batch", "bank_views", "save_every")
 Config = TypeVar("Config", bound="TrainingConfig")
 
 
@@ -64,7 +64,8 @@ def _parsed(option: str, kind: type) -> Callable[[str], Any]:
 
 
 def config_of(arguments: argparse.Namespace, kind: type[Config]) -> Config:
-    """The config that the options give. Raises UserError for counts below 1, and for options of another kind."""
+    """The config that the options give. Raises UserError for values out of bounds, and for options of another
+    kind."""
     from threedgen.core.machine import choose_device
     from threedgen.training import config as every
 
@@ -81,12 +82,18 @@ def config_of(arguments: argparse.Namespace, kind: type[Config]) -> Config:
                 f"--{name.replace('_', '-')} is not an option of this kind of prior: leave it out"
             )
     given = {name: getattr(arguments, name) for name in own}
-    config = kind(**{name: value for name, value in given.items() if value is not None})
-    for name in _COUNTS:
-        value = arguments.save_every if name == "save_every" else getattr(config, name, 1)
-        if value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    try:
+        config = kind(**{name: value for name, value in given.items() if value is not None})
+    except SettingError as error:
+        raise option_error(error) from error
+    if arguments.save_every < 1:
+        raise UserError(f"--save-every is {arguments.save_every}; it must be at least 1")
     return dataclasses.replace(config, device=choose_device(config.device))
+
+
+def option_error(error: SettingError) -> UserError:
+    """The complaint about a setting that is an option of the command line."""
+    return UserError(f"--{error.name.replace('_', '-')} {error.problem}")
 
 
 def make_folder(folder: Path) -> None:

@@ -20,8 +20,12 @@ from threedgen.nerfdiff.field import scene_radius
 
 @dataclass(frozen=True)
 class PairBatch:
-    """images: the views asked for, [B, S, S, 3] in [0, 1]; pictures: the source views. cameras, sources: of
-    both, one an object. radii: of the objects' scenes."""
+    """A batch of pairs of views.
+
+    images: the target views. pictures: the source views. Both are [B, S, S, 3] in [0, 1]. cameras, sources: the
+    cameras of target and source views, one for each object. radii: of the spheres that hold the objects, in world
+    units.
+    """
 
     images: Float[Tensor, "B S S 3"]
     pictures: Float[Tensor, "B S S 3"]
@@ -31,7 +35,10 @@ class PairBatch:
 
 
 class PairBank:
-    """All views of all objects of a set at `size` pixels, in memory. Raises UserError for objects with one view."""
+    """All views of all objects of a set at `size` pixels, in memory.
+
+    progress: called with the number of objects done and of all. Raises UserError for an object with a single view.
+    """
 
     def __init__(
         self, objects: ObjectSet, size: int, progress: Callable[[int, int], None] | None = None
@@ -42,7 +49,10 @@ class PairBank:
         for index in range(len(objects)):
             posed = objects.load(index)
             if len(posed.images) < 2:
-                raise UserError(f"object '{objects.names[index]}' has one view: training needs two of each")
+                raise UserError(
+                    f"object '{objects.names[index]}' has only one view, and training needs two views of "
+                    "each object: add a view, or remove the object"
+                )
             images = resize_images(posed.images, size)
             self._pictures.append((images.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8))
             self._cameras.append(posed.cameras.resized(size, size))
@@ -51,7 +61,7 @@ class PairBank:
                 progress(index + 1, len(objects))
 
     def batch(self, count: int, seed: int, step: int) -> PairBatch:
-        """Two different views of each of `count` objects; a function of (seed, step)."""
+        """Two different views of each of `count` objects, as a function of (seed, step)."""
         rng = generator(seed, "pair-batch", step)
         objects = torch.randint(len(self._pictures), (count,), generator=rng).tolist()
         pairs = [torch.randperm(len(self._pictures[item]), generator=rng)[:2] for item in objects]

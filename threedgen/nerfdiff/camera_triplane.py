@@ -1,11 +1,12 @@
-"""NerfDiff's triplane as an asset of the loop: predicted from one picture, then finetuned (METHODS 3.1, 3.3)."""
+"""The triplane of NerfDiff (Gu et al. 2023, section 3.1) as a representation: predicted from one picture, then
+finetuned."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from threedgen.cameras.reference import cameras_of
 from threedgen.core.random import generator
+from threedgen.core.settings import at_least, settings
 from threedgen.core.types import RadianceField, RenderOutput
 from threedgen.nerfdiff.field import SourceFrame, camera_field, scene_radius, source_frame
 from threedgen.nerfdiff.model import DECODER_LAYERS, NerfDiffModel
@@ -21,32 +23,44 @@ from threedgen.representations import occupancy
 from threedgen.representations.base import Representation, RowOptimizer
 
 
-@dataclass(frozen=True)
+@settings
 class LearningRates:
-    """Initial Adam learning rates by group."""
+    """Initial learning rates of Adam.
 
-    planes: float = 0.02
-    decoder: float = 0.001
+    Attributes:
+        planes: Learning rate of the triplane.
+        decoder: Learning rate of the decoder.
+    """
+
+    planes: Annotated[float, at_least(0.0)] = 0.02
+    decoder: Annotated[float, at_least(0.0)] = 0.001
 
 
 class CameraTriplane(Representation):
-    """planes: [3, S, S, C] in the frame of the source camera. weights, biases: the decoder's layers. Both start as
-    the model predicts them for the picture; the model itself stays as it was, so the next scene starts afresh.
+    """A triplane in the frame of the source camera, with its own copy of the decoder.
+
+    planes: [3, S, S, C]. weights, biases: of the layers of the decoder. All start as the model predicts them for
+    the picture. The model itself does not change, so that the next scene starts from the same model.
     """
 
     renderer = "volume"
     model_setting = "model"
     pose_setting = "reference"
 
-    @dataclass(frozen=True)
+    @settings
     class Config(SourceConfig):
-        """See SourceConfig. occupancy: how the grid of empty cells follows the field."""
+        """A triplane that a trained NerfDiff predicts from a picture.
+
+        Attributes:
+            occupancy: How the grid of empty cells follows the field.
+            learning_rates: Initial learning rates of Adam.
+        """
 
         occupancy: occupancy.Config = field(default_factory=lambda: occupancy.Config(resolution=32))
         learning_rates: LearningRates = field(default_factory=LearningRates)
 
     def __init__(self, config: Config, seed: int = 0, source: Source | None = None) -> None:
-        """source: model, picture and camera to use instead of loading those of the config. Raises UserError."""
+        """source: model, picture and camera, in place of those that the config names. Raises UserError."""
         super().__init__()
         source = Source.load(config) if source is None else source
         self.config, self._rates = config, config.learning_rates
@@ -58,11 +72,11 @@ class CameraTriplane(Representation):
         self.weights = nn.ParameterList([nn.Parameter(value.detach().clone()) for value in weights])
         self.biases = nn.ParameterList([nn.Parameter(value.detach().clone()) for value in biases])
         self.occupancy = occupancy.OccupancyGrid(config.occupancy)
-        self._look_for_matter(generator(seed, "occupancy", -1))
+        self._find_empty_cells(generator(seed, "occupancy", -1))
 
     @classmethod
     def blank(cls, config: Config) -> CameraTriplane:
-        """One to load a state into, for which neither the model nor the picture has to be there any more."""
+        """An empty scene to load a state into. It needs neither the model nor the picture."""
         scene = cls.__new__(cls)
         Representation.__init__(scene)
         scene.config, scene._rates = config, config.learning_rates
@@ -78,7 +92,7 @@ class CameraTriplane(Representation):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Sizes come from the state: a blank scene has none of its own."""
+        """Loads a state, whose tensors give the sizes: a blank scene has no sizes of its own."""
         for name, parameter in self.named_parameters():
             if name in state_dict and parameter.shape != state_dict[name].shape:
                 parameter.data = torch.empty_like(state_dict[name], device=parameter.device)
@@ -86,15 +100,15 @@ class CameraTriplane(Representation):
 
     @property
     def frame(self) -> SourceFrame:
-        """Of the source camera, on the device of the planes."""
+        """The frame of the source camera, on the device of the planes."""
         return self._frame.to(self.planes.device)
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> RadianceField:
-        """The field, differentiable in all parameters; `time` is ignored (nothing moves)."""
+        """The radiance field, differentiable in all parameters. `time` has no effect, because nothing moves."""
         return camera_field(self.planes, self.weights, self.biases, self.frame, self.occupancy.occupied)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The planes, and the decoder."""
+        """The planes and the layers of the decoder, by group."""
         return {"planes": [self.planes], "decoder": [*self.weights, *self.biases]}
 
     def learning_rates(self) -> Mapping[str, float]:
@@ -105,17 +119,19 @@ class CameraTriplane(Representation):
     def adapt(
         self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int
     ) -> dict[str, float]:
-        """Every `occupancy.interval` steps a look at what is empty. Logs the share of the box that is not."""
+        """Updates the grid of empty cells every `occupancy.interval` steps. Returns the share of occupied cells, to
+        log."""
         everywhere = self._everywhere()
         return self.occupancy.follow(
             step, lambda points: everywhere.query(points, points)[0], everywhere.bounds, seed
         )
 
     def _everywhere(self) -> RadianceField:
-        """The field as if nothing were known to be empty."""
+        """The field without empty cells."""
         return camera_field(self.planes, self.weights, self.biases, self.frame)
 
     @torch.no_grad()
-    def _look_for_matter(self, rng: torch.Generator) -> None:
+    def _find_empty_cells(self, rng: torch.Generator) -> None:
+        """The first update of the grid."""
         everywhere = self._everywhere()
         self.occupancy.update(lambda points: everywhere.query(points, points)[0], everywhere.bounds, rng)

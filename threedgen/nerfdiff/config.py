@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
+from threedgen.core.settings import at_least, between, settings
 from threedgen.training.config import TrainingConfig
 
 
-@dataclass(frozen=True)
+@settings
 class NerfDiffTrainingConfig(TrainingConfig):
-    """Both networks of NerfDiff.
+    """The two networks of NerfDiff, which are trained together.
 
     Attributes:
         stride (pixels): The NeRF is compared with every stride-th pixel of each row and column, starting at
@@ -19,11 +20,11 @@ class NerfDiffTrainingConfig(TrainingConfig):
         coupled: 1 lets the loss of the denoiser reach the NeRF as well, 0 does not.
     """
 
-    steps: int = 6000
-    batch: int = 16
-    learning_rate: float = 1e-3
-    decay: float = 0.5
-    stride: int = 2
-    denoised: int = 8
-    denoising: float = 1.0
-    coupled: int = 0
+    steps: Annotated[int, at_least(1)] = 6000
+    batch: Annotated[int, at_least(1)] = 16
+    learning_rate: Annotated[float, at_least(0.0)] = 1e-3
+    decay: Annotated[float, between(0.0, 1.0)] = 0.5
+    stride: Annotated[int, at_least(1)] = 2
+    denoised: Annotated[int, at_least(0)] = 8
+    denoising: Annotated[float, at_least(0.0)] = 1.0
+    coupled: Annotated[int, between(0, 1)] = 0

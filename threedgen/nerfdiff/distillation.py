@@ -1,23 +1,23 @@
-"""NeRF-guided distillation as a guidance (NerfDiff, Gu et al. 2023, Algorithm 1; METHODS 3.3).
+"""NeRF-guided distillation as a guidance (NerfDiff, Gu et al. 2023, algorithm 1).
 
-Every virtual view has an image estimate I and a noise estimate eps. Views come in turn; when all have been
-seen, one pass is over. In the first pass the renders of the single-image NeRF are kept: they start the
-estimates and are what the denoiser is shown from then on. Then, once every `repeats` passes, each view takes
-one DDIM step,
+Every virtual view has an image estimate I and a noise estimate eps. The views come in turn, and one pass is over
+when all have come. In the first pass the renders of the single-image NeRF are kept: the estimates start from them,
+and the denoiser is given them from then on. Then, once in `repeats` passes, each view takes one DDIM step,
 
     Z = alpha_t I + sigma_t eps,   I^ = (Z - sigma_t eps_phi(Z)) / alpha_t,
     I <- I^ - gamma_t sigma_t^2 / alpha_t^2 (I^ - I_theta),   eps <- (Z - alpha_t I) / sigma_t,
 
-with gamma_t = min(gamma, alpha_t^2 / sigma_t^2), and in every pass the scene is drawn towards I. So a pass is N
-steps of the paper's inner loop, and the views' own renders serve as I_theta: nothing is rendered twice. The
-source view is compared with the picture in every step and never diffused.
+with gamma_t = min(gamma, alpha_t^2 / sigma_t^2) (docs/methods.md, "NeRF-guided distillation"), and in every pass
+the scene moves towards I. So the steps of a pass are steps of the inner loop of the paper, and the renders of these
+steps serve as I_theta: nothing is rendered twice. The source view is compared with the picture in every step, and
+it is never diffused.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.pictures import resize_images
 from threedgen.core.random import generator
 from threedgen.core.roles import GuidanceRoles
+from threedgen.core.settings import SettingError, at_least, between, settings
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.nerfdiff.sampling import levels, predict_clean, signed, unsigned
 from threedgen.nerfdiff.source import Source, SourceConfig
@@ -35,13 +36,13 @@ from threedgen.nerfdiff.virtual_views import in_turn
 
 STREAM = "guidance/nerf-guided-distillation"
 Denoiser = Callable[[Tensor, float, Tensor, Int[Tensor, " B"]], Tensor]
-"""(noisy [B, 3, S, S], t, what the NeRF showed at first [B, 3, S, S], which views) -> x0 [B, 3, S, S]."""
+"""(noisy [B, 3, S, S], t, first renders of the NeRF [B, 3, S, S], numbers of the views) -> x0 [B, 3, S, S]."""
 
 
 class NerfGuidedDistillation(nn.Module, GuidanceRoles):
-    """L = mean over views of |I_theta - I|^2 + source |I_theta,s - I_s|^2 (means over pixels).
+    """L = mean over views of |I_theta - I|^2 + source |I_theta,s - I_s|^2, with means over pixels.
 
-    Deterministic in (seed, step) and in the estimates, which are buffers: they are saved with a run.
+    It is deterministic in (seed, step) and in the estimates, which are buffers and are saved with a run.
     """
 
     images: Float[Tensor, "V 3 S S"]
@@ -53,31 +54,28 @@ class NerfGuidedDistillation(nn.Module, GuidanceRoles):
     picture_setting = "image"
     pose_setting = "reference"
 
-    @dataclass(frozen=True)
+    @settings
     class Config(SourceConfig):
-        """See SourceConfig. count: of the virtual views, that of the cameras (cameras.name=virtual-views).
+        """Distillation of the views that a trained NerfDiff denoises.
 
-        gamma:   how strongly the NeRF corrects an estimate; capped at alpha^2 / sigma^2, where it would replace it.
-        t:       [high, low] of the DDIM steps, evenly spaced, in [0, 1].
-        repeats: passes a DDIM step.
-        source:  weight of the source view.
+        Attributes:
+            count: Number of virtual views, which is that of the cameras (cameras.name=virtual-views). gamma: How
+            strongly the NeRF corrects an estimate. It is capped at alpha^2 / sigma^2, where the render of
+                the NeRF replaces the estimate.
+            t: Times of the first and of the last DDIM step, [high, low]. The steps between them are evenly spaced.
+            repeats: Number of passes over all views for each DDIM step.
+            source: Weight of the source view.
         """
 
-        count: int = 12
-        gamma: float = 0.02
-        t: tuple[float, float] = (0.8, 0.02)
-        repeats: int = 2
-        source: float = 2.0
+        count: Annotated[int, at_least(1)] = 12
+        gamma: Annotated[float, at_least(0.0)] = 0.02
+        t: Annotated[tuple[float, float], between(0.0, 1.0, open_low=True)] = (0.8, 0.02)
+        repeats: Annotated[int, at_least(1)] = 2
+        source: Annotated[float, at_least(0.0)] = 2.0
 
         def __post_init__(self) -> None:
-            if self.count < 1 or self.repeats < 1:
-                raise UserError(f"count and repeats must be at least 1, got {self.count} and {self.repeats}")
-            if not 0.0 <= self.gamma < math.inf:
-                raise UserError(f"gamma must be a number >= 0, got {self.gamma}")
-            if not 0.0 < self.t[1] <= self.t[0] <= 1.0:
-                raise UserError(f"t must be [high, low] with 0 < low <= high <= 1, got {list(self.t)}")
-            if not 0.0 <= self.source < math.inf:
-                raise UserError(f"source must be a weight >= 0, got {self.source}")
+            if self.t[1] > self.t[0]:
+                raise SettingError("t", f"is {list(self.t)}; it must be [high, low] with low at most high")
 
     def __init__(
         self,
@@ -86,14 +84,13 @@ class NerfGuidedDistillation(nn.Module, GuidanceRoles):
         source: Source | None = None,
         denoiser: Denoiser | None = None,
     ) -> None:
-        """source: to use instead of loading that of the config. denoiser: to use instead of the source's model.
-
-        Raises UserError.
+        """source: model, picture and camera, in place of those that the config names. denoiser: in place of that of
+        the model. Raises UserError.
         """
         super().__init__()
         self.config = config
         source = Source.load(config, device) if source is None else source
-        # Past nn.Module, which would take the frozen model for something that learns.
+        # Not through nn.Module, which would register the frozen model as parameters.
         object.__setattr__(self, "_source", source)
         self._denoise = denoiser or (
             lambda z, t, shown, views: predict_clean(source.model, z, t, shown, source.picture)
@@ -108,17 +105,19 @@ class NerfGuidedDistillation(nn.Module, GuidanceRoles):
     def forward(
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
     ) -> Signal:
-        """How far the renders of this step's virtual views are from their estimates, which are renewed first.
+        """The distance of the renders of the virtual views of this step from their estimates, which are updated
+        first.
 
-        Differentiable in output.rgb. Metrics: t, change (root mean square of what the views' DDIM step changed),
-        gap (of the renders to the estimates). Preview: the estimates. Raises UserError for cameras that are not
-        in turn, and for a run too short for one DDIM step.
+        Differentiable in output.rgb. Metrics: t, change (root mean square of the change of the estimates by their
+        DDIM step), gap (root mean square of renders minus estimates). Preview: the estimates. Raises UserError for
+        cameras that do not come in turn, and for a run that is too short for one DDIM step.
         """
         free, views = free_views(output, cameras)
         count, config = len(views), self.config
         if config.count % count:
             raise UserError(
-                f"{count} views a step do not divide {config.count}: set guidance's count to the cameras'"
+                f"count is {config.count}, which is not a multiple of the {count} views of a step: set it to "
+                "cameras.count"
             )
         turn, now = in_turn(step, count, config.count)
         steps = self.ddim_steps(total, count)
@@ -130,25 +129,27 @@ class NerfGuidedDistillation(nn.Module, GuidanceRoles):
         level = min((turn - 1) // config.repeats, len(steps) - 1)
         change = self._advance(now, renders, level, steps[level]) if turn > 0 else 0.0
         gap = (rgb - unsigned(self.images[now])).square().mean()
-        # In the first pass the estimates are the renders: only the source view has something to say.
+        # In the first pass the estimates equal the renders, so only the source view has a gradient.
         loss = gap + config.source * self._source_gap(output, cameras)
         metrics = {"t": steps[max(level, 0)], "change": change, "gap": gap.detach().sqrt().item()}
         shown = self.images[now]
         return Signal(loss, metrics, lambda: torch.cat([*unsigned(shown)], dim=1))
 
     def ddim_steps(self, total: int, batch: int) -> list[float]:
-        """t of each DDIM step of a run of `total` steps. Raises UserError where there is time for none."""
+        """The times of the DDIM steps of a run of `total` steps with `batch` views each. Raises UserError if there
+        are none."""
         passes = total * batch // self.config.count
         count = (passes - 1) // self.config.repeats
         if count < 1:
             least = math.ceil((1 + self.config.repeats) * self.config.count / batch)
             raise UserError(
-                f"NeRF-guided distillation needs at least {least} steps with these views, got {total}"
+                f"NeRF-guided distillation needs at least {least} steps with these views, got {total}: set steps "
+                f"to at least {least}"
             )
         return torch.linspace(*self.config.t, count).tolist()
 
     def _begin(self, now: Int[Tensor, " B"], renders: Float[Tensor, "B 3 S S"], seed: int) -> None:
-        """First sight of these views: their renders are kept, and their noise is drawn."""
+        """Keeps the first renders of these views, and draws their noise."""
         self.shown[now] = renders
         self.images[now] = renders
         for view in now.tolist():
@@ -159,7 +160,8 @@ class NerfGuidedDistillation(nn.Module, GuidanceRoles):
     def _advance(
         self, now: Int[Tensor, " B"], renders: Float[Tensor, "B 3 S S"], level: int, t: float
     ) -> float:
-        """The DDIM step `level` of those views that have not taken it yet; how far it moved them."""
+        """Takes the DDIM step `level` of those views that have not taken it yet. Returns the root mean square of
+        the change."""
         late = self.done[now] < level
         now, renders = now[late], renders[late]
         if len(now) == 0:
@@ -174,19 +176,21 @@ class NerfGuidedDistillation(nn.Module, GuidanceRoles):
         return (clean - before).square().mean().sqrt().item()
 
     def _source_gap(self, output: RenderOutput, cameras: Cameras) -> Tensor:
-        """Mean squared error of the source view, where this step has it."""
+        """The mean squared error of the source view; 0 if this step does not have it."""
         known = None if cameras.index is None else (cameras.index == 0).nonzero().squeeze(1)
         if known is None or len(known) == 0 or self.config.source == 0.0:
             return output.rgb.new_zeros(())
-        seen, _ = views_at(output, cameras, known)
+        rendered, _ = views_at(output, cameras, known)
         picture = unsigned(self._source.picture)
-        return (resize_images(seen.rgb, picture.shape[1]) - picture).square().mean()
+        return (resize_images(rendered.rgb, picture.shape[1]) - picture).square().mean()
 
 
 def corrected(clean: Tensor, renders: Tensor, alpha: float, sigma: float, gamma: float) -> Tensor:
-    """I^ - gamma_t sigma^2 / alpha^2 (I^ - I_theta): a share of the way to the NeRF, at most all of it.
+    """I^ - gamma_t sigma^2 / alpha^2 (I^ - I_theta): moves an estimate to the render of the NeRF, at most all the
+    way.
 
-    The same as adding gamma_t (sigma / alpha) (I^ - I_theta) to the predicted noise (METHODS 3.3).
+    It is the same as adding gamma_t (sigma / alpha) (I^ - I_theta) to the predicted noise (docs/methods.md,
+    "NeRF-guided distillation").
     """
     share = min(gamma * sigma**2 / alpha**2, 1.0)
     return clean - share * (clean - renders)

@@ -1,8 +1,8 @@
-"""A triplane in the frame of the source camera (NerfDiff, Gu et al. 2023, section 3.1; METHODS 3.1).
+"""A triplane in the frame of the source camera (NerfDiff, Gu et al. 2023, section 3.1).
 
-The xy plane is the source picture's own plane: a point's place on it is its pixel, so a feature there belongs
-to that pixel. The third coordinate runs linearly from the near to the far side of the scene's sphere. No pose
-of the object is needed: only poses relative to the source view ever matter.
+The xy plane is the plane of the source picture: the place of a point on it is its pixel, so a feature there belongs
+to that pixel. The third coordinate goes linearly from the near to the far side of the sphere of the scene. The pose
+of the object is not needed: only poses relative to the source view matter.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from threedgen.core.types import Cameras, RadianceField
 from threedgen.kernels.plane_sampling import sample_planes
 from threedgen.representations.triplane import decode
 
-GAIN = 25.0  # density per radius of the scene, for a unit of the decoder's output
-_CELLS = 32
+GAIN = 25.0  # density, per radius of the scene, of a unit of the output of the decoder
+_CELLS = 32  # cells along each side of the grid of the sphere
 
 
 @dataclass(frozen=True)
 class SourceFrame:
-    """Where a source view stands. camera_from_world: [4, 4]. focal, principal: [2], a share of the picture's width
-    and height. radius: of the sphere about the world's origin that holds the scene, world units.
+    """The frame of a source view.
+
+    camera_from_world: [4, 4]. focal, principal: [2], as shares of the width and height of the picture. radius: of
+    the sphere about the origin that holds the scene, in world units.
     """
 
     camera_from_world: Float[Tensor, "4 4"]
@@ -44,11 +46,11 @@ class SourceFrame:
     def coordinates(
         self, points: Float[Tensor, "M 3"], resolution: int
     ) -> tuple[Float[Tensor, "M 3"], Bool[Tensor, " M"]]:
-        """Where world points are on planes of `resolution` texels a side, and whether they are there: in front
-        of the camera, inside its picture, between the near and the far side.
+        """The coordinates of world points on planes of `resolution` texels along each side, and whether the points
+        are on them: in front of the camera, inside its picture, and between the near and the far side.
 
-        Texels are the picture's pixels or blocks of them: `sample_planes` puts the outermost centres on +-1, half a
-        texel inside the picture's edge.
+        Texels are the pixels of the picture or blocks of them. `sample_planes` has the outermost centres at +-1,
+        half a texel inside the edge of the picture.
         """
         local = points @ self.camera_from_world[:3, :3].T + self.camera_from_world[:3, 3]
         distance = torch.linalg.vector_norm(self.camera_from_world[:3, 3])
@@ -61,9 +63,10 @@ class SourceFrame:
 
 
 def scene_radius(cameras: Cameras) -> float:
-    """Of the largest sphere about the origin that every view sees whole: the scene is taken to be inside.
+    """The radius of the largest sphere about the origin that every view sees whole, in world units. The scene is
+    assumed to be inside.
 
-    Published sets say no size; their cameras are made to frame the object.
+    Published data sets give no sizes of objects, but their cameras frame the objects.
     """
     half = 0.5 * torch.tensor([cameras.width, cameras.height]).to(cameras.intrinsics)
     focal = cameras.intrinsics.diagonal(dim1=1, dim2=2)[:, :2]
@@ -72,7 +75,7 @@ def scene_radius(cameras: Cameras) -> float:
 
 
 def source_frame(source: Cameras, radius: float) -> SourceFrame:
-    """Of the one view `source`."""
+    """The frame of the one view `source`. radius: of the sphere of the scene, in world units."""
     size = source.intrinsics.new_tensor([source.width, source.height])
     intrinsics = source.intrinsics[0]
     focal = torch.stack([intrinsics[0, 0], intrinsics[1, 1]]) / size
@@ -86,9 +89,11 @@ def camera_field(
     frame: SourceFrame,
     occupancy: Bool[Tensor, "G G G"] | None = None,
 ) -> RadianceField:
-    """density = GAIN / radius softplus(d), colour = sigmoid(c), both 0 outside the source's view and the sphere.
+    """The radiance field density = GAIN / radius softplus(d), colour = sigmoid(c) of the decoded planes.
 
-    Differentiable in planes, weights and biases. occupancy: of the box around the sphere, None: all of the sphere.
+    The density is 0 outside of the source view and outside of the sphere. weights, biases: of the layers of the
+    decoder. occupancy: cells of the box around the sphere that may hold something; None for the whole sphere.
+    Differentiable in planes, weights and biases.
     """
     weights, biases = list(weights), list(biases)
 
@@ -106,7 +111,7 @@ def camera_field(
 
 @cache
 def sphere_cells(cells: int) -> Bool[Tensor, "G G G"]:
-    """The cells of a box that its inscribed sphere touches."""
+    """The cells of a box that its inscribed sphere touches. cells: G, number of cells along each side."""
     edges = torch.linspace(-1.0, 1.0, cells + 1)
     nearest = torch.where(edges[:-1] > 0, edges[:-1], torch.where(edges[1:] < 0, edges[1:], 0.0)).square()
     return nearest[:, None, None] + nearest[None, :, None] + nearest[None, None, :] <= 1.0

@@ -1,7 +1,7 @@
-"""The two networks of NerfDiff: a UNet that turns a picture into a triplane, and a denoiser of other views.
+"""The two networks of NerfDiff (Gu et al. 2023): a UNet that turns a picture into a triplane, and a denoiser of
+other views.
 
-Both work on pictures with 2 x 2 pixels folded into channels, so that a picture of 64 pixels costs what one of
-32 does.
+In both, blocks of 2 x 2 pixels are folded into channels, so that a picture of 64 pixels costs as much as one of 32.
 """
 
 from __future__ import annotations
@@ -25,9 +25,14 @@ _FOLD = 2
 
 @dataclass(frozen=True)
 class NerfDiffArchitecture:
-    """size: pixels of the pictures, and texels of the planes. features: a texel. hidden: width of the decoder's two
-    hidden layers. planes, denoiser: widths of the two UNets' levels, finest (half the size) first; the two coarsest
-    attend to themselves.
+    """Sizes of the networks of a NerfDiff.
+
+    Attributes:
+        size (pixels): Width and height of the pictures, and of the planes in texels. features: Number of features
+        of a texel. hidden: Width of the two hidden layers of the decoder. planes: Number of channels of each level
+        of the UNet that makes triplanes, the finest level first. The finest
+            level has half the size, and the two coarsest levels attend to themselves.
+        denoiser: The same for the UNet that denoises views.
     """
 
     size: int = 64
@@ -38,7 +43,8 @@ class NerfDiffArchitecture:
 
 
 class NerfDiffModel(nn.Module):
-    """Picture -> triplane (`planes`), and noisy view + render + picture -> v of the view (`denoise`)."""
+    """Makes a triplane of a picture (`planes`), and predicts v of a noisy view from render and picture
+    (`denoise`)."""
 
     def __init__(self, architecture: NerfDiffArchitecture) -> None:
         super().__init__()
@@ -50,7 +56,7 @@ class NerfDiffModel(nn.Module):
         layers = [nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(widths)]
         self.decoder = nn.ModuleList(layers)
         with torch.no_grad():
-            layers[-1].bias[0] = -2.0  # a scene that begins as thin fog can still be seen through
+            layers[-1].bias[0] = -2.0  # the scene starts as thin fog, which can be seen through
             for network in (self.encoder, self.denoiser):
                 network.conv_out.weight.mul_(0.1 if network is self.encoder else 0.0)
 
@@ -63,11 +69,11 @@ class NerfDiffModel(nn.Module):
         return texels.reshape(-1, 3, features, size, size).permute(0, 1, 3, 4, 2).contiguous()
 
     def field(self, planes: Float[Tensor, "3 S S C"], frame: SourceFrame) -> RadianceField:
-        """The scene that one triplane means."""
+        """The radiance field of one triplane."""
         return camera_field(planes, *self.decoder_parameters(), frame)
 
     def decoder_parameters(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights and biases of the decoder's layers."""
+        """Weights and biases of the layers of the decoder."""
         layers: Any = self.decoder
         return [layer.weight for layer in layers], [layer.bias for layer in layers]
 
@@ -78,10 +84,12 @@ class NerfDiffModel(nn.Module):
         renders: Float[Tensor, "B 3 S S"],
         pictures: Float[Tensor, "B 3 S S"],
     ) -> Float[Tensor, "B 3 S S"]:
-        """The predicted v (METHODS 0.2) of views; all pictures in [-1, 1]. renders: of the single-image NeRF from
-        each view, pictures: the source of each."""
-        seen = F.pixel_unshuffle(torch.cat([noisy, renders, pictures], dim=1), _FOLD)
-        return F.pixel_shuffle(self.denoiser(seen, timesteps).sample, _FOLD)
+        """The predicted v of views (NerfDiff, Gu et al. 2023, section 3.2; v as in Salimans and Ho 2022).
+
+        All pictures are in [-1, 1]. renders: of the single-image NeRF from each view. pictures: the source of each.
+        """
+        folded = F.pixel_unshuffle(torch.cat([noisy, renders, pictures], dim=1), _FOLD)
+        return F.pixel_shuffle(self.denoiser(folded, timesteps).sample, _FOLD)
 
 
 def _unet(architecture: NerfDiffArchitecture, widths: tuple[int, ...], inputs: int, outputs: int) -> Any:

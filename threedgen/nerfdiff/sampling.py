@@ -1,4 +1,5 @@
-"""The conditional denoiser by itself: its answer as an image estimate, DDIM steps, and views sampled freely."""
+"""The conditional denoiser alone: its prediction as an image estimate, noise levels, and samples of views by
+DDIM."""
 
 from __future__ import annotations
 
@@ -16,24 +17,24 @@ TRAINED_STEPS = 1000
 
 
 def signed(images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
-    """[0, 1], channels last, to [-1, 1], channels first."""
+    """Pictures in [0, 1] with channels last, as pictures in [-1, 1] with channels first."""
     return images.permute(0, 3, 1, 2) * 2.0 - 1.0
 
 
 def unsigned(pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B H W 3"]:
-    """[-1, 1], channels first, to [0, 1], channels last, clamped."""
+    """Pictures in [-1, 1] with channels first, as clamped pictures in [0, 1] with channels last."""
     return (pictures.clamp(-1.0, 1.0) * 0.5 + 0.5).permute(0, 2, 3, 1)
 
 
 def levels(t: float) -> tuple[float, float]:
-    """alpha and sigma at t in [0, 1], of the schedule the denoiser is trained with."""
+    """alpha and sigma at t in [0, 1] of the schedule that the denoiser is trained with."""
     alpha, sigma = cosine_alphas()
     step = time_step(t)
     return alpha[step].item(), sigma[step].item()
 
 
 def time_step(t: float) -> int:
-    """The time step that stands for t in [0, 1]."""
+    """The time step of t in [0, 1]."""
     return min(max(round(t * TRAINED_STEPS) - 1, 0), TRAINED_STEPS - 1)
 
 
@@ -45,7 +46,7 @@ def predict_clean(
     renders: Float[Tensor, "B 3 S S"],
     picture: Float[Tensor, "1 3 S S"],
 ) -> Float[Tensor, "B 3 S S"]:
-    """The views that the denoiser sees in noisy ones: x0 = alpha z - sigma v, in [-1, 1]."""
+    """The denoised views x0 = alpha z - sigma v, in [-1, 1]. renders, picture: as in `NerfDiffModel.denoise`."""
     alpha, sigma = levels(t)
     count = len(noisy)
     steps = torch.full((count,), time_step(t), device=noisy.device)
@@ -61,7 +62,7 @@ def sample_views(
     seed: int = 0,
     steps: int = 24,
 ) -> Float[Tensor, "B 3 S S"]:
-    """Each view sampled by DDIM on its own, from pure noise: sharp, and nothing makes the views agree."""
+    """Views that are sampled by DDIM from pure noise, each on its own: they are sharp, but do not agree."""
     z = torch.randn(renders.shape, generator=generator(seed, "nerfdiff/views", 0)).to(renders)
     clean = z
     times = torch.linspace(1.0, 0.0, steps + 1).tolist()

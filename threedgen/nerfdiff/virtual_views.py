@@ -1,10 +1,10 @@
-"""The views that NeRF-guided distillation keeps an image of: always the same ones, taken in turn."""
+"""The views whose images NeRF-guided distillation keeps. They are always the same, and come in turn."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import field, replace
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Int
@@ -12,47 +12,50 @@ from torch import Tensor
 
 from threedgen.cameras.orbit import orbit
 from threedgen.cameras.reference import ReferenceOrbit, ReferencePose, with_known
-from threedgen.core.errors import UserError
+from threedgen.core.settings import SettingError, above, at_least, between, settings
 from threedgen.core.types import Cameras
 
 
 def in_turn(step: int, batch: int, views: int) -> tuple[int, Int[Tensor, " batch"]]:
-    """How often all views have been taken before this step, and which are taken now."""
+    """The number of passes over all views that are over before this step, and the numbers of its views."""
     first = step * batch
     return first // views, (first + torch.arange(batch)) % views
 
 
 class VirtualViews(ReferenceOrbit):
-    """`views` cameras spread evenly over a band of elevations, `batch` of them a step, and the pictures' own views
-    after them (`index` 0 and so on, the others' -1)."""
+    """Cameras that are spread evenly over a band of elevations and come in turn, followed by those of the given
+    pictures. In `index` the given pictures have 0 and so on, and the others -1."""
 
-    @dataclass(frozen=True)
+    @settings
     class Config:
-        """count: how many there are; batch: of them a step. resolution: pixels. fov: degrees, vertical. radius:
-        world units. elevation: [low, high] degrees of the band. reference, views: as of ReferenceOrbit."""
+        """Virtual views for NeRF-guided distillation.
 
-        count: int = 12
-        batch: int = 4
-        resolution: int = 64
-        fov: float = 40.0
-        radius: float = 2.85
-        elevation: tuple[float, float] = (0.0, 60.0)
+        Attributes:
+            count: Number of virtual views, a multiple of batch.
+            batch: Number of virtual views in a step.
+            resolution (pixels): Width and height of each view.
+            fov (degrees): Vertical field of view.
+            radius (world units): Distance of the cameras from the origin.
+            elevation (degrees): Lowest and highest elevation of the band, [low, high].
+            reference: Pose of the given picture.
+            views (degrees): Azimuth and elevation of each further given picture.
+        """
+
+        count: Annotated[int, at_least(1)] = 12
+        batch: Annotated[int, at_least(1)] = 4
+        resolution: Annotated[int, at_least(1)] = 64
+        fov: Annotated[float, between(0.0, 180.0, open_low=True, open_high=True)] = 40.0
+        radius: Annotated[float, above(0.0)] = 2.85
+        elevation: Annotated[tuple[float, float], between(-90.0, 90.0)] = (0.0, 60.0)
         reference: ReferencePose = field(default_factory=ReferencePose)
         views: tuple[tuple[float, float], ...] = ()
 
         def __post_init__(self) -> None:
-            if not 1 <= self.batch <= self.count or self.count % self.batch:
-                raise UserError(
-                    f"cameras.count is {self.count}: it must be a multiple of cameras.batch, {self.batch}"
-                )
-            if self.resolution < 1:
-                raise UserError(f"cameras.resolution must be at least 1 pixel, got {self.resolution}")
-            if not (0.0 < self.fov < 180.0 and 0.0 < self.radius < math.inf):
-                raise UserError("cameras: fov must lie between 0 and 180 degrees, and radius be positive")
-            if not -90.0 <= self.elevation[0] <= self.elevation[1] <= 90.0:
-                raise UserError(
-                    "cameras.elevation must be [low, high] in order between -90 and 90 degrees, "
-                    f"got {list(self.elevation)}"
+            if self.count % self.batch:
+                raise SettingError("count", f"is {self.count}; it must be a multiple of batch, {self.batch}")
+            if self.elevation[0] > self.elevation[1]:
+                raise SettingError(
+                    "elevation", f"is {list(self.elevation)}; it must be [low, high] with low at most high"
                 )
 
     config: Any
@@ -64,12 +67,13 @@ class VirtualViews(ReferenceOrbit):
         self._in_turn = ViewsInTurn(orbit(*poses, config.fov, size, size), self.reference(size), config.batch)
 
     def __call__(self, seed: int, step: int, total: int) -> Cameras:
-        """batch + 1 views; they do not depend on the seed."""
+        """The `batch` virtual views of a step and those of the given pictures. They do not depend on the seed."""
         return self._in_turn(seed, step, total)
 
 
 class ViewsInTurn:
-    """`batch` of the views `virtual` a step, `index` -1, and after them the views `source`, `index` 0 and so on."""
+    """In each step `batch` of the views `virtual`, with `index` -1, followed by the views `source`, with `index` 0
+    and so on."""
 
     def __init__(self, virtual: Cameras, source: Cameras, batch: int) -> None:
         self._virtual, self._source, self._batch = virtual, source, batch
@@ -80,14 +84,17 @@ class ViewsInTurn:
 
 
 def around(source: Cameras, views: int, elevation: tuple[float, float]) -> Cameras:
-    """Virtual views for the one view `source`: with its lens, at its distance from the origin."""
+    """Virtual views with the intrinsics of the one view `source`, at its distance from the origin.
+
+    elevation: [low, high] of the band, in degrees.
+    """
     azimuth, angles, radius = spread(views, elevation, float(source.centers.norm(dim=1)))
     placed = orbit(azimuth, angles, radius, 40.0, source.height, source.width)
     return replace(placed, intrinsics=source.intrinsics.expand(views, -1, -1))
 
 
 def spread(views: int, elevation: tuple[float, float], radius: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Azimuths, elevations and radii: golden angles around, even steps of height."""
+    """Azimuths and elevations in degrees, and radii, with golden angles around and even steps of height."""
     low, high = (math.sin(math.radians(angle)) for angle in elevation)
     share = (torch.arange(views) + 0.5) / views
     heights = torch.rad2deg(torch.asin(low + (high - low) * share))

@@ -1,1 +1,1 @@
-"""Single-stage 3D latent diffusion (SSDNeRF, Chen et al. 2023): codes, decoder and prior trained together."""
+"""SSDNeRF (Chen, Gu et al. 2023): a diffusion over codes of objects that is trained together with their decoder."""

@@ -1,4 +1,4 @@
-"""Adam on the codes of one batch of scenes: the moments come from the bank and go back to it."""
+"""Adam on the codes of one batch of objects: the moments come from the bank and go back to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from threedgen.ssdnerf.code_bank import Records
 
 
 class CodeOptimizer:
-    """torch's Adam over one parameter a scene, each with its own moments and count of steps (METHODS 4.2)."""
+    """torch's Adam over one parameter for each object, which has its own moments and count of steps (SSDNeRF, Chen,
+    Gu et al. 2023, algorithm 1 and its code)."""
 
     def __init__(self, codes: Sequence[nn.Parameter], records: Records, learning_rate: float) -> None:
         self._codes = list(codes)
@@ -25,11 +26,11 @@ class CodeOptimizer:
             }
 
     def step(self) -> None:
-        """One step of Adam along the codes' gradients."""
+        """Takes one step of Adam along the gradients of the codes."""
         self._adam.step()
 
     def records(self, density: Float[Tensor, "B G G G"]) -> Records:
-        """What the bank keeps. density: of the occupancy grids."""
+        """The records that the bank keeps. density: the running maxima of the occupancy grids."""
         states = [self._adam.state[code] for code in self._codes]
         return Records(
             code=torch.stack([code.detach() for code in self._codes]).cpu(),

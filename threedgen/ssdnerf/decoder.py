@@ -1,4 +1,4 @@
-"""What a code looks like: the decoder that all scenes share (SSDNeRF, section 4 and its code; METHODS 4.2)."""
+"""The decoder that all objects share (SSDNeRF, Chen, Gu et al. 2023, section 4 and its code)."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ from threedgen.representations.spherical_harmonics import basis
 from threedgen.ssdnerf.config import Codes, Decoder, Rendering
 
 _LARGEST_EXPONENT = 15.0
-_SATURATION = (
-    1e-3  # the sigmoid of colours reaches past [0, 1] by this much, so that black and white are inside
-)
-_DEGREE = 3  # of the spherical harmonics that a direction becomes
-_FOG = 2.0  # density at the start, of what counts as something: thin fog, but none that is taken for nothing
-LIMIT = 2.0  # codes lie in +- this
+# The range of colours exceeds [0, 1] by this much, so that black and white are inside of it.
+_SATURATION = 1e-3
+_DEGREE = 3  # degree of the spherical harmonics of a direction
+# Density at the start, as a multiple of the threshold of occupied cells: thin fog that is not taken for empty
+# space.
+_FOG = 2.0
+LIMIT = 2.0  # the values of a code lie between minus and plus this number
 
 
 def activate(parameters: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The codes that parameters mean: 2 tanh(c)."""
+    """The codes 2 tanh(c) of parameters c."""
     return LIMIT * torch.tanh(parameters)
 
 
 def deactivate(codes: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The parameters of codes, which are clipped just inside of +-2 first."""
+    """The parameters of codes, which are first clipped to just inside of +-2."""
     inside = 1.0 - 1e-4
     return torch.atanh((codes / LIMIT).clamp(-inside, inside))
 
 
 def as_pictures(codes: Float[Tensor, "B P C R R"]) -> Float[Tensor, "B P*C R R"]:
-    """What the diffusion sees: the planes' channels side by side."""
+    """Codes as the denoiser takes them, with the channels of the planes one after the other."""
     return codes.flatten(1, 2)
 
 
 class TriplaneDecoder(nn.Module):
-    """Features of a point on three planes -> density and colour. Where a texel of a code lies: `sample_planes`."""
+    """Density and colour of a point from its features on three planes. `sample_planes` says where a texel lies."""
 
     def __init__(self, codes: Codes, decoder: Decoder, rendering: Rendering) -> None:
         super().__init__()
@@ -60,7 +61,10 @@ class TriplaneDecoder(nn.Module):
     def field(
         self, code: Float[Tensor, "3 C R R"], occupied: Bool[Tensor, "G G G"] | None = None
     ) -> RadianceField:
-        """The scene of one activated code, differentiable in code and decoder."""
+        """The radiance field of one activated code, differentiable in code and decoder.
+
+        occupied: the cells that may hold something; None for all of them.
+        """
         planes = code.permute(0, 2, 3, 1).contiguous()
 
         def query(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,8 +90,8 @@ class TriplaneDecoder(nn.Module):
 
 
 def truncated_exp(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """exp, of what is clipped at 15; its gradient is that of the clipped value everywhere, so that what went too
-    far comes back (Müller et al. 2022)."""
+    """exp of values that are clipped at 15. Its gradient is that of the clipped value everywhere, so that values
+    beyond the clip can come back (Müller et al. 2022)."""
     return _TruncatedExp.apply(values)
 
 
@@ -101,7 +105,7 @@ class _TruncatedExp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_result: Tensor) -> Tensor:
         result, values = ctx.saved_tensors
-        # Far below, the slope of exp is as good as none, and a density could not come back from there.
+        # Far below, the slope of exp is nearly 0, and a density could not come back from there.
         return d_result * torch.where(
             values < -_LARGEST_EXPONENT, torch.exp(values.new_tensor(-15.0)), result
         )

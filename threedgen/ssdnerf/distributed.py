@@ -1,4 +1,4 @@
-"""Several processes that train one model, as torchrun starts them; one process is the ordinary case."""
+"""Several processes that train one model, as torchrun starts them. One process alone is the ordinary case."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from threedgen.core.errors import UserError
 
 @dataclass(frozen=True)
 class World:
-    """rank: of this process. size: how many there are. local: its rank on this machine, which chooses its GPU."""
+    """The processes of a training.
+
+    rank: number of this process. size: number of processes. local: rank of this process on its machine, which
+    chooses its GPU.
+    """
 
     rank: int = 0
     size: int = 1
@@ -23,11 +27,12 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes what there is one of."""
+        """Whether this is the process that writes the files that exist once."""
         return self.rank == 0
 
     def share(self, items: list[int]) -> list[int]:
-        """This process's part of a list, all parts being of one length. Raises UserError where they cannot be."""
+        """This process's share of a list. Raises UserError if the list cannot be divided into shares of equal
+        length."""
         if len(items) % self.size:
             raise UserError(
                 f"a batch of {len(items)} cannot be shared by {self.size} processes: change batch=N"
@@ -37,7 +42,7 @@ class World:
 
     @torch.no_grad()
     def average(self, tensors: Iterable[Tensor]) -> None:
-        """Replaces each tensor by its mean over the processes: one message for all of them."""
+        """Replaces each tensor by its mean over the processes, with one message for all tensors."""
         kept = list(tensors)
         if self.size == 1 or not kept:
             return
@@ -48,15 +53,15 @@ class World:
             tensor.copy_(mean.reshape(tensor.shape))
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Waits until all processes are here."""
         if self.size > 1:
             torch.distributed.barrier()
 
 
 def join_world(device: str) -> World:
-    """The processes that torchrun started, by its environment variables; one alone without them.
+    """The processes that torchrun started, by its environment variables. Without them it is one process.
 
-    They speak gloo on the CPU and nccl on CUDA. Raises UserError where they cannot meet.
+    The processes communicate by gloo on the CPU and by nccl on CUDA. Raises UserError if they cannot connect.
     """
     try:
         size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -71,9 +76,12 @@ def join_world(device: str) -> World:
         try:
             if device == "cuda":
                 torch.cuda.set_device(world.local)
-            # The others wait while the first one packs the scenes, however many there are.
+            # The others wait while the first one packs the objects, however long that takes.
             backend, patience = "nccl" if device == "cuda" else "gloo", timedelta(hours=12)
             torch.distributed.init_process_group(backend, timeout=patience)
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"the {size} processes cannot meet: {str(error).splitlines()[0]}") from error
+            raise UserError(
+                f"the {size} processes cannot connect: {str(error).splitlines()[0]}; check the addresses that "
+                "torchrun was given"
+            ) from error
     return world

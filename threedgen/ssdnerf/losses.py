@@ -1,5 +1,5 @@
-"""The two losses that codes, decoder and denoiser are trained by together (SSDNeRF, equations 6 to 9; METHODS
-4.1)."""
+"""The two losses by which codes, decoder and denoiser are trained together (SSDNeRF, Chen, Gu et al. 2023,
+equations 6 to 9)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def diffusion_loss(
     schedule: Process,
     power: float,
 ) -> Float[Tensor, " B"]:
-    """1/2 w(t) mean (x_hat - x)^2 of each scene, w(t) = (alpha / sigma)^(2 power).
+    """1/2 w(t) mean (x_hat - x)^2 of each object, with w(t) = (alpha / sigma)^(2 power).
 
-    t: in [0, 1]. eps: N(0, I). Differentiable in the network and in the codes: through what is noised, through the
-    network, and through the target.
+    t: time in [0, 1]. eps: noise from N(0, I). Differentiable in the network and in the codes: through the noisy
+    code, through the network and through the target.
     """
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     noisy = per_sample(alpha, codes) * codes + per_sample(sigma, codes) * eps
@@ -34,9 +34,12 @@ def diffusion_loss(
 
 
 def rendering_loss(
-    seen: Float[Tensor, "R 3"], true: Float[Tensor, "R 3"], weight: float, views: int
+    rendered: Float[Tensor, "R 3"], true: Float[Tensor, "R 3"], weight: float, views: int
 ) -> Float[Tensor, ""]:
-    """weight (1 - exp(-views / 10)) times the mean over rays of the squared error, summed over rgb: lambda_rend
-    L_rend of one scene, estimated from some of its rays."""
+    """lambda_rend L_rend of one object, estimated from some of its rays: weight (1 - exp(-views / 10)) times the
+    mean over rays of the squared error, summed over rgb.
+
+    rendered, true: colours in [0, 1]. views: number of pictures of the object.
+    """
     share = 1.0 - math.exp(-0.1 * views)
-    return weight * share * (seen - true).square().sum(1).mean()
+    return weight * share * (rendered - true).square().sum(1).mean()

@@ -1,4 +1,4 @@
-"""The denoiser of codes: the DDPM UNet of diffusers on planes x channels pictures, told words or nothing."""
+"""The denoiser of codes: the DDPM UNet of diffusers on the channels of all planes, with an optional caption."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from threedgen.guidance.priors.processes import NoiseSchedule
 from threedgen.ssdnerf.config import Codes, Diffusion
 from threedgen.training.denoiser_trainer import cosine_alphas
 
-PADDING = 0  # the word that is none
+PADDING = 0  # number of the token that stands for no word
 _LONGEST = 32  # words of a caption
-_TIME = 4  # the time embedding is so many times as wide as the finest level: what diffusers does
+_TIME = 4  # width of the time embedding over that of the finest level, as in diffusers
 
 
 def words_of(caption: str) -> list[str]:
-    """Its words, in lower case."""
+    """The words of a caption, in lower case."""
     return re.findall(r"[\w-]+", caption.lower())
 
 
@@ -32,7 +32,7 @@ def vocabulary(captions: Iterable[str | None]) -> tuple[str, ...]:
 
 
 def noise_schedule(diffusion: Diffusion, steps: int = 1000) -> NoiseSchedule:
-    """DDPM's linear table, or the squared cosine (METHODS 0.1)."""
+    """The linear table of Ho et al. 2020 (DDPM), or the squared cosine of Nichol and Dhariwal 2021."""
     if diffusion.schedule == "cosine":
         return NoiseSchedule(cosine_alphas(steps)[0].double().square())
     betas = torch.linspace(1e-4, 2e-2, steps, dtype=torch.float64)
@@ -40,9 +40,10 @@ def noise_schedule(diffusion: Diffusion, steps: int = 1000) -> NoiseSchedule:
 
 
 class CodeDenoiser(nn.Module):
-    """Predicts v of noisy codes; for stage-wise diffusion also what the next stage cannot hold.
+    """Predicts v of noisy codes, and for stage-wise diffusion also what the next stage cannot represent.
 
-    words: the vocabulary of captions, () for none. Any resolution goes that the levels of the UNet divide.
+    words: the vocabulary of captions, empty for a model without captions. The resolution of the codes must be a
+    multiple of what the levels of the UNet divide it by.
     """
 
     def __init__(self, codes: Codes, diffusion: Diffusion, words: Sequence[str] = ()) -> None:
@@ -64,49 +65,55 @@ class CodeDenoiser(nn.Module):
         self,
         noisy: Float[Tensor, "B K R R"],
         timesteps: Int[Tensor, " B"],
-        told: Int[Tensor, "B L"] | None = None,
+        tokens: Int[Tensor, "B L"] | None = None,
     ) -> Float[Tensor, "B K R R"] | tuple[Tensor, ...]:
-        """The predicted v = alpha eps - sigma x, or all answers. told: `tokens` of captions; None, or rows of
-        padding, says nothing."""
+        """The predicted v = alpha eps - sigma x, or all predictions of stage-wise diffusion.
+
+        tokens: those of captions. None, or rows of padding, means no caption.
+        """
         labels = None
         if self.words:
-            labels = self._told(noisy.new_zeros(len(noisy), 1, dtype=torch.long) if told is None else told)
+            labels = self._embedding(
+                noisy.new_zeros(len(noisy), 1, dtype=torch.long) if tokens is None else tokens
+            )
         folded = F.pixel_unshuffle(noisy, self.fold)
         if self.places is not None:
-            # A coarse stage's codes are smaller.
+            # The codes of a coarse stage are smaller.
             places = F.adaptive_avg_pool2d(self.places, (folded.shape[-2], folded.shape[-1]))
             folded = torch.cat([folded, places.expand(len(folded), -1, -1, -1).to(folded)], dim=1)
         folded = folded.contiguous(memory_format=torch.channels_last)
-        answer = self.unet(folded, timesteps, class_labels=labels).sample
-        parts = [F.pixel_shuffle(part, self.fold) for part in answer.chunk(self.answers, dim=1)]
-        return parts[0] if self.answers == 1 else tuple(parts)
+        channels = self.unet(folded, timesteps, class_labels=labels).sample
+        answers = [F.pixel_shuffle(answer, self.fold) for answer in channels.chunk(self.answers, dim=1)]
+        return answers[0] if self.answers == 1 else tuple(answers)
 
     def tokens(self, captions: Sequence[str | None]) -> Int[Tensor, "B L"]:
-        """Numbers of the words of captions; None and "" say nothing. Raises UserError for an unknown word, and
-        where there are captions and the network was trained without."""
+        """The numbers of the words of captions, padded; None and "" have no words.
+
+        Raises UserError for a caption that is too long, and for a word that the network was not trained on.
+        """
         rows = []
         for caption in captions:
             words = words_of(caption or "")
             unknown = [word for word in words if word not in self.words]
             if unknown:
                 raise UserError(
-                    f"'{unknown[0]}' is no word of this model; it knows {', '.join(self.words) or 'none'}"
+                    f"this model does not know the word '{unknown[0]}'; it knows {', '.join(self.words) or 'none'}"
                 )
             if len(words) > _LONGEST:
-                raise UserError(f"a caption has at most {_LONGEST} words, this one has {len(words)}")
+                raise UserError(f"the caption has {len(words)} words; it may have at most {_LONGEST}")
             rows.append([self.words[word] for word in words])
         longest = max([1, *map(len, rows)])
         return torch.tensor([row + [PADDING] * (longest - len(row)) for row in rows], dtype=torch.long)
 
-    def _told(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
-        """The mean over the words of what each means in its place; zeros for no words."""
+    def _embedding(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+        """The mean over the words of the embedding of each word at its place; zeros if there are no words."""
         there = (tokens != PADDING).unsqueeze(-1)
         place = self.place(torch.arange(tokens.shape[1], device=tokens.device))
-        meant = self.tell(self.word(tokens) + place) * there
-        return meant.sum(1) / there.sum(1).clamp_min(1)
+        embedded = self.tell(self.word(tokens) + place) * there
+        return embedded.sum(1) / there.sum(1).clamp_min(1)
 
 
-def _unet(inputs: int, outputs: int, size: int, diffusion: Diffusion, told: bool) -> Any:
+def _unet(inputs: int, outputs: int, size: int, diffusion: Diffusion, captions: bool) -> Any:
     from diffusers.models.unets.unet_2d import UNet2DModel
 
     attends = diffusion.attention
@@ -122,18 +129,18 @@ def _unet(inputs: int, outputs: int, size: int, diffusion: Diffusion, told: bool
         norm_num_groups=8,
         dropout=diffusion.dropout,
         resnet_time_scale_shift="scale_shift",
-        class_embed_type="identity" if told else None,
+        class_embed_type="identity" if captions else None,
     )
     for module in unet.modules():
         if hasattr(module, "set_processor"):
             module.set_processor(_Attention())
-    with torch.no_grad():  # it begins by answering 0
+    with torch.no_grad():  # the first prediction is 0
         unet.conv_out.weight.zero_()
     return unet.to(memory_format=torch.channels_last)  # a sixth faster on a CPU
 
 
 class _Attention:
-    """diffusers' attention; on a CPU always in float32, where the backward pass of bfloat16's is the slow part."""
+    """The attention of diffusers, on a CPU always in float32: the backward pass of bfloat16 is slow there."""
 
     def __init__(self) -> None:
         from diffusers.models.attention_processor import AttnProcessor2_0
@@ -148,7 +155,7 @@ class _Attention:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        # diffusers looks at these names to know what a processor takes.
+        # diffusers reads the names of these parameters to know what a processor takes.
         more = (encoder_hidden_states, attention_mask, temb)
         if hidden_states.device.type != "cpu":
             return self._attend(attn, hidden_states, *more)

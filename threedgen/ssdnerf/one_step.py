@@ -1,5 +1,5 @@
-"""A student that makes codes in one evaluation, distilled from a trained SSDNeRF without its data
-(`bootstrapping`)."""
+"""A student that makes codes with one pass of its network. It is distilled from a trained SSDNeRF without data, by
+`bootstrapping`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from threedgen.core.errors import UserError
 from threedgen.ssdnerf.bootstrapping import BootstrapConfig, Report, distill_one_step
 from threedgen.ssdnerf.model import LatentModel
 from threedgen.ssdnerf.sampling import require_plain
+from threedgen.training.documents import build, section
 from threedgen.training.store import read_model, write_model
 
 DOCUMENT = "one_step.json"
@@ -24,10 +25,10 @@ FOLDER = "one-step"
 
 
 class OneStep(nn.Module):
-    """y(eps, t): the signal part of the teacher's trajectory from eps, at t.
+    """y(eps, t): the signal part, at t, of the trajectory of the teacher that starts at eps.
 
-    A copy of the teacher's denoiser, asked about pure noise at every t: at t_max it is the teacher, so that the
-    boundary condition holds from the start.
+    It is a copy of the denoiser of the teacher that is given pure noise at every t. At t_max it equals the teacher,
+    so that the boundary condition holds from the start. t: (t_min, t_max).
     """
 
     def __init__(self, teacher: LatentModel, t: tuple[float, float]) -> None:
@@ -46,24 +47,27 @@ class OneStep(nn.Module):
 
 
 def train_one_step(teacher: LatentModel, folder: Path, config: BootstrapConfig, report: Report) -> OneStep:
-    """Distils a student of a plain diffusion's unconditional samples, and leaves it in `folder`; one that was begun
-    there goes on. Raises UserError, also where what is there was begun with other settings or another teacher, such
-    as this one before more training."""
+    """Distils a student of the unconditional samples of a plain diffusion, and writes it into `folder`. A
+    distillation that was stopped there continues.
+
+    Raises UserError, also for a distillation in the folder that has other settings or another teacher, such as this
+    one before more training.
+    """
     require_plain(teacher, "one-step distillation")
     digest = digest_of(teacher)
     student = OneStep(teacher, config.t).to(teacher.device)
 
-    def ask(z: Tensor, t: Tensor) -> Tensor:
+    def estimate(z: Tensor, t: Tensor) -> Tensor:
         return teacher.clean(z, t)
 
-    distill_one_step(student, ask, teacher.shape, config, teacher.schedule, report, folder, 250, digest)
+    distill_one_step(student, estimate, teacher.shape, config, teacher.schedule, report, folder, 250, digest)
     write_model(folder, DOCUMENT, student.state_dict(), {"config": asdict(config), "teacher": digest})
     return student.requires_grad_(False).eval()
 
 
 def load_one_step(teacher: LatentModel, run: str | Path) -> OneStep:
-    """The student in a run's folder. Raises UserError: none there, or one of another teacher, whose codes would lie
-    elsewhere than this one's statistics say."""
+    """The student in the folder of a training. Raises UserError if there is none, and for one of another teacher,
+    whose codes have other statistics."""
     folder = Path(run) / FOLDER
     if not (folder / DOCUMENT).is_file():
         raise UserError(f"'{run}' has no one-step sampler: make one with `threedgen train one-step {run}`")
@@ -71,17 +75,16 @@ def load_one_step(teacher: LatentModel, run: str | Path) -> OneStep:
     def make(document: dict[str, Any]) -> OneStep:
         if document.get("teacher") != digest_of(teacher):
             raise UserError(
-                f"the one-step sampler of '{run}' was made of another model, or of this one before more training: "
-                f"delete {folder}, then `threedgen train one-step {run}`"
+                f"the one-step sampler of '{run}' was distilled from another model, or from this one before more "
+                f"training: delete {folder}, then `threedgen train one-step {run}`"
             )
-        low, high = document["config"]["t"]
-        return OneStep(teacher, (low, high))
+        return OneStep(teacher, build(BootstrapConfig, section(document, "config")).t)
 
     return read_model(folder, DOCUMENT, "one-step", make)[0].to(teacher.device)
 
 
 def digest_of(model: LatentModel) -> str:
-    """32 hexadecimal digits that change with any of a model's weights or statistics."""
+    """32 hexadecimal digits that change with any weight or statistic of a model."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in model.state_dict().items():
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
@@ -93,5 +96,5 @@ def digest_of(model: LatentModel) -> str:
 def sample_one_step(
     teacher: LatentModel, student: OneStep, noise: Float[Tensor, "B K R R"]
 ) -> Float[Tensor, "B K R R"]:
-    """Codes in +-2 of noise, such as `sample_codes` begins with: y(eps, t_min)."""
+    """The codes in +-2 that the student makes of noise: y(eps, t_min)."""
     return teacher.codes_of(student(noise, noise.new_full((len(noise),), student.t[0])))

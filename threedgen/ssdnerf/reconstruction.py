@@ -1,5 +1,5 @@
-"""A code of given views: sampling guided through the renderer, then finetuning (SSDNeRF, section 5; METHODS
-4.3)."""
+"""The code of given views: sampling that is guided through the renderer, then finetuning (SSDNeRF, Chen, Gu et al.
+2023, image-guided sampling and finetuning, and its code)."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from threedgen.datasets.multiview import PosedPictures
 from threedgen.guidance.priors.processes import per_sample
 from threedgen.ssdnerf.config import Finetuning, Guiding
 from threedgen.ssdnerf.decoder import activate, as_pictures, deactivate
-from threedgen.ssdnerf.emptiness import Emptiness
 from threedgen.ssdnerf.losses import rendering_loss
 from threedgen.ssdnerf.model import LatentModel
+from threedgen.ssdnerf.occupancy import ObjectGrids
 from threedgen.ssdnerf.sampling import draw_noise, integrate, require_plain
-from threedgen.ssdnerf.views import look
+from threedgen.ssdnerf.views import render_code
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """How views become a code; None: as the model's recipe says."""
+    """How views become a code. None takes the settings of the recipe of the model."""
 
     guiding: Guiding | None = None
     finetuning: Finetuning | None = None
 
     def of(self, model: LatentModel) -> tuple[Guiding, Finetuning]:
-        """What is done with a model."""
+        """The settings of both stages for a model."""
         return self.guiding or model.config.guiding, self.finetuning or model.config.finetuning
 
 
 def reconstruct(
     model: LatentModel, views: PosedPictures, how: Reconstruction | None = None, seed: int = 0
 ) -> Float[Tensor, "K R R"]:
-    """The code, in +-2, of a scene that is seen in `views`, on white. The same seed gives the same code."""
+    """The code, in +-2, of the object that `views` show on white. The same seed gives the same code."""
     guiding, finetuning = (how or Reconstruction()).of(model)
     if guiding.steps:
         code = guided_sample(model, views, guiding, seed)
@@ -52,11 +52,11 @@ def reconstruct(
 def guided_sample(
     model: LatentModel, views: PosedPictures, guiding: Guiding, seed: int = 0
 ) -> Float[Tensor, "K R R"]:
-    """A sample whose estimate at each step is moved to where it looks like the views: x_hat - gain sigma^(2 - 2 w)
+    """A sample whose estimate at each step is moved towards the views: x_hat - gain sigma^(2 - 2 w)
     alpha^(2 w - 1) dL/dz, through decoder and denoiser, with w = diffusion.power.
 
-    L is summed over as many pixels a view as the training pictures have, whatever the size of the given ones: the
-    gain is the recipe's, not the camera's.
+    L is the squared error, summed over as many pixels of each view as a training picture has. So the effect of the
+    gain does not depend on the size of the given pictures.
     """
     require_plain(model, "guided sampling")
     power = model.config.diffusion.power
@@ -68,7 +68,7 @@ def guided_sample(
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             clean = model.clean(z, t)
-            code = model.statistics.meant(clean)[0]
+            code = model.statistics.denormalise(clean)[0]
             loss = _squared_error(model, code, *next(rays)) * pixels
             (gradient,) = torch.autograd.grad(loss, z)
         step = guiding.gain * sigma ** (2 - 2 * power) * alpha ** (2 * power - 1)
@@ -86,11 +86,11 @@ def finetuned(
     finetuning: Finetuning,
     seed: int = 0,
 ) -> Float[Tensor, "K R R"]:
-    """The code after some steps of Adam along the gradients of both losses; the networks stay as they are."""
+    """The code after steps of Adam along the gradients of both losses. The networks stay as they are."""
     if not finetuning.outer:
         return code
     rendering = model.config.rendering
-    emptiness = Emptiness(rendering, model.device)
+    grids = ObjectGrids(rendering, model.device)
     density = torch.zeros((rendering.cells,) * 3)
     rays = _Rays(views, finetuning.rays, model.device, seed, "latent/finetune")
     parameters = nn.Parameter(deactivate(model.planes(code[None])[0]))
@@ -98,16 +98,16 @@ def finetuned(
     slower = torch.optim.lr_scheduler.ExponentialLR(adam, finetuning.decay)
     for outer in range(finetuning.outer):
         prior = _prior_gradient(model, parameters, finetuning.prior, seed, outer)
-        density = emptiness.look(
+        density = grids.update(
             model.decoder, activate(parameters).detach(), density, seed, "latent/finetune/look", outer
         )
-        occupied = emptiness.occupied(density)
+        occupied = grids.occupied(density)
         for inner in range(finetuning.inner):
             cameras, colors = next(rays)
-            scene = model.decoder.field(activate(parameters), occupied)
+            field = model.decoder.field(activate(parameters), occupied)
             jitter = generator(seed, "latent/finetune/jitter", outer * finetuning.inner + inner)
-            seen = model.renderer(scene, cameras, torch.ones(3, device=model.device), rng=jitter).rgb
-            loss = rendering_loss(seen.reshape(-1, 3), colors, rendering.weight, len(views.images))
+            rgb = model.renderer(field, cameras, torch.ones(3, device=model.device), rng=jitter).rgb
+            loss = rendering_loss(rgb.reshape(-1, 3), colors, rendering.weight, len(views.images))
             adam.zero_grad()
             loss.backward()
             if prior is not None and parameters.grad is not None:
@@ -119,17 +119,20 @@ def finetuned(
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """One view in, other views out: what `threedgen eval` compares."""
+    """Other views of an object from given ones, in the form that `threedgen eval` takes."""
 
     model: LatentModel
     how: Reconstruction = field(default_factory=Reconstruction)
 
     def __call__(self, given: PosedPictures, cameras: Cameras, seed: int = 0) -> RenderOutput:
-        return look(self.model, reconstruct(self.model, given, self.how, seed), cameras)
+        return render_code(self.model, reconstruct(self.model, given, self.how, seed), cameras)
 
 
 class _Rays:
-    """Batches of pixels of views: `count` of them, drawn anew each time, or all. pixels: of all views together."""
+    """Batches of `count` pixels of views, each drawn anew, or all pixels if the count is 0.
+
+    pixels: number of pixels of all views together.
+    """
 
     def __init__(
         self, views: PosedPictures, count: int, device: torch.device, seed: int, stream: str
@@ -156,15 +159,15 @@ def _squared_error(
     cameras: Cameras,
     colors: Float[Tensor, "N 3"],
 ) -> Float[Tensor, ""]:
-    """Half of the mean over pixels of the squared error, summed over rgb."""
-    seen = model.renderer(model.field(code), cameras, torch.ones(3, device=model.device)).rgb
-    return 0.5 * (seen.reshape(-1, 3) - colors).square().sum(1).mean()
+    """Half of the mean over pixels of the squared error, which is summed over rgb."""
+    rgb = model.renderer(model.field(code), cameras, torch.ones(3, device=model.device)).rgb
+    return 0.5 * (rgb.reshape(-1, 3) - colors).square().sum(1).mean()
 
 
 def _prior_gradient(
     model: LatentModel, parameters: nn.Parameter, weight: float, seed: int, outer: int
 ) -> Tensor | None:
-    """Of lambda_diff L_diff in the parameters, None without a weight."""
+    """The gradient of lambda_diff L_diff in the parameters; None if the weight is 0."""
     if not weight:
         return None
     draws = [generator(seed, "latent/finetune/noise", outer)]

@@ -1,6 +1,6 @@
-"""Codes at several resolutions: pooling and its inverse, and noise levels that move with the resolution.
+"""Codes at several resolutions: pooling, upsampling, and noise levels that are shifted with the resolution.
 
-Pooling is by channel, so no plane of a code ever mixes with another.
+Pooling is by channel, so the planes of a code never mix.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from threedgen.guidance.priors.processes import SMALLEST_LEVEL, Process, per_sam
 
 
 def check_poolable(height: int, width: int, factor: int) -> None:
-    """Raises UserError unless factor x factor blocks fill a code."""
+    """Raises UserError unless blocks of factor x factor texels fill a code."""
     if height % factor or width % factor:
         raise UserError(
             f"codes of {height} x {width} texels cannot be pooled by {factor}: choose a resolution that is a "
@@ -23,13 +23,14 @@ def check_poolable(height: int, width: int, factor: int) -> None:
 
 
 def pool(x: Float[Tensor, "B K R R"], factor: int) -> Float[Tensor, "B K r r"]:
-    """P: the mean of every factor x factor texels. Raises UserError where they do not fill the code."""
+    """P: the mean of each block of factor x factor texels. Raises UserError if the blocks do not fill the code."""
     check_poolable(x.shape[-2], x.shape[-1], factor)
     return F.avg_pool2d(x, factor)
 
 
 def upsample(x: Float[Tensor, "B K r r"], factor: int) -> Float[Tensor, "B K R R"]:
-    """U: every texel factor x factor times, so that P U = I; a bilinear U would leave seams (METHODS 6.1)."""
+    """U: repeats every texel factor x factor times, so that P U = I. A bilinear U would leave seams
+    (docs/methods.md, "Stage-wise diffusion (f-DM)")."""
     return x.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
 
 
@@ -49,9 +50,9 @@ def velocity_loss(
     sigma: Float[Tensor, " B"],
     power: float,
 ) -> Float[Tensor, " B"]:
-    """1/2 (alpha / sigma)^(2 power) mean (x_hat - x)^2 of a predicted v = alpha eps - sigma x.
+    """1/2 (alpha / sigma)^(2 power) mean (x_hat - x)^2 of a predicted v = alpha eps - sigma x, for each sample.
 
-    Computed on v, which is finite at all levels; power 1 is 1/2 mean (eps_hat - eps)^2.
+    It is computed on v, which is finite at all noise levels. With power 1 it is 1/2 mean (eps_hat - eps)^2.
     """
     target = per_sample(alpha, x) * eps - per_sample(sigma, x) * x
     weight = 0.5 * alpha ** (2 * power) * sigma ** (2 - 2 * power)
@@ -61,7 +62,8 @@ def velocity_loss(
 def denoised(
     z: Float[Tensor, "B K R R"], v: Float[Tensor, "B K R R"], alpha: Tensor, sigma: Tensor, clip: float | None
 ) -> tuple[Float[Tensor, "B K R R"], Float[Tensor, "B K R R"]]:
-    """(x_hat, eps_hat) of a predicted v at one level; x_hat clipped to +-clip, and eps_hat what is then left."""
+    """(x_hat, eps_hat) of a predicted v at one noise level. x_hat is clipped to +-clip, and eps_hat is what of z
+    the clipped x_hat leaves."""
     alpha, sigma = alpha.to(z), sigma.to(z)
     x = alpha * z - sigma * v.to(z)
     if clip is not None:

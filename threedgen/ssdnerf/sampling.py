@@ -1,4 +1,5 @@
-"""Codes out of noise: DDIM (Song et al. 2021) and DPM-Solver++ (Lu et al. 2022), by diffusers' schedulers."""
+"""Codes from noise by DDIM (Song et al. 2021) and DPM-Solver++ (Lu et al. 2022), with the schedulers of
+diffusers."""
 
 from __future__ import annotations
 
@@ -18,19 +19,20 @@ from threedgen.ssdnerf.model import LatentModel
 Sampler = Literal["ddim", "dpm-solver++"]
 SAMPLERS: tuple[str, ...] = get_args(Sampler)
 STEPS = 50
-_AT_ONCE = 16  # samples: memory does not grow with their number
+_AT_ONCE = 16  # samples in a batch, so that memory does not grow with their number
 
 Corrector = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def draw_noise(model: LatentModel, numbers: Sequence[int], seed: int) -> Float[Tensor, "B K R R"]:
-    """The noise that samples of these numbers begin with, whichever of them are asked for together."""
+    """The noise that samples of these numbers start with; it does not depend on which of them are drawn
+    together."""
     drawn = [torch.randn(model.shape, generator=rng) for rng in _draws(numbers, seed)]
     return torch.stack(drawn).to(model.device)
 
 
 def _draws(numbers: Sequence[int], seed: int) -> list[torch.Generator]:
-    """A generator a sample: what one of them is made of does not depend on the others."""
+    """A generator for each sample, so that no sample depends on the others."""
     return [generator(seed, "latent/sample", number) for number in numbers]
 
 
@@ -44,31 +46,33 @@ def sample_codes(
     steps: int = STEPS,
     sampler: str = "ddim",
 ) -> Float[Tensor, "B K R R"]:
-    """Samples of these numbers, codes in +-2. caption: told to all; scale: of its guidance.
+    """Samples of these numbers, as codes in +-2.
 
-    The sample of a number is the same whichever others are drawn with it, up to rounding. Coarse-to-fine kinds
-    have a sampler of their own. Raises UserError for words the model does not know, and for a sampler that it has
-    not.
+    caption: of all samples; None for samples without one. scale: guidance scale of the caption. steps: of the
+    sampler. Up to rounding, a sample does not depend on the others that are drawn with it. Coarse-to-fine kinds are
+    sampled by a DDIM of their own. Raises UserError for words that the model does not know, and for a sampler that
+    it does not have.
     """
-    parts = [numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE)]
-    if len(parts) > 1:
-        return torch.cat([sample_codes(model, part, seed, caption, scale, steps, sampler) for part in parts])
+    batches = [numbers[start : start + _AT_ONCE] for start in range(0, len(numbers), _AT_ONCE)]
+    if len(batches) > 1:
+        return torch.cat([sample_codes(model, few, seed, caption, scale, steps, sampler) for few in batches])
     if model.coarse_to_fine is None:
         return denoise_codes(model, draw_noise(model, numbers, seed), caption, scale, steps, sampler)
     if sampler != "ddim":
         raise UserError(
-            f"a {model.config.diffusion.kind} diffusion is sampled by ddim only, not by {sampler}"
+            f"a {model.config.diffusion.kind} diffusion is sampled by ddim only, not by {sampler}: use the sampler "
+            "ddim"
         )
     _require_steps(steps, len(model.schedule.alphas_cumprod))
-    told = _told(model, caption, len(numbers))
+    tokens = _tokens(model, caption, len(numbers))
 
     def network(noisy: Any, timesteps: Tensor) -> Any:
-        return model.network(noisy, timesteps, told, scale)
+        return model.network(noisy, timesteps, tokens, scale)
 
-    seen = model.coarse_to_fine.sample(
+    normalised = model.coarse_to_fine.sample(
         network, model.shape, steps, _draws(numbers, seed), device=model.device
     )
-    return model.codes_of(seen)
+    return model.codes_of(normalised)
 
 
 @torch.no_grad()
@@ -80,23 +84,26 @@ def denoise_codes(
     steps: int = STEPS,
     sampler: str = "ddim",
 ) -> Float[Tensor, "B K R R"]:
-    """The codes that a plain diffusion makes of noise; the rest as of `sample_codes`."""
-    require_plain(model, "to begin with given noise")
-    told = _told(model, caption, len(noise))
+    """The codes that a plain diffusion makes of noise. The other parameters are those of `sample_codes`."""
+    require_plain(model, "sampling from given noise")
+    tokens = _tokens(model, caption, len(noise))
 
     def denoise(z: Tensor, t: Tensor) -> Tensor:
-        return model.clean(z, t, told, scale)
+        return model.clean(z, t, tokens, scale)
 
     return model.codes_of(integrate(denoise, noise, model.schedule, steps, sampler))
 
 
 def require_plain(model: LatentModel, what: str) -> None:
-    """UserError for a model of another kind."""
+    """Raises UserError unless the diffusion of the model is plain. what: what needs it, for the message."""
     if model.coarse_to_fine is not None:
-        raise UserError(f"{what} needs a plain diffusion, and this model's is {model.config.diffusion.kind}")
+        raise UserError(
+            f"{what} needs a plain diffusion, and that of this model is {model.config.diffusion.kind}: train one "
+            "with diffusion.kind=plain"
+        )
 
 
-def _told(model: LatentModel, caption: str | None, count: int) -> Tensor | None:
+def _tokens(model: LatentModel, caption: str | None, count: int) -> Tensor | None:
     return None if not caption else model.denoiser.tokens([caption] * count).to(model.device)
 
 
@@ -108,10 +115,10 @@ def integrate(
     sampler: str = "ddim",
     after: Corrector | None = None,
 ) -> Float[Tensor, "B K R R"]:
-    """Follows the probability flow from noise to a clean sample. denoise: (z [B, K, R, R], t [B]) -> x_hat.
+    """Follows the probability flow from noise to a clean sample, and returns the last x_hat.
 
-    after: what else happens at the noise level that a step ends at: (z, t [B], step) -> z. The last x_hat is
-    the result. Raises UserError for another sampler, or less than one step.
+    denoise: (z [B, K, R, R], t [B]) -> x_hat. after: called after each step but the last, at the noise level where
+    the step ends: (z, t [B], step) -> z. Raises UserError for an unknown sampler, and for fewer than one step.
     """
     scheduler = make_scheduler(schedule, steps, sampler)
     z, clean = noise, noise
@@ -128,7 +135,7 @@ def integrate(
 
 
 def make_scheduler(schedule: NoiseSchedule, steps: int, sampler: str) -> Any:
-    """diffusers' scheduler over this table, `steps` steps from pure noise on."""
+    """The scheduler of diffusers over this table, for `steps` steps that start at pure noise. Raises UserError."""
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
     total = len(schedule.alphas_cumprod)
@@ -142,10 +149,10 @@ def make_scheduler(schedule: NoiseSchedule, steps: int, sampler: str) -> Any:
         trained_betas=(1.0 - cumulative / before).tolist(),
         prediction_type="v_prediction",
         timestep_spacing="trailing",
-        # Its first order is DDIM; diffusers' own DDIM steps to other levels than the next one's where the steps do
-        # not divide the table.
+        # Its first order is DDIM. The DDIM of diffusers does not step to the noise level of the next step if the
+        # number of steps does not divide the length of the table.
         solver_order=1 if sampler == "ddim" else 2,
-        # Without the last noise level set to 0 its own last step divides by what is nearly nothing.
+        # Unless the last noise level is 0, the last step divides by nearly 0.
         final_sigmas_type="zero",
     )
     scheduler.set_timesteps(steps)
@@ -160,7 +167,8 @@ def _require_steps(steps: int, most: int) -> None:
 def interpolate(
     first: Float[Tensor, "K R R"], last: Float[Tensor, "K R R"], count: int
 ) -> Float[Tensor, "B K R R"]:
-    """`count` noises on the great circle from one to the other, both included: each is as likely as its ends."""
+    """`count` noises on the great circle from one to the other, both included. Each is as likely as the two
+    ends."""
     a, b = first.flatten(), last.flatten()
     angle = torch.arccos((torch.dot(a, b) / (a.norm() * b.norm())).clamp(-1.0, 1.0))
     if float(angle) < 1e-4:

@@ -1,4 +1,4 @@
-"""Safetensors files as regions of numbers: where each tensor lies, mapped to be read, without the file in memory.
+"""Safetensors files as regions of numbers: where each tensor is, so that it can be mapped without reading the file.
 
 Layout: eight bytes with the length of the header, the header (JSON, padded with spaces), the numbers.
 """
@@ -11,19 +11,37 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 
 from threedgen.core.errors import UserError
+from threedgen.core.settings import at_least, settings
+from threedgen.training.documents import DocumentError, build
 
 _NAMES = {"I64": np.int64, "F32": np.float32, "F16": np.float16, "U8": np.uint8}
-_PAGE = 4096  # the numbers begin on a page of their own
-_LONGEST_HEADER = 100_000_000  # as safetensors has it
+_PAGE = 4096  # bytes; the numbers start on a page of their own
+_LONGEST_HEADER = 100_000_000  # bytes; the limit of safetensors
+
+
+@settings
+class _Entry:
+    """What a header says of one tensor.
+
+    Attributes:
+        dtype: Name of the type of its numbers.
+        shape: Its shape.
+        data_offsets (bytes): Its first byte and the first byte after it, counted from the end of the header.
+    """
+
+    dtype: Literal["I64", "F32", "F16", "U8"]
+    shape: Annotated[tuple[int, ...], at_least(0)]
+    data_offsets: Annotated[tuple[int, int], at_least(0)]
 
 
 @dataclass(frozen=True)
 class Region:
-    """A tensor of a file. start: its first byte, counted from the beginning of the file."""
+    """A tensor in a file. start: its first byte, counted from the start of the file."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -31,14 +49,14 @@ class Region:
 
     @property
     def stop(self) -> int:
-        """The byte behind its last."""
+        """The first byte after the tensor."""
         return self.start + math.prod(self.shape) * self.dtype.itemsize
 
 
 def planned(
     tensors: Mapping[str, tuple[type[np.generic], tuple[int, ...]]],
 ) -> tuple[bytes, dict[str, Region]]:
-    """What the file begins with that holds tensors of these dtypes and shapes, and where they will lie in it.
+    """The header of a file with tensors of these dtypes and shapes, and the region of each tensor in it.
 
     Wide numbers come first, so that every tensor is aligned to its numbers.
     """
@@ -61,40 +79,52 @@ def planned(
 
 
 def regions(path: Path) -> dict[str, Region]:
-    """The tensors of a safetensors file, whose size is checked. Raises UserError: missing, truncated, damaged."""
+    """The regions of the tensors of a safetensors file. Raises UserError if it is missing, truncated or damaged."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
-            if not 0 < length <= min(size - 8, _LONGEST_HEADER):
-                raise ValueError("no header")
-            document = json.loads(file.read(length))
-        document.pop("__metadata__", None)
-        found = {}
-        for name, entry in document.items():
-            begin, end = entry["data_offsets"]
-            region = Region(np.dtype(_NAMES[entry["dtype"]]), tuple(entry["shape"]), 8 + length + begin)
-            if begin < 0 or region.stop != 8 + length + end:
-                raise ValueError(f"'{name}' does not fill its place")
-            found[name] = region
-        whole = max((region.stop for region in found.values()), default=8 + length)
-        if size != whole:
-            raise ValueError(f"{size} bytes, {whole} expected")
+            header = file.read(length) if 0 < length <= min(size - 8, _LONGEST_HEADER) else b""
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    try:
+        return _regions(header, size)
+    except DocumentError as error:
         raise UserError(f"{path} is truncated or damaged ({error}): restore it or make it again") from error
+
+
+def _regions(header: bytes, size: int) -> dict[str, Region]:
+    """The tensors that a header describes. size: of the whole file, in bytes. Raises DocumentError."""
+    try:
+        document = json.loads(header)
+    except (ValueError, RecursionError) as error:
+        raise DocumentError("its header is not JSON") from error
+    if not isinstance(document, dict):
+        raise DocumentError("its header holds no JSON object")
+    document.pop("__metadata__", None)
+    first = 8 + len(header)
+    found = {}
+    for name, values in document.items():
+        entry = build(_Entry, values)
+        begin, end = entry.data_offsets
+        region = Region(np.dtype(_NAMES[entry.dtype]), entry.shape, first + begin)
+        if region.stop != first + end:
+            raise DocumentError(f"'{name}' does not fill its place")
+        found[name] = region
+    whole = max((region.stop for region in found.values()), default=first)
+    if size != whole:
+        raise DocumentError(f"it has {size} bytes instead of {whole}")
     return found
 
 
 def mapped(path: Path, region: Region) -> np.ndarray:
-    """The tensor as a read-only array in the file's own memory pages, which leave the process with the array.
+    """The tensor as a read-only array that maps the file; the mapping ends with the array.
 
-    Raises UserError where the file is gone or has become shorter.
+    Raises UserError if the file is missing or has become shorter.
     """
     try:
         return np.memmap(path, region.dtype, "r", region.start, region.shape)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:  # the mapping would reach behind the end of the file
+    except ValueError as error:  # the mapping would reach beyond the end of the file
         raise UserError(f"{path} is truncated: restore it or make it again") from error

@@ -1,8 +1,9 @@
-"""How large codes are, and what they have in common: a running mean code and a running mean square.
+"""The size of codes and what they have in common: a running mean code and a running mean square.
 
-Scenes of one kind have codes that are mostly alike: of small coloured cars 95 % of the mean square is their mean. A
-diffusion that sees the codes as they are spends itself on that mean; centred, it sees what makes scenes differ, at
-unit variance (as Control3Diff normalises its triplanes; METHODS 5.1).
+Objects of one class have codes that are mostly alike: for small coloured cars, 95 % of the mean square is the mean
+code. A denoiser that sees the codes as they are spends its capacity on that mean. With centred codes it sees what
+makes objects differ, at unit variance (docs/methods.md, "Centred codes"; Control3Diff, Gu et al. 2023, normalises
+its triplanes in the same way).
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ _SMALLEST = 1e-8  # mean square
 
 
 class CodeStatistics(nn.Module):
-    """center: [K, R, R], the running mean code where codes are centred, else 0. mean_square: [], running, of what
-    is left of codes without it; 1 at the start."""
+    """Running statistics of codes.
+
+    center: [K, R, R], the running mean code if codes are centred, else 0. mean_square: [], the running mean square
+    of codes minus `center`; it starts at 1.
+    """
 
     center: Float[Tensor, "K R R"]
     mean_square: Float[Tensor, ""]
@@ -30,13 +34,13 @@ class CodeStatistics(nn.Module):
         self.register_buffer("mean_square", torch.ones(()))
 
     @torch.no_grad()
-    def follow(
+    def update(
         self,
         codes: Float[Tensor, "B K R R"],
         momentum: float,
         average: Callable[[Iterable[Tensor]], None] = lambda _: None,
     ) -> None:
-        """A step towards these codes. average: replaces tensors by their means over all processes."""
+        """Moves the statistics towards these codes. average: replaces tensors by their means over all processes."""
         if self.centred:
             mean = codes.mean(0)
             average([mean])
@@ -45,16 +49,17 @@ class CodeStatistics(nn.Module):
         average([now])
         self.mean_square.lerp_(now, momentum)
 
-    def seen(self, codes: Float[Tensor, "B K R R"]) -> Float[Tensor, "B K R R"]:
-        """What the diffusion sees of codes."""
+    def normalise(self, codes: Float[Tensor, "B K R R"]) -> Float[Tensor, "B K R R"]:
+        """Codes as the denoiser sees them: centred and at unit variance, or as they are."""
         return (codes - self.center) / self._std() if self.centred else codes
 
-    def meant(self, seen: Float[Tensor, "B K R R"]) -> Float[Tensor, "B K R R"]:
-        """The codes that are seen so."""
-        return self.center + self._std() * seen if self.centred else seen
+    def denormalise(self, normalised: Float[Tensor, "B K R R"]) -> Float[Tensor, "B K R R"]:
+        """The codes that `normalise` turns into these."""
+        return self.center + self._std() * normalised if self.centred else normalised
 
     def weight(self, weight: float) -> Float[Tensor, ""]:
-        """lambda_diff for a loss that is a mean over elements of what is seen: c_diff / EMA of its mean square."""
+        """lambda_diff for a loss that is a mean over the values of normalised codes: c_diff over their running mean
+        square. weight: c_diff."""
         one = self.mean_square.new_ones(())
         return weight * one if self.centred else weight / self.mean_square.clamp_min(_SMALLEST)
 

@@ -1,7 +1,8 @@
-"""What a training looks like while it runs: numbers in metrics.jsonl and TensorBoard, pictures in watch/.
+"""Measurements of a training while it runs: numbers in metrics.jsonl and TensorBoard, pictures in watch/.
 
-The balance of the two losses is what fails first: a prior that pulls harder than the pictures makes all scenes
-alike, one that hardly pulls leaves codes that no diffusion can learn. Both are said once, with what to change.
+The balance of the two losses is what fails first. If the gradient of the prior is larger than that of the pictures,
+all objects become alike. If it is almost nothing, the codes become too irregular for a diffusion to learn. A
+warning reports each case once, with the setting to change.
 """
 
 from __future__ import annotations
@@ -23,24 +24,27 @@ from threedgen.core.random import generator
 from threedgen.core.types import Cameras
 from threedgen.ssdnerf.decoder import activate, as_pictures
 from threedgen.ssdnerf.sampling import sample_codes
-from threedgen.ssdnerf.views import VIEWS, around, look
+from threedgen.ssdnerf.views import VIEWS, render_code, turntable
 
 if TYPE_CHECKING:
     from threedgen.ssdnerf.trainer import Trainer
 
 METRICS, PICTURES = "metrics.jsonl", "watch"
-_MEAN_OVER = 50  # steps a line of the file
-_SAMPLES, _SCENES = 6, 2  # of a grid
-_STEPS = 25  # of a sample
-_DROWNED, _IDLE = 3.0, 1e-3  # of the prior's gradient over the pictures' in the codes
-_SATURATED = 0.3  # of the codes' values near +-2
-# Pixels of the longer side of what is looked at: of pictures of 800 a point of the FID curve would take minutes.
+_MEAN_OVER = 50  # steps for each line of the file
+_SAMPLES, _OBJECTS = 6, 2  # in a grid
+_STEPS = 25  # sampling steps
+_STRONG, _WEAK = 3.0, 1e-3  # norm of the gradient of the prior over that of the pictures, in the codes
+_SATURATED = 0.3  # share of the values of the codes near +-2
+# Pixels of the longer side of pictures and renders. At 800 pixels a point of the FID curve would take minutes.
 LARGEST = 128
 
 
 @dataclass(frozen=True)
 class Every:
-    """Steps between grids, and between points of the FID curve; 0 for none. samples: of a point, one view each."""
+    """Steps between grids of pictures, and between points of the FID curve; 0 for none.
+
+    samples: number of samples of a point, each in one view.
+    """
 
     grid: int = 500
     fid: int = 1000
@@ -48,24 +52,24 @@ class Every:
 
 
 class Watch:
-    """Follows one training, in its folder; a resumed one goes on with the same files."""
+    """Measures one training, and writes into its folder. A training that continues uses the same files."""
 
     def __init__(self, folder: Path, step: int, every: Every | None = None) -> None:
-        """step: at which the training stands: what the file says of later ones is dropped."""
+        """step: steps done so far. Lines of the file about later steps are removed."""
         from threedgen.jobs.listeners.metrics import truncate
 
         self.headline = ""
         self._folder, self._every = folder, every or Every()
         self._sums: dict[str, list[float]] = {}
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
         self._true: Tensor | None = None
         if (folder / METRICS).is_file():
             truncate(folder / METRICS, step + 1)
         self._board = _board(folder)
 
-    def step(self, trainer: Trainer, seen: dict[str, float]) -> None:
-        """After each step. seen: what the step said."""
-        for name, value in seen.items():
+    def step(self, trainer: Trainer, measured: dict[str, float]) -> None:
+        """Is called after each step. measured: the numbers of the step."""
+        for name, value in measured.items():
             self._sums.setdefault(name, []).append(value)
         step, last = trainer.step, trainer.step == trainer.config.steps
         due = {name: every > 0 and (step % every == 0 or last) for name, every in self._due().items()}
@@ -93,39 +97,40 @@ class Watch:
             row["psnr"] = -10.0 * math.log10(max(row.pop("mse"), 1e-12))
         if row.get("rendering gradient") and "prior gradient" in row:
             row["balance"] = row["prior gradient"] / row["rendering gradient"]
-        shown = (f"{name} {row[name]:.3g}" for name in ("psnr", "prior", "balance") if name in row)
-        self.headline = ", ".join(shown)
+        texts = (f"{name} {row[name]:.3g}" for name in ("psnr", "prior", "balance") if name in row)
+        self.headline = ", ".join(texts)
         return row
 
     def _warn(self, row: dict[str, float]) -> None:
         balance = row.get("balance", 1.0)
-        if balance > _DROWNED:
-            self._say(
-                "drowned",
-                f"the prior pulls {balance:.1f} times as hard as the pictures: lower diffusion.weight",
+        if balance > _STRONG:
+            self._warn_once(
+                "strong",
+                f"the gradient of the prior is {balance:.1f} times that of the pictures: lower diffusion.weight",
             )
-        if balance < _IDLE:
-            self._say(
-                "idle",
-                f"the prior pulls only {balance:.1e} times as hard as the pictures: raise diffusion.weight",
+        if balance < _WEAK:
+            self._warn_once(
+                "weak",
+                f"the gradient of the prior is only {balance:.1e} times that of the pictures: raise "
+                "diffusion.weight",
             )
         if row.get("saturated", 0.0) > _SATURATED:
-            self._say(
+            self._warn_once(
                 "saturated",
-                f"{row['saturated']:.0%} of the codes' values are at their bounds: raise codes.regularizer",
+                f"{row['saturated']:.0%} of the values of the codes are at their bounds: raise codes.regularizer",
             )
 
-    def _say(self, kind: str, text: str) -> None:
-        """Once a kind, whatever its numbers are later."""
-        if kind not in self._said:
-            self._said.add(kind)
+    def _warn_once(self, kind: str, text: str) -> None:
+        """Prints the first warning of each kind only."""
+        if kind not in self._warned:
+            self._warned.add(kind)
             print(f"warning: {text}", file=sys.stderr)
 
     def fid(self, trainer: Trainer) -> float:
-        """FID, by the embedded features, of one view each of some samples against as many training pictures, each
-        at its picture's size or at LARGEST pixels.
+        """FID, by the embedded features, of one view of each of some samples against as many training pictures.
 
-        Biased upwards by the small number: a curve to be read by its course.
+        Renders have the size of the pictures, or LARGEST pixels if that is less. The small number of samples biases
+        it upwards: the course of the curve matters, and not its values.
         """
         from threedgen.metrics.distribution import fid
         from threedgen.metrics.features import load_features
@@ -133,21 +138,21 @@ class Watch:
         model, count = trainer.averages, self._every.samples
         features = load_features()
         rng = generator(trainer.config.seed, "watch/views", 0)
-        scenes = torch.randint(len(trainer.scenes), (count,), generator=rng).tolist()
-        views = [int(torch.randint(trainer.scenes.views(scene), (1,), generator=rng)) for scene in scenes]
+        objects = torch.randint(len(trainer.objects), (count,), generator=rng).tolist()
+        views = [int(torch.randint(trainer.objects.views(index), (1,), generator=rng)) for index in objects]
         if self._true is None:
             self._true = torch.cat(
                 [
-                    features(_true_pictures(trainer, scene, [view]))
-                    for scene, view in zip(scenes, views, strict=True)
+                    features(_true_pictures(trainer, index, [view]))
+                    for index, view in zip(objects, views, strict=True)
                 ]
             )
-        # One at a time, because scenes may differ in the size of their pictures.
+        # One at a time, because objects may differ in the size of their pictures.
         made = []
         codes = sample_codes(model, range(count), 1, steps=_STEPS)
-        for scene, view, code in zip(scenes, views, codes, strict=True):
-            camera = reduced(trainer.scenes.cameras(scene)[view : view + 1])
-            made.append(features(look(model, code, camera).rgb.cpu()))
+        for index, view, code in zip(objects, views, codes, strict=True):
+            camera = reduced(trainer.objects.cameras(index)[view : view + 1])
+            made.append(features(render_code(model, code, camera).rgb.cpu()))
         return fid(torch.cat(made), self._true)
 
     def _write(self, step: int, seconds: float, row: dict[str, float]) -> None:
@@ -161,21 +166,21 @@ class Watch:
 
 
 def write_grid(trainer: Trainer, path: Path, samples: bool = True) -> None:
-    """A row a sample, seen from around; then for some scenes a row of pictures and a row of what was learnt. The
-    longer side of a picture is at most LARGEST pixels."""
+    """Writes a grid: a row of views for each sample, then for some objects a row of pictures and a row of renders
+    of their codes. The longer side of a picture is at most LARGEST pixels."""
     from threedgen.jobs.listeners.previews import write_rows
 
     model, rows = trainer.averages, []
     if samples:
         codes = sample_codes(model, range(_SAMPLES), steps=_STEPS)
-        cameras = reduced(around(model.viewpoint))
-        rows += [_row(look(model, code, cameras).rgb) for code in codes]
-    learnt = as_pictures(activate(trainer.bank.read(range(min(_SCENES, len(trainer.scenes)))).code))
-    for scene, code in enumerate(learnt.to(model.device)):
-        chosen = torch.linspace(0, trainer.scenes.views(scene) - 1, VIEWS).long()
-        cameras = reduced(trainer.scenes.cameras(scene)[chosen])
-        true = _true_pictures(trainer, scene, chosen.tolist())
-        rows += [_row(true), _row(look(model, code, cameras).rgb)]
+        cameras = reduced(turntable(model.viewpoint))
+        rows += [_row(render_code(model, code, cameras).rgb) for code in codes]
+    learnt = as_pictures(activate(trainer.bank.read(range(min(_OBJECTS, len(trainer.objects)))).code))
+    for index, code in enumerate(learnt.to(model.device)):
+        chosen = torch.linspace(0, trainer.objects.views(index) - 1, VIEWS).long()
+        cameras = reduced(trainer.objects.cameras(index)[chosen])
+        true = _true_pictures(trainer, index, chosen.tolist())
+        rows += [_row(true), _row(render_code(model, code, cameras).rgb)]
     path.parent.mkdir(exist_ok=True)
     write_rows(path, rows)
 
@@ -186,7 +191,7 @@ def reduced(cameras: Cameras) -> Cameras:
 
 
 def reduced_pictures(pictures: Float[Tensor, "V H W 3"]) -> Float[Tensor, "V h w 3"]:
-    """The same pictures, of the size that `reduced` gives their cameras."""
+    """The same pictures at the size that `reduced` gives their cameras."""
     return resize(pictures, *_reduced_size(*pictures.shape[1:3]))
 
 
@@ -195,9 +200,9 @@ def _reduced_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(share * height)), max(1, round(share * width))
 
 
-def _true_pictures(trainer: Trainer, scene: int, views: list[int]) -> Float[Tensor, "V h w 3"]:
-    """Some training pictures of a scene, reduced, in [0, 1]."""
-    return reduced_pictures(trainer.scenes.pictures(scene)[views].float() / 255.0)
+def _true_pictures(trainer: Trainer, index: int, views: list[int]) -> Float[Tensor, "V h w 3"]:
+    """Some training pictures of an object, reduced, in [0, 1]."""
+    return reduced_pictures(trainer.objects.pictures(index)[views].float() / 255.0)
 
 
 def _row(pictures: Float[Tensor, "V H W 3"]) -> Float[Tensor, "H V*W 3"]:
@@ -205,7 +210,7 @@ def _row(pictures: Float[Tensor, "V H W 3"]) -> Float[Tensor, "H V*W 3"]:
 
 
 def _board(folder: Path) -> Any:
-    """TensorBoard's writer, None where it is not installed."""
+    """The writer of TensorBoard; None if it is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard.writer import SummaryWriter

@@ -1,4 +1,4 @@
-"""Training clips of the shape world in motion: rendered once as layers, coloured anew each time they are drawn."""
+"""Training clips of the shape world in motion, rendered once as layers and coloured anew for each batch."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ from threedgen.datasets import motions, world
 from threedgen.datasets.shapes import COLORS
 from threedgen.training.render_bank import draw_backgrounds, draw_colors, drawn_cameras, reworded
 
-RADIUS = (4.6, 5.2)  # further away than still objects: what bounces and slides stays in the picture
-# From the front, where what slides, sways and spins goes the same way in the picture from every side: half as many
-# clips teach it as from all around, where the same words mean the opposite motion from behind.
+RADIUS = (4.6, 5.2)  # world units; further away than still objects, so that moving ones stay in the picture
+# Degrees. From the front half, an object that slides, sways or spins moves in the same direction in every
+# picture. This takes half as many clips to learn as views from all around: from behind, the same words mean the
+# opposite motion.
 AZIMUTH = (-60.0, 60.0)
-ELEVATION = (0.0, 30.0)
+ELEVATION = (0.0, 30.0)  # degrees
 CLIPS_PER_OBJECT = 4
 
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """images: [B, H, W, F 3] in [0, 1], frames side by side as channels. captions: B strings. views: [B, 16], see
-    `view_features`. times: [B, 8], see `time_features`."""
+    """A batch of clips.
+
+    images: [B, H, W, F 3] in [0, 1], with the frames one after the other as channels. captions: B strings. views:
+    [B, 16], see `view_features`. times: [B, 8], see `time_features`.
+    """
 
     images: Float[Tensor, "B H W F*3"]
     captions: list[str]
@@ -37,8 +41,11 @@ class ClipBatch:
 
 
 class ClipBank:
-    """`clips` clips of `frames` frames at `size` pixels: layers as bytes (5 a pixel), camera and time features,
-    uncoloured objects. Everything is a function of `seed`."""
+    """`clips` clips of `frames` frames at `size` pixels: layers as bytes (5 for each pixel), camera and time
+    features, and objects without colours. Everything is a function of `seed`.
+
+    progress: called with the number of objects done and of all.
+    """
 
     def __init__(
         self,
@@ -75,7 +82,7 @@ class ClipBank:
         return len(self.layers)
 
     def batch(self, count: int, seed: int, step: int) -> ClipBatch:
-        """`count` random clips with random colours and backgrounds; a function of (seed, step)."""
+        """`count` random clips with random colours and backgrounds, as a function of (seed, step)."""
         rng = np.random.default_rng(derive_seed(seed, "clip-batch", step))
         index = torch.randint(len(self), (count,), generator=generator(seed, "clip-index", step))
         colors, captions = [], []
@@ -92,7 +99,7 @@ class ClipBank:
 def colored(
     layers: Tensor, colors: Float[Tensor, "B 3"], backgrounds: Float[Tensor, "B 3"]
 ) -> Float[Tensor, "B H W F*3"]:
-    """Clips from the bytes of their layers [B, F, H, W, 5], one colour and one background a clip."""
+    """Clips from the bytes of their layers [B, F, H, W, 5], with one colour and one background for each clip."""
     count, frames, size = layers.shape[:3]
     flat = layers.flatten(0, 1).float() / 255.0
     pictures = world.compose(

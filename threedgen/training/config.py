@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from threedgen.core.settings import at_least, between, settings
 
 
-@dataclass(frozen=True)
+@settings
 class TrainingConfig:
-    """What every such training is told.
+    """What every such training has.
 
     Attributes:
         steps: Number of steps of the whole training.
@@ -22,32 +24,32 @@ class TrainingConfig:
         device: Where to compute: auto takes the GPU if there is one.
     """
 
-    steps: int = 14000
-    batch: int = 16
-    learning_rate: float = 1.2e-3
-    warmup: int = 200
-    decay: float = 0.4
-    weight_decay: float = 1e-3
-    ema: float = 0.999
+    steps: Annotated[int, at_least(1)] = 14000
+    batch: Annotated[int, at_least(1)] = 16
+    learning_rate: Annotated[float, at_least(0.0)] = 1.2e-3
+    warmup: Annotated[int, at_least(1)] = 200
+    decay: Annotated[float, between(0.0, 1.0)] = 0.4
+    weight_decay: Annotated[float, at_least(0.0)] = 1e-3
+    ema: Annotated[float, between(0.0, 1.0)] = 0.999
     seed: int = 0
-    precision: str = "bf16"
+    precision: Literal["bf16", "fp32"] = "bf16"
     device: str = "cpu"
 
 
-@dataclass(frozen=True)
+@settings
 class CaptionTrainingConfig(TrainingConfig):
-    """A model that is told captions and cameras.
+    """A model that is given captions and cameras.
 
     Attributes:
         text_dropout: Share of the examples whose prompt is withheld, for guidance.
         view_dropout: Share of the examples whose camera is withheld, for guidance.
     """
 
-    text_dropout: float = 0.1
-    view_dropout: float = 0.1
+    text_dropout: Annotated[float, between(0.0, 1.0)] = 0.1
+    view_dropout: Annotated[float, between(0.0, 1.0)] = 0.1
 
 
-@dataclass(frozen=True)
+@settings
 class PriorTrainingConfig(CaptionTrainingConfig):
     """The text prior.
 
@@ -56,11 +58,11 @@ class PriorTrainingConfig(CaptionTrainingConfig):
         pair_share: Share of the scenes that show two objects.
     """
 
-    bank_views: int = 24000
-    pair_share: float = 0.2
+    bank_views: Annotated[int, at_least(1)] = 24000
+    pair_share: Annotated[float, between(0.0, 1.0)] = 0.2
 
 
-@dataclass(frozen=True)
+@settings
 class ViewTrainingConfig(TrainingConfig):
     """The view prior.
 
@@ -69,15 +71,15 @@ class ViewTrainingConfig(TrainingConfig):
         bank_views: Number of pictures that are rendered before the training.
     """
 
-    steps: int = 10000
-    batch: int = 32
-    learning_rate: float = 1e-3
-    decay: float = 0.5
-    picture_dropout: float = 0.12
-    bank_views: int = 64000
+    steps: Annotated[int, at_least(1)] = 10000
+    batch: Annotated[int, at_least(1)] = 32
+    learning_rate: Annotated[float, at_least(0.0)] = 1e-3
+    decay: Annotated[float, between(0.0, 1.0)] = 0.5
+    picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.12
+    bank_views: Annotated[int, at_least(1)] = 64000
 
 
-@dataclass(frozen=True)
+@settings
 class VideoTrainingConfig(CaptionTrainingConfig):
     """The video prior.
 
@@ -85,8 +87,8 @@ class VideoTrainingConfig(CaptionTrainingConfig):
         bank_views: Number of clips that are rendered before the training.
     """
 
-    steps: int = 9000
-    batch: int = 32
-    learning_rate: float = 1.2e-3
-    decay: float = 0.5
-    bank_views: int = 10000
+    steps: Annotated[int, at_least(1)] = 9000
+    batch: Annotated[int, at_least(1)] = 32
+    learning_rate: Annotated[float, at_least(0.0)] = 1.2e-3
+    decay: Annotated[float, between(0.0, 1.0)] = 0.5
+    bank_views: Annotated[int, at_least(1)] = 10000

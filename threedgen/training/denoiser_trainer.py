@@ -1,7 +1,8 @@
-"""Trains a denoiser on pictures: v-prediction, EMA, exact resume.
+"""Trains a denoiser of pictures with v-prediction, a moving average of the weights, and exact resumption.
 
-One step is a function of (seed, step) and the state, and the state is one checkpoint: a killed training goes on
-where it was. The learning rate warms up, stays, and falls to zero over the last part of the run.
+One step is a function of (seed, step) and the state, and the state is one checkpoint. So a killed training
+continues from its last checkpoint with the same bits. The learning rate warms up, stays constant, and falls to zero
+at the end of the training.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from threedgen.training.optimizer_state import moments, restore
 
 
 class Batch(Protocol):
-    """Pictures and what they are told by."""
+    """Pictures and the conditions that belong to them."""
 
     @property
     def images(self) -> Float[Tensor, "B H W 3"]:
@@ -35,16 +36,17 @@ class Batch(Protocol):
 
 
 class Bank(Protocol):
-    """Where batches come from."""
+    """A source of batches."""
 
     def batch(self, count: int, seed: int, step: int) -> Any:
-        """`count` pictures; a function of (seed, step)."""
+        """A batch of `count` examples, as a function of (seed, step)."""
         ...
 
 
 @cache
 def cosine_alphas(steps: int = 1000) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
-    """alpha_t and sigma_t of the squared-cosine schedule, as diffusers' scheduler makes them (METHODS 0.1)."""
+    """alpha_t and sigma_t of the squared-cosine schedule (Nichol and Dhariwal 2021), as the scheduler of diffusers
+    makes them."""
 
     def level(t: float) -> float:
         return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -55,7 +57,7 @@ def cosine_alphas(steps: int = 1000) -> tuple[Float[Tensor, " T"], Float[Tensor,
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up, plateau, cosine fall to zero."""
+    """The learning rate at a step: a linear warm-up, a plateau, and a cosine fall to zero."""
     warm = min(1.0, (step + 1) / config.warmup)
     start = (1.0 - config.decay) * config.steps
     fall = min(max((step - start) / max(config.steps - start, 1.0), 0.0), 1.0)
@@ -63,10 +65,11 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 class DenoiserTrainer:
-    """A model, its moving average, the optimizer and the step. Subclasses say what the model is told."""
+    """A model, its moving average, the optimizer and the step. Subclasses define the conditions of the model."""
 
     def __init__(self, config: TrainingConfig, make: Callable[[], nn.Module], folder: Path) -> None:
-        """make: a new model; it has an `architecture`, a frozen dataclass. folder: of the checkpoint."""
+        """make: makes a new model, which has an `architecture`, a frozen dataclass. folder: where the checkpoint
+        is."""
         self.config, self.folder = config, folder
         torch.manual_seed(derive_seed(config.seed, "weights", 0) % 2**31)
         self.model: Any = make().to(config.device)
@@ -84,48 +87,49 @@ class DenoiserTrainer:
         self.seconds = 0.0
         self.origin = ""
 
-    def told(self, batch: Any, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """What the model is called with after the noisy pictures and the time steps, on the training's device.
+    def conditions(self, batch: Any, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """The arguments of the model after the noisy pictures and the time steps, on the device of the training.
 
-        rng: for what is withheld, so that guidance has an unconditional branch.
+        rng: chooses which conditions are withheld, so that guidance has an unconditional branch.
         """
         raise NotImplementedError
 
     def train_step(self, batch: Batch) -> float:
-        """One update on one batch; returns the loss."""
+        """Takes one step on one batch, and returns the loss."""
         config, device = self.config, self.config.device
         rng = generator(config.seed, "train", self.step)
         count = len(batch.images)
         timesteps = self.timesteps(count, rng)
         clean = batch.images.permute(0, 3, 1, 2) * 2.0 - 1.0
         noise = torch.randn(clean.shape, generator=rng)
-        told = self.told(batch, rng)
+        conditions = self.conditions(batch, rng)
         noisy, target = self.noised(clean, noise, timesteps)
         with self.half():
-            predicted = self.model(noisy.to(device), timesteps.to(device), *told)
+            predicted = self.model(noisy.to(device), timesteps.to(device), *conditions)
         loss = (predicted.float() - target.to(device)).square().mean()
         self.update(loss)
         self.pictures += count
         return float(loss.detach())
 
     def timesteps(self, count: int, rng: torch.Generator) -> Int[Tensor, " B"]:
-        """More than half of the noise levels are drawn where shape, colour and side are decided."""
+        """Random time steps. More than half of them are at the high noise levels, where shape, colour and side are
+        decided."""
         level = torch.rand(count, generator=rng)
         high = 0.45 + 0.55 * level
         return (torch.where(torch.rand(count, generator=rng) < 0.55, high, level) * 1000).long().clamp(0, 999)
 
     def noised(self, clean: Tensor, noise: Tensor, timesteps: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
-        """alpha x + sigma eps, and the v to be predicted: alpha eps - sigma x."""
+        """Noisy pictures alpha x + sigma eps, and the v = alpha eps - sigma x that is to be predicted."""
         alpha, sigma = (table[timesteps].view(-1, 1, 1, 1).to(clean) for table in (self.alpha, self.sigma))
         return alpha * clean + sigma * noise, alpha * noise - sigma * clean
 
     def half(self) -> torch.autocast:
-        """bfloat16 for the networks, where the config wants it."""
+        """The autocast of the networks, which is to bfloat16 if the config asks for it."""
         device = torch.device(self.config.device).type
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def update(self, loss: Float[Tensor, ""]) -> None:
-        """One step of the optimizer, at this step's learning rate, and of the moving average."""
+        """Takes one step of the optimizer, at the learning rate of this step, and of the moving average."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
         loss.backward()
@@ -140,9 +144,10 @@ class DenoiserTrainer:
         self.step += 1
 
     def fit(self, bank: Bank, every: int, report: Callable[[float, bool], None]) -> None:
-        """Trains to config.steps; saves every `every` steps and at the end.
+        """Trains up to config.steps, and saves every `every` steps and at the end.
 
-        report(mean loss since the last report, saved): every 50 steps and after every save.
+        report: called with the mean loss since the last report and whether a checkpoint was saved, every 50 steps
+        and after every checkpoint. Raises UserError if the loss is no longer finite.
         """
         losses: list[float] = []
         while self.step < self.config.steps:
@@ -151,7 +156,7 @@ class DenoiserTrainer:
             self.seconds += time.perf_counter() - start
             if not math.isfinite(losses[-1]):
                 raise UserError(
-                    f"the loss became {losses[-1]} at step {self.step}: resume with a lower --learning-rate"
+                    f"the loss became {losses[-1]} at step {self.step}: continue with a lower --learning-rate"
                 )
             saving = self.step % every == 0 or self.step == self.config.steps
             if saving:
@@ -161,7 +166,7 @@ class DenoiserTrainer:
                 losses.clear()
 
     def save(self) -> None:
-        """Writes the checkpoint: weights, averages, the optimizer's moments."""
+        """Writes the checkpoint: weights, averages and moments of the optimizer."""
         tensors = checkpoint.prefixed("model", self.model.state_dict())
         tensors |= checkpoint.prefixed("average", self.average.state_dict())
         tensors |= checkpoint.prefixed("optimizer", moments(self.optimizer))
@@ -171,7 +176,10 @@ class DenoiserTrainer:
         checkpoint.save(self.folder / "checkpoint", tensors, state)
 
     def resume(self) -> bool:
-        """Loads the folder's checkpoint if there is one; whether there was."""
+        """Loads the checkpoint of the folder, and returns whether there is one.
+
+        Raises UserError for a checkpoint of another architecture.
+        """
         if not checkpoint.exists(self.folder / "checkpoint"):
             return False
         tensors, state = checkpoint.load(self.folder / "checkpoint")
@@ -186,7 +194,7 @@ class DenoiserTrainer:
 
 
 def _plain(value: Any) -> Any:
-    """What a value becomes in JSON (tuples turn into lists)."""
+    """A value as JSON gives it back: tuples become lists."""
     import json
 
     return json.loads(json.dumps(value))

@@ -1,4 +1,4 @@
-"""The model card of a trained prior, and the measurement that says whether it knows the camera."""
+"""The model card of a text prior, with the measurement that shows whether it uses the camera."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _VIEWS = 32
 
 @torch.no_grad()
 def camera_errors(trainer: PriorTrainer, shape: str) -> tuple[float, float, float]:
-    """Mean squared x0 error (pictures in [-1, 1]) at t = NOISE_LEVEL of red members of a class, when the averaged
-    model is told the true camera, one that is 45 degrees off in azimuth, and none."""
+    """Mean squared errors of x0 (pictures in [-1, 1]) of the averaged model at t = NOISE_LEVEL, for red objects of a
+    class: with the true camera, with a camera that is 45 degrees off in azimuth, and without a camera."""
     size, timestep = trainer.average.architecture.size, round(NOISE_LEVEL * 1000)
     rng = generator(0, "model-card", 0)
     azimuth, full = 360.0 * torch.rand(_VIEWS, generator=rng), torch.ones(_VIEWS)
@@ -47,7 +47,7 @@ def camera_errors(trainer: PriorTrainer, shape: str) -> tuple[float, float, floa
 
 
 def write_model_card(trainer: PriorTrainer, folder: Path, loss: float, machine: str) -> None:
-    """Writes README.md into a pipeline folder: what it knows, what it was trained on, what that took."""
+    """Writes README.md into a pipeline folder: the model, its training data, and the cost of the training."""
     config, architecture = trainer.config, trainer.average.architecture
     parameters = sum(value.numel() for value in trainer.average.parameters()) / 1e6
     held_out = ", ".join(f"{color} {shape}" for color, shape in sorted(world.HELD_OUT))
@@ -63,17 +63,17 @@ A text- and camera-conditioned pixel diffusion model of {size}x{size} pictures: 
 v-prediction, squared-cosine schedule, 1000 steps. Stored as a diffusers `IFPipeline` folder in half precision,
 safetensors only. Licence: Apache-2.0, like the project that trained it.
 
-**What it is for.** The first picture in a minute without a GPU or a download, tests with a real network, and
-benchmarks against a known truth. It knows nothing but the shape world below; it is no model of real objects.
+**Purpose.** A first picture in a minute without a GPU or a download, tests with a real network, and benchmarks
+against a known truth. The model has seen only the shape world below; it is not a model of real objects.
 
-**Conditioning.** The caption goes through a two-layer CLIP text encoder (cross-attention and pooled). The camera
-goes through the UNet's class projection: 16 numbers, see `threedgen.cameras.orbit.view_features`; zeros mean "any
-camera". A plain `IFPipeline` call cannot pass them; threedgen's loader does. Guidance scales of 1 to 4 suit it.
+**Conditions.** The caption goes through a two-layer CLIP text encoder (cross-attention and pooled). The camera goes
+through the class projection of the UNet: 16 numbers, see `threedgen.cameras.orbit.view_features`; zeros mean any
+camera. A plain call of `IFPipeline` cannot pass them, and the loader of threedgen does. Use guidance scales of 1 to 4.
 
 **Data.** Pictures that threedgen renders itself (`threedgen/datasets/world.py`): {", ".join(CLASSES)},
 in {", ".join(COLORS)}, with random class parameters; {100 * config.pair_share:.0f} % of the scenes are stacks of two.
-Azimuth any, elevation {ELEVATION[0]:.0f} to {ELEVATION[1]:.0f} degrees, distance {RADIUS[0]} to {RADIUS[1]}, field of view
-{FOV:.0f} degrees, one light fixed in the world; {100 * WHITE_SHARE:.0f} % of the backgrounds white, most others of random colour.
+Any azimuth, elevation {ELEVATION[0]:.0f} to {ELEVATION[1]:.0f} degrees, distance {RADIUS[0]} to {RADIUS[1]}, field of view
+{FOV:.0f} degrees, one light fixed in the world; {100 * WHITE_SHARE:.0f} % of the backgrounds are white, and most others have a random colour.
 
 **Never trained on:** {held_out}.
 
@@ -81,8 +81,8 @@ Azimuth any, elevation {ELEVATION[0]:.0f} to {ELEVATION[1]:.0f} degrees, distanc
 learning rate of {config.learning_rate:g} that falls to zero over the last {100 * config.decay:.0f} %, moving average
 {config.ema}, {config.precision}; {trainer.seconds / 3600:.2f} hours on {machine}. Mean loss of the last steps: {loss:.4f}.{origin}
 
-**Does it know the camera?** Mean squared x0 error at t = {NOISE_LEVEL} of red objects when told the true camera, one
-45 degrees off, and none:
+**Does it use the camera?** Mean squared error of x0 at t = {NOISE_LEVEL} for red objects, with the true camera, with a
+camera that is 45 degrees off, and without a camera:
 
 | class | true | 45 degrees off | none |
 |---|---|---|---|

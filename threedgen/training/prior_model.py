@@ -1,4 +1,4 @@
-"""The embedded prior's networks, and how they are stored: an ordinary diffusers pipeline folder."""
+"""The networks of the embedded text prior, and the ordinary pipeline folder of diffusers that holds them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,16 @@ from threedgen.training.tokenizer import MAX_TOKENS, vocabulary, write_tokenizer
 
 @dataclass(frozen=True)
 class PriorArchitecture:
-    """channels: width a resolution level, finest first. attention: whether a level attends to the text.
+    """Sizes of the networks of an embedded prior.
 
-    size: pixels. embedding: width of the vector in which time, camera and text meet; shape and azimuth have
-    to be combined in it, so it is wide. text_width, text_layers: the text encoder's.
+    Attributes:
+        size (pixels): Width and height of the pictures.
+        channels: Number of channels of each level of the UNet, the finest level first.
+        attention: Whether each level attends to the text, the finest level first.
+        embedding: Width of the vector in which time, camera and text are added. It is wide, because shape and
+            azimuth have to be combined in it.
+        text_width: Width of the text encoder.
+        text_layers: Number of layers of the text encoder.
     """
 
     size: int = 32
@@ -36,7 +42,7 @@ class PriorArchitecture:
 
 
 def for_size(size: int) -> PriorArchitecture:
-    """The architecture for pictures of 32, 64, 128 ... pixels: each doubling adds a level outside.
+    """The architecture for pictures of 32, 64, 128 ... pixels. Each doubling adds a level outside.
 
     Raises UserError for another size.
     """
@@ -44,17 +50,17 @@ def for_size(size: int) -> PriorArchitecture:
     if size == base.size:
         return base
     if size < base.size or size % 2:
-        raise UserError(f"size is {size}: it must be {base.size} or a doubling of it")
+        raise UserError(f"size is {size}; it must be {base.size}, {2 * base.size}, or a further doubling")
     inner = for_size(size // 2)
     channels, attention = (inner.channels[0], *inner.channels), (False, *inner.attention)
     return replace(inner, size=size, channels=channels, attention=attention)
 
 
 def make_unet(architecture: PriorArchitecture, inputs: int, outputs: int, view_numbers: int) -> Any:
-    """The UNet of an embedded prior; its last convolution starts at zero.
+    """The UNet of an embedded prior, whose last convolution starts at zero.
 
-    It attends to states of `text_width`, which are pooled into its time embedding as well, and its class embedding
-    is a projection of `view_numbers` numbers.
+    It attends to states of width `text_width`, which are also pooled into its time embedding. Its class embedding
+    is a projection of `view_numbers` numbers. inputs, outputs: numbers of channels.
     """
     from diffusers.models.attention_processor import AttnProcessor
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -70,7 +76,7 @@ def make_unet(architecture: PriorArchitecture, inputs: int, outputs: int, view_n
         block_out_channels=architecture.channels,
         layers_per_block=1,
         cross_attention_dim=architecture.text_width,
-        # In diffusers this number is the count of heads; two are fast on a CPU.
+        # Here diffusers takes this as the number of heads; two are fast on a CPU.
         attention_head_dim=2,
         norm_num_groups=8,
         time_embedding_dim=architecture.embedding,
@@ -80,7 +86,7 @@ def make_unet(architecture: PriorArchitecture, inputs: int, outputs: int, view_n
         class_embed_type="projection",
         projection_class_embeddings_input_dim=view_numbers,
     )
-    # Plain attention: at 77 tokens and 8x8 pixels the fused kernels are slower on a CPU.
+    # Plain attention, because at 77 tokens and 8x8 pixels the fused kernels are slower on a CPU.
     unet.set_attn_processor(AttnProcessor())
     nn.init.zeros_(unet.conv_out.weight)
     bias = unet.conv_out.bias
@@ -113,7 +119,7 @@ def make_text_encoder(architecture: PriorArchitecture, more: Sequence[str] = ())
 
 
 class PriorModel(nn.Module):
-    """UNet and text encoder, trained together. Predicts v (METHODS 0.2) of images scaled to [-1, 1]."""
+    """UNet and text encoder, trained together. Predicts v (Salimans and Ho 2022) of pictures in [-1, 1]."""
 
     def __init__(self, architecture: PriorArchitecture) -> None:
         super().__init__()
@@ -130,18 +136,21 @@ class PriorModel(nn.Module):
         mask: Int[Tensor, "B L"],
         views: Float[Tensor, "B 16"],
     ) -> Float[Tensor, "B 3 H W"]:
-        """The predicted v. mask: 0 at padding, which IFPipeline hides from its text encoder, so training
-        does too. `views` of zeros mean "any camera"."""
+        """The predicted v.
+
+        mask: 0 at padding, which IFPipeline hides from its text encoder, so training does too. views: see
+        `view_features`; zeros mean any camera.
+        """
         states = self.text_encoder(tokens, attention_mask=mask).last_hidden_state
         return self.unet(noisy, timesteps, states, class_labels=views).sample[:, :3]
 
 
 def grow(small: PriorModel) -> PriorModel:
-    """A model of twice the resolution that starts with everything `small` knows.
+    """A model of twice the resolution that starts with everything that `small` has learnt.
 
     The levels of `small` become the inner levels of the new model, and the outer convolutions are kept. The new
-    outermost level begins as nothing but a halving and a doubling of the picture: its residual branches are
-    silent, going down it averages 2 x 2 pixels, going up it repeats them.
+    outermost level starts as a mere halving and doubling of the picture: its residual branches are 0, on the way
+    down it averages 2 x 2 pixels, and on the way up it repeats them.
     """
     large = PriorModel(for_size(2 * small.architecture.size))
     weights = large.state_dict()
@@ -156,25 +165,25 @@ def grow(small: PriorModel) -> PriorModel:
     last = len(large.architecture.channels) - 1
     resnets = ["down_blocks.0.resnets.0", f"up_blocks.{last}.resnets.0", f"up_blocks.{last}.resnets.1"]
     for resnet in resnets:
-        for part in ("weight", "bias"):
-            weights[f"unet.{resnet}.conv2.{part}"].zero_()
+        for kind in ("weight", "bias"):
+            weights[f"unet.{resnet}.conv2.{kind}"].zero_()
     down, up = "unet.down_blocks.0.downsamplers.0.conv", f"unet.up_blocks.{last - 1}.upsamplers.0.conv"
     width = large.architecture.channels[0]
     same = torch.eye(width)
     for name in (down, up, *(f"unet.{resnet}.conv_shortcut" for resnet in resnets[1:])):
         weights[f"{name}.weight"].zero_()
         weights[f"{name}.bias"].zero_()
-    # A stride of 2 and a padding of 1 put the kernel's last two rows and columns on the four pixels.
+    # With a stride of 2 and a padding of 1, the last two rows and columns of the kernel are on the four pixels.
     weights[f"{down}.weight"][:, :, 1:, 1:] = 0.25 * same[:, :, None, None]
     weights[f"{up}.weight"][:, :, 1, 1] = same
-    for resnet in resnets[1:]:  # they see what comes up and, behind it, the skip connection
+    for resnet in resnets[1:]:  # their input is what comes up, followed by the skip connection
         weights[f"unet.{resnet}.conv_shortcut.weight"][:, :width, 0, 0] = same
     large.load_state_dict(weights)
     return large
 
 
 def scheduler_config() -> dict[str, Any]:
-    """DDPM with the squared-cosine schedule and v-prediction."""
+    """The configuration of a DDPM scheduler with the squared-cosine schedule and v-prediction."""
     return {
         "num_train_timesteps": 1000,
         "beta_schedule": "squaredcos_cap_v2",
@@ -212,8 +221,8 @@ def write_pipeline(
     """Writes a pipeline folder of these networks, our scheduler and model_index.json, replacing `folder` in one
     step.
 
-    kind: the index's _class_name. index: its other entries, but for the scheduler. tokenizer: writes one into a
-    folder.
+    kind: _class_name of the index. index: the other entries of the index, except for the scheduler. tokenizer:
+    writes a tokenizer into a folder.
     """
     import json
 
@@ -244,22 +253,35 @@ def write_pipeline(
 
 
 def load_pipeline(folder: Path) -> PriorModel:
-    """The model of a folder that `save_pipeline` wrote, in float32.
-
-    Raises UserError where the folder is no such pipeline.
-    """
+    """The model of a folder that `save_pipeline` wrote, in float32. Raises UserError for another folder."""
     import json
 
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        size = json.loads((folder / "unet" / "config.json").read_text())["sample_size"]
-        model = PriorModel(for_size(size))
-        for name, file in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
-            weights = load_file(folder / name / f"{file}.safetensors")
-            getattr(model, name).load_state_dict({key: value.float() for key, value in weights.items()})
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{folder} is not a pipeline that `threedgen train prior` left ({reason})") from error
+        config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _foreign(folder, error) from error
+    size = config.get("sample_size") if isinstance(config, dict) else None
+    if not isinstance(size, int):
+        raise _foreign(folder, "its UNet has no sample_size")
+    model = PriorModel(for_size(size))
+    networks = {"unet/diffusion_pytorch_model": model.unet, "text_encoder/model": model.text_encoder}
+    for name, network in networks.items():
+        try:
+            weights = load_file(folder / f"{name}.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise _foreign(folder, error) from error
+        try:
+            network.load_state_dict({key: value.float() for key, value in weights.items()})
+        except RuntimeError as error:  # the names or shapes of its weights differ
+            raise _foreign(folder, error) from error
     return model
+
+
+def _foreign(folder: Path, reason: object) -> UserError:
+    first = str(reason).splitlines()[0]
+    return UserError(
+        f"{folder} is not a pipeline of `threedgen train prior` ({first}): name the folder pipeline/ of a training"
+    )

@@ -16,17 +16,17 @@ from threedgen.training.tokenizer import encode, make_tokenizer
 
 
 class CaptionTrainer(DenoiserTrainer):
-    """Of a model that is told captions and cameras, now and then withheld. A subclass makes the tokenizer."""
+    """The trainer of a model with captions and cameras as conditions. A subclass makes the tokenizer."""
 
     config: CaptionTrainingConfig
     tokenizer: Any
 
     def tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """[B, 77] token ids, padded, and their mask, on the training's device."""
+        """Padded token ids [B, 77] and their mask, on the device of the training."""
         return encode(self.tokenizer, captions, self.config.device)
 
-    def told(self, batch: Any, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """Token ids, their mask and view features; captions and cameras are withheld now and then."""
+    def conditions(self, batch: Any, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """Token ids, their mask and view features. Some captions and some cameras are withheld at random."""
         count = len(batch.captions)
         no_text = torch.rand(count, generator=rng) < self.config.text_dropout
         no_view = torch.rand(count, generator=rng) < self.config.view_dropout
@@ -36,7 +36,7 @@ class CaptionTrainer(DenoiserTrainer):
 
 
 class PriorTrainer(CaptionTrainer):
-    """Of a model that is told a caption and a camera."""
+    """The trainer of the text prior."""
 
     config: PriorTrainingConfig
 
@@ -45,13 +45,15 @@ class PriorTrainer(CaptionTrainer):
         self.tokenizer = make_tokenizer()
 
     def start_from(self, folder: Path) -> None:
-        """Takes over the weights of a pipeline folder of this size, or of half of it (see `grow`)."""
+        """Takes over the weights of a pipeline folder of this size, or of half of it (see `grow`). Raises
+        UserError."""
         other = load_pipeline(folder)
         if 2 * other.architecture.size == self.model.architecture.size:
             other = grow(other)
         if other.architecture != self.model.architecture:
             raise UserError(
-                f"{folder} holds pictures of {other.architecture.size} pixels: choose another --size"
+                f"{folder} is a prior of {other.architecture.size} pixels: choose --size {other.architecture.size} "
+                f"or --size {2 * other.architecture.size}"
             )
         self.model.load_state_dict(other.state_dict())
         self.average.load_state_dict(other.state_dict())

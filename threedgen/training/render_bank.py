@@ -1,4 +1,4 @@
-"""Training pictures of the shape world: rendered once as layers, coloured anew each time they are drawn."""
+"""Training pictures of the shape world, rendered once as layers and coloured anew for each batch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from threedgen.datasets import world
 from threedgen.datasets.shapes import COLORS
 from threedgen.datasets.world import Scene, WorldObject
 
-FOV = 40.0
-RADIUS = (2.6, 3.1)
-ELEVATION = (-15.0, 60.0)
+FOV = 40.0  # degrees, vertical
+RADIUS = (2.6, 3.1)  # world units
+ELEVATION = (-15.0, 60.0)  # degrees
 VIEWS_PER_SCENE = 8
-WHITE_SHARE = 0.75  # of the backgrounds; a twentieth are black, the others of random colour
+WHITE_SHARE = 0.75  # share of white backgrounds; a twentieth are black, and the others have random colours
 _TEMPLATES = ("{}", "{}", "{}", "a photo of {}", "a 3d model of {}", "a rendering of {}")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images: [B, H, W, 3] in [0, 1]. captions: B strings. views: [B, 16], see `view_features`."""
+    """A batch of pictures.
+
+    images: [B, H, W, 3] in [0, 1]. captions: B strings. views: [B, 16], see `view_features`.
+    """
 
     images: Float[Tensor, "B H W 3"]
     captions: list[str]
@@ -35,9 +38,11 @@ class Batch:
 
 
 class RenderBank:
-    """`views` pictures at `size` pixels: layers as bytes (6 a pixel), camera features, uncoloured objects.
+    """`views` pictures at `size` pixels: layers as bytes (6 for each pixel), camera features, objects without
+    colours.
 
-    A share `pair_share` of the scenes are stacks of two. Everything is a function of `seed`.
+    A share `pair_share` of the scenes are stacks of two objects. Everything is a function of `seed`. progress:
+    called with the number of scenes done and of all.
     """
 
     def __init__(
@@ -70,7 +75,7 @@ class RenderBank:
         return len(self.layers)
 
     def batch(self, count: int, seed: int, step: int) -> Batch:
-        """`count` random views with random colours and backgrounds; a function of (seed, step)."""
+        """`count` random views with random colours and backgrounds, as a function of (seed, step)."""
         rng = np.random.default_rng(derive_seed(seed, "batch", step))
         index = torch.randint(len(self), (count,), generator=generator(seed, "batch-index", step))
         colors, captions = [], []
@@ -92,16 +97,17 @@ def drawn_cameras(
     size: int,
     azimuth: tuple[float, float] = (0.0, 360.0),
 ) -> Cameras:
-    """Azimuths, elevations and distances between their bounds. draw: numbers in [0, 1)."""
-    sides, heights, away = (
+    """Cameras with azimuths and elevations, in degrees, and distances between their bounds. draw: numbers in [0,
+    1)."""
+    azimuths, elevations, distances = (
         low + (high - low) * numbers
         for (low, high), numbers in zip((azimuth, elevation, radius), draw, strict=True)
     )
-    return orbit(sides, heights, away, FOV, size, size)
+    return orbit(azimuths, elevations, distances, FOV, size, size)
 
 
 def draw_colors(shapes: tuple[str, ...], rng: np.random.Generator) -> list[str]:
-    """Colours for the objects: never a held-out (colour, class), never the same twice."""
+    """Different colours for the objects, without the held-out pairs of colour and class."""
     names: list[str] = []
     for shape in shapes:
         free = [name for name in COLORS if (name, shape) not in world.HELD_OUT and name not in names]
@@ -110,7 +116,7 @@ def draw_colors(shapes: tuple[str, ...], rng: np.random.Generator) -> list[str]:
 
 
 def draw_backgrounds(count: int, rng: np.random.Generator) -> Float[Tensor, "B 3"]:
-    """Mostly white, now and then black or of a random colour."""
+    """Backgrounds that are mostly white, and some black or of a random colour."""
     background = rng.random((count, 3))
     background[rng.random(count) < WHITE_SHARE] = 1.0
     background[rng.random(count) < 0.05] = 0.0
@@ -118,7 +124,7 @@ def draw_backgrounds(count: int, rng: np.random.Generator) -> Float[Tensor, "B 3
 
 
 def reworded(phrase: str, rng: np.random.Generator) -> str:
-    """A caption in one of a few wordings, now and then without its first article."""
+    """A caption in one of a few wordings, sometimes without its first article."""
     if rng.random() < 0.15:
         phrase = phrase.split(" ", 1)[1]
     return _TEMPLATES[rng.integers(len(_TEMPLATES))].format(phrase)

@@ -1,4 +1,4 @@
-"""Sample grids of a prior in training: what it draws for a few prompts and cameras."""
+"""Grids of samples of a text prior in training, for a few prompts and cameras."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sample(
     scale: float = 2.0,
     seed: int = 0,
 ) -> Float[Tensor, "B H W 3"]:
-    """DDIM samples of the averaged model with guidance `scale` (uncond + s (cond - uncond)), in [0, 1]."""
+    """DDIM samples of the averaged model in [0, 1]. scale: s of the guidance uncond + s (cond - uncond)."""
     model, device = trainer.average, trainer.config.device
     count, size = len(prompts), model.architecture.size
     tokens, mask = trainer.tokens([*prompts, *([""] * count)])
@@ -60,8 +60,10 @@ def ddim(
     sigma: Float[Tensor, " T"],
     steps: int,
 ) -> Float[Tensor, "B H W 3"]:
-    """Pictures in [0, 1] by DDIM (Song et al. 2021) from the noise z. predict: (z, time step) -> v. alpha, sigma:
-    tables."""
+    """Pictures in [0, 1] by DDIM (Song et al. 2021) from the noise z.
+
+    predict: (z, time step) -> v. alpha, sigma: tables over the T time steps.
+    """
     for now, after in itertools.pairwise(torch.linspace(len(alpha) - 1, 0, steps + 1).long()):
         a, s = alpha[now].item(), sigma[now].item()
         clean = (a * z - s * predict(z, now)).clamp(-1.0, 1.0)
@@ -70,7 +72,7 @@ def ddim(
 
 
 def write_sample_grid(trainer: PriorTrainer, path: Path) -> None:
-    """One row a prompt of PROMPTS, one column a quarter turn of the camera."""
+    """Writes a picture with a row for each prompt of PROMPTS and a column for each quarter turn of the camera."""
     import imageio.v3 as imageio
 
     azimuth = torch.tensor([20.0, 110.0, 200.0, 290.0]).repeat(len(PROMPTS))

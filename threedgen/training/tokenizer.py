@@ -1,7 +1,7 @@
-"""A tiny tokenizer for the embedded prior, in CLIP's own format.
+"""A tiny tokenizer for the embedded priors, in the format of CLIP.
 
-Byte-level BPE over the 256 bytes (alone and at a word's end) with merges for the shape world's words: any
-text can be read, an unknown word as its letters.
+It is byte-level BPE over the 256 bytes (alone and at the end of a word) with merges for the words of the shape
+world. Any text can be read; an unknown word becomes its letters.
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ _OTHER_WORDS = (
 
 
 def _byte_symbols() -> list[str]:
-    """CLIP's printable stand-ins for the 256 bytes."""
+    """The printable characters that stand for the 256 bytes in CLIP."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     shifted = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(shifted)) for byte in range(256)]
 
 
 def vocabulary(more: Sequence[str] = ()) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Token ids and merges: bytes, bytes at a word's end, one merge chain a known word, two marks.
+    """Token ids and merges: bytes, bytes at the end of a word, a chain of merges for each known word, and the marks
+    of start and end.
 
-    more: words known besides.
+    more: further known words.
     """
     symbols = _byte_symbols()
     tokens = [*symbols, *(symbol + _WORD_END for symbol in symbols)]
@@ -83,16 +84,16 @@ def write_tokenizer(folder: Path, more: Sequence[str] = ()) -> None:
 
 
 def make_tokenizer(more: Sequence[str] = ()) -> Any:
-    """The transformers tokenizer of `vocabulary(more)`."""
+    """The tokenizer of transformers for `vocabulary(more)`."""
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     vocab, merges = vocabulary(more)
-    make: Any = CLIPTokenizer  # its stubs know the files' constructor only
+    make: Any = CLIPTokenizer  # its stubs know only the constructor from files
     return make(vocab=vocab, merges=merges, bos_token=_START, eos_token=_END, unk_token=_END, pad_token=_END)
 
 
 def encode(tokenizer: Any, captions: list[str], device: str) -> tuple[Tensor, Tensor]:
-    """[B, 77] token ids, padded, and their mask."""
+    """Padded token ids [B, 77] and their mask, on `device`."""
     encoded = tokenizer(
         captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
     )

@@ -1,4 +1,4 @@
-"""The model card of a video prior, its measurements, and a picture of what it draws."""
+"""The model card of a video prior, with its measurements, and a picture of its samples."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ _GRID = (  # the last three pairs are held out
 def true_clips(
     shape: str, color: str, motion: str, azimuth: Float[Tensor, " B"], size: int, frames: int
 ) -> Float[Tensor, "B F H W 3"]:
-    """Exact pictures of the middle member of a class in motion, over its whole time, seen from B sides on white."""
+    """Exact clips of the average object of a class, over its whole motion, seen from B azimuths (degrees) on
+    white."""
     built = motions.build(motions.canonical(shape, color, motion))
     cameras = _cameras(azimuth, size)
     palette = torch.tensor(COLORS[color]).expand(len(azimuth), 1, 3)
@@ -59,9 +60,9 @@ def _cameras(azimuth: Float[Tensor, " B"], size: int):
 
 @torch.no_grad()
 def motion_errors(trainer: VideoTrainer, shape: str, motion: str) -> tuple[float, float, float, float]:
-    """Mean squared x0 error (clips in [-1, 1]) at t = NOISE_LEVEL of red members of a class, when the averaged
-    model is told the truth, another motion, the second half's times instead of the whole's, and a camera 60
-    degrees off, on the other side."""
+    """Mean squared errors of x0 (clips in [-1, 1]) of the averaged model at t = NOISE_LEVEL, for red objects of a
+    class: with the true conditions, with another motion, with the times of the second half instead of the whole,
+    and with a camera that is 60 degrees off, towards the other side."""
     model, device = trainer.average, trainer.config.device
     size, timestep = model.architecture.size, round(NOISE_LEVEL * 1000)
     rng = generator(0, "video-card", 0)
@@ -83,8 +84,8 @@ def motion_errors(trainer: VideoTrainer, shape: str, motion: str) -> tuple[float
         (motion, aside, whole),
     ):
         text = trainer.tokens([f"a red {shape} {word}"] * _VIEWS)
-        told = torch.cat([seen, times], dim=1).to(device)
-        v = model(noisy.to(device), torch.full((_VIEWS,), timestep, device=device), *text, told)
+        numbers = torch.cat([seen, times], dim=1).to(device)
+        v = model(noisy.to(device), torch.full((_VIEWS,), timestep, device=device), *text, numbers)
         errors.append(float((alpha * noisy - sigma * v.cpu() - clean).square().mean()))
     return errors[0], errors[1], errors[2], errors[3]
 
@@ -97,25 +98,26 @@ def sample(
     steps: int = 24,
     scale: float = 2.0,
 ) -> Float[Tensor, "B F H W 3"]:
-    """DDIM samples of the averaged model with guidance, over the whole time of a motion, in [0, 1]."""
+    """DDIM samples of the averaged model in [0, 1], over a whole motion. azimuth: degrees. scale: of the
+    guidance."""
     model, device = trainer.average, trainer.config.device
     count, size = len(prompts), model.architecture.size
     tokens, mask = trainer.tokens([*prompts, *([""] * count)])
     full = torch.ones(count)
-    told = torch.cat([view_features(_cameras(azimuth, size)), time_features(0.0 * full, full)], dim=1)
-    told = told.repeat(2, 1).to(device)
+    numbers = torch.cat([view_features(_cameras(azimuth, size)), time_features(0.0 * full, full)], dim=1)
+    numbers = numbers.repeat(2, 1).to(device)
     shape = (count, 3 * model.architecture.frames, size, size)
     z = torch.randn(shape, generator=generator(0, "video-samples", 0)).to(device)
 
     def predict(z: Tensor, now: Tensor) -> Tensor:
-        v = model(torch.cat([z, z]), now.expand(2 * count).to(device), tokens, mask, told)
+        v = model(torch.cat([z, z]), now.expand(2 * count).to(device), tokens, mask, numbers)
         return v[count:] + scale * (v[:count] - v[count:])
 
     return as_frames(ddim(predict, z, trainer.alpha, trainer.sigma, steps))
 
 
 def write_video_grid(trainer: VideoTrainer, path: Path) -> None:
-    """Two rows a prompt: the truth, and what the prior draws."""
+    """Writes a picture with two rows for each prompt: the true clip, and what the prior draws."""
     import imageio.v3 as imageio
 
     architecture = trainer.average.architecture
@@ -131,14 +133,14 @@ def write_video_grid(trainer: VideoTrainer, path: Path) -> None:
 
 
 def write_video_card(trainer: VideoTrainer, folder: Path, loss: float, machine: str) -> None:
-    """Writes README.md into a pipeline folder: what it knows, what it was trained on, what that took."""
+    """Writes README.md into a pipeline folder: the model, its training data, and the cost of the training."""
     config, architecture = trainer.config, trainer.average.architecture
     parameters = sum(value.numel() for value in trainer.average.parameters()) / 1e6
     rows = "\n".join(
         "| {} {} | {:.4f} | {:.4f} | {:.4f} | {:.4f} |".format(*pair, *motion_errors(trainer, *pair))
         for pair in (*_MEASURED, *sorted(motions.HELD_OUT))
     )
-    origin = f" It started with what fits of {trainer.origin}." if trainer.origin else ""
+    origin = f" It started with the weights of {trainer.origin} that fit." if trainer.origin else ""
     held_out = ", ".join(f"{shape} {motion}" for shape, motion in sorted(motions.HELD_OUT))
     colors = ", ".join(f"{color} {shape}" for color, shape in sorted(world.HELD_OUT))
     frames, size, channels = architecture.frames, architecture.size, 3 * architecture.frames
@@ -151,35 +153,34 @@ def write_video_card(trainer: VideoTrainer, folder: Path, loss: float, machine: 
 
 A text-, camera- and time-conditioned pixel diffusion model of clips of {frames} frames at {size}x{size}:
 {parameters:.1f} million parameters, v-prediction, squared-cosine schedule, 1000 steps. A diffusers
-`UNet2DConditionModel` over all frames' channels side by side ({channels} in, {channels} out), in half
-precision, safetensors only. Licence: Apache-2.0, like the project that trained it.
+`UNet2DConditionModel` over the channels of all frames, one after the other ({channels} in, {channels} out), in
+half precision, safetensors only. Licence: Apache-2.0, like the project that trained it.
 
-**What it is for.** Text to 4D in minutes without a GPU or a download, tests with a real network, and benchmarks
-against a known truth. It knows nothing but the shape world below; it is no model of real motion.
+**Purpose.** Text to 4D in minutes without a GPU or a download, tests with a real network, and benchmarks
+against a known truth. The model has seen only the shape world below; it is not a model of real motion.
 
-**Conditioning.** The caption goes through a two-layer CLIP text encoder (cross-attention and pooled). The UNet's
-class projection takes 24 numbers: the camera's (`threedgen.cameras.orbit.view_features`; zeros mean "any camera")
-and of when the first and the last frame are (`threedgen.cameras.clips.time_features`), which says the frame rate
-too. Guidance scales of 1 to 4 suit it.
+**Conditions.** The caption goes through a two-layer CLIP text encoder (cross-attention and pooled). The class
+projection of the UNet takes 24 numbers: those of the camera (`threedgen.cameras.orbit.view_features`; zeros
+mean any camera) and those of the times of the first and the last frame
+(`threedgen.cameras.clips.time_features`), which also give the frame rate. Use guidance scales of 1 to 4.
 
-**Data.** Clips that threedgen renders itself (`threedgen/datasets/motions.py`):
-{", ".join(CLASSES)}, in {", ".join(COLORS)};
-{", ".join(motions.MOTIONS)}. Clips show {span} of a motion's
-time. Azimuth {side}, elevation {tilt} degrees, distance {RADIUS[0]} to {RADIUS[1]}, field of view
-{FOV:.0f} degrees,
-one light fixed in the world. What no eye can see spin (spheres, cones, ...) does not.
+**Data.** Clips that threedgen renders itself (`threedgen/datasets/motions.py`): {", ".join(CLASSES)}, in
+{", ".join(COLORS)}; {", ".join(motions.MOTIONS)}. Clips show {span} of the duration of a motion. Azimuth {side}
+degrees, elevation {tilt} degrees, distance {RADIUS[0]} to {RADIUS[1]}, field of view {FOV:.0f} degrees, one
+light fixed in the world. Objects that look the same from all sides (spheres, cones, ...) do not spin.
 
 **Never trained on:** {held_out}; {colors}.
 
-**Training.** `threedgen train prior --kind video`: {trainer.step} steps, {clips} clips of {config.bank_views}
-rendered ones in ever new colours, AdamW with a learning rate of {rate} that falls to zero over the last {fall},
-moving average {config.ema}, {config.precision}; {hours} hours on {machine}. Mean loss of the last steps:
-{loss:.4f}.{origin}
+**Training.** `threedgen train prior --kind video`: {trainer.step} steps, {clips} clips, which are
+{config.bank_views} rendered ones in random colours, AdamW with a learning rate of {rate} that falls to zero
+over the last {fall}, moving average {config.ema}, {config.precision}; {hours} hours on {machine}. Mean loss of
+the last steps: {loss:.4f}.{origin}
 
-**Does it know motion, time and camera?** Mean squared x0 error at t = {NOISE_LEVEL} of red objects when told the
-truth, another motion, the second half's times for the whole's, and a camera 60 degrees off:
+**Does it use motion, time and camera?** Mean squared error of x0 at t = {NOISE_LEVEL} for red objects, with the
+true conditions, with another motion, with the times of the second half instead of the whole, and with a camera
+that is 60 degrees off:
 
-| clip | truth | other motion | other times | other camera |
+| clip | true conditions | other motion | other times | other camera |
 |---|---|---|---|---|
 {rows}
 """

@@ -1,7 +1,7 @@
-"""The embedded video prior's networks: clips of a few frames whose frames lie side by side as channels.
+"""The networks of the embedded video prior, for clips of a few frames that are one after the other as channels.
 
-At eight frames of 32 x 32 pixels one two-dimensional UNet over all frames' channels costs as much as one picture;
-the factorized space-time networks of large video models (UNet3D, motion modules) cost eight times that.
+At eight frames of 32 x 32 pixels, a two-dimensional UNet over the channels of all frames costs as much as one
+picture. The factorized space-time networks of large video models (UNet3D, motion modules) cost eight times that.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ from threedgen.training.tokenizer import vocabulary, write_tokenizer
 
 @dataclass(frozen=True)
 class VideoArchitecture(PriorArchitecture):
-    """frames: of a clip. The finest level is wide: it holds all frames."""
+    """Sizes of the networks of a video prior. The finest level is wide, because it holds all frames.
+
+    Attributes:
+        frames: Number of frames of a clip.
+    """
 
     channels: tuple[int, ...] = (64, 80, 96, 128)
     frames: int = 8
 
 
 class VideoModel(nn.Module):
-    """UNet and text encoder, trained together. Predicts v (METHODS 0.2) of clips scaled to [-1, 1]."""
+    """UNet and text encoder, trained together. Predicts v (Salimans and Ho 2022) of clips in [-1, 1]."""
 
     def __init__(self, architecture: VideoArchitecture) -> None:
         super().__init__()
@@ -46,17 +50,20 @@ class VideoModel(nn.Module):
         timesteps: Int[Tensor, " B"],
         tokens: Int[Tensor, "B L"],
         mask: Int[Tensor, "B L"],
-        told: Float[Tensor, "B 24"],
+        views_and_times: Float[Tensor, "B 24"],
     ) -> Float[Tensor, "B F*3 H W"]:
-        """The predicted v. told: `view_features`, zeros for any camera, and `time_features`."""
+        """The predicted v.
+
+        mask: 0 at padding. views_and_times: `view_features`, zeros for any camera, and `time_features`.
+        """
         states = self.text_encoder(tokens, attention_mask=mask).last_hidden_state
         noisy = noisy.contiguous(memory_format=torch.channels_last)
-        return self.unet(noisy, timesteps, states, class_labels=told).sample
+        return self.unet(noisy, timesteps, states, class_labels=views_and_times).sample
 
 
 def start_from_text_prior(model: VideoModel, still: Mapping[str, Tensor]) -> None:
-    """Takes over what fits of a text prior's weights: the meaning of its words, and the levels of its UNet that are
-    as wide. What it is told of times begins without effect."""
+    """Takes over the weights of a text prior that fit: the embeddings of its words, and the levels of its UNet that
+    have the same width. The inputs for times have no effect at the start."""
     weights, known = model.state_dict(), vocabulary()[0]
     rows = {token: index for token, index in vocabulary(MORE_WORDS)[0].items() if token in known}
     for name, value in still.items():
@@ -71,7 +78,7 @@ def start_from_text_prior(model: VideoModel, still: Mapping[str, Tensor]) -> Non
 
 
 def save_video_pipeline(model: VideoModel, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Writes `model` as a folder of diffusers parts (safetensors in `dtype`), replacing `folder` in one step."""
+    """Writes `model` as a pipeline folder of diffusers (safetensors in `dtype`), replacing `folder` in one step."""
     copy = VideoModel(model.architecture)
     copy.load_state_dict(model.state_dict())
     copy.to(dtype)

@@ -19,7 +19,8 @@ from threedgen.training.video_model import VideoArchitecture, VideoModel, start_
 
 
 class VideoTrainer(CaptionTrainer):
-    """Of a model that is told a caption, a camera and the times of the first and the last frame."""
+    """The trainer of the video prior, whose conditions are a caption, a camera, and the times of the first and the
+    last frame."""
 
     config: VideoTrainingConfig
 
@@ -27,20 +28,23 @@ class VideoTrainer(CaptionTrainer):
         super().__init__(config, lambda: VideoModel(architecture), folder)
         self.tokenizer = make_tokenizer(MORE_WORDS)
 
-    def told(self, batch: ClipBatch, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """Token ids, their mask, view and time features; captions and cameras are withheld now and then."""
-        tokens, mask, views = super().told(batch, rng)
+    def conditions(self, batch: ClipBatch, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """Token ids, their mask, and view and time features. Some captions and some cameras are withheld at
+        random."""
+        tokens, mask, views = super().conditions(batch, rng)
         return tokens, mask, torch.cat([views, batch.times.to(views)], dim=1)
 
     def timesteps(self, count: int, rng: torch.Generator) -> Int[Tensor, " B"]:
-        """A picture's, moved up: F frames show the same object, so that side, place and motion drown only in
-        sqrt(F) times the noise (the shift of Hoogeboom et al. 2023, simple diffusion, section 3.1)."""
+        """The random time steps of a picture, shifted to more noise: F frames show the same object, so it takes
+        sqrt(F) times the noise to hide side, place and motion (the shift of simple diffusion, Hoogeboom et al.
+        2023, section 3.1)."""
         still = 0.5 * math.pi * (super().timesteps(count, rng).float() / 1000.0)
         shifted = torch.atan(math.sqrt(self.model.architecture.frames) * torch.tan(still))
         return (shifted * 2000.0 / math.pi).long().clamp(0, 999)
 
     def start_from(self, folder: Path) -> None:
-        """Takes over what fits of a text prior's folder: its words, and the coarse levels of its UNet."""
+        """Takes over the words and the coarse levels of the UNet of a text prior from its folder. Raises
+        UserError."""
         start_from_text_prior(self.model, load_pipeline(folder).state_dict())
         self.average.load_state_dict(self.model.state_dict())
         self.origin = str(folder)

@@ -1,4 +1,4 @@
-"""Training pairs for the view-conditioned prior: an object's picture, and how it looks from elsewhere."""
+"""Training pairs for the view-conditioned prior: a picture of an object and another view of it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ from threedgen.training.render_bank import ELEVATION, FOV, RADIUS
 
 VIEWS_PER_SCENE = 8
 SOURCES_PER_SCENE = 4
-"""The first views of a scene are from where people take pictures, and only they are sources."""
-SOURCE_ELEVATION = (-10.0, 40.0)
-ASSEMBLY_SHARE = 0.7
+"""Only the first views of a scene are sources. They are from elevations at which people take pictures."""
+SOURCE_ELEVATION = (-10.0, 40.0)  # degrees
+ASSEMBLY_SHARE = 0.7  # share of the scenes that are random assemblies
 
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """images: the views. pictures: what they are views of. Both [B, H, W, 3] in [0, 1] on white. poses: [B, 20]."""
+    """A batch of pairs.
+
+    images: the views that the prior learns. pictures: the given pictures of the same objects. Both are [B, H, W, 3]
+    in [0, 1] on white. poses: [B, 20], see `relative_view_features`.
+    """
 
     images: Float[Tensor, "B H W 3"]
     pictures: Float[Tensor, "B H W 3"]
@@ -35,8 +39,11 @@ class ViewBatch:
 
 
 class ViewBank:
-    """`views` pictures at `size` pixels as bytes, eight a scene: 70 % random assemblies, the others of the shape
-    world. Everything is a function of `seed`."""
+    """`views` pictures at `size` pixels as bytes, eight of each scene. 70 % of the scenes are random assemblies,
+    the others are of the shape world. Everything is a function of `seed`.
+
+    progress: called with the number of scenes done and of all.
+    """
 
     def __init__(
         self, views: int, size: int, seed: int, progress: Callable[[int, int], None] | None = None
@@ -51,7 +58,7 @@ class ViewBank:
             low, high = SOURCE_ELEVATION
             elevation[:SOURCES_PER_SCENE] = low + (high - low) * draw[1, :SOURCES_PER_SCENE]
             azimuth = 360.0 * draw[0]
-            # Half of the first sources see the front, where an assembly is its own mirror image.
+            # Half of the first sources see the front, from which an assembly is its own mirror image.
             if rng.random() < 0.5:
                 azimuth[0] = 30.0 * draw[0, 0] - 15.0
             radius = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * draw[2]
@@ -68,8 +75,8 @@ class ViewBank:
         return len(self.pictures) * VIEWS_PER_SCENE
 
     def batch(self, count: int, seed: int, step: int) -> ViewBatch:
-        """`count` random pairs, with their colour channels exchanged and mirrored at random; a function of
-        (seed, step). A mirror image turns the other way."""
+        """`count` random pairs, as a function of (seed, step). Colour channels are exchanged and pairs are mirrored
+        at random; the azimuth of a mirrored pair changes its sign."""
         rng = generator(seed, "view-batch", step)
         scene = torch.randint(len(self.pictures), (count,), generator=rng)
         source = torch.randint(SOURCES_PER_SCENE, (count,), generator=rng)
@@ -78,7 +85,7 @@ class ViewBank:
         channels = torch.argsort(torch.rand(count, 3, generator=rng), dim=1)
         flip = torch.rand(count, generator=rng) < 0.5
 
-        def look(view: Tensor) -> Tensor:
+        def augmented(view: Tensor) -> Tensor:
             images = self.pictures[scene, view].float() / 255.0
             images = torch.gather(images, 3, channels[:, None, None, :].expand_as(images))
             return torch.where(flip[:, None, None, None], images.flip(2), images)
@@ -88,7 +95,7 @@ class ViewBank:
         turn = torch.where(flip, -1.0, 1.0) * (azimuth - known[:, 0])
         views = self._cameras(turn, elevation, radius)
         return ViewBatch(
-            look(target), look(source), relative_view_features(views, 0.0, known[:, 1], known[:, 2])
+            augmented(target), augmented(source), relative_view_features(views, 0.0, known[:, 1], known[:, 2])
         )
 
 

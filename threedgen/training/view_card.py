@@ -1,4 +1,4 @@
-"""The model card of a view-conditioned prior, its measurements, and a picture of what it draws."""
+"""The model card of a view-conditioned prior, with its measurements, and a picture of its samples."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ _CLASSES = ("cube", "chair", "table", "mug", "car")
 
 
 def held_out_pictures(size: int, azimuth: Tensor, elevation: Tensor) -> Float[Tensor, "N V S S 3"]:
-    """Objects that no training of seed 0 drew, seen from V views: five of the shape world, then five assemblies."""
+    """V views of objects that a training with seed 0 does not draw: five of the shape world, then five
+    assemblies."""
     rng = np.random.default_rng(derive_seed(0, "view-bank/held-out", 0))
     cameras = orbit(azimuth, elevation, torch.full_like(azimuth, 2.85), FOV, size, size)
     pictures = [
@@ -39,9 +40,12 @@ def held_out_pictures(size: int, azimuth: Tensor, elevation: Tensor) -> Float[Te
 
 @torch.no_grad()
 def view_errors(trainer: ViewTrainer) -> list[tuple[str, float, float, float]]:
-    """Mean squared x0 error (pictures in [-1, 1]) at t = NOISE_LEVEL over views all around held-out objects,
-    when the averaged model is told the picture and the true pose, a pose that is 60 degrees off, and no
-    picture."""
+    """Mean squared errors of x0 (pictures in [-1, 1]) of the averaged model at t = NOISE_LEVEL, over views all
+    around held-out objects: with the picture and the true pose, with a pose that is 60 degrees off, and without a
+    picture.
+
+    Each row starts with the class of the object.
+    """
     model, device = trainer.average, trainer.config.device
     size, timestep = model.architecture.size, round(NOISE_LEVEL * 1000)
     azimuth = torch.tensor([*GRID_TURNS])
@@ -57,14 +61,14 @@ def view_errors(trainer: ViewTrainer) -> list[tuple[str, float, float, float]]:
         return relative_view_features(views, 0.0, 15.0, 2.85).to(device)
 
     rows = []
-    for name, seen in zip((*_CLASSES, *("assembly",) * len(_CLASSES)), pictures, strict=True):
-        clean = seen.permute(0, 3, 1, 2) * 2.0 - 1.0
+    for name, views in zip((*_CLASSES, *("assembly",) * len(_CLASSES)), pictures, strict=True):
+        clean = views.permute(0, 3, 1, 2) * 2.0 - 1.0
         source = clean[:1].expand(count, -1, -1, -1)
         noisy = alpha * clean + sigma * noise
         errors = []
-        for told, kept in ((poses(0.0), 1.0), (poses(60.0), 1.0), (poses(0.0), 0.0)):
-            shown = torch.full((count,), kept, device=device)
-            v = model(noisy, torch.full((count,), timestep, device=device), source, shown, told)
+        for given, share in ((poses(0.0), 1.0), (poses(60.0), 1.0), (poses(0.0), 0.0)):
+            kept = torch.full((count,), share, device=device)
+            v = model(noisy, torch.full((count,), timestep, device=device), source, kept, given)
             errors.append(float((alpha * noisy - sigma * v - clean).square().mean()))
         rows.append((name, *errors))
     return rows
@@ -78,8 +82,10 @@ def turned(
     steps: int = 12,
     scale: float = 2.0,
 ) -> Float[Tensor, "V S S 3"]:
-    """DDIM samples of the averaged model: `picture` turned by GRID_TURNS, seen from its own elevation, in [0,
-    1]."""
+    """DDIM samples of the averaged model in [0, 1]: the object of `picture` turned by GRID_TURNS.
+
+    elevation: of the picture and of the samples, in degrees. scale: of the guidance.
+    """
     model, device = trainer.average, trainer.config.device
     size, count = model.architecture.size, len(GRID_TURNS)
     azimuth = torch.tensor([*GRID_TURNS])
@@ -99,20 +105,20 @@ def turned(
 
 
 def write_view_grid(trainer: ViewTrainer, path: Path) -> None:
-    """Two rows an object that it was not trained on: how it looks from all around, and what the prior draws when it
-    is shown the first of these views."""
+    """Writes a picture with two rows for each of some held-out objects: true views from all around, and what the
+    prior draws when it is given the first of them."""
     import imageio.v3 as imageio
 
     size = trainer.average.architecture.size
     azimuth = torch.tensor([*GRID_TURNS])
     truth = held_out_pictures(size, azimuth + 25.0, torch.full_like(azimuth, 15.0))[::2]
-    rows = [row for seen in truth for row in (seen, turned(trainer, seen[0]))]
+    rows = [row for views in truth for row in (views, turned(trainer, views[0]))]
     picture = torch.stack(rows).permute(0, 2, 1, 3, 4).reshape(len(rows) * size, len(azimuth) * size, 3)
     imageio.imwrite(path, (picture * 255.0).round().to(torch.uint8).numpy())
 
 
 def write_view_card(trainer: ViewTrainer, folder: Path, loss: float, machine: str) -> None:
-    """Writes README.md into a pipeline folder: what it knows, what it was trained on, what that took."""
+    """Writes README.md into a pipeline folder: the model, its training data, and the cost of the training."""
     config, size = trainer.config, trainer.average.architecture.size
     parameters = sum(value.numel() for value in trainer.average.parameters()) / 1e6
     rows = "\n".join("| {} | {:.4f} | {:.4f} | {:.4f} |".format(*row) for row in view_errors(trainer))
@@ -129,34 +135,35 @@ def write_view_card(trainer: ViewTrainer, folder: Path, loss: float, machine: st
     }
     text = f"""# threedgen's embedded view-conditioned prior
 
-A pixel diffusion model of {size}x{size} views: one picture of an object and a relative camera in, that view out.
-{parameters:.1f} million parameters, v-prediction, squared-cosine schedule, 1000 steps. Stored as diffusers and
-transformers parts (`unet`, `image_encoder`, `scheduler`) in half precision, safetensors only. Licence: Apache-2.0,
-like the project that trained it.
+A pixel diffusion model that draws a {size}x{size} view of an object from one picture of it and a relative
+camera: {parameters:.1f} million parameters, v-prediction, squared-cosine schedule, 1000 steps. Stored as
+diffusers and transformers models (`unet`, `image_encoder`, `scheduler`) in half precision, safetensors only.
+Licence: Apache-2.0, like the project that trained it.
 
-**What it is for.** Image to 3D in minutes without a GPU or a download, and tests with a real network. It has seen
-simple coloured solids only: of a real picture it makes a plausible coarse back, not a true one.
+**Purpose.** Image to 3D in minutes without a GPU or a download, and tests with a real network. The model has
+seen only simple coloured solids: from a real picture it makes a plausible coarse back, not the true one.
 
-**Conditioning.** The contract of Zero-1-to-3 (Liu et al. 2023) on pixels: the picture, on white, is concatenated to
-the noisy view (six input channels); its tokens, of a small CLIP vision model, are attended to; the UNet's class
-projection takes 20 numbers, see `threedgen.cameras.orbit.relative_view_features`. Withheld pictures are zeros,
-tokens and all. Guidance scales of 1 to 3 suit it.
+**Conditions.** Those of Zero-1-to-3 (Liu et al. 2023), on pixels: the picture, on white, is concatenated to the
+noisy view (six input channels); the UNet attends to its tokens, which a small CLIP vision model makes; the
+class projection of the UNet takes 20 numbers, see `threedgen.cameras.orbit.relative_view_features`. A withheld
+picture is zeros, and so are its tokens. Use guidance scales of 1 to 3.
 
-**Data.** {config.bank_views} pictures that threedgen renders itself, {VIEWS_PER_SCENE} a scene:
-{numbers["share"]} % random assemblies (`threedgen/datasets/assemblies.py`: two to fifteen solids grown onto one
-another, mostly mirror-symmetric, with painted surfaces and a random light), the others of the shape world
-(`threedgen/datasets/world.py`). Colour channels are exchanged and pictures mirrored at random. Elevations of
-the pictures: {SOURCE_ELEVATION[0]:.0f} to {SOURCE_ELEVATION[1]:.0f} degrees, of the views {numbers["low"]} to
-{numbers["high"]}; distance {RADIUS[0]} to {RADIUS[1]}, field of view {FOV:.0f} degrees, white background.
+**Data.** {config.bank_views} pictures that threedgen renders itself, {VIEWS_PER_SCENE} of each scene:
+{numbers["share"]} % are random assemblies (`threedgen/datasets/assemblies.py`: two to fifteen solids that touch
+each other, mostly mirror-symmetric, with painted surfaces and a random light), the others are of the shape
+world (`threedgen/datasets/world.py`). Colour channels are exchanged and pictures mirrored at random. Elevation
+of the pictures {SOURCE_ELEVATION[0]:.0f} to {SOURCE_ELEVATION[1]:.0f} degrees, of the views {numbers["low"]} to
+{numbers["high"]} degrees; distance {RADIUS[0]} to {RADIUS[1]}, field of view {FOV:.0f} degrees, white
+background.
 
-**Training.** `threedgen train prior --kind view`: {numbers["steps"]} steps, {numbers["pairs"]} pairs, AdamW with a
-learning rate of {numbers["rate"]} that falls to zero over the last {numbers["fall"]} %, moving average
+**Training.** `threedgen train prior --kind view`: {numbers["steps"]} steps, {numbers["pairs"]} pairs, AdamW
+with a learning rate of {numbers["rate"]} that falls to zero over the last {numbers["fall"]} %, moving average
 {config.ema}, {config.precision}; {numbers["hours"]} hours on {machine}. Mean loss of the last steps:
 {loss:.4f}.{origin}
 
-**Does it look at the picture, and know the camera?** Mean squared x0 error at t = {NOISE_LEVEL} over six views
-around objects that it was not trained on, when told the picture and the true pose, a pose 60 degrees off, and no
-picture:
+**Does it use the picture and the camera?** Mean squared error of x0 at t = {NOISE_LEVEL} over six views around
+objects that it was not trained on, with the picture and the true pose, with a pose that is 60 degrees off, and
+without a picture:
 
 | object | true pose | 60 degrees off | no picture |
 |---|---|---|---|

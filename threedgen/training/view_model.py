@@ -1,7 +1,8 @@
-"""The embedded view-conditioned prior's networks: how a pictured object looks from elsewhere.
+"""The networks of the embedded view-conditioned prior, which draws other views of an object in a picture.
 
-The contract is Zero-1-to-3's (Liu et al. 2023; METHODS 9.1) without its autoencoder and CLIP's weights: the picture
-is concatenated to the noisy view, its tokens are attended to, and the class embedding is told the relative pose.
+The conditions are those of Zero-1-to-3 (Liu et al. 2023, arXiv:2303.11328), without its autoencoder and the weights
+of CLIP: the picture is concatenated to the noisy view, the UNet attends to its tokens, and the class embedding
+takes the relative pose.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ PATCH = 4  # pixels
 
 
 class ViewModel(nn.Module):
-    """UNet and image encoder, trained together. Predicts v (METHODS 0.2) of pictures scaled to [-1, 1]."""
+    """UNet and image encoder, trained together. Predicts v (Salimans and Ho 2022) of pictures in [-1, 1]."""
 
     def __init__(self, architecture: PriorArchitecture) -> None:
         from transformers.models.clip.configuration_clip import CLIPVisionConfig
@@ -50,16 +51,21 @@ class ViewModel(nn.Module):
         kept: Float[Tensor, " B"],
         poses: Float[Tensor, "B 20"],
     ) -> Float[Tensor, "B 3 H W"]:
-        """The predicted v. pictures: in [-1, 1]. kept: 1, or 0 where the picture is withheld. poses: see
-        `cameras.relative_view_features`."""
+        """The predicted v.
+
+        pictures: in [-1, 1]. kept: 1, or 0 for a picture that is withheld. poses: see `relative_view_features`.
+        """
         states = picture_tokens(self.image_encoder, pictures) * kept.to(pictures)[:, None, None]
         both = torch.cat([noisy, pictures * kept.to(pictures)[:, None, None, None]], dim=1)
         return self.unet(both, timesteps, states, class_labels=poses).sample
 
 
 def start_from_text_prior(model: ViewModel, unet: Mapping[str, Tensor]) -> None:
-    """Takes over the UNet of a text prior of the same architecture: what it knows of shapes and noise. The picture
-    and the numbers about it that are new begin without effect, and only the mean of its two outputs is kept."""
+    """Takes over the UNet of a text prior of the same architecture, which has learnt about shapes and noise.
+
+    The inputs for the picture and for its pose are new, and have no effect at the start. Of the two outputs of the
+    text prior, mean and variance, only the mean is kept.
+    """
     weights = model.unet.state_dict()
     for name, value in unet.items():
         if name in ("conv_in.weight", "class_embedding.linear_1.weight"):
@@ -71,7 +77,7 @@ def start_from_text_prior(model: ViewModel, unet: Mapping[str, Tensor]) -> None:
 
 
 def save_view_pipeline(model: ViewModel, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Writes `model` as a folder of diffusers parts (safetensors in `dtype`), replacing `folder` in one step."""
+    """Writes `model` as a pipeline folder of diffusers (safetensors in `dtype`), replacing `folder` in one step."""
     from threedgen.training.prior_model import write_pipeline
 
     copy = ViewModel(model.architecture)

@@ -15,21 +15,21 @@ from threedgen.training.view_model import ViewModel, start_from_text_prior
 
 
 class ViewTrainer(DenoiserTrainer):
-    """Of a model that is told a picture and a relative pose."""
+    """The trainer of the view prior, whose conditions are a picture and a relative pose."""
 
     config: ViewTrainingConfig
 
     def __init__(self, config: ViewTrainingConfig, architecture: PriorArchitecture, folder: Path) -> None:
         super().__init__(config, lambda: ViewModel(architecture), folder)
 
-    def told(self, batch: ViewBatch, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """Pictures in [-1, 1], whether they are kept, relative poses."""
+    def conditions(self, batch: ViewBatch, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """Pictures in [-1, 1], 1 or 0 for whether each is kept, and relative poses."""
         kept = (torch.rand(len(batch.images), generator=rng) >= self.config.picture_dropout).float()
         pictures = batch.pictures.permute(0, 3, 1, 2) * 2.0 - 1.0
         return tuple(value.to(self.config.device) for value in (pictures, kept, batch.poses))
 
     def start_from(self, folder: Path) -> None:
-        """Takes over the UNet of a text prior's folder of this size."""
+        """Takes over the UNet of a text prior of this size from its folder. Raises UserError."""
         start_from_text_prior(self.model, load_pipeline(folder).unet.state_dict())
         self.average.load_state_dict(self.model.state_dict())
         self.origin = str(folder)

@@ -18,8 +18,8 @@ from threedgen.core.random import generator
 from threedgen.datasets.multiview import PosedPictures, write_srn, write_transforms
 from threedgen.datasets.objects import ObjectSet, open_objects
 from threedgen.renderers.volumetric import camera_rays
-from threedgen.ssdnerf import scenes
-from threedgen.ssdnerf.scenes import Scenes, open_scenes, pack
+from threedgen.ssdnerf import posed_objects
+from threedgen.ssdnerf.posed_objects import PosedObjects, open_packed, pack
 
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 
@@ -53,7 +53,7 @@ class Log:
         self.calls.append((done, total))
 
 
-def packed(source: ObjectSet | str | Path, folder: Path, **options: object) -> tuple[Scenes, Log]:
+def packed(source: ObjectSet | str | Path, folder: Path, **options: object) -> tuple[PosedObjects, Log]:
     objects = source if isinstance(source, ObjectSet) else open_objects(str(source))
     log = Log()
     found = pack(objects, folder, progress=log, **options)  # pyright: ignore[reportArgumentType]
@@ -71,13 +71,13 @@ def test_pictures_and_cameras_come_back(tmp_path: Path):
     items = pictures(0), pictures(1, views=2, height=5, width=7), pictures(2, views=7)
     found, log = packed(object_set(*items), tmp_path)
     assert log.calls == [(1, 3), (2, 3), (3, 3)]
-    for scene in (found, open_scenes(tmp_path)):
-        assert (len(scene), scene.names, scene.captions[2]) == (3, ["s0", "s1", "s2"], "a thing 2")
-        assert scene.skipped == ()
+    for opened in (found, open_packed(tmp_path)):
+        assert (len(opened), opened.names, opened.captions[2]) == (3, ["s0", "s1", "s2"], "a thing 2")
+        assert opened.skipped == ()
         for index, item in enumerate(items):
-            assert scene.views(index) == len(item.images)
-            assert torch.equal(scene.pictures(index), (item.images * 255.0).round().byte())
-            cameras = scene.cameras(index)
+            assert opened.views(index) == len(item.images)
+            assert torch.equal(opened.pictures(index), (item.images * 255.0).round().byte())
+            cameras = opened.cameras(index)
             assert (cameras.height, cameras.width) == item.images.shape[1:3]
             assert (cameras.near, cameras.far) == (item.cameras.near, item.cameras.far)
             for name in ("world_from_camera", "intrinsics", "time"):
@@ -144,7 +144,7 @@ def test_the_views_kept_are_spread_over_the_list(tmp_path: Path, views: int, kep
 
 
 def test_many_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(scenes, "BYTES_PER_SHARD", 2000)  # 1296 bytes a scene: two a shard
+    monkeypatch.setattr(posed_objects, "BYTES_PER_SHARD", 2000)  # 1296 bytes for each object: two in a shard
     items = [pictures(tag) for tag in range(5)]
     found, _ = packed(object_set(*items), tmp_path)
     assert len(list(tmp_path.glob("pictures-*.safetensors"))) == 3
@@ -201,15 +201,15 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_bad_scene_is_an_error_or_is_left_out(tmp_path: Path, kind: str):
+def test_a_bad_object_is_an_error_or_is_left_out(tmp_path: Path, kind: str):
     source, (name, damage, shown) = write_set(tmp_path / "set"), DAMAGE[kind]
     damage(source / "car2" / name)
     objects = open_objects(str(source))
     text = message(pack, objects, tmp_path / "packed", strict=True)
-    assert "scene 'car2' cannot be used" in text
+    assert "object 'car2' cannot be used" in text
     assert "car2" in text.partition("cannot be used")[2]
     assert shown in text
-    assert not (tmp_path / "packed" / scenes.INDEX).exists()
+    assert not (tmp_path / "packed" / posed_objects.INDEX).exists()
     found = pack(objects, tmp_path / "packed", strict=False)
     assert found.names == ["car0", "car1", "car3"]
     ((skipped, reason),) = found.skipped
@@ -237,23 +237,23 @@ def test_sets_of_any_kind_are_checked(tmp_path: Path):
     ):
         text = message(pack, object_set(good, bad), tmp_path)
         assert reason in text
-        assert "scene 's1'" in text
+        assert "object 's1'" in text
         assert pack(object_set(good, bad), tmp_path, strict=False).skipped[0][0] == "s1"
 
 
-def test_a_set_without_a_good_scene_is_an_error_either_way(tmp_path: Path):
+def test_a_set_without_a_good_object_is_an_error_either_way(tmp_path: Path):
     source = write_set(tmp_path / "set", 2)
-    for scene in ("car0", "car1"):
-        for picture in (source / scene).rglob("*.png"):
+    for name in ("car0", "car1"):
+        for picture in (source / name).rglob("*.png"):
             picture.write_bytes(b"no")
     text = message(pack, open_objects(str(source)), tmp_path / "packed", strict=False)
-    assert "none of the 2 scenes can be used" in text
+    assert "none of the 2 objects can be used" in text
     assert "car0" in text
-    assert "no scenes" in message(pack, object_set(), tmp_path / "packed")
+    assert "no objects" in message(pack, object_set(), tmp_path / "packed")
     assert "at least one view" in message(pack, object_set(pictures(0)), tmp_path / "packed", views=0)
 
 
-def test_a_packing_is_used_again_for_the_same_scenes_and_views_only(tmp_path: Path):
+def test_a_packing_is_used_again_for_the_same_objects_and_views_only(tmp_path: Path):
     def repack(*items: PosedPictures, views: int | None = None) -> bool:
         return bool(packed(object_set(*items), tmp_path, views=views)[1].calls)
 
@@ -269,7 +269,7 @@ def test_a_packing_is_used_again_for_the_same_scenes_and_views_only(tmp_path: Pa
     assert packed(captioned, tmp_path, views=2)[1].calls
 
 
-def test_a_packing_without_broken_scenes_is_used_again_until_they_are_repaired(tmp_path: Path):
+def test_a_packing_without_broken_objects_is_used_again_until_they_are_repaired(tmp_path: Path):
     source = write_set(tmp_path / "set")
     pose = source / "car1" / "images" / "000001.png"
     good = pose.read_bytes()
@@ -277,8 +277,8 @@ def test_a_packing_without_broken_scenes_is_used_again_until_they_are_repaired(t
     assert packed(source, tmp_path / "packed", strict=False)[1].calls
     again, log = packed(source, tmp_path / "packed", strict=False)
     assert (len(again), len(again.skipped), log.calls) == (3, 1, [])
-    assert "scene 'car1'" in message(pack, open_objects(str(source)), tmp_path / "packed", strict=True)
-    assert len(open_scenes(tmp_path / "packed")) == 3  # which cost nobody the packing
+    assert "object 'car1'" in message(pack, open_objects(str(source)), tmp_path / "packed", strict=True)
+    assert len(open_packed(tmp_path / "packed")) == 3  # the packing is still there
     pose.write_bytes(good)
     repaired, log = packed(source, tmp_path / "packed", strict=True)
     assert (len(repaired), repaired.skipped, len(log.calls)) == (4, (), 4)
@@ -294,14 +294,14 @@ def test_a_packing_that_was_stopped_is_done_again(tmp_path: Path):
 
     with pytest.raises(KeyboardInterrupt):
         pack(source, tmp_path, progress=stop)
-    assert scenes.INDEX in message(open_scenes, tmp_path)
+    assert posed_objects.INDEX in message(open_packed, tmp_path)
     assert len(packed(source, tmp_path)[1].calls) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        scenes.CAMERAS, scenes.INDEX, "pictures-00000.safetensors",
+        posed_objects.CAMERAS, posed_objects.INDEX, "pictures-00000.safetensors",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [scenes.CAMERAS, scenes.INDEX, "pictures-00000.safetensors"])
+@pytest.mark.parametrize("name", [posed_objects.CAMERAS, posed_objects.INDEX, "pictures-00000.safetensors"])
 @pytest.mark.parametrize("damage", ["short", "empty", "missing"])
 def test_a_damaged_packing_is_named_and_made_again(tmp_path: Path, name: str, damage: str):
     source = object_set(pictures(0), pictures(1))
@@ -311,7 +311,7 @@ def test_a_damaged_packing_is_named_and_made_again(tmp_path: Path, name: str, da
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-3] if damage == "short" else b"")
-    assert name in message(open_scenes, tmp_path)
+    assert name in message(open_packed, tmp_path)
     found, log = packed(source, tmp_path)
     assert (len(found), len(log.calls)) == (2, 2)
 
@@ -322,9 +322,9 @@ def test_a_damaged_packing_is_named_and_made_again(tmp_path: Path, name: str, da
 )
 def test_an_index_that_does_not_fit_is_named(tmp_path: Path, change: dict[str, object]):
     pack(object_set(pictures(0), pictures(1)), tmp_path)
-    path = tmp_path / scenes.INDEX
+    path = tmp_path / posed_objects.INDEX
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    assert scenes.INDEX in message(open_scenes, tmp_path)
+    assert posed_objects.INDEX in message(open_packed, tmp_path)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
@@ -336,14 +336,14 @@ def test_a_source_that_a_training_does_not_need_is_refused_before_anything_is_re
     first = pack(open_objects("shape-world:car", 2, 8, "train", views=2), tmp_path / "scenes")
     before = (tmp_path / "scenes" / "index.json").read_bytes()
     other = open_objects("shape-world:mug", 2, 8, "train", views=2)
-    with pytest.raises(UserError, match="on other scenes or pictures"):
+    with pytest.raises(UserError, match="on other objects or pictures"):
         pack(other, tmp_path / "scenes", needed=first.source)
     assert (tmp_path / "scenes" / "index.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("missing", ["intrinsics.txt", "rgb", "pose"])
-def test_half_a_scene_is_not_passed_over(tmp_path: Path, missing: str):
-    """It is a scene that cannot be used: named, or counted."""
+def test_half_an_object_is_not_passed_over(tmp_path: Path, missing: str):
+    """It is an object that cannot be used: named, or counted."""
     folder = tmp_path / "cars"
     for index in range(3):
         write_srn(folder / f"car{index}", pictures(index))

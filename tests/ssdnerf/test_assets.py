@@ -12,13 +12,13 @@ from PIL import Image
 from threedgen.cameras.orbit import orbit
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.ssdnerf import watch as watching
-from threedgen.ssdnerf.config import Finetuning, Guiding
-from threedgen.ssdnerf.making import (
+from threedgen.ssdnerf.assets import (
     given_views,
     reconstruction_folder,
+    write_objects,
     write_reconstruction,
-    write_scenes,
 )
+from threedgen.ssdnerf.config import Finetuning, Guiding
 from threedgen.ssdnerf.model import LatentModel, Viewpoint
 from threedgen.ssdnerf.reconstruction import Reconstruction
 from threedgen.ssdnerf.sampling import sample_codes
@@ -37,7 +37,7 @@ def model() -> LatentModel:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of which files there are: meshes that nobody makes."""
 
-    def write(scene: object, path: Path, note: object) -> None:
+    def write(field: object, path: Path, note: object) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
 
@@ -45,7 +45,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def empty_model() -> LatentModel:
-    """Of scenes in which nothing is."""
+    """Of objects in which nothing is."""
     made = some_model()
     made.viewpoint = Viewpoint(size=16)
     torch.nn.init.zeros_(made.decoder.density.weight)
@@ -56,7 +56,7 @@ def empty_model() -> LatentModel:
 def written(model: LatentModel, folder: Path, names: list[str], seed: int = 0) -> list[str]:
     """Samples of these names; what is empty of them."""
     codes = sample_codes(model, range(len(names)), seed, steps=2)
-    return write_scenes(model, codes, names, folder, {"seed": seed})[1]
+    return write_objects(model, codes, names, folder, {"seed": seed})[1]
 
 
 def assets(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where each scene of a batch is empty: one occupancy grid, followed over the densities that the bank keeps."""
+"""Where each object of a batch is empty: its occupancy grid, made from the densities that the bank keeps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from threedgen.ssdnerf.config import Rendering
 from threedgen.ssdnerf.decoder import TriplaneDecoder
 
 
-class Emptiness:
-    """Reads and follows the grids of scenes, [G, G, G] each."""
+class ObjectGrids:
+    """Reads and updates the occupancy grids of objects, [G, G, G] each."""
 
     def __init__(self, rendering: Rendering, device: torch.device | str) -> None:
         self._grid = occupancy.OccupancyGrid(
@@ -21,13 +21,16 @@ class Emptiness:
         ).to(device)
 
     def occupied(self, density: Float[Tensor, "G G G"]) -> Bool[Tensor, "G G G"]:
-        """What a kept density says. No more than the mean density is asked of a cell (METHODS 4.2): a scene that
-        is thin everywhere is not taken for an empty one, which no ray would ever look at again."""
+        """The cells that may hold something, by a kept density.
+
+        The threshold is at most the mean density (SSDNeRF, Chen, Gu et al. 2023, its code). So an object that is
+        thin everywhere is not taken for empty: no ray would ever visit it again.
+        """
         density = density.to(self._grid.density)
         return self._grid.meant(density, min(self._grid.config.threshold, float(density.double().mean())))
 
     @torch.no_grad()
-    def look(
+    def update(
         self,
         decoder: TriplaneDecoder,
         code: Float[Tensor, "3 C R R"],
@@ -36,13 +39,14 @@ class Emptiness:
         stream: str,
         step: int,
     ) -> Float[Tensor, "G G G"]:
-        """A look at every cell of the scene of an activated code; its new running maximum, on the CPU in float32.
+        """The new running maximum of the density of every cell, after one query of the activated code in each.
 
-        seed, stream, step: of the places in the cells.
+        density: the running maximum so far, per world unit. seed, stream, step: of the random places in the cells.
+        The result is on the CPU in float32.
         """
         field = decoder.field(code)
         self._grid.density.copy_(density)
         self._grid.update(
             lambda points: field.query(points, points)[0], field.bounds, generator(seed, stream, step)
         )
-        return self._grid.density.to("cpu", copy=True)  # the grid is one for all scenes
+        return self._grid.density.to("cpu", copy=True)  # a copy, because one grid serves all objects
