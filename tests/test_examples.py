@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from threedgen import keep_priors, text_to_3d
 from threedgen.cameras.orbit import orbit
 from threedgen.core import plugins
 from threedgen.core.errors import UserError
-from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS
+from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS, PriorConfig, load_prior
 from threedgen.jobs.build import build
 from threedgen.loop.distill import distill
 from threedgen.recipes.load import load_recipe
@@ -47,9 +48,23 @@ def test_custom_objective_holds_its_laws_and_learns(monkeypatch):
 
 @pytest.mark.skipif(not EMBEDDED_WEIGHTS.is_dir(), reason="the embedded weights are not here")
 def test_batch_of_prompts(tmp_path):
-    files = load("batch_of_prompts").main(str(tmp_path), ["a red cube", "a blue cone"], steps=2)
-    assert all(file.read_bytes().startswith(b"ply") for file in files)
-    assert len(files) == 2
+    small = {"export.mesh.resolution": 24, "export.turntable.frames": 2, "representation.count": 200}
+    runs = load("batch_of_prompts").main(
+        str(tmp_path), ["a red cube", "a blue cone"], steps=2, settings=small, progress=False
+    )
+    assert [run.report["prompt"] for run in runs] == ["a red cube", "a blue cone"]
+    alone = text_to_3d("a blue cone", out=tmp_path / "alone", seed=1, steps=2, settings=small, progress=False)
+    for name in ("asset.glb", "asset.ply"):
+        assert (runs[1].path / name).read_bytes() == (alone.path / name).read_bytes()
+
+
+@pytest.mark.skipif(not EMBEDDED_WEIGHTS.is_dir(), reason="the embedded weights are not here")
+def test_priors_are_kept_as_long_as_the_block():
+    with keep_priors():
+        first = load_prior(PriorConfig(name="embedded"))
+        assert load_prior(PriorConfig(name="embedded")) is first
+        assert load_prior(PriorConfig(name="disc")) is not first
+    assert load_prior(PriorConfig(name="embedded")) is not first
 
 
 @pytest.fixture

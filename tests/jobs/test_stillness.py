@@ -112,7 +112,7 @@ def test_it_listens_to_the_loop(pull, warned):
     def cameras(seed: int, step: int, total: int) -> Cameras:
         return Cameras(torch.eye(4)[None], torch.eye(3)[None], 4, 4, torch.zeros(1))
 
-    def render(loss: Any, *_: Any) -> RenderOutput:
+    def render(loss: Any, *_: Any, **__: Any) -> RenderOutput:
         return RenderOutput(loss.expand(1, 4, 4, 3), loss.expand(1, 4, 4, 1))
 
     def guide(output: RenderOutput, *_: Any) -> Signal:
@@ -120,5 +120,6 @@ def test_it_listens_to_the_loop(pull, warned):
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        distill(Pushed(pull), render, cameras, [guide], "it", steps=90, listeners=[Stillness("it moving")])
+        scene: Any = Pushed(pull)
+        distill(scene, render, cameras, [guide], "it", steps=90, listeners=[Stillness("it moving")])
     assert len(caught) == warned

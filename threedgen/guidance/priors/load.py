@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,9 +89,34 @@ class PriorConfig:
                 )
 
 
+_KEPT: ContextVar[dict[str, Prior] | None] = ContextVar("kept priors", default=None)
+
+
+@contextmanager
+def keep_priors() -> Iterator[None]:
+    """While it is entered, a prior that is asked for again is not loaded again: for many runs with one model.
+
+    The priors stay in memory until the end of the block. Only the thread that entered it keeps them.
+    """
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
 def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior:
     """The prior that a recipe names. Raises UserError if it cannot be loaded."""
-    device = torch.device(device)
+    kept = _KEPT.get()
+    if kept is None:
+        return _load(config, torch.device(device))
+    key = f"{torch.device(device)} {typed.plain(config)}"
+    if key not in kept:
+        kept[key] = _load(config, torch.device(device))
+    return kept[key]
+
+
+def _load(config: PriorConfig, device: torch.device) -> Prior:
     if config.path and config.name in (_REQUIRED, _REQUIRED_VIDEO, *plugins.BUILTIN["prior"]):
         with readable(config.path):
             folder = _resolve(config.path)
