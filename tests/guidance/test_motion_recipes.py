@@ -200,11 +200,14 @@ def test_a_prior_that_turns_pictures_is_told_the_moments(film, pipelines, tmp_pa
         (["--recipe", "dreamgaussian4d"], "follows a film: give one by --video FILM"),
         (["--recipe", "align-your-gaussians"], "needs --prior FOLDER"),
         (["--recipe", "4d-fy", "--prior", "x"], "needs --video-prior FOLDER"),
-        (["--video-view", "30"], "name it by --video"),
+        (["--video-view", "30"], "name the film with --video"),
         (["--video", "FILM", "--video-view", "up"], "is not AZIMUTH[,ELEVATION[,DISTANCE]]"),
-        (["--video", "FILM", "--video-view", "0,95"], "between -90 and 90 degrees"),
+        (["--video", "FILM", "--video-view", "0,95"], "elevation is 95; it must be between -90 and 90"),
         (["--video", "nowhere.mp4"], "there is no film 'nowhere.mp4'"),
-        (["--video", "FILM", "--recipe", "text-to-3d"], "the last stage of this recipe sees no clips"),
+        (
+            ["--video", "FILM", "--recipe", "text-to-3d"],
+            "the cameras of the last stage of this recipe make no clips",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(

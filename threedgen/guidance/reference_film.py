@@ -189,15 +189,17 @@ class ReferenceFilm(GuidanceRoles):
 
 class TurnedFilm(ScoreDistillation):
     """Score distillation with a view-conditioned prior that receives the picture of the film at the moment of a
-    step."""
+    step.
+
+    `reference` in its settings has the pose of the camera of the film; its image, the first picture of the film,
+    stands for all pictures.
+    """
 
     film_setting = "film"
 
     @settings
     class Config(ScoreDistillation.Config):
         """Settings of score distillation from the pictures of a film.
-
-        `reference` has the pose of the camera of the film; its image, the first picture, stands for all pictures.
 
         Attributes:
             film: Folder of the cut-outs of the film. `threedgen text-to-4d --video` sets it.
