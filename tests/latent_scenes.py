@@ -1,4 +1,4 @@
-"""Small sets of made objects and trainings of them that take milliseconds, for tests."""
+"""Small sets of objects, and trainings of them that take milliseconds, for tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from threedgen.ssdnerf.posed_objects import PosedObjects, pack
 from threedgen.ssdnerf.trainer import Trainer
 
 SIZE, VIEWS = 16, 4
-# Several processes with CUDA cannot be forked; without it, a fork need not load everything again.
+# Processes with CUDA cannot be forked; without it, a fork need not load everything again.
 CONTEXT: Any = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
 TINY: dict[str, Any] = {
     "steps": 6,
@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
 
 
 def tiny(**changes: Any) -> Config:
-    """TINY's settings with changes, whose sections are laid over TINY's."""
+    """The settings of TINY with changes, whose sections are merged into those of TINY."""
     return config_of(merge(TINY, changes))
 
 
@@ -53,7 +53,7 @@ def settings(changes: Mapping[str, Any], path: str = "") -> list[str]:
 
 
 def some_model(words: Sequence[str] = (), **changes: Any) -> LatentModel:
-    """A model that nobody trained, whose denoiser answers something and whose decoder shows something."""
+    """An untrained model whose denoiser predicts something and whose decoder shows something."""
     model = LatentModel(tiny(**changes), words)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -82,7 +82,7 @@ def trainer(
 
 
 def state(of: Trainer) -> dict[str, torch.Tensor]:
-    """All that a training is: networks, averages, moments, records of all objects."""
+    """The whole state of a training: networks, averages, moments, and records of all objects."""
     from threedgen.training.optimizer_state import moments
 
     found = {f"networks.{name}": value.clone() for name, value in of.networks.state_dict().items()}

@@ -24,7 +24,7 @@ RATES = LearningRates(planes=0.1, decoder=0.02)
 
 
 def _run(targets, gamma, passes=8, seed=0, repeats=1, t=(0.8, 0.02)):
-    """Distils the cube's source with a denoiser that always sees `targets`, [V, 3, S, S]."""
+    """Distils the source of the cube with a denoiser that always predicts `targets`, [V, 3, S, S]."""
     source = cube_source()
     scene = CameraTriplane(CameraTriplane.Config(learning_rates=RATES), seed, source)
     guidance = NerfGuidedDistillation(
@@ -68,8 +68,8 @@ def test_an_exact_denoiser_is_reconstructed_and_every_outer_step_helps():
 
 
 def test_gamma_reconciles_views_that_disagree():
-    """Every other view shall be red, the others blue: the estimates of a guided run differ less. (At low noise the
-    correction fades out, and this denoiser never looks at what it is shown: so the run ends half way.)"""
+    """If every other view is to be red and the others blue, the estimates of a guided run differ less. (At low
+    noise the correction vanishes, and this denoiser ignores its input, so the run ends half way.)"""
     red, blue = (signed(seen(virtual(VIEWS), "cube", color).images) for color in ("red", "blue"))
     half = torch.arange(VIEWS) % 2 == 0
     mixed = torch.where(half[:, None, None, None], red, blue)
@@ -126,7 +126,7 @@ def test_every_view_takes_every_ddim_step_once_whatever_is_repeated():
     assert len(steps) == 2
     for step in range(total):
         views = cameras(0, step, total)
-        for _ in range(2):  # a step that was rolled back is done again
+        for _ in range(2):  # a step that was undone is taken again
             guidance(renderer(scene.at(), views, torch.ones(3)), views, "", step, total, 0)
     assert [t for t, _ in asked] == [round(t, 6) for t in steps for _ in range(VIEWS // BATCH)]
     assert sorted(view for t, views in asked if t == round(steps[0], 6) for view in views) == list(

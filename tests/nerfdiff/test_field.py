@@ -1,5 +1,5 @@
-"""The triplane of the source camera: aligned with pixels, cut off outside, the same wherever the world's origin
-is."""
+"""The triplane of the source camera: it is aligned with pixels, empty outside of the view, and independent of the
+frame of the world."""
 
 import torch
 from hypothesis import given
@@ -13,7 +13,7 @@ from threedgen.renderers.volume import VolumeRenderer
 
 
 def _points_of_pixels(camera: Cameras, depth: float) -> torch.Tensor:
-    """World points `depth` in front of the camera behind each pixel centre, row by row."""
+    """World points at distance `depth` in front of the camera, behind each pixel centre, row by row."""
     centres = torch.arange(camera.width) + 0.5
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     k = camera.intrinsics[0]
@@ -56,7 +56,8 @@ def test_nothing_is_behind_the_camera_outside_its_picture_or_beyond_the_sphere()
     assert not frame.coordinates(outside, 8)[1].any()
     planes = torch.randn(3, 8, 8, 2)
     field = camera_field(planes, [torch.randn(4, 6)], [torch.ones(4)], frame)
-    corner = torch.tensor([[0.88, 0.88, 0.88], [0.0, 0.0, 0.0]])  # in the box, outside the sphere; the middle
+    # A point in the box but outside of the sphere, and the middle.
+    corner = torch.tensor([[0.88, 0.88, 0.88], [0.0, 0.0, 0.0]])
     density = field.query(torch.cat([outside, corner]), torch.zeros(6, 3))[0]
     assert (density[:5] == 0).all()
     assert density[5] > 0
@@ -78,7 +79,7 @@ def test_the_source_view_sees_the_xy_plane_as_its_picture():
 
 
 def test_only_relative_poses_matter():
-    """Turning the world under both cameras changes no picture."""
+    """A rotation of the world together with both cameras changes no picture."""
     torch.manual_seed(0)
     planes, weights, biases = torch.randn(3, 8, 8, 2), [torch.randn(4, 6)], [torch.zeros(4)]
     pictures = []

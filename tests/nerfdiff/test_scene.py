@@ -1,5 +1,5 @@
-"""The finetuned triplane as an asset: its laws, and a run of the recipe that ends with the same bits when
-killed."""
+"""The finetuned triplane as a representation, and a run of the recipe that ends with the same bits when it was
+stopped."""
 
 import shutil
 
@@ -81,7 +81,8 @@ class _StopAt:
 
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_stopped_run_ends_with_the_same_bits(tmp_path, stop):
-    """Stopped in the first pass, and after some views have taken a DDIM step: the estimates are part of the run."""
+    """It is stopped in the first pass, and after some views have taken a DDIM step: the estimates are saved with
+    the run."""
     picture, model, states = _picture(tmp_path), tmp_path / "model", []
     save_model(tiny_model(), model, {})
     settings = [*QUICK, "checkpoint.every=1"]

@@ -1,4 +1,4 @@
-"""Training both networks: it learns, it resumes to the same bits, its folder is read back; published data works."""
+"""The training of both networks: it learns, it resumes with the same bits, and its folder is read back."""
 
 import json
 from dataclasses import replace
@@ -63,13 +63,13 @@ def test_the_denoisers_loss_reaches_the_nerf_only_when_coupled(tmp_path, bank):
         trainer = NerfDiffTrainer(config, TINY, tmp_path / str(coupled))
         torch.nn.init.normal_(
             trainer.model.denoiser.conv_out.weight, std=0.1
-        )  # it starts at zero: no gradient
+        )  # it starts at zero, where there is no gradient
         seen = []
         trainer.update = seen.append  # type: ignore[method-assign]
         plain = replace(config, denoising=0.0)
         for trainer.config in (config, plain):
             trainer.train_step(bank.batch(2, 0, 0))
-        (seen[0] - seen[1]).backward()  # what the denoiser adds
+        (seen[0] - seen[1]).backward()  # what the loss of the denoiser adds
         moved[coupled] = sum(
             float(p.grad.abs().sum()) for p in trainer.model.encoder.parameters() if p.grad is not None
         )
@@ -142,7 +142,7 @@ def test_a_predictor_answers_at_the_views_it_is_asked(make):
 
 
 def test_a_published_folder_trains_a_step_and_is_evaluated(tmp_path):
-    """The layout of SRN's sets: DATASET/OBJECT/{rgb,pose,intrinsics.txt}, 128 x 128 pixels."""
+    """It has the layout of the data sets of SRN: DATASET/OBJECT/{rgb,pose,intrinsics.txt}, 128 x 128 pixels."""
     drawn = open_objects("shape-world:car", 2, 128)
     for index in range(2):
         pictures = drawn.load(index)

@@ -1,4 +1,4 @@
-"""What is left on disk of samples and reconstructions, and how given views are read."""
+"""The files of samples and reconstructions, and how given views are read."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def model() -> LatentModel:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of which files there are: meshes that nobody makes."""
+    """Writes empty files in place of meshes, for tests of which files there are."""
 
     def write(field: object, path: Path, note: object) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def empty_model() -> LatentModel:
-    """Of objects in which nothing is."""
+    """A model of empty objects."""
     made = some_model()
     made.viewpoint = Viewpoint(size=16)
     torch.nn.init.zeros_(made.decoder.density.weight)
@@ -54,7 +54,7 @@ def empty_model() -> LatentModel:
 
 
 def written(model: LatentModel, folder: Path, names: list[str], seed: int = 0) -> list[str]:
-    """Samples of these names; what is empty of them."""
+    """Writes samples with these names, and returns the names of the empty ones."""
     codes = sample_codes(model, range(len(names)), seed, steps=2)
     return write_objects(model, codes, names, folder, {"seed": seed})[1]
 
@@ -71,7 +71,7 @@ def views() -> PosedPictures:
 
 @pytest.mark.usefixtures("quick")
 def test_a_folder_holds_the_samples_of_one_call(model, tmp_path):
-    """Those that belong to the contact sheet and the codes beside them; what is not a sample stays."""
+    """They belong to the contact sheet and the codes beside them, and files that are no samples stay."""
     others = ["seed.glb", "seed0.glb", "seed0-mine.glb", "my-seed0-0000.glb", "asset.glb"]
     written(model, tmp_path, [f"seed0-{number:04d}" for number in range(2)])
     assert assets(tmp_path) == ["seed0-0000.glb", "seed0-0001.glb"]
@@ -97,7 +97,8 @@ def test_what_has_no_surface_has_no_asset_of_an_earlier_call(model, tmp_path):
 
 @pytest.mark.usefixtures("quick")
 def test_reconstructions_of_other_pictures_have_another_folder(model, tmp_path, monkeypatch):
-    """Of the same name: the first has it, others have numbers, and each goes back to its own."""
+    """If file names are the same, the first reconstruction has the name, others have numbers, and each keeps its
+    folder."""
     run = tmp_path / "run"
     monkeypatch.chdir(tmp_path)
     asked = {
@@ -119,7 +120,7 @@ def test_reconstructions_of_other_pictures_have_another_folder(model, tmp_path, 
     assert reconstruction_folder(run, ["b/front.png"]).name == "front-4"  # another place
     report = run / "reconstructions" / "front" / "report.json"
     assert json.loads(report.read_text())["views"] == asked["front"]
-    report.write_text("broken")  # nothing says whose it is
+    report.write_text("broken")  # no report says which pictures it is of
     assert reconstruction_folder(run, [str(tmp_path / "a/front.png"), "x.png"]).name == "front-4"
 
 
@@ -137,7 +138,7 @@ def test_contact_sheets_show_large_pictures_reduced(model, tmp_path, monkeypatch
 @pytest.mark.parametrize(("height", "width"), [(20, 40), (40, 20), (32, 32)])
 @pytest.mark.parametrize("posed", [False, True])
 def test_given_views_have_the_field_of_view_over_the_longer_side(tmp_path, height, width, posed):
-    """As the training pictures, of which only that is known: the same focal length for the same longer side."""
+    """It is that of the training pictures: the same focal length for the same longer side."""
     viewpoint = Viewpoint(fov=50.0)
     picture, pose = tmp_path / "front.png", tmp_path / "pose.txt"
     Image.new("RGB", (width, height), "white").save(picture)

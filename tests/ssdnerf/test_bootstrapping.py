@@ -99,7 +99,7 @@ def test_the_exact_student_has_a_loss_that_falls_with_the_step_and_faster_with_h
 
 def test_only_the_student_at_s_is_taught():
     class TwoTimes(nn.Module):
-        """A weight for each of two times."""
+        """A student with a weight for each of two times."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -135,7 +135,7 @@ def test_only_the_student_at_s_is_taught():
 
 
 class Affine(nn.Module):
-    """y = a(t) + b(t) eps, a and b by a small network of t."""
+    """y = a(t) + b(t) eps, where a and b are outputs of a small network of t."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ def test_a_resumed_distillation_ends_at_the_same_bits(tmp_path):
             raise KeyboardInterrupt
         return teacher(z, t)
 
-    stopping.left = 2 * 7  # two questions a step: seven whole steps, five of them saved
+    stopping.left = 2 * 7  # the teacher is called twice in a step: seven whole steps, of which five are saved
     with pytest.raises(KeyboardInterrupt):
         distill_one_step(half, stopping, SHAPE, CONFIG, Cosine(), _quiet, tmp_path / "half", every=5)
     assert checkpoint.load_state(tmp_path / "half" / "checkpoint")["step"] == 5
@@ -215,7 +215,7 @@ def test_a_resumed_distillation_ends_at_the_same_bits(tmp_path):
 
 
 class Scaled(Affine):
-    """A student with one weight more."""
+    """A student with one more weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -236,7 +236,7 @@ def test_a_checkpoint_of_something_else_is_refused_and_may_be_deleted(tmp_path, 
         distill_one_step(student, teacher, SHAPE, config, Cosine(), _quiet, tmp_path / "one", digest=digest)
 
     distil()
-    distil()  # the same goes on
+    distil()  # the same distillation continues
     with pytest.raises(UserError, match=said) as caught:
         distil(**changes)
     assert f"delete {tmp_path / 'one'} to start again" in str(caught.value)

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class BankAndMemory(RuleBasedStateMachine):
-    """A bank does what a dictionary of records does, and opened again it is what it was at the last commit."""
+    """A bank behaves like a dictionary of records, and when it is opened again it is as at the last commit."""
 
     objects = st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=3, unique=True)
 
@@ -81,7 +81,8 @@ TestBankAndMemory.settings = settings(max_examples=8, stateful_step_count=15, de
 
 
 def train(folder: Path, steps: int) -> None:
-    """Something like a training, resumable: every step changes a few objects, every third is a checkpoint."""
+    """Works like a training that can be resumed: every step changes a few objects, and every third saves a
+    checkpoint."""
     state = folder / "checkpoint"
     if checkpoint.exists(state):
         tensors, about = checkpoint.load(state)
@@ -160,7 +161,8 @@ def test_a_mean_that_was_committed_outlives_the_next_one(folder: Path):
 
 
 def test_two_processes_of_a_training_are_one(folder: Path):
-    """Each writes its own objects and marks the other's; then their slots, and what they read, are the same."""
+    """Each process writes its own objects and marks those of the other. Then both have the same slots and
+    records."""
     one = new_bank(folder)
     other = CodeBank.open(folder)
     for tag in range(4):

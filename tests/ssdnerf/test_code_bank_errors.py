@@ -118,7 +118,7 @@ def records_twice(records: Records) -> Records:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
 def test_a_write_that_fails_leaves_the_commit(folder: Path):
-    """The same by a limit on the size of files, which needs no rights: the write stops half way."""
+    """The same with a limit on the size of files, which needs no privileges: the write stops half way."""
     import resource
 
     bank = new_bank(folder)

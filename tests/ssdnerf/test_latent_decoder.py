@@ -1,4 +1,4 @@
-"""The decoder: what codes mean, where they lie, and what colours and densities can be."""
+"""The decoder: activated codes, the places of texels, and the ranges of colours and densities."""
 
 import math
 
@@ -67,8 +67,8 @@ def test_the_directions_of_views_change_colours_only_and_only_where_they_are_ask
         assert torch.equal(color, other) is not directions
 
 
-def test_a_code_fills_the_box_it_is_said_to():
-    """The object twice as large is the same code: only the box grows."""
+def test_a_code_fills_the_box_it_is_reported_to():
+    """An object of twice the size has the same code in a larger box."""
     small, large = decoder(), decoder()
     small.extent, large.extent = 1.0, 2.0
     code, points = some_code(), some_points(extent=1.0)
@@ -79,7 +79,7 @@ def test_a_code_fills_the_box_it_is_said_to():
 
 @torch.no_grad()
 def test_each_plane_is_seen_along_its_own_axis():
-    """A bump in the middle of one plane alone is the same all along the axis that the plane does not hold."""
+    """A bump in the middle of one plane is constant along the axis that the plane does not have."""
     net, axes = decoder(), set()
     line = torch.linspace(-1.4, 1.4, 9)
     for plane in range(3):
@@ -128,7 +128,7 @@ def test_an_untrained_decoder_is_thin_fog_that_is_not_taken_for_nothing():
 
 
 def test_an_object_that_is_thin_everywhere_is_not_taken_for_nothing():
-    """No ray would look at it, and nothing could make it denser."""
+    """Otherwise no ray would visit it, and nothing could make it denser."""
     grids = ObjectGrids(RENDERING, "cpu")
     thin = torch.full((8, 8, 8), 0.1 * RENDERING.threshold)
     assert bool(grids.occupied(thin).all())
@@ -140,7 +140,7 @@ def test_an_object_that_is_thin_everywhere_is_not_taken_for_nothing():
 
 
 def test_every_object_has_an_emptiness_of_its_own():
-    """One grid looks at all objects, but what it says of one is not written over by the next."""
+    """One grid serves all objects, but the densities of one object are not overwritten by the next."""
     net, grids = decoder(), ObjectGrids(RENDERING, "cpu")
     before = torch.zeros(8, 8, 8)
     codes = [2.0 * some_code(tag) for tag in range(3)]

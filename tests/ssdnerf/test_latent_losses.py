@@ -20,8 +20,8 @@ STEPS = 100  # of the noise table
 
 
 class GaussianPrior:
-    """Codes [B, K, 1, 1] that are N(mean, covariance): the exact v of noisy ones, and what the loss's expectation
-    over t and noise is."""
+    """Codes [B, K, 1, 1] from N(mean, covariance): the exact v of noisy codes, and the expectation of the loss over
+    t and noise."""
 
     def __init__(self, mean: torch.Tensor, covariance: torch.Tensor, schedule) -> None:
         self.mean, self.covariance, self.schedule = mean, covariance, schedule
@@ -39,7 +39,7 @@ class GaussianPrior:
         return ((alpha * flat - clean) / sigma).reshape(z.shape)
 
     def pull(self, power: float) -> torch.Tensor:
-        """Q with E over t and noise of the gradient of 1/2 w(t) |x_hat - x|^2 = Q (x - mean).
+        """Q, where the mean over t and noise of the gradient of 1/2 w(t) |x_hat - x|^2 = Q (x - mean).
 
         x_hat - x = -sigma^2 M^-1 (x - mean) + alpha sigma C M^-1 eps with M = alpha^2 C + sigma^2, so that Q is the
         mean over t of w(t) sigma^4 M^-2; a uniform t falls on the table's steps with equal probability, but on the
@@ -56,8 +56,8 @@ class GaussianPrior:
 
 
 def every_noise(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One code as a batch with every time step, as often as a uniform t takes it, and each noise with both signs:
-    the mean over it of what is linear in the noise is the expectation."""
+    """One code as a batch with every time step, as often as a uniform t takes it, and each noise with both signs,
+    so that means of what is linear in the noise are exact."""
     count = 4 * STEPS
     t = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     eps = torch.randn(count, *codes.shape, generator=generator(0, "eps", 0), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Two processes, each with half of the batch, are one process with all of it."""
+"""Two processes with half of the batch each do the same as one process with all of it."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from threedgen.ssdnerf.posed_objects import PosedObjects, open_packed
 from threedgen.ssdnerf.trainer import Trainer
 
 STEPS = 3
-# Adam divides the first gradients by their own size: weights whose gradient is nothing but rounding must not move.
+# Adam divides the first gradients by their size, so weights whose gradient is only rounding must not move.
 SETTINGS = {"steps": 2 * STEPS, "batch": 2, "codes": {"initial": 0.5}, "diffusion": {"captions": True}}
 
 
@@ -34,7 +34,7 @@ def _one_of_two(rank: int, meeting: Path, packed: Path, folder: Path, changes: d
 
 
 def in_two(tmp_path: Path, **changes: object) -> Path:
-    """The folder of a training in two processes; they leave what each has in the end."""
+    """The folder of a training in two processes, with the state of each process at the end."""
     made(tmp_path / "scenes")
     folder = tmp_path / "two"
     folder.mkdir(exist_ok=True)
@@ -67,14 +67,14 @@ def test_two_processes_are_one_with_twice_the_batch(objects, tmp_path):
     assert torch.equal(ranks[0]["records.step"], whole["records.step"])
     start = state(trainer(tiny(**SETTINGS), objects, tmp_path / "start"))
     moved = (whole["networks.decoder.base.weight"] - start["networks.decoder.base.weight"]).abs().max()
-    assert float(moved) > 1e-3  # what is compared has moved
-    again = Trainer(tiny(**SETTINGS), objects, folder)  # one process goes on where two stopped
+    assert float(moved) > 1e-3  # the compared weights have changed
+    again = Trainer(tiny(**SETTINGS), objects, folder)  # one process continues a training of two
     assert again.step == STEPS
     assert all(torch.equal(value, ranks[0][name]) for name, value in state(again).items())
 
 
-def test_two_processes_go_on_where_they_stopped(objects, tmp_path):
-    """Twice three steps, in two processes each time, are six of one."""
+def test_two_processes_continue_where_they_stopped(objects, tmp_path):
+    """Twice three steps of two processes are the same as six steps of one process."""
     in_two(tmp_path, reset=0.5)
     folder = in_two(tmp_path, reset=0.5)
     found = torch.load(folder / "rank1.pt", weights_only=True)
@@ -85,7 +85,7 @@ def test_two_processes_go_on_where_they_stopped(objects, tmp_path):
 
 
 @pytest.mark.parametrize("said", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "two"}])
-def test_half_of_what_torchrun_sets_is_said(monkeypatch, said):
+def test_half_of_what_torchrun_sets_is_reported(monkeypatch, said):
     monkeypatch.delenv("RANK", raising=False)
     for name, value in said.items():
         monkeypatch.setenv(name, value)

@@ -28,13 +28,13 @@ from threedgen.ssdnerf.reconstruction import (
 from threedgen.ssdnerf.sampling import sample_codes
 from threedgen.ssdnerf.views import render_code
 
-SIZE = 12  # pixels of the pictures that the model is taken to be trained on
-VARIANCE = 0.25  # of the codes that the denoiser knows
+SIZE = 12  # pixels of the training pictures of the model
+VARIANCE = 0.25  # of the codes of the denoiser
 NO_PRIOR = Finetuning(outer=8, inner=4, learning_rate=0.03, prior=0.0)
 
 
 class GaussianModel(LatentModel):
-    """Of codes that are N(0, VARIANCE): its denoiser is exact."""
+    """A model of codes from N(0, VARIANCE), with an exact denoiser."""
 
     def network(self, noisy: Any, timesteps: torch.Tensor, told: Any = None, scale: float = 1.0) -> Any:
         t = timesteps / len(self.schedule.alphas_cumprod)
@@ -62,7 +62,7 @@ def true_code(model: LatentModel) -> torch.Tensor:
 
 
 def seen(model: LatentModel, code: torch.Tensor, count: int = 1, size: int = SIZE) -> PosedPictures:
-    """The code's own pictures."""
+    """Pictures of the code."""
     images = render_code(model, code, cameras(count, size)).rgb
     return PosedPictures(images, torch.ones_like(images[..., :1]), cameras(count, size))
 
@@ -84,7 +84,7 @@ def views(model) -> PosedPictures:
 @pytest.mark.parametrize("power", [0.25, 0.5])
 @pytest.mark.parametrize("steps", [1, 20])
 def test_guidance_moves_samples_towards_the_views(views, power, steps):
-    """Also a single step: its sign is right."""
+    """A single step has the right sign, too."""
     model = gaussian_model(diffusion={"power": power})
     free, little, more = (
         quality(model, guided_sample(model, views, Guiding(steps=steps, gain=gain, rays=10_000)), views)
@@ -99,7 +99,7 @@ def test_guidance_without_a_gain_is_the_ordinary_sample(model, views):
 
 
 def test_guidance_counts_all_pixels_whichever_rays_it_looks_at(model, views):
-    """Some rays stand for all: what they do is of the same size."""
+    """Some rays stand for all pixels, and have an effect of the same size."""
     start = guided_sample(model, views, Guiding(steps=1, gain=0.0))
     moves = [
         guided_sample(model, views, Guiding(steps=1, gain=1e-3, rays=rays)) - start for rays in (10_000, 72)
@@ -120,7 +120,7 @@ def test_guidance_is_as_strong_by_large_pictures_as_by_small_ones(model, views):
 
 
 def test_guidance_adds_up_the_pixels_of_all_views(model, views):
-    """The same view twice pulls twice as hard."""
+    """The same view twice has twice the effect."""
     images, alpha = views.images.repeat(2, 1, 1, 1), views.alpha.repeat(2, 1, 1, 1)
     twice = PosedPictures(images, alpha, views.cameras[[0, 0]])
     start = guided_sample(model, views, Guiding(steps=1, gain=0.0))
@@ -141,7 +141,7 @@ def test_finetuning_raises_the_psnr_of_the_given_view(model, views):
 
 
 def test_the_prior_holds_finetuning_near_what_it_knows(model, views):
-    """From a code that is much larger than its codes are, and with nothing of the views but one pixel's worth."""
+    """It starts from a code that is much larger than those of the prior, with a single pixel of the views."""
     start = 1.5 * torch.ones(model.shape)
     free, held = (
         finetuned(model, start, views, Finetuning(outer=6, learning_rate=0.05, prior=prior))
@@ -180,7 +180,7 @@ def test_correctors_run_and_change_the_sample(model, views):
 
 
 def test_correctors_keep_the_distribution_of_a_level():
-    """Langevin steps with an exact denoiser leave noisy codes as large as they were."""
+    """Langevin steps with an exact denoiser do not change the size of noisy codes."""
     from threedgen.ssdnerf.reconstruction import _corrector
 
     model = gaussian_model()
@@ -191,7 +191,7 @@ def test_correctors_keep_the_distribution_of_a_level():
     z = size * torch.randn(40, *model.shape, generator=generator(0, "z", 0))
     moved = _corrector(model, denoise, Guiding(correctors=30, delta=0.1), 0)(z, t, 0)
     assert float(moved.std()) / size == pytest.approx(1.0, abs=0.05)
-    assert float((moved * z).mean()) / size**2 < 0.5  # and they are others
+    assert float((moved * z).mean()) / size**2 < 0.5  # and they have changed
 
 
 def test_finetuning_begins_at_the_code_that_it_is_given(model, views):
@@ -202,7 +202,8 @@ def test_finetuning_begins_at_the_code_that_it_is_given(model, views):
 
 
 def test_the_learning_rate_falls_from_step_to_step(model, views):
-    """By decay: Adam's first steps are as long as it says, so that a code moves less in later ones."""
+    """It falls by the factor `decay`. The first steps of Adam have the length of the learning rate, so that a code
+    moves less in later steps."""
     start = torch.zeros(model.shape)
     short, long = (
         finetuned(model, start, views, Finetuning(outer=count, inner=1, decay=1e-3, prior=0.0))

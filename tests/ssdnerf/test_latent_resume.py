@@ -1,4 +1,4 @@
-"""A training that was stopped goes on with the same bits, whatever stopped it."""
+"""A training that was stopped continues with the same bits, whatever stopped it."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def test_a_resumed_training_ends_at_the_same_bits(objects, tmp_path, changes):
     first.save()
     assert first.train_step()  # is lost
     del first
-    torch.manual_seed(9)  # where torch's own stream stands makes no difference
+    torch.manual_seed(9)  # the state of the global stream of torch makes no difference
     second = trainer(config, objects, tmp_path / "parts", steps=1)
     assert second.step == 3
     second.save()
@@ -48,12 +48,12 @@ def test_a_resumed_training_ends_at_the_same_bits(objects, tmp_path, changes):
 
 
 def halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """As a model's file holds them."""
+    """The weights in the precision of the file of a model."""
     return {name: value.half().float() for name, value in state.items()}
 
 
 def _train(folder: Path, packed: Path, killed_at: int | None) -> None:
-    """A whole training that saves every second step; killed in the middle of a step, or of a save."""
+    """A whole training that saves every second step, and is killed in the middle of a step or of a save."""
     torch.set_num_threads(1)
     of = Trainer(tiny(steps=7), open_packed(packed), folder)
     render, flush = of._render, of.bank.flush
@@ -74,7 +74,8 @@ def _train(folder: Path, packed: Path, killed_at: int | None) -> None:
 
 
 def _exit_code(folder: Path, packed: Path, killed_at: int | None) -> int | None:
-    """Of `_train` in a process of its own: the last bits depend on the number of threads, one there."""
+    """The exit code of `_train` in a separate process with one thread: the last bits depend on the number of
+    threads."""
     process = CONTEXT.Process(target=_train, args=(folder, packed, killed_at))
     process.start()
     process.join(60)
@@ -118,7 +119,7 @@ def test_a_finished_training_does_nothing_more(objects, tmp_path):
         ({"seed": 5}, "seed=0"),
     ],
 )
-def test_other_settings_than_the_stopped_trainings_are_said(objects, tmp_path, changes, said):
+def test_other_settings_than_the_stopped_trainings_are_reported(objects, tmp_path, changes, said):
     trainer(tiny(), objects, tmp_path, steps=1).save()
     with pytest.raises(UserError, match=said) as caught:
         Trainer(tiny(**changes), objects, tmp_path)
@@ -159,7 +160,7 @@ def test_an_interruption_while_watching_leaves_checkpoint_and_model(objects, tmp
     assert (tmp_path / DOCUMENT).is_file()
 
 
-def test_other_objects_than_the_stopped_trainings_are_said(objects, tmp_path):
+def test_other_objects_than_the_stopped_trainings_are_reported(objects, tmp_path):
     trainer(tiny(), objects, tmp_path / "run", steps=1).save()
     with pytest.raises(UserError, match="on other objects"):
         Trainer(tiny(), made(tmp_path / "few", count=3), tmp_path / "run")
@@ -169,13 +170,13 @@ def test_other_objects_than_the_stopped_trainings_are_said(objects, tmp_path):
         Trainer(tiny(), other, tmp_path / "run")
 
 
-def test_a_checkpoint_of_another_command_is_said(objects, tmp_path):
+def test_a_checkpoint_of_another_command_is_reported(objects, tmp_path):
     checkpoint.save(tmp_path / "checkpoint", {}, {"step": 3})
     with pytest.raises(UserError, match="another kind of training"):
         Trainer(tiny(), objects, tmp_path)
 
 
-def test_a_lost_code_bank_is_said(objects, tmp_path):
+def test_a_lost_code_bank_is_reported(objects, tmp_path):
     of = trainer(tiny(), objects, tmp_path, steps=1)
     of.save()
     for path in (tmp_path / "codes").glob("codes-*"):

@@ -1,4 +1,4 @@
-"""Samplers of codes: the flow they follow, guidance, and what a sample depends on."""
+"""Samplers of codes: the flow that they follow, guidance, and what a sample depends on."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def noise(count: int = 8) -> torch.Tensor:
 
 
 def gaussian(schedule):
-    """E[x | z] of codes that are N(MEAN, DEVIATION^2) by channel."""
+    """E[x | z] of codes from N(MEAN, DEVIATION^2) by channel."""
 
     def denoise(z, t):
         alpha, sigma = schedule.alpha(t).reshape(-1, 1, 1, 1), schedule.sigma(t).reshape(-1, 1, 1, 1)
@@ -41,7 +41,7 @@ def gaussian(schedule):
 
 
 def flow(schedule, z: torch.Tensor) -> torch.Tensor:
-    """Where the probability flow of that Gaussian ends: standardised, z stays what it is."""
+    """The end of the probability flow of that Gaussian, along which the standardised z is constant."""
     t = torch.ones(1)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     return MEAN + DEVIATION * (z - alpha * MEAN) / (alpha**2 * DEVIATION**2 + sigma**2).sqrt()
@@ -55,7 +55,7 @@ def error(schedule, steps: int, sampler: str) -> float:
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_ddim_follows_the_probability_flow(kind):
-    """First-order: the error falls with the steps, also where these do not divide the table."""
+    """It is of first order: the error falls with the number of steps, also if this does not divide the table."""
     errors = [error(SCHEDULES[kind], steps, "ddim") for steps in (25, 75, 150, 400)]
     assert errors[3] < 0.02
     assert all(after < before / 1.7 for before, after in itertools.pairwise(errors))
@@ -208,7 +208,7 @@ def test_coarse_to_fine_kinds_have_a_sampler_of_their_own(kind):
 
 @pytest.mark.parametrize("kind", ["plain", "stage-wise", "matryoshka"])
 @pytest.mark.parametrize("steps", [0, -1, 1001])
-def test_numbers_of_steps_that_cannot_be_are_said(kind, steps):
+def test_numbers_of_steps_that_cannot_be_are_reported(kind, steps):
     with pytest.raises(UserError, match="step"):
         sample_codes(some_model(diffusion={"kind": kind}), [0], steps=steps)
 
@@ -220,7 +220,7 @@ def test_an_unknown_sampler_is_named():
 
 @pytest.mark.parametrize("kind", ["plain", "stage-wise", "matryoshka"])
 def test_centred_codes_are_sampled_where_they_lie(kind):
-    """Of a denoiser that knows nothing: what it makes of noise has the mean and the size of the codes."""
+    """A denoiser that has learnt nothing makes codes with the mean and the size of the training codes."""
     model = some_model(diffusion={"kind": kind, "centred": True})
     center = torch.linspace(-1.0, 1.0, model.statistics.center.numel()).reshape(model.shape)
     model.statistics.center.copy_(center)

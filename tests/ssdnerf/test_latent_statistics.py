@@ -42,7 +42,7 @@ def test_centred_codes_are_seen_without_their_mean_and_at_unit_size():
 
 @pytest.mark.parametrize("centred", [False, True])
 def test_the_weighted_loss_does_not_depend_on_how_large_codes_are(centred):
-    """Of a denoiser that is as wrong in proportion: its x_hat is 0.9 of what it sees."""
+    """The denoiser has a constant relative error: its x_hat is 0.9 of the normalised code."""
     found = []
     for scale in (1.0, 7.0):
         statistics = CodeStatistics(SHAPE, centred)
@@ -65,7 +65,7 @@ def test_codes_that_are_all_alike_do_no_harm(centred):
 
 
 def test_every_process_follows_the_codes_of_all():
-    """Each sees its half, and `average` the other's."""
+    """Each process has half of the codes, and `average` adds those of the other."""
     whole, half = CodeStatistics(SHAPE, True), CodeStatistics(SHAPE, True)
     first, second = codes().split(3)
 

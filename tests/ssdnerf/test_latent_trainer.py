@@ -29,7 +29,7 @@ def codes_of(of: Trainer) -> torch.Tensor:
 
 
 def test_the_order_of_a_step_is_the_papers(objects, tmp_path, monkeypatch):
-    """The denoiser once, codes K times, the decoder once, with the last of them."""
+    """The denoiser takes one step, the codes K steps, and the decoder one step with the last of these."""
     of, events = trainer(tiny(inner=3), objects, tmp_path), []
     update, step = of._update, CodeOptimizer.step
     monkeypatch.setattr(of, "_update", lambda name, rate: (events.append(name), update(name, rate)))
@@ -47,16 +47,16 @@ def test_the_order_of_a_step_is_the_papers(objects, tmp_path, monkeypatch):
 
     monkeypatch.setattr(of, "_render", spy)
     of.train_step()
-    assert learnt == [False] * 4 + [True] * 2  # its gradient is of the last rays only
+    assert learnt == [False] * 4 + [True] * 2  # its gradient is that of the last rays only
     assert events == ["denoiser", "codes", "codes", "decoder", "codes"]
-    assert seen == [True] * 6  # two objects, three times, all with the decoder that the step began with
+    assert seen == [True] * 6  # two objects, three times, all with the decoder of the start of the step
     moved = of.networks.decoder.state_dict()
     assert not any(torch.equal(moved[name], weights[name]) for name in ("base.weight", "color.weight"))
 
 
 def test_the_kept_gradient_is_that_of_the_parameters_before_their_tanh(objects, tmp_path):
     """dL/dc = lambda dL/dx 2 (1 - tanh^2 c), of each object alone, by the denoiser as it was before its step."""
-    of = trainer(tiny(), objects, tmp_path, steps=1)  # a denoiser that answers something
+    of = trainer(tiny(), objects, tmp_path, steps=1)  # a denoiser whose prediction is not 0
     records = of.bank.read([0, 1])
     codes = [torch.nn.Parameter(3.0 * code) for code in records.code]
     expected = []
@@ -99,14 +99,14 @@ def test_the_kept_gradient_is_in_every_inner_step(objects, tmp_path, monkeypatch
 def test_kept_and_recomputed_gradients_agree_at_small_learning_rates(
     objects, tmp_path, monkeypatch, learning_rate, least, most
 ):
-    """Four inner steps with the gradient of the first, and with one that is computed anew in each, of the same
-    noise. At a large learning rate they part: the test can tell them from each other."""
+    """Four inner steps with the kept gradient, and four with a gradient that is computed anew in each step with the
+    same noise. At a large learning rate they differ, so the test can tell them apart."""
     moved = []
     config = tiny(inner=4, codes={"learning_rate": learning_rate}, diffusion={"weight": 40.0})
     for recomputed in (False, True):
         of = trainer(config, objects, tmp_path / str(recomputed))
         torch.manual_seed(0)
-        torch.nn.init.normal_(of.networks.denoiser.unet.conv_out.weight, std=0.3)  # it begins by answering 0
+        torch.nn.init.normal_(of.networks.denoiser.unet.conv_out.weight, std=0.3)  # its first prediction is 0
         denoiser = [value.clone() for value in of.networks.denoiser.parameters()]
         monkeypatch.setattr(of, "_update", lambda name, rate: None)
         render = of._render
@@ -130,8 +130,8 @@ def test_kept_and_recomputed_gradients_agree_at_small_learning_rates(
     assert least <= apart < most
 
 
-def test_adam_on_an_object_goes_on_from_visit_to_visit(tmp_path):
-    """Five steps at once, and two, and three after a stay on disk: the same bits."""
+def test_adam_on_an_object_continues_from_visit_to_visit(tmp_path):
+    """Five steps at once give the same bits as two steps and, from disk, three more."""
     from threedgen.ssdnerf.code_bank import CodeBank
 
     shape, rng = (3, 2, 4, 4), generator(0, "gradients", 0)
@@ -178,7 +178,7 @@ def test_every_object_keeps_what_is_known_of_its_own_emptiness(objects, tmp_path
 
 
 def test_without_a_prior_it_is_an_auto_decoder(objects, tmp_path):
-    """diffusion.weight = 0 is a training that knows no prior step, bit for bit."""
+    """A training with diffusion.weight = 0 is the same, bit for bit, as one without the step of the prior."""
     without, never = (tiny(diffusion={"weight": weight}) for weight in (0.0, 4.0))
     plain, cut = trainer(without, objects, tmp_path / "0"), trainer(never, objects, tmp_path / "cut")
     cut._learn_prior = lambda *_: None  # type: ignore[method-assign]
@@ -274,7 +274,7 @@ def test_the_mean_square_is_followed_slowly(objects, tmp_path):
 
 
 def test_fidelity_weighs_pictures_and_regularizer(objects, tmp_path):
-    """Half of it is half of the gradient, with no prior."""
+    """Without a prior, half the fidelity gives half the gradient."""
     moved = []
     for fidelity in (1.0, 0.5):
         of = trainer(tiny(fidelity=fidelity, diffusion={"weight": 0.0}), objects, tmp_path / str(fidelity))

@@ -1,4 +1,4 @@
-"""Around the steps of a training: what is shown when, what follows it, what it takes over and complains of."""
+"""A training around its steps: batches, averages, weights that are taken over, and complaints."""
 
 import copy
 import math
@@ -81,7 +81,7 @@ def test_halfway_all_codes_become_their_mean(objects, tmp_path, monkeypatch):
     started, read = [], of.bank.read
 
     def spy(indices):
-        started.append(copy.deepcopy(read(indices)))  # the codes of the other are moved where they are
+        started.append(copy.deepcopy(read(indices)))  # the codes of the other process are changed in place
         return read(indices)
 
     monkeypatch.setattr(of.bank, "read", spy)
@@ -93,7 +93,7 @@ def test_halfway_all_codes_become_their_mean(objects, tmp_path, monkeypatch):
     assert not torch.equal(read([0]).code, read([1]).code)  # once
 
 
-def test_a_batch_that_processes_cannot_share_is_said(objects, tmp_path):
+def test_a_batch_that_processes_cannot_share_is_reported(objects, tmp_path):
     of = trainer(tiny(batch=3), objects, tmp_path)
     of.world = World(rank=0, size=2)
     with pytest.raises(UserError, match="batch of 3 cannot be shared by 2"):
@@ -116,7 +116,7 @@ def test_codes_and_decoder_of_another_training_are_taken_over(objects, tmp_path)
     assert torch.equal(codes_of(again), codes_of(first))
 
 
-def test_what_cannot_be_taken_over_is_said(objects, tmp_path):
+def test_what_cannot_be_taken_over_is_reported(objects, tmp_path):
     trainer(tiny(), objects, tmp_path / "first", steps=1).save()
     for harm, changes in (
         ("decoder", {"decoder": {"hidden": 16}}),
@@ -147,7 +147,7 @@ def test_all_kinds_train_with_and_without_captions(objects, tmp_path, kind):
         assert ("car" in of.networks.words) is captions
 
 
-def test_a_caption_that_is_too_long_is_said_with_its_object_before_the_first_step(tmp_path):
+def test_a_caption_that_is_too_long_is_reported_with_its_object_before_the_first_step(tmp_path):
     short = cars(3)
     long = ObjectSet(short.names, short.load, lambda index: "car " * (40 if index == 2 else 2))
     objects = pack(long, tmp_path / "scenes")
@@ -158,7 +158,7 @@ def test_a_caption_that_is_too_long_is_said_with_its_object_before_the_first_ste
         Trainer(tiny(diffusion={"captions": True}), objects, tmp_path / "run")
 
 
-def test_captions_are_dropped_as_often_as_is_said(objects, tmp_path, monkeypatch):
+def test_captions_are_dropped_as_often_as_is_reported(objects, tmp_path, monkeypatch):
     told = []
     of = trainer(tiny(batch=4, diffusion={"captions": True, "drop": 0.5}), objects, tmp_path)
     monkeypatch.setattr(

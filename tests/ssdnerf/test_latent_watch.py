@@ -1,4 +1,4 @@
-"""What a training leaves to be looked at while it runs: metrics.jsonl, grids, warnings."""
+"""The measurements of a training while it runs: metrics.jsonl, grids and warnings."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def rows(folder: Path) -> list[dict]:
 def trained(
     config, objects: PosedObjects, folder: Path, every: Every = QUIET, steps: int | None = None
 ) -> Trainer:
-    """Trains on from the last checkpoint of the folder; stops after `steps` as a killed one would."""
+    """Trains from the last checkpoint of the folder, and stops after `steps` like a training that is killed."""
     of = trainer(config, objects, folder)
 
     def report(step: int, headline: str) -> None:
@@ -60,7 +60,7 @@ def test_lines_are_means_and_say_what_there_is_to_watch(objects, tmp_path):
         seen.append(of.train_step())
         watch.step(of, seen[-1])
     found = rows(tmp_path)
-    assert [row["step"] for row in found] == [2, 4, 5]  # the last step has a line of its own
+    assert [row["step"] for row in found] == [2, 4, 5]  # the last step has its own line
     assert found[0]["rendering"] == pytest.approx((seen[0]["rendering"] + seen[1]["rendering"]) / 2, rel=1e-3)
     assert found[2]["rendering"] == pytest.approx(seen[4]["rendering"], rel=1e-3)
     expected = -10.0 * torch.log10(torch.tensor((seen[2]["mse"] + seen[3]["mse"]) / 2))
@@ -101,7 +101,7 @@ def test_a_resumed_trainings_lines_are_those_of_an_uninterrupted_one(objects, tm
     ],
 )
 @pytest.mark.usefixtures("short_lines")
-def test_what_is_out_of_balance_is_said_once(objects, tmp_path, capsys, seen, said):
+def test_what_is_out_of_balance_is_reported_once(objects, tmp_path, capsys, seen, said):
     of, watch = trainer(tiny(), objects, tmp_path), Watch(tmp_path, 0, QUIET)
     for of.step in range(1, 7):
         watch.step(of, {"rendering gradient": 1.0, "prior gradient": 1.0, "mse": 0.1, **seen})
@@ -111,7 +111,7 @@ def test_what_is_out_of_balance_is_said_once(objects, tmp_path, capsys, seen, sa
 
 
 @pytest.mark.usefixtures("short_lines")
-def test_each_kind_of_warning_is_said_once_whatever_its_numbers(objects, tmp_path, capsys):
+def test_each_kind_of_warning_is_reported_once_whatever_its_numbers(objects, tmp_path, capsys):
     """The gradient of the prior is first too large and then too small, and ever more values are at their bounds."""
     of, watch = trainer(tiny(), objects, tmp_path), Watch(tmp_path, 0, QUIET)
     for of.step in range(1, 13):
@@ -133,7 +133,7 @@ def test_without_a_prior_there_is_no_balance_to_warn_of(objects, tmp_path, capsy
     assert "psnr" in row
     assert not {"balance", "fid", "prior"} & set(row)
     with Image.open(tmp_path / "watch" / "grid_0000006.png") as grid:
-        assert grid.height == 4 * 16  # two objects' pictures and what was learnt of them; no samples
+        assert grid.height == 4 * 16  # pictures and renders of two objects, and no samples
 
 
 def test_grids_show_samples_and_pictures_and_what_was_learnt(objects, tmp_path):
@@ -156,7 +156,7 @@ def test_the_fid_row_is_there_and_is_zero_of_the_pictures_themselves(objects, tm
     watch, given = Watch(tmp_path, 2, Every(samples=6)), []
 
     def themselves(model, code, camera):
-        """In place of a sample: the training picture of that camera."""
+        """The training picture of that camera, in place of a sample."""
         for index in range(4):
             for view, pose in enumerate(objects.cameras(index).world_from_camera):
                 if torch.equal(pose, camera.world_from_camera[0]):
@@ -173,7 +173,7 @@ def test_the_fid_row_is_there_and_is_zero_of_the_pictures_themselves(objects, tm
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> PosedObjects:
-    """Objects whose pictures are of different sizes: upright, across, and as in the other tests."""
+    """Objects whose pictures have different sizes: higher than wide, wider than high, and as in the other tests."""
     drawn, sizes = cars(4), ((16, 16), (24, 16), (12, 20), (16, 16))
 
     def load(index: int) -> PosedPictures:
@@ -193,7 +193,7 @@ def test_objects_of_different_picture_sizes_are_watched(mixed, tmp_path):
 
 
 def test_large_pictures_are_reduced_before_they_are_looked_at(mixed, tmp_path, monkeypatch):
-    """Which bounds what a point of the curve and a grid cost."""
+    """This bounds the cost of a point of the curve and of a grid."""
     monkeypatch.setattr(watching, "LARGEST", 10)
     sizes, render = [], watching.render_code
 
@@ -209,7 +209,7 @@ def test_large_pictures_are_reduced_before_they_are_looked_at(mixed, tmp_path, m
         pixels = torch.tensor(list(grid.convert("RGB").tobytes())).reshape(grid.height, grid.width, 3)
     true = resize(mixed.pictures(0)[:1].float(), 10, 10)[0].round()
     assert float((pixels[6 * 10 : 7 * 10, :10] - true).abs().max()) <= 1.0
-    assert of.averages.viewpoint.size == 24  # what the model is remembered by stays as it is
+    assert of.averages.viewpoint.size == 24  # the viewpoint of the model stays as it is
 
 
 def test_watching_does_not_change_the_training(objects, tmp_path):

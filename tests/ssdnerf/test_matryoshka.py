@@ -51,7 +51,7 @@ class PerfectNetwork:
 
 
 def random_loss(diffusion, network, x, rng, told=()):
-    """The loss of each code at a uniform t, with noise of its own at every level."""
+    """The loss of each code at a uniform t, with separate noise at every level."""
     t = torch.rand(len(x), generator=rng)
     return diffusion.loss_at(network, x, t, diffusion.noises(len(x), x.shape[1:], rng), told)
 
@@ -67,7 +67,7 @@ def test_with_a_perfect_network_both_levels_have_their_covariance_and_agree():
     torch.testing.assert_close(covariance_of(pool(fine, 2)), covariance_of(coarse), atol=0.01, rtol=0)
     assert (
         float((pool(fine, 2) - coarse).square().mean()) < 1e-3
-    )  # of every sample, not of their distribution only
+    )  # in every sample, and not only in distribution
 
 
 def test_one_level_is_ordinary_ddim_bit_for_bit():
@@ -134,7 +134,7 @@ def test_the_loss_sums_over_levels_and_reaches_the_codes():
 
 
 class Inner(nn.Module):
-    """A coarse denoiser, of some weights."""
+    """A coarse denoiser with some weights."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -175,7 +175,9 @@ def test_the_levels_of_a_nested_network_hear_of_each_other_and_of_the_time():
     for name, weight in nested.named_parameters():
         if name == "after.0.second.weight":
             nn.init.normal_(weight)
-    nn.init.zeros_(nested.outward.weight)  # what the inner network says of the time is not what is asked here
+    nn.init.zeros_(
+        nested.outward.weight
+    )  # the dependence of the inner network on the time is not tested here
     before = nested(noisy, timesteps)
     assert not torch.allclose(nested(noisy, timesteps)[0], nested(noisy, timesteps + 100)[0])
 

@@ -17,7 +17,7 @@ SHORT = BootstrapConfig(steps=3, batch=2, learning_rate=1e-3)
 
 def _teacher(**changes):
     model = LatentModel(tiny(**changes), seed=1).requires_grad_(False).eval()
-    with torch.no_grad():  # a new denoiser answers 0: this one says something
+    with torch.no_grad():  # a new denoiser predicts 0, and this one must not
         for index, weight in enumerate(model.denoiser.parameters()):
             weight.add_(0.03 * torch.randn(weight.shape, generator=generator(0, "weights", index)))
     return model
@@ -74,7 +74,7 @@ def test_distillation_lowers_the_bootstrapping_loss(tmp_path):
     assert after < 0.9 * before
 
 
-def test_what_cannot_be_distilled_or_loaded_is_said(tmp_path):
+def test_what_cannot_be_distilled_or_loaded_is_reported(tmp_path):
     with pytest.raises(UserError, match="plain diffusion"):
         train_one_step(_teacher(diffusion={"kind": "stage-wise"}), tmp_path, SHORT, lambda *_: None)
     with pytest.raises(UserError, match="threedgen train one-step"):
@@ -99,7 +99,7 @@ def _of_other_codes(teacher):
     "change", [_trained_on, _of_other_codes, lambda _: _teacher(diffusion={"widths": [16, 16]})]
 )
 def test_a_student_belongs_to_its_teacher(tmp_path, change):
-    """As it was: a run that was trained on, or begun again with other networks, has to be distilled again."""
+    """A run has to be distilled again after more training, and after a new start with other networks."""
     train_one_step(_teacher(), tmp_path / FOLDER, SHORT, lambda *_: None)
     load_one_step(_teacher(), tmp_path)
     train_one_step(_teacher(), tmp_path / FOLDER, SHORT, lambda *_: None)

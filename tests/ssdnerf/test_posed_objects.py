@@ -25,7 +25,7 @@ BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 
 
 def pictures(tag: int, views: int = 4, height: int = 9, width: int = 12) -> PosedPictures:
-    """Noise, with its cameras around: every pixel has a colour of its own."""
+    """Pictures of noise with cameras all around, in which every pixel has another colour."""
     rng = generator(0, "pictures", tag)
     images = torch.randint(256, (views, height, width, 3), generator=rng) / 255.0
     turn = 360.0 * torch.rand(views, generator=rng)
@@ -44,7 +44,7 @@ def write_set(folder: Path, count: int = 4) -> Path:
 
 
 class Log:
-    """A progress function that counts its calls: none where a packing was used again."""
+    """A progress function that counts its calls. There are none if a packing was used again."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []
@@ -343,7 +343,7 @@ def test_a_source_that_a_training_does_not_need_is_refused_before_anything_is_re
 
 @pytest.mark.parametrize("missing", ["intrinsics.txt", "rgb", "pose"])
 def test_half_an_object_is_not_passed_over(tmp_path: Path, missing: str):
-    """It is an object that cannot be used: named, or counted."""
+    """It is an object that cannot be used, so it is named or counted."""
     folder = tmp_path / "cars"
     for index in range(3):
         write_srn(folder / f"car{index}", pictures(index))

@@ -131,7 +131,9 @@ def test_views_become_an_asset_by_pose_and_by_angles(run, folder, tmp_path, caps
     scene = trimesh.load_scene(out / "asset.glb")
     assert sum(len(part.faces) for part in scene.geometry.values()) > 10
     with Image.open(out / "contact_sheet.png") as sheet:
-        assert sheet.height == 3 * 16  # the view, the asset from there, the asset from around
+        assert (
+            sheet.height == 3 * 16
+        )  # the view, the asset from the same camera, and the asset on a turntable
     two = [f"{view}@0,20", f"{view}@120,20,2.9"]
     assert main(["reconstruct", str(run), *two, *short, "--out", str(tmp_path / "two")]) == 0
     assert len(json.loads((tmp_path / "two" / "report.json").read_text())["psnr"]) == 2
@@ -147,7 +149,7 @@ def test_coarse_to_fine_kinds_train_and_sample(kind, tmp_path, capsys):
     assert "sampled by ddim only" in said(capsys, ["sample", tmp_path, "--sampler", "dpm-solver++"])
 
 
-def test_a_training_goes_on_and_says_when_it_cannot(folder, tmp_path, capsys):
+def test_a_training_continues_and_says_when_it_cannot(folder, tmp_path, capsys):
     command = ["train", "ssdnerf", str(folder), "--out", str(tmp_path / "run"), *QUIET]
     assert main([*command, *told(steps=2)]) == 0
     capsys.readouterr()
@@ -162,7 +164,7 @@ def test_a_training_goes_on_and_says_when_it_cannot(folder, tmp_path, capsys):
     (other / cars().names[0]).rename(other / "another")
     found = said(capsys, ["train", "ssdnerf", other, "--out", tmp_path / "run", *QUIET, *told(steps=6)])
     assert "on other objects" in found
-    assert main([*command, *told(steps=5)]) == 0  # what was packed is still there
+    assert main([*command, *told(steps=5)]) == 0  # the packed objects are still there
     # training.yaml is a recipe
     again = ["train", "ssdnerf", str(folder), "--recipe", str(tmp_path / "run" / "training.yaml")]
     assert main([*again, "--out", str(tmp_path / "again"), *QUIET]) == 0

@@ -54,7 +54,7 @@ class PerfectNetwork:
 
 
 def down(z, alpha, sigma, factor):
-    """P z / c: a stage's last z as the next stage's first, by the levels of the finer stage."""
+    """P z / c: the last z of a stage as the first z of the next one, with the noise levels of the finer stage."""
     return pool(z, factor) / boundary_scale(alpha, sigma, factor).to(z)
 
 
@@ -93,10 +93,10 @@ def test_the_covariance_on_both_sides_of_a_boundary_is_that_of_the_forward_proce
     high = diffusion.noised(0, x, boundary, noise)[0]
     low = diffusion.noised(1, x, boundary, noise)[0]
     alpha, sigma = diffusion.levels(0, boundary[:1])
-    torch.testing.assert_close(down(high, alpha, sigma, 2), low)  # not in distribution only
+    torch.testing.assert_close(down(high, alpha, sigma, 2), low)  # not only in distribution
     again = up(low, alpha, sigma, 2, torch.randn(high.shape, generator=generator(0, "fresh", 0)))
     torch.testing.assert_close(covariance_of(again), covariance_of(high), atol=0.03, rtol=0)
-    # Both by hand: U P Sigma (U P)^T alpha^2 + sigma^2 I.
+    # Both are computed directly: U P Sigma (U P)^T alpha^2 + sigma^2 I.
     both = matrix(lambda x: projection(x, 2), SIZE)
     exact = alpha.double() ** 2 * both @ smooth_covariance(SIZE) @ both.T + sigma.double() ** 2 * torch.eye(
         16
@@ -111,7 +111,9 @@ def test_with_a_perfect_network_samples_have_the_covariance_of_the_codes(boundar
     network = PerfectNetwork(diffusion, covariance)
     samples = diffusion.sample(network, (1, SIZE, SIZE), 240, draws(COUNT))
     torch.testing.assert_close(covariance_of(samples), covariance, atol=0.035, rtol=0)
-    fine = matrix(lambda x: x - projection(x, 2), SIZE)  # what coarse stages do not hold has less variance
+    fine = matrix(
+        lambda x: x - projection(x, 2), SIZE
+    )  # what coarse stages cannot represent has less variance
     there = fine @ covariance_of(samples) @ fine.T
     torch.testing.assert_close(there, fine @ covariance @ fine.T, atol=0.01, rtol=0)
 

@@ -30,7 +30,8 @@ def bank() -> RenderBank:
 
 
 def train(folder, bank, stops):
-    """Trains in several processes' worth of trainers, each resuming where the last one saved."""
+    """Trains with several trainers one after the other, each of which resumes from the checkpoint of the last
+    one."""
     for stop in stops:
         trainer = PriorTrainer(CONFIG, TINY, folder)
         trainer.resume()
@@ -156,7 +157,7 @@ def test_a_grown_model_keeps_every_weight_and_doubles_the_picture():
 
 
 def test_a_grown_model_begins_as_the_small_one_at_half_the_resolution():
-    """Exact where the outer convolutions look at one pixel only; elsewhere they see finer neighbours."""
+    """It is exact if the outer convolutions use one pixel only; others see finer neighbours."""
     torch.manual_seed(0)
     small = PriorModel(for_size(32))
     with torch.no_grad():
@@ -184,12 +185,22 @@ def test_only_doublings_of_the_base_size(size):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--steps", "0"], ["--save-every", "0"], ["--precision", "fp16"], ["--size", "40"], ["--stepz", "3"]],
+    [
+        ["--steps", "0"],
+        ["--save-every", "0"],
+        ["--warmup", "0"],
+        ["--ema", "1.5"],
+        ["--learning-rate", "-1"],
+        ["--precision", "fp16"],
+        ["--size", "40"],
+        ["--stepz", "3"],
+    ],
 )
 def test_bad_training_options_are_one_line(arguments, tmp_path):
     with pytest.raises(UserError) as caught:
         COMMANDS["train prior"]([*arguments, "--out", str(tmp_path / "x")])
     assert "\n" not in str(caught.value)
+    assert arguments[0].removeprefix("--") in str(caught.value)
 
 
 def test_the_command_trains_resumes_and_leaves_a_pipeline(tmp_path):

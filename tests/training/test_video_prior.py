@@ -1,4 +1,4 @@
-"""The video prior: its clips, its training, and the folder that it is stored as."""
+"""The video prior: its clips, its training, and its folder on disk."""
 
 import json
 
@@ -73,7 +73,7 @@ def test_frames_are_evenly_spaced_and_their_times_are_told_apart():
 
 
 def test_clips_are_the_worlds_in_the_colour_of_their_caption(bank):
-    """The second half of the bank's first clip, drawn again from what the bank says of it."""
+    """The first clip of the bank, rendered again from what the bank says of it."""
     batch = bank.batch(32, 0, 5)
     assert batch.images.shape == (32, 16, 16, 9)
     frames = as_frames(batch.images)
@@ -164,7 +164,7 @@ def test_a_grid_and_the_measurements_are_made(tmp_path, monkeypatch):
     clips = sample(trainer, ["a red cube spinning"], torch.tensor([25.0]), steps=3)
     assert clips.shape == (1, 3, 16, 16, 3)
     errors = motion_errors(trainer, "cube", "spinning")
-    assert len(set(errors)) == 1  # it answers 0 before it is trained, whatever it is told
+    assert len(set(errors)) == 1  # it predicts 0 before it is trained, for all conditions
     clean = as_channels(true_clips("cube", "red", "spinning", torch.zeros(1), 16, 3)) * 2.0 - 1.0
     assert 0.2 * float(clean.square().mean()) < errors[0] < 5.0 * float(clean.square().mean())
 

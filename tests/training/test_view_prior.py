@@ -1,4 +1,4 @@
-"""The view-conditioned prior: its pairs, its training, and that its folder is read back as what was trained."""
+"""The view-conditioned prior: its pairs, its training, and its folder on disk."""
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def test_pairs_come_back_and_say_their_turn(bank):
 
 
 def test_a_mirrored_pair_turns_the_other_way():
-    """A scene seen by two cameras, and its mirror image seen by the mirrored ones, are one pair mirrored."""
+    """Views of a scene by two cameras, and views of its mirror image by the mirrored cameras, are mirror images."""
     rng = np.random.default_rng(5)
     assembly = sample_assembly(rng)
     flip = torch.tensor([-1.0, 1.0, 1.0])

@@ -42,7 +42,7 @@ _LARGEST_GRADIENT = 1.0
 
 @settings
 class BootstrapConfig:
-    """The distillation of a one-step sampler. No command sets warmup, delta, beta, t and heun.
+    """The distillation of a one-step sampler; no command sets warmup, delta, beta, t and heun.
 
     Attributes:
         steps: Number of steps of the whole distillation.
