@@ -184,6 +184,16 @@ def test_a_broken_rule_is_reported(file, text, complaint, tmp_path):
     assert complaint in found[0]
 
 
+def test_tests_benchmarks_and_examples_are_short_files_too():
+    root = ROOT.parent
+    files = {
+        str(path): path
+        for folder in ("tests", "benchmarks", "examples")
+        for path in (root / folder).rglob("*.py")
+    }
+    assert list(_long(files)) == []
+
+
 def test_argparse_lives_in_commands_only():
     using = [
         name
