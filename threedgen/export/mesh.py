@@ -33,8 +33,8 @@ class MeshConfig:
     Attributes:
         resolution (voxels): Number of voxels along the longest side of the asset.
         faces (triangles): Largest number of triangles after decimation.
-        level: Density at the surface: of Gaussians, the sum of their opacities; of a field, per world unit. null
-            finds the level whose silhouettes agree with the pictures.
+        level: Density at the surface: of Gaussians, the sum of their opacities; of a field, per world unit. With
+            null the level is chosen whose silhouettes agree with the pictures.
         floaters: Connected pieces below this share of the volume of the largest piece are dropped; 0 keeps all.
         smoothing: Number of Taubin passes, which keep the volume, before decimation; 0 for none.
     """
