@@ -16,7 +16,7 @@ from threedgen.core.schedule import Schedule
 from threedgen.core.settings import at_least, settings
 from threedgen.core.types import Signal
 from threedgen.recipes.schema import FIXED
-from threedgen.testing import check_guidance, check_renderer, check_settings
+from threedgen.testing import check_guidance, check_renderer, check_representation, check_settings
 
 COMPONENTS = [
     *(target for family in ("representation", "renderer", "cameras", "guidance", "objective")
@@ -208,7 +208,7 @@ def test_a_config_that_is_inherited_from_threedgen_is_read_there(place):
     check_settings(plug_in(place, body))
 
 
-def test_the_checks_of_guidances_and_renderers_include_it():
+def test_the_other_checks_include_it():
     class Guide:
         @dataclass(frozen=True)
         class Config:
@@ -221,6 +221,17 @@ def test_the_checks_of_guidances_and_renderers_include_it():
         check_guidance(Guide)
     with pytest.raises(AssertionError, match=r"^settings: nothing reads 'unheard'"):
         check_renderer(Guide(), lambda: None)
+
+    class Scene:
+        @dataclass(frozen=True)
+        class Config:
+            unheard: float = 1.0
+
+        def __init__(self, config: Config, seed: int = 0) -> None:
+            self.seed = seed
+
+    with pytest.raises(AssertionError, match=r"^settings: nothing reads 'unheard'"):
+        check_representation(Scene)
 
 
 def test_a_component_without_source_passes(monkeypatch):
