@@ -167,7 +167,10 @@ stages:
             ["stages.1.representation=mesh", "stages.1.renderer=volume"],
             "the renderer 'volume' draws a RadianceField, but 'mesh' gives a TriMesh",
         ),
-        (["stages.1.cameras.fov=200"], "stages.1.cameras.fov is 200; it must be greater than 0 and less than 180"),
+        (
+            ["stages.1.cameras.fov=200"],
+            "stages.1.cameras.fov is 200; it must be greater than 0 and less than 180",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_later_stage_is_said_before_the_first_step(
