@@ -77,7 +77,7 @@ def test_every_command_has_help(command, capsys):
         (["text-to-3d", "x", "representation.cuont=3"], "did you mean 'representation.count'?"),
         (["text-to-3d", "x", "--seed", "one"], "--seed: must be a whole number, got 'one'"),
         (["text-to-3d", "x", "--steps", "1e3x"], "--steps: must be a whole number"),
-        (["text-to-3d", "x", "--steps", "0"], "'steps' must be at least 1"),
+        (["text-to-3d", "x", "--steps", "0"], "steps is 0; it must be at least 1"),
         (["text-to-3d", "x", "cameras.fov=wide"], "'cameras.fov' must be a number"),
         (["text-to-3d", "x", "--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["text-to-3d", "x", "--sed", "1"], "unrecognized arguments: --sed"),

@@ -1,1 +1,1 @@
-"""Where renders are looked at from: orbits, clips of an orbit, the views of given pictures and films."""
+"""The samplers of training views: orbits, clips, and the views of given pictures and films."""

@@ -1,4 +1,4 @@
-"""What the loop asks of the objects that it is called with.
+"""The contracts of the objects that the loop is called with.
 
 Any object with these methods will do; none of them needs a base class or a registration. B is the number of
 views of a step; `step` counts from 0 to total - 1.

@@ -27,10 +27,10 @@ from threedgen.recipes.typed import join
 _WIDTH = 100  # columns
 _INDENT = "    "
 _NAMES = {
-    "representation": "What the asset is made of.",
-    "renderer": "What draws the representation. auto takes the renderer that the representation declares.",
-    "cameras": "Where the views of each step are.",
-    "guidance": "What says how the renders should change.",
+    "representation": "The kind of asset that is optimised.",
+    "renderer": "The renderer of the representation. auto takes the one that the representation declares.",
+    "cameras": "The sampler of the training views.",
+    "guidance": "What drives the optimisation: a loss on the renders.",
 }
 _WEIGHT = "Factor of this guidance's loss. A guidance is not computed while its weight is 0."
 

@@ -23,8 +23,8 @@ def names_a_model(
     if any(key.endswith("prior.path") and raw.strip(" '\"") for key, raw in overrides):
         return True
     sections = [section for layer in layers for section in stages.merged(layer)]
-    asked = [item.get("prior") for section in sections for item in guides_of(section)]
-    return any(isinstance(section, Mapping) and section.get("path") for section in asked)
+    priors_of = [item.get("prior") for section in sections for item in guides_of(section)]
+    return any(isinstance(section, Mapping) and section.get("path") for section in priors_of)
 
 
 def name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str | None) -> dict[str, Any]:

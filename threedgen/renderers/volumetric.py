@@ -61,7 +61,7 @@ class Marching:
 class Composited:
     """What R rays show.
 
-    features: [R, F] see `ask`. alpha: [R]. depth: [R] sum of weight x camera z. distortion: [R], or None if it
+    features: [R, F] see `evaluate`. alpha: [R]. depth: [R] sum of weight x camera z. distortion: [R], or None if it
     was not requested.
     """
 
@@ -128,7 +128,7 @@ def in_occupied_cell(field: RadianceField, points: Float[Tensor, "M 3"]) -> Bool
     return field.occupancy.to(points.device)[cell[:, 0], cell[:, 1], cell[:, 2]]
 
 
-def ask(
+def evaluate(
     field: RadianceField,
     points: Float[Tensor, "M 3"],
     directions: Float[Tensor, "M 3"],

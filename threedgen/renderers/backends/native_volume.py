@@ -17,7 +17,7 @@ from threedgen.core.types import RadianceField
 from threedgen.kernels import _native  # pyright: ignore[reportAttributeAccessIssue]
 from threedgen.renderers.backends.torch_volume import sample_weights
 from threedgen.renderers.distortion import spread_along_rays
-from threedgen.renderers.volumetric import Composited, Marching, Rays, ask
+from threedgen.renderers.volumetric import Composited, Marching, Rays, evaluate
 
 _WAVE = 8  # samples of a ray in one wave
 _LEAST = (
@@ -52,30 +52,30 @@ def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
     )
     thickness = torch.zeros(len(rays), dtype=torch.float64)
     slots, chosen = torch.full((total,), -1), torch.empty(total, dtype=torch.int64)
-    densities, features, asked = [], [], 0
+    densities, features, done = [], [], 0
     wave = max(_WAVE, _LEAST // max(len(rays), 1)) if marching.early_stop > 0 else marching.limit
     longest = int(counts.max()) if len(rays) > 0 else 0
     for first in range(0, max(longest, 1), wave):
         rows = chosen[
-            : _native.next_wave(offsets, thickness, first, wave, marching.early_stop, asked, chosen, slots)
+            : _native.next_wave(offsets, thickness, first, wave, marching.early_stop, done, chosen, slots)
         ]
-        density, values = ask(field, points[rows], directions[rows], marching.probe)
-        _native.add_thickness(offsets, slots, lengths, _buffer(density), first, wave, asked, thickness)
+        density, values = evaluate(field, points[rows], directions[rows], marching.probe)
+        _native.add_thickness(offsets, slots, lengths, _buffer(density), first, wave, done, thickness)
         densities.append(density)
         features.append(values)
-        asked += len(rows)
+        done += len(rows)
     density = torch.cat(densities)
     sums, alpha, depth = _Composite.apply(
         density, torch.cat(features), offsets, slots, lengths, z, marching.early_stop
     )
     spread = None
     if marching.distortion:
-        asked_for = slots >= 0
-        ray = torch.repeat_interleave(torch.arange(len(rays)), counts)[asked_for]
+        evaluated = slots >= 0
+        ray = torch.repeat_interleave(torch.arange(len(rays)), counts)[evaluated]
         weights = sample_weights(
-            ray, lengths[asked_for], density[slots[asked_for]], len(rays), marching.early_stop
+            ray, lengths[evaluated], density[slots[evaluated]], len(rays), marching.early_stop
         )
-        spread = spread_along_rays(weights, ray, z[asked_for], lengths[asked_for], rays, marching)
+        spread = spread_along_rays(weights, ray, z[evaluated], lengths[evaluated], rays, marching)
     return Composited(sums, alpha, depth, spread)
 
 

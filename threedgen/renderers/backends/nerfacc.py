@@ -17,7 +17,7 @@ from torch import Tensor
 from threedgen.core.types import RadianceField
 from threedgen.renderers.backends.torch_volume import count, march
 from threedgen.renderers.distortion import spread_along_rays
-from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, ask
+from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, evaluate
 
 __all__ = ["count", "render"]
 
@@ -30,10 +30,10 @@ def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
     samples = march(field, rays, marching)
     if marching.early_stop > 0 and len(samples.ray) > 0:
         with torch.no_grad():
-            density, _ = ask(field, samples.points, samples.directions, None)
+            density, _ = evaluate(field, samples.points, samples.directions, None)
             through = _transmittance(samples, density, len(rays))[0]
         samples = _chosen(samples, through >= marching.early_stop)
-    density, features = ask(field, samples.points, samples.directions, marching.probe)
+    density, features = evaluate(field, samples.points, samples.directions, marching.probe)
     if len(samples.ray) == 0:
         empty = features.new_zeros(len(rays))
         zeros = features.new_zeros(len(rays), features.shape[1])

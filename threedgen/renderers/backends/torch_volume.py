@@ -20,7 +20,7 @@ from torch import Tensor
 
 from threedgen.core.types import RadianceField
 from threedgen.renderers.distortion import spread_along_rays
-from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, ask, in_occupied_cell
+from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, evaluate, in_occupied_cell
 
 _BLOCK = 4096  # rays that are marched at the same time
 
@@ -34,7 +34,7 @@ def count(field: RadianceField, rays: Rays, marching: Marching) -> Int[Tensor, "
 def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
     """What each ray shows."""
     samples = march(field, rays, marching)
-    density, features = ask(field, samples.points, samples.directions, marching.probe)
+    density, features = evaluate(field, samples.points, samples.directions, marching.probe)
     weights = sample_weights(samples.ray, samples.lengths, density, len(rays), marching.early_stop)
     values = torch.cat([features, torch.ones_like(features[:, :1]), samples.z[:, None]], dim=1)
     sums = values.new_zeros(len(rays), values.shape[1]).index_add(0, samples.ray, weights[:, None] * values)
