@@ -48,7 +48,7 @@ def build_parser() -> Parser:
         type=whole("--steps"),
         default=50,
         metavar="N",
-        help="number of steps of the sampler, of which one-step needs only one; default: 50",
+        help="number of steps of ddim and dpm-solver++; default: 50",
     )
     parser.add_argument(
         "--sampler",

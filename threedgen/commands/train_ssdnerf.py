@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from threedgen.commands.options import add_device, add_dry_run, print_settings, whole
+from threedgen.commands.options import (
+    add_device,
+    add_dry_run,
+    add_recipe,
+    add_settings,
+    print_settings,
+    whole,
+)
 from threedgen.commands.parser import Parser
 from threedgen.core.errors import UserError
 
@@ -35,15 +42,8 @@ def build_parser() -> Parser:
         metavar="DATASET",
         help="a folder with a folder for each object (SRN or transforms.json), or shape-world:CLASS[,CLASS...]",
     )
-    parser.add_argument(
-        "settings", metavar="key=value", nargs="*", help="a setting of the recipe to change; repeatable"
-    )
-    parser.add_argument(
-        "--recipe",
-        default="ssdnerf-tiny",
-        metavar="NAME|FILE",
-        help="name of a built-in recipe, or a YAML file; default: ssdnerf-tiny",
-    )
+    add_settings(parser)
+    add_recipe(parser, "ssdnerf-tiny")
     parser.add_argument(
         "--out",
         type=Path,

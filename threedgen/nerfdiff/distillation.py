@@ -59,9 +59,9 @@ class NerfGuidedDistillation(nn.Module, GuidanceRoles):
         """Distillation of the views that a trained NerfDiff denoises.
 
         Attributes:
-            count: Number of virtual views, which is that of the cameras (cameras.name=virtual-views). gamma: How
-            strongly the NeRF corrects an estimate. It is capped at alpha^2 / sigma^2, where the render of
-                the NeRF replaces the estimate.
+            count: Number of virtual views, which is that of the cameras (cameras.name=virtual-views).
+            gamma: How strongly the NeRF corrects an estimate. It is capped at alpha^2 / sigma^2, where the render
+                of the NeRF replaces the estimate.
             t: Times of the first and of the last DDIM step, [high, low]. The steps between them are evenly spaced.
             repeats: Number of passes over all views for each DDIM step.
             source: Weight of the source view.

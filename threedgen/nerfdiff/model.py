@@ -28,10 +28,11 @@ class NerfDiffArchitecture:
     """Sizes of the networks of a NerfDiff.
 
     Attributes:
-        size (pixels): Width and height of the pictures, and of the planes in texels. features: Number of features
-        of a texel. hidden: Width of the two hidden layers of the decoder. planes: Number of channels of each level
-        of the UNet that makes triplanes, the finest level first. The finest
-            level has half the size, and the two coarsest levels attend to themselves.
+        size (pixels): Width and height of the pictures, and of the planes in texels.
+        features: Number of features of a texel.
+        hidden: Width of the two hidden layers of the decoder.
+        planes: Number of channels of each level of the UNet that makes triplanes, the finest level first. The
+            finest level has half the size, and the two coarsest levels attend to themselves.
         denoiser: The same for the UNet that denoises views.
     """
 
