@@ -46,7 +46,9 @@ def test_every_default_that_help_states_is_the_one_there_is():
         for action in command.parser()._actions:
             found = re.search(r"default: ([-\w./]+)$", action.help or "")
             if found and action.default not in (None, argparse.SUPPRESS):
-                assert found[1] == str(action.default), (name, action.option_strings)
+                default = action.default
+                shown = f"{default:g}" if isinstance(default, float) else str(default)
+                assert found[1] in (shown, str(default)), (name, action.option_strings)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
