@@ -230,10 +230,10 @@ def test_bad_input(picture, prior, finished, tmp_path, capsys):
         ([picture, "--views", "ball.png@left"], "is not FILE@AZIMUTH"),
         ([picture, "--views", "ball.png@90,0,0"], "is not FILE@AZIMUTH"),
         ([picture, "--views", "ball.png@90", "ball.png"], "is not FILE@AZIMUTH"),
-        ([picture, "--views", "ball.png@nan"], "must be an angle"),
+        ([picture, "--views", "ball.png@nan"], "azimuth is nan; it must be a finite number"),
         ([picture, "--views", "ball.png@90,91"], "between -90 and 90"),
         ([picture, "--prior", prior, "--views", "ball.png@0"], "two pictures show one view"),
-        ([picture, "--prior", prior, "--views", "ball.png@90", "ball.png@450"], "to be of one view"),
+        ([picture, "--prior", prior, "--views", "ball.png@90", "ball.png@450"], "two pictures show one view"),
     ):
         refused(capsys, tmp_path, before, arguments, message)
 
