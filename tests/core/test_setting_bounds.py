@@ -59,6 +59,8 @@ class Example:
         (between(0.0, 1.0, open_low=True), [1.0], [0.0], "greater than 0 and at most 1"),
         (between(0, 2**63 - 1), [0, 2**63 - 1], [-1, 2**63], "between 0 and 9223372036854775807"),
         (Bound(high=1.0, open_high=True), [0.9, -5], [1.0], "less than 1"),
+        (between(0.0, 1e6), [1e6], [1000001], "between 0 and 1000000"),
+        (at_most(1e-15), [0.0], [1e-14], "at most 1e-15"),
         (finite, [-1e300, 0, 7], [], "a finite number"),
     ],
 )

@@ -1,30 +1,17 @@
-"""Checks of schedules: that their numbers are finite, and that a range is one at every step of a run."""
+"""Checks of schedules at every step of a run, such as that a range is always a range."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 from threedgen.core.schedule import Milestones, Ramp, parse_range, parse_schedule, value_at
-from threedgen.core.settings import SettingError, numbers, shown
+from threedgen.core.settings import SettingError, shown
 
 RUN = 10**9
 """The number of steps of the run that `decisive_steps` describes, minus one: enough for any fraction in a
 recipe."""
-_INTERVALS = (
-    100  # of equal length in a run, for the values of two ramps of different kinds between their ends
-)
-
-
-def require_numbers(**schedules: object) -> None:
-    """Raises SettingError for a schedule that holds NaN or infinity; None is not checked."""
-    for name, schedule in schedules.items():
-        if schedule is None:
-            continue
-        wrong = [number for number in numbers(schedule) if not math.isfinite(number)]
-        if wrong:
-            raise SettingError(name, f"must be a finite number, got {wrong[0]}")
+_INTERVALS = 100  # of equal length in a run, because ramps of different kinds may cross between their ends
 
 
 def decisive_steps(*schedules: object) -> Iterator[int]:

@@ -145,7 +145,9 @@ def check_ordered(value: Sequence[float], name: str) -> None:
 
 
 def shown(number: float) -> str:
-    """A number as messages print it: in short if that loses no digits."""
+    """A number as messages print it: without zeros behind the point, and in short if that loses no digits."""
+    if isinstance(number, float) and number.is_integer() and abs(number) < 1e9:
+        return f"{number:.0f}"
     short = f"{number:g}"
     return short if isinstance(number, float) and float(short) == number else str(number)
 
