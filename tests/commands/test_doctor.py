@@ -48,7 +48,7 @@ def test_a_wrong_picture_is_a_problem(monkeypatch):
     monkeypatch.setattr(native, "splat", lambda *a: (0.9 * real(*a)[0], *real(*a)[1:]))
     found = {finding.name: finding for finding in doctor._backends()}
     assert found["splatting: native"].ok is False
-    assert "difference from the torch twin" in found["splatting: native"].text
+    assert "difference from the torch backend" in found["splatting: native"].text
     assert found["mesh: native"].ok is True
 
 

@@ -52,7 +52,7 @@ CORE = (
     "jaxtyping",
 )
 KINDS = ("splatting", "volume", "mesh")
-AGREEMENT = 2e-3  # mean difference of a pixel from the torch twin's that rounding can explain
+AGREEMENT = 2e-3  # mean difference of a pixel from the torch backend's that rounding can explain
 # Distributions of another name than their module's.
 PACKAGE = {
     "yaml": "pyyaml",
@@ -180,7 +180,7 @@ def _library(name: str, purpose: str | None) -> Finding:
 
 
 def _backends() -> Iterator[Finding]:
-    """Each backend of each renderer: why it is not there, or how well its picture agrees with the torch twin's."""
+    """Each backend of each renderer: why it is not there, or how well its picture agrees with the torch backend's."""
     from threedgen.renderers import backends
 
     for kind in KINDS:
@@ -206,7 +206,7 @@ def _render_test(kind: str, name: str) -> Finding:
         error = float((picture - _render_small(kind, "torch")).abs().mean())
     except Exception as problem:  # noqa: BLE001  a broken backend is a finding, not the end of the report
         return Finding(f"{kind}: {name}", False, f"{label}is there but fails: {_short(problem)}")
-    text = f"{label}renders in {seconds:.2f} s, mean difference from the torch twin {error:.1e}"
+    text = f"{label}renders in {seconds:.2f} s, mean difference from the torch backend {error:.1e}"
     return Finding(f"{kind}: {name}", error <= AGREEMENT, text)
 
 
