@@ -180,7 +180,7 @@ def _library(name: str, purpose: str | None) -> Finding:
 
 
 def _backends() -> Iterator[Finding]:
-    """Each backend of each renderer: why it is not there, or how well its picture agrees with the torch backend's."""
+    """Each backend of each renderer: why it is missing, or how well its picture agrees with the torch backend."""
     from threedgen.renderers import backends
 
     for kind in KINDS:

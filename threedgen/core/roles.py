@@ -67,10 +67,20 @@ class GuidanceRoles:
 _Roles = TypeVar("_Roles")
 
 
+class _Foreign:
+    """What a class declares that inherits no roles: its class attributes of the same names, over the defaults."""
+
+    def __init__(self, cls: type, roles: type) -> None:
+        self._cls, self._roles = cls, roles
+
+    def __getattr__(self, name: str) -> Any:
+        default = getattr(self._roles, name)  # an AttributeError for what is no role
+        return getattr(self._cls, name, default)
+
+
 def declared(cls: object, roles: type[_Roles]) -> type[_Roles]:
-    """What a component's class declares: the class itself if it inherits `roles`, else the defaults with the class
-    attributes of the same names, if it has any, in their place."""
-    if isinstance(cls, type) and issubclass(cls, roles):
-        return cls
-    own = {name: getattr(cls, name) for name in roles.__annotations__ if hasattr(cls, name)}
-    return cast(type[_Roles], type(roles.__name__, (roles,), own)) if own else roles
+    """What a component's class declares: the class itself if it inherits `roles`, else its class attributes of the
+    same names, over the defaults. Anything but a class has the defaults."""
+    if not isinstance(cls, type):
+        return roles
+    return cls if issubclass(cls, roles) else cast(type[_Roles], _Foreign(cls, roles))
