@@ -58,8 +58,12 @@ def test_built_in_recipes_load_and_their_resolved_form_loads_the_same(name, tmp_
     assert card.memory, "a recipe says how much memory it takes"
 
 
-def test_built_in_recipes_run_with_few_steps():
-    load("text-to-3d", steps=5)
+@pytest.mark.parametrize("name", sorted(path.stem for path in layers.BUILTIN_FOLDER.glob("*.yaml")))
+def test_built_in_recipes_load_with_few_steps(name):
+    """What a recipe itself says to happen every so many steps must fit into a short run as well."""
+    recipe = load(name, steps=5)
+    assert recipe.steps == sum(stage.steps for stage in recipe.all_stages) == 5
+    assert all(stage.steps >= 1 for stage in recipe.all_stages)
 
 
 def test_extends_a_built_in_name_and_a_file_beside_it(write, tmp_path):
