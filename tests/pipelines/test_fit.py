@@ -175,7 +175,7 @@ def test_bad_input(mesh_file, finished, tmp_path, capsys):
         ([mesh, *SMALL, "--backend", "nvdiffrast"], "unknown splatting backend 'nvdiffrast'"),
         ([mesh, *SMALL, "--representation", "splats"], "unknown representation 'splats'"),
         ([mesh, *SMALL, "--recipe", "fti"], "unknown recipe 'fti', did you mean 'fit'?"),
-        ([mesh, *SMALL, "--steps", "0"], "'steps' must be at least 1"),
+        ([mesh, *SMALL, "--steps", "0"], "steps is 0; it must be at least 1"),
         ([mesh, *SMALL, "background.random=1"], "compared on white"),
         ([mesh, *SMALL, "cameras.holdout=20"], "at least one must be left"),
         ([mesh, "--out", str(finished)], "already holds a run"),

@@ -76,7 +76,7 @@ def test_every_camera_sees_its_own_moment_in_the_order_of_the_cameras():
 
 def test_moments_of_other_cameras_are_refused():
     of, views = scene(), cameras([0.1, 0.2])
-    with pytest.raises(ValueError, match="moments of 1 cameras for 2"):
+    with pytest.raises(ValueError, match="there are 1 moments for 2 cameras"):
         SplattingRenderer()(of.at(torch.tensor([0.5])), views, torch.ones(3))
 
 
