@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     from threedgen.composition.runs import Making, compose, plan
     from threedgen.composition.scene_file import read_scene
     from threedgen.jobs.run_directory import DEFAULT_PARENT, slug
-    from threedgen.pipelines.prepared import showing
+    from threedgen.pipelines.common import showing
 
     source = Path(arguments.scene)
     scene = read_scene(source)

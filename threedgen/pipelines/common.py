@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
+
+from threedgen.jobs.listeners.progress import ProgressBar
+from threedgen.loop.events import Listener
 
 Settings = Mapping[str, Any] | Sequence[str]
 
@@ -46,3 +50,14 @@ def top_level(common: Common) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     return str(value) if isinstance(value, str | Path) else json.dumps(value)
+
+
+@contextmanager
+def showing(progress: bool, listeners: Sequence[Listener]) -> Iterator[list[Listener]]:
+    """The listeners, and a progress bar before them if there shall be one."""
+    bar = ProgressBar() if progress else None
+    try:
+        yield [*([bar] if bar is not None else []), *listeners]
+    finally:
+        if bar is not None:
+            bar.close()

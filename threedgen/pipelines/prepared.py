@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from threedgen.jobs.listeners.progress import ProgressBar
 from threedgen.jobs.run import start
 from threedgen.jobs.run_directory import check_free
 from threedgen.loop.events import Listener, PhaseStarted
+from threedgen.pipelines.common import showing
 from threedgen.pipelines.result import Run
 from threedgen.recipes.recipe import Recipe
 
@@ -44,14 +43,3 @@ class Prepared:
                 for listener in every:
                     listener(PhaseStarted(line))
             return Run(start(self.recipe, self.path, every, self.write(Path(folder))))
-
-
-@contextmanager
-def showing(progress: bool, listeners: Sequence[Listener]) -> Iterator[list[Listener]]:
-    """The listeners, and a progress bar before them if there shall be one."""
-    bar = ProgressBar() if progress else None
-    try:
-        yield [*([bar] if bar is not None else []), *listeners]
-    finally:
-        if bar is not None:
-            bar.close()

@@ -17,10 +17,9 @@ from threedgen.export.to_trimesh import to_trimesh
 from threedgen.jobs.asset import asset_of
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.export_run import export_run, render_run
-from threedgen.jobs.listeners.progress import ProgressBar
 from threedgen.jobs.run import resume
 from threedgen.jobs.run_directory import RunDirectory
-from threedgen.pipelines.common import Settings, as_settings
+from threedgen.pipelines.common import Settings, as_settings, overrides, showing
 from threedgen.recipes.load import read_resolved
 from threedgen.recipes.recipe import Recipe
 
@@ -115,14 +114,10 @@ class Run:
         """
         if self.finished:
             return self
-        bar = ProgressBar() if progress else None
-        own = [] if backend is None else [f"renderer.backend={backend}"]
-        try:
-            for warning in resume(self._directory, [] if bar is None else [bar], device, own):
+        own = overrides({"backend": backend})
+        with showing(progress, ()) as listeners:
+            for warning in resume(self._directory, listeners, device, own):
                 warnings.warn(warning, stacklevel=2)
-        finally:
-            if bar is not None:
-                bar.close()
         self.__dict__.pop("scene", None)
         return self
 
