@@ -6,6 +6,8 @@ VENV ?= .venv
 PIP_TORCH_FLAGS ?=
 BIN = $(VENV)/bin
 DEMO_PROMPT ?= a red cube
+# One test process a processor, each with one thread.
+TEST_PROCESSES ?= logical
 
 .PHONY: demo test test-all lint install sanitize clean
 .DELETE_ON_ERROR:
@@ -26,7 +28,7 @@ demo: install
 	@echo "Open runs/demo/asset.glb in Blender; runs/demo/contact_sheet.png shows it from eight sides."
 
 test: install node_modules/gltf-validator lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --maxprocesses 8 --dist loadfile
 
 # Everything: also the sanitizers, and the programs that open what is exported, as far as they are installed.
 # Blender as a Python module needs Python's version that it was built for: python3 -m venv blender, pip install bpy.

@@ -6,11 +6,13 @@ to look for defects: pytest --hypothesis-profile=explore.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from tiny_pipelines import KINDS, Pipelines
 from tiny_video_pipelines import VIDEO_KINDS
@@ -18,6 +20,12 @@ from tiny_video_pipelines import VIDEO_KINDS
 settings.register_profile("threedgen", deadline=None, max_examples=30, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=300)
 settings.load_profile("threedgen")
+
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # several processes share the processors: one thread each, also in what they start
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
