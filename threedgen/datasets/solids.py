@@ -29,6 +29,14 @@ class Solid:
         """The same solid, rotated about the origin."""
         return Solid(self.vertices @ rotation.T, self.normals @ rotation.T, self.faces)
 
+    def stretched(self, factors: tuple[float, float, float]) -> Solid:
+        """The same solid, scaled about the origin by positive factors along x, y and z."""
+        factor = np.asarray(factors)
+        normals = self.normals / factor  # normals transform by the inverse
+        return Solid(
+            self.vertices * factor, normals / np.linalg.norm(normals, axis=1, keepdims=True), self.faces
+        )
+
 
 def rotation_about(axis: str, degrees: float) -> Float[np.ndarray, "3 3"]:
     """The right-handed rotation matrix about the axis 'x', 'y' or 'z'."""
@@ -156,3 +164,56 @@ def cup(radius: float, height: float, wall: float, segments: int = 40) -> Solid:
     h, inner = 0.5 * height, radius - wall
     profile = [[0.0, -h], [radius, -h], [radius, h], [inner, h], [inner, -h + wall], [0.0, -h + wall]]
     return lathe(np.array(profile), segments)
+
+
+def ellipsoid(radii: tuple[float, float, float], segments: int = 24) -> Solid:
+    """An ellipsoid with the given half axes along x, y and z, centred at the origin."""
+    return sphere(1.0, segments).stretched(radii)
+
+
+def frustum(bottom: float, top: float, height: float, segments: int = 40) -> Solid:
+    """An upright cone without its tip, centred at the origin. bottom, top: radii of its two discs."""
+    h = 0.5 * height
+    return lathe(np.array([[0.0, -h], [bottom, -h], [top, h], [0.0, h]]), segments)
+
+
+def tube(
+    points: Float[np.ndarray, "N 3"] | list[tuple[float, float, float]],
+    radii: float | list[float] | Float[np.ndarray, " N"],
+    sides: int = 12,
+) -> Solid:
+    """A tube with round ends along a line through `points`, for limbs, tails and handles.
+
+    radii: one for all points, or one for each. Consecutive points must be apart. The ends reach beyond the first
+    and the last point by their radius.
+    """
+    path = np.asarray(points, dtype=np.float64)
+    radius = np.broadcast_to(np.asarray(radii, dtype=np.float64), len(path))
+    tangents = np.gradient(path, axis=0)
+    tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
+    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    slopes = np.gradient(radius, length)
+    across = np.eye(3)[np.abs(tangents[0]).argmin()]
+    rings, normals = [], []
+    angle = np.linspace(0.0, 2.0 * np.pi, sides + 1)[:, None]
+    for index, (point, tangent) in enumerate(zip(path, tangents, strict=True)):
+        across = (
+            across - (across @ tangent) * tangent
+        )  # carried along the line, so that the tube does not twist
+        across /= np.linalg.norm(across)
+        round_about = np.cos(angle) * across + np.sin(angle) * np.cross(tangent, across)
+        ends = {0: -1.0, len(path) - 1: 1.0}
+        side = ends.get(index)
+        rise = np.radians([0.0] if side is None else np.linspace(0.0, 90.0, 5))
+        block = [
+            (
+                point + radius[index] * (np.cos(r) * round_about + (side or 0.0) * np.sin(r) * tangent),
+                np.cos(r) * (round_about - (slopes[index] if r == 0.0 else 0.0) * tangent)
+                + (side or 0.0) * np.sin(r) * tangent,
+            )
+            for r in rise
+        ]
+        for ring, normal in reversed(block) if side == -1.0 else block:
+            rings.append(ring)
+            normals.append(normal)
+    return _assemble([_surface(np.stack(rings), np.stack(normals))])

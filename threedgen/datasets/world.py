@@ -7,7 +7,7 @@ can explain every picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,8 +64,8 @@ class Scene:
 class LayeredMesh:
     """The mesh of a scene before it is painted.
 
-    owner: [V], the index of the object whose colour a vertex takes, -1 if it has a fixed colour. fixed: [V, 3],
-    these colours.
+    owner: [V], the index of the paint that a vertex takes, -1 if it has a fixed colour. Object i of P paints has the
+    paints i P to i P + P - 1. fixed: [V, 3], the fixed colours.
     """
 
     mesh: TriMesh
@@ -100,8 +100,15 @@ def build(scene: Scene) -> LayeredMesh:
     return layered([CLASSES[item.shape].build(**item.parameters) for item in scene.objects])
 
 
-def layered(objects: Sequence[Sequence[Piece]]) -> LayeredMesh:
-    """The mesh of the pieces of one object, or of two objects of which the first is put on the second."""
+def layered(
+    objects: Sequence[Sequence[Piece]],
+    paints: Sequence[str] = ("main",),
+    fixed_paints: Mapping[str, tuple[float, float, float]] = FIXED_PAINTS,
+) -> LayeredMesh:
+    """The mesh of the pieces of one object, or of two objects of which the first is put on the second.
+
+    paints: the names of the paints that are colours of a caption. fixed_paints: the colours of the others.
+    """
     blocks, bounds = [], []
     for index, pieces in enumerate(objects):
         vertices, normals, faces, owner, fixed = [], [], [], [], []
@@ -112,8 +119,8 @@ def layered(objects: Sequence[Sequence[Piece]]) -> LayeredMesh:
             faces.append(solid.faces + count)
             size = len(solid.vertices)
             count += size
-            owner.append(np.full(size, index if paint == "main" else -1))
-            fixed.append(np.tile(FIXED_PAINTS.get(paint, (0.0, 0.0, 0.0)), (size, 1)))
+            owner.append(np.full(size, index * len(paints) + paints.index(paint) if paint in paints else -1))
+            fixed.append(np.tile(fixed_paints.get(paint, (0.0, 0.0, 0.0)), (size, 1)))
         blocks.append([np.concatenate(rows) for rows in (vertices, normals, faces, owner, fixed)])
         bounds.append((blocks[-1][0].min(axis=0), blocks[-1][0].max(axis=0)))
     if len(blocks) == 2:
