@@ -269,7 +269,8 @@ class RenderOutput:
     rgb: [B, H, W, 3] composited over the background. alpha: [B, H, W, 1] in [0, 1].
     depth: [B, H, W, 1] sum of weight x camera z in world units (divide by alpha for the expected depth), or None.
     normal: [B, H, W, 3] sum of weight x unit normal in the world, or None. distortion: [B, H, W, 1] distortion of a
-    field's rays, or None if it was not requested. screen: statistics for density control, or None.
+    field's rays, or None if it was not requested. screen: statistics for density control, or None. background:
+    [B, 3], the colour behind each picture, or None if it is not one colour or not known; the loop fills it in.
     """
 
     rgb: Float[Tensor, "B H W 3"]
@@ -278,6 +279,7 @@ class RenderOutput:
     normal: Float[Tensor, "B H W 3"] | None = None
     distortion: Float[Tensor, "B H W 1"] | None = None
     screen: ScreenStatistics | None = None
+    background: Float[Tensor, "B 3"] | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -91,7 +92,10 @@ def distill(
         views = cameras(seed, step, steps).to(device)
         primitive = scene.at(views.time)
         rng = generator(seed, "render", step)
-        output = renderer(primitive, views, background(seed, step).to(device), rng)
+        behind = background(seed, step).to(device)
+        output = renderer(primitive, views, behind, rng)
+        if behind.ndim < 4:
+            output = replace(output, background=behind.expand(len(views), 3))
         active = {index: value_at(weight, step, steps) for index, weight in enumerate(weights)}
         signals = {
             index: guidances[index](output, views, prompt, step, steps, _own_seed(seed, index))

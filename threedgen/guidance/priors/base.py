@@ -116,6 +116,8 @@ class Condition:
     pictures:  [B, H, W, 3] in [0, 1], one per sample: the input of a ControlNet or of an editing network.
     times:     [B, F] in [0, 1], the times of the frames of each sample, if samples are clips; the cameras are then
                one per clip.
+    background: [B, 3] in [0, 1], the colours behind the objects, or None if they are not known; only priors with a
+               field read it.
     dropped:   whether a sample belongs to the unconditional branch, in which reference and pictures are replaced in
                the way the network was trained with; one value for all samples, or one for each.
 
@@ -129,6 +131,7 @@ class Condition:
     reference: ReferenceView | None = None
     pictures: Float[Tensor, "B H W 3"] | None = None
     times: Float[Tensor, "B F"] | None = None
+    background: Float[Tensor, "B 3"] | None = None
     dropped: bool | tuple[bool, ...] = False
 
     def __post_init__(self) -> None:
@@ -161,7 +164,7 @@ class Condition:
     def followed_by(self, *others: Condition) -> Condition:
         """All conditions as one batch. They may differ only in their texts and in `dropped`; else ValueError."""
         for other in others:
-            for name in ("cameras", "reference", "pictures", "times"):
+            for name in ("cameras", "reference", "pictures", "times", "background"):
                 if getattr(other, name) is not getattr(self, name):
                     raise ValueError(f"only conditions over the same {name} can share a batch")
         branches = (self, *others)
@@ -176,6 +179,7 @@ class Condition:
             opposed=(),
             pictures=None if self.pictures is None else self.pictures.repeat(count, 1, 1, 1),
             times=None if self.times is None else self.times.repeat(count, 1),
+            background=None if self.background is None else self.background.repeat(count, 1),
             dropped=tuple(drop for branch in branches for drop in branch.drops()),
         )
 

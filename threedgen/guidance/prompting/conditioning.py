@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from threedgen.core.errors import UserError
@@ -75,6 +76,8 @@ class ViewConditions:
         Raises UserError for a prompt that is not Unicode text.
         """
         condition = self._with_texts(prompt, cameras, step, total)
+        if output is not None and output.background is not None:
+            condition = replace(condition, background=output.background.detach())
         return self._pictures(condition, cameras, output)
 
     def _with_texts(self, prompt: str, cameras: Cameras, step: int, total: int) -> Condition:

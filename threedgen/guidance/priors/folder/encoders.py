@@ -56,6 +56,25 @@ def one_encoder(parts: PipelineParts, pixels: bool) -> TextEmbedder:
     return _embedder(parts, load, ["text_encoder", "tokenizer"], length, masked, pixels)
 
 
+def pooled_clip(parts: PipelineParts) -> TextEmbedder:
+    """The last states of a CLIP with masked padding, and the state of its end token: states, pooled."""
+    _require(parts, {"text_encoder": ("CLIPTextModel",)})
+    length = int(parts.folder.config("text_encoder").get("max_position_embeddings", _CLIP_LENGTH))
+
+    def load() -> Encode:
+        tokenizer, encoder = parts.tokenizer("tokenizer"), parts.encoder("text_encoder")
+
+        def encode(texts: list[str]) -> dict[str, Tensor]:
+            tokens, unread = tokens_of(tokenizer, texts, length)
+            tokens = tokens.to(encoder.device)
+            result = encoder(tokens.input_ids, attention_mask=tokens.attention_mask)
+            return {"states": result.last_hidden_state, "pooled": result.pooler_output, UNREAD: unread}
+
+        return encode
+
+    return _embedder(parts, load, ["text_encoder", "tokenizer"], length)
+
+
 def long_t5(parts: PipelineParts, name: str, length: int, masked: bool = False) -> TextEmbedder:
     """CogVideoX and Wan: the last states of T5 or UMT5 (the class `name`) for texts padded to `length` tokens.
 

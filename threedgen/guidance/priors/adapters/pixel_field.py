@@ -1,0 +1,110 @@
+"""The text prior that `threedgen train prior --kind field` and `--kind things` write: a field that the text decodes
+to, and a denoiser of pixels that sees its picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.cameras.orbit import view_features
+from threedgen.core.errors import UserError
+from threedgen.guidance.priors.adapters.base import DiffusersPrior, unet_arguments
+from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.codec import Pixels
+from threedgen.guidance.priors.field_denoiser import (
+    correction,
+    field_answer,
+    mean_picture,
+    patch_of,
+    unet_inputs,
+)
+from threedgen.guidance.priors.folder.encoders import pooled_clip
+from threedgen.guidance.priors.folder.files import PipelineFolder
+from threedgen.guidance.priors.folder.parts import PipelineParts
+from threedgen.guidance.priors.text_field import TextField, load_field
+
+_SCALE = 4.0  # measured
+
+
+class DiffusersFieldPrior(DiffusersPrior):
+    """A TextField rendered from the cameras, its closed-form answer (see `field_denoiser`), and the correction of a
+    UNet2DConditionModel if the folder has one.
+
+    The UNet sees z and the rendered picture in blocks of pixels, attends to the states of the text, and its class
+    embedding takes view_features of the camera and the pooled state. The unconditional branch is that of the empty
+    text, whose field is the mean of everything.
+    """
+
+    parts = ("field", "text_encoder")
+    camera_conditioned = True
+    needs_cameras = True
+
+    def __init__(self, *arguments: Any, field: TextField, patch: int | None) -> None:
+        super().__init__(*arguments)
+        self._field, self._patch = field, patch
+        self._shown: tuple[Condition, Tensor] | None = None
+
+    @classmethod
+    def load(cls, parts: PipelineParts, options: Any) -> DiffusersFieldPrior:
+        folder = parts.folder
+        field = load_field(folder.path / "field").to(parts.device)
+        process, form = parts.noise_table()
+        if form != "v_prediction":
+            raise UserError(f"prior '{folder.path}' predicts '{form}', not v: copy the folder again")
+        network, patch, size = field, None, folder.index.get("size")
+        if has_unet(folder):
+            network = parts.network("UNet2DConditionModel", "unet")
+            try:
+                patch = patch_of(network)
+            except ValueError as error:
+                raise UserError(f"prior '{folder.path}' is damaged, {error}: copy it again") from error
+            size = patch * parts.side("unet")
+        if type(size) is not int or not 8 <= size <= 1024:
+            raise UserError(f"prior '{folder.path}' does not say how many pixels its pictures have (size)")
+        common = (network, Pixels(size), pooled_clip(parts), process, form, _SCALE)
+        return cls(*common, field=field, patch=patch)
+
+    def rendered(self, condition: Condition, device: torch.device) -> Float[Tensor, "B 4 H W"]:
+        """The picture of the field of each text from each camera: premultiplied RGB and alpha."""
+        if self._shown is None or self._shown[0] is not condition:
+            if condition.cameras is None:
+                raise UserError("this prior shows things from given cameras: set them")
+            texts = list(dict.fromkeys(condition.prompts))
+            vectors = self.text(texts)["pooled"].float().to(device)
+            index = torch.tensor([texts.index(text) for text in condition.prompts])
+            cameras = condition.cameras.resized(self.image_size, self.image_size)
+            with torch.no_grad():
+                self._shown = condition, self._field.pictures(vectors, cameras, index)
+        return self._shown[1]
+
+    def answer(
+        self, network: Any, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
+    ) -> Float[Tensor, "B C h w"]:
+        mean = mean_picture(self.rendered(condition, z.device), condition.background)
+        v = field_answer(z, mean, self.alpha(t), self.sigma(t))
+        if self._patch is None:
+            return v
+        with torch.no_grad():
+            arguments = self.arguments(z, t, condition)
+        return v + correction(network(**arguments, return_dict=False)[0].to(z.dtype), self._patch)
+
+    def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
+        assert self._patch is not None
+        rendered = self.rendered(condition, z.device)
+        assert condition.cameras is not None
+        text = self.text(condition.prompts)
+        mean = mean_picture(rendered, condition.background)
+        inputs = unet_inputs(z, mean, rendered, self._patch)
+        arguments = unet_arguments(self.dtype, inputs, self.process.timestep(t), text["states"])
+        views = view_features(condition.cameras).to(z.device)
+        labels = torch.cat([views, text["pooled"].to(device=z.device, dtype=views.dtype)], dim=1)
+        arguments["class_labels"] = labels.to(self.dtype)
+        return arguments
+
+
+def has_unet(folder: PipelineFolder) -> bool:
+    """Whether a folder with a field has a UNet too."""
+    return folder.class_of("unet") is not None

@@ -1,0 +1,197 @@
+"""A radiance field that a text decodes to: what a text prior remembers of the shape and the paints of a thing.
+
+A denoiser of pictures with the camera as a vector has to learn from pictures alone that they show one object from
+many sides, which takes it thousands of pictures per object. Here the text is decoded to three feature planes (EG3D,
+Chan et al. 2022, arXiv:2112.07945), and these are rendered from the camera (NeRF, Mildenhall et al. 2020,
+arXiv:2003.08934, eq. 3). The rendered picture, the mean of what the text may show from there, is an input of the
+denoiser, so that all views agree by construction. ATT3D (Lorraine et al. 2023, arXiv:2306.07349) decodes texts to
+fields too, as the result of distillation and not as an input of its prior.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
+from threedgen.guidance.priors.folder.files import first_line, read_json, require_safe_weights
+from threedgen.kernels.plane_sampling import sample_planes
+
+WEIGHTS = "field.safetensors"
+EXTENT = 1.0  # world units, the radius of the ball that holds everything
+_MOST = 4096  # of every size in a config
+_DENSITY = 12.0  # per world unit, of a raw density of about 1
+_BLOB = (
+    1.0,
+    2.0,
+)  # raw density at the middle, and its fall per world unit: without a blob a field may stay empty
+
+
+@dataclass(frozen=True)
+class FieldArchitecture:
+    """Sizes of a TextField.
+
+    Attributes:
+        width: Length of the vector of a text.
+        rank: Number of learnt sets of planes that a text combines.
+        side: Texels along each side of a learnt plane, which is then doubled.
+        channels: Features of each texel.
+        hidden: Width of the network between features and colours.
+        samples: Points on each ray.
+    """
+
+    width: int = 96
+    rank: int = 256
+    side: int = 16
+    channels: int = 12
+    hidden: int = 32
+    samples: int = 16
+
+
+class TextField(nn.Module):
+    """Vectors of texts -> premultiplied colours and alphas from any camera."""
+
+    def __init__(self, architecture: FieldArchitecture) -> None:
+        super().__init__()
+        self.architecture = a = architecture
+        self.code = nn.Sequential(nn.Linear(a.width, 384), nn.SiLU(), nn.Linear(384, a.rank), nn.SiLU())
+        self.texels = nn.Linear(a.rank, 3 * a.channels * a.side * a.side)
+        self.refine = nn.Sequential(
+            nn.Conv2d(a.channels, a.channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(a.channels, a.channels, 3, padding=1),
+        )
+        self.modulation = nn.Linear(a.rank, 2 * a.hidden)
+        self.inner = nn.Linear(3 * a.channels, a.hidden)
+        self.outer = nn.Linear(a.hidden, 4)
+        nn.init.normal_(self.texels.weight, std=0.3 / a.rank**0.5)
+        nn.init.normal_(self.texels.bias, std=0.1)
+        for zero in (self.modulation, self.refine[2]):
+            nn.init.zeros_(zero.weight)
+            nn.init.zeros_(zero.bias)
+
+    def planes(self, codes: Float[Tensor, "T R"]) -> Float[Tensor, "T 3 P P C"]:
+        """The feature planes of codes, in the layout of `sample_planes`; P is twice the side."""
+        a = self.architecture
+        texels = self.texels(codes).view(-1, a.channels, a.side, a.side)
+        texels = F.interpolate(texels, scale_factor=2, mode="bilinear", align_corners=False)
+        texels = texels + self.refine(texels)
+        return texels.view(-1, 3, *texels.shape[1:]).permute(0, 1, 3, 4, 2).contiguous()
+
+    def forward(
+        self,
+        vectors: Float[Tensor, "T D"],
+        cameras: Cameras,
+        text: Int[Tensor, " B"] | None = None,
+        pixels: Int[Tensor, "B N"] | None = None,
+        shift: Float[Tensor, "B N S"] | None = None,
+    ) -> Float[Tensor, "B N 4"]:
+        """Premultiplied RGB and alpha, in [0, 1], of N pixels of B views.
+
+        text: the row of `vectors` that each view shows; None: each its own. pixels: row-major indices; None: all of
+        them in order. shift: moves each point along its ray, in shares of the distance between points, within
+        [-0.5, 0.5]; None: points in the middle of their sections.
+        """
+        a = self.architecture
+        codes = self.code(vectors)
+        planes = self.planes(codes)
+        scale, offset = self.modulation(codes).chunk(2, dim=1)
+        near, direction, half = _chords(cameras, pixels)
+        place = (torch.arange(a.samples, device=near.device) + 0.5) / a.samples * 2.0 - 1.0
+        places = place.expand(*half.shape, a.samples)
+        if shift is not None:
+            places = places + shift * (2.0 / a.samples)
+        reach = half.unsqueeze(-1)
+        points = near.unsqueeze(-2) + (places * reach).unsqueeze(-1) * direction.unsqueeze(-2)
+        owner = torch.arange(len(cameras)) if text is None else text
+        rows = []
+        for view, index in enumerate(owner.tolist()):
+            features = sample_planes(planes[index], points[view].flatten(0, 1) / EXTENT).flatten(1)
+            hidden = self.inner(features) * (1.0 + scale[index]) + offset[index]
+            rows.append(self.outer(F.silu(hidden)))
+        raw = torch.stack(rows).view(*places.shape, 4)
+        density = raw[..., 3] + _BLOB[0] - _BLOB[1] * points.norm(dim=-1)
+        return _composited(raw[..., :3], density, 2.0 * reach / a.samples)
+
+    def pictures(
+        self, vectors: Float[Tensor, "T D"], cameras: Cameras, text: Int[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B 4 H W"]:
+        """Whole pictures of the size of the cameras, channels first."""
+        values = self(vectors, cameras, text)
+        return values.transpose(1, 2).reshape(len(cameras), 4, cameras.height, cameras.width)
+
+
+def save_field(field: TextField, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Writes config.json and the weights of a field into a new folder."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    config = {"_class_name": "TextField", **asdict(field.architecture)}
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    weights = {name: value.to(dtype).contiguous() for name, value in field.state_dict().items()}
+    save_file(weights, folder / WEIGHTS)
+
+
+def load_field(folder: Path) -> TextField:
+    """The field of a folder that `save_field` wrote, frozen, in float32. Raises UserError for another folder."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config = read_json(folder / "config.json")
+    require_safe_weights(folder)
+    sizes = {item.name: config.get(item.name) for item in fields(FieldArchitecture)}
+    if not all(type(value) is int and 1 <= value <= _MOST for value in sizes.values()):
+        raise UserError(f"prior part '{folder}' has sizes that no field has: copy the folder again")
+    field = TextField(FieldArchitecture(**sizes))
+    try:
+        weights = load_file(folder / WEIGHTS)
+        field.load_state_dict({name: value.float() for name, value in weights.items()})
+    except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: other names or shapes
+        raise UserError(
+            f"prior part '{folder}' does not fit its config ({first_line(error)}): copy the folder again"
+        ) from error
+    return field.requires_grad_(False).eval()
+
+
+def _chords(
+    cameras: Cameras, pixels: Int[Tensor, "B N"] | None
+) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B N 3"], Float[Tensor, "B N"]]:
+    """The rays of pixels in the ball: their points nearest to its middle, unit directions, and half the lengths of
+    their chords (0 for a ray that misses it)."""
+    count, device = len(cameras), cameras.device
+    index = torch.arange(cameras.height * cameras.width, device=device).expand(count, -1)
+    index = index if pixels is None else pixels
+    x = (index % cameras.width).float() + 0.5
+    y = torch.div(index, cameras.width, rounding_mode="floor").float() + 0.5
+    k = cameras.intrinsics
+    local = torch.stack(
+        [
+            (x - k[:, 0, 2, None]) / k[:, 0, 0, None],
+            (y - k[:, 1, 2, None]) / k[:, 1, 1, None],
+            torch.ones_like(x),
+        ],
+        dim=-1,
+    )
+    direction = F.normalize(local, dim=-1) @ cameras.world_from_camera[:, :3, :3].transpose(1, 2)
+    origin = cameras.world_from_camera[:, None, :3, 3]
+    near = origin - (origin * direction).sum(-1, keepdim=True) * direction
+    half = (EXTENT**2 - near.square().sum(-1)).clamp_min(0.0).sqrt()
+    return near, direction, half
+
+
+def _composited(
+    color: Float[Tensor, "B N S 3"], density: Float[Tensor, "B N S"], length: Float[Tensor, "B N 1"]
+) -> Float[Tensor, "B N 4"]:
+    """The rendering integral (NeRF, eq. 3) of raw colours and densities over sections of given lengths."""
+    alpha = 1.0 - torch.exp(-F.softplus(density) * _DENSITY * length)
+    passed = torch.cumprod(1.0 - alpha + 1e-6, dim=-1)
+    before = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], dim=-1)
+    weight = (alpha * before).unsqueeze(-1)
+    return torch.cat([(weight * torch.sigmoid(color)).sum(-2), weight.sum(-2)], dim=-1)
