@@ -68,6 +68,20 @@ def test_a_turned_camera_sees_the_same_from_the_same_place(field: TextField) -> 
     assert float(one.max()) <= 1.0 + 1e-5
 
 
+def test_empty_cells_are_left_out_without_a_difference(field: TextField) -> None:
+    vectors, views = torch.randn(2, 5), cameras(2, 12)
+    with torch.no_grad():
+        field.outer.bias[3] = -6.0
+        decoded = field.decode(vectors)
+        sparse = field.with_occupancy(decoded)
+        assert sparse.occupied is not None
+        assert 0.0 < float(sparse.occupied.float().mean()) < 0.9
+        whole, some = field.render(decoded, views), field.render(sparse, views)
+    # A chord of 32 cells that are each at the threshold would have an opacity of 0.15; this field is less evil.
+    torch.testing.assert_close(some, whole, atol=0.05, rtol=0.0)
+    assert (some - whole).abs().mean() < 0.005
+
+
 def test_gradients(field: TextField) -> None:
     field.double()
     views = cameras(1, 3).to("cpu", torch.float64)

@@ -14,6 +14,7 @@ from threedgen.commands.parser import Parser
 from threedgen.commands.training import add_config, config_of, machine_name, make_folder, train
 from threedgen.core.errors import UserError
 from threedgen.training.config import (
+    FieldTrainingConfig,
     PriorTrainingConfig,
     TrainingConfig,
     VideoTrainingConfig,
@@ -27,7 +28,9 @@ KINDS: dict[str, type[TrainingConfig]] = {
     "text": PriorTrainingConfig,
     "view": ViewTrainingConfig,
     "video": VideoTrainingConfig,
+    "field": FieldTrainingConfig,
 }
+_THINGS = ("words", "catalogue", "text_encoder")  # options of the kind field alone
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def build_parser() -> Parser:
         choices=tuple(KINDS),
         default="text",
         help="what the prior is given: a caption (text, the default), a picture of the object (view), or a caption "
-        "for a clip of frames (video)",
+        "for a clip of frames (video); or the field of named things that a caption decodes to (field)",
     )
     parser.add_argument(
         "--out",
@@ -76,6 +79,26 @@ def build_parser() -> Parser:
         help="start with the weights of a text prior: for text one of this size or half of it, for view its UNet, "
         "for video its words and coarse levels",
     )
+    parser.add_argument(
+        "--words",
+        type=Path,
+        metavar="FILE",
+        help="for field: a text file with a thing on each line; default: every thing that there is",
+    )
+    parser.add_argument(
+        "--catalogue",
+        type=Path,
+        metavar="DIR",
+        help="for field: the folder of Sweet Home 3D's furniture libraries; default: where Debian's package "
+        "sweethome3d-furniture puts them, or none",
+    )
+    parser.add_argument(
+        "--text-encoder",
+        type=Path,
+        metavar="DIR",
+        help="for field: a folder with text_encoder/ and tokenizer/ (see benchmarks/text_pretraining.py), or "
+        "the folder of a prior",
+    )
     add_dry_run(parser, "training")
     add_config(parser, KINDS)
     return parser
@@ -87,7 +110,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print_settings({"kind": arguments.kind, "size": size, **dataclasses.asdict(config)})
         return
-    training = {"text": _text, "view": _view, "video": _video}[arguments.kind]()
+    if arguments.kind == "field":
+        training = _field(arguments)
+    else:
+        given = [name for name in _THINGS if getattr(arguments, name) is not None]
+        if given:
+            raise UserError(f"--{given[0].replace('_', '-')} is an option of --kind field: leave it out")
+        training = {"text": _text, "view": _view, "video": _video}[arguments.kind]()
     make_folder(folder)
     trainer: Any = training.trainer(config, size, folder)
     if not trainer.resume() and arguments.start_from is not None:
@@ -98,7 +127,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.save_every,
         lambda: training.grid(trainer, folder / "samples.png"),
     )
-    training.pipeline(trainer.average, folder / "pipeline")
+    training.pipeline(trainer, folder / "pipeline")
     training.card(trainer, folder / "pipeline", loss, machine_name(config.device))
 
 
@@ -115,7 +144,7 @@ def _text() -> _Training:
             config.bank_views, size, config.seed, config.pair_share, progress
         ),
         write_sample_grid,
-        save_pipeline,
+        lambda trainer, folder: save_pipeline(trainer.average, folder),
         write_model_card,
     )
 
@@ -131,7 +160,7 @@ def _view() -> _Training:
         lambda config, size, folder: ViewTrainer(config, for_size(size), folder),
         lambda config, size, progress: ViewBank(config.bank_views, size, config.seed, progress),
         write_view_grid,
-        save_view_pipeline,
+        lambda trainer, folder: save_view_pipeline(trainer.average, folder),
         write_view_card,
     )
 
@@ -153,6 +182,51 @@ def _video() -> _Training:
             config.bank_views, size, VideoArchitecture.frames, config.seed, progress
         ),
         write_video_grid,
-        save_video_pipeline,
+        lambda trainer, folder: save_video_pipeline(trainer.average, folder),
         write_video_card,
     )
+
+
+def _field(arguments: argparse.Namespace) -> _Training:
+    from threedgen.datasets.things.thing_set import INSTALLED
+    from threedgen.training.field_card import write_field_card
+    from threedgen.training.field_report import Examples, make_examples, write_field_report
+    from threedgen.training.field_trainer import FieldTrainer, save_field_pipeline
+    from threedgen.training.text_reader import TextReader
+    from threedgen.training.things_bank import ThingsBank
+
+    if arguments.text_encoder is None:
+        raise UserError("--kind field needs --text-encoder, a folder with text_encoder/ and tokenizer/")
+    catalogue = INSTALLED if arguments.catalogue is None else arguments.catalogue
+    words = None if arguments.words is None else _lines(arguments.words)
+    examples: list[Examples] = []
+
+    def bank(config: FieldTrainingConfig, size: int, progress: Callable[[int, int], None]) -> ThingsBank:
+        made = ThingsBank(
+            size,
+            config.seed,
+            words,
+            catalogue,
+            instances=config.class_things,
+            object_views=config.object_views,
+            cache=arguments.out / f"pictures-{size}",
+            progress=progress,
+        )
+        examples.append(make_examples(made.things, size))
+        return made
+
+    return _Training(
+        lambda config, size, folder: FieldTrainer(config, TextReader(arguments.text_encoder), size, folder),
+        bank,
+        lambda trainer, _: write_field_report(trainer, examples[0]),
+        save_field_pipeline,
+        write_field_card,
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file of words, without empty ones."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read --words {path}: {error}") from error

@@ -1,20 +1,23 @@
 """Mesh files: they are read with the colours that viewers display, and rendered from all sides.
 
 trimesh reads them, with nothing but the file itself and the files of materials and textures in its folder:
-references out of that folder are not followed, and nothing is downloaded. The transparency of materials is ignored.
+references out of that folder are not followed, and nothing is downloaded. How transparent a face is, the `d` (or,
+without it, Tr = 1 - d) of an .mtl and the alpha of its textures say, and in a .glb alphaMode. The alpha of the
+colours of corners and faces is ignored.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.cameras.orbit import orbit
@@ -24,7 +27,9 @@ from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
 from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets.decoding import decoding, reason
 from threedgen.datasets.multiview import PosedPictures
-from threedgen.renderers.rasterize import box_filter, rasterize
+from threedgen.datasets.obj_polygons import triangulated
+from threedgen.datasets.painted_mesh import PaintedMesh, fragments, sample, surface
+from threedgen.renderers.rasterize import box_filter
 
 SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".off")
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".7z", ".rar", ".zst", ".usdz", ".3mf")
@@ -32,30 +37,9 @@ RADIUS = 0.9  # world units, of the ball to which a mesh is scaled
 DISTANCE, FOV = 2.85, 40.0  # world units and degrees, of the cameras: the unit sphere fills the picture
 SUPERSAMPLING = 4  # pixels per side of each pixel that are rendered and averaged
 _GREY = 0.7  # colour of a mesh without colours
+_BARELY = 0.05  # opacity that a mesh must have somewhere
 _NO_AREA = 1e-12  # world units squared: a cross product of edges up to this is a rounding error
 _LIGHT = (0.3, 0.8, 0.5)  # direction towards the light: above, in front, to the right
-
-
-@dataclass(frozen=True)
-class PaintedMesh:
-    """A mesh and the colours that viewers display: the interpolated colour of the corners of a face, times its
-    texture if it has one.
-
-    corner_colors: [F, 3, 3], and textures: [h, w, 3] each, display-referred in [0, 1]. corner_uvs: [F, 3, 2], v = 0
-    at the bottom; the texture repeats outside [0, 1]. texture: [F], the index into `textures`, -1 for none.
-    """
-
-    mesh: TriMesh
-    corner_colors: Float[Tensor, "F 3 3"]
-    corner_uvs: Float[Tensor, "F 3 2"]
-    texture: Int[Tensor, " F"]
-    textures: tuple[Float[Tensor, "h w 3"], ...]
-
-    @property
-    def plain(self) -> bool:
-        """Whether the whole mesh has one colour, so that without light its pictures would show only its outline."""
-        colors = [self.corner_colors.reshape(-1, 3)[None], *(t.reshape(-1, 3)[None] for t in self.textures)]
-        return all(float((c.amax(1) - c.amin(1)).max()) < 1.0 / 255.0 for c in colors)
 
 
 def may_be_mesh(path: Path) -> bool:
@@ -78,30 +62,36 @@ def read_painted(path: str | Path, texture: str | Path | None = None) -> Painted
     pieces = _pieces(path)
     if not pieces:
         raise UserError(f"{path} holds no triangles: give a surface mesh")
-    vertices, faces, colors, uvs, which, textures = [], [], [], [], [], []
+    vertices, faces, colors, uvs, which, opacity = [], [], [], [], [], []
+    textures, alphas = [], []
     count = 0
     for points, corners, piece in pieces:
         paint = _paint(piece, corners, path.suffix.lower() == ".glb", image)
-        if not (np.isfinite(paint[0]).all() and np.isfinite(paint[1]).all() and _finite_colors(piece)):
+        if not (np.isfinite(paint.colors).all() and np.isfinite(paint.uvs).all() and _finite_colors(piece)):
             raise UserError(f"{path} has colours or texture coordinates with NaN or infinite numbers")
         vertices.append(points)
         faces.append(corners + count)
         count += len(points)
-        colors.append(paint[0])
-        uvs.append(paint[1])
-        which.append(np.full(len(corners), -1 if paint[2] is None else len(textures)))
-        if paint[2] is not None:
-            textures.append(torch.from_numpy(paint[2]).float())
+        colors.append(paint.colors)
+        uvs.append(paint.uvs)
+        opacity.append(np.full(len(corners), paint.opacity))
+        which.append(np.full(len(corners), -1 if paint.texture is None else len(textures)))
+        if paint.texture is not None:
+            textures.append(torch.from_numpy(paint.texture[..., :3]).float())
+            alphas.append(torch.from_numpy(paint.texture[..., 3:]).float())
     if image is not None and not textures:
         raise UserError(f"{path} has no texture coordinates, so --texture has nothing to cover")
     mesh = _placed(np.concatenate(vertices), np.concatenate(faces), path)
-    return PaintedMesh(
+    painted = PaintedMesh(
         mesh,
         torch.from_numpy(np.concatenate(colors)).float(),
         torch.from_numpy(np.concatenate(uvs)).float(),
         torch.from_numpy(np.concatenate(which)),
         tuple(textures),
+        torch.from_numpy(np.concatenate(opacity)).float(),
+        tuple(alpha if float(alpha.min()) < 1.0 else None for alpha in alphas),
     )
+    return painted if _visible(painted) else opaque(painted)
 
 
 def read_mesh(path: str | Path, radius: float = RADIUS) -> TriMesh:
@@ -111,7 +101,7 @@ def read_mesh(path: str | Path, radius: float = RADIUS) -> TriMesh:
     colors = painted.corner_colors.clone()
     for index, texture in enumerate(painted.textures):
         chosen = painted.texture == index
-        colors[chosen] *= _sample(texture, painted.corner_uvs[chosen].flatten(0, 1)).unflatten(0, (-1, 3))
+        colors[chosen] *= sample(texture, painted.corner_uvs[chosen].flatten(0, 1)).unflatten(0, (-1, 3))
     corners = painted.mesh.faces.flatten()
     total = torch.zeros_like(painted.mesh.vertices).index_add_(0, corners, colors.flatten(0, 1))
     count = torch.bincount(corners, minlength=len(total)).clamp_min(1).unsqueeze(1)
@@ -127,29 +117,29 @@ def fibonacci_views(count: int, size: int) -> Cameras:
     return orbit(azimuth.float(), elevation.float(), radius, FOV, size, size)
 
 
+def opaque(painted: PaintedMesh) -> PaintedMesh:
+    """The same mesh without transparency."""
+    alphas = (None,) * len(painted.alphas)
+    return replace(painted, opacity=torch.ones_like(painted.opacity), alphas=alphas)
+
+
 def render(painted: PaintedMesh, cameras: Cameras, light: float = 0.0) -> PosedPictures:
     """Anti-aliased pictures on white, with alpha: the display colours of both sides of every face, without shading.
 
-    light: how much darker, in [0, 1], a face is that points away from a light above. The light is fixed in the
-    world, so the shades belong to the colours.
+    What is transparent covers what is behind it by its opacity, in the order of depth. light: how much darker, in
+    [0, 1], a face is that points away from a light above. The light is fixed in the world, so the shades belong to
+    the colours.
     """
     shade = _shade(painted.mesh, light)
     images, alphas = [], []
     for view in range(len(cameras)):
         camera = cameras[view : view + 1]
         fine = camera.resized(camera.height * SUPERSAMPLING, camera.width * SUPERSAMPLING)
-        seen = rasterize(painted.mesh, fine)
-        covered = seen.face_id[0] >= 0
-        face = seen.face_id[0][covered].long()
-        weights = seen.bary[0][covered][:, :, None]
-        color = (weights * painted.corner_colors[face]).sum(1) * shade[face, None]
-        uv = (weights * painted.corner_uvs[face]).sum(1)
-        for index, texture in enumerate(painted.textures):
-            chosen = painted.texture[face] == index
-            color[chosen] *= _sample(texture, uv[chosen])
-        layers = torch.zeros(1, *covered.shape, 4)
-        layers[0][covered] = torch.cat([color, torch.ones_like(color[:, :1])], dim=1)
-        layers = box_filter(layers, SUPERSAMPLING)
+        seen = fragments(painted, fine)
+        color = surface(painted, seen.face, seen.bary)[0] * shade[seen.face, None]
+        values = torch.cat([color, torch.ones_like(color[:, :1])], dim=1) * seen.weight[:, None]
+        layers = torch.zeros(fine.height * fine.width, 4).index_add_(0, seen.pixel, values)
+        layers = box_filter(layers.reshape(1, fine.height, fine.width, 4), SUPERSAMPLING)
         alpha = layers[..., 3:]
         images.append(layers[..., :3] + (1.0 - alpha))
         alphas.append(alpha)
@@ -177,8 +167,13 @@ def _pieces(path: Path) -> list[tuple[np.ndarray, np.ndarray, Any]]:
     try:
         with path.open("rb") as file:
             resolver = FilePathResolver(str(path.absolute().parent))  # refuses files outside that folder
+            obj = path.suffix.lower() == ".obj"
             loaded = trimesh.load_scene(
-                file, file_type=path.suffix[1:].lower(), resolver=resolver, process=False, allow_remote=False
+                io.BytesIO(triangulated(file.read())) if obj else file,
+                file_type=path.suffix[1:].lower(),
+                resolver=resolver,
+                process=False,
+                allow_remote=False,
             )
         placed = [loaded.graph[node] for node in loaded.graph.nodes_geometry]
     except Exception as error:  # the readers of trimesh raise exceptions of any type for a bad file
@@ -240,34 +235,46 @@ def _finite_colors(piece: Any) -> bool:
     return True
 
 
-def _paint(
-    piece: Any, faces: np.ndarray, linear: bool, image: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The colours and texture coordinates of the corners, and the texture. linear: whether colours and factors are
-    of linear light, as in glTF."""
+class _Paint(NamedTuple):
+    """The paint of a piece. colors: [f, 3, 3], and uvs: [f, 3, 2], of the corners. texture: [h, w, 4] or None.
+    opacity: that of the material, by which the alpha of the texture is multiplied."""
+
+    colors: np.ndarray
+    uvs: np.ndarray
+    texture: np.ndarray | None = None
+    opacity: float = 1.0
+
+
+def _paint(piece: Any, faces: np.ndarray, linear: bool, image: np.ndarray | None) -> _Paint:
+    """The paint of a piece. linear: whether colours and factors are of linear light, as in glTF. image: [h, w, 4],
+    a texture that replaces its material."""
     visual, corners = piece.visual, (*faces.shape, 3)
     display = srgb_from_linear if linear else (lambda color: color)
     none = np.zeros((*faces.shape, 2))
     if visual.kind == "face":
-        return np.repeat(display(_unit(visual.face_colors))[:, None], 3, axis=1), none, None
+        return _Paint(np.repeat(display(_unit(visual.face_colors))[:, None], 3, axis=1), none)
     if visual.kind == "vertex":
-        return display(_unit(visual.vertex_colors))[faces], none, None
+        return _Paint(display(_unit(visual.vertex_colors))[faces], none)
     if visual.kind != "texture":
-        return np.full(corners, _GREY), none, None
+        return _Paint(np.full(corners, _GREY), none)
     attributes = getattr(visual, "vertex_attributes", {})
     own = _unit(attributes["color"]) if "color" in attributes else None
     found = _material_image(visual.material) if image is None else image
-    factor = _factor(visual.material) if image is None else None
-    if found is None or visual.uv is None or len(visual.uv) != len(piece.vertices):
+    if visual.uv is None or len(visual.uv) != len(piece.vertices):
+        found = None
+    factor = _factor(visual.material, found is not None) if image is None else None
+    opacity = _opacity(visual.material) if image is None else 1.0
+    if found is None:
         if own is None and factor is None:
-            return np.full(corners, _GREY), none, None
+            return _Paint(np.full(corners, _GREY), none, None, opacity)
         color = np.ones(corners) if own is None else own[faces]
-        return display(color if factor is None else color * factor), none, None
+        return _Paint(display(color if factor is None else color * factor), none, None, opacity)
     if factor is not None:
-        found = srgb_from_linear(linear_from_srgb(found) * factor)
+        light = srgb_from_linear(linear_from_srgb(found[..., :3]) * factor)
+        found = np.concatenate([light, found[..., 3:]], axis=2)
     # The product of displayed colours is nearly the displayed product of light, because sRGB is nearly a power.
     colors = np.ones(corners) if own is None else display(own)[faces]
-    return colors, np.asarray(visual.uv)[faces], found
+    return _Paint(colors, np.asarray(visual.uv)[faces], found, opacity)
 
 
 def _unit(colors: Any) -> np.ndarray:
@@ -278,18 +285,56 @@ def _unit(colors: Any) -> np.ndarray:
 
 
 def _material_image(material: Any) -> np.ndarray | None:
+    """The texture of a material with the alpha that viewers use, [h, w, 4] in [0, 1], or None."""
     for name in ("baseColorTexture", "image"):
         picture = getattr(material, name, None)
         if picture is not None:
-            return np.asarray(picture.convert("RGB"), dtype=np.float64) / 255.0
+            rgba = np.asarray(picture.convert("RGBA"), dtype=np.float64) / 255.0
+            mode = getattr(material, "alphaMode", "BLEND" if name == "image" else None) or "OPAQUE"
+            if mode == "MASK":
+                rgba[..., 3] = rgba[..., 3] * _alpha(material) >= _cutoff(material)
+            elif mode != "BLEND":
+                rgba[..., 3] = 1.0
+            return rgba
     return None
 
 
-def _factor(material: Any) -> np.ndarray | None:
+def _opacity(material: Any) -> float:
+    """The opacity of a material in [0, 1], without that of its texture."""
+    if hasattr(material, "baseColorFactor"):
+        if material.alphaMode == "BLEND":
+            return _alpha(material)
+        bare = material.alphaMode == "MASK" and material.baseColorTexture is None
+        return float(not bare or _alpha(material) >= _cutoff(material))
+    for name in ("d", "tr"):  # `d -halo 0.5` is also allowed
+        words = getattr(material, "kwargs", {}).get(name, ())
+        try:
+            value = float(words[-1])
+        except (ValueError, IndexError):
+            continue
+        if math.isfinite(value):
+            return min(max(value if name == "d" else 1.0 - value, 0.0), 1.0)
+    return 1.0
+
+
+def _alpha(material: Any) -> float:
+    """The alpha of the colour of a material of a .glb."""
+    value = material.baseColorFactor
+    if value is None or len(value) < 4:
+        return 1.0
+    alpha = np.asarray(value)[3]
+    return float(alpha) / 255.0 if np.issubdtype(type(alpha), np.integer) else float(alpha)
+
+
+def _cutoff(material: Any) -> float:
+    return 0.5 if material.alphaCutoff is None else float(material.alphaCutoff)
+
+
+def _factor(material: Any, textured: bool) -> np.ndarray | None:
     """The colour of a material, by which its texture is multiplied if it has one: [3] in [0, 1], or None."""
     name = "baseColorFactor" if hasattr(material, "baseColorFactor") else "diffuse"
     value = getattr(material, name, None)
-    if value is None or (name == "diffuse" and getattr(material, "image", None) is not None):
+    if value is None or (name == "diffuse" and textured):
         return None  # viewers ignore the Kd of an .mtl that has a texture
     color = np.asarray(value)[:3]
     return color / 255.0 if np.issubdtype(color.dtype, np.integer) else color.astype(np.float64)
@@ -302,8 +347,15 @@ def _image(path: Path) -> np.ndarray:
         decoding(path, lambda error: f"cannot read the texture {path}: {reason(error)}"),
         Image.open(path) as picture,
     ):
-        rgb = picture.convert("RGB")
-    return np.asarray(rgb, dtype=np.float64) / 255.0
+        rgba = picture.convert("RGBA")
+    return np.asarray(rgba, dtype=np.float64) / 255.0
+
+
+def _visible(painted: PaintedMesh) -> bool:
+    """Whether some face hides something. Where none does, the file means the opposite of what it says: writers
+    disagree on whether Tr, and some even on whether d, is 0 or 1 for what is opaque."""
+    shown = torch.tensor([1.0 if alpha is None else float(alpha.max()) for alpha in painted.alphas] + [1.0])
+    return float((painted.opacity * shown[painted.texture]).max()) >= _BARELY
 
 
 def _shade(mesh: TriMesh, light: float) -> Float[Tensor, " F"]:
@@ -312,16 +364,3 @@ def _shade(mesh: TriMesh, light: float) -> Float[Tensor, " F"]:
     toward = torch.nn.functional.normalize(normals.new_tensor(_LIGHT), dim=0)
     cosine = torch.nn.functional.normalize(normals, dim=1) @ toward
     return 1.0 - light * (0.5 - 0.5 * cosine)
-
-
-def _sample(texture: Float[Tensor, "h w 3"], uv: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
-    """The texture at texture coordinates, bilinear and repeating; the centres of texels are at half integers."""
-    height, width = texture.shape[:2]
-    x = uv[:, 0] * width - 0.5
-    y = (1.0 - uv[:, 1]) * height - 0.5
-    left, top = x.floor(), y.floor()
-    fx, fy = (x - left)[:, None], (y - top)[:, None]
-    columns = [(left.long() + i) % width for i in (0, 1)]
-    rows = [(top.long() + i) % height for i in (0, 1)]
-    upper, lower = (texture[row, columns[0]] * (1 - fx) + texture[row, columns[1]] * fx for row in rows)
-    return upper * (1 - fy) + lower * fy

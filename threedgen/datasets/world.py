@@ -64,8 +64,8 @@ class Scene:
 class LayeredMesh:
     """The mesh of a scene before it is painted.
 
-    owner: [V], the index of the paint that a vertex takes, -1 if it has a fixed colour. Object i of P paints has the
-    paints i P to i P + P - 1. fixed: [V, 3], the fixed colours.
+    owner: [V], the index of the paint that a vertex takes, -1 if it has a fixed colour. Object i of P paints has
+    the paints i P to i P + P - 1. fixed: [V, 3], the fixed colours.
     """
 
     mesh: TriMesh

@@ -92,3 +92,26 @@ class VideoTrainingConfig(CaptionTrainingConfig):
     learning_rate: Annotated[float, at_least(0.0)] = 1.2e-3
     decay: Annotated[float, between(0.0, 1.0)] = 0.5
     bank_views: Annotated[int, at_least(1)] = 10000
+
+
+@settings
+class FieldTrainingConfig(TrainingConfig):
+    """The field of the text prior.
+
+    Attributes:
+        rays: Number of pixels of each picture that are compared in a step.
+        text_dropout: Share of the examples whose prompt is withheld, which teaches the mean of everything.
+        class_things: Number of things of each procedural class that are rendered before the training.
+        object_views: Number of pictures of each object of the catalogue that are rendered before the training.
+    """
+
+    steps: Annotated[int, at_least(1)] = 20000
+    batch: Annotated[int, at_least(1)] = 32
+    learning_rate: Annotated[float, at_least(0.0)] = 2e-3
+    decay: Annotated[float, between(0.0, 1.0)] = 0.5
+    weight_decay: Annotated[float, at_least(0.0)] = 0.0
+    precision: Literal["bf16", "fp32"] = "fp32"
+    rays: Annotated[int, at_least(1)] = 256
+    text_dropout: Annotated[float, between(0.0, 1.0)] = 0.05
+    class_things: Annotated[int, at_least(1)] = 20
+    object_views: Annotated[int, at_least(1)] = 24

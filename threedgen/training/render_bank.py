@@ -125,6 +125,6 @@ def draw_backgrounds(count: int, rng: np.random.Generator) -> Float[Tensor, "B 3
 
 def reworded(phrase: str, rng: np.random.Generator) -> str:
     """A caption in one of a few wordings, sometimes without its first article."""
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 and phrase.startswith(("a ", "an ")):
         phrase = phrase.split(" ", 1)[1]
     return _TEMPLATES[rng.integers(len(_TEMPLATES))].format(phrase)

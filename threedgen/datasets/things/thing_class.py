@@ -1,4 +1,4 @@
-"""What a class of procedural things declares: how it is built, what it is painted with, and whether it has a front."""
+"""What a class of procedural things declares: how it is built and painted, and whether it has a front."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class ThingClass:
 
     build: makes the pieces from the parameters, in any units and at any place. Each piece has a paint: "main",
     "second" (both are colours, which captions can name) or one of FIXED_PAINTS, which has every colour of COLORS.
-    ranges: the least and the greatest value of each parameter, which is drawn uniformly. natural: the colours of the
-    main paint in the world, of which one is drawn if the caption names none. second: the same for the second paint;
-    empty if no piece has it. recolored: whether the main paint may have any other colour too, as a car may and a
+    ranges: the least and the greatest value of each parameter, which is drawn uniformly. natural: the colours of
+    the main paint in the world, the most usual first. second: the same for the second paint; empty if no piece has
+    it. recolored: whether the main paint may have any other colour too, as a car may and a
     banana may not. front: whether it looks different from the front and from the back.
     """
 

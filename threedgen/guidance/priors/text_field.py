@@ -11,11 +11,12 @@ fields too, as the result of distillation and not as an input of its prior.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,10 +29,11 @@ WEIGHTS = "field.safetensors"
 EXTENT = 1.0  # world units, the radius of the ball that holds everything
 _MOST = 4096  # of every size in a config
 _DENSITY = 12.0  # per world unit, of a raw density of about 1
-_BLOB = (
-    1.0,
-    2.0,
-)  # raw density at the middle, and its fall per world unit: without a blob a field may stay empty
+# Raw density at the middle, and its fall per world unit: without a blob a field may stay empty.
+_BLOB = (1.0, 2.0)
+_NOTHING = -30.0  # raw density of an empty cell
+_CELLS = 32  # along each side of the ball, of the grid of what is empty
+_EMPTY = 0.005  # opacity of a cell up to which it counts as empty
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,20 @@ class FieldArchitecture:
     samples: int = 16
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """T texts, decoded.
+
+    planes: see `TextField.planes`. scale, offset: of the hidden layer. occupied: which cells of a grid over the
+    ball, in the order x, y, z, are not empty, or None if that was not asked for.
+    """
+
+    planes: Float[Tensor, "T 3 P P C"]
+    scale: Float[Tensor, "T H"]
+    offset: Float[Tensor, "T H"]
+    occupied: Bool[Tensor, "T G G G"] | None = None
+
+
 class TextField(nn.Module):
     """Vectors of texts -> premultiplied colours and alphas from any camera."""
 
@@ -63,19 +79,15 @@ class TextField(nn.Module):
         self.architecture = a = architecture
         self.code = nn.Sequential(nn.Linear(a.width, 384), nn.SiLU(), nn.Linear(384, a.rank), nn.SiLU())
         self.texels = nn.Linear(a.rank, 3 * a.channels * a.side * a.side)
-        self.refine = nn.Sequential(
-            nn.Conv2d(a.channels, a.channels, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(a.channels, a.channels, 3, padding=1),
-        )
+        last = nn.Conv2d(a.channels, a.channels, 3, padding=1)
+        self.refine = nn.Sequential(nn.Conv2d(a.channels, a.channels, 3, padding=1), nn.SiLU(), last)
         self.modulation = nn.Linear(a.rank, 2 * a.hidden)
         self.inner = nn.Linear(3 * a.channels, a.hidden)
         self.outer = nn.Linear(a.hidden, 4)
         nn.init.normal_(self.texels.weight, std=0.3 / a.rank**0.5)
         nn.init.normal_(self.texels.bias, std=0.1)
-        for zero in (self.modulation, self.refine[2]):
-            nn.init.zeros_(zero.weight)
-            nn.init.zeros_(zero.bias)
+        for zero in (*self.modulation.parameters(), *last.parameters()):
+            nn.init.zeros_(zero)
 
     def planes(self, codes: Float[Tensor, "T R"]) -> Float[Tensor, "T 3 P P C"]:
         """The feature planes of codes, in the layout of `sample_planes`; P is twice the side."""
@@ -93,39 +105,82 @@ class TextField(nn.Module):
         pixels: Int[Tensor, "B N"] | None = None,
         shift: Float[Tensor, "B N S"] | None = None,
     ) -> Float[Tensor, "B N 4"]:
+        """Premultiplied RGB and alpha, in [0, 1], of N pixels of B views of texts; see `render`."""
+        return self.render(self.decode(vectors), cameras, text, pixels, shift)
+
+    def decode(self, vectors: Float[Tensor, "T D"]) -> Decoded:
+        """The planes of texts."""
+        codes = self.code(vectors)
+        scale, offset = self.modulation(codes).chunk(2, dim=1)
+        return Decoded(self.planes(codes), scale, offset)
+
+    @torch.no_grad()
+    def with_occupancy(self, decoded: Decoded) -> Decoded:
+        """The same with the cells that are not empty, and their neighbours: `render` leaves out all others."""
+        middles = (torch.arange(_CELLS, device=decoded.planes.device) + 0.5) / _CELLS * 2.0 - 1.0
+        points = torch.stack(torch.meshgrid(middles, middles, middles, indexing="ij"), dim=-1).flatten(0, 2)
+        grids = []
+        for index in range(len(decoded.planes)):
+            density = self._raw(decoded, index, points * EXTENT)[:, 3]
+            opacity = 1.0 - torch.exp(-F.softplus(density) * _DENSITY * 2.0 * EXTENT / _CELLS)
+            full = (opacity > _EMPTY).float().view(1, 1, _CELLS, _CELLS, _CELLS)
+            grids.append(F.max_pool3d(full, 3, stride=1, padding=1)[0, 0] > 0.0)
+        return replace(decoded, occupied=torch.stack(grids))
+
+    def render(
+        self,
+        decoded: Decoded,
+        cameras: Cameras,
+        text: Int[Tensor, " B"] | None = None,
+        pixels: Int[Tensor, "B N"] | None = None,
+        shift: Float[Tensor, "B N S"] | None = None,
+    ) -> Float[Tensor, "B N 4"]:
         """Premultiplied RGB and alpha, in [0, 1], of N pixels of B views.
 
-        text: the row of `vectors` that each view shows; None: each its own. pixels: row-major indices; None: all of
-        them in order. shift: moves each point along its ray, in shares of the distance between points, within
-        [-0.5, 0.5]; None: points in the middle of their sections.
+        text: the index in `decoded` of what each view shows; None: each its own. pixels: row-major indices; None:
+        all of them in order. shift: moves each point along its ray, in shares of the distance between points,
+        within [-0.5, 0.5]; None: points in the middle of their sections.
         """
-        a = self.architecture
-        codes = self.code(vectors)
-        planes = self.planes(codes)
-        scale, offset = self.modulation(codes).chunk(2, dim=1)
+        samples = self.architecture.samples
         near, direction, half = _chords(cameras, pixels)
-        place = (torch.arange(a.samples, device=near.device) + 0.5) / a.samples * 2.0 - 1.0
-        places = place.expand(*half.shape, a.samples)
+        place = (torch.arange(samples, device=near.device) + 0.5) / samples * 2.0 - 1.0
+        places = place.expand(*half.shape, samples)
         if shift is not None:
-            places = places + shift * (2.0 / a.samples)
+            places = places + shift * (2.0 / samples)
         reach = half.unsqueeze(-1)
         points = near.unsqueeze(-2) + (places * reach).unsqueeze(-1) * direction.unsqueeze(-2)
         owner = torch.arange(len(cameras)) if text is None else text
-        rows = []
-        for view, index in enumerate(owner.tolist()):
-            features = sample_planes(planes[index], points[view].flatten(0, 1) / EXTENT).flatten(1)
-            hidden = self.inner(features) * (1.0 + scale[index]) + offset[index]
-            rows.append(self.outer(F.silu(hidden)))
+        rows = [
+            self._raw(decoded, index, points[view].flatten(0, 1)) for view, index in enumerate(owner.tolist())
+        ]
         raw = torch.stack(rows).view(*places.shape, 4)
-        density = raw[..., 3] + _BLOB[0] - _BLOB[1] * points.norm(dim=-1)
-        return _composited(raw[..., :3], density, 2.0 * reach / a.samples)
+        return _composited(raw, 2.0 * reach / samples)
+
+    def _raw(self, decoded: Decoded, index: int, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
+        """Raw colours and densities of points of one text; empty cells have no density."""
+        if decoded.occupied is not None:
+            cells = ((points / EXTENT + 1.0) * (0.5 * _CELLS)).long().clamp(0, _CELLS - 1)
+            chosen = decoded.occupied[index][cells[:, 0], cells[:, 1], cells[:, 2]]
+            raw = points.new_zeros(len(points), 4)
+            raw[:, 3] = _NOTHING
+            raw[chosen] = self._raw(replace(decoded, occupied=None), index, points[chosen])
+            return raw
+        features = sample_planes(decoded.planes[index], points / EXTENT).flatten(1)
+        hidden = self.inner(features) * (1.0 + decoded.scale[index]) + decoded.offset[index]
+        raw = self.outer(F.silu(hidden))
+        blob = _BLOB[0] - _BLOB[1] * points.norm(dim=-1, keepdim=True)
+        return torch.cat([raw[:, :3], raw[:, 3:] + blob], dim=1)
 
     def pictures(
         self, vectors: Float[Tensor, "T D"], cameras: Cameras, text: Int[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B 4 H W"]:
         """Whole pictures of the size of the cameras, channels first."""
-        values = self(vectors, cameras, text)
-        return values.transpose(1, 2).reshape(len(cameras), 4, cameras.height, cameras.width)
+        return as_pictures(self(vectors, cameras, text), cameras)
+
+
+def as_pictures(values: Float[Tensor, "B N 4"], cameras: Cameras) -> Float[Tensor, "B 4 H W"]:
+    """Values of all pixels in order as pictures, channels first."""
+    return values.transpose(1, 2).reshape(len(cameras), 4, cameras.height, cameras.width)
 
 
 def save_field(field: TextField, folder: Path, dtype: torch.dtype = torch.float16) -> None:
@@ -146,7 +201,7 @@ def load_field(folder: Path) -> TextField:
 
     config = read_json(folder / "config.json")
     require_safe_weights(folder)
-    sizes = {item.name: config.get(item.name) for item in fields(FieldArchitecture)}
+    sizes: dict[str, Any] = {item.name: config.get(item.name) for item in fields(FieldArchitecture)}
     if not all(type(value) is int and 1 <= value <= _MOST for value in sizes.values()):
         raise UserError(f"prior part '{folder}' has sizes that no field has: copy the folder again")
     field = TextField(FieldArchitecture(**sizes))
@@ -186,12 +241,10 @@ def _chords(
     return near, direction, half
 
 
-def _composited(
-    color: Float[Tensor, "B N S 3"], density: Float[Tensor, "B N S"], length: Float[Tensor, "B N 1"]
-) -> Float[Tensor, "B N 4"]:
+def _composited(raw: Float[Tensor, "B N S 4"], length: Float[Tensor, "B N 1"]) -> Float[Tensor, "B N 4"]:
     """The rendering integral (NeRF, eq. 3) of raw colours and densities over sections of given lengths."""
-    alpha = 1.0 - torch.exp(-F.softplus(density) * _DENSITY * length)
+    alpha = 1.0 - torch.exp(-F.softplus(raw[..., 3]) * _DENSITY * length)
     passed = torch.cumprod(1.0 - alpha + 1e-6, dim=-1)
     before = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], dim=-1)
     weight = (alpha * before).unsqueeze(-1)
-    return torch.cat([(weight * torch.sigmoid(color)).sum(-2), weight.sum(-2)], dim=-1)
+    return torch.cat([(weight * torch.sigmoid(raw[..., :3])).sum(-2), weight.sum(-2)], dim=-1)

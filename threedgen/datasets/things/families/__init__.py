@@ -1,1 +1,1 @@
-"""Families of procedural things, one module each; every module has a table CLASSES of its `ThingClass`es by word."""
+"""Families of procedural things, one module each, with a table CLASSES of its `ThingClass`es by word."""

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from threedgen.cameras.orbit import view_features
 from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
 from threedgen.guidance.priors.adapters.base import DiffusersPrior, unet_arguments
-from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.base import Condition, Text
 from threedgen.guidance.priors.codec import Pixels
 from threedgen.guidance.priors.field_denoiser import (
     correction,
@@ -24,9 +25,10 @@ from threedgen.guidance.priors.field_denoiser import (
 from threedgen.guidance.priors.folder.encoders import pooled_clip
 from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.folder.parts import PipelineParts
-from threedgen.guidance.priors.text_field import TextField, load_field
+from threedgen.guidance.priors.text_field import Decoded, TextField, as_pictures, load_field
 
 _SCALE = 4.0  # measured
+_MOST_TEXTS = 64  # decoded texts in memory
 
 
 class DiffusersFieldPrior(DiffusersPrior):
@@ -45,6 +47,7 @@ class DiffusersFieldPrior(DiffusersPrior):
     def __init__(self, *arguments: Any, field: TextField, patch: int | None) -> None:
         super().__init__(*arguments)
         self._field, self._patch = field, patch
+        self._decoded: dict[Any, Decoded] = {}
         self._shown: tuple[Condition, Tensor] | None = None
 
     @classmethod
@@ -72,13 +75,24 @@ class DiffusersFieldPrior(DiffusersPrior):
         if self._shown is None or self._shown[0] is not condition:
             if condition.cameras is None:
                 raise UserError("this prior shows things from given cameras: set them")
-            texts = list(dict.fromkeys(condition.prompts))
-            vectors = self.text(texts)["pooled"].float().to(device)
-            index = torch.tensor([texts.index(text) for text in condition.prompts])
             cameras = condition.cameras.resized(self.image_size, self.image_size)
-            with torch.no_grad():
-                self._shown = condition, self._field.pictures(vectors, cameras, index)
+            values = cameras.world_from_camera.new_empty(len(cameras), self.image_size**2, 4)
+            for text in dict.fromkeys(condition.prompts):
+                views = torch.tensor([index for index, t in enumerate(condition.prompts) if t == text])
+                values[views] = self._views_of(text, cameras[views], device)
+            self._shown = condition, as_pictures(values, cameras).to(device)
         return self._shown[1]
+
+    @torch.no_grad()
+    def _views_of(self, text: Text, cameras: Cameras, device: torch.device) -> Float[Tensor, "V N 4"]:
+        """The pixels of a text, which is decoded once, from some cameras."""
+        if text not in self._decoded:
+            if len(self._decoded) > _MOST_TEXTS:
+                self._decoded.clear()
+            vector = self.text([text])["pooled"].float().to(device)
+            self._decoded[text] = self._field.with_occupancy(self._field.decode(vector))
+        row = torch.zeros(len(cameras), dtype=torch.long)
+        return self._field.render(self._decoded[text], cameras.to(device), row)
 
     def answer(
         self, network: Any, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition

@@ -1,0 +1,100 @@
+"""Pictures of things in layers, what their paints are, and the true pictures of the canonical thing of a word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras
+from threedgen.datasets import world
+from threedgen.datasets.multiview import PosedPictures
+from threedgen.datasets.things.captions import Palette, palette
+from threedgen.datasets.things.catalogue import read_thing
+from threedgen.datasets.things.painted_layers import find_paints, painted_layers
+from threedgen.datasets.things.thing_class import COLORS, FIXED_PAINTS, PAINTS
+from threedgen.datasets.things.thing_set import ThingSource
+
+DISTANCE, FOV = 2.85, 40.0  # world units and degrees, of the cameras of true pictures
+
+
+@dataclass(frozen=True)
+class ObjectLook:
+    """The own colours of a catalogue object.
+
+    colors: [2, 3], of its paints, display-referred; zero for a paint that it does not have. palette: the names and
+    the shares of its colours.
+    """
+
+    colors: Float[Tensor, "2 3"]
+    palette: Palette
+
+    @property
+    def paints(self) -> int:
+        """How many paints can have other colours: 0, 1 or 2."""
+        return sum(name is not None for name in self.palette.own)
+
+
+def class_layers(
+    source: ThingSource, cameras: Cameras, rng: np.random.Generator | None = None
+) -> Float[Tensor, "B H W 6"]:
+    """Layers (see `world.render_layers`) of a random thing of a class, or of the canonical one."""
+    layered = world.layered([source.pieces(rng)], PAINTS, FIXED_PAINTS)
+    return world.render_layers(layered, cameras, len(PAINTS))
+
+
+def object_layers(
+    source: ThingSource, cameras: Cameras, unpacked: Path | None = None
+) -> tuple[Float[Tensor, "B H W 6"], ObjectLook]:
+    """Layers of a catalogue object and its own colours.
+
+    unpacked: a folder that keeps unpacked models. Raises UserError as `read_thing` does.
+    """
+    assert source.item is not None
+    painted = read_thing(source.item, unpacked)
+    paints = find_paints(painted, source.item.words.recolored)
+    look = ObjectLook(paints.colors, palette(painted, paints))
+    return painted_layers(painted, paints, cameras), look
+
+
+def true_views(
+    source: ThingSource,
+    azimuths: Sequence[float],
+    elevation: float,
+    size: int,
+    color: str | None = None,
+    second: str | None = None,
+) -> PosedPictures:
+    """The pictures on white that measure a model: of the canonical thing of a class, or of a catalogue object.
+
+    azimuths, elevation: degrees. size: pixels. color, second: names of COLORS for the two paints; None means the
+    first natural colour of a class and the own colours of an object. Raises KeyError for another colour.
+    """
+    count = len(azimuths)
+    cameras = orbit(
+        torch.tensor([float(azimuth) for azimuth in azimuths]),
+        torch.full((count,), float(elevation)),
+        torch.full((count,), DISTANCE),
+        FOV,
+        size,
+        size,
+    )
+    if source.thing is not None:
+        layers = class_layers(source, cameras)
+        main = color or source.thing.natural[0]
+        others = [name for name in source.thing.second if name != main] or ["white"]
+        colors = torch.tensor([COLORS[main], COLORS[second or others[0]]])
+    else:
+        layers, look = object_layers(source, cameras)
+        colors = look.colors.clone()
+        for paint, name in enumerate((color, second)):
+            if name is not None:
+                colors[paint] = torch.tensor(COLORS[name])
+    images = world.compose(layers, colors.expand(count, -1, -1), torch.ones(count, 3))
+    return PosedPictures(images.clamp(0.0, 1.0), layers[..., -1:].clamp(0.0, 1.0), cameras)

@@ -1,0 +1,162 @@
+"""Which words of a prompt does a prior not know? A text encoder can read any word; what a prior can draw is a list.
+
+A word counts as known if the encoder puts it near something that the prior has learnt to draw: "kitty" near "cat".
+`THRESHOLD` is measured (benchmarks/known_words.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache as once
+from pathlib import Path
+
+import yaml
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from threedgen.datasets.things.thing_class import COLORS
+
+THRESHOLD = 0.5
+"""Cosine to the nearest known thing below which a word is unknown."""
+
+NEAREST = 3
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_WORD_OR_MARK = re.compile(_WORD.pattern + r"|[^\w\s]")
+
+_PLAIN = Path(__file__).with_name("plain_words.yaml")
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A word, or words that belong together, that are far from all that a prior knows.
+
+    word: as in the prompt, in lower case. nearest: the three known things that are nearest, the first one the
+    nearest; fewer if the prior knows fewer.
+    """
+
+    word: str
+    nearest: tuple[str, ...]
+
+
+class KnownWords:
+    """What a prior knows, and a check of prompts against it.
+
+    things:    phrases such as "cat" and "teddy bear".
+    encode:    texts -> [n, d], the pooled states of the prior's text encoder, one row per text in their order. It
+               is called once for the things, and once for each prompt with words that have to be compared.
+    threshold: least cosine to the nearest thing at which a word counts as known.
+
+    Raises ValueError without things.
+    """
+
+    def __init__(
+        self,
+        things: Sequence[str],
+        encode: Callable[[list[str]], Float[Tensor, "n d"]],
+        threshold: float = THRESHOLD,
+    ) -> None:
+        if not things:
+            raise ValueError("a prior knows at least one thing")
+        self._things = list(dict.fromkeys(" ".join(_WORD.findall(thing.lower())) for thing in things))
+        self._phrases = {tuple(thing.split()) for thing in self._things}
+        self._longest = max(len(phrase) for phrase in self._phrases)
+        self._encode = encode
+        self._vectors = _vectors(encode, self._things)
+        self._threshold = threshold
+
+    def check(self, prompt: str) -> list[Unknown]:
+        """The words of a prompt that the prior does not know, in the order of the prompt, each once.
+
+        Words for colours, materials, numbers, sizes and relations are passed over, and so is what stands right
+        before a known thing ("a siamese cat"), because it describes that. Other words that follow one another are
+        compared both together and by the last of them, which says what they are ("a racing bicycle").
+        """
+        groups = list(dict.fromkeys(self._groups(_WORD_OR_MARK.findall(prompt.lower()))))
+        if not groups:
+            return []
+        texts = [" ".join(group) for group in groups] + [group[-1] for group in groups]
+        together, last = self.cosines(texts).chunk(2)
+        found = []
+        for group, whole, head in zip(groups, together, last, strict=True):
+            cosines = whole if whole.max() >= head.max() else head
+            if cosines.max() < self._threshold:
+                order = cosines.topk(min(NEAREST, len(self._things))).indices.tolist()
+                found.append(Unknown(" ".join(group), tuple(self._things[index] for index in order)))
+        return found
+
+    def cosines(self, texts: Sequence[str]) -> Float[Tensor, "n k"]:
+        """How near each text is to each of the known things, in [-1, 1]."""
+        return _vectors(self._encode, texts) @ self._vectors.T
+
+    @property
+    def things(self) -> tuple[str, ...]:
+        """The known things in the order of the columns of `cosines`."""
+        return tuple(self._things)
+
+    def _groups(self, words: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        """The runs of words that are content, not known, and not right before a known thing.
+
+        words: also marks such as a comma.
+        """
+        between, describing = _plain("between"), _plain("describing") | COLORS.keys()
+        group: list[str] = []
+        place = 0
+        while place < len(words):
+            length = self._known_at(words, place)
+            if length:
+                group = []
+            elif words[place] in between or words[place].isdecimal() or not _WORD.fullmatch(words[place]):
+                if group:
+                    yield tuple(group)
+                group = []
+            elif words[place] not in describing:
+                group.append(words[place])
+            place += max(length, 1)
+        if group:
+            yield tuple(group)
+
+    def _known_at(self, words: Sequence[str], place: int) -> int:
+        """The number of words of the longest known thing that begins at a place, also in the plural; 0 if none."""
+        for length in range(min(self._longest, len(words) - place), 0, -1):
+            *first, last = words[place : place + length]
+            if any((*first, form) in self._phrases for form in (last, *_singulars(last))):
+                return length
+        return 0
+
+
+def plain_words() -> frozenset[str]:
+    """The words that name no thing: colours, materials, sizes, numbers, relations and so on."""
+    return _plain("between") | _plain("describing") | COLORS.keys()
+
+
+@once
+def _plain(kind: str) -> frozenset[str]:
+    """The words of plain_words.yaml that are between things, or describing."""
+    groups: dict[str, list[str]] = yaml.safe_load(_PLAIN.read_text(encoding="utf-8"))[kind]
+    return frozenset(word for words in groups.values() for word in words)
+
+
+def _singulars(word: str) -> Iterator[str]:
+    """What a word may be the plural of."""
+    for ending, other in (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", "")):
+        if word.endswith(ending) and len(word) > len(ending) + 1:
+            yield word.removesuffix(ending) + other
+
+
+def _vectors(
+    encode: Callable[[list[str]], Float[Tensor, "n d"]], texts: Sequence[str]
+) -> Float[Tensor, "n d"]:
+    return F.normalize(encode([f"a photo of a {text}" for text in texts]).detach().float().cpu(), dim=-1)
+
+
+def report(unknown: Sequence[Unknown]) -> str:
+    """A sentence for a message, such as "This prior has not learnt 'zebra' (it knows horse, cow and lion)"."""
+    parts = [f"'{item.word}' (it knows {_listed(item.nearest)})" for item in unknown]
+    return f"This prior has not learnt {_listed(parts)}."
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

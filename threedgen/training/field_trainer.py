@@ -1,0 +1,106 @@
+"""Trains the field of the text prior on pictures of things, with a few rays of each picture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.guidance.priors.text_field import FieldArchitecture, TextField, load_field, save_field
+from threedgen.training.config import FieldTrainingConfig
+from threedgen.training.denoiser_trainer import DenoiserTrainer
+from threedgen.training.prior_model import scheduler_config
+from threedgen.training.text_reader import TextReader
+from threedgen.training.things_bank import ThingsBatch
+from threedgen.training.things_store import cameras_of
+
+
+class FieldTrainer(DenoiserTrainer):
+    """The trainer of a TextField, with the vectors of a frozen text encoder. size: pixels of the pictures."""
+
+    config: FieldTrainingConfig
+
+    def __init__(self, config: FieldTrainingConfig, reader: TextReader, size: int, folder: Path) -> None:
+        architecture = FieldArchitecture(width=reader.width)
+        super().__init__(config, lambda: TextField(architecture), folder)
+        self.reader, self.size = reader, size
+
+    def train_step(self, batch: ThingsBatch) -> float:
+        """One step on the mean squared error of premultiplied colours and alpha at random pixels."""
+        rng = generator(self.config.seed, "field-train", self.step)
+        count, size = len(batch.captions), batch.layers.shape[1]
+        dropped = torch.rand(count, generator=rng) < self.config.text_dropout
+        texts = ["" if drop else text for drop, text in zip(dropped.tolist(), batch.captions, strict=True)]
+        pixels = torch.randint(size * size, (count, self.config.rays), generator=rng)
+        samples = self.model.architecture.samples
+        shift = torch.rand(count, self.config.rays, samples, generator=rng) - 0.5
+        target = torch.gather(batch.layers.flatten(1, 2), 1, pixels.unsqueeze(-1).expand(-1, -1, 4))
+        device = self.config.device
+        predicted = self.model(
+            self.reader.vectors(texts),
+            cameras_of(batch.cameras, size).to(device),
+            pixels=pixels.to(device),
+            shift=shift.to(device),
+        )
+        loss = F.mse_loss(predicted, target.to(device))
+        self.update(loss)
+        self.pictures += count
+        return float(loss.detach())
+
+    def start_from(self, folder: Path) -> None:
+        """Takes over the field of a pipeline folder. Raises UserError for a field of other sizes."""
+        other = load_field(folder / "field")
+        if other.architecture != self.model.architecture:
+            raise UserError(f"the field of {folder} has other sizes than this one: leave --start-from out")
+        self.model.load_state_dict(other.state_dict())
+        self.average.load_state_dict(other.state_dict())
+        self.origin = str(folder)
+
+    def pictures_of(
+        self, texts: list[str], cameras: Float[Tensor, "B 3"], size: int | None = None
+    ) -> Float[Tensor, "B 4 H W"]:
+        """What the averaged field shows for texts from cameras (azimuth, elevation in degrees, distance)."""
+        device = self.config.device
+        with torch.no_grad():
+            views = cameras_of(cameras, size or self.size).to(device)
+            return self.average.pictures(self.reader.vectors(texts), views)
+
+
+def save_field_pipeline(trainer: FieldTrainer, folder: Path) -> None:
+    """Writes the averaged field, the text encoder and its tokenizer as a pipeline folder, replacing `folder` in one
+    step."""
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+    try:
+        for part in ("text_encoder", "tokenizer"):
+            shutil.copytree(trainer.reader.folder / part, temporary / part)
+        save_field(trainer.average, temporary / "field")
+        scheduler: Any = DDPMScheduler.from_config(scheduler_config())
+        scheduler.save_pretrained(temporary / "scheduler")
+        index = {
+            "_class_name": "ThreedgenFieldPipeline",
+            "size": trainer.size,
+            "field": ["threedgen", "TextField"],
+            "scheduler": ["diffusers", "DDPMScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "BertTokenizer"],
+        }
+        (temporary / "model_index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary)
