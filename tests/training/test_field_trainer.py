@@ -1,0 +1,105 @@
+"""The field of the text prior: its training resumes to the same bits, and its folder is a prior."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from threedgen.cameras.orbit import orbit
+from threedgen.core.errors import UserError
+from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.load import load_folder
+from threedgen.training.config import FieldTrainingConfig
+from threedgen.training.field_report import field_errors, make_examples, write_field_report
+from threedgen.training.field_trainer import FieldTrainer, save_field_pipeline
+from threedgen.training.text_reader import TextReader
+from threedgen.training.things_bank import Shares, ThingsBank
+from threedgen.training.word_pieces import make_word_encoder, write_word_tokenizer
+
+SIZE = 16
+MARKS = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = ["a", "red", "blue", "green", "apple", "mug", "photo", "of"]
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a text encoder with few words and random weights."""
+    folder = tmp_path_factory.mktemp("words")
+    pieces = [*MARKS, *WORDS]
+    write_word_tokenizer(folder / "tokenizer", pieces)
+    torch.manual_seed(0)
+    make_word_encoder(0.3 * torch.randn(len(pieces), 16)).save_pretrained(folder / "text_encoder")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bank() -> ThingsBank:
+    return ThingsBank(
+        SIZE,
+        0,
+        ["apple", "mug"],
+        None,
+        instances=3,
+        views=6,
+        shares=Shares(pairs=0.0, counts=0.0, shapes=0.0),
+    )
+
+
+def trainer(words: Path, folder: Path, steps: int = 6) -> FieldTrainer:
+    config = FieldTrainingConfig(steps=steps, batch=6, rays=24, warmup=2, learning_rate=5e-3)
+    return FieldTrainer(config, TextReader(words), SIZE, folder)
+
+
+def test_a_stopped_training_ends_with_the_same_bits(words: Path, bank: ThingsBank, tmp_path: Path) -> None:
+    whole = trainer(words, tmp_path / "whole")
+    whole.fit(bank, 3, lambda loss, saved: None)
+    first = trainer(words, tmp_path / "parts")
+    for _ in range(3):
+        first.train_step(bank.batch(6, 0, first.step))
+    first.save()
+    second = trainer(words, tmp_path / "parts")
+    assert second.resume()
+    second.fit(bank, 3, lambda loss, saved: None)
+    assert second.step == 6
+    for name, value in whole.average.state_dict().items():
+        assert torch.equal(value, second.average.state_dict()[name]), name
+
+
+def test_training_lowers_the_error_and_the_folder_is_a_prior(
+    words: Path, bank: ThingsBank, tmp_path: Path
+) -> None:
+    taught = trainer(words, tmp_path, 60)
+    examples = make_examples(bank.things, SIZE)
+    before = field_errors(taught, examples)["true"]
+    taught.fit(bank, 60, lambda loss, saved: None)
+    write_field_report(taught, examples)
+    assert field_errors(taught, examples)["true"] < 0.5 * before
+    assert (tmp_path / "samples.png").is_file()
+    save_field_pipeline(taught, tmp_path / "pipeline")
+    prior = load_folder(tmp_path / "pipeline", torch.device("cpu"))
+    assert (prior.image_size, prior.camera_conditioned) == (SIZE, True)
+    full = torch.ones(2)
+    views = torch.stack([torch.tensor([20.0, 110.0]), 20.0 * full, 2.85 * full], dim=1)
+    shown = taught.pictures_of(["a mug"] * 2, views)
+    cameras = orbit(*views.unbind(1), 40.0, SIZE, SIZE)
+    blue = torch.tensor([[0.0, 0.0, 1.0]] * 2)
+    condition = Condition(("a mug",) * 2, cameras=cameras, background=blue)
+    noise = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    picture = prior.decode(prior.predict(noise, torch.tensor([0.995, 0.995]), condition).x0)
+    expected = shown[:, :3] + (1.0 - shown[:, 3:]) * blue[:, :, None, None]
+    # Nearly all is noise, so the prediction is the mean picture, in half precision and without empty cells.
+    torch.testing.assert_close(picture.permute(0, 3, 1, 2), expected, atol=0.06, rtol=0.0)
+
+
+def test_the_prior_asks_for_cameras(words: Path, tmp_path: Path) -> None:
+    save_field_pipeline(trainer(words, tmp_path), tmp_path / "pipeline")
+    prior = load_folder(tmp_path / "pipeline", torch.device("cpu"))
+    with pytest.raises(UserError, match="cameras"):
+        prior.predict(torch.zeros(1, 3, SIZE, SIZE), torch.tensor([0.5]), Condition(("a mug",)))
+
+
+def test_a_folder_without_a_text_encoder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no text_encoder"):
+        TextReader(tmp_path)
