@@ -45,7 +45,7 @@ def main() -> None:
     good, bad = [*words["same"], *words["accepted"]], words["unknown"]
     best = KnownWords(words["known"], encode).cosines([*good, *bad]).amax(1)
     rows = []
-    for step in range(20, 96, 5):
+    for step in range(40, 91, 2):
         threshold = step / 100
         check = KnownWords(words["known"], encode, threshold).check
         alarms = [word for word in good if check(f"a {word}")]

@@ -3,7 +3,7 @@
 The first four pictures of a row are the canonical thing from four sides in its natural colours (the first from the
 front, turned by 30 degrees), the other four are random things in random colours from random sides.
 
-    python benchmarks/things_sheet.py animals --out docs/images/things-animals.png
+    python benchmarks/things_sheet.py animals --out docs/images/things/animals.png
 """
 
 from __future__ import annotations
