@@ -56,7 +56,8 @@ def test_a_texture_of_one_colour_is_a_paint_and_another_is_not(tmp_path):
     painted = read_thing(things(tmp_path)[0])
     ramp = torch.linspace(0.6, 1.0, 64)[:, None, None] * torch.tensor([0.5, 0.3, 0.1])
     wild = torch.from_numpy(np.random.default_rng(0).random((8, 8, 3))).float()
-    for texture, expected in ((ramp.expand(64, 4, 3), True), (wild, False)):
+    grain = ramp + 0.02 * wild.repeat(8, 1, 1)  # the rest of it stays among the fixed colours
+    for texture, expected in ((ramp.expand(64, 4, 3), True), (grain, True), (wild, False)):
         uvs = torch.from_numpy(np.random.default_rng(1).random((len(painted.texture), 3, 2))).float()
         textured = dataclasses.replace(
             painted,
