@@ -102,6 +102,8 @@ def test_every_command_has_help(command, capsys):
         (["export", "full"], "--to"),
         (["render", "nowhere", "--to", "x.mp4"], "there is no run 'nowhere'"),
         (["text-to-3"], "unknown command 'text-to-3', did you mean 'text-to-3d'?"),
+        (["nonsense"], "reconstruct, train"),
+        (["text-to-3d"], "are required: PROMPT (see"),
         (["train", "priors"], "unknown command 'train priors', did you mean 'train prior'?"),
     ],
 )

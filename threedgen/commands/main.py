@@ -103,6 +103,7 @@ def _split(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     from threedgen.core.plugins import did_you_mean
 
     known = [command for command in COMMANDS if command.startswith(TRAIN) == (count == 2)]
+    known += [TRAIN] if count == 1 else []
     near = did_you_mean(name, known) or ";"
     raise UserError(f"unknown command '{name}'{near} known: {', '.join(known)}")
 

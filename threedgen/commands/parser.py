@@ -22,4 +22,5 @@ class Parser(argparse.ArgumentParser):
         return self.parse_intermixed_args(list(argv))
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see {self.prog} --help)")
+        # The settings are listed among what is missing, although there may be none of them.
+        raise UserError(f"{message.removesuffix(', key=value')} (see {self.prog} --help)")

@@ -56,7 +56,7 @@ class RunDirectory:
         run = cls(Path(path))
         with _or_user_error(f"cannot read the run '{path}'", "check its permissions"):
             if not run.path.is_dir():
-                raise UserError(f"there is no run '{path}': name a folder that `threedgen text-to-3d` wrote")
+                raise UserError(f"there is no run '{path}': name a folder that a command of threedgen wrote")
             if not run.recipe.is_file():
                 raise UserError(f"'{path}' is not a run: it has no {RECIPE}")
         return run
