@@ -1,7 +1,7 @@
 """Polygons of .obj files that are not convex, cut into triangles.
 
 trimesh cuts a polygon into a fan around its first corner. Of a polygon that is not convex, such as a frame or the
-side of a saw, that covers what is outside of it.
+side of a saw, that covers what is outside of it (findings/trimesh-obj-concave-polygons.sh).
 """
 
 from __future__ import annotations
