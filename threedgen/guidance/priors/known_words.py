@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from threedgen.datasets.things.thing_class import COLORS
 
-THRESHOLD = 0.62
+THRESHOLD = 0.64
 """Cosine to the nearest known thing below which a word is unknown."""
 
 NEAREST = 3
