@@ -10,12 +10,13 @@ import torch
 from threedgen.cameras.orbit import orbit
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import Condition
-from threedgen.guidance.priors.load import load_folder
+from threedgen.guidance.priors.load import PriorConfig, load_folder
 from threedgen.training.config import FieldTrainingConfig
 from threedgen.training.field_report import field_errors, make_examples, write_field_report
 from threedgen.training.field_trainer import FieldTrainer, save_field_pipeline
 from threedgen.training.text_reader import TextReader
 from threedgen.training.things_bank import Shares, ThingsBank
+from threedgen.training.things_store import cameras_of
 from threedgen.training.word_pieces import make_word_encoder, write_word_tokenizer
 
 SIZE = 16
@@ -48,7 +49,7 @@ def bank() -> ThingsBank:
 
 
 def trainer(words: Path, folder: Path, steps: int = 6) -> FieldTrainer:
-    config = FieldTrainingConfig(steps=steps, batch=6, rays=24, warmup=2, learning_rate=5e-3)
+    config = FieldTrainingConfig(steps=steps, batch=6, rays=24, warmup=2, learning_rate=2e-3)
     return FieldTrainer(config, TextReader(words), SIZE, folder)
 
 
@@ -77,8 +78,8 @@ def test_training_lowers_the_error_and_the_folder_is_a_prior(
     write_field_report(taught, examples)
     assert field_errors(taught, examples)["true"] < 0.5 * before
     assert (tmp_path / "samples.png").is_file()
-    save_field_pipeline(taught, tmp_path / "pipeline")
-    prior = load_folder(tmp_path / "pipeline", torch.device("cpu"))
+    save_field_pipeline(taught, bank, tmp_path / "pipeline")
+    prior = load_folder(tmp_path / "pipeline", config=PriorConfig(options={"instance": None}))
     assert (prior.image_size, prior.camera_conditioned) == (SIZE, True)
     full = torch.ones(2)
     views = torch.stack([torch.tensor([20.0, 110.0]), 20.0 * full, 2.85 * full], dim=1)
@@ -94,8 +95,27 @@ def test_training_lowers_the_error_and_the_folder_is_a_prior(
     torch.testing.assert_close(picture.permute(0, 3, 1, 2), expected, atol=0.06, rtol=0.0)
 
 
-def test_the_prior_asks_for_cameras(words: Path, tmp_path: Path) -> None:
-    save_field_pipeline(trainer(words, tmp_path), tmp_path / "pipeline")
+def test_the_prior_shows_the_thing_of_its_number(words: Path, bank: ThingsBank, tmp_path: Path) -> None:
+    taught = trainer(words, tmp_path, 40)
+    taught.fit(bank, 40, lambda loss, saved: None)
+    save_field_pipeline(taught, bank, tmp_path / "pipeline")
+    views = torch.tensor([[20.0, 20.0, 2.85]])
+    condition = Condition(("a mug",), cameras=cameras_of(views, SIZE))
+    shown = {}
+    for number in range(6):
+        prior = load_folder(tmp_path / "pipeline", config=PriorConfig(options={"instance": number}))
+        shown[number] = prior.rendered(condition, torch.device("cpu"))
+    table = bank.instances(taught.reader.vectors, 0)
+    vector = taught.reader.vectors(["a mug"])
+    for number in range(6):
+        code = table.codes[table.choose(vector, number)]
+        expected = taught.average.pictures(vector, cameras_of(views, SIZE), codes=code)
+        torch.testing.assert_close(shown[number], expected, atol=0.06, rtol=0.0)
+    assert max(float((shown[0] - other).abs().max()) for other in shown.values()) > 0.01
+
+
+def test_the_prior_asks_for_cameras(words: Path, bank: ThingsBank, tmp_path: Path) -> None:
+    save_field_pipeline(trainer(words, tmp_path), bank, tmp_path / "pipeline")
     prior = load_folder(tmp_path / "pipeline", torch.device("cpu"))
     with pytest.raises(UserError, match="cameras"):
         prior.predict(torch.zeros(1, 3, SIZE, SIZE), torch.tensor([0.5]), Condition(("a mug",)))

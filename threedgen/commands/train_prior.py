@@ -199,6 +199,7 @@ def _field(arguments: argparse.Namespace) -> _Training:
         raise UserError("--kind field needs --text-encoder, a folder with text_encoder/ and tokenizer/")
     catalogue = INSTALLED if arguments.catalogue is None else arguments.catalogue
     words = None if arguments.words is None else _lines(arguments.words)
+    banks: list[ThingsBank] = []
     examples: list[Examples] = []
 
     def bank(config: FieldTrainingConfig, size: int, progress: Callable[[int, int], None]) -> ThingsBank:
@@ -212,6 +213,7 @@ def _field(arguments: argparse.Namespace) -> _Training:
             cache=arguments.out / f"pictures-{size}",
             progress=progress,
         )
+        banks.append(made)
         examples.append(make_examples(made.things, size))
         return made
 
@@ -219,7 +221,7 @@ def _field(arguments: argparse.Namespace) -> _Training:
         lambda config, size, folder: FieldTrainer(config, TextReader(arguments.text_encoder), size, folder),
         bank,
         lambda trainer, _: write_field_report(trainer, examples[0]),
-        save_field_pipeline,
+        lambda trainer, folder: save_field_pipeline(trainer, banks[0], folder),
         write_field_card,
     )
 

@@ -101,6 +101,8 @@ class FieldTrainingConfig(TrainingConfig):
     Attributes:
         rays: Number of pixels of each picture that are compared in a step.
         text_dropout: Share of the examples whose prompt is withheld, which teaches the mean of everything.
+        code_dropout: Share of the other examples that say what is shown but not which one of that name, which
+            teaches the mean of each word.
         class_things: Number of things of each procedural class that are rendered before the training.
         object_views: Number of pictures of each object of the catalogue that are rendered before the training.
     """
@@ -113,5 +115,6 @@ class FieldTrainingConfig(TrainingConfig):
     precision: Literal["bf16", "fp32"] = "fp32"
     rays: Annotated[int, at_least(1)] = 256
     text_dropout: Annotated[float, between(0.0, 1.0)] = 0.05
+    code_dropout: Annotated[float, between(0.0, 1.0)] = 0.1
     class_things: Annotated[int, at_least(1)] = 20
     object_views: Annotated[int, at_least(1)] = 24

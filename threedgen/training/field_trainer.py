@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
+from threedgen.guidance.priors.instances import save_instances
 from threedgen.guidance.priors.text_field import FieldArchitecture, TextField, load_field, save_field
 from threedgen.training.config import FieldTrainingConfig
 from threedgen.training.denoiser_trainer import DenoiserTrainer
 from threedgen.training.prior_model import scheduler_config
 from threedgen.training.text_reader import TextReader
-from threedgen.training.things_bank import ThingsBatch
+from threedgen.training.things_bank import ThingsBank, ThingsBatch
 from threedgen.training.things_store import cameras_of
 
 
@@ -38,8 +39,10 @@ class FieldTrainer(DenoiserTrainer):
         """One step on the mean squared error of premultiplied colours and alpha at random pixels."""
         rng = generator(self.config.seed, "field-train", self.step)
         count, size = len(batch.captions), batch.layers.shape[1]
-        dropped = torch.rand(count, generator=rng) < self.config.text_dropout
+        chance = torch.rand(count, generator=rng)
+        dropped = chance < self.config.text_dropout
         texts = ["" if drop else text for drop, text in zip(dropped.tolist(), batch.captions, strict=True)]
+        coded = chance >= self.config.text_dropout + self.config.code_dropout
         pixels = torch.randint(size * size, (count, self.config.rays), generator=rng)
         samples = self.model.architecture.samples
         shift = torch.rand(count, self.config.rays, samples, generator=rng) - 0.5
@@ -50,6 +53,7 @@ class FieldTrainer(DenoiserTrainer):
             cameras_of(batch.cameras, size).to(device),
             pixels=pixels.to(device),
             shift=shift.to(device),
+            codes=(batch.codes * coded[:, None]).to(device),
         )
         loss = F.mse_loss(predicted, target.to(device))
         self.update(loss)
@@ -75,9 +79,9 @@ class FieldTrainer(DenoiserTrainer):
             return self.average.pictures(self.reader.vectors(texts), views)
 
 
-def save_field_pipeline(trainer: FieldTrainer, folder: Path) -> None:
-    """Writes the averaged field, the text encoder and its tokenizer as a pipeline folder, replacing `folder` in one
-    step."""
+def save_field_pipeline(trainer: FieldTrainer, bank: ThingsBank, folder: Path) -> None:
+    """Writes the averaged field, the instances and the words of its bank, the text encoder and its tokenizer as a
+    pipeline folder, replacing `folder` in one step."""
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -86,11 +90,13 @@ def save_field_pipeline(trainer: FieldTrainer, folder: Path) -> None:
         for part in ("text_encoder", "tokenizer"):
             shutil.copytree(trainer.reader.folder / part, temporary / part)
         save_field(trainer.average, temporary / "field")
+        save_instances(bank.instances(trainer.reader.vectors, trainer.config.seed), temporary / "field")
         scheduler: Any = DDPMScheduler.from_config(scheduler_config())
         scheduler.save_pretrained(temporary / "scheduler")
         index = {
             "_class_name": "ThreedgenFieldPipeline",
             "size": trainer.size,
+            "things": list(bank.things.words),
             "field": ["threedgen", "TextField"],
             "scheduler": ["diffusers", "DDPMScheduler"],
             "text_encoder": ["transformers", "CLIPTextModel"],

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed
@@ -17,6 +18,8 @@ from threedgen.datasets import world
 from threedgen.datasets.things import scenes
 from threedgen.datasets.things.thing_set import INSTALLED, ThingSet, thing_set
 from threedgen.datasets.world import Scene
+from threedgen.guidance.priors.instances import Instances
+from threedgen.training.instance_codes import codes_of, soft_hull
 from threedgen.training.render_bank import draw_backgrounds, reworded
 from threedgen.training.things_recipes import (
     ClassRecipe,
@@ -27,12 +30,13 @@ from threedgen.training.things_recipes import (
     Recipe,
     ShapeRecipe,
 )
-from threedgen.training.things_store import PieceFolder
+from threedgen.training.things_store import PieceFolder, cameras_of
 
-MOST_BYTES = 1 << 30  # of all layers
+MOST_BYTES = 2 << 30  # of all layers
 CLASS_WEIGHT = 4.0  # how often a class is drawn for its word, relative to one catalogue object
 SHAPE_PAIRS = 0.2  # share of stacks of two in the scenes of the shape world
 SCENES_A_PIECE = 50
+KEY_CAPTIONS = 6  # of which the key of a thing is the mean
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,15 @@ class ThingsBatch:
     """A batch of pictures.
 
     images: [B, H, W, 3] in [0, 1], on drawn backgrounds. layers: [B, H, W, 4], RGB multiplied by alpha, and alpha.
-    captions: B strings. cameras: [B, 3], azimuth and elevation in degrees, distance in world units.
+    captions: B strings. cameras: [B, 3], azimuth and elevation in degrees, distance in world units. codes: [B, K],
+    which of the things of that name each shows, see `instance_codes`; zeros for scenes.
     """
 
     images: Float[Tensor, "B H W 3"]
     layers: Float[Tensor, "B H W 4"]
     captions: list[str]
     cameras: Float[Tensor, "B 3"]
+    codes: Float[Tensor, "B K"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class ThingsBank:
     `views` views too; there are half as many counts, and half as many scenes of the shape world. weights: how often
     words are drawn, relative to the others, which have 1. cache: a folder that keeps the layers. progress: called
     with the number of pieces done and of all, a piece being the classes or the objects of a word, or 50 scenes.
+    code: length of the codes of things.
 
     Everything is a function of the arguments. Raises UserError for unknown words, for layers that would be larger
     than MOST_BYTES, for a cache that is damaged or was made with another size or seed, and for a broken catalogue.
@@ -109,6 +116,7 @@ class ThingsBank:
         weights: Mapping[str, float] | None = None,
         cache: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
+        code: int = 16,
     ) -> None:
         things = thing_set(catalogue)
         self.things = things if words is None else things.of(words)
@@ -138,6 +146,7 @@ class ThingsBank:
         self._groups: list[_Group] = []
         self._fill(recipes, PieceFolder(cache, {"size": size, "seed": seed}), size, seed, progress)
         self._chances = _chances(recipes, self.shares)
+        self.codes = self._codes(recipes, code)
 
     def __len__(self) -> int:
         """The number of views."""
@@ -172,7 +181,36 @@ class ThingsBank:
         layers.clamp_(0.0, 1.0)
         background = draw_backgrounds(count, rng)[:, None, None, :]
         images = (layers[..., :3] + (1.0 - layers[..., 3:]) * background).clamp_(0.0, 1.0)
-        return ThingsBatch(images, layers, captions, self.cameras[cameras])
+        return ThingsBatch(images, layers, captions, self.cameras[cameras], self.codes[chosen])
+
+    def instances(self, read: Callable[[list[str]], Float[Tensor, "T D"]], seed: int) -> Instances:
+        """All things and scenes, as a field chooses among them. read: texts -> their vectors."""
+        rng = np.random.default_rng(derive_seed(seed, "things-keys", 0))
+        texts = [[group.look(rng)[1] for _ in range(KEY_CAPTIONS)] for group in self._groups]
+        keys = torch.stack([F.normalize(read(own), dim=1).mean(0) for own in texts])
+        weights = np.diff(self._chances, prepend=0.0) * len(self._groups)
+        drawn = torch.from_numpy(weights > 0.0)
+        weights = torch.from_numpy(weights).float()
+        return Instances(F.normalize(keys[drawn], dim=1), self.codes[drawn], weights[drawn])
+
+    def _codes(self, recipes: Sequence[Recipe], length: int) -> Float[Tensor, "G K"]:
+        """The codes of all groups."""
+        names = [recipe.word for recipe in recipes for _ in range(recipe.count)]
+        numbers = {word: number for number, word in enumerate(dict.fromkeys(filter(None, names)))}
+        chosen = [index for index, name in enumerate(names) if name]
+        hulls = []
+        for index in chosen:
+            group = self._groups[index]
+            alpha = (
+                self.layers[group.paints][group.first : group.first + group.views, ..., -1].float() / 255.0
+            )
+            cameras = cameras_of(self.cameras[group.camera : group.camera + group.views], alpha.shape[1])
+            hulls.append(soft_hull(alpha, cameras))
+        codes = torch.zeros(len(names), length)
+        if hulls:
+            words = torch.tensor([numbers[names[index]] for index in chosen])
+            codes[chosen] = codes_of(torch.stack(hulls), words, length)
+        return codes
 
     def _fill(
         self,

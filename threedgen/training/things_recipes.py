@@ -33,10 +33,12 @@ class Recipe(ABC):
     """A piece of a bank: `count` things or scenes with `views` views each.
 
     name: unique in a bank; the random numbers depend on it. kind: its share of a batch: "things", "pairs", "counts"
-    or "shapes". stamp: changes when the pictures do. paints: the number of paints of its layers.
+    or "shapes". stamp: changes when the pictures do. paints: the number of paints of its layers. word: what all of
+    them are; "" for scenes.
     """
 
     paints = len(PAINTS)
+    word = ""
 
     def __init__(self, name: str, kind: str, stamp: str, count: int, views: int) -> None:
         self.name, self.kind, self.count, self.views = name, kind, count, views
@@ -82,7 +84,7 @@ class ClassRecipe(Recipe):
     ) -> None:
         stamp = " ".join(source.stamp() for source in sources)
         super().__init__(f"class {word}", "things", stamp, count, views)
-        self.sources, self.weight = sources, weight
+        self.word, self.sources, self.weight = word, sources, weight
 
     def weights(self) -> list[float]:
         return [self.weight / self.count] * self.count
@@ -108,7 +110,7 @@ class ObjectRecipe(Recipe):
     def __init__(self, word: str, sources: Sequence[ThingSource], views: int, weight: float) -> None:
         stamp = " ".join(source.stamp() for source in sources)
         super().__init__(f"object {word}", "things", stamp, len(sources), views)
-        self.sources, self.weight = sources, weight
+        self.word, self.sources, self.weight = word, sources, weight
 
     def weights(self) -> list[float]:
         return [self.weight] * self.count

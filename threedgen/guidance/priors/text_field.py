@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,6 +28,7 @@ from threedgen.kernels.plane_sampling import sample_planes
 WEIGHTS = "field.safetensors"
 EXTENT = 1.0  # world units, the radius of the ball that holds everything
 _MOST = 4096  # of every size in a config
+_HIDDEN = 384  # width between a text and the shares of the learnt planes
 _DENSITY = 12.0  # per world unit, of a raw density of about 1
 # Raw density at the middle, and its fall per world unit: without a blob a field may stay empty.
 _BLOB = (1.0, 2.0)
@@ -42,7 +43,8 @@ class FieldArchitecture:
 
     Attributes:
         width: Length of the vector of a text.
-        rank: Number of learnt sets of planes that a text combines.
+        code: Length of the code of an instance.
+        rank: Number of learnt sets of planes that a text and an instance combine.
         side: Texels along each side of a learnt plane, which is then doubled.
         channels: Features of each texel.
         hidden: Width of the network between features and colours.
@@ -50,7 +52,8 @@ class FieldArchitecture:
     """
 
     width: int = 96
-    rank: int = 256
+    code: int = 16
+    rank: int = 512
     side: int = 16
     channels: int = 12
     hidden: int = 32
@@ -71,16 +74,36 @@ class Decoded:
     occupied: Bool[Tensor, "T G G G"] | None = None
 
 
+class _Text(NamedTuple):
+    """One text, decoded; see Decoded."""
+
+    planes: Float[Tensor, "3 P P C"]
+    scale: Float[Tensor, " H"]
+    offset: Float[Tensor, " H"]
+    occupied: Bool[Tensor, "G G G"] | None
+
+
+def _texts(decoded: Decoded) -> list[_Text]:
+    """The texts one by one. Indexing instead would cost a gradient of the size of all of them for each."""
+    occupied = [None] * len(decoded.planes) if decoded.occupied is None else decoded.occupied.unbind()
+    parts = (decoded.planes.unbind(), decoded.scale.unbind(), decoded.offset.unbind(), occupied)
+    return [_Text(*values) for values in zip(*parts, strict=True)]
+
+
 class TextField(nn.Module):
     """Vectors of texts -> premultiplied colours and alphas from any camera."""
 
     def __init__(self, architecture: FieldArchitecture) -> None:
         super().__init__()
         self.architecture = a = architecture
-        self.code = nn.Sequential(nn.Linear(a.width, 384), nn.SiLU(), nn.Linear(384, a.rank), nn.SiLU())
+        self.mix = nn.Sequential(
+            nn.Linear(a.width + a.code, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, a.rank), nn.SiLU()
+        )
         self.texels = nn.Linear(a.rank, 3 * a.channels * a.side * a.side)
-        last = nn.Conv2d(a.channels, a.channels, 3, padding=1)
-        self.refine = nn.Sequential(nn.Conv2d(a.channels, a.channels, 3, padding=1), nn.SiLU(), last)
+        # Sub-pixel convolution (Shi et al. 2016, arXiv:1609.05158): the work is done before the texels are doubled.
+        last = nn.Conv2d(a.channels, 4 * a.channels, 3, padding=1)
+        first = nn.Conv2d(a.channels, a.channels, 3, padding=1)
+        self.refine = nn.Sequential(first, nn.SiLU(), last, nn.PixelShuffle(2))
         self.modulation = nn.Linear(a.rank, 2 * a.hidden)
         self.inner = nn.Linear(3 * a.channels, a.hidden)
         self.outer = nn.Linear(a.hidden, 4)
@@ -89,12 +112,13 @@ class TextField(nn.Module):
         for zero in (*self.modulation.parameters(), *last.parameters()):
             nn.init.zeros_(zero)
 
-    def planes(self, codes: Float[Tensor, "T R"]) -> Float[Tensor, "T 3 P P C"]:
-        """The feature planes of codes, in the layout of `sample_planes`; P is twice the side."""
+    def planes(self, mixed: Float[Tensor, "T R"]) -> Float[Tensor, "T 3 P P C"]:
+        """The feature planes of shares of the learnt sets, in the layout of `sample_planes`; P is twice the
+        side."""
         a = self.architecture
-        texels = self.texels(codes).view(-1, a.channels, a.side, a.side)
-        texels = F.interpolate(texels, scale_factor=2, mode="bilinear", align_corners=False)
-        texels = texels + self.refine(texels)
+        texels = self.texels(mixed).view(-1, a.channels, a.side, a.side)
+        doubled = F.interpolate(texels, scale_factor=2, mode="bilinear", align_corners=False)
+        texels = doubled + self.refine(texels)
         return texels.view(-1, 3, *texels.shape[1:]).permute(0, 1, 3, 4, 2).contiguous()
 
     def forward(
@@ -104,15 +128,19 @@ class TextField(nn.Module):
         text: Int[Tensor, " B"] | None = None,
         pixels: Int[Tensor, "B N"] | None = None,
         shift: Float[Tensor, "B N S"] | None = None,
+        codes: Float[Tensor, "T K"] | None = None,
     ) -> Float[Tensor, "B N 4"]:
-        """Premultiplied RGB and alpha, in [0, 1], of N pixels of B views of texts; see `render`."""
-        return self.render(self.decode(vectors), cameras, text, pixels, shift)
+        """Premultiplied RGB and alpha, in [0, 1], of N pixels of B views of texts; see `decode` and `render`."""
+        return self.render(self.decode(vectors, codes), cameras, text, pixels, shift)
 
-    def decode(self, vectors: Float[Tensor, "T D"]) -> Decoded:
-        """The planes of texts."""
-        codes = self.code(vectors)
-        scale, offset = self.modulation(codes).chunk(2, dim=1)
-        return Decoded(self.planes(codes), scale, offset)
+    def decode(self, vectors: Float[Tensor, "T D"], codes: Float[Tensor, "T K"] | None = None) -> Decoded:
+        """The planes of texts. codes: which of the things of that name is meant (see `instances`); None: zeros,
+        their mean."""
+        if codes is None:
+            codes = vectors.new_zeros(len(vectors), self.architecture.code)
+        mixed = self.mix(torch.cat([vectors, codes], dim=1))
+        scale, offset = self.modulation(mixed).chunk(2, dim=1)
+        return Decoded(self.planes(mixed), scale, offset)
 
     @torch.no_grad()
     def with_occupancy(self, decoded: Decoded) -> Decoded:
@@ -120,8 +148,8 @@ class TextField(nn.Module):
         middles = (torch.arange(_CELLS, device=decoded.planes.device) + 0.5) / _CELLS * 2.0 - 1.0
         points = torch.stack(torch.meshgrid(middles, middles, middles, indexing="ij"), dim=-1).flatten(0, 2)
         grids = []
-        for index in range(len(decoded.planes)):
-            density = self._raw(decoded, index, points * EXTENT)[:, 3]
+        for text in _texts(replace(decoded, occupied=None)):
+            density = self._raw(text, points * EXTENT)[:, 3]
             opacity = 1.0 - torch.exp(-F.softplus(density) * _DENSITY * 2.0 * EXTENT / _CELLS)
             full = (opacity > _EMPTY).float().view(1, 1, _CELLS, _CELLS, _CELLS)
             grids.append(F.max_pool3d(full, 3, stride=1, padding=1)[0, 0] > 0.0)
@@ -150,32 +178,37 @@ class TextField(nn.Module):
         reach = half.unsqueeze(-1)
         points = near.unsqueeze(-2) + (places * reach).unsqueeze(-1) * direction.unsqueeze(-2)
         owner = torch.arange(len(cameras)) if text is None else text
+        texts = _texts(decoded)
         rows = [
-            self._raw(decoded, index, points[view].flatten(0, 1)) for view, index in enumerate(owner.tolist())
+            self._raw(texts[index], points[view].flatten(0, 1)) for view, index in enumerate(owner.tolist())
         ]
         raw = torch.stack(rows).view(*places.shape, 4)
         return _composited(raw, 2.0 * reach / samples)
 
-    def _raw(self, decoded: Decoded, index: int, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
+    def _raw(self, text: _Text, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
         """Raw colours and densities of points of one text; empty cells have no density."""
-        if decoded.occupied is not None:
+        if text.occupied is not None:
             cells = ((points / EXTENT + 1.0) * (0.5 * _CELLS)).long().clamp(0, _CELLS - 1)
-            chosen = decoded.occupied[index][cells[:, 0], cells[:, 1], cells[:, 2]]
+            chosen = text.occupied[cells[:, 0], cells[:, 1], cells[:, 2]]
             raw = points.new_zeros(len(points), 4)
             raw[:, 3] = _NOTHING
-            raw[chosen] = self._raw(replace(decoded, occupied=None), index, points[chosen])
+            raw[chosen] = self._raw(text._replace(occupied=None), points[chosen])
             return raw
-        features = sample_planes(decoded.planes[index], points / EXTENT).flatten(1)
-        hidden = self.inner(features) * (1.0 + decoded.scale[index]) + decoded.offset[index]
+        features = sample_planes(text.planes, points / EXTENT).flatten(1)
+        hidden = self.inner(features) * (1.0 + text.scale) + text.offset
         raw = self.outer(F.silu(hidden))
         blob = _BLOB[0] - _BLOB[1] * points.norm(dim=-1, keepdim=True)
         return torch.cat([raw[:, :3], raw[:, 3:] + blob], dim=1)
 
     def pictures(
-        self, vectors: Float[Tensor, "T D"], cameras: Cameras, text: Int[Tensor, " B"] | None = None
+        self,
+        vectors: Float[Tensor, "T D"],
+        cameras: Cameras,
+        text: Int[Tensor, " B"] | None = None,
+        codes: Float[Tensor, "T K"] | None = None,
     ) -> Float[Tensor, "B 4 H W"]:
         """Whole pictures of the size of the cameras, channels first."""
-        return as_pictures(self(vectors, cameras, text), cameras)
+        return as_pictures(self(vectors, cameras, text, codes=codes), cameras)
 
 
 def as_pictures(values: Float[Tensor, "B N 4"], cameras: Cameras) -> Float[Tensor, "B 4 H W"]:

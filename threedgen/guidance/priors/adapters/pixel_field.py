@@ -11,6 +11,7 @@ from torch import Tensor
 
 from threedgen.cameras.orbit import view_features
 from threedgen.core.errors import UserError
+from threedgen.core.settings import settings
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.adapters.base import DiffusersPrior, unet_arguments
 from threedgen.guidance.priors.base import Condition, Text
@@ -25,6 +26,7 @@ from threedgen.guidance.priors.field_denoiser import (
 from threedgen.guidance.priors.folder.encoders import pooled_clip
 from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.folder.parts import PipelineParts
+from threedgen.guidance.priors.instances import Instances, load_instances
 from threedgen.guidance.priors.text_field import Decoded, TextField, as_pictures, load_field
 
 _SCALE = 4.0  # measured
@@ -35,25 +37,50 @@ class DiffusersFieldPrior(DiffusersPrior):
     """A TextField rendered from the cameras, its closed-form answer (see `field_denoiser`), and the correction of a
     UNet2DConditionModel if the folder has one.
 
-    The UNet sees z and the rendered picture in blocks of pixels, attends to the states of the text, and its class
-    embedding takes view_features of the camera and the pooled state. The unconditional branch is that of the empty
-    text, whose field is the mean of everything.
+    A text shows one of the things that it may mean (see `instances`). The UNet sees z and the rendered picture in
+    blocks of pixels, attends to the states of the text, and its class embedding takes view_features of the camera
+    and the pooled state. The unconditional branch is that of the empty text, whose field is the mean of everything.
     """
+
+    @settings
+    class Config:
+        """Options of a field of things.
+
+        Attributes:
+            instance: Which of the things of that name a text shows: another number may show another one. null shows
+                the mean of all of them.
+        """
+
+        instance: int | None = 0
 
     parts = ("field", "text_encoder")
     camera_conditioned = True
     needs_cameras = True
 
-    def __init__(self, *arguments: Any, field: TextField, patch: int | None) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        field: TextField,
+        instances: Instances,
+        instance: int | None,
+        patch: int | None,
+    ) -> None:
         super().__init__(*arguments)
         self._field, self._patch = field, patch
+        self._instances, self._instance = instances, instance
         self._decoded: dict[Any, Decoded] = {}
         self._shown: tuple[Condition, Tensor] | None = None
 
     @classmethod
     def load(cls, parts: PipelineParts, options: Any) -> DiffusersFieldPrior:
         folder = parts.folder
-        field = load_field(folder.path / "field").to(parts.device)
+        field = load_field(folder.path / "field")
+        sizes = field.architecture
+        chosen = {
+            "field": field.to(parts.device),
+            "instances": load_instances(folder.path / "field", sizes.width, sizes.code),
+            "instance": options.instance,
+        }
         process, form = parts.noise_table()
         if form != "v_prediction":
             raise UserError(f"prior '{folder.path}' predicts '{form}', not v: copy the folder again")
@@ -68,7 +95,7 @@ class DiffusersFieldPrior(DiffusersPrior):
         if type(size) is not int or not 8 <= size <= 1024:
             raise UserError(f"prior '{folder.path}' does not say how many pixels its pictures have (size)")
         common = (network, Pixels(size), pooled_clip(parts), process, form, _SCALE)
-        return cls(*common, field=field, patch=patch)
+        return cls(*common, **chosen, patch=patch)
 
     def rendered(self, condition: Condition, device: torch.device) -> Float[Tensor, "B 4 H W"]:
         """The picture of the field of each text from each camera: premultiplied RGB and alpha."""
@@ -90,7 +117,11 @@ class DiffusersFieldPrior(DiffusersPrior):
             if len(self._decoded) > _MOST_TEXTS:
                 self._decoded.clear()
             vector = self.text([text])["pooled"].float().to(device)
-            self._decoded[text] = self._field.with_occupancy(self._field.decode(vector))
+            codes = None
+            if self._instance is not None:
+                number = self._instances.choose(vector.cpu(), self._instance)
+                codes = self._instances.codes[number].to(device)
+            self._decoded[text] = self._field.with_occupancy(self._field.decode(vector, codes))
         row = torch.zeros(len(cameras), dtype=torch.long)
         return self._field.render(self._decoded[text], cameras.to(device), row)
 
