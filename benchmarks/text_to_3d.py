@@ -49,10 +49,14 @@ HELD_OUT = tuple(f"{color} {shape}" for color, shape in sorted(world.HELD_OUT))
 class Oracle:
     """A guidance that knows the truth, and the background it must be seen on."""
 
-    def __init__(self, scene: world.Scene, background: Callable[[int, int], Tensor]) -> None:
-        self._layered = world.build(scene)
-        self._palette = torch.tensor([COLORS[item.color] for item in scene.objects])
-        self._background = background
+    def __init__(
+        self,
+        layers: Callable[[Cameras], Tensor],
+        colors: Tensor,
+        background: Callable[[int, int], Tensor],
+    ) -> None:
+        """layers: of the true thing (see `world.render_layers`), for its paints, which have the colours [P, 3]."""
+        self._layers, self._palette, self._background = layers, colors, background
         self._color = torch.ones(3)
 
     def background(self, seed: int, step: int) -> Tensor:
@@ -63,7 +67,7 @@ class Oracle:
         self, output: RenderOutput, cameras: Cameras, prompt: str, step: int, total: int, seed: int
     ) -> Signal:
         count = len(cameras)
-        layers = world.render_layers(self._layered, cameras, len(self._palette))
+        layers = self._layers(cameras)
         palette = self._palette.expand(count, -1, -1)
         target = world.compose(layers, palette, self._color.expand(count, 3))
         # The scale of the SDS loss: pictures in [-1, 1], summed over pixels, averaged over views.
@@ -105,10 +109,18 @@ def run_prompt(prompt: str, out: Path, arguments: Sequence[str]) -> tuple[AssetS
 
 
 def run_oracle(prompt: str, recipe: Recipe) -> AssetScores:
-    """The same recipe under true pictures instead of a prior."""
+    """The same recipe under true pictures instead of a prior, scored."""
     color, shape = scene_of(prompt)
+    layered = world.build(world.canonical(shape, color))
+    colors = torch.tensor([COLORS[color]])
+    scene = fit_truth(prompt, recipe, lambda cameras: world.render_layers(layered, cameras, 1), colors)
+    return score_asset(viewer(recipe, scene), shape, color)
+
+
+def fit_truth(prompt: str, recipe: Recipe, layers: Callable[[Cameras], Tensor], colors: Tensor) -> Any:
+    """The scene that a recipe makes under true pictures; see Oracle."""
     scene = recipe.representation.make(recipe.seed)
-    oracle = Oracle(world.canonical(shape, color), recipe.fixed["background"].make())
+    oracle = Oracle(layers, colors, recipe.fixed["background"].make())
     state = new_state(
         scene,
         (oracle,),
@@ -128,7 +140,7 @@ def run_oracle(prompt: str, recipe: Recipe) -> AssetScores:
         regularizers=recipe.fixed["regularizers"].make(scene.penalty),
         state=state,
     )
-    return score_asset(viewer(recipe, scene), shape, color)
+    return scene
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -47,6 +47,7 @@ COMMANDS = {
     "resume": Command("resume", "Continue a run that was stopped."),
     "export": Command("export", "Write the asset of a run, or its motion, to a file."),
     "render": Command("render", "Render a run on a turntable, as a film or as pictures."),
+    "things": Command("things", "List the things that the embedded prior knows by name."),
     "recipes": Command("recipes", "List the recipes, or print every setting of one."),
     "eval": Command("evaluate", "Measure a run, a trained model or pictures."),
     "completion": Command("completion", "Print the shell completion for bash, zsh or fish."),

@@ -20,11 +20,17 @@ from threedgen.commands.parser import Parser
 if TYPE_CHECKING:
     from threedgen.recipes.recipe import Recipe
 
-EMBEDDED_HINT = (
-    "No --prior was given, so the embedded prior is used. It is a small model that ships with threedgen and knows "
-    "simple coloured objects only: {classes}, in {colors}, and one on another ('a red cube on a blue cylinder'). "
-    "For anything else name a real text-to-image model, for example --prior FOLDER (Stable Diffusion 1.x/2.x "
-    "or DeepFloyd IF as diffusers saves it) or --prior OWNER/NAME from the Hugging Face hub."
+THINGS_HINT = (
+    "No --prior was given, so the embedded prior is used: a small model that ships with threedgen and knows "
+    "{count} things by name, in most colours (`threedgen things` lists them). For anything else name a real "
+    "text-to-image model, for example --prior FOLDER (Stable Diffusion 1.x/2.x or DeepFloyd IF as diffusers saves "
+    "it) or --prior OWNER/NAME from the Hugging Face hub."
+)
+SHAPES_HINT = (
+    "No --prior was given, so this recipe uses the embedded prior of solids. It knows simple coloured objects "
+    "only: {classes}, in {colors}, and one on another ('a red cube on a blue cylinder'). The recipe text-to-3d "
+    "knows more things; for anything else name a real text-to-image model with --prior FOLDER or --prior "
+    "OWNER/NAME."
 )
 
 
@@ -37,7 +43,7 @@ def build_parser() -> Parser:
         "`threedgen recipes` lists the recipes, and `threedgen recipes NAME` the settings of one.",
     )
     parser.add_argument(
-        "prompt", metavar="PROMPT", help='description of the object in quotes, for example "a red cube"'
+        "prompt", metavar="PROMPT", help='description of the object in quotes, for example "a green armchair"'
     )
     add_settings(parser)
     add_recipe(parser, "text-to-3d")
@@ -46,13 +52,18 @@ def build_parser() -> Parser:
         metavar="embedded|FOLDER|HUB_ID",
         help="frozen diffusion model that guides; default: the recipe's, which is the embedded one in most recipes",
     )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse a prompt with words that the embedded prior of things has not learnt",
+    )
     add_run_options(parser, "runs/<prompt>")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Makes the asset and prints its files. Raises UserError."""
-    require_prompt(arguments, "a red cube")
+    require_prompt(arguments, "a green armchair")
     require_free(arguments)
     from threedgen.pipelines.text_to_3d import prepare
 
@@ -61,6 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
         out=arguments.out,
         recipe=arguments.recipe,
         prior=arguments.prior,
+        strict=arguments.strict,
         **common(arguments),
     )
     if arguments.prior is None:
@@ -69,9 +81,18 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _introduce_the_embedded_prior(recipe: Recipe) -> None:
+    from threedgen.guidance.priors.load import THINGS
+
     guides = [guide for stage in recipe.all_stages for guide in stage.resolved["guidance"]]
-    asked = [guide.get("prior", {}) for guide in guides]
-    if any(prior.get("name") == "embedded" and not prior["path"] for prior in asked):
+    asked = {prior["name"] for guide in guides if (prior := guide.get("prior")) and not prior["path"]}
+    if THINGS in asked:
+        from threedgen.guidance.priors.adapters.pixel_field import things_of
+        from threedgen.guidance.priors.folder.files import PipelineFolder
+        from threedgen.guidance.priors.load import EMBEDDED_THINGS_WEIGHTS
+
+        count = len(things_of(PipelineFolder(EMBEDDED_THINGS_WEIGHTS)))
+        print(THINGS_HINT.format(count=count), file=sys.stderr)
+    elif "embedded" in asked:
         from threedgen.datasets.shapes import CLASSES, COLORS
 
-        print(EMBEDDED_HINT.format(classes=", ".join(CLASSES), colors=", ".join(COLORS)), file=sys.stderr)
+        print(SHAPES_HINT.format(classes=", ".join(CLASSES), colors=", ".join(COLORS)), file=sys.stderr)

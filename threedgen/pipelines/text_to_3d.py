@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
 from threedgen.core.errors import UserError
 from threedgen.core.roles import GuidanceRoles, declared
+from threedgen.guidance.priors.load import THINGS
 from threedgen.jobs.run_directory import choose_path
 from threedgen.loop.events import Listener
 from threedgen.pipelines.common import Common, overrides, top_level
@@ -25,6 +27,7 @@ def text_to_3d(
     out: str | Path | None = None,
     recipe: str | Path = "text-to-3d",
     prior: str | Path | None = None,
+    strict: bool = False,
     progress: bool = True,
     listeners: Sequence[Listener] = (),
     **common: Unpack[Common],
@@ -32,11 +35,14 @@ def text_to_3d(
     """Makes a 3D asset from a prompt, as `threedgen text-to-3d` does.
 
     out: the folder of the run, by default the first free of runs/<prompt>, -2, -3. recipe: a built-in name or a
-    YAML file. prior: "embedded", a pipeline folder or a hub id; None: as the recipe says. progress: whether a bar
-    is shown. listeners: called with every event of the run (threedgen.loop.events). common: see `Common`. Raises
+    YAML file. prior: "embedded", a pipeline folder or a hub id; None: as the recipe says. strict: whether words
+    that the embedded prior of things has not learnt are refused, instead of a warning. progress: whether a bar is
+    shown. listeners: called with every event of the run (threedgen.loop.events). common: see `Common`. Raises
     UserError for everything a user can put right, KeyboardInterrupt(path) after Ctrl-C.
     """
-    return prepare(prompt, out=out, recipe=recipe, prior=prior, **common).run(progress, listeners)
+    return prepare(prompt, out=out, recipe=recipe, prior=prior, strict=strict, **common).run(
+        progress, listeners
+    )
 
 
 def prepare(
@@ -45,6 +51,7 @@ def prepare(
     out: str | Path | None = None,
     recipe: str | Path = "text-to-3d",
     prior: str | Path | None = None,
+    strict: bool = False,
     **common: Unpack[Common],
 ) -> Prepared:
     """The recipe of `text_to_3d`, ready to run. Raises UserError."""
@@ -53,10 +60,27 @@ def prepare(
         overrides(common),
         prior=None if prior is None else str(prior),
         prompt=prompt,
+        derive=partial(_things_options, strict),
         **top_level(common),
     )
     require_no_picture(loaded, str(recipe))
     return Prepared(loaded, choose_path(out, loaded.prompt))
+
+
+def _things_options(strict: bool, recipe: Recipe) -> list[str]:
+    """Settings of the embedded priors of things: another seed shows another of the things that a word may mean."""
+    settings = []
+    for number, stage in enumerate(recipe.all_stages):
+        place = f"stages.{number}." if recipe.stages else ""
+        for index, guide in enumerate(stage.resolved["guidance"]):
+            prior = guide.get("prior") or {}
+            if prior.get("name") == THINGS and not prior["path"]:
+                options = f"{place}guidance.{index}.prior.options"
+                settings.append(f"{options}.instance={recipe.seed}")
+                settings += [f"{options}.strict=true"] if strict else []
+    if strict and not settings:
+        raise UserError("--strict is for the embedded prior of things, which is not used here: leave it out")
+    return settings
 
 
 def require_no_picture(recipe: Recipe, source: str) -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
+from threedgen.datasets.things.wording import synonyms_of
 from threedgen.guidance.priors.instances import save_instances
 from threedgen.guidance.priors.text_field import FieldArchitecture, TextField, load_field, save_field
 from threedgen.training.config import FieldTrainingConfig
@@ -96,7 +97,7 @@ def save_field_pipeline(trainer: FieldTrainer, bank: ThingsBank, folder: Path) -
         index = {
             "_class_name": "ThreedgenFieldPipeline",
             "size": trainer.size,
-            "things": list(bank.things.words),
+            "things": {word: synonyms_of(word) for word in bank.things.words},
             "field": ["threedgen", "TextField"],
             "scheduler": ["diffusers", "DDPMScheduler"],
             "text_encoder": ["transformers", "CLIPTextModel"],

@@ -67,9 +67,14 @@ def held_out_words() -> frozenset[str]:
     return frozenset(word for values in synonyms().values() for word in values.held_out)
 
 
+def synonyms_of(word: str) -> tuple[str, ...]:
+    """The synonyms that captions of the training have."""
+    return synonyms()[word].train if word in synonyms() else ()
+
+
 def draw_word(word: str, rng: np.random.Generator) -> str:
     """The word, or in a share SYNONYM of the draws one of its synonyms for the training."""
-    others = synonyms()[word].train if word in synonyms() else ()
+    others = synonyms_of(word)
     if rng.random() < SYNONYM and others:
         return others[rng.integers(len(others))]
     return word

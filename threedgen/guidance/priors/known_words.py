@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache as once
+from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -46,7 +47,8 @@ class KnownWords:
 
     things:    phrases such as "cat" and "teddy bear".
     encode:    texts -> [n, d], the pooled states of the prior's text encoder, one row per text in their order. It
-               is called once for the things, and once for each prompt with words that have to be compared.
+               is called once for each prompt with words that have to be compared, and before the first of
+               these once for the things.
     threshold: least cosine to the nearest thing at which a word counts as known.
 
     Raises ValueError without things.
@@ -64,7 +66,6 @@ class KnownWords:
         self._phrases = {tuple(thing.split()) for thing in self._things}
         self._longest = max(len(phrase) for phrase in self._phrases)
         self._encode = encode
-        self._vectors = _vectors(encode, self._things)
         self._threshold = threshold
 
     def check(self, prompt: str) -> list[Unknown]:
@@ -90,6 +91,10 @@ class KnownWords:
     def cosines(self, texts: Sequence[str]) -> Float[Tensor, "n k"]:
         """How near each text is to each of the known things, in [-1, 1]."""
         return _vectors(self._encode, texts) @ self._vectors.T
+
+    @cached_property
+    def _vectors(self) -> Float[Tensor, "k d"]:
+        return _vectors(self._encode, self._things)
 
     @property
     def things(self) -> tuple[str, ...]:

@@ -22,7 +22,9 @@ from threedgen.recipes import typed
 
 _REQUIRED = "required"
 _REQUIRED_VIDEO = "required-video"
+THINGS = "embedded-things"
 EMBEDDED_WEIGHTS = Path(__file__).parent / "embedded" / "weights"
+EMBEDDED_THINGS_WEIGHTS = Path(__file__).parent / "embedded" / "things_weights"
 EMBEDDED_VIEW_WEIGHTS = Path(__file__).parent / "embedded" / "view_weights"
 EMBEDDED_VIDEO_WEIGHTS = Path(__file__).parent / "embedded" / "video_weights"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -44,8 +46,9 @@ class PriorConfig:
     """The frozen diffusion model of a guidance, and how it is loaded.
 
     Attributes:
-        name: The model. embedded, embedded-view and embedded-video are the small models that ship with threedgen,
-            for texts, for a picture seen from other sides, and for clips of a text. disc is a prior in closed
+        name: The model. embedded-things, embedded, embedded-view and embedded-video are the small models that ship
+            with threedgen: for things by their names, for coloured solids, for a picture seen from other sides, and
+            for clips of a text. disc is a prior in closed
             form, to try things out. required and required-video stand for a model that `path` must name. An entry
             point of the group threedgen.prior, or package.module:Class, is called with these settings and the
             device.
@@ -133,6 +136,11 @@ def _load(config: PriorConfig, device: torch.device) -> Prior:
 def load_embedded(config: PriorConfig, device: torch.device) -> Prior:
     """The small text prior that ships with threedgen. Raises UserError if its weights are missing."""
     return _shipped(EMBEDDED_WEIGHTS, config, device)
+
+
+def load_embedded_things(config: PriorConfig, device: torch.device) -> Prior:
+    """The text prior of things that ships with threedgen. Raises UserError if its weights are missing."""
+    return _shipped(EMBEDDED_THINGS_WEIGHTS, config, device)
 
 
 def load_embedded_view(config: PriorConfig, device: torch.device) -> Prior:

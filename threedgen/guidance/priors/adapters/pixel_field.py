@@ -3,6 +3,8 @@ to, and a denoiser of pixels that sees its picture."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,9 +29,14 @@ from threedgen.guidance.priors.folder.encoders import pooled_clip
 from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.folder.parts import PipelineParts
 from threedgen.guidance.priors.instances import Instances, load_instances
+from threedgen.guidance.priors.known_words import KnownWords, report
 from threedgen.guidance.priors.text_field import Decoded, TextField, as_pictures, load_field
 
 _SCALE = 4.0  # measured
+ADVICE = (
+    "`threedgen things` lists what it knows; for anything else name a real text-to-image model with --prior FOLDER "
+    "or --prior OWNER/NAME (docs/priors.md)."
+)
 _MOST_TEXTS = 64  # decoded texts in memory
 
 
@@ -49,9 +56,11 @@ class DiffusersFieldPrior(DiffusersPrior):
         Attributes:
             instance: Which of the things of that name a text shows: another number may show another one. null shows
                 the mean of all of them.
+            strict: Refuse a prompt with words that the prior has not learnt, instead of a warning.
         """
 
         instance: int | None = 0
+        strict: bool = False
 
     parts = ("field", "text_encoder")
     camera_conditioned = True
@@ -62,12 +71,15 @@ class DiffusersFieldPrior(DiffusersPrior):
         *arguments: Any,
         field: TextField,
         instances: Instances,
-        instance: int | None,
+        options: DiffusersFieldPrior.Config,
+        things: Mapping[str, Sequence[str]],
         patch: int | None,
     ) -> None:
         super().__init__(*arguments)
         self._field, self._patch = field, patch
-        self._instances, self._instance = instances, instance
+        self._instances, self._options = instances, options
+        named = [*things, *(synonym for others in things.values() for synonym in others)]
+        self.words = KnownWords(named, lambda texts: self.text(texts)["pooled"])
         self._decoded: dict[Any, Decoded] = {}
         self._shown: tuple[Condition, Tensor] | None = None
 
@@ -79,7 +91,8 @@ class DiffusersFieldPrior(DiffusersPrior):
         chosen = {
             "field": field.to(parts.device),
             "instances": load_instances(folder.path / "field", sizes.width, sizes.code),
-            "instance": options.instance,
+            "options": options,
+            "things": things_of(folder),
         }
         process, form = parts.noise_table()
         if form != "v_prediction":
@@ -96,6 +109,19 @@ class DiffusersFieldPrior(DiffusersPrior):
             raise UserError(f"prior '{folder.path}' does not say how many pixels its pictures have (size)")
         common = (network, Pixels(size), pooled_clip(parts), process, form, _SCALE)
         return cls(*common, **chosen, patch=patch)
+
+    def prepare(self, prompts: Sequence[Text]) -> None:
+        """Says which words of the prompts the prior has not learnt; with the option strict, UserError."""
+        texts = [
+            text for prompt in prompts for text in ((prompt,) if isinstance(prompt, str) else prompt.texts)
+        ]
+        unknown = dict.fromkeys(item for text in dict.fromkeys(texts) for item in self.words.check(text))
+        super().prepare(prompts)
+        if unknown:
+            line = f"{report(list(unknown))} {ADVICE}"
+            if self._options.strict:
+                raise UserError(line)
+            warnings.warn(line, stacklevel=2)
 
     def rendered(self, condition: Condition, device: torch.device) -> Float[Tensor, "B 4 H W"]:
         """The picture of the field of each text from each camera: premultiplied RGB and alpha."""
@@ -118,8 +144,8 @@ class DiffusersFieldPrior(DiffusersPrior):
                 self._decoded.clear()
             vector = self.text([text])["pooled"].float().to(device)
             codes = None
-            if self._instance is not None:
-                number = self._instances.choose(vector.cpu(), self._instance)
+            if self._options.instance is not None:
+                number = self._instances.choose(vector.cpu(), self._options.instance)
                 codes = self._instances.codes[number].to(device)
             self._decoded[text] = self._field.with_occupancy(self._field.decode(vector, codes))
         row = torch.zeros(len(cameras), dtype=torch.long)
@@ -148,6 +174,19 @@ class DiffusersFieldPrior(DiffusersPrior):
         labels = torch.cat([views, text["pooled"].to(device=z.device, dtype=views.dtype)], dim=1)
         arguments["class_labels"] = labels.to(self.dtype)
         return arguments
+
+
+def things_of(folder: PipelineFolder) -> dict[str, list[str]]:
+    """The words of the things that a folder with a field was trained on, and the synonyms of each. Raises UserError
+    if it does not say so."""
+    things = folder.index.get("things")
+    if not isinstance(things, dict) or not things or not all(_are_words(value) for value in things.values()):
+        raise UserError(f"prior '{folder.path}' does not say which things it knows: copy the folder again")
+    return things
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
 def has_unet(folder: PipelineFolder) -> bool:

@@ -1,0 +1,234 @@
+"""Text to 3D of real things against their true shapes: the prompts of things_prompts.yaml.
+
+    python benchmarks/things.py [--out DIR] [--kinds known unseen scenes] [--only PROMPT ...] [--catalogue DIR]
+                                [--answers FILE] [--ceiling N] [--markdown FILE] [key=value ...]
+
+Each prompt is the command that a user types, in a process of its own. Finished prompts in --out are not made again,
+so a stopped benchmark goes on. Scores are of the Gaussians of asset.ply, by threedgen/metrics/named_things.py: an
+asset is right if of all known things that of its prompt is nearest by shape and colour, and, where the prompt names
+a colour, in that colour. --ceiling fits the same Gaussians to true pictures of the first N things.
+
+sheet-*.png show all assets in a drawn order, with numbers and four views. --answers takes a YAML file that someone
+wrote who saw these sheets and words.txt alone: number: word, for scenes number: [word, word].
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from PIL import Image, ImageDraw
+from text_to_3d import fit_truth, viewer
+from torch import Tensor
+
+from threedgen.datasets.things.thing_class import COLORS
+from threedgen.datasets.things.thing_set import INSTALLED, ThingSet, thing_set
+from threedgen.datasets.things.thing_views import class_layers
+from threedgen.jobs.build import load_scene
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.metrics.named_things import SIZE, VIEWS, Gallery, Judge, make_gallery
+from threedgen.metrics.shape_world import ring
+from threedgen.recipes.load import load_recipe, read_resolved
+
+PROMPTS = Path(__file__).with_name("things_prompts.yaml")
+KINDS = ("known", "unseen", "scenes")
+A_SHEET = 20  # assets
+
+
+def seen(recipe: Any, scene: Any) -> Tensor:
+    """[VIEWS, 4, SIZE, SIZE] premultiplied pictures of the Gaussians as users get them."""
+    rgb, alpha = viewer(recipe, scene)(ring(VIEWS, SIZE))
+    return torch.cat([rgb - (1.0 - alpha), alpha], dim=-1).permute(0, 3, 1, 2)
+
+
+def folder_of(out: Path, prompt: str) -> Path:
+    """The run directory of a prompt."""
+    return out / prompt.replace(" ", "-")
+
+
+def make(prompt: str, out: Path, settings: Sequence[str]) -> dict[str, Any]:
+    """Runs the command, unless it is done, and returns the CPU seconds and the peak memory in GB."""
+    folder = folder_of(out, prompt)
+    cost = folder.with_suffix(".json")
+    if not cost.is_file():
+        command = [sys.executable, "-m", "threedgen", "text-to-3d", prompt, "--out", str(folder)]
+        shutil.rmtree(folder, ignore_errors=True)
+        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        with folder.with_suffix(".log").open("w") as log:
+            subprocess.run([*command, *settings], check=True, stdout=log, stderr=log)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        report = json.loads(RunDirectory.open(folder).report.read_text())
+        values = {
+            "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            "seconds": time.perf_counter() - started,
+            "gigabytes": report["peak_memory_bytes"] / 1e9,
+        }
+        cost.write_text(json.dumps(values))
+    return json.loads(cost.read_text())
+
+
+def asset_views(prompt: str, out: Path) -> Tensor:
+    """See `seen`, of a finished prompt."""
+    run = RunDirectory.open(folder_of(out, prompt))
+    recipe = read_resolved(run.recipe)
+    return seen(recipe, load_scene(run, recipe))
+
+
+def write_sheets(numbered: Sequence[tuple[int, Tensor]], out: Path) -> None:
+    """Contact sheets of assets from the front, the right, the back and half above the left."""
+    for page in range(0, len(numbered), A_SHEET):
+        part = numbered[page : page + A_SHEET]
+        sheet = Image.new("RGB", (2 * (4 * 2 * SIZE + 40), -(-len(part) // 2) * (2 * SIZE + 4)), "white")
+        draw = ImageDraw.Draw(sheet)
+        for place, (number, rgba) in enumerate(part):
+            x, y = place % 2 * (8 * SIZE + 40), place // 2 * (2 * SIZE + 4)
+            white = (rgba[:, :3] + 1.0 - rgba[:, 3:]).clamp(0.0, 1.0)
+            row = torch.cat(list(white[[0, 1, 3, 6]]), dim=2).permute(1, 2, 0)
+            picture = Image.fromarray((row * 255.0).round().to(torch.uint8).numpy())
+            sheet.paste(picture.resize((8 * SIZE, 2 * SIZE), Image.Resampling.BICUBIC), (x + 36, y))
+            draw.text((x + 4, y + SIZE), str(number), fill="black")
+        sheet.save(out / f"sheet-{page // A_SHEET + 1}.png")
+
+
+def ceiling(things: ThingSet, judge: Judge, words: Sequence[str], settings: Sequence[str]) -> list[float]:
+    """IoU of the same Gaussians fitted to true pictures of the canonical things of classes."""
+    recipe = load_recipe("text-to-3d", settings)
+    ious = []
+    for word in words:
+        source = things.canonical(word)
+        assert source.thing is not None
+        main = source.thing.natural[0]
+        second = next((name for name in source.thing.second if name != main), "white")
+        colors = torch.tensor([COLORS[main], COLORS[second]])
+        scene = fit_truth(word, recipe, lambda cameras, s=source: class_layers(s, cameras), colors)
+        ious.append(judge.score(seen(recipe, scene), word).iou)
+        print(f"ceiling of {word}: IoU {ious[-1]:.3f}", flush=True)
+    return ious
+
+
+def named(answer: Any, row: dict[str, Any]) -> bool:
+    """Whether what someone called a numbered asset is what the prompt asked for."""
+    if row["kind"] == "scenes":
+        return isinstance(answer, list) and sorted(answer) == sorted(row["things"])
+    return answer == row["thing"]
+
+
+def right(row: dict[str, Any]) -> bool:
+    """Whether the nearest thing is that of the prompt, in the colour that it names."""
+    scores, asked = row["scores"], row.get("color")
+    return scores["rank"] == 0 and (asked is None or scores["color"] in (asked, None))
+
+
+def table(rows: Sequence[dict[str, Any]], answers: dict[int, Any] | None) -> str:
+    """The markdown table of all prompts, and the figures below it."""
+    lines = [
+        "| prompt | nearest | rank | colour | IoU | IoU, trained | turn | named | CPU s |",
+        "|---" * 9 + "|",
+    ]
+    for row in rows:
+        scores, called = row.get("scores"), "" if answers is None else answers.get(row["number"], "-")
+        if scores is None:
+            cells = ["-"] * 6
+        else:
+            turn = "-" if scores["worst_turn"] is None else f"{scores['worst_turn']:.0f}°"
+            cells = [scores["nearest"], scores["rank"], scores["color"] or "-"]
+            cells += [f"{scores['iou']:.3f}", f"{scores['trained_iou']:.3f}", turn]
+        name = ", ".join(called) if isinstance(called, list) else called
+        text = " | ".join(str(cell) for cell in cells)
+        held = " (held out)" if row.get("held_out") else ""
+        lines.append(f"| {row['prompt']}{held} | {text} | {name} | {row['cpu_seconds']:.0f} |")
+    lines.append("")
+    for kind in KINDS:
+        part = [row for row in rows if row["kind"] == kind]
+        if not part:
+            continue
+        figures = [f"{kind}: {len(part)} prompts"]
+        if kind != "scenes":
+            figures.append(f"R-precision {statistics.mean(right(row) for row in part):.3f}")
+            nearest = statistics.mean(row["scores"]["rank"] == 0 for row in part)
+            figures.append(f"by word alone {nearest:.3f}")
+            for key in ("iou", "trained_iou"):
+                figures.append(f"{key} {statistics.mean(row['scores'][key] for row in part):.3f}")
+            fronts = [row["scores"]["janus"] for row in part if row["scores"]["janus"] is not None]
+            figures.append(f"Janus {sum(fronts)} of {len(fronts)}")
+        if answers is not None:
+            good = statistics.mean(named(answers.get(row["number"]), row) for row in part)
+            figures.append(f"named from the sheet {good:.3f}")
+        figures.append(f"median {statistics.median(row['cpu_seconds'] for row in part):.0f} CPU s")
+        figures.append(f"peak {max(row['gigabytes'] for row in part):.2f} GB")
+        lines.append(" · ".join(figures))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/things"))
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
+    parser.add_argument("--only", nargs="*", default=(), help="some of the prompts")
+    parser.add_argument("--catalogue", default=INSTALLED, metavar="DIR")
+    parser.add_argument("--answers", type=Path)
+    parser.add_argument("--ceiling", type=int, default=0, metavar="N")
+    parser.add_argument("--share", default="1/1", help="which part of the prompts to make, such as 1/2")
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("overrides", nargs="*", help="key=value settings of all runs")
+    arguments = parser.parse_intermixed_args()
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    document = yaml.safe_load(PROMPTS.read_text(encoding="utf-8"))
+    rows = [{"kind": kind, **row} for kind in KINDS for row in document[kind]]
+    order = list(range(1, len(rows) + 1))
+    random.Random(0).shuffle(order)
+    for row, number in zip(rows, order, strict=True):
+        row["number"] = number
+    only = [row for row in rows if not arguments.only or row["prompt"] in arguments.only]
+    rows = [row for row in only if row["kind"] in arguments.kinds]
+    part, parts = (int(text) for text in arguments.share.split("/"))
+    for row in rows[part - 1 :: parts]:
+        cost = make(row["prompt"], out, arguments.overrides)
+        print(f"{row['prompt']}: {cost['cpu_seconds']:.0f} CPU s", flush=True)
+    if parts > 1:
+        return
+    things = thing_set(arguments.catalogue)
+    file = out / "gallery.safetensors"
+    if not file.is_file():
+        make_gallery(things, lambda done, total: print(f"gallery {done}/{total}", end="\r")).save(file)
+    judge = Judge(Gallery.load(file))
+    numbered = []
+    for row in rows:
+        rgba = asset_views(row["prompt"], out)
+        row |= make(row["prompt"], out, ())
+        numbered.append((row["number"], rgba))
+        if row["kind"] != "scenes":
+            row["scores"] = asdict(judge.score(rgba, row["thing"]))
+    write_sheets(sorted(numbered, key=lambda item: item[0]), out)
+    (out / "words.txt").write_text("\n".join(things.words) + "\n")
+    answers = None if arguments.answers is None else yaml.safe_load(arguments.answers.read_text())
+    text = table(rows, answers)
+    if arguments.ceiling:
+        words = [word for word in dict.fromkeys(row["thing"] for row in rows if "thing" in row)]
+        chosen = [word for word in words if things.classes(word)][: arguments.ceiling]
+        ious = ceiling(things, judge, chosen, arguments.overrides)
+        text += f"\nceiling: IoU {statistics.mean(ious):.3f}, {len(ious)} things fitted to true pictures"
+    print(text)
+    (out / "rows.json").write_text(json.dumps(rows, indent=1))
+    if arguments.markdown:
+        arguments.markdown.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
