@@ -86,8 +86,8 @@ def _introduce_the_embedded_prior(recipe: Recipe) -> None:
     guides = [guide for stage in recipe.all_stages for guide in stage.resolved["guidance"]]
     asked = {prior["name"] for guide in guides if (prior := guide.get("prior")) and not prior["path"]}
     if THINGS in asked:
-        from threedgen.guidance.priors.adapters.pixel_field import things_of
         from threedgen.guidance.priors.folder.files import PipelineFolder
+        from threedgen.guidance.priors.known_words import things_of
         from threedgen.guidance.priors.load import EMBEDDED_THINGS_WEIGHTS
 
         count = len(things_of(PipelineFolder(EMBEDDED_THINGS_WEIGHTS)))

@@ -35,8 +35,8 @@ def build_parser() -> Parser:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the words, or what is unknown of a prompt. Raises UserError for a folder without a field of things."""
-    from threedgen.guidance.priors.adapters.pixel_field import things_of
     from threedgen.guidance.priors.folder.files import PipelineFolder
+    from threedgen.guidance.priors.known_words import things_of
     from threedgen.guidance.priors.load import EMBEDDED_THINGS_WEIGHTS
 
     path = arguments.prior or EMBEDDED_THINGS_WEIGHTS

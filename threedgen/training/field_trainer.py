@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
+from threedgen.datasets.things.scenes import size_of
 from threedgen.datasets.things.wording import synonyms_of
 from threedgen.guidance.priors.instances import save_instances
 from threedgen.guidance.priors.text_field import FieldArchitecture, TextField, load_field, save_field
@@ -97,7 +98,10 @@ def save_field_pipeline(trainer: FieldTrainer, bank: ThingsBank, folder: Path) -
         index = {
             "_class_name": "ThreedgenFieldPipeline",
             "size": trainer.size,
-            "things": {word: synonyms_of(word) for word in bank.things.words},
+            "things": {
+                word: {"synonyms": synonyms_of(word), "size": size_of(sources[0])}
+                for word, sources in bank.things.by_word.items()
+            },
             "field": ["threedgen", "TextField"],
             "scheduler": ["diffusers", "DDPMScheduler"],
             "text_encoder": ["transformers", "CLIPTextModel"],

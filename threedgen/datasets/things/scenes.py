@@ -25,11 +25,12 @@ from threedgen.renderers.rasterize import rasterize
 SCENES = Path(__file__).with_name("scenes.yaml")
 PAIR_PAINTS = tuple(f"{paint} {index}" for index in (0, 1) for paint in PAINTS)  # of both things of a scene
 _RELATIONS = {"on": 0.4, "beside": 0.45, "before": 0.15}  # how often each is drawn
+_LONGEST = (15.0, 40.0, 80.0, 200.0, 450.0)  # centimetres, of the longest side, where the next size begins
 _STEP, _SMALLEST = 0.8, 0.4  # how much smaller a thing is for each step of size, and at least is
 _ON = 0.65  # greatest size of a thing that stands on another, relative to it
 _TURN = 20.0  # degrees, by which things are turned at most
 _UNNAMED = 0.4  # share of the things of scenes whose colours are natural and not named
-_CELLS = 96  # of the square grid of heights over [-1, 1]
+CELLS = 96  # of the square grid of heights over [-1, 1]
 _FAR = 400.0  # world units, of the camera that looks straight down or up
 _CONTACT = 0.03  # world units: surfaces as near as this carry each other
 _PLACES = np.linspace(-0.5, 0.5, 7)  # where on the lower thing a place is looked for, in halves of its width
@@ -56,8 +57,10 @@ class CountScene:
 
 
 def size_of(source: ThingSource) -> int:
-    """How large the things of a class are, from 0 to 5."""
+    """How large the things of a class are, or a catalogue object is, from 0 to 5."""
     document = _document()
+    if source.item is not None and source.word not in document["words"]:
+        return int(np.searchsorted(_LONGEST, max(source.item.entry.size)))
     return document["words"].get(source.word, document["families"][source.name.split("/")[0]])
 
 
@@ -79,12 +82,16 @@ def draw_count(classes: Sequence[ThingSource], rng: np.random.Generator) -> Coun
     return CountScene(able[rng.integers(len(able))], 2 + int(rng.integers(2)), rng.random() < 0.5)
 
 
+def relative_sizes(first: int, second: int, relation: str) -> tuple[float, float]:
+    """How two things of given sizes (see `size_of`) are scaled to be seen together."""
+    steps = first - second
+    one, other = max(_STEP ** max(-steps, 0), _SMALLEST), max(_STEP ** max(steps, 0), _SMALLEST)
+    return min(one, _ON * other) if relation == "on" else one, other
+
+
 def pair_pieces(scene: PairScene, rng: np.random.Generator) -> tuple[list[Piece], list[Piece]]:
     """The pieces of both things, random ones of their classes, together centred and scaled to RADIUS."""
-    steps = size_of(scene.first) - size_of(scene.second)
-    sizes = [max(_STEP ** max(-steps, 0), _SMALLEST), max(_STEP ** max(steps, 0), _SMALLEST)]
-    if scene.relation == "on":
-        sizes[0] = min(sizes[0], _ON * sizes[1])
+    sizes = relative_sizes(size_of(scene.first), size_of(scene.second), scene.relation)
     first, second = (
         _turned(source.pieces(rng), rng.uniform(-_TURN, _TURN), size * rng.uniform(0.9, 1.1))
         for source, size in zip((scene.first, scene.second), sizes, strict=True)
@@ -169,7 +176,7 @@ def heights(pieces: Sequence[Piece], below: bool = False) -> Float[np.ndarray, "
     mesh = TriMesh(torch.from_numpy(vertices).float(), torch.from_numpy(faces))
     view = torch.tensor([-90.0 if below else 90.0])
     fov = 2.0 * float(np.degrees(np.arctan(1.0 / _FAR)))
-    camera = orbit(torch.zeros(1), view, torch.tensor([_FAR]), fov, _CELLS, _CELLS)
+    camera = orbit(torch.zeros(1), view, torch.tensor([_FAR]), fov, CELLS, CELLS)
     inverse = rasterize(mesh, replace(camera, far=2.0 * _FAR)).inverse_z[0].double().numpy()
     depth = 1.0 / np.where(inverse > 0.0, inverse, np.nan)
     pose = camera.world_from_camera[0].numpy()
@@ -180,21 +187,31 @@ def heights(pieces: Sequence[Piece], below: bool = False) -> Float[np.ndarray, "
 
 
 def _standing(upper: Sequence[Piece], lower: Sequence[Piece]) -> np.ndarray:
-    """How `upper` moves to stand on `lower`, at the place where most of it is carried."""
-    under, ground = heights(upper, below=True), heights(lower)
+    """How `upper` moves to stand on `lower`."""
+    floor, top = joined_bounds(lower)
+    return standing_place(heights(upper, below=True), heights(lower), top - floor)
+
+
+def standing_place(
+    under: Float[np.ndarray, "C C"], ground: Float[np.ndarray, "C C"], extent: Float[np.ndarray, 3]
+) -> Float[np.ndarray, 3]:
+    """How a thing moves to stand on another, at the place where most of it is carried.
+
+    under, ground: the least heights of the upper thing and the greatest of the lower one, as `heights` gives them.
+    extent: of the lower thing, in world units.
+    """
     row, column = np.nonzero(np.isfinite(under))
     bottom = under[row, column]
     middle = np.array([row.mean(), column.mean()])
     spread = max(float(np.ptp(row)), float(np.ptp(column)), 1.0)
-    floor, top = joined_bounds(lower)
     best, shift = -np.inf, np.zeros(3)
     for along in _PLACES:
         for across in _PLACES:
-            z, x = 0.5 * along * (top[2] - floor[2]), 0.5 * across * (top[0] - floor[0])
-            down, right = round(0.5 * z * _CELLS), round(0.5 * x * _CELLS)
+            z, x = 0.5 * along * extent[2], 0.5 * across * extent[0]
+            down, right = round(0.5 * z * CELLS), round(0.5 * x * CELLS)
             r, c = row + down, column + right
-            inside = (r >= 0) & (r < _CELLS) & (c >= 0) & (c < _CELLS)
-            room = np.where(inside, bottom - ground[r.clip(0, _CELLS - 1), c.clip(0, _CELLS - 1)], np.nan)
+            inside = (r >= 0) & (r < CELLS) & (c >= 0) & (c < CELLS)
+            room = np.where(inside, bottom - ground[r.clip(0, CELLS - 1), c.clip(0, CELLS - 1)], np.nan)
             if not np.isfinite(room).any():
                 continue
             drop = np.nanmin(room)
@@ -202,7 +219,7 @@ def _standing(upper: Sequence[Piece], lower: Sequence[Piece]) -> np.ndarray:
             lean = np.hypot(row[carried].mean() - middle[0], column[carried].mean() - middle[1]) / spread
             score = carried.mean() - 2.0 * lean - 0.3 * np.hypot(along, across)
             if score > best:
-                best, shift = score, np.array([2.0 * right / _CELLS, -drop, 2.0 * down / _CELLS])
+                best, shift = score, np.array([2.0 * right / CELLS, -drop, 2.0 * down / CELLS])
     return shift
 
 

@@ -18,7 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from threedgen.core.errors import UserError
 from threedgen.datasets.things.thing_class import COLORS
+from threedgen.guidance.priors.folder.files import PipelineFolder
 
 THRESHOLD = 0.64
 """Cosine to the nearest known thing below which a word is unknown."""
@@ -40,6 +42,32 @@ class Unknown:
 
     word: str
     nearest: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KnownThing:
+    """What a prior says of a thing that it knows. synonyms: other words for it. size: how large it is beside
+    others, from 0 (an apple) to 5 (a house)."""
+
+    synonyms: tuple[str, ...]
+    size: int
+
+
+def things_of(folder: PipelineFolder) -> dict[str, KnownThing]:
+    """The things that a prior with a field was trained on, by their words. Raises UserError if it does not say
+    so."""
+    try:
+        things = {
+            word: KnownThing(tuple(str(name) for name in entry["synonyms"]), int(entry["size"]))
+            for word, entry in folder.index["things"].items()
+        }
+        if not things or not all(0 <= thing.size <= 5 for thing in things.values()):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"prior '{folder.path}' does not say which things it knows: copy the folder again"
+        ) from error
+    return things
 
 
 class KnownWords:

@@ -32,7 +32,6 @@ _HIDDEN = 384  # width between a text and the shares of the learnt planes
 _DENSITY = 12.0  # per world unit, of a raw density of about 1
 # Raw density at the middle, and its fall per world unit: without a blob a field may stay empty.
 _BLOB = (1.0, 2.0)
-_NOTHING = -30.0  # raw density of an empty cell
 _CELLS = 32  # along each side of the ball, of the grid of what is empty
 _EMPTY = 0.005  # opacity of a cell up to which it counts as empty
 
@@ -60,6 +59,15 @@ class FieldArchitecture:
     samples: int = 16
 
 
+class DecodedText(NamedTuple):
+    """One text, decoded; see Decoded."""
+
+    planes: Float[Tensor, "3 P P C"]
+    scale: Float[Tensor, " H"]
+    offset: Float[Tensor, " H"]
+    occupied: Bool[Tensor, "G G G"] | None
+
+
 @dataclass(frozen=True)
 class Decoded:
     """T texts, decoded.
@@ -73,21 +81,11 @@ class Decoded:
     offset: Float[Tensor, "T H"]
     occupied: Bool[Tensor, "T G G G"] | None = None
 
-
-class _Text(NamedTuple):
-    """One text, decoded; see Decoded."""
-
-    planes: Float[Tensor, "3 P P C"]
-    scale: Float[Tensor, " H"]
-    offset: Float[Tensor, " H"]
-    occupied: Bool[Tensor, "G G G"] | None
-
-
-def _texts(decoded: Decoded) -> list[_Text]:
-    """The texts one by one. Indexing instead would cost a gradient of the size of all of them for each."""
-    occupied = [None] * len(decoded.planes) if decoded.occupied is None else decoded.occupied.unbind()
-    parts = (decoded.planes.unbind(), decoded.scale.unbind(), decoded.offset.unbind(), occupied)
-    return [_Text(*values) for values in zip(*parts, strict=True)]
+    def texts(self) -> list[DecodedText]:
+        """The texts one by one. Indexing instead would cost a gradient of the size of all of them for each."""
+        occupied = [None] * len(self.planes) if self.occupied is None else self.occupied.unbind()
+        parts = (self.planes.unbind(), self.scale.unbind(), self.offset.unbind(), occupied)
+        return [DecodedText(*values) for values in zip(*parts, strict=True)]
 
 
 class TextField(nn.Module):
@@ -145,14 +143,10 @@ class TextField(nn.Module):
     @torch.no_grad()
     def with_occupancy(self, decoded: Decoded) -> Decoded:
         """The same with the cells that are not empty, and their neighbours: `render` leaves out all others."""
-        middles = (torch.arange(_CELLS, device=decoded.planes.device) + 0.5) / _CELLS * 2.0 - 1.0
-        points = torch.stack(torch.meshgrid(middles, middles, middles, indexing="ij"), dim=-1).flatten(0, 2)
         grids = []
-        for text in _texts(replace(decoded, occupied=None)):
-            density = self._raw(text, points * EXTENT)[:, 3]
-            opacity = 1.0 - torch.exp(-F.softplus(density) * _DENSITY * 2.0 * EXTENT / _CELLS)
-            full = (opacity > _EMPTY).float().view(1, 1, _CELLS, _CELLS, _CELLS)
-            grids.append(F.max_pool3d(full, 3, stride=1, padding=1)[0, 0] > 0.0)
+        for text in decoded.texts():
+            full = (self.opacity_grid(text, _CELLS) > _EMPTY).float()
+            grids.append(F.max_pool3d(full[None, None], 3, stride=1, padding=1)[0, 0] > 0.0)
         return replace(decoded, occupied=torch.stack(grids))
 
     def render(
@@ -169,36 +163,39 @@ class TextField(nn.Module):
         all of them in order. shift: moves each point along its ray, in shares of the distance between points,
         within [-0.5, 0.5]; None: points in the middle of their sections.
         """
-        samples = self.architecture.samples
-        near, direction, half = _chords(cameras, pixels)
-        place = (torch.arange(samples, device=near.device) + 0.5) / samples * 2.0 - 1.0
-        places = place.expand(*half.shape, samples)
-        if shift is not None:
-            places = places + shift * (2.0 / samples)
-        reach = half.unsqueeze(-1)
-        points = near.unsqueeze(-2) + (places * reach).unsqueeze(-1) * direction.unsqueeze(-2)
+        texts = decoded.texts()
         owner = torch.arange(len(cameras)) if text is None else text
-        texts = _texts(decoded)
-        rows = [
-            self._raw(texts[index], points[view].flatten(0, 1)) for view, index in enumerate(owner.tolist())
+        points, lengths = ray_points(cameras, pixels, self.architecture.samples, shift)
+        shaded = [
+            self.shade(texts[index], points[view].flatten(0, 1)) for view, index in enumerate(owner.tolist())
         ]
-        raw = torch.stack(rows).view(*places.shape, 4)
-        return _composited(raw, 2.0 * reach / samples)
+        colors = torch.stack([color for color, _ in shaded]).view(*points.shape)
+        densities = torch.stack([density for _, density in shaded]).view(points.shape[:-1])
+        return composited(colors, densities, lengths)
 
-    def _raw(self, text: _Text, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
-        """Raw colours and densities of points of one text; empty cells have no density."""
+    def shade(
+        self, text: DecodedText, points: Float[Tensor, "M 3"]
+    ) -> tuple[Float[Tensor, "M 3"], Float[Tensor, " M"]]:
+        """Colours in [0, 1], and densities per world unit, of points of one text; empty cells have no density."""
         if text.occupied is not None:
             cells = ((points / EXTENT + 1.0) * (0.5 * _CELLS)).long().clamp(0, _CELLS - 1)
             chosen = text.occupied[cells[:, 0], cells[:, 1], cells[:, 2]]
-            raw = points.new_zeros(len(points), 4)
-            raw[:, 3] = _NOTHING
-            raw[chosen] = self._raw(text._replace(occupied=None), points[chosen])
-            return raw
+            colors, densities = torch.zeros_like(points), points.new_zeros(len(points))
+            colors[chosen], densities[chosen] = self.shade(text._replace(occupied=None), points[chosen])
+            return colors, densities
         features = sample_planes(text.planes, points / EXTENT).flatten(1)
         hidden = self.inner(features) * (1.0 + text.scale) + text.offset
         raw = self.outer(F.silu(hidden))
-        blob = _BLOB[0] - _BLOB[1] * points.norm(dim=-1, keepdim=True)
-        return torch.cat([raw[:, :3], raw[:, 3:] + blob], dim=1)
+        blob = _BLOB[0] - _BLOB[1] * points.norm(dim=-1)
+        return torch.sigmoid(raw[:, :3]), F.softplus(raw[:, 3] + blob) * _DENSITY
+
+    @torch.no_grad()
+    def opacity_grid(self, text: DecodedText, cells: int) -> Float[Tensor, "G G G"]:
+        """The opacity of a chord through each cell of a grid over the ball, in the order x, y, z."""
+        middles = (torch.arange(cells, device=text.planes.device) + 0.5) / cells * 2.0 - 1.0
+        points = torch.stack(torch.meshgrid(middles, middles, middles, indexing="ij"), dim=-1).flatten(0, 2)
+        density = self.shade(text._replace(occupied=None), points * EXTENT)[1]
+        return (1.0 - torch.exp(-density * 2.0 * EXTENT / cells)).view(cells, cells, cells)
 
     def pictures(
         self,
@@ -248,6 +245,24 @@ def load_field(folder: Path) -> TextField:
     return field.requires_grad_(False).eval()
 
 
+def ray_points(
+    cameras: Cameras,
+    pixels: Int[Tensor, "B N"] | None,
+    samples: int,
+    shift: Float[Tensor, "B N S"] | None = None,
+) -> tuple[Float[Tensor, "B N S 3"], Float[Tensor, "B N 1"]]:
+    """Points on the chords of the rays of pixels in the ball, and the distances between those of each ray; see
+    `TextField.render`."""
+    near, direction, half = _chords(cameras, pixels)
+    place = (torch.arange(samples, device=near.device) + 0.5) / samples * 2.0 - 1.0
+    places = place.expand(*half.shape, samples)
+    if shift is not None:
+        places = places + shift * (2.0 / samples)
+    reach = half.unsqueeze(-1)
+    points = near.unsqueeze(-2) + (places * reach).unsqueeze(-1) * direction.unsqueeze(-2)
+    return points, 2.0 * reach / samples
+
+
 def _chords(
     cameras: Cameras, pixels: Int[Tensor, "B N"] | None
 ) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B N 3"], Float[Tensor, "B N"]]:
@@ -274,10 +289,12 @@ def _chords(
     return near, direction, half
 
 
-def _composited(raw: Float[Tensor, "B N S 4"], length: Float[Tensor, "B N 1"]) -> Float[Tensor, "B N 4"]:
-    """The rendering integral (NeRF, eq. 3) of raw colours and densities over sections of given lengths."""
-    alpha = 1.0 - torch.exp(-F.softplus(raw[..., 3]) * _DENSITY * length)
+def composited(
+    colors: Float[Tensor, "B N S 3"], densities: Float[Tensor, "B N S"], lengths: Float[Tensor, "B N 1"]
+) -> Float[Tensor, "B N 4"]:
+    """The rendering integral (NeRF, eq. 3) over sections of given lengths: premultiplied RGB and alpha."""
+    alpha = 1.0 - torch.exp(-densities * lengths)
     passed = torch.cumprod(1.0 - alpha + 1e-6, dim=-1)
     before = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], dim=-1)
     weight = (alpha * before).unsqueeze(-1)
-    return torch.cat([(weight * torch.sigmoid(raw[..., :3])).sum(-2), weight.sum(-2)], dim=-1)
+    return torch.cat([(weight * colors).sum(-2), weight.sum(-2)], dim=-1)

@@ -25,12 +25,13 @@ from threedgen.guidance.priors.field_denoiser import (
     patch_of,
     unet_inputs,
 )
+from threedgen.guidance.priors.field_scene import Placed, place, relation_of, render_placed
 from threedgen.guidance.priors.folder.encoders import pooled_clip
 from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.folder.parts import PipelineParts
 from threedgen.guidance.priors.instances import Instances, load_instances
-from threedgen.guidance.priors.known_words import KnownWords, report
-from threedgen.guidance.priors.text_field import Decoded, TextField, as_pictures, load_field
+from threedgen.guidance.priors.known_words import KnownThing, KnownWords, report, things_of
+from threedgen.guidance.priors.text_field import TextField, as_pictures, load_field
 
 _SCALE = 4.0  # measured
 ADVICE = (
@@ -72,15 +73,15 @@ class DiffusersFieldPrior(DiffusersPrior):
         field: TextField,
         instances: Instances,
         options: DiffusersFieldPrior.Config,
-        things: Mapping[str, Sequence[str]],
+        things: Mapping[str, KnownThing],
         patch: int | None,
     ) -> None:
         super().__init__(*arguments)
         self._field, self._patch = field, patch
         self._instances, self._options = instances, options
-        named = [*things, *(synonym for others in things.values() for synonym in others)]
-        self.words = KnownWords(named, lambda texts: self.text(texts)["pooled"])
-        self._decoded: dict[Any, Decoded] = {}
+        self._sizes = {name: thing.size for word, thing in things.items() for name in (word, *thing.synonyms)}
+        self.words = KnownWords(list(self._sizes), lambda texts: self.text(texts)["pooled"])
+        self._placed: dict[Text, list[Placed]] = {}
         self._shown: tuple[Condition, Tensor] | None = None
 
     @classmethod
@@ -139,17 +140,31 @@ class DiffusersFieldPrior(DiffusersPrior):
     @torch.no_grad()
     def _views_of(self, text: Text, cameras: Cameras, device: torch.device) -> Float[Tensor, "V N 4"]:
         """The pixels of a text, which is decoded once, from some cameras."""
-        if text not in self._decoded:
-            if len(self._decoded) > _MOST_TEXTS:
-                self._decoded.clear()
-            vector = self.text([text])["pooled"].float().to(device)
-            codes = None
-            if self._options.instance is not None:
-                number = self._instances.choose(vector.cpu(), self._options.instance)
-                codes = self._instances.codes[number].to(device)
-            self._decoded[text] = self._field.with_occupancy(self._field.decode(vector, codes))
-        row = torch.zeros(len(cameras), dtype=torch.long)
-        return self._field.render(self._decoded[text], cameras.to(device), row)
+        if text not in self._placed:
+            if len(self._placed) > _MOST_TEXTS:
+                self._placed.clear()
+            self._placed[text] = self._decode(text, device)
+        return render_placed(self._field, self._placed[text], cameras.to(device))
+
+    def _decode(self, text: Text, device: torch.device) -> list[Placed]:
+        relation = relation_of(text) if isinstance(text, str) else None
+        parts = [text] if relation is None else [relation.first, relation.second]
+        vectors = self.text(parts)["pooled"].float()
+        codes = None
+        if self._options.instance is not None:
+            codes = self._instances.codes[self._instances.choose(vectors.cpu(), self._options.instance)]
+            codes = codes.to(device)
+        decoded = self._field.with_occupancy(self._field.decode(vectors.to(device), codes)).texts()
+        if relation is None:
+            return [Placed(decoded[0])]
+        sizes = (self._size_of(relation.first), self._size_of(relation.second))
+        first, second = decoded
+        return place(self._field, first, second, relation.kind, sizes)
+
+    def _size_of(self, text: str) -> int:
+        """How large the known thing is that is nearest to a text (see `scenes.size_of`)."""
+        nearest = self.words.things[int(self.words.cosines([text])[0].argmax())]
+        return self._sizes[nearest]
 
     def answer(
         self, network: Any, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
@@ -174,19 +189,6 @@ class DiffusersFieldPrior(DiffusersPrior):
         labels = torch.cat([views, text["pooled"].to(device=z.device, dtype=views.dtype)], dim=1)
         arguments["class_labels"] = labels.to(self.dtype)
         return arguments
-
-
-def things_of(folder: PipelineFolder) -> dict[str, list[str]]:
-    """The words of the things that a folder with a field was trained on, and the synonyms of each. Raises UserError
-    if it does not say so."""
-    things = folder.index.get("things")
-    if not isinstance(things, dict) or not things or not all(_are_words(value) for value in things.values()):
-        raise UserError(f"prior '{folder.path}' does not say which things it knows: copy the folder again")
-    return things
-
-
-def _are_words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
 def has_unet(folder: PipelineFolder) -> bool:
