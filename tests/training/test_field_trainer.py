@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from threedgen.cameras.orbit import orbit
+from threedgen.commands.main import main
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.field_scene import place, render_placed
+from threedgen.guidance.priors.folder.files import PipelineFolder
+from threedgen.guidance.priors.known_words import things_of
 from threedgen.guidance.priors.load import PriorConfig, load_folder
+from threedgen.guidance.priors.text_field import as_pictures, load_field
 from threedgen.training.config import FieldTrainingConfig
 from threedgen.training.field_report import field_errors, make_examples, write_field_report
 from threedgen.training.field_trainer import FieldTrainer, save_field_pipeline
@@ -119,6 +127,58 @@ def test_the_prior_asks_for_cameras(words: Path, bank: ThingsBank, tmp_path: Pat
     prior = load_folder(tmp_path / "pipeline", torch.device("cpu"))
     with pytest.raises(UserError, match="cameras"):
         prior.predict(torch.zeros(1, 3, SIZE, SIZE), torch.tensor([0.5]), Condition(("a mug",)))
+
+
+@pytest.fixture(scope="module")
+def pipeline(words: Path, bank: ThingsBank, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a field that was not trained."""
+    folder = tmp_path_factory.mktemp("field")
+    save_field_pipeline(trainer(words, folder), bank, folder / "pipeline")
+    return folder / "pipeline"
+
+
+def test_words_that_were_not_learnt_are_named_before_the_first_step(pipeline: Path) -> None:
+    prior = load_folder(pipeline)
+    prior.words.cosines = lambda texts: torch.full((len(texts), len(prior.words.things)), 0.1)
+    with pytest.warns(UserWarning, match=r"has not learnt 'zebra' \(it knows .*--prior FOLDER"):
+        prior.prepare(["a zebra", "a red apple", ""])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prior.prepare(["a red apple", "two mugs", ""])
+    strict = load_folder(pipeline, config=PriorConfig(options={"strict": True}))
+    strict.words.cosines = prior.words.cosines
+    with pytest.raises(UserError, match="'zebra'"):
+        strict.prepare(["a zebra"])
+
+
+def test_an_index_without_things_is_refused(pipeline: Path, tmp_path: Path) -> None:
+    shutil.copytree(pipeline, tmp_path / "copy")
+    index = tmp_path / "copy" / "model_index.json"
+    content = json.loads(index.read_text(encoding="utf-8"))
+    for things in (None, {}, ["apple"], {"apple": {"synonyms": []}}, {"apple": {"synonyms": [], "size": 9}}):
+        index.write_text(json.dumps({**content, "things": things}), encoding="utf-8")
+        with pytest.raises(UserError, match="which things it knows"):
+            load_folder(tmp_path / "copy")
+
+
+def test_the_command_lists_the_things_of_a_prior(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["things", "--prior", str(pipeline)]) == 0
+    assert capsys.readouterr().out.startswith("apple, mug\n2 things.")
+    assert main(["things", "two red apples and a mug", "--prior", str(pipeline)]) == 0
+    assert capsys.readouterr().out == "This prior knows all words of the prompt.\n"
+
+
+def test_a_scene_of_two_is_placed_by_the_sizes_of_both(pipeline: Path) -> None:
+    prior = load_folder(pipeline, config=PriorConfig(options={"instance": None}))
+    cameras = cameras_of(torch.tensor([[0.0, 10.0, 2.85]]), SIZE)
+    condition = Condition(("a red apple beside the mug",), cameras=cameras)
+    shown = prior.rendered(condition, torch.device("cpu"))
+    field = load_field(pipeline / "field")
+    decoded = field.with_occupancy(field.decode(prior.text(["a red apple", "the mug"])["pooled"]))
+    things = things_of(PipelineFolder(pipeline))
+    sizes = (things["apple"].size, things["mug"].size)
+    placed = place(field, *decoded.texts(), "beside", sizes)  # pyright: ignore[reportCallIssue]
+    torch.testing.assert_close(shown, as_pictures(render_placed(field, placed, cameras), cameras))
 
 
 def test_a_folder_without_a_text_encoder(tmp_path: Path) -> None:
