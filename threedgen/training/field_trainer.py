@@ -89,8 +89,8 @@ def save_field_pipeline(trainer: FieldTrainer, bank: ThingsBank, folder: Path) -
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     try:
-        for part in ("text_encoder", "tokenizer"):
-            shutil.copytree(trainer.reader.folder / part, temporary / part)
+        shutil.copytree(trainer.reader.folder / "tokenizer", temporary / "tokenizer")
+        trainer.reader.save_encoder(temporary / "text_encoder")
         save_field(trainer.average, temporary / "field")
         save_instances(bank.instances(trainer.reader.vectors, trainer.config.seed), temporary / "field")
         scheduler: Any = DDPMScheduler.from_config(scheduler_config())

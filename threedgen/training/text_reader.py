@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ class TextReader:
         self.width: int = self._encoder.config.hidden_size
         self.length: int = self._encoder.config.max_position_embeddings
         self._known: dict[str, Tensor] = {}
+
+    def save_encoder(self, folder: Path) -> None:
+        """Writes the text encoder in half precision."""
+        copy.deepcopy(self._encoder).half().save_pretrained(folder)
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B D"]]:

