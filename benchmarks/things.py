@@ -1,7 +1,7 @@
 """Text to 3D of real things against their true shapes: the prompts of things_prompts.yaml.
 
     python benchmarks/things.py [--out DIR] [--kinds known unseen scenes] [--only PROMPT ...] [--catalogue DIR]
-                                [--answers FILE] [--ceiling N] [--markdown FILE] [key=value ...]
+                                [--answers FILE] [--ceiling N] [--wall PNG] [--markdown FILE] [key=value ...]
 
 Each prompt is the command that a user types, in a process of its own. Finished prompts in --out are not made again,
 so a stopped benchmark goes on. Scores are of the Gaussians of asset.ply, by threedgen/metrics/named_things.py: an
@@ -46,11 +46,12 @@ from threedgen.recipes.load import load_recipe, read_resolved
 PROMPTS = Path(__file__).with_name("things_prompts.yaml")
 KINDS = ("known", "unseen", "scenes")
 A_SHEET = 20  # assets
+WALL = 10  # assets beside one another
 
 
-def seen(recipe: Any, scene: Any) -> Tensor:
-    """[VIEWS, 4, SIZE, SIZE] premultiplied pictures of the Gaussians as users get them."""
-    rgb, alpha = viewer(recipe, scene)(ring(VIEWS, SIZE))
+def seen(recipe: Any, scene: Any, size: int = SIZE) -> Tensor:
+    """[VIEWS, 4, size, size] premultiplied pictures of the Gaussians as users get them."""
+    rgb, alpha = viewer(recipe, scene)(ring(VIEWS, size))
     return torch.cat([rgb - (1.0 - alpha), alpha], dim=-1).permute(0, 3, 1, 2)
 
 
@@ -80,11 +81,27 @@ def make(prompt: str, out: Path, settings: Sequence[str]) -> dict[str, Any]:
     return json.loads(cost.read_text())
 
 
-def asset_views(prompt: str, out: Path) -> Tensor:
+def asset_views(prompt: str, out: Path, size: int = SIZE) -> Tensor:
     """See `seen`, of a finished prompt."""
     run = RunDirectory.open(folder_of(out, prompt))
     recipe = read_resolved(run.recipe)
-    return seen(recipe, load_scene(run, recipe))
+    return seen(recipe, load_scene(run, recipe), size)
+
+
+def write_wall(rows: Sequence[dict[str, Any]], out: Path, path: Path) -> None:
+    """All assets, half from the front and half from the side, with their prompts; a red one is not right."""
+    cell, text = 2 * SIZE, 14
+    height = -(-len(rows) // WALL) * (cell + text)
+    wall = Image.new("RGB", (WALL * cell, height), "white")
+    draw = ImageDraw.Draw(wall)
+    for index, row in enumerate(rows):
+        x, y = index % WALL * cell, index // WALL * (cell + text)
+        rgba = asset_views(row["prompt"], out, cell)[1]
+        white = (rgba[:3] + 1.0 - rgba[3:]).clamp(0.0, 1.0).permute(1, 2, 0)
+        wall.paste(Image.fromarray((white * 255.0).round().to(torch.uint8).numpy()), (x, y))
+        good = "scores" not in row or right(row)
+        draw.text((x + 2, y + cell), row["prompt"], fill="black" if good else "red")
+    wall.save(path)
 
 
 def write_sheets(numbered: Sequence[tuple[int, Tensor]], out: Path) -> None:
@@ -184,6 +201,7 @@ def main() -> None:
     parser.add_argument("--answers", type=Path)
     parser.add_argument("--ceiling", type=int, default=0, metavar="N")
     parser.add_argument("--share", default="1/1", help="which part of the prompts to make, such as 1/2")
+    parser.add_argument("--wall", type=Path, metavar="PNG", help="a picture of all assets")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("overrides", nargs="*", help="key=value settings of all runs")
     arguments = parser.parse_intermixed_args()
@@ -216,6 +234,8 @@ def main() -> None:
         if row["kind"] != "scenes":
             row["scores"] = asdict(judge.score(rgba, row["thing"]))
     write_sheets(sorted(numbered, key=lambda item: item[0]), out)
+    if arguments.wall:
+        write_wall(rows, out, arguments.wall)
     (out / "words.txt").write_text("\n".join(things.words) + "\n")
     answers = None if arguments.answers is None else yaml.safe_load(arguments.answers.read_text())
     text = table(rows, answers)

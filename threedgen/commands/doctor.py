@@ -298,7 +298,8 @@ def _weights() -> Iterator[Finding]:
     from threedgen.nerfdiff.source import EMBEDDED
 
     for name, folder, document in (
-        ("embedded prior", load.EMBEDDED_WEIGHTS, "model_index.json"),
+        ("embedded prior of things", load.EMBEDDED_THINGS_WEIGHTS, "model_index.json"),
+        ("embedded prior of solids", load.EMBEDDED_WEIGHTS, "model_index.json"),
         ("embedded view prior", load.EMBEDDED_VIEW_WEIGHTS, "model_index.json"),
         ("embedded video prior", load.EMBEDDED_VIDEO_WEIGHTS, "model_index.json"),
         ("embedded NerfDiff", EMBEDDED, "nerfdiff.json"),
