@@ -38,19 +38,15 @@ Piece = tuple[Solid, str]  # and the name of its paint
 
 
 @dataclass(frozen=True)
-class ShapeClass:
+class ParametricClass:
     """A class of objects.
 
     build: makes the pieces from the parameters. ranges: the least and the greatest value of each parameter, which
-    is drawn uniformly; the canonical object has the middle of each. weight: how often the class is drawn, relative
-    to the others; classes that look different from different sides are drawn more often. simple: whether it is a
-    single solid.
+    is drawn uniformly; the canonical object has the middle of each.
     """
 
     build: Callable[..., list[Piece]]
     ranges: Mapping[str, tuple[float, float]]
-    weight: float
-    simple: bool = False
 
     def canonical(self) -> dict[str, float]:
         """The parameters in the middle of their ranges."""
@@ -59,6 +55,18 @@ class ShapeClass:
     def sample(self, rng: np.random.Generator) -> dict[str, float]:
         """Parameters drawn uniformly from their ranges."""
         return {name: float(rng.uniform(low, high)) for name, (low, high) in self.ranges.items()}
+
+
+@dataclass(frozen=True)
+class ShapeClass(ParametricClass):
+    """A class of the shape world.
+
+    weight: how often the class is drawn, relative to the others; classes that look different from different sides
+    are drawn more often. simple: whether it is a single solid.
+    """
+
+    weight: float
+    simple: bool = False
 
 
 def _sphere(radius: float) -> list[Piece]:

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from threedgen.cameras.orbit import orbit
 from threedgen.core.types import TriMesh
 from threedgen.datasets.shapes import Piece
-from threedgen.datasets.solids import Solid, rotation_about
-from threedgen.datasets.things.thing_class import PAINTS, RADIUS
+from threedgen.datasets.solids import rotation_about
+from threedgen.datasets.things.thing_class import PAINTS, fitted
 from threedgen.datasets.things.thing_set import ThingSource
 from threedgen.datasets.things.wording import Coat, count_phrase, countable, draw_coat, draw_word, phrase
 from threedgen.renderers.rasterize import rasterize
@@ -107,7 +107,7 @@ def pair_pieces(scene: PairScene, rng: np.random.Generator) -> tuple[list[Piece]
         x = 0.25 * (top[0] - floor[0]) * rng.uniform(-1.0, 1.0)
         shift = np.array([x, floor[1] - low[1], top[2] - low[2] + gap])
     first = [(solid.moved(tuple(shift)), paint) for solid, paint in first]
-    together = _fitted([*first, *second])
+    together = fitted([*first, *second])
     return together[: len(first)], together[len(first) :]
 
 
@@ -127,7 +127,7 @@ def count_pieces(scene: CountScene, rng: np.random.Generator) -> list[Piece]:
         x = 0.5 * (floor[0] + top[0] - low[0] - high[0])
         z = top[2] - low[2] + rng.uniform(0.04, 0.15)
         pieces += [(solid.moved((x, -low[1], z)), paint) for solid, paint in thing]
-    return _fitted(pieces)
+    return fitted(pieces)
 
 
 def renamed(things: Sequence[Sequence[Piece]]) -> list[Piece]:
@@ -226,13 +226,6 @@ def standing_place(
 def _turned(pieces: Sequence[Piece], degrees: float, size: float) -> list[Piece]:
     turn = rotation_about("y", degrees)
     return [(solid.rotated(turn).stretched((size, size, size)), paint) for solid, paint in pieces]
-
-
-def _fitted(pieces: Sequence[Piece]) -> list[Piece]:
-    low, high = joined_bounds(pieces)
-    middle = 0.5 * (low + high)
-    scale = RADIUS / max(float(np.linalg.norm(s.vertices - middle, axis=1).max()) for s, _ in pieces)
-    return [(Solid((s.vertices - middle) * scale, s.normals, s.faces), paint) for s, paint in pieces]
 
 
 @once

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from threedgen.datasets import shapes
-from threedgen.datasets.shapes import Piece
+from threedgen.datasets.shapes import ParametricClass, Piece
 from threedgen.datasets.solids import Solid
 
 # The colours that captions of things name, display-referred.
@@ -34,39 +34,32 @@ RADIUS = 0.9  # world units, of the ball about the middle of the bounding box th
 
 
 @dataclass(frozen=True)
-class ThingClass:
+class ThingClass(ParametricClass):
     """A class of procedural things, which face +Z and stand upright along +Y.
 
     build: makes the pieces from the parameters, in any units and at any place. Each piece has a paint: "main",
     "second" (both are colours, which captions can name) or one of FIXED_PAINTS, which has every colour of COLORS.
-    ranges: the least and the greatest value of each parameter, which is drawn uniformly. natural: the colours of
-    the main paint in the world, the most usual first. second: the same for the second paint; empty if no piece has
-    it. recolored: whether the main paint may have any other colour too, as a car may and a
-    banana may not. front: whether it looks different from the front and from the back.
+    natural: the colours of the main paint in the world, the most usual first. second: the same for the second
+    paint; empty if no piece has it. recolored: whether the main paint may have any other colour too, as a car may
+    and a banana may not. front: whether it looks different from the front and from the back.
     """
 
-    build: Callable[..., list[Piece]]
-    ranges: Mapping[str, tuple[float, float]]
     natural: tuple[str, ...]
     second: tuple[str, ...] = ()
     recolored: bool = True
     front: bool = True
 
-    def canonical(self) -> dict[str, float]:
-        """The parameters in the middle of their ranges."""
-        return {name: 0.5 * (low + high) for name, (low, high) in self.ranges.items()}
-
-    def sample(self, rng: np.random.Generator) -> dict[str, float]:
-        """Parameters drawn uniformly from their ranges."""
-        return {name: float(rng.uniform(low, high)) for name, (low, high) in self.ranges.items()}
-
     def pieces(self, parameters: Mapping[str, float]) -> list[Piece]:
-        """The pieces, moved so that the middle of their bounding box is the origin, and scaled to RADIUS."""
-        pieces = self.build(**parameters)
-        points = np.concatenate([solid.vertices for solid, _ in pieces])
-        middle = 0.5 * (points.min(axis=0) + points.max(axis=0))
-        scale = RADIUS / np.linalg.norm(points - middle, axis=1).max()
-        return [
-            (Solid((solid.vertices - middle) * scale, solid.normals, solid.faces), paint)
-            for solid, paint in pieces
-        ]
+        """The pieces, fitted."""
+        return fitted(self.build(**parameters))
+
+
+def fitted(pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces, moved so that the middle of their bounding box is the origin, and scaled to RADIUS."""
+    points = np.concatenate([solid.vertices for solid, _ in pieces])
+    middle = 0.5 * (points.min(axis=0) + points.max(axis=0))
+    scale = RADIUS / np.linalg.norm(points - middle, axis=1).max()
+    return [
+        (Solid((solid.vertices - middle) * scale, solid.normals, solid.faces), paint)
+        for solid, paint in pieces
+    ]
