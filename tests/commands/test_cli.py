@@ -212,6 +212,10 @@ def test_the_embedded_prior_is_introduced_once(capsys):
     written = capsys.readouterr().err
     assert written.count("the embedded prior is used") == 1
     assert "--prior FOLDER" in written
+    assert "threedgen things" in written
+    main(["text-to-3d", "x", "--out", "run", "--recipe", "sds", "renderer.backend=voodoo"])
+    written = capsys.readouterr().err
+    assert written.count("the embedded prior of solids") == 1
     assert "cube" in written
     main(["text-to-3d", "x", "--out", "run", "--prior", "./nowhere/folder"])
     assert "small model" not in capsys.readouterr().err

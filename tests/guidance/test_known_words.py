@@ -101,9 +101,26 @@ def test_the_things_are_encoded_once():
         return encode(texts)
 
     known = KnownWords(THINGS, counted)
-    assert [len(texts) for texts in calls] == [len(THINGS)]
     known.check("a cat")
-    assert len(calls) == 1
+    assert calls == []  # nothing has to be compared
+    known.check("a kitty")
+    known.check("an automobile")
+    assert sorted(len(texts) for texts in calls) == [2, 2, len(THINGS)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a black kitty", "a black cat"),
+        ("A Black Kitty, and a red automobile", "a black cat , and a red car"),
+        ("a racing red bicycle", "a red car"),  # its last word says what it is
+        ("a zebra", "a horse"),  # the nearest, though it is not near
+        ("a siamese cat on a fire hydrant", "a siamese cat on a fire hydrant"),
+        ("", ""),
+    ],
+)
+def test_unknown_words_are_replaced_by_the_nearest_known_thing(known: KnownWords, prompt: str, expected: str):
+    assert known.in_known_words(prompt) == expected
 
 
 def test_a_prior_without_things_is_an_error():

@@ -67,7 +67,7 @@ def test_it_is_readable_in_100_columns(name: str):
 
 
 def test_a_setting_has_its_path_value_unit_type_range_and_sentence():
-    text = printed(settings_of("text-to-3d"))
+    text = printed(settings_of("sds"))
     assert (
         "cameras.fov = 40.0 (degrees)\n"
         "    A number, greater than 0 and less than 180. Vertical field of view.\n"

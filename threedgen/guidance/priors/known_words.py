@@ -103,18 +103,24 @@ class KnownWords:
         before a known thing ("a siamese cat"), because it describes that. Other words that follow one another are
         compared both together and by the last of them, which says what they are ("a racing bicycle").
         """
-        groups = list(dict.fromkeys(self._groups(_WORD_OR_MARK.findall(prompt.lower()))))
-        if not groups:
-            return []
-        texts = [" ".join(group) for group in groups] + [group[-1] for group in groups]
-        together, last = self.cosines(texts).chunk(2)
+        words = _WORD_OR_MARK.findall(prompt.lower())
         found = []
-        for group, whole, head in zip(groups, together, last, strict=True):
-            cosines = whole if whole.max() >= head.max() else head
+        for group, cosines in self._compared(words):
             if cosines.max() < self._threshold:
                 order = cosines.topk(min(NEAREST, len(self._things))).indices.tolist()
-                found.append(Unknown(" ".join(group), tuple(self._things[index] for index in order)))
-        return found
+                name = " ".join(words[place] for place in group)
+                found.append(Unknown(name, tuple(self._things[index] for index in order)))
+        return list(dict.fromkeys(found))
+
+    def in_known_words(self, text: str) -> str:
+        """A text with each word that `check` compares replaced by the known thing that is nearest to it, whether it
+        is near or not: "a black kitty" becomes "a black cat". Others are left as they are, but for capitals."""
+        words: list[str | None] = [*_WORD_OR_MARK.findall(text.lower())]
+        for group, cosines in self._compared([word or "" for word in words]):
+            for place in group[:-1]:
+                words[place] = None
+            words[group[-1]] = self._things[int(cosines.argmax())]
+        return " ".join(word for word in words if word)
 
     def cosines(self, texts: Sequence[str]) -> Float[Tensor, "n k"]:
         """How near each text is to each of the known things, in [-1, 1]."""
@@ -129,13 +135,26 @@ class KnownWords:
         """The known things in the order of the columns of `cosines`."""
         return tuple(self._things)
 
-    def _groups(self, words: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        """The runs of words that are content, not known, and not right before a known thing.
+    def _compared(self, words: Sequence[str]) -> list[tuple[tuple[int, ...], Float[Tensor, " k"]]]:
+        """The places of each group of words that are not known by themselves, and its cosines to the known things:
+        those of all of it or of its last word, whichever is nearer to one."""
+        groups = list(self._groups(words))
+        if not groups:
+            return []
+        texts = [" ".join(words[place] for place in group) for group in groups]
+        together, last = self.cosines([*texts, *(words[group[-1]] for group in groups)]).chunk(2)
+        nearer = [
+            whole if whole.max() >= head.max() else head for whole, head in zip(together, last, strict=True)
+        ]
+        return list(zip(groups, nearer, strict=True))
+
+    def _groups(self, words: Sequence[str]) -> Iterator[tuple[int, ...]]:
+        """The places of words that follow one another, are content, not known, and not right before a known thing.
 
         words: also marks such as a comma.
         """
         between, describing = _plain("between"), _plain("describing") | COLORS.keys()
-        group: list[str] = []
+        group: list[int] = []
         place = 0
         while place < len(words):
             length = self._known_at(words, place)
@@ -146,7 +165,7 @@ class KnownWords:
                     yield tuple(group)
                 group = []
             elif words[place] not in describing:
-                group.append(words[place])
+                group.append(place)
             place += max(length, 1)
         if group:
             yield tuple(group)

@@ -149,7 +149,8 @@ class DiffusersFieldPrior(DiffusersPrior):
     def _decode(self, text: Text, device: torch.device) -> list[Placed]:
         relation = relation_of(text) if isinstance(text, str) else None
         parts = [text] if relation is None else [relation.first, relation.second]
-        vectors = self.text(parts)["pooled"].float()
+        known = [self.words.in_known_words(part) if isinstance(part, str) else part for part in parts]
+        vectors = self.text(known)["pooled"].float()
         codes = None
         if self._options.instance is not None:
             codes = self._instances.codes[self._instances.choose(vectors.cpu(), self._options.instance)]
