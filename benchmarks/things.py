@@ -1,12 +1,14 @@
 """Text to 3D of real things against their true shapes: the prompts of things_prompts.yaml.
 
     python benchmarks/things.py [--out DIR] [--kinds known unseen scenes] [--only PROMPT ...] [--catalogue DIR]
-                                [--answers FILE] [--ceiling N] [--wall PNG] [--markdown FILE] [key=value ...]
+                                [--answers FILE] [--camera] [--ceiling N] [--wall PNG] [--markdown FILE]
+                                [key=value ...]
 
 Each prompt is the command that a user types, in a process of its own. Finished prompts in --out are not made again,
 so a stopped benchmark goes on. Scores are of the Gaussians of asset.ply, by threedgen/metrics/named_things.py: an
 asset is right if of all known things that of its prompt is nearest by shape and colour, and, where the prompt names
-a colour, in that colour. --ceiling fits the same Gaussians to true pictures of the first N things.
+a colour, in that colour. --camera asks the embedded prior about true pictures. --ceiling fits the same Gaussians
+to true pictures of the first N things.
 
 sheet-*.png show all assets in a drawn order, with numbers and four views. --answers takes a YAML file that someone
 wrote who saw these sheets and words.txt alone: number: word, for scenes number: [word, word].
@@ -34,9 +36,12 @@ from PIL import Image, ImageDraw
 from text_to_3d import fit_truth, viewer
 from torch import Tensor
 
+from threedgen.core.random import generator
 from threedgen.datasets.things.thing_class import COLORS
 from threedgen.datasets.things.thing_set import INSTALLED, ThingSet, thing_set
-from threedgen.datasets.things.thing_views import class_layers
+from threedgen.datasets.things.thing_views import class_layers, true_views
+from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.load import THINGS, PriorConfig, load_prior
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.metrics.named_things import SIZE, VIEWS, Gallery, Judge, make_gallery
@@ -47,6 +52,7 @@ PROMPTS = Path(__file__).with_name("things_prompts.yaml")
 KINDS = ("known", "unseen", "scenes")
 A_SHEET = 20  # assets
 WALL = 10  # assets beside one another
+AZIMUTHS, LEVEL = (20.0, 110.0, 200.0, 290.0), 0.9  # degrees and t, of the errors of x0
 
 
 def seen(recipe: Any, scene: Any, size: int = SIZE) -> Tensor:
@@ -118,6 +124,28 @@ def write_sheets(numbered: Sequence[tuple[int, Tensor]], out: Path) -> None:
             sheet.paste(picture.resize((8 * SIZE, 2 * SIZE), Image.Resampling.BICUBIC), (x + 36, y))
             draw.text((x + 4, y + SIZE), str(number), fill="black")
         sheet.save(out / f"sheet-{page // A_SHEET + 1}.png")
+
+
+def camera_errors(things: ThingSet, words: Sequence[str]) -> tuple[dict[str, float], int]:
+    """Mean squared errors of x0 at t = LEVEL of the embedded prior on the true things with a front: told the truth,
+    a camera 45 degrees off, and the next thing; and how many things they are."""
+    prior = load_prior(PriorConfig(name=THINGS))
+    chosen = [word for word in words if things.canonical(word).front]
+    totals = {"true": 0.0, "camera 45 degrees off": 0.0, "other text": 0.0}
+    for index, word in enumerate(chosen):
+        true = true_views(things.canonical(word), AZIMUTHS, 20.0, prior.image_size)
+        turned = true_views(things.canonical(word), [a + 45.0 for a in AZIMUTHS], 20.0, 8).cameras
+        clean, t = prior.encode(true.images), torch.full((len(AZIMUTHS),), LEVEL)
+        noise = torch.randn(clean.shape, generator=generator(0, f"camera-errors/{word}", 0))
+        z = prior.add_noise(clean, noise, t)
+        own, other = f"a {word}", f"a {chosen[(index + 1) % len(chosen)]}"
+        told = ((own, true.cameras), (own, turned), (other, true.cameras))
+        white = torch.ones(len(AZIMUTHS), 3)
+        for name, (text, cameras) in zip(totals, told, strict=True):
+            condition = Condition((text,) * len(AZIMUTHS), cameras=cameras, background=white)
+            error = (prior.predict(z, t, condition).x0 - clean).square().mean()
+            totals[name] += float(error) / len(chosen)
+    return totals, len(chosen)
 
 
 def ceiling(things: ThingSet, judge: Judge, words: Sequence[str], settings: Sequence[str]) -> list[float]:
@@ -200,6 +228,9 @@ def main() -> None:
     parser.add_argument("--catalogue", default=INSTALLED, metavar="DIR")
     parser.add_argument("--answers", type=Path)
     parser.add_argument("--ceiling", type=int, default=0, metavar="N")
+    parser.add_argument(
+        "--camera", action="store_true", help="also measure whether the prior knows the camera"
+    )
     parser.add_argument("--share", default="1/1", help="which part of the prompts to make, such as 1/2")
     parser.add_argument("--wall", type=Path, metavar="PNG", help="a picture of all assets")
     parser.add_argument("--markdown", type=Path)
@@ -239,8 +270,13 @@ def main() -> None:
     (out / "words.txt").write_text("\n".join(things.words) + "\n")
     answers = None if arguments.answers is None else yaml.safe_load(arguments.answers.read_text())
     text = table(rows, answers)
+    words = list(dict.fromkeys(row["thing"] for row in rows if "thing" in row))
+    if arguments.camera:
+        errors, count = camera_errors(things, words)
+        listed = ", ".join(f"{name} {error:.4f}" for name, error in errors.items())
+        ratio = errors["camera 45 degrees off"] / errors["true"]
+        text += f"\nx0 error at t = {LEVEL}, {count} things: {listed}; camera off over true {ratio:.2f}"
     if arguments.ceiling:
-        words = [word for word in dict.fromkeys(row["thing"] for row in rows if "thing" in row)]
         chosen = [word for word in words if things.classes(word)][: arguments.ceiling]
         ious = ceiling(things, judge, chosen, arguments.overrides)
         text += f"\nceiling: IoU {statistics.mean(ious):.3f}, {len(ious)} things fitted to true pictures"
