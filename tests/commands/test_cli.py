@@ -11,6 +11,7 @@ from pathlib import Path
 import fake_parts
 import pytest
 import trimesh
+import yaml
 
 import threedgen
 from threedgen.commands.main import COMMANDS, main
@@ -219,6 +220,21 @@ def test_the_embedded_prior_is_introduced_once(capsys):
     assert "cube" in written
     main(["text-to-3d", "x", "--out", "run", "--prior", "./nowhere/folder"])
     assert "small model" not in capsys.readouterr().err
+
+
+def test_another_seed_shows_another_thing_of_that_name(capsys):
+    for words, instance in ((["--seed", "3"], 3), ([], 0), (["guidance.0.prior.options.instance=7"], 7)):
+        assert main(["text-to-3d", "a cat", "--dry-run", *words]) == 0
+        prior = yaml.safe_load(capsys.readouterr().out)["guidance"][0]["prior"]
+        assert (prior["name"], prior["options"]) == ("embedded-things", {"instance": instance})
+    assert main(["text-to-3d", "a cat", "--dry-run", "--prior", "embedded", "--strict"]) == 0
+    prior = yaml.safe_load(capsys.readouterr().out)["guidance"][0]["prior"]
+    assert (prior["name"], prior["options"]) == ("embedded-things", {"instance": 0, "strict": True})
+    assert main(["text-to-3d", "a cat", "--dry-run", "--prior", "/models/sd"]) == 0
+    prior = yaml.safe_load(capsys.readouterr().out)["guidance"][0]["prior"]
+    assert (prior["path"], prior["options"]) == ("/models/sd", {})
+    assert main(["text-to-3d", "a cat", "--dry-run", "--strict", "--recipe", "sds"]) == 2
+    assert "--strict is for the embedded prior of things" in capsys.readouterr().err
 
 
 def test_recipes_lists_them(capsys):
