@@ -14,6 +14,7 @@ from threedgen.cameras.orbit import (
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
+from threedgen.datasets.things.thing_set import thing_set
 from threedgen.guidance.priors.base import Condition, ReferenceView
 from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
 from threedgen.training.config import ViewTrainingConfig
@@ -36,6 +37,20 @@ def bank() -> ViewBank:
 def _orbit(azimuth, elevation=20.0, radius=2.85, size=16):
     full = torch.ones(len(azimuth))
     return orbit(torch.tensor(azimuth), elevation * full, radius * full, 40.0, size, size)
+
+
+def test_a_share_of_the_pictures_shows_things_in_any_light():
+    things = thing_set(None).of(["apple", "cat"])
+    bank = ViewBank(8 * 6, 16, 3, things=things, things_share=1.0)
+    other = ViewBank(8 * 6, 16, 3)
+    assert torch.equal(bank.pictures, ViewBank(8 * 6, 16, 3, things=things, things_share=1.0).pictures)
+    assert torch.equal(other.pictures, ViewBank(8 * 6, 16, 3, things=things, things_share=0.0).pictures)
+    assert not torch.equal(bank.pictures, other.pictures)
+    covered = (bank.pictures != 255).any(-1).float().mean((2, 3))
+    assert bool((covered > 0.05).all())  # there is something in every view
+    # The brightest side of a thing is towards its light, which is elsewhere for another thing.
+    brightness = bank.pictures.float().mean((2, 3, 4)) * covered.reciprocal()
+    assert len({int(row.argmax()) for row in brightness}) > 1
 
 
 def test_relative_features_are_the_same_wherever_the_front_is():

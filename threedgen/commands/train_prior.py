@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from threedgen.training.config import (
 )
 
 if TYPE_CHECKING:
+    from threedgen.datasets.things.thing_set import ThingSet
     from threedgen.training.denoiser_trainer import Bank, DenoiserTrainer
 
 KINDS: dict[str, type[TrainingConfig]] = {
@@ -30,7 +32,11 @@ KINDS: dict[str, type[TrainingConfig]] = {
     "video": VideoTrainingConfig,
     "field": FieldTrainingConfig,
 }
-_THINGS = ("words", "catalogue", "text_encoder")  # options of the kind field alone
+_THINGS = {
+    "words": ("field",),
+    "catalogue": ("field", "view"),
+    "text_encoder": ("field",),
+}  # options of some kinds
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,8 @@ def build_parser() -> Parser:
         "--catalogue",
         type=Path,
         metavar="DIR",
-        help="for field: the folder of Sweet Home 3D's furniture libraries; default: where Debian's package "
-        "sweethome3d-furniture puts them, or none",
+        help="for field and view: the folder of Sweet Home 3D's furniture libraries; default: where Debian's "
+        "package sweethome3d-furniture puts them, or none",
     )
     parser.add_argument(
         "--text-encoder",
@@ -110,13 +116,12 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print_settings({"kind": arguments.kind, "size": size, **dataclasses.asdict(config)})
         return
-    if arguments.kind == "field":
-        training = _field(arguments)
-    else:
-        given = [name for name in _THINGS if getattr(arguments, name) is not None]
-        if given:
-            raise UserError(f"--{given[0].replace('_', '-')} is an option of --kind field: leave it out")
-        training = {"text": _text, "view": _view, "video": _video}[arguments.kind]()
+    for name, kinds in _THINGS.items():
+        if getattr(arguments, name) is not None and arguments.kind not in kinds:
+            raise UserError(
+                f"--{name.replace('_', '-')} is an option of --kind {' and '.join(kinds)}: leave it out"
+            )
+    training = {"text": _text, "view": _view, "video": _video, "field": _field}[arguments.kind](arguments)
     make_folder(folder)
     trainer: Any = training.trainer(config, size, folder)
     if not trainer.resume() and arguments.start_from is not None:
@@ -131,7 +136,7 @@ def run(arguments: argparse.Namespace) -> None:
     training.card(trainer, folder / "pipeline", loss, machine_name(config.device))
 
 
-def _text() -> _Training:
+def _text(arguments: argparse.Namespace) -> _Training:
     from threedgen.training.model_card import write_model_card
     from threedgen.training.prior_model import for_size, save_pipeline
     from threedgen.training.prior_trainer import PriorTrainer
@@ -149,23 +154,28 @@ def _text() -> _Training:
     )
 
 
-def _view() -> _Training:
+def _view(arguments: argparse.Namespace) -> _Training:
+    from threedgen.datasets.things.thing_set import INSTALLED, thing_set
     from threedgen.training.prior_model import for_size
     from threedgen.training.view_bank import ViewBank
     from threedgen.training.view_card import write_view_card, write_view_grid
     from threedgen.training.view_model import save_view_pipeline
     from threedgen.training.view_trainer import ViewTrainer
 
+    things = thing_set(INSTALLED if arguments.catalogue is None else arguments.catalogue)
+    _say_what_is_missing(things)
     return _Training(
         lambda config, size, folder: ViewTrainer(config, for_size(size), folder),
-        lambda config, size, progress: ViewBank(config.bank_views, size, config.seed, progress),
+        lambda config, size, progress: ViewBank(
+            config.bank_views, size, config.seed, progress, things, config.things_share
+        ),
         write_view_grid,
         lambda trainer, folder: save_view_pipeline(trainer.average, folder),
         write_view_card,
     )
 
 
-def _video() -> _Training:
+def _video(arguments: argparse.Namespace) -> _Training:
     from threedgen.training.clip_bank import ClipBank
     from threedgen.training.video_card import write_video_card, write_video_grid
     from threedgen.training.video_model import VideoArchitecture, save_video_pipeline
@@ -213,6 +223,7 @@ def _field(arguments: argparse.Namespace) -> _Training:
             cache=arguments.out / f"pictures-{size}",
             progress=progress,
         )
+        _say_what_is_missing(made.things)
         banks.append(made)
         examples.append(make_examples(made.things, size))
         return made
@@ -224,6 +235,11 @@ def _field(arguments: argparse.Namespace) -> _Training:
         lambda trainer, folder: save_field_pipeline(trainer, banks[0], folder),
         write_field_card,
     )
+
+
+def _say_what_is_missing(things: ThingSet) -> None:
+    if things.note is not None:
+        print(things.note, file=sys.stderr)
 
 
 def _lines(path: Path) -> list[str]:

@@ -145,10 +145,13 @@ def _stack(blocks: list[list[np.ndarray]], bounds: list[tuple[np.ndarray, np.nda
         block[0] = (block[0] - centre) * scale
 
 
-def shade(normals: Float[Tensor, "V 3"]) -> Float[Tensor, "V 1"]:
-    """The factor of the colour by Lambert's law: AMBIENT + DIFFUSE max(0, n . light), in [AMBIENT, 1]."""
-    light = torch.nn.functional.normalize(normals.new_tensor(LIGHT), dim=0)
-    return AMBIENT + DIFFUSE * (normals @ light).clamp_min(0.0).unsqueeze(1)
+def shade(normals: Float[Tensor, "V 3"], light: Sequence[float] = LIGHT) -> Float[Tensor, "V 1"]:
+    """The factor of the colour by Lambert's law: AMBIENT + DIFFUSE max(0, n . light), in [AMBIENT, 1].
+
+    light: towards the source, of any length.
+    """
+    toward = torch.nn.functional.normalize(normals.new_tensor(light), dim=0)
+    return AMBIENT + DIFFUSE * (normals @ toward).clamp_min(0.0).unsqueeze(1)
 
 
 def paint(scene: Scene, layered: LayeredMesh | None = None) -> TriMesh:
@@ -164,14 +167,16 @@ def paint(scene: Scene, layered: LayeredMesh | None = None) -> TriMesh:
     )
 
 
-def render_layers(layered: LayeredMesh, cameras: Cameras, objects: int = 2) -> Float[Tensor, "B H W L"]:
+def render_layers(
+    layered: LayeredMesh, cameras: Cameras, objects: int = 2, light: Sequence[float] = LIGHT
+) -> Float[Tensor, "B H W L"]:
     """Anti-aliased layers: the shade of the main paint of each of `objects` objects, the fixed colours, alpha.
 
     A picture is sum_i layer_i color_i + fixed + (1 - alpha) background, so one render gives it in any colours.
     """
     normals = layered.mesh.normals
     assert normals is not None
-    shading = shade(normals)
+    shading = shade(normals, light)
     mains = torch.stack([(layered.owner == i).float() for i in range(objects)], dim=1) * shading
     values = torch.cat([mains, layered.fixed * shading, torch.ones_like(shading)], dim=1)
     fine = cameras.resized(cameras.height * SUPERSAMPLING, cameras.width * SUPERSAMPLING)

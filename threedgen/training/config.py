@@ -68,6 +68,8 @@ class ViewTrainingConfig(TrainingConfig):
 
     Attributes:
         picture_dropout: Share of the examples whose picture is withheld, for guidance.
+        things_share: Share of the pictures that show things with names, procedural ones and those of the catalogue;
+            the others show random assemblies and simple solids.
         bank_views: Number of pictures that are rendered before the training.
     """
 
@@ -76,6 +78,7 @@ class ViewTrainingConfig(TrainingConfig):
     learning_rate: Annotated[float, at_least(0.0)] = 1e-3
     decay: Annotated[float, between(0.0, 1.0)] = 0.5
     picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.12
+    things_share: Annotated[float, between(0.0, 1.0)] = 0.5
     bank_views: Annotated[int, at_least(1)] = 64000
 
 

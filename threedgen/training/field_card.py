@@ -10,7 +10,8 @@ from threedgen.training.field_trainer import FieldTrainer
 _CARD = """# A field of things
 
 A text-conditioned radiance field, written by `threedgen train prior --kind field`. A caption is encoded by the
-small CLIP text model in text_encoder/, and its pooled state is decoded to three feature planes that are rendered
+small CLIP text model in text_encoder/, which was trained to give the sentence vectors of all-MiniLM-L6-v2
+(Apache-2.0), and its pooled state and the code of one thing are decoded to three feature planes that are rendered
 from any camera. `--prior` takes this folder: noisy pictures are denoised by the closed-form answer for the
 rendered picture.
 
@@ -27,7 +28,9 @@ settled; no mesh and no texture is part of these weights.
 
 ## Limits
 
-It knows only the things it was trained on. A word with several different objects shows their mean.
+It knows only the things it was trained on, and shows one of them: it remembers, and invents nothing. A word that it
+was not trained on shows the nearest known thing. Styles, actions and most materials have no effect, and details are
+those of {size} pixels.
 """
 
 

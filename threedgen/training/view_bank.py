@@ -15,6 +15,9 @@ from threedgen.core.random import derive_seed, generator
 from threedgen.core.types import Cameras
 from threedgen.datasets import world
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
+from threedgen.datasets.things.thing_set import ThingSet
+from threedgen.datasets.things.thing_views import class_layers, object_layers
+from threedgen.datasets.things.wording import draw_coat, draw_object
 from threedgen.datasets.world import Scene
 from threedgen.training.render_bank import ELEVATION, FOV, RADIUS
 
@@ -39,16 +42,24 @@ class ViewBatch:
 
 
 class ViewBank:
-    """`views` pictures at `size` pixels as bytes, eight of each scene. 70 % of the scenes are random assemblies,
-    the others are of the shape world. Everything is a function of `seed`.
+    """`views` pictures at `size` pixels as bytes, eight of each scene. Everything is a function of the arguments.
 
-    progress: called with the number of scenes done and of all.
+    things: what a share `things_share` of the scenes shows, with light from any direction: words take turns by
+    chance, then the classes and the objects of a word that are not held out. 70 % of the other scenes are random
+    assemblies, the rest are of the shape world. progress: called with the number of scenes done and of all.
     """
 
     def __init__(
-        self, views: int, size: int, seed: int, progress: Callable[[int, int], None] | None = None
+        self,
+        views: int,
+        size: int,
+        seed: int,
+        progress: Callable[[int, int], None] | None = None,
+        things: ThingSet | None = None,
+        things_share: float = 0.0,
     ) -> None:
         rng = np.random.default_rng(derive_seed(seed, "view-bank", 0))
+        self._things, self._share = things, things_share if things is not None else 0.0
         self.size = size
         scenes = max(1, views // VIEWS_PER_SCENE)
         pictures, angles = [], []
@@ -62,7 +73,8 @@ class ViewBank:
             if rng.random() < 0.5:
                 azimuth[0] = 30.0 * draw[0, 0] - 15.0
             radius = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * draw[2]
-            pictures.append((_render(rng, self._cameras(azimuth, elevation, radius)) * 255.0).round().byte())
+            shown = self._render(rng, self._cameras(azimuth, elevation, radius))
+            pictures.append((shown * 255.0).round().byte())
             angles.append(torch.stack([azimuth, elevation, radius], dim=1))
             if progress is not None:
                 progress(index + 1, scenes)
@@ -70,6 +82,12 @@ class ViewBank:
 
     def _cameras(self, azimuth: Tensor, elevation: Tensor, radius: Tensor) -> Cameras:
         return orbit(azimuth, elevation, radius, FOV, self.size, self.size)
+
+    def _render(self, rng: np.random.Generator, cameras: Cameras) -> Float[Tensor, "B H W 3"]:
+        """Pictures of one random object on white."""
+        if self._things is not None and self._share > 0.0 and rng.random() < self._share:
+            return _thing(self._things, rng, cameras)
+        return _solids(rng, cameras)
 
     def __len__(self) -> int:
         return len(self.pictures) * VIEWS_PER_SCENE
@@ -99,8 +117,25 @@ class ViewBank:
         )
 
 
-def _render(rng: np.random.Generator, cameras: Cameras) -> Float[Tensor, "B H W 3"]:
-    """Pictures of one random object on white."""
+def _thing(things: ThingSet, rng: np.random.Generator, cameras: Cameras) -> Float[Tensor, "B H W 3"]:
+    """Pictures of one random thing on white, in drawn colours and light."""
+    words = [word for word in things.words if things.classes(word) or things.objects(word)]
+    word = words[rng.integers(len(words))]
+    sources = (*things.classes(word), *things.objects(word))
+    source = sources[rng.integers(len(sources))]
+    light = (rng.normal(), rng.uniform(0.2, 1.5), rng.normal())
+    if source.thing is not None:
+        layers = class_layers(source, cameras, rng, light)
+        colors = torch.tensor(draw_coat(source, rng).colors)
+    else:
+        layers, look = object_layers(source, cameras, light=light)
+        colors = draw_object(source, look, rng)[0]
+    count = len(cameras)
+    return world.compose(layers, colors.expand(count, -1, -1), torch.ones(count, 3)).clamp(0.0, 1.0)
+
+
+def _solids(rng: np.random.Generator, cameras: Cameras) -> Float[Tensor, "B H W 3"]:
+    """Pictures of one random assembly, or of a scene of the shape world, on white."""
     if rng.random() < ASSEMBLY_SHARE:
         return render_assembly(sample_assembly(rng), cameras)[0].clamp(0.0, 1.0)
     scene = world.sample_pair(rng) if rng.random() < 0.2 else Scene((world.sample_object(rng),))

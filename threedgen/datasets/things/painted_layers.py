@@ -6,6 +6,7 @@ second paint of the object is at each pixel, the colours of all else, and alpha.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from threedgen.core.types import Cameras
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.painted_mesh import Fragments, PaintedMesh, fragments, surface
 from threedgen.datasets.things.thing_class import PAINTS
-from threedgen.datasets.world import SUPERSAMPLING, compose, shade
+from threedgen.datasets.world import LIGHT, SUPERSAMPLING, compose, shade
 from threedgen.renderers.mesh_shading import face_normals
 from threedgen.renderers.rasterize import box_filter
 
@@ -106,13 +107,16 @@ def find_paints(painted: PaintedMesh, recolored: bool = True) -> Paints:
     return Paints(owner, colors, (shares[0], shares[1]))
 
 
-def painted_layers(painted: PaintedMesh, paints: Paints, cameras: Cameras) -> Float[Tensor, "B H W 6"]:
-    """Anti-aliased layers: the shade of each of the two paints, the fixed colours, alpha.
+def painted_layers(
+    painted: PaintedMesh, paints: Paints, cameras: Cameras, light: Sequence[float] = LIGHT
+) -> Float[Tensor, "B H W 6"]:
+    """Anti-aliased layers: the shade of each of the two paints, the fixed colours, alpha. light: see `world.shade`.
 
     `world.compose` fills them with colours; with those of `paints` it gives the picture that `render` gives. What a
     texture has besides the colour of its paint is in the fixed colours.
     """
-    return torch.cat([_layers(painted, paints, cameras[view : view + 1]) for view in range(len(cameras))])
+    views = [cameras[view : view + 1] for view in range(len(cameras))]
+    return torch.cat([_layers(painted, paints, view, light) for view in views])
 
 
 def render(
@@ -122,8 +126,8 @@ def render(
     images, alphas = [], []
     for view in range(len(cameras)):
         camera = cameras[view : view + 1]
-        seen, color, light = _lit(painted, camera)
-        layers = _gather(torch.cat([color * light, torch.ones_like(light)], dim=1), seen, camera)
+        seen, color, shades = _lit(painted, camera, LIGHT)
+        layers = _gather(torch.cat([color * shades, torch.ones_like(shades)], dim=1), seen, camera)
         alphas.append(layers[..., 3:])
         images.append(layers[..., :3] + (1.0 - layers[..., 3:]) * torch.tensor(background))
     return PosedPictures(torch.cat(images), torch.cat(alphas), cameras)
@@ -137,17 +141,19 @@ def recolor(
     return compose(layers, colors.expand(count, -1, -1), background.expand(count, -1)).clamp(0.0, 1.0)
 
 
-def _layers(painted: PaintedMesh, paints: Paints, camera: Cameras) -> Float[Tensor, "1 H W 6"]:
-    seen, color, light = _lit(painted, camera)
+def _layers(
+    painted: PaintedMesh, paints: Paints, camera: Cameras, light: Sequence[float]
+) -> Float[Tensor, "1 H W 6"]:
+    seen, color, shades = _lit(painted, camera, light)
     owner = paints.owner[seen.face]
     bright, rest = _split(color, paints.colors[owner.clamp_min(0)])
     owned = torch.stack([owner == paint for paint in range(len(PAINTS))], dim=1).float() * bright[:, None]
     fixed = torch.where((owner >= 0)[:, None], rest, color)
-    return _gather(torch.cat([owned * light, fixed * light, torch.ones_like(light)], dim=1), seen, camera)
+    return _gather(torch.cat([owned * shades, fixed * shades, torch.ones_like(shades)], dim=1), seen, camera)
 
 
 def _lit(
-    painted: PaintedMesh, camera: Cameras
+    painted: PaintedMesh, camera: Cameras, light: Sequence[float]
 ) -> tuple[Fragments, Float[Tensor, "n 3"], Float[Tensor, "n 1"]]:
     """The pieces that a camera sees in a finer picture, their colours, and their shades. Files disagree on which
     side of a face is the outer one, so each is lit on the side that the camera sees."""
@@ -156,8 +162,8 @@ def _lit(
     seen = fragments(painted, fine)
     normals = face_normals(mesh.vertices, mesh.faces)
     toward = ((camera.centers - mesh.vertices[mesh.faces[:, 0]]) * normals).sum(1, keepdim=True)
-    light = shade(torch.where(toward < 0.0, -normals, normals))
-    return seen, surface(painted, seen.face, seen.bary)[0], light[seen.face]
+    shades = shade(torch.where(toward < 0.0, -normals, normals), light)
+    return seen, surface(painted, seen.face, seen.bary)[0], shades[seen.face]
 
 
 def _gather(values: Float[Tensor, "n C"], seen: Fragments, camera: Cameras) -> Float[Tensor, "1 h w C"]:

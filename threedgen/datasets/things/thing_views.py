@@ -42,25 +42,32 @@ class ObjectLook:
 
 
 def class_layers(
-    source: ThingSource, cameras: Cameras, rng: np.random.Generator | None = None
+    source: ThingSource,
+    cameras: Cameras,
+    rng: np.random.Generator | None = None,
+    light: Sequence[float] = world.LIGHT,
 ) -> Float[Tensor, "B H W 6"]:
-    """Layers (see `world.render_layers`) of a random thing of a class, or of the canonical one."""
+    """Layers (see `world.render_layers`) of a random thing of a class, or of the canonical one. light: see
+    `world.shade`."""
     layered = world.layered([source.pieces(rng)], PAINTS, FIXED_PAINTS)
-    return world.render_layers(layered, cameras, len(PAINTS))
+    return world.render_layers(layered, cameras, len(PAINTS), light)
 
 
 def object_layers(
-    source: ThingSource, cameras: Cameras, unpacked: Path | None = None
+    source: ThingSource,
+    cameras: Cameras,
+    unpacked: Path | None = None,
+    light: Sequence[float] = world.LIGHT,
 ) -> tuple[Float[Tensor, "B H W 6"], ObjectLook]:
     """Layers of a catalogue object and its own colours.
 
-    unpacked: a folder that keeps unpacked models. Raises UserError as `read_thing` does.
+    unpacked: a folder that keeps unpacked models. light: see `world.shade`. Raises UserError as `read_thing` does.
     """
     assert source.item is not None
     painted = read_thing(source.item, unpacked)
     paints = find_paints(painted, source.item.words.recolored)
     look = ObjectLook(paints.colors, palette(painted, paints))
-    return painted_layers(painted, paints, cameras), look
+    return painted_layers(painted, paints, cameras, light), look
 
 
 def true_views(
