@@ -237,6 +237,13 @@ def test_too_many_pictures_are_refused_before_any_is_rendered():
         ThingsBank(512, 0, WORDS, None, instances=200)
 
 
+def test_a_part_of_the_catalogue_is_that_of_the_public_domain(library):
+    """The library of the fixture has no licence, so it is not known to be in the public domain."""
+    assert "pallet" in thing_set(library).words
+    with pytest.raises(UserError, match="no object"):
+        thing_set(library, "cc0")
+
+
 def test_catalogue_objects_are_coloured_and_named(library, tmp_path):
     bank = ThingsBank(16, 0, ["pallet"], library, object_views=8, shares=ALONE, cache=tmp_path / "cache")
     texts = set()

@@ -32,11 +32,13 @@ KINDS: dict[str, type[TrainingConfig]] = {
     "video": VideoTrainingConfig,
     "field": FieldTrainingConfig,
 }
+# Options of some kinds.
 _THINGS = {
     "words": ("field",),
     "catalogue": ("field", "view"),
+    "only": ("field", "view"),
     "text_encoder": ("field",),
-}  # options of some kinds
+}
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ def build_parser() -> Parser:
         metavar="DIR",
         help="for field and view: the folder of Sweet Home 3D's furniture libraries; default: where Debian's "
         "package sweethome3d-furniture puts them, or none",
+    )
+    parser.add_argument(
+        "--only",
+        choices=("cc0",),
+        help="for field and view: of the catalogue, only what is in the public domain",
     )
     parser.add_argument(
         "--text-encoder",
@@ -162,7 +169,8 @@ def _view(arguments: argparse.Namespace) -> _Training:
     from threedgen.training.view_model import save_view_pipeline
     from threedgen.training.view_trainer import ViewTrainer
 
-    things = thing_set(INSTALLED if arguments.catalogue is None else arguments.catalogue)
+    catalogue = INSTALLED if arguments.catalogue is None else arguments.catalogue
+    things = thing_set(catalogue, arguments.only)
     _say_what_is_missing(things)
     return _Training(
         lambda config, size, folder: ViewTrainer(config, for_size(size), folder),
@@ -222,6 +230,7 @@ def _field(arguments: argparse.Namespace) -> _Training:
             object_views=config.object_views,
             cache=arguments.out / f"pictures-{size}",
             progress=progress,
+            only=arguments.only,
         )
         _say_what_is_missing(made.things)
         banks.append(made)

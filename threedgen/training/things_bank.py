@@ -96,7 +96,7 @@ class ThingsBank:
     `views` views too; there are half as many counts, and half as many scenes of the shape world. weights: how often
     words are drawn, relative to the others, which have 1. cache: a folder that keeps the layers. progress: called
     with the number of pieces done and of all, a piece being the classes or the objects of a word, or 50 scenes.
-    code: length of the codes of things.
+    code: length of the codes of things. only: see `read_catalogue`.
 
     Everything is a function of the arguments. Raises UserError for unknown words, for layers that would be larger
     than MOST_BYTES, for a cache that is damaged or was made with another size or seed, and for a broken catalogue.
@@ -117,8 +117,9 @@ class ThingsBank:
         cache: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
         code: int = 16,
+        only: str | None = None,
     ) -> None:
-        things = thing_set(catalogue)
+        things = thing_set(catalogue, only)
         self.things = things if words is None else things.of(words)
         self.shares = shares or Shares()
         recipes = [

@@ -202,17 +202,18 @@ def forbidden_colors(words: tuple[str, ...]) -> frozenset[str]:
     )
 
 
-def thing_set(catalogue: str | Path | None = INSTALLED) -> ThingSet:
+def thing_set(catalogue: str | Path | None = INSTALLED, only: str | None = None) -> ThingSet:
     """All things.
 
     catalogue: the folder of the furniture libraries; None leaves them out; INSTALLED means the place where Debian
-    installs them, and without them the set has the procedural classes alone and a note that says so. Raises
+    installs them, and without them the set has the procedural classes alone and a note that says so. only: see
+    `read_catalogue`. Raises
     UserError for a given folder that holds no catalogue.
     """
     note, items = None, []
     try:
         if catalogue is not None:
-            items = read_catalogue(None if catalogue == INSTALLED else catalogue)
+            items = read_catalogue(None if catalogue == INSTALLED else catalogue, only)
     except UserError as error:
         if catalogue != INSTALLED:
             raise
