@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_TORCH_FLAGS ?=
 BIN = $(VENV)/bin
-DEMO_PROMPT ?= a red cube
+DEMO_PROMPT ?= a penguin
 # One test process a processor, each with one thread.
 TEST_PROCESSES ?= logical
 

@@ -5,7 +5,7 @@
 
 A guided step is everything the loop does: render, encode, noise, predict, classifier-free guidance, regularisers,
 backward, optimizer, density control. The bare pass is the same network on a batch of the same size and type (views
-x 2 for the two branches of guidance), timed between the steps of the same run. The recipe is text-to-3d.
+x 2 for the two branches of guidance), timed between the steps of the same run. The recipe is sds.
 
 stable-diffusion-2.1: a network, VAE and text width of exactly that model's shapes with random weights, 512 x 512
 pixels and 20 thousand Gaussians: weights do not matter for time. --count prints operations instead of seconds: what
@@ -140,9 +140,7 @@ def main() -> None:
     device, steps = arguments.device, arguments.steps + arguments.warm_up
     if arguments.count and arguments.network != "embedded":
         device = "meta"  # shapes without numbers
-    recipe = load_recipe(
-        "text-to-3d", settings(arguments.network, arguments.overrides), prompt=PROMPT, steps=steps
-    )
+    recipe = load_recipe("sds", settings(arguments.network, arguments.overrides), prompt=PROMPT, steps=steps)
     prior: Any = (
         load_prior(PriorConfig(), device) if arguments.network == "embedded" else stable_diffusion_21(device)
     )

@@ -4,7 +4,7 @@
     python benchmarks/objectives.py --time
     python benchmarks/objectives.py --collect [--markdown FILE] [--picture FILE.png]
 
-The recipe is text-to-3d; SETTINGS says what each objective changes in its guidance, found by trying few values on
+The recipe is sds; SETTINGS says what each objective changes in its guidance, found by trying few values on
 one prompt that is not among the measured ones. Rows that `--out` holds already are not computed again, so that
 several processes may share the work; --time measures a step of each objective in turn, in one process; --collect
 prints the table of what is there.
@@ -65,7 +65,7 @@ ROUNDS, TIMED_STEPS = 5, 6
 def distilled(name: str, prompt: str, seed: int, prior: Any, steps: int | None) -> tuple[Recipe, Any, float]:
     """The recipe, the scene it made, and the seconds a step took."""
     changes = [f"{GUIDANCE}objective={name}", *(GUIDANCE + change for change in SETTINGS[name])]
-    recipe = load_recipe("text-to-3d", changes, prompt=prompt, seed=seed, steps=steps)
+    recipe = load_recipe("sds", changes, prompt=prompt, seed=seed, steps=steps)
     choice = recipe.guidance[0]
     scene = recipe.representation.make(recipe.seed)
     guide = choice.cls(choice.config, "cpu", prior=prior)

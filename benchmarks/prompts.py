@@ -74,7 +74,7 @@ def survives_views(prompt: str, reader: Reader) -> bool:
 
 
 def survives_recipe(prompt: str, folder: Path) -> bool:
-    recipe = load_recipe("text-to-3d", [f"guidance.0.negative={prompt}"], prompt=prompt)
+    recipe = load_recipe("sds", [f"guidance.0.negative={prompt}"], prompt=prompt)
     back = read_resolved(RunDirectory.create(folder, recipe.resolved).recipe)
     return back.prompt == prompt == back.guidance[0].config.negative
 

@@ -201,7 +201,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="*", help='prompts instead of the 16, for example "a red cube"')
-    parser.add_argument("--recipe", default="text-to-3d", help="name or YAML file")
+    parser.add_argument("--recipe", default="sds", help="name or YAML file")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--markdown", type=Path, help="also write the table to this file")
     parser.add_argument("--steps", type=int)

@@ -43,7 +43,7 @@ def build_parser() -> Parser:
         "`threedgen recipes` lists the recipes, and `threedgen recipes NAME` the settings of one.",
     )
     parser.add_argument(
-        "prompt", metavar="PROMPT", help='description of the object in quotes, for example "a green armchair"'
+        "prompt", metavar="PROMPT", help='description of the object in quotes, for example "a penguin"'
     )
     add_settings(parser)
     add_recipe(parser, "text-to-3d")
@@ -63,7 +63,7 @@ def build_parser() -> Parser:
 
 def run(arguments: argparse.Namespace) -> None:
     """Makes the asset and prints its files. Raises UserError."""
-    require_prompt(arguments, "a green armchair")
+    require_prompt(arguments, "a penguin")
     require_free(arguments)
     from threedgen.pipelines.text_to_3d import prepare
 
