@@ -37,9 +37,8 @@ from text_to_3d import fit_truth, viewer
 from torch import Tensor
 
 from threedgen.core.random import generator
-from threedgen.datasets.things.thing_class import COLORS
 from threedgen.datasets.things.thing_set import INSTALLED, ThingSet, thing_set
-from threedgen.datasets.things.thing_views import class_layers, true_views
+from threedgen.datasets.things.thing_views import class_layers, natural_colors, true_views
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.load import THINGS, PriorConfig, load_prior
 from threedgen.jobs.build import load_scene
@@ -155,9 +154,7 @@ def ceiling(things: ThingSet, judge: Judge, words: Sequence[str], settings: Sequ
     for word in words:
         source = things.canonical(word)
         assert source.thing is not None
-        main = source.thing.natural[0]
-        second = next((name for name in source.thing.second if name != main), "white")
-        colors = torch.tensor([COLORS[main], COLORS[second]])
+        colors = natural_colors(source.thing)
         scene = fit_truth(word, recipe, lambda cameras, s=source: class_layers(s, cameras), colors)
         ious.append(judge.score(seen(recipe, scene), word).iou)
         print(f"ceiling of {word}: IoU {ious[-1]:.3f}", flush=True)

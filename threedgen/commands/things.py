@@ -36,7 +36,7 @@ def build_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Prints the words, or what is unknown of a prompt. Raises UserError for a folder without a field of things."""
     from threedgen.guidance.priors.folder.files import PipelineFolder
-    from threedgen.guidance.priors.known_words import things_of
+    from threedgen.guidance.priors.known_words import report, things_of
     from threedgen.guidance.priors.load import EMBEDDED_THINGS_WEIGHTS
 
     path = arguments.prior or EMBEDDED_THINGS_WEIGHTS
@@ -45,7 +45,6 @@ def run(arguments: argparse.Namespace) -> None:
         print(textwrap.fill(", ".join(things), _WIDTH))
         print(f"{len(things)} things. Other words for them are understood too, and colours: a pink settee.")
         return
-    from threedgen.guidance.priors.known_words import report
     from threedgen.guidance.priors.load import load_folder
 
     unknown = load_folder(path).words.check(arguments.prompt)

@@ -32,8 +32,8 @@ KINDS: dict[str, type[TrainingConfig]] = {
     "video": VideoTrainingConfig,
     "field": FieldTrainingConfig,
 }
-# Options of some kinds.
-_THINGS = {
+# The kinds that have an option, for those that not all have.
+_KINDS_WITH = {
     "words": ("field",),
     "catalogue": ("field", "view"),
     "only": ("field", "view"),
@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print_settings({"kind": arguments.kind, "size": size, **dataclasses.asdict(config)})
         return
-    for name, kinds in _THINGS.items():
+    for name, kinds in _KINDS_WITH.items():
         if getattr(arguments, name) is not None and arguments.kind not in kinds:
             raise UserError(
                 f"--{name.replace('_', '-')} is an option of --kind {' and '.join(kinds)}: leave it out"
@@ -162,15 +162,14 @@ def _text(arguments: argparse.Namespace) -> _Training:
 
 
 def _view(arguments: argparse.Namespace) -> _Training:
-    from threedgen.datasets.things.thing_set import INSTALLED, thing_set
+    from threedgen.datasets.things.thing_set import thing_set
     from threedgen.training.prior_model import for_size
     from threedgen.training.view_bank import ViewBank
     from threedgen.training.view_card import write_view_card, write_view_grid
     from threedgen.training.view_model import save_view_pipeline
     from threedgen.training.view_trainer import ViewTrainer
 
-    catalogue = INSTALLED if arguments.catalogue is None else arguments.catalogue
-    things = thing_set(catalogue, arguments.only)
+    things = thing_set(_catalogue(arguments), arguments.only)
     _say_what_is_missing(things)
     return _Training(
         lambda config, size, folder: ViewTrainer(config, for_size(size), folder),
@@ -206,7 +205,6 @@ def _video(arguments: argparse.Namespace) -> _Training:
 
 
 def _field(arguments: argparse.Namespace) -> _Training:
-    from threedgen.datasets.things.thing_set import INSTALLED
     from threedgen.training.field_card import write_field_card
     from threedgen.training.field_report import Examples, make_examples, write_field_report
     from threedgen.training.field_trainer import FieldTrainer, save_field_pipeline
@@ -215,7 +213,7 @@ def _field(arguments: argparse.Namespace) -> _Training:
 
     if arguments.text_encoder is None:
         raise UserError("--kind field needs --text-encoder, a folder with text_encoder/ and tokenizer/")
-    catalogue = INSTALLED if arguments.catalogue is None else arguments.catalogue
+    catalogue = _catalogue(arguments)
     words = None if arguments.words is None else _lines(arguments.words)
     banks: list[ThingsBank] = []
     examples: list[Examples] = []
@@ -244,6 +242,12 @@ def _field(arguments: argparse.Namespace) -> _Training:
         lambda trainer, folder: save_field_pipeline(trainer, banks[0], folder),
         write_field_card,
     )
+
+
+def _catalogue(arguments: argparse.Namespace) -> str | Path:
+    from threedgen.datasets.things.thing_set import INSTALLED
+
+    return INSTALLED if arguments.catalogue is None else arguments.catalogue
 
 
 def _say_what_is_missing(things: ThingSet) -> None:

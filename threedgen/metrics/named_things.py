@@ -33,7 +33,7 @@ VIEWS = 8
 SIZE = 64  # pixels, of silhouettes
 SMALL = 32  # pixels, of colours
 MEMBERS = 8  # of each class, besides the canonical one
-_NAMES = tuple(COLORS)
+_NAMES, _PALETTE = tuple(COLORS), torch.tensor(list(COLORS.values()))
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,7 @@ class Judge:
         self._place: dict[str, list[int]] = {}
         for index, word in enumerate(gallery.words):
             self._place.setdefault(word, []).append(index)
-        palette = torch.tensor(list(COLORS.values()))
-        count = len(palette)
+        palette, count = _PALETTE, len(_PALETTE)
         pairs = torch.stack(
             [palette[:, None].expand(-1, count, -1), palette[None].expand(count, -1, -1)], dim=2
         ).flatten(0, 1)
@@ -202,5 +201,4 @@ class Judge:
         own = color == self._colors.shape[1] - 1
         if not own:
             return _NAMES[color // len(_NAMES)]
-        palette = torch.tensor(list(COLORS.values()))
-        return _NAMES[int((palette - self.gallery.own[entry, 0]).square().sum(1).argmin())]
+        return _NAMES[int((_PALETTE - self.gallery.own[entry, 0]).square().sum(1).argmin())]

@@ -18,7 +18,7 @@ from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.things.captions import Palette, palette
 from threedgen.datasets.things.catalogue import read_thing
 from threedgen.datasets.things.painted_layers import find_paints, painted_layers
-from threedgen.datasets.things.thing_class import COLORS, FIXED_PAINTS, PAINTS
+from threedgen.datasets.things.thing_class import COLORS, FIXED_PAINTS, PAINTS, ThingClass
 from threedgen.datasets.things.thing_set import ThingSource
 
 DISTANCE, FOV = 2.85, 40.0  # world units and degrees, of the cameras of true pictures
@@ -70,6 +70,16 @@ def object_layers(
     return painted_layers(painted, paints, cameras, light), look
 
 
+def natural_colors(
+    thing: ThingClass, color: str | None = None, second: str | None = None
+) -> Float[Tensor, "2 3"]:
+    """The colours of the two paints of a class: those named, else the first natural ones that differ. Raises
+    KeyError for a colour that is not in COLORS."""
+    main = color or thing.natural[0]
+    others = [name for name in thing.second if name != main] or ["white"]
+    return torch.tensor([COLORS[main], COLORS[second or others[0]]])
+
+
 def true_views(
     source: ThingSource,
     azimuths: Sequence[float],
@@ -94,9 +104,7 @@ def true_views(
     )
     if source.thing is not None:
         layers = class_layers(source, cameras)
-        main = color or source.thing.natural[0]
-        others = [name for name in source.thing.second if name != main] or ["white"]
-        colors = torch.tensor([COLORS[main], COLORS[second or others[0]]])
+        colors = natural_colors(source.thing, color, second)
     else:
         layers, look = object_layers(source, cameras)
         colors = look.colors.clone()
