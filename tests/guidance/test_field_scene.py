@@ -19,8 +19,8 @@ SIZES = FieldArchitecture(width=4, code=2, rank=4, side=4, channels=2, hidden=3,
 class Balls(TextField):
     """A field whose texts are balls about the origin, with a radius and a colour in place of planes."""
 
-    def shade(self, text: DecodedText, points: Tensor) -> tuple[Tensor, Tensor]:
-        radius, color = text.scale[0], text.offset
+    def shade_all(self, one: DecodedText, points: Tensor) -> tuple[Tensor, Tensor]:
+        radius, color = one.scale[0], one.offset
         density = torch.where(points.norm(dim=1) < radius, 60.0, 0.0)
         return color.expand(len(points), -1), density
 
@@ -63,7 +63,7 @@ def test_one_thing_is_rendered_as_the_field_renders_it() -> None:
     decoded = field.decode(torch.randn(1, 4))
     row = torch.zeros(2, dtype=torch.long)
     expected = field.render(decoded, views, row)
-    torch.testing.assert_close(render_placed(field, [Placed(decoded.texts()[0])], views), expected)
+    torch.testing.assert_close(render_placed(field, [Placed(decoded.each()[0])], views), expected)
 
 
 def test_a_scaled_and_moved_thing_is_seen_by_a_moved_camera_as_before(field: Balls) -> None:

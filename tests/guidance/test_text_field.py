@@ -21,7 +21,8 @@ from threedgen.guidance.priors.field_denoiser import (
     patch_of,
     unet_inputs,
 )
-from threedgen.guidance.priors.text_field import FieldArchitecture, TextField, load_field, save_field
+from threedgen.guidance.priors.radiance_field import save_field
+from threedgen.guidance.priors.text_field import FieldArchitecture, TextField, load_text_field
 
 TINY = FieldArchitecture(width=5, code=2, rank=4, side=3, channels=2, hidden=3, samples=6)
 
@@ -111,7 +112,7 @@ def test_it_learns_a_thing(field: TextField) -> None:
 
 def test_a_folder_gives_it_back(field: TextField, tmp_path: Path) -> None:
     save_field(field, tmp_path / "field", torch.float32)
-    back = load_field(tmp_path / "field")
+    back = load_text_field(tmp_path / "field")
     assert back.architecture == TINY
     assert all(torch.equal(back.state_dict()[name], value) for name, value in field.state_dict().items())
 
@@ -124,7 +125,7 @@ def test_damaged_folders(field: TextField, tmp_path: Path, change: dict[str, obj
     path = tmp_path / "field" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=said):
-        load_field(tmp_path / "field")
+        load_text_field(tmp_path / "field")
 
 
 def test_the_answer_is_the_mean_of_the_posterior() -> None:

@@ -18,7 +18,8 @@ from threedgen.guidance.priors.field_scene import place, render_placed
 from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.known_words import things_of
 from threedgen.guidance.priors.load import PriorConfig, load_folder
-from threedgen.guidance.priors.text_field import as_pictures, load_field
+from threedgen.guidance.priors.radiance_field import as_pictures
+from threedgen.guidance.priors.text_field import load_text_field
 from threedgen.training.config import FieldTrainingConfig
 from threedgen.training.field_report import field_errors, make_examples, write_field_report
 from threedgen.training.field_trainer import FieldTrainer, save_field_pipeline
@@ -173,11 +174,11 @@ def test_a_scene_of_two_is_placed_by_the_sizes_of_both(pipeline: Path) -> None:
     cameras = cameras_of(torch.tensor([[0.0, 10.0, 2.85]]), SIZE)
     condition = Condition(("a red apple beside the mug",), cameras=cameras)
     shown = prior.rendered(condition, torch.device("cpu"))
-    field = load_field(pipeline / "field")
+    field = load_text_field(pipeline / "field")
     decoded = field.with_occupancy(field.decode(prior.text(["a red apple", "the mug"])["pooled"]))
     things = things_of(PipelineFolder(pipeline))
     sizes = (things["apple"].size, things["mug"].size)
-    placed = place(field, *decoded.texts(), "beside", sizes)  # pyright: ignore[reportCallIssue]
+    placed = place(field, *decoded.each(), "beside", sizes)  # pyright: ignore[reportCallIssue]
     torch.testing.assert_close(shown, as_pictures(render_placed(field, placed, cameras), cameras))
 
 

@@ -18,7 +18,8 @@ from threedgen.core.random import generator
 from threedgen.datasets.things.scenes import size_of
 from threedgen.datasets.things.wording import synonyms_of
 from threedgen.guidance.priors.instances import save_instances
-from threedgen.guidance.priors.text_field import FieldArchitecture, TextField, load_field, save_field
+from threedgen.guidance.priors.radiance_field import save_field
+from threedgen.guidance.priors.text_field import FieldArchitecture, TextField, load_text_field
 from threedgen.training.config import FieldTrainingConfig
 from threedgen.training.denoiser_trainer import DenoiserTrainer
 from threedgen.training.prior_model import scheduler_config
@@ -64,7 +65,7 @@ class FieldTrainer(DenoiserTrainer):
 
     def start_from(self, folder: Path) -> None:
         """Takes over the field of a pipeline folder. Raises UserError for a field of other sizes."""
-        other = load_field(folder / "field")
+        other = load_text_field(folder / "field")
         if other.architecture != self.model.architecture:
             raise UserError(f"the field of {folder} has other sizes than this one: leave --start-from out")
         self.model.load_state_dict(other.state_dict())

@@ -20,7 +20,8 @@ from torch import Tensor
 from threedgen.core.types import Cameras
 from threedgen.datasets.things.scenes import CELLS, relative_sizes, standing_place
 from threedgen.datasets.things.thing_class import RADIUS
-from threedgen.guidance.priors.text_field import DecodedText, TextField, composited, ray_points
+from threedgen.guidance.priors.radiance_field import composited, ray_points
+from threedgen.guidance.priors.text_field import DecodedText, TextField
 
 _RELATIONS = {
     "on": r"(?:(?:sitting|standing|lying|perched)\s+)?(?:on\s+top\s+of|on|upon|atop)",

@@ -31,7 +31,8 @@ from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.folder.parts import PipelineParts
 from threedgen.guidance.priors.instances import Instances, load_instances
 from threedgen.guidance.priors.known_words import KnownThing, KnownWords, report, things_of
-from threedgen.guidance.priors.text_field import TextField, as_pictures, load_field
+from threedgen.guidance.priors.radiance_field import as_pictures
+from threedgen.guidance.priors.text_field import TextField, load_text_field
 
 _SCALE = 4.0  # measured
 ADVICE = (
@@ -87,7 +88,7 @@ class DiffusersFieldPrior(DiffusersPrior):
     @classmethod
     def load(cls, parts: PipelineParts, options: Any) -> DiffusersFieldPrior:
         folder = parts.folder
-        field = load_field(folder.path / "field")
+        field = load_text_field(folder.path / "field")
         sizes = field.architecture
         chosen = {
             "field": field.to(parts.device),
@@ -155,7 +156,7 @@ class DiffusersFieldPrior(DiffusersPrior):
         if self._options.instance is not None:
             codes = self._instances.codes[self._instances.choose(vectors.cpu(), self._options.instance)]
             codes = codes.to(device)
-        decoded = self._field.with_occupancy(self._field.decode(vectors.to(device), codes)).texts()
+        decoded = self._field.with_occupancy(self._field.decode(vectors.to(device), codes)).each()
         if relation is None:
             return [Placed(decoded[0])]
         sizes = (self._size_of(relation.first), self._size_of(relation.second))
