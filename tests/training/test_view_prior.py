@@ -19,19 +19,21 @@ from threedgen.guidance.priors.base import Condition, ReferenceView
 from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
 from threedgen.training.config import ViewTrainingConfig
 from threedgen.training.prior_model import PriorArchitecture, PriorModel
-from threedgen.training.view_bank import SOURCES_PER_SCENE, VIEWS_PER_SCENE, ViewBank
+from threedgen.training.view_bank import ViewBank
 from threedgen.training.view_model import ViewModel, save_view_pipeline, start_from_text_prior
+from threedgen.training.view_scenes import SOURCES_PER_SCENE, VIEWS_PER_SCENE
 from threedgen.training.view_trainer import ViewTrainer
 
 TINY = PriorArchitecture(
     size=16, channels=(8, 16), attention=(False, True), embedding=32, text_width=16, text_layers=1
 )
-CONFIG = ViewTrainingConfig(steps=4, batch=4, warmup=1, bank_views=32, precision="fp32")
+SCENES = {"object_scenes": 0, "class_scenes": 1, "assemblies": 4, "shapes": 2}
+CONFIG = ViewTrainingConfig(steps=4, batch=4, warmup=1, precision="fp32", **SCENES)
 
 
 @pytest.fixture(scope="module")
 def bank() -> ViewBank:
-    return ViewBank(CONFIG.bank_views, TINY.size, CONFIG.seed)
+    return ViewBank(CONFIG, TINY.size, CONFIG.seed)
 
 
 def _orbit(azimuth, elevation=20.0, radius=2.85, size=16):
@@ -39,18 +41,58 @@ def _orbit(azimuth, elevation=20.0, radius=2.85, size=16):
     return orbit(torch.tensor(azimuth), elevation * full, radius * full, 40.0, size, size)
 
 
-def test_a_share_of_the_pictures_shows_things_in_any_light():
+def test_the_things_of_a_bank_are_lit_from_any_direction():
     things = thing_set(None).of(["apple", "cat"])
-    bank = ViewBank(8 * 6, 16, 3, things=things, things_share=1.0)
-    other = ViewBank(8 * 6, 16, 3)
-    assert torch.equal(bank.pictures, ViewBank(8 * 6, 16, 3, things=things, things_share=1.0).pictures)
-    assert torch.equal(other.pictures, ViewBank(8 * 6, 16, 3, things=things, things_share=0.0).pictures)
-    assert not torch.equal(bank.pictures, other.pictures)
-    covered = (bank.pictures != 255).any(-1).float().mean((2, 3))
+    config = ViewTrainingConfig(object_scenes=0, class_scenes=3, assemblies=0, shapes=0)
+    bank, again = (ViewBank(config, 16, 3, things) for _ in range(2))
+    assert torch.equal(bank.layers, again.layers)
+    assert not torch.equal(bank.layers, ViewBank(config, 16, 4, things).layers)
+    layers = bank.layers.float() / 255.0
+    covered = layers[..., 3].mean((2, 3))
     assert bool((covered > 0.05).all())  # there is something in every view
     # The brightest side of a thing is towards its light, which is elsewhere for another thing.
-    brightness = bank.pictures.float().mean((2, 3, 4)) * covered.reciprocal()
+    brightness = layers[..., :3].mean((2, 3, 4)) / covered
     assert len({int(row.argmax()) for row in brightness}) > 1
+
+
+def test_the_pictures_of_a_bank_come_back_from_its_folder(tmp_path, monkeypatch):
+    made = ViewBank(CONFIG, 16, 0, cache=tmp_path)
+    monkeypatch.setattr("threedgen.training.view_scenes.render_assembly", None)  # nothing is rendered again
+    assert torch.equal(ViewBank(CONFIG, 16, 0, cache=tmp_path).layers, made.layers)
+    with pytest.raises(UserError, match="rendered with seed 0, not 1"):
+        ViewBank(CONFIG, 16, 1, cache=tmp_path)
+
+
+def test_an_empty_bank_and_one_that_is_too_large_are_refused():
+    for scenes in (0, 400_000):
+        config = ViewTrainingConfig(object_scenes=0, class_scenes=0, assemblies=scenes, shapes=0)
+        with pytest.raises(UserError, match="choose another number of scenes"):
+            ViewBank(config, 16, 0)
+
+
+def test_a_batch_shows_the_scenes_that_its_numbers_say():
+    """An unmirrored pair in the channels of the bank is two of its pictures, and the pose is the turn between
+    them."""
+    bank = ViewBank(CONFIG, 16, 0)
+    stored = bank.layers.float() / 255.0
+    white = stored[..., :3] + 1.0 - stored[..., 3:]
+    found = 0
+    for step in range(20):
+        batch = bank.batch(4, 0, step, views=2)
+        assert batch.layers.shape == (4, 2, 16, 16, 4)
+        for index in range(4):
+            given = (white - batch.pictures[index]).abs().amax((2, 3, 4)) < 1e-6
+            if not bool(given.any()):
+                continue  # it is mirrored, or its channels are exchanged
+            scene, source = given.nonzero()[0].tolist()
+            shown = (stored[scene] - batch.layers[index, 1]).abs().amax((1, 2, 3)) < 1e-6
+            view = int(shown.nonzero()[0])
+            here, there = bank.angles[scene, source], bank.angles[scene, view]
+            torch.testing.assert_close(batch.known[index], here[1:])
+            expected = torch.stack([there[0] - here[0], there[1], there[2]])
+            torch.testing.assert_close(batch.views[index, 1], expected)
+            found += 1
+    assert found > 2
 
 
 def test_relative_features_are_the_same_wherever_the_front_is():
@@ -91,7 +133,7 @@ def test_pairs_come_back_and_say_their_turn(bank):
     assert torch.equal(first.poses, again.poses)
     assert not torch.equal(first.images, bank.batch(16, 0, 4).images)
     assert not any(torch.equal(a, b) for a, b in zip(first.images, first.pictures, strict=True))
-    assert bank.pictures.shape[:2] == (CONFIG.bank_views // VIEWS_PER_SCENE, VIEWS_PER_SCENE)
+    assert bank.layers.shape[:2] == (6, VIEWS_PER_SCENE)
     assert bank.angles[:, :SOURCES_PER_SCENE, 1].max() <= 40.0
 
 
@@ -203,7 +245,8 @@ def test_the_one_that_ships_turns_a_picture():
 
 def test_a_tiny_training_through_the_command(tmp_path):
     out = tmp_path / "prior"
-    arguments = ["--steps", "1", "--batch", "2", "--bank-views", "16", "--precision", "fp32"]
+    arguments = ["--steps", "1", "--batch", "2", "--precision", "fp32"]
+    arguments += ["--object-scenes", "0", "--class-scenes", "0", "--assemblies", "4", "--shapes", "2"]
     assert main(["train", "prior", "--kind", "view", "--out", str(out), *arguments]) == 0
     assert load_folder(out / "pipeline").image_size == 32
     assert "60 degrees off" in (out / "pipeline" / "README.md").read_text()

@@ -116,6 +116,16 @@ def spherical(cameras: Cameras) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"
     return azimuth, elevation, radius
 
 
+def turned(cameras: Cameras, azimuth: Tensor | float) -> Cameras:
+    """The cameras turned about +Y, which adds to their azimuths. azimuth: degrees, of all or of each of them."""
+    turn = torch.deg2rad(torch.as_tensor(azimuth)).to(cameras.centers).expand(len(cameras))[:, None]
+    pose = cameras.world_from_camera.clone()
+    x, z = cameras.world_from_camera[:, 0], cameras.world_from_camera[:, 2]
+    pose[:, 0] = turn.cos() * x + turn.sin() * z
+    pose[:, 2] = turn.cos() * z - turn.sin() * x
+    return replace(cameras, world_from_camera=pose)
+
+
 def view_features(cameras: Cameras) -> Float[Tensor, "B 16"]:
     """The features of each view for a camera-conditioned prior; all zeros mean "any camera".
 
@@ -152,13 +162,8 @@ def relative_view_features(
 
     azimuth, elevation (degrees), distance (world units): the picture's camera, which has the views' field of view.
     """
-    turn, up = torch.deg2rad(torch.as_tensor(azimuth)), torch.deg2rad(torch.as_tensor(elevation))
-    turn, up = turn.to(cameras.centers).expand(len(cameras)), up.to(cameras.centers).expand(len(cameras))
-    back = cameras.world_from_camera.clone()
-    x, z = cameras.world_from_camera[:, 0, 3], cameras.world_from_camera[:, 2, 3]
-    back[:, 0, 3] = turn.cos() * x - turn.sin() * z
-    back[:, 2, 3] = turn.sin() * x + turn.cos() * z
-    features = view_features(replace(cameras, world_from_camera=back))
+    up = torch.deg2rad(torch.as_tensor(elevation)).to(cameras.centers).expand(len(cameras))
+    features = view_features(turned(cameras, -torch.as_tensor(azimuth)))
     sphere = torch.as_tensor(distance).to(cameras.centers).expand(len(cameras)).square() - 1.0
     size = 4.0 * (sphere.clamp_min(1e-2).rsqrt() * 2.0 * cameras.intrinsics[:, 1, 1] / cameras.height - 1.05)
     known = torch.stack([up.cos(), up.sin(), (2.0 * up).sin(), size], dim=1)

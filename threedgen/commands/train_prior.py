@@ -16,6 +16,7 @@ from threedgen.commands.training import add_config, config_of, machine_name, mak
 from threedgen.core.errors import UserError
 from threedgen.training.config import (
     FieldTrainingConfig,
+    PictureFieldTrainingConfig,
     PriorTrainingConfig,
     TrainingConfig,
     VideoTrainingConfig,
@@ -31,12 +32,13 @@ KINDS: dict[str, type[TrainingConfig]] = {
     "view": ViewTrainingConfig,
     "video": VideoTrainingConfig,
     "field": FieldTrainingConfig,
+    "picture": PictureFieldTrainingConfig,
 }
 # The kinds that have an option, for those that not all have.
 _KINDS_WITH = {
     "words": ("field",),
-    "catalogue": ("field", "view"),
-    "only": ("field", "view"),
+    "catalogue": ("field", "picture", "view"),
+    "only": ("field", "picture", "view"),
     "text_encoder": ("field",),
 }
 
@@ -64,7 +66,8 @@ def build_parser() -> Parser:
         choices=tuple(KINDS),
         default="text",
         help="what the prior is given: a caption (text, the default), a picture of the object (view), or a caption "
-        "for a clip of frames (video); or the field of named things that a caption decodes to (field)",
+        "for a clip of frames (video); or the field of named things that a caption decodes to (field), or that a "
+        "picture of an object decodes to (picture)",
     )
     parser.add_argument(
         "--out",
@@ -97,13 +100,13 @@ def build_parser() -> Parser:
         "--catalogue",
         type=Path,
         metavar="DIR",
-        help="for field and view: the folder of Sweet Home 3D's furniture libraries; default: where Debian's "
-        "package sweethome3d-furniture puts them, or none",
+        help="for field, picture and view: the folder of Sweet Home 3D's furniture libraries; default: where "
+        "Debian's package sweethome3d-furniture puts them, or none",
     )
     parser.add_argument(
         "--only",
         choices=("cc0",),
-        help="for field and view: of the catalogue, only what is in the public domain",
+        help="for field, picture and view: of the catalogue, only what is in the public domain",
     )
     parser.add_argument(
         "--text-encoder",
@@ -128,7 +131,8 @@ def run(arguments: argparse.Namespace) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')} is an option of --kind {' and '.join(kinds)}: leave it out"
             )
-    training = {"text": _text, "view": _view, "video": _video, "field": _field}[arguments.kind](arguments)
+    kinds = {"text": _text, "view": _view, "video": _video, "field": _field, "picture": _picture}
+    training = kinds[arguments.kind](arguments)
     make_folder(folder)
     trainer: Any = training.trainer(config, size, folder)
     if not trainer.resume() and arguments.start_from is not None:
@@ -174,11 +178,35 @@ def _view(arguments: argparse.Namespace) -> _Training:
     return _Training(
         lambda config, size, folder: ViewTrainer(config, for_size(size), folder),
         lambda config, size, progress: ViewBank(
-            config.bank_views, size, config.seed, progress, things, config.things_share
+            config, size, config.seed, things, arguments.out / f"views-{size}", progress
         ),
         write_view_grid,
         lambda trainer, folder: save_view_pipeline(trainer.average, folder),
         write_view_card,
+    )
+
+
+def _picture(arguments: argparse.Namespace) -> _Training:
+    from threedgen.datasets.things.thing_set import thing_set
+    from threedgen.training.picture_card import write_picture_card
+    from threedgen.training.picture_report import HeldOutViews, held_out_views, write_picture_report
+    from threedgen.training.picture_trainer import PictureFieldTrainer, save_picture_pipeline
+    from threedgen.training.view_bank import ViewBank
+
+    things = thing_set(_catalogue(arguments), arguments.only)
+    _say_what_is_missing(things)
+    held_out: list[HeldOutViews] = []
+
+    def bank(config: PictureFieldTrainingConfig, size: int, progress: Callable[[int, int], None]) -> ViewBank:
+        held_out.append(held_out_views(things, size))
+        return ViewBank(config, size, config.seed, things, arguments.out / f"views-{size}", progress)
+
+    return _Training(
+        lambda config, size, folder: PictureFieldTrainer(config, size, folder),
+        bank,
+        lambda trainer, _: write_picture_report(trainer, held_out[0]),
+        save_picture_pipeline,
+        write_picture_card,
     )
 
 

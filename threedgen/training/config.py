@@ -63,23 +63,51 @@ class PriorTrainingConfig(CaptionTrainingConfig):
 
 
 @settings
-class ViewTrainingConfig(TrainingConfig):
-    """The view prior.
+class ViewBankConfig(TrainingConfig):
+    """A model that is given a picture of an object.
 
     Attributes:
         picture_dropout: Share of the examples whose picture is withheld, for guidance.
-        things_share: Share of the pictures that show things with names, procedural ones and those of the catalogue;
-            the others show random assemblies and simple solids.
-        bank_views: Number of pictures that are rendered before the training.
+        object_scenes: Number of times that each object of the catalogue is rendered before the training, from eight
+            sides in other colours and light.
+        class_scenes: Number of random things that are rendered for each word with procedural classes.
+        assemblies: Number of random assemblies of solids that are rendered.
+        shapes: Number of scenes of the shape world that are rendered.
     """
+
+    picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.1
+    object_scenes: Annotated[int, at_least(0)] = 3
+    class_scenes: Annotated[int, at_least(0)] = 20
+    assemblies: Annotated[int, at_least(0)] = 3000
+    shapes: Annotated[int, at_least(0)] = 400
+
+
+@settings
+class ViewTrainingConfig(ViewBankConfig):
+    """The view prior that is a denoiser of views."""
 
     steps: Annotated[int, at_least(1)] = 10000
     batch: Annotated[int, at_least(1)] = 32
     learning_rate: Annotated[float, at_least(0.0)] = 1e-3
     decay: Annotated[float, between(0.0, 1.0)] = 0.5
-    picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.12
-    things_share: Annotated[float, between(0.0, 1.0)] = 0.5
-    bank_views: Annotated[int, at_least(1)] = 64000
+
+
+@settings
+class PictureFieldTrainingConfig(ViewBankConfig):
+    """The view prior that is a field.
+
+    Attributes:
+        views: Number of views of the object of each picture in a step.
+        rays: Number of pixels of each view that are compared in a step.
+    """
+
+    steps: Annotated[int, at_least(1)] = 20000
+    learning_rate: Annotated[float, at_least(0.0)] = 1e-3
+    decay: Annotated[float, between(0.0, 1.0)] = 0.5
+    weight_decay: Annotated[float, at_least(0.0)] = 1e-2
+    picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.02
+    views: Annotated[int, between(1, 7)] = 4
+    rays: Annotated[int, at_least(1)] = 128
 
 
 @settings

@@ -94,6 +94,10 @@ class DenoiserTrainer:
         """
         raise NotImplementedError
 
+    def next_batch(self, bank: Bank) -> Any:
+        """The batch of this step."""
+        return bank.batch(self.config.batch, self.config.seed, self.step)
+
     def train_step(self, batch: Batch) -> float:
         """Takes one step on one batch, and returns the loss."""
         config, device = self.config, self.config.device
@@ -152,7 +156,7 @@ class DenoiserTrainer:
         losses: list[float] = []
         while self.step < self.config.steps:
             start = time.perf_counter()
-            losses.append(self.train_step(bank.batch(self.config.batch, self.config.seed, self.step)))
+            losses.append(self.train_step(self.next_batch(bank)))
             self.seconds += time.perf_counter() - start
             if not math.isfinite(losses[-1]):
                 raise UserError(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,7 +19,7 @@ from threedgen.guidance.priors.radiance_field import save_field
 from threedgen.guidance.priors.text_field import FieldArchitecture, TextField, load_text_field
 from threedgen.training.config import FieldTrainingConfig
 from threedgen.training.denoiser_trainer import DenoiserTrainer
-from threedgen.training.prior_model import scheduler_config
+from threedgen.training.prior_model import write_folder
 from threedgen.training.text_reader import TextReader
 from threedgen.training.things_bank import ThingsBank, ThingsBatch
 from threedgen.training.things_store import cameras_of
@@ -85,34 +82,21 @@ class FieldTrainer(DenoiserTrainer):
 def save_field_pipeline(trainer: FieldTrainer, bank: ThingsBank, folder: Path) -> None:
     """Writes the averaged field, the instances and the words of its bank, the text encoder and its tokenizer as a
     pipeline folder, replacing `folder` in one step."""
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
-    try:
-        shutil.copytree(trainer.reader.folder / "tokenizer", temporary / "tokenizer")
-        trainer.reader.save_encoder(temporary / "text_encoder")
-        save_field(trainer.average, temporary / "field")
-        save_instances(bank.instances(trainer.reader.vectors, trainer.config.seed), temporary / "field")
-        scheduler: Any = DDPMScheduler.from_config(scheduler_config())
-        scheduler.save_pretrained(temporary / "scheduler")
-        index = {
-            "_class_name": "ThreedgenFieldPipeline",
-            "size": trainer.size,
-            "things": {
-                word: {"synonyms": synonyms_of(word), "size": size_of(sources[0])}
-                for word, sources in bank.things.by_word.items()
-            },
-            "field": ["threedgen", "TextField"],
-            "scheduler": ["diffusers", "DDPMScheduler"],
-            "text_encoder": ["transformers", "CLIPTextModel"],
-            "tokenizer": ["transformers", "BertTokenizer"],
-        }
-        (temporary / "model_index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
-        temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        if temporary.exists():
-            shutil.rmtree(temporary)
+    def write(path: Path) -> None:
+        shutil.copytree(trainer.reader.folder / "tokenizer", path / "tokenizer")
+        trainer.reader.save_encoder(path / "text_encoder")
+        save_field(trainer.average, path / "field")
+        save_instances(bank.instances(trainer.reader.vectors, trainer.config.seed), path / "field")
+
+    index = {
+        "size": trainer.size,
+        "things": {
+            word: {"synonyms": synonyms_of(word), "size": size_of(sources[0])}
+            for word, sources in bank.things.by_word.items()
+        },
+        "field": ["threedgen", "TextField"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "BertTokenizer"],
+    }
+    write_folder(folder, "ThreedgenFieldPipeline", index, write)

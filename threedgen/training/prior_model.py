@@ -224,6 +224,19 @@ def write_pipeline(
     kind: _class_name of the index. index: the other entries of the index, except for the scheduler. tokenizer:
     writes a tokenizer into a folder.
     """
+
+    def write(path: Path) -> None:
+        for name, network in networks.items():
+            network.save_pretrained(path / name, safe_serialization=True)
+        if tokenizer is not None:
+            tokenizer(path / "tokenizer")
+
+    write_folder(folder, kind, index, write)
+
+
+def write_folder(folder: Path, kind: str, index: Mapping[str, Any], write: Callable[[Path], None]) -> None:
+    """Writes a pipeline folder of what `write` puts into a folder, our scheduler and model_index.json, replacing
+    `folder` in one step. kind, index: see `write_pipeline`."""
     import json
 
     from diffusers import __version__
@@ -232,12 +245,9 @@ def write_pipeline(
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     try:
-        for name, network in networks.items():
-            network.save_pretrained(temporary / name, safe_serialization=True)
+        write(temporary)
         scheduler: Any = DDPMScheduler.from_config(scheduler_config())
         scheduler.save_pretrained(temporary / "scheduler")
-        if tokenizer is not None:
-            tokenizer(temporary / "tokenizer")
         document = {"_class_name": kind, "_diffusers_version": __version__, **index}
         document["scheduler"] = ["diffusers", "DDPMScheduler"]
         (temporary / "model_index.json").write_text(

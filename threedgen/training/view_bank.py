@@ -1,142 +1,137 @@
-"""Training pairs for the view-conditioned prior: a picture of an object and another view of it."""
+"""Training pairs for the priors that a picture is given to: a picture of an object, and other views of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras.orbit import orbit, relative_view_features
-from threedgen.core.random import derive_seed, generator
-from threedgen.core.types import Cameras
-from threedgen.datasets import world
-from threedgen.datasets.assemblies import render_assembly, sample_assembly
+from threedgen.cameras.orbit import relative_view_features
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
 from threedgen.datasets.things.thing_set import ThingSet
-from threedgen.datasets.things.thing_views import class_layers, object_layers
-from threedgen.datasets.things.wording import draw_coat, draw_object
-from threedgen.datasets.world import Scene
-from threedgen.training.render_bank import ELEVATION, FOV, RADIUS
+from threedgen.training.config import ViewBankConfig
+from threedgen.training.things_bank import MOST_BYTES
+from threedgen.training.things_store import PieceFolder, cameras_of
+from threedgen.training.view_scenes import SOURCES_PER_SCENE, VIEWS_PER_SCENE, scene_pieces
 
-VIEWS_PER_SCENE = 8
-SOURCES_PER_SCENE = 4
-"""Only the first views of a scene are sources. They are from elevations at which people take pictures."""
-SOURCE_ELEVATION = (-10.0, 40.0)  # degrees
-ASSEMBLY_SHARE = 0.7  # share of the scenes that are random assemblies
+SHARES = {"objects": 0.45, "classes": 0.25, "assemblies": 0.25, "shapes": 0.05}
+"""How often a batch shows each kind of scene, relative to the kinds that the bank has."""
+_FIRST = 0.3  # chance that the source is a scene's first view
 
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """A batch of pairs.
+    """A batch of B pictures and V views of the object in each.
 
-    images: the views that the prior learns. pictures: the given pictures of the same objects. Both are [B, H, W, 3]
-    in [0, 1] on white. poses: [B, 20], see `relative_view_features`.
+    pictures: the given pictures on white, in [0, 1]. known: the elevation in degrees and the distance of the
+    camera of each. layers: the views, premultiplied RGB and alpha. views: their azimuth relative to the picture's
+    and elevation in degrees, and distance.
     """
 
-    images: Float[Tensor, "B H W 3"]
     pictures: Float[Tensor, "B H W 3"]
-    poses: Float[Tensor, "B 20"]
+    known: Float[Tensor, "B 2"]
+    layers: Float[Tensor, "B V H W 4"]
+    views: Float[Tensor, "B V 3"]
+
+    @property
+    def images(self) -> Float[Tensor, "B H W 3"]:
+        """The first view of each on white."""
+        return _on_white(self.layers[:, 0])
+
+    @property
+    def poses(self) -> Float[Tensor, "B 20"]:
+        """Those of the first views, see `relative_view_features`."""
+        cameras = cameras_of(self.views[:, 0], self.layers.shape[2])
+        return relative_view_features(cameras, 0.0, self.known[:, 0], self.known[:, 1])
 
 
 class ViewBank:
-    """`views` pictures at `size` pixels as bytes, eight of each scene. Everything is a function of the arguments.
+    """Pictures of scenes as bytes, VIEWS_PER_SCENE of each. Everything is a function of the arguments.
 
-    things: what a share `things_share` of the scenes shows, with light from any direction: words take turns by
-    chance, then the classes and the objects of a word that are not held out. 70 % of the other scenes are random
-    assemblies, the rest are of the shape world. progress: called with the number of scenes done and of all.
+    size: pixels. config: how many scenes of which kind. things: with names; None: no such scenes. cache: a folder
+    that keeps the pictures. progress: called with the number of pieces done and of all.
+
+    Raises UserError for a bank that would be empty or larger than MOST_BYTES, for a cache that is damaged or was
+    made with another size or seed, and for a broken catalogue.
     """
 
     def __init__(
         self,
-        views: int,
+        config: ViewBankConfig,
         size: int,
         seed: int,
-        progress: Callable[[int, int], None] | None = None,
         things: ThingSet | None = None,
-        things_share: float = 0.0,
+        cache: str | Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        rng = np.random.default_rng(derive_seed(seed, "view-bank", 0))
-        self._things, self._share = things, things_share if things is not None else 0.0
+        pieces = scene_pieces(
+            things, config.object_scenes, config.class_scenes, config.assemblies, config.shapes
+        )
+        scenes = sum(piece.count for piece in pieces)
+        total = scenes * VIEWS_PER_SCENE * size * size * 4
+        if not scenes or total > MOST_BYTES:
+            raise UserError(
+                f"{scenes} scenes of {size} pixels would take {total / 1e9:.1f} GB, but must take more than none "
+                f"and at most {MOST_BYTES / 1e9:.1f} GB: choose another number of scenes or a smaller size"
+            )
         self.size = size
-        scenes = max(1, views // VIEWS_PER_SCENE)
-        pictures, angles = [], []
-        for index in range(scenes):
-            draw = torch.from_numpy(rng.random((3, VIEWS_PER_SCENE))).float()
-            elevation = ELEVATION[0] + (ELEVATION[1] - ELEVATION[0]) * draw[1]
-            low, high = SOURCE_ELEVATION
-            elevation[:SOURCES_PER_SCENE] = low + (high - low) * draw[1, :SOURCES_PER_SCENE]
-            azimuth = 360.0 * draw[0]
-            # Half of the first sources see the front, from which an assembly is its own mirror image.
-            if rng.random() < 0.5:
-                azimuth[0] = 30.0 * draw[0, 0] - 15.0
-            radius = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * draw[2]
-            shown = self._render(rng, self._cameras(azimuth, elevation, radius))
-            pictures.append((shown * 255.0).round().byte())
-            angles.append(torch.stack([azimuth, elevation, radius], dim=1))
+        self.layers = torch.empty(scenes, VIEWS_PER_SCENE, size, size, 4, dtype=torch.uint8)
+        self.angles = torch.empty(scenes, VIEWS_PER_SCENE, 3)
+        folder, first = PieceFolder(cache, {"size": size, "seed": seed}), 0
+        for done, item in enumerate(pieces):
+            piece = folder.read(item.name, item.stamp, item.shape(size))
+            if piece is None:
+                piece = item.render(size, seed)
+                folder.write(item.name, item.stamp, piece)
+            part = slice(first, first + item.count)
+            self.layers[part] = piece.layers.view(-1, *self.layers.shape[1:])
+            self.angles[part] = piece.cameras.view(-1, VIEWS_PER_SCENE, 3)
+            first += item.count
             if progress is not None:
-                progress(index + 1, scenes)
-        self.pictures, self.angles = torch.stack(pictures), torch.stack(angles)
-
-    def _cameras(self, azimuth: Tensor, elevation: Tensor, radius: Tensor) -> Cameras:
-        return orbit(azimuth, elevation, radius, FOV, self.size, self.size)
-
-    def _render(self, rng: np.random.Generator, cameras: Cameras) -> Float[Tensor, "B H W 3"]:
-        """Pictures of one random object on white."""
-        if self._things is not None and self._share > 0.0 and rng.random() < self._share:
-            return _thing(self._things, rng, cameras)
-        return _solids(rng, cameras)
+                progress(done + 1, len(pieces))
+        kinds = np.array([item.kind for item in pieces for _ in range(item.count)])
+        weights = np.zeros(scenes)
+        for kind, share in SHARES.items():
+            weights[kinds == kind] = share / max(1, (kinds == kind).sum())
+        self._chances = torch.from_numpy(np.cumsum(weights / weights.sum()))
 
     def __len__(self) -> int:
-        return len(self.pictures) * VIEWS_PER_SCENE
+        """The number of pictures."""
+        return len(self.layers) * VIEWS_PER_SCENE
 
-    def batch(self, count: int, seed: int, step: int) -> ViewBatch:
-        """`count` random pairs, as a function of (seed, step). Colour channels are exchanged and pairs are mirrored
-        at random; the azimuth of a mirrored pair changes its sign."""
+    def batch(self, count: int, seed: int, step: int, views: int = 1) -> ViewBatch:
+        """`count` random pictures, each with `views` of the other views of its scene, as a function of (seed,
+        step).
+
+        Colour channels are exchanged and scenes are mirrored at random: then the azimuths relative to the picture
+        change their sign.
+        """
         rng = generator(seed, "view-batch", step)
-        scene = torch.randint(len(self.pictures), (count,), generator=rng)
+        place = (torch.randperm(count, generator=rng) + torch.rand(count, generator=rng)) / count
+        scene = torch.searchsorted(self._chances, place.double()).clamp(max=len(self.layers) - 1)
         source = torch.randint(SOURCES_PER_SCENE, (count,), generator=rng)
-        source = torch.where(torch.rand(count, generator=rng) < 0.3, 0, source)
-        target = (source + torch.randint(1, VIEWS_PER_SCENE, (count,), generator=rng)) % VIEWS_PER_SCENE
+        source = torch.where(torch.rand(count, generator=rng) < _FIRST, 0, source)
+        others = 1 + torch.argsort(torch.rand(count, VIEWS_PER_SCENE - 1, generator=rng), dim=1)
+        shown = (source[:, None] + others[:, :views]) % VIEWS_PER_SCENE
+        shown = torch.cat([source[:, None], shown], dim=1)
         channels = torch.argsort(torch.rand(count, 3, generator=rng), dim=1)
+        channels = torch.cat([channels, torch.full((count, 1), 3)], dim=1)
         flip = torch.rand(count, generator=rng) < 0.5
 
-        def augmented(view: Tensor) -> Tensor:
-            images = self.pictures[scene, view].float() / 255.0
-            images = torch.gather(images, 3, channels[:, None, None, :].expand_as(images))
-            return torch.where(flip[:, None, None, None], images.flip(2), images)
-
-        azimuth, elevation, radius = self.angles[scene, target].unbind(1)
-        known = self.angles[scene, source]
-        turn = torch.where(flip, -1.0, 1.0) * (azimuth - known[:, 0])
-        views = self._cameras(turn, elevation, radius)
-        return ViewBatch(
-            augmented(target), augmented(source), relative_view_features(views, 0.0, known[:, 1], known[:, 2])
-        )
+        layers = self.layers[scene[:, None], shown].float() / 255.0
+        layers = torch.gather(layers, 4, channels[:, None, None, None].expand_as(layers))
+        layers = torch.where(flip[:, None, None, None, None], layers.flip(3), layers)
+        angles = self.angles[scene[:, None], shown]
+        turn = torch.where(flip, -1.0, 1.0)[:, None] * (angles[:, 1:, 0] - angles[:, :1, 0])
+        turned = torch.cat([turn[..., None], angles[:, 1:, 1:]], dim=-1)
+        return ViewBatch(_on_white(layers[:, 0]), angles[:, 0, 1:], layers[:, 1:], turned)
 
 
-def _thing(things: ThingSet, rng: np.random.Generator, cameras: Cameras) -> Float[Tensor, "B H W 3"]:
-    """Pictures of one random thing on white, in drawn colours and light."""
-    words = [word for word in things.words if things.classes(word) or things.objects(word)]
-    word = words[rng.integers(len(words))]
-    sources = (*things.classes(word), *things.objects(word))
-    source = sources[rng.integers(len(sources))]
-    light = (rng.normal(), rng.uniform(0.2, 1.5), rng.normal())
-    if source.thing is not None:
-        layers = class_layers(source, cameras, rng, light)
-        colors = torch.tensor(draw_coat(source, rng).colors)
-    else:
-        layers, look = object_layers(source, cameras, light=light)
-        colors = draw_object(source, look, rng)[0]
-    count = len(cameras)
-    return world.compose(layers, colors.expand(count, -1, -1), torch.ones(count, 3)).clamp(0.0, 1.0)
-
-
-def _solids(rng: np.random.Generator, cameras: Cameras) -> Float[Tensor, "B H W 3"]:
-    """Pictures of one random assembly, or of a scene of the shape world, on white."""
-    if rng.random() < ASSEMBLY_SHARE:
-        return render_assembly(sample_assembly(rng), cameras)[0].clamp(0.0, 1.0)
-    scene = world.sample_pair(rng) if rng.random() < 0.2 else Scene((world.sample_object(rng),))
-    return world.render(scene, cameras)[0].clamp(0.0, 1.0)
+def _on_white(layers: Float[Tensor, "B H W 4"]) -> Float[Tensor, "B H W 3"]:
+    return (layers[..., :3] + 1.0 - layers[..., 3:]).clamp(0.0, 1.0)

@@ -16,7 +16,8 @@ from threedgen.datasets import world
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
 from threedgen.training.render_bank import ELEVATION, FOV, RADIUS
 from threedgen.training.samples import ddim
-from threedgen.training.view_bank import ASSEMBLY_SHARE, SOURCE_ELEVATION, VIEWS_PER_SCENE
+from threedgen.training.view_bank import SHARES
+from threedgen.training.view_scenes import SOURCE_ELEVATION, VIEWS_PER_SCENE
 
 if TYPE_CHECKING:
     from threedgen.training.view_trainer import ViewTrainer
@@ -129,7 +130,7 @@ def write_view_card(trainer: ViewTrainer, folder: Path, loss: float, machine: st
         "rate": f"{config.learning_rate:g}",
         "fall": f"{100 * config.decay:.0f}",
         "hours": f"{trainer.seconds / 3600:.2f}",
-        "share": f"{100 * ASSEMBLY_SHARE:.0f}",
+        "shares": ", ".join(f"{kind} {share:g}" for kind, share in SHARES.items()),
         "low": f"{ELEVATION[0]:.0f}",
         "high": f"{ELEVATION[1]:.0f}",
     }
@@ -140,21 +141,21 @@ camera: {parameters:.1f} million parameters, v-prediction, squared-cosine schedu
 diffusers and transformers models (`unet`, `image_encoder`, `scheduler`) in half precision, safetensors only.
 Licence: Apache-2.0, like the project that trained it.
 
-**Purpose.** Image to 3D in minutes without a GPU or a download, and tests with a real network. The model has
-seen only simple coloured solids: from a real picture it makes a plausible coarse back, not the true one.
+**Purpose.** Image to 3D in minutes without a GPU or a download, and tests with a real network. From a real picture
+it makes a plausible coarse back, not the true one.
 
 **Conditions.** Those of Zero-1-to-3 (Liu et al. 2023), on pixels: the picture, on white, is concatenated to the
 noisy view (six input channels); the UNet attends to its tokens, which a small CLIP vision model makes; the
 class projection of the UNet takes 20 numbers, see `threedgen.cameras.orbit.relative_view_features`. A withheld
 picture is zeros, and so are its tokens. Use guidance scales of 1 to 3.
 
-**Data.** {config.bank_views} pictures that threedgen renders itself, {VIEWS_PER_SCENE} of each scene:
-{numbers["share"]} % are random assemblies (`threedgen/datasets/assemblies.py`: two to fifteen solids that touch
-each other, mostly mirror-symmetric, with painted surfaces and a random light), the others are of the shape
-world (`threedgen/datasets/world.py`). Colour channels are exchanged and pictures mirrored at random. Elevation
-of the pictures {SOURCE_ELEVATION[0]:.0f} to {SOURCE_ELEVATION[1]:.0f} degrees, of the views {numbers["low"]} to
-{numbers["high"]} degrees; distance {RADIUS[0]} to {RADIUS[1]}, field of view {FOV:.0f} degrees, white
-background.
+**Data.** Pictures that threedgen renders itself, {VIEWS_PER_SCENE} of each scene. Shares of a batch:
+{numbers["shares"]}; objects are those of Sweet Home 3D's furniture libraries, if these were installed
+(ATTRIBUTION.md in the repository names their creators), classes are procedural things, assemblies are random
+solids that touch each other, and shapes are the shape world's. Light comes from any direction above. Colour
+channels are exchanged and pictures mirrored at random. Elevation of the pictures {SOURCE_ELEVATION[0]:.0f} to
+{SOURCE_ELEVATION[1]:.0f} degrees, of the views {numbers["low"]} to {numbers["high"]} degrees; distance
+{RADIUS[0]} to {RADIUS[1]}, field of view {FOV:.0f} degrees, white background.
 
 **Training.** `threedgen train prior --kind view`: {numbers["steps"]} steps, {numbers["pairs"]} pairs, AdamW
 with a learning rate of {numbers["rate"]} that falls to zero over the last {numbers["fall"]} %, moving average

@@ -15,13 +15,19 @@ from threedgen.cameras.orbit import orbit
 from threedgen.core.types import Cameras
 from threedgen.datasets import world
 from threedgen.datasets.multiview import PosedPictures
+from threedgen.datasets.painted_mesh import PaintedMesh
 from threedgen.datasets.things.captions import Palette, palette
 from threedgen.datasets.things.catalogue import read_thing
-from threedgen.datasets.things.painted_layers import find_paints, painted_layers
+from threedgen.datasets.things.painted_layers import Paints, find_paints, painted_layers
 from threedgen.datasets.things.thing_class import COLORS, FIXED_PAINTS, PAINTS, ThingClass
 from threedgen.datasets.things.thing_set import ThingSource
 
 DISTANCE, FOV = 2.85, 40.0  # world units and degrees, of the cameras of true pictures
+GIVEN = (
+    30.0,
+    15.0,
+)  # azimuth and elevation in degrees of the picture of which a view prior shows other sides
+SIDES = tuple(GIVEN[0] + 22.5 + 45.0 * side for side in range(8))  # degrees, azimuths of these
 
 
 @dataclass(frozen=True)
@@ -53,21 +59,32 @@ def class_layers(
     return world.render_layers(layered, cameras, len(PAINTS), light)
 
 
-def object_layers(
-    source: ThingSource,
-    cameras: Cameras,
-    unpacked: Path | None = None,
-    light: Sequence[float] = world.LIGHT,
-) -> tuple[Float[Tensor, "B H W 6"], ObjectLook]:
-    """Layers of a catalogue object and its own colours.
+@dataclass(frozen=True)
+class LoadedObject:
+    """A catalogue object that was read. look: its own colours."""
 
-    unpacked: a folder that keeps unpacked models. light: see `world.shade`. Raises UserError as `read_thing` does.
-    """
+    painted: PaintedMesh
+    paints: Paints
+    look: ObjectLook
+
+    def layers(self, cameras: Cameras, light: Sequence[float] = world.LIGHT) -> Float[Tensor, "B H W 6"]:
+        """See `world.render_layers`. light: see `world.shade`."""
+        return painted_layers(self.painted, self.paints, cameras, light)
+
+
+def load_object(source: ThingSource, unpacked: Path | None = None) -> LoadedObject:
+    """Reads a catalogue object. unpacked: a folder that keeps unpacked models. Raises UserError as `read_thing`
+    does."""
     assert source.item is not None
     painted = read_thing(source.item, unpacked)
     paints = find_paints(painted, source.item.words.recolored)
-    look = ObjectLook(paints.colors, palette(painted, paints))
-    return painted_layers(painted, paints, cameras, light), look
+    return LoadedObject(painted, paints, ObjectLook(paints.colors, palette(painted, paints)))
+
+
+def object_layers(source: ThingSource, cameras: Cameras) -> tuple[Float[Tensor, "B H W 6"], ObjectLook]:
+    """Layers of a catalogue object and its own colours. Raises UserError as `read_thing` does."""
+    item = load_object(source)
+    return item.layers(cameras), item.look
 
 
 def natural_colors(
@@ -113,3 +130,9 @@ def true_views(
                 colors[paint] = torch.tensor(COLORS[name])
     images = world.compose(layers, colors.expand(count, -1, -1), torch.ones(count, 3))
     return PosedPictures(images.clamp(0.0, 1.0), layers[..., -1:].clamp(0.0, 1.0), cameras)
+
+
+def unseen_sides(source: ThingSource, size: int) -> PosedPictures:
+    """The picture that a view prior is given to be measured, and after it the true pictures of SIDES, from the same
+    height. size: pixels."""
+    return true_views(source, (GIVEN[0], *SIDES), GIVEN[1], size)

@@ -1,8 +1,8 @@
 """What the radiance fields of priors have in common: rays of cameras, the rendering integral, and what is empty.
 
-A network decodes a condition of a prior, such as a text or a picture, to a field in the ball of radius EXTENT, which
-is rendered from the camera of each view (NeRF, Mildenhall et al. 2020, arXiv:2003.08934). All views then agree by
-construction, which a denoiser of single pictures has to learn from very many of them.
+A network decodes a condition of a prior, such as a text or a picture, to a field in the ball of radius EXTENT,
+which is rendered from the camera of each view (NeRF, Mildenhall et al. 2020, arXiv:2003.08934). All views then
+agree by construction, which a denoiser of single pictures has to learn from very many of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,8 +26,6 @@ WEIGHTS = "field.safetensors"
 EXTENT = 1.0  # world units, the radius of the ball that holds everything
 _MOST = 4096  # of every size in a config
 _DENSITY = 12.0  # per world unit, of a raw density of about 1
-# Raw density at the middle, and its fall per world unit: without a blob a field may stay empty.
-_BLOB = (1.0, 2.0)
 _CELLS = 32  # along each side of the ball, of the grid of what is empty
 _EMPTY = 0.005  # opacity of a cell up to which it counts as empty
 
@@ -62,6 +60,8 @@ class RadianceField(nn.Module):
     `architecture`, a dataclass of sizes of which `samples` is the number of points on each ray."""
 
     architecture: Any
+    blob: ClassVar[tuple[float, float]]
+    """Raw density at the middle of a new field, and its fall per world unit: a field without it may stay empty."""
 
     def raw(self, one: Any, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
         """Raw colours and raw densities of points of one decoded condition."""
@@ -118,7 +118,7 @@ class RadianceField(nn.Module):
     ) -> tuple[Float[Tensor, "M 3"], Float[Tensor, " M"]]:
         """The same without a look at which cells are empty."""
         raw = self.raw(one, points)
-        blob = _BLOB[0] - _BLOB[1] * points.norm(dim=-1)
+        blob = self.blob[0] - self.blob[1] * points.norm(dim=-1)
         return torch.sigmoid(raw[:, :3]), F.softplus(raw[:, 3] + blob) * _DENSITY
 
     @torch.no_grad()

@@ -83,6 +83,7 @@ class TextField(RadianceField):
     """Vectors of texts -> premultiplied colours and alphas from any camera."""
 
     architecture: FieldArchitecture
+    blob = (1.0, 2.0)
 
     def __init__(self, architecture: FieldArchitecture) -> None:
         super().__init__()

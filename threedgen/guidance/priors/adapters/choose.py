@@ -13,6 +13,7 @@ from threedgen.guidance.priors.adapters.edit import DiffusersEditPrior
 from threedgen.guidance.priors.adapters.flow import DiffusersFluxPrior, DiffusersSD3Prior
 from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
 from threedgen.guidance.priors.adapters.multiview import DiffusersMultiViewPrior
+from threedgen.guidance.priors.adapters.picture_field import DiffusersPictureFieldPrior
 from threedgen.guidance.priors.adapters.pixel_field import DiffusersFieldPrior
 from threedgen.guidance.priors.adapters.pixel_video import DiffusersPixelVideoPrior
 from threedgen.guidance.priors.adapters.pixel_view import DiffusersPixelViewPrior
@@ -48,8 +49,9 @@ _CLIPS: dict[str, type[DiffusersVideoPrior]] = {
 
 def adapter_of(folder: PipelineFolder) -> type[DiffusersPrior]:
     """The adapter of a folder. Raises UserError for a model with inputs that no adapter provides."""
-    if folder.class_of("field") is not None:
-        return DiffusersFieldPrior
+    field = folder.class_of("field")
+    if field is not None:
+        return DiffusersPictureFieldPrior if field == "PictureField" else DiffusersFieldPrior
     for part in ("unet", "transformer"):
         clips = _CLIPS.get(folder.class_of(part) or "")
         if clips is not None:

@@ -1,0 +1,189 @@
+"""The field that a picture decodes to, and the prior that shows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from threedgen.cameras.orbit import orbit, turned
+from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
+from threedgen.guidance.priors.base import Condition, ReferenceView
+from threedgen.guidance.priors.load import load_folder
+from threedgen.guidance.priors.picture_field import PictureArchitecture, PictureField, load_picture_field
+from threedgen.guidance.priors.radiance_field import save_field
+from threedgen.training.prior_model import write_folder
+
+_SIZES = {"fine": 16, "middle": 16, "width": 48, "layers": 1, "plane_width": 48, "plane_layers": 1}
+TINY = PictureArchitecture(**_SIZES, channels=2, features=4, hidden=8, samples=8)
+KNOWN = torch.tensor([[10.0, 2.85], [25.0, 2.7]])
+
+
+def cameras(azimuths: list[float], size: int = 8) -> Cameras:
+    full = torch.ones(len(azimuths))
+    return orbit(torch.tensor(azimuths), 20.0 * full, 2.85 * full, 40.0, size, size)
+
+
+@pytest.fixture
+def field() -> PictureField:
+    torch.manual_seed(0)
+    made = PictureField(TINY)
+    for weights in (made.outer.weight, made.refine[3].weight):
+        torch.nn.init.normal_(weights, std=0.4)
+    return made
+
+
+@pytest.fixture
+def pictures() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2.0 - 1.0
+
+
+def test_views_of_one_picture_are_those_of_each_alone(field: PictureField, pictures: torch.Tensor) -> None:
+    views = cameras([0.0, 70.0, 140.0])
+    together = field.pictures(pictures, KNOWN, views, torch.tensor([1, 0, 1]))
+    for view, picture in enumerate((1, 0, 1)):
+        alone = field.pictures(
+            pictures[picture : picture + 1], KNOWN[picture : picture + 1], views[view : view + 1]
+        )
+        torch.testing.assert_close(together[view : view + 1], alone, atol=1e-5, rtol=1e-4)
+    assert float(together.detach().min()) >= 0.0
+    assert float(together.detach().max()) <= 1.0 + 1e-5
+
+
+def test_the_pixel_that_shows_a_point_is_found(field: PictureField) -> None:
+    """A picture that is black but for one pixel: the colour features of a point are its own pixel's."""
+    from threedgen.guidance.priors.picture_field import _at, _place
+
+    camera = orbit(*(torch.tensor([v]) for v in (0.0, 10.0, 2.85)), 40.0, 64, 64)
+    picture = torch.zeros(3, 64, 64)
+    picture[:, 20, 41] = 1.0
+    pixel_center = torch.tensor([41.5, 20.5, 1.0])
+    ray = camera.world_from_camera[0, :3, :3] @ (torch.linalg.inv(camera.intrinsics[0]) @ pixel_center)
+    points = camera.centers + torch.tensor([[2.5], [2.9], [3.2]]) * ray
+    place, pixel = _place(camera, points)
+    torch.testing.assert_close(_at(picture, pixel), torch.ones(3, 3), atol=1e-3, rtol=0)
+    assert float(place[0, 5]) < float(place[1, 5]) < float(place[2, 5])  # further behind the pixel
+    aside = camera.centers + 2.9 * torch.nn.functional.normalize(ray + 0.2, dim=0)
+    assert float(_at(picture, _place(camera, aside)[1]).max()) < 0.01
+
+
+def test_gradients_reach_every_weight(field: PictureField, pictures: torch.Tensor) -> None:
+    for weights in field.parameters():
+        if not bool(weights.any()):  # what only adds to something begins at zero
+            torch.nn.init.normal_(weights, std=0.2)
+    shift = torch.rand(2, 64, TINY.samples) - 0.5
+    field(pictures, KNOWN, cameras([30.0, 80.0]), shift=shift).square().sum().backward()
+    still = [
+        name for name, weights in field.named_parameters() if weights.grad is None or not weights.grad.any()
+    ]
+    assert not still
+
+
+def test_it_learns_which_picture_shows_which_thing() -> None:
+    """Two balls, red and small or blue and large, from a side that the picture does not show."""
+    torch.manual_seed(2)
+    made = PictureField(TINY)
+    optimizer = torch.optim.Adam(made.parameters(), 3e-3)
+    grid = (torch.arange(64) + 0.5) / 32 - 1
+    far = grid[:, None] ** 2 + grid[None] ** 2
+    inside = torch.stack([(far < 0.15).float(), (far < 0.5).float()])
+    paint = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.2, 0.9]])
+    shown = inside[:, None] * paint[:, :, None, None]
+    given = 2.0 * (shown + 1.0 - inside[:, None]) - 1.0
+    target = torch.nn.functional.avg_pool2d(torch.cat([shown, inside[:, None]], dim=1), 4)
+    loss = torch.tensor(0.0)
+    for _ in range(200):
+        loss = (made.pictures(given, KNOWN, cameras([90.0, 90.0], 16)) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.01
+
+
+def test_a_folder_gives_it_back(field: PictureField, tmp_path: Path) -> None:
+    save_field(field, tmp_path / "field", torch.float32)
+    back = load_picture_field(tmp_path / "field")
+    assert back.architecture == TINY
+    assert all(torch.equal(back.state_dict()[name], value) for name, value in field.state_dict().items())
+
+
+def prior_of(field: PictureField, folder: Path) -> Any:
+    write_folder(
+        folder,
+        "ThreedgenPicturePipeline",
+        {"field": ["threedgen", "PictureField"]},
+        lambda path: save_field(field, path / "field", torch.float32),
+    )
+    return load_folder(folder)
+
+
+def condition(azimuths: list[float], front: float = 0.0, **changes: Any) -> Condition:
+    picture = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(3))
+    reference = ReferenceView(picture, front, 10.0, 2.85)
+    return Condition(("",) * len(azimuths), cameras=cameras(azimuths, 64), reference=reference, **changes)
+
+
+def test_the_answer_of_pure_noise_is_what_the_field_shows(field: PictureField, tmp_path: Path) -> None:
+    prior = prior_of(field, tmp_path / "pipeline")
+    asked = condition([30.0, 200.0])
+    assert asked.reference is not None
+    given = 2.0 * asked.reference.image.permute(2, 0, 1)[None] - 1.0
+    with torch.no_grad():
+        rgba = field.pictures(
+            given, torch.tensor([[10.0, 2.85]]), cameras([30.0, 200.0], 64), torch.tensor([0, 0])
+        )
+    expected = rgba[:, :3] + 1.0 - rgba[:, 3:]
+    z = torch.randn(2, 3, 64, 64)
+    seen = prior.decode(prior.predict(z, torch.full((2,), 0.999), asked).x0).permute(0, 3, 1, 2)
+    assert (seen - expected).abs().mean() < 0.02  # cells that are nearly empty are left out
+    black = condition([30.0, 200.0], background=torch.zeros(2, 3))
+    darker = prior.decode(prior.predict(z, torch.full((2,), 0.999), black).x0).permute(0, 3, 1, 2)
+    assert (darker - rgba[:, :3]).abs().mean() < 0.02
+
+
+def test_only_the_turn_from_the_picture_matters(field: PictureField, tmp_path: Path) -> None:
+    prior = prior_of(field, tmp_path / "pipeline")
+    z, t = torch.randn(1, 3, 64, 64), torch.tensor([0.9])
+    here = prior.predict(z, t, condition([75.0], front=20.0)).x0
+    torch.testing.assert_close(prior.predict(z, t, condition([55.0])).x0, here, atol=2e-3, rtol=0)
+    assert (prior.predict(z, t, condition([95.0])).x0 - here).abs().max() > 0.01
+
+
+def test_the_unconditional_branch_does_not_see_the_picture(field: PictureField, tmp_path: Path) -> None:
+    prior = prior_of(field, tmp_path / "pipeline")
+    z, t = torch.randn(1, 3, 64, 64), torch.tensor([0.9])
+    plain = prior.predict(z, t, condition([55.0])).x0
+    dropped = condition([55.0], dropped=True)
+    without = prior.predict(z, t, dropped).x0
+    assert (plain - without).abs().max() > 1e-3
+    other = Condition(
+        ("",),
+        cameras=dropped.cameras,
+        reference=ReferenceView(torch.zeros(64, 64, 3), 0.0, 10.0, 2.85),
+        dropped=True,
+    )
+    torch.testing.assert_close(prior.predict(z, t, other).x0, without)
+
+
+def test_what_is_missing_or_damaged_is_said(field: PictureField, tmp_path: Path) -> None:
+    prior = prior_of(field, tmp_path / "pipeline")
+    with pytest.raises(UserError, match="set `reference`"):
+        prior.predict(
+            torch.randn(1, 3, 64, 64), torch.tensor([0.5]), Condition(("",), cameras=cameras([0.0]))
+        )
+    config = tmp_path / "pipeline" / "field" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden": 9}))
+    with pytest.raises(UserError, match="does not fit its config"):
+        load_folder(tmp_path / "pipeline")
+
+
+def test_turned_cameras_have_other_azimuths_and_nothing_else() -> None:
+    here, there = cameras([10.0, 250.0]), cameras([47.0, 287.0])
+    torch.testing.assert_close(
+        turned(here, 37.0).world_from_camera, there.world_from_camera, atol=1e-5, rtol=0
+    )
+    assert torch.equal(turned(here, 37.0).intrinsics, here.intrinsics)

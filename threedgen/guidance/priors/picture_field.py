@@ -1,0 +1,268 @@
+"""A radiance field that a picture decodes to: what a view prior takes the object in the picture for.
+
+An encoder looks at the picture. Three feature planes (EG3D, Chan et al. 2022, arXiv:2112.07945) that attend to
+what it saw hold the whole object, also where the picture does not show it (LRM, Hong et al. 2023,
+arXiv:2311.04400); features of the pixel at which the picture shows a point hold what it does show (pixelNeRF, Yu
+et al. 2021, arXiv:2012.02190). The field stands in the frame of the picture: its camera is at azimuth 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from threedgen.cameras.orbit import orbit
+from threedgen.core.types import Cameras
+from threedgen.guidance.priors import radiance_field
+from threedgen.guidance.priors.radiance_field import EXTENT, RadianceField, as_pictures
+from threedgen.kernels.plane_sampling import sample_planes
+
+FOV = 40.0  # degrees, of the cameras of all pictures
+_POSE = 4  # numbers that say how a picture was taken
+_WAVES = (1.0, 2.0, 4.0)  # of the depth of a point behind its pixel, in units of pi a world unit
+_PLACE = 6 + 2 * len(_WAVES)  # numbers that say where a point is
+_COARSE = 8  # sides of the picture's tokens, and of those of each plane
+_SIZE_OF_BALL = 1.05  # tangent of the unit ball's apparent radius over that of half the field of view
+
+
+@dataclass(frozen=True)
+class PictureArchitecture:
+    """Sizes of a PictureField.
+
+    Attributes:
+        size: Width and height in pixels of the picture, 32 times a power of 2 from 2 on.
+        fine: Channels of the encoder at half of the picture's width.
+        middle: Channels at a quarter of the width.
+        width: Length of a token of the picture, a multiple of 48.
+        layers: Layers of the transformer over these tokens.
+        plane_width: Length of a token of a plane, a multiple of 48.
+        plane_layers: Layers of the transformer over these tokens.
+        channels: Features of each texel of a plane.
+        features: Features of each pixel.
+        hidden: Width of the network between features and colours.
+        samples: Points on each ray.
+    """
+
+    size: int = 64
+    fine: int = 48
+    middle: int = 96
+    width: int = 192
+    layers: int = 3
+    plane_width: int = 144
+    plane_layers: int = 2
+    channels: int = 16
+    features: int = 32
+    hidden: int = 64
+    samples: int = 16
+
+
+class DecodedPicture(NamedTuple):
+    """One picture, decoded; see DecodedPictures."""
+
+    planes: Float[Tensor, "3 P P C"]
+    features: Float[Tensor, "F h w"]
+    picture: Float[Tensor, "3 H W"]
+    camera: Cameras
+    occupied: Bool[Tensor, "G G G"] | None
+
+
+@dataclass(frozen=True)
+class DecodedPictures:
+    """B pictures, decoded.
+
+    planes: in the layout of `sample_planes`. features: of pixels. pictures: in [-1, 1]. cameras: theirs. occupied:
+    see `radiance_field.One`.
+    """
+
+    planes: Float[Tensor, "B 3 P P C"]
+    features: Float[Tensor, "B F h w"]
+    pictures: Float[Tensor, "B 3 H W"]
+    cameras: Cameras
+    occupied: Bool[Tensor, "B G G G"] | None = None
+
+    def each(self) -> list[DecodedPicture]:
+        """The pictures one by one."""
+        occupied = [None] * len(self.planes) if self.occupied is None else self.occupied.unbind()
+        tensors = zip(self.planes.unbind(), self.features.unbind(), self.pictures.unbind(), strict=True)
+        return [
+            DecodedPicture(*values, self.cameras[index : index + 1], cells)
+            for index, (values, cells) in enumerate(zip(tensors, occupied, strict=True))
+        ]
+
+
+class _Block(nn.Module):
+    """Two convolutions that add to their input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        last = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        norms = (nn.GroupNorm(8, width), nn.GroupNorm(8, width))
+        self.inner = nn.Sequential(
+            norms[0], nn.SiLU(), nn.Conv2d(width, width, 3, padding=1), norms[1], nn.SiLU(), last
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+class _PlaneLayer(nn.Module):
+    """A layer of a transformer over the tokens of planes, which attend to those of a picture. They need not
+    attend to one another: the tokens of the picture do, and convolutions over the planes follow."""
+
+    def __init__(self, width: int, seen: int) -> None:
+        super().__init__()
+        self.before = nn.ModuleList([nn.LayerNorm(width) for _ in range(2)])
+        self.cross = nn.MultiheadAttention(width, width // 48, kdim=seen, vdim=seen, batch_first=True)
+        self.outer = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Float[Tensor, "B N W"], seen: Float[Tensor, "B M V"]) -> Float[Tensor, "B N W"]:
+        x = x + self.cross(self.before[0](x), seen, seen, need_weights=False)[0]
+        return x + self.outer(self.before[1](x))
+
+
+class _Encoder(nn.Module):
+    """Pictures and how they were taken -> tokens, and features of pixels."""
+
+    def __init__(self, a: PictureArchitecture) -> None:
+        super().__init__()
+        half = a.fine // 2
+        self.stem = nn.Sequential(nn.Conv2d(5, half, 3, padding=1), nn.SiLU())
+        self.fine = nn.Sequential(nn.Conv2d(half, a.fine, 3, 2, 1), _Block(a.fine))
+        self.middle = nn.Sequential(nn.Conv2d(a.fine, a.middle, 3, 2, 1), _Block(a.middle), _Block(a.middle))
+        steps = a.size // 4 // _COARSE  # between the middle and the tokens
+        self.coarse = nn.Conv2d(a.middle, a.width, steps + 1, steps, steps // 2)
+        self.place = nn.Parameter(0.02 * torch.randn(1, _COARSE * _COARSE, a.width))
+        self.pose = nn.Linear(_POSE, a.width)
+        layer = nn.TransformerEncoderLayer(
+            a.width, a.width // 48, 2 * a.width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.tokens = nn.TransformerEncoder(layer, a.layers, enable_nested_tensor=False)
+        self.up = nn.Sequential(nn.Conv2d(a.width, steps * steps * a.middle, 1), nn.PixelShuffle(steps))
+        self.mixed = _Block(a.middle)
+        self.finer = nn.Sequential(nn.Conv2d(a.middle, 4 * a.fine, 1), nn.PixelShuffle(2))
+        self.last = nn.Sequential(_Block(a.fine), nn.SiLU(), nn.Conv2d(a.fine, a.features, 1))
+
+    def forward(
+        self, pictures: Float[Tensor, "B 3 H W"], pose: Float[Tensor, "B 4"]
+    ) -> tuple[Float[Tensor, "B M V"], Float[Tensor, "B F h w"]]:
+        count, _, height, width = pictures.shape
+        across = torch.linspace(-1.0, 1.0, width, device=pictures.device).expand(count, 1, height, width)
+        down = torch.linspace(-1.0, 1.0, height, device=pictures.device)[:, None].expand_as(across)
+        fine = self.fine(self.stem(torch.cat([pictures, across, down], dim=1)))
+        middle = self.middle(fine)
+        coarse = self.coarse(middle).flatten(2).transpose(1, 2)
+        tokens = self.tokens(coarse + self.place + self.pose(pose)[:, None])
+        grid = tokens.transpose(1, 2).unflatten(2, (_COARSE, _COARSE))
+        middle = self.mixed(middle + self.up(grid))
+        return tokens, self.last(fine + self.finer(middle))
+
+
+class PictureField(RadianceField):
+    """Pictures of objects -> premultiplied colours and alphas from any camera."""
+
+    architecture: PictureArchitecture
+    blob = (-1.0, 3.0)  # one that is opaque everywhere stays so: nothing behind its surface has a gradient
+
+    def __init__(self, architecture: PictureArchitecture) -> None:
+        super().__init__()
+        self.architecture = a = architecture
+        self.encoder = _Encoder(a)
+        self.queries = nn.Parameter(0.02 * torch.randn(1, 3 * _COARSE * _COARSE, a.plane_width))
+        self.layers = nn.ModuleList([_PlaneLayer(a.plane_width, a.width) for _ in range(a.plane_layers)])
+        # Sub-pixel convolutions (Shi et al. 2016, arXiv:1609.05158): 8 texels become 16, and these 32.
+        inner = 3 * a.channels
+        self.texels = nn.Sequential(nn.LayerNorm(a.plane_width), nn.Linear(a.plane_width, 4 * inner))
+        self.refine = nn.Sequential(
+            nn.PixelShuffle(2),
+            nn.Conv2d(inner, inner, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(inner, 4 * a.channels, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+        known = 3 * a.channels + a.features + 3 + _PLACE
+        self.inner = nn.Sequential(nn.Linear(known, a.hidden), nn.SiLU(), nn.Linear(a.hidden, a.hidden))
+        self.outer = nn.Linear(a.hidden, 4)
+
+    def forward(
+        self,
+        pictures: Float[Tensor, "B 3 H W"],
+        known: Float[Tensor, "B 2"],
+        cameras: Cameras,
+        owner: Int[Tensor, " V"] | None = None,
+        pixels: Int[Tensor, "V N"] | None = None,
+        shift: Float[Tensor, "V N S"] | None = None,
+    ) -> Float[Tensor, "V N 4"]:
+        """See `decode` and `RadianceField.render`."""
+        return self.render(self.decode(pictures, known), cameras, owner, pixels, shift)
+
+    def decode(self, pictures: Float[Tensor, "B 3 H W"], known: Float[Tensor, "B 2"]) -> DecodedPictures:
+        """The fields of pictures in [-1, 1] on white. known: the elevation in degrees and the distance of the
+        camera of each."""
+        a = self.architecture
+        tokens, features = self.encoder(pictures, _pose(known))
+        x = self.queries.expand(len(pictures), -1, -1)
+        for layer in self.layers:
+            x = layer(x, tokens)
+        grid = self.texels(x).unflatten(1, (3, _COARSE, _COARSE)).permute(0, 1, 4, 2, 3).flatten(0, 1)
+        planes = self.refine(grid).float().view(len(pictures), 3, a.channels, 4 * _COARSE, 4 * _COARSE)
+        elevation, distance = known.float().unbind(1)
+        cameras = orbit(torch.zeros_like(elevation), elevation, distance, FOV, a.size, a.size)
+        return DecodedPictures(
+            planes.permute(0, 1, 3, 4, 2).contiguous(), features.float(), pictures.float(), cameras
+        )
+
+    def raw(self, one: DecodedPicture, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
+        place, pixel = _place(one.camera, points)
+        seen = torch.cat([_at(one.features, pixel), _at(one.picture, pixel)]).transpose(0, 1)
+        planes = sample_planes(one.planes, points / EXTENT).flatten(1)
+        return self.outer(F.silu(self.inner(torch.cat([planes, seen, place], dim=1))))
+
+    def pictures(
+        self,
+        pictures: Float[Tensor, "B 3 H W"],
+        known: Float[Tensor, "B 2"],
+        cameras: Cameras,
+        owner: Int[Tensor, " V"] | None = None,
+    ) -> Float[Tensor, "V 4 H W"]:
+        """Whole pictures of the size of the cameras, channels first."""
+        return as_pictures(self(pictures, known, cameras, owner), cameras)
+
+
+def _pose(known: Float[Tensor, "B 2"]) -> Float[Tensor, "B 4"]:
+    """Elevation as cosine and sine, and the apparent size of the unit ball."""
+    angle, distance = torch.deg2rad(known[:, 0]), known[:, 1]
+    tangent = (distance.square() - 1.0).clamp_min(1e-2).rsqrt()
+    half = torch.tan(torch.deg2rad(known.new_tensor(0.5 * FOV)))
+    size = 4.0 * (tangent / half - _SIZE_OF_BALL)
+    return torch.stack([angle.cos(), angle.sin(), (2.0 * angle).sin(), size], dim=1)
+
+
+def _place(
+    camera: Cameras, points: Float[Tensor, "M 3"]
+) -> tuple[Float[Tensor, "M P"], Float[Tensor, "M 2"]]:
+    """Where points are in the world and behind the pixels of a camera, and these pixels in [-1, 1]."""
+    pose, k = camera.world_from_camera[0], camera.intrinsics[0]
+    local = (points - pose[:3, 3]) @ pose[:3, :3]
+    depth = local[:, 2:].clamp_min(1e-3)
+    pixel = local[:, :2] / depth * torch.stack([k[0, 0], k[1, 1]]) * (2.0 / camera.width)
+    behind = depth - pose[:3, 3].norm()
+    waves = behind * points.new_tensor(_WAVES) * torch.pi
+    return torch.cat([points, pixel, behind, waves.sin(), waves.cos()], dim=1), pixel
+
+
+def _at(values: Float[Tensor, "C h w"], pixel: Float[Tensor, "M 2"]) -> Float[Tensor, "C M"]:
+    """Bilinear values at places in [-1, 1]; beyond the border those of the border."""
+    found = F.grid_sample(values[None], pixel[None, None], padding_mode="border", align_corners=False)
+    return found[0, :, 0]
+
+
+def load_picture_field(folder: Path) -> PictureField:
+    """See `radiance_field.load_field`."""
+    return radiance_field.load_field(folder, PictureField, PictureArchitecture)

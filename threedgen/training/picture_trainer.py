@@ -1,0 +1,94 @@
+"""Trains the field that a picture decodes to, with a few rays of views of the object in each picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from threedgen.core.errors import UserError
+from threedgen.core.random import generator
+from threedgen.guidance.priors.picture_field import PictureArchitecture, PictureField, load_picture_field
+from threedgen.guidance.priors.radiance_field import save_field
+from threedgen.training.config import PictureFieldTrainingConfig
+from threedgen.training.denoiser_trainer import DenoiserTrainer
+from threedgen.training.prior_model import write_folder
+from threedgen.training.things_store import cameras_of
+from threedgen.training.view_bank import ViewBatch
+
+
+class PictureFieldTrainer(DenoiserTrainer):
+    """The trainer of a PictureField. size: pixels of the pictures."""
+
+    config: PictureFieldTrainingConfig
+
+    def __init__(self, config: PictureFieldTrainingConfig, size: int, folder: Path) -> None:
+        super().__init__(config, lambda: PictureField(PictureArchitecture(size=size)), folder)
+        self.size = size
+
+    def next_batch(self, bank: Any) -> ViewBatch:
+        config = self.config
+        return bank.batch(config.batch, config.seed, self.step, config.views)
+
+    def train_step(self, batch: ViewBatch) -> float:
+        """One step on the mean squared error of premultiplied colours and alpha at random pixels."""
+        config, device = self.config, self.config.device
+        rng = generator(config.seed, "picture-train", self.step)
+        count, views = batch.layers.shape[:2]
+        kept = (torch.rand(count, generator=rng) >= config.picture_dropout).float()
+        pixels = torch.randint(self.size**2, (count * views, config.rays), generator=rng)
+        samples = self.model.architecture.samples
+        shift = torch.rand(count * views, config.rays, samples, generator=rng) - 0.5
+        target = batch.layers.flatten(0, 1).flatten(1, 2)
+        target = torch.gather(target, 1, pixels.unsqueeze(-1).expand(-1, -1, 4))
+        pictures = 2.0 * batch.pictures.permute(0, 3, 1, 2) - 1.0
+        # A withheld picture is white: its field is the mean of everything.
+        pictures = torch.lerp(torch.ones_like(pictures), pictures, kept[:, None, None, None])
+        with self.half():
+            decoded = self.model.decode(pictures.to(device), batch.known.to(device))
+        predicted = self.model.render(
+            decoded,
+            cameras_of(batch.views.flatten(0, 1), self.size).to(device),
+            torch.arange(count).repeat_interleave(views),
+            pixels.to(device),
+            shift.to(device),
+        )
+        loss = F.mse_loss(predicted, target.to(device))
+        self.update(loss)
+        self.pictures += count
+        return float(loss.detach())
+
+    def start_from(self, folder: Path) -> None:
+        """Takes over the field of a pipeline folder. Raises UserError for a field of other sizes."""
+        other = load_picture_field(folder / "field")
+        if other.architecture != self.model.architecture:
+            raise UserError(f"the field of {folder} has other sizes than this one: leave --start-from out")
+        self.model.load_state_dict(other.state_dict())
+        self.average.load_state_dict(other.state_dict())
+        self.origin = str(folder)
+
+    def views_of(
+        self, picture: Float[Tensor, "H W 3"], known: Float[Tensor, " 2"], views: Float[Tensor, "V 3"]
+    ) -> Float[Tensor, "V H W 4"]:
+        """What the averaged field shows of the object in a picture: premultiplied RGB and alpha. known, views: see
+        ViewBatch."""
+        device = self.config.device
+        with torch.no_grad():
+            given = (2.0 * picture.permute(2, 0, 1)[None] - 1.0).to(device)
+            decoded = self.average.with_occupancy(self.average.decode(given, known[None].to(device)))
+            owner = torch.zeros(len(views), dtype=torch.long)
+            values = self.average.render(decoded, cameras_of(views, self.size).to(device), owner)
+        return values.unflatten(1, (self.size, self.size)).cpu()
+
+
+def save_picture_pipeline(trainer: PictureFieldTrainer, folder: Path) -> None:
+    """Writes the averaged field as a pipeline folder, replacing `folder` in one step."""
+
+    def write(path: Path) -> None:
+        save_field(trainer.average, path / "field")
+
+    write_folder(folder, "ThreedgenPicturePipeline", {"field": ["threedgen", "PictureField"]}, write)
