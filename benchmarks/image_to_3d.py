@@ -16,6 +16,7 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from threedgen.core.pictures import psnr, silhouette_iou
 from threedgen.core.types import Cameras
 from threedgen.datasets import mesh_files
 from threedgen.datasets.cut_outs import DISTANCE, FILL, FOV
+from threedgen.datasets.multiview import PosedPictures
 from threedgen.jobs.asset import renderer_here
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
@@ -47,26 +49,35 @@ def ring(azimuths: tuple[float, ...], size: int) -> Cameras:
     return orbit(angles, 0.0 * full, DISTANCE * full, FOV, size, size)
 
 
-def framed(mesh: str) -> mesh_files.PaintedMesh:
-    """The mesh, moved and scaled so that the front view's cut-out has the frame of the view itself: the asset
-    is then where the mesh is."""
-    path, _, texture = mesh.partition("@")
-    painted = mesh_files.read_painted(path, texture or None)
+def framed(
+    painted: mesh_files.PaintedMesh, seen: Callable[[mesh_files.PaintedMesh], PosedPictures]
+) -> mesh_files.PaintedMesh:
+    """The mesh, moved and scaled so that the cut-out of its picture has the frame of the picture itself: the asset
+    is then where the mesh is. seen: its picture of 512 pixels from azimuth 0."""
     for _ in range(2):  # perspective: the second time corrects what the first moved
-        alpha = mesh_files.render(painted, ring((0.0,), 512)).alpha[0, ..., 0].numpy()
+        picture = seen(painted)
+        alpha = picture.alpha[0, ..., 0].numpy()
         rows, columns = np.nonzero(alpha >= 0.5)
         x, y = (0.5 * (places.min() + places.max() + 1) for places in (columns, rows))
         radius = np.hypot(np.abs(columns + 0.5 - x) + 0.5, np.abs(rows + 0.5 - y) + 0.5).max()
         pixel = 2.0 * DISTANCE * math.tan(math.radians(FOV / 2.0)) / 512  # world units, at the origin's depth
-        shift = torch.tensor([(x - 256.0) * pixel, (256.0 - y) * pixel, 0.0]).float()
+        pose = picture.cameras.world_from_camera[0, :3, :3]
+        shift = pose @ torch.tensor([(x - 256.0) * pixel, (y - 256.0) * pixel, 0.0]).float()
         vertices = (painted.mesh.vertices - shift) * (FILL * 256.0 / radius)
         painted = replace(painted, mesh=replace(painted.mesh, vertices=vertices))
     return painted
 
 
+def framed_file(mesh: str) -> mesh_files.PaintedMesh:
+    """The mesh of a file, FILE or FILE@TEXTURE, framed from the front."""
+    path, _, texture = mesh.partition("@")
+    painted = mesh_files.read_painted(path, texture or None)
+    return framed(painted, lambda mesh: mesh_files.render(mesh, ring((0.0,), 512)))
+
+
 def picture_of(mesh: str, out: Path) -> Path:
     """The mesh from the front, cut out, lit a little so that its shape shows."""
-    seen = mesh_files.render(framed(mesh), ring((0.0,), 512), LIGHT)
+    seen = mesh_files.render(framed_file(mesh), ring((0.0,), 512), LIGHT)
     straight = (seen.images - (1.0 - seen.alpha)) / seen.alpha.clamp_min(1e-6)
     rgba = torch.cat([straight.clamp(0.0, 1.0), seen.alpha], dim=-1)[0]
     target = out / f"{Path(mesh.partition('@')[0]).stem}.png"
@@ -75,23 +86,23 @@ def picture_of(mesh: str, out: Path) -> Path:
     return target
 
 
-def views_of(folder: Path, azimuths: tuple[float, ...], size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def views_of(folder: Path, cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
     """The run's asset as it was optimised, on white: [V, size, size, 3] and alphas."""
     run = RunDirectory.open(folder)
     recipe = read_resolved(run.recipe)
     primitive, renderer = load_scene(run, recipe).at(None), renderer_here(recipe, "auto")
     with torch.no_grad():
-        output = on_white(renderer, primitive, ring(azimuths, size))
+        output = on_white(renderer, primitive, cameras)
     return output.rgb, output.alpha
 
 
-def run(picture: Path, recipe: str, folder: Path) -> None:
+def run(picture: Path, recipe: str, folder: Path, options: Sequence[str] = ()) -> None:
     """The command, if its run is not there; seconds go into a file of their own."""
     if (folder / "seconds").is_file():
         return
     command = ["-m", "threedgen", "image-to-3d", str(picture), "--recipe", recipe, "--out", str(folder)]
     started = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, *command, *options], check=True, stdout=subprocess.DEVNULL)
     (folder / "seconds").write_text(f"{time.perf_counter() - started:.1f}")
 
 
@@ -104,8 +115,8 @@ def row(name: str, folder: Path, mesh: str | None) -> str:
         cells += ["-", "-"]
     else:
         sides = tuple(45.0 * turn for turn in range(1, 8))
-        truth = mesh_files.render(framed(mesh), ring(sides, 128), LIGHT)
-        rgb, alpha = views_of(folder, sides, 128)
+        truth = mesh_files.render(framed_file(mesh), ring(sides, 128), LIGHT)
+        rgb, alpha = views_of(folder, ring(sides, 128))
         cells += [f"{psnr(rgb, truth.images).mean():.1f}", f"{silhouette_iou(alpha, truth.alpha).mean():.3f}"]
     cells += [f"{seconds:.0f}", f"{report['peak_memory_bytes'] / 1e9:.2f}"]
     return "| " + " | ".join(cells) + " |"
@@ -120,7 +131,7 @@ def sheet(runs: list[tuple[str, Path]], path: Path, size: int = 160) -> None:
         )
         white = Image.new("RGBA", cut_out.size, "white")
         seen = np.asarray(Image.alpha_composite(white, cut_out.convert("RGBA")).convert("RGB"))
-        rgb, _ = views_of(folder, SHOWN, size)
+        rgb, _ = views_of(folder, ring(SHOWN, size))
         views = [(view.clamp(0.0, 1.0) * 255.0).round().byte().numpy() for view in rgb]
         rows.append(np.concatenate([seen, *views], axis=1))
     picture = Image.fromarray(np.concatenate(rows))

@@ -14,7 +14,13 @@ from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.base import Condition, ReferenceView
 from threedgen.guidance.priors.load import load_folder
-from threedgen.guidance.priors.picture_field import PictureArchitecture, PictureField, load_picture_field
+from threedgen.guidance.priors.picture_field import (
+    PictureArchitecture,
+    PictureField,
+    load_picture_field,
+    place_of,
+    values_at,
+)
 from threedgen.guidance.priors.radiance_field import save_field
 from threedgen.training.prior_model import write_folder
 
@@ -32,8 +38,8 @@ def cameras(azimuths: list[float], size: int = 8) -> Cameras:
 def field() -> PictureField:
     torch.manual_seed(0)
     made = PictureField(TINY)
-    for weights in (made.outer.weight, made.refine[3].weight):
-        torch.nn.init.normal_(weights, std=0.4)
+    for name in ("outer.weight", "refine.3.weight"):
+        torch.nn.init.normal_(made.get_parameter(name), std=0.4)
     return made
 
 
@@ -56,19 +62,18 @@ def test_views_of_one_picture_are_those_of_each_alone(field: PictureField, pictu
 
 def test_the_pixel_that_shows_a_point_is_found(field: PictureField) -> None:
     """A picture that is black but for one pixel: the colour features of a point are its own pixel's."""
-    from threedgen.guidance.priors.picture_field import _at, _place
-
-    camera = orbit(*(torch.tensor([v]) for v in (0.0, 10.0, 2.85)), 40.0, 64, 64)
+    azimuth, elevation, distance = torch.tensor([[0.0], [10.0], [2.85]])
+    camera = orbit(azimuth, elevation, distance, 40.0, 64, 64)
     picture = torch.zeros(3, 64, 64)
     picture[:, 20, 41] = 1.0
     pixel_center = torch.tensor([41.5, 20.5, 1.0])
     ray = camera.world_from_camera[0, :3, :3] @ (torch.linalg.inv(camera.intrinsics[0]) @ pixel_center)
     points = camera.centers + torch.tensor([[2.5], [2.9], [3.2]]) * ray
-    place, pixel = _place(camera, points)
-    torch.testing.assert_close(_at(picture, pixel), torch.ones(3, 3), atol=1e-3, rtol=0)
+    place, pixel = place_of(camera, points)
+    torch.testing.assert_close(values_at(picture, pixel), torch.ones(3, 3), atol=1e-3, rtol=0)
     assert float(place[0, 5]) < float(place[1, 5]) < float(place[2, 5])  # further behind the pixel
     aside = camera.centers + 2.9 * torch.nn.functional.normalize(ray + 0.2, dim=0)
-    assert float(_at(picture, _place(camera, aside)[1]).max()) < 0.01
+    assert float(values_at(picture, place_of(camera, aside)[1]).max()) < 0.01
 
 
 def test_gradients_reach_every_weight(field: PictureField, pictures: torch.Tensor) -> None:

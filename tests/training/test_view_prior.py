@@ -1,5 +1,7 @@
 """The view-conditioned prior: its pairs, its training, and its folder on disk."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ from threedgen.training.view_trainer import ViewTrainer
 TINY = PriorArchitecture(
     size=16, channels=(8, 16), attention=(False, True), embedding=32, text_width=16, text_layers=1
 )
-SCENES = {"object_scenes": 0, "class_scenes": 1, "assemblies": 4, "shapes": 2}
+SCENES: dict[str, Any] = {"object_scenes": 0, "class_scenes": 1, "assemblies": 4, "shapes": 2}
 CONFIG = ViewTrainingConfig(steps=4, batch=4, warmup=1, precision="fp32", **SCENES)
 
 

@@ -219,8 +219,8 @@ class PictureField(RadianceField):
         )
 
     def raw(self, one: DecodedPicture, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
-        place, pixel = _place(one.camera, points)
-        seen = torch.cat([_at(one.features, pixel), _at(one.picture, pixel)]).transpose(0, 1)
+        place, pixel = place_of(one.camera, points)
+        seen = torch.cat([values_at(one.features, pixel), values_at(one.picture, pixel)]).transpose(0, 1)
         planes = sample_planes(one.planes, points / EXTENT).flatten(1)
         return self.outer(F.silu(self.inner(torch.cat([planes, seen, place], dim=1))))
 
@@ -244,7 +244,7 @@ def _pose(known: Float[Tensor, "B 2"]) -> Float[Tensor, "B 4"]:
     return torch.stack([angle.cos(), angle.sin(), (2.0 * angle).sin(), size], dim=1)
 
 
-def _place(
+def place_of(
     camera: Cameras, points: Float[Tensor, "M 3"]
 ) -> tuple[Float[Tensor, "M P"], Float[Tensor, "M 2"]]:
     """Where points are in the world and behind the pixels of a camera, and these pixels in [-1, 1]."""
@@ -257,7 +257,7 @@ def _place(
     return torch.cat([points, pixel, behind, waves.sin(), waves.cos()], dim=1), pixel
 
 
-def _at(values: Float[Tensor, "C h w"], pixel: Float[Tensor, "M 2"]) -> Float[Tensor, "C M"]:
+def values_at(values: Float[Tensor, "C h w"], pixel: Float[Tensor, "M 2"]) -> Float[Tensor, "C M"]:
     """Bilinear values at places in [-1, 1]; beyond the border those of the border."""
     found = F.grid_sample(values[None], pixel[None, None], padding_mode="border", align_corners=False)
     return found[0, :, 0]

@@ -1,0 +1,107 @@
+"""The training of the field that a picture decodes to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from threedgen.commands.main import main
+from threedgen.core.errors import UserError
+from threedgen.guidance.priors.load import load_folder
+from threedgen.guidance.priors.picture_field import PictureArchitecture
+from threedgen.training import picture_trainer
+from threedgen.training.config import PictureFieldTrainingConfig
+from threedgen.training.picture_report import (
+    HeldOutViews,
+    figures,
+    held_out_views,
+    shown,
+    write_picture_report,
+)
+from threedgen.training.picture_trainer import PictureFieldTrainer, save_picture_pipeline
+from threedgen.training.view_bank import ViewBank
+
+SCENES: dict[str, Any] = {"object_scenes": 0, "class_scenes": 0, "assemblies": 6, "shapes": 2}
+CONFIG = PictureFieldTrainingConfig(
+    steps=4, batch=2, views=2, rays=16, warmup=1, precision="fp32", picture_dropout=0.3, **SCENES
+)
+_SIZES = {"fine": 16, "middle": 16, "width": 48, "layers": 1, "plane_width": 48, "plane_layers": 1}
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    def architecture(size: int) -> PictureArchitecture:
+        return PictureArchitecture(**_SIZES, size=size, channels=2, features=4, hidden=8, samples=8)
+
+    monkeypatch.setattr(picture_trainer, "PictureArchitecture", architecture)
+
+
+@pytest.fixture(scope="module")
+def bank() -> ViewBank:
+    return ViewBank(CONFIG, 64, CONFIG.seed)
+
+
+def test_a_resumed_training_ends_at_the_same_bits(tmp_path: Path, bank: ViewBank) -> None:
+    whole, half = (PictureFieldTrainer(CONFIG, 64, tmp_path / name) for name in ("whole", "half"))
+    whole.fit(bank, 4, lambda loss, saved: None)
+    for _ in range(2):
+        half.train_step(half.next_batch(bank))
+    half.save()
+    again = PictureFieldTrainer(CONFIG, 64, tmp_path / "half")
+    assert again.resume()
+    again.fit(bank, 4, lambda loss, saved: None)
+    for name, value in whole.average.state_dict().items():
+        assert torch.equal(value, again.average.state_dict()[name]), name
+
+
+def test_a_training_begins_with_the_weights_of_another(tmp_path: Path, bank: ViewBank) -> None:
+    first = PictureFieldTrainer(CONFIG, 64, tmp_path / "first")
+    first.train_step(first.next_batch(bank))
+    save_picture_pipeline(first, tmp_path / "pipeline")
+    second = PictureFieldTrainer(CONFIG, 64, tmp_path / "second")
+    second.start_from(tmp_path / "pipeline")
+    for name, value in first.average.state_dict().items():
+        assert torch.equal(second.model.state_dict()[name], value.half().float())
+    other = PictureFieldTrainer(CONFIG, 128, tmp_path / "other")
+    with pytest.raises(UserError, match="other sizes"):
+        other.start_from(tmp_path / "pipeline")
+
+
+def test_the_report_counts_a_camera_that_is_off_against_the_true_one(tmp_path: Path, bank: ViewBank) -> None:
+    trainer = PictureFieldTrainer(CONFIG, 64, tmp_path)
+    held_out = held_out_views(None, 64, 2)
+    assert held_out.images.shape == (2, 9, 64, 64, 3)
+    numbers = figures(trainer, held_out)
+    assert 0.0 < numbers["psnr"] < 30.0
+    # Told what the field itself shows, the true camera has hardly an error, and the other one has.
+    images, alpha = shown(trainer, held_out)
+    own = HeldOutViews(
+        torch.cat([held_out.images[:, :1], images], dim=1), torch.cat([held_out.alpha[:, :1], alpha], dim=1)
+    )
+    own = HeldOutViews((own.images + 1e-4).clamp(max=1.0), own.alpha)
+    numbers = figures(trainer, own)
+    assert numbers["psnr"] > 60.0
+    assert numbers["iou"] == 1.0
+    assert numbers["ratio"] > 2.0
+    write_picture_report(trainer, held_out)
+    assert json.loads((tmp_path / "errors.jsonl").read_text())["pictures"] == 0
+    assert (tmp_path / "samples.png").is_file()
+
+
+def test_a_tiny_training_through_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "prior"
+    arguments = ["--steps", "2", "--batch", "2", "--views", "2", "--rays", "8", "--precision", "fp32"]
+    arguments += ["--object-scenes", "0", "--class-scenes", "0", "--assemblies", "4", "--shapes", "2"]
+    command = ["train", "prior", "--kind", "picture", "--size", "64", "--out", str(out), *arguments]
+    assert main(command) == 0
+    prior = load_folder(out / "pipeline")
+    assert prior.image_size == 64
+    card = (out / "pipeline" / "README.md").read_text()
+    assert "4 pictures with 2 views each in 2 steps" in card
+    assert (out / "views-64").is_dir()
+    assert main([*command, "--bank-views", "3"]) == 2
+    assert "--bank-views is not an option of this kind of prior" in capsys.readouterr().err
