@@ -1,14 +1,14 @@
 """Text to 3D of real things against their true shapes: the prompts of things_prompts.yaml.
 
     python benchmarks/things.py [--out DIR] [--kinds known unseen scenes] [--only PROMPT ...] [--catalogue DIR]
-                                [--answers FILE] [--camera] [--ceiling N] [--wall PNG] [--markdown FILE]
-                                [key=value ...]
+                                [--answers FILE] [--camera] [--ceiling N] [--classifier FILE] [--wall PNG]
+                                [--markdown FILE] [key=value ...]
 
 Each prompt is the command that a user types, in a process of its own. Finished prompts in --out are not made again,
 so a stopped benchmark goes on. Scores are of the Gaussians of asset.ply, by threedgen/metrics/named_things.py: an
 asset is right if of all known things that of its prompt is nearest by shape and colour, and, where the prompt names
 a colour, in that colour. --camera asks the embedded prior about true pictures. --ceiling fits the same Gaussians
-to true pictures of the first N things.
+to true pictures of the first N things. --classifier adds text-image scores, see things_classifier.py.
 
 sheet-*.png show all assets in a drawn order, with numbers and four views. --answers takes a YAML file that someone
 wrote who saw these sheets and words.txt alone: number: word, for scenes number: [word, word].
@@ -34,6 +34,7 @@ import torch
 import yaml
 from PIL import Image, ImageDraw
 from text_to_3d import fit_truth, viewer
+from things_classifier import add_scores, make_scorer, text_image_figures
 from torch import Tensor
 
 from threedgen.core.random import generator
@@ -206,6 +207,7 @@ def table(rows: Sequence[dict[str, Any]], answers: dict[int, Any] | None) -> str
                 figures.append(f"{key} {statistics.mean(row['scores'][key] for row in part):.3f}")
             fronts = [row["scores"]["janus"] for row in part if row["scores"]["janus"] is not None]
             figures.append(f"Janus {sum(fronts)} of {len(fronts)}")
+        figures += text_image_figures(part)
         if answers is not None:
             good = statistics.mean(named(answers.get(row["number"]), row) for row in part)
             figures.append(f"named from the sheet {good:.3f}")
@@ -228,6 +230,12 @@ def main() -> None:
     parser.add_argument(
         "--camera", action="store_true", help="also measure whether the prior knows the camera"
     )
+    parser.add_argument(
+        "--classifier",
+        type=Path,
+        metavar="FILE",
+        help="weights of EfficientNet-Lite0: also measure how well pictures fit their words",
+    )
     parser.add_argument("--share", default="1/1", help="which part of the prompts to make, such as 1/2")
     parser.add_argument("--wall", type=Path, metavar="PNG", help="a picture of all assets")
     parser.add_argument("--markdown", type=Path)
@@ -237,6 +245,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     document = yaml.safe_load(PROMPTS.read_text(encoding="utf-8"))
     rows = [{"kind": kind, **row} for kind in KINDS for row in document[kind]]
+    scorer = make_scorer(arguments.classifier, rows) if arguments.classifier else None
     order = list(range(1, len(rows) + 1))
     random.Random(0).shuffle(order)
     for row, number in zip(rows, order, strict=True):
@@ -261,6 +270,8 @@ def main() -> None:
         numbered.append((row["number"], rgba))
         if row["kind"] != "scenes":
             row["scores"] = asdict(judge.score(rgba, row["thing"]))
+    if scorer is not None:
+        add_scores(scorer, rows, things, lambda prompt, size: asset_views(prompt, out, size))
     write_sheets(sorted(numbered, key=lambda item: item[0]), out)
     if arguments.wall:
         write_wall(rows, out, arguments.wall)

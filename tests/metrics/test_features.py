@@ -92,11 +92,13 @@ def test_distance_grows_with_blur_and_with_noise(embedded, shown):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("vgg", "unknown feature network 'vgg': use embedded, clip:FOLDER, inception:FILE"),
+        ("vgg", "network 'vgg': use embedded, clip:FOLDER, efficientnet:FILE, inception:FILE"),
         ("clip", "'clip' names no file"),
         ("clip:", "unknown feature network"),
         ("embedded:x", "unknown feature network"),
         ("clip:/nowhere", "there is no folder '/nowhere'"),
+        ("efficientnet", "'efficientnet' names no file"),
+        ("efficientnet:/nowhere", "there is no file '/nowhere' of EfficientNet-Lite0; make it"),
         ("inception:/nowhere", "there is no file '/nowhere' of the InceptionV3 of FID; make it"),
     ],
 )

@@ -105,7 +105,8 @@ def build_parser() -> Parser:
         "--features",
         default="embedded",
         metavar="NAME",
-        help="network of FID and KID: embedded, clip:FOLDER or inception:FILE; default: embedded",
+        help="network of FID and KID: embedded, clip:FOLDER, efficientnet:FILE or inception:FILE; "
+        "default: embedded",
     )
     parser.add_argument(
         "--lpips",

