@@ -110,8 +110,10 @@ def test_a_pose_that_no_camera_has(pose, message):
 
 def test_priors_are_asked_about_the_other_views():
     views = sampler()(0, 0, 2)
-    output = rendered(views)
+    output = replace(rendered(views), background=torch.rand(3, 3))
     some, cameras = free_views(output, views)
+    assert output.background is not None
+    torch.testing.assert_close(some.background, output.background[:2])
     assert cameras.index is None
     assert len(cameras) == 2
     torch.testing.assert_close(some.rgb, output.rgb[:2])

@@ -117,7 +117,7 @@ def views_at(output: RenderOutput, cameras: Cameras, chosen: torch.Tensor) -> tu
     """Some views of a render, without its statistics for density control. chosen: [n] their indices."""
     pictures = {
         name: None if value is None else value[chosen.to(value.device)]
-        for name in ("rgb", "alpha", "depth", "normal", "distortion")
+        for name in ("rgb", "alpha", "depth", "normal", "distortion", "background")
         for value in [getattr(output, name)]
     }
     return replace(output, **pictures, screen=None), cameras[chosen]
