@@ -34,6 +34,7 @@ _CAMERA_AXES = {
 # Blender's world has z up: (x, y, z) -> (x, z, -y) turns it to y up.
 _Y_UP_FROM_Z_UP = ((1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, -1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
+DISTANCE, FOV = 2.85, 40.0  # world units and degrees, of usual views: the unit sphere fills the picture
 VIEW_FEATURES = 16
 RELATIVE_VIEW_FEATURES = VIEW_FEATURES + 4
 

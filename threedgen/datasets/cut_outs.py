@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from threedgen.cameras.orbit import DISTANCE, FOV
 from threedgen.core.errors import UserError
 from threedgen.datasets.background_removal import remove_background
 from threedgen.datasets.picture import Picture, read_depth, read_mask, read_picture
 
-FOV, DISTANCE = 40.0, 2.85  # degrees, world units
 FILL = 0.9
 RADIUS = DISTANCE * math.sin(math.atan(FILL * math.tan(math.radians(FOV / 2.0))))  # 0.89 world units
 SIZE = 512  # pixels per side: the most that any prior or render has

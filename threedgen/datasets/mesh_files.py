@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras.orbit import orbit
+from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
@@ -34,7 +34,6 @@ from threedgen.renderers.rasterize import box_filter
 SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".off")
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".7z", ".rar", ".zst", ".usdz", ".3mf")
 RADIUS = 0.9  # world units, of the ball to which a mesh is scaled
-DISTANCE, FOV = 2.85, 40.0  # world units and degrees, of the cameras: the unit sphere fills the picture
 SUPERSAMPLING = 4  # pixels per side of each pixel that are rendered and averaged
 _GREY = 0.7  # colour of a mesh without colours
 _BARELY = 0.05  # opacity that a mesh must have somewhere

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from threedgen.cameras.orbit import orbit
+from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.core.random import derive_seed
@@ -27,7 +27,6 @@ from threedgen.datasets.shapes import CLASSES
 from threedgen.datasets.world import Scene, WorldObject
 
 SHAPE_WORLD = "shape-world:"
-_FOV, _RADIUS = 40.0, 2.85  # degrees, world units
 _ELEVATION = (0.0, 60.0)  # degrees
 TRAINING_VIEWS = 12  # of each object of the shape world
 _TEST_VIEWS = 32
@@ -90,7 +89,7 @@ def spiral(count: int, size: int) -> Cameras:
     share = (torch.arange(count) + 0.5) / count
     low, high = _ELEVATION
     elevation = low + (high - low) * share
-    return orbit(4.0 * 360.0 * share, elevation, torch.full((count,), _RADIUS), _FOV, size, size)
+    return orbit(4.0 * 360.0 * share, elevation, torch.full((count,), DISTANCE), FOV, size, size)
 
 
 def _is_object(folder: Path) -> bool:
@@ -145,7 +144,7 @@ def _draw(shapes: tuple[str, ...], size: int, split: str, seed: int, views: int,
         draw = torch.from_numpy(rng.random((2, views))).float()
         low, high = (math.sin(math.radians(angle)) for angle in _ELEVATION)
         elevation = torch.rad2deg(torch.asin(low + (high - low) * draw[1]))
-        full = torch.full((views,), _RADIUS)
-        cameras = orbit(360.0 * draw[0], elevation, full, _FOV, size, size)
+        full = torch.full((views,), DISTANCE)
+        cameras = orbit(360.0 * draw[0], elevation, full, FOV, size, size)
     images, alpha = world.render(Scene((item,)), cameras)
     return PosedPictures(images.clamp(0.0, 1.0), alpha, cameras)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from threedgen.cameras.orbit import orbit
+from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core.errors import UserError
 from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import Cameras
@@ -32,7 +32,6 @@ from threedgen.recipes.recipe import Recipe
 from threedgen.renderers.base import on_white
 
 RING, RING_SIZE, RING_ELEVATION = 24, 128, 15.0  # views of the measure of consistency, in pixels and degrees
-_RADIUS, _FOV = 2.85, 40.0  # of these views, in world units and degrees
 _AT_ONCE = 8  # views that are rendered before they are scored
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _ALIKE = (
@@ -118,7 +117,7 @@ def _task(recipe: Recipe, scene: Any, sampler: Any, truth: str | Path | None, up
 def _ring() -> Cameras:
     full = torch.ones(RING)
     azimuth = torch.arange(RING) * (360.0 / RING)
-    return orbit(azimuth, RING_ELEVATION * full, _RADIUS * full, _FOV, RING_SIZE, RING_SIZE)
+    return orbit(azimuth, RING_ELEVATION * full, DISTANCE * full, FOV, RING_SIZE, RING_SIZE)
 
 
 def _in_the_world_of(fitted: GivenViews, truth: PosedPictures, source: str) -> Cameras:

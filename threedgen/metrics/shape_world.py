@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras.orbit import orbit
+from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core.pictures import psnr, silhouette_iou, ssim
 from threedgen.core.random import derive_seed
 from threedgen.core.types import Cameras
@@ -29,8 +29,6 @@ from threedgen.datasets.shapes import CLASSES, COLORS
 VIEWS = 8
 TURNS = 72
 ELEVATION = 20.0
-RADIUS = 2.85
-FOV = 40.0
 RESOLUTION = 128
 RETRIEVAL_RESOLUTION = 32
 RETRIEVAL_TURNS = 24
@@ -47,7 +45,7 @@ def ring(count: int, resolution: int) -> Cameras:
     """`count` cameras evenly around the origin, the first in front of it."""
     azimuth = torch.arange(count) * (360.0 / count)
     full = torch.ones(count)
-    return orbit(azimuth, ELEVATION * full, RADIUS * full, FOV, resolution, resolution)
+    return orbit(azimuth, ELEVATION * full, DISTANCE * full, FOV, resolution, resolution)
 
 
 @dataclass(frozen=True)

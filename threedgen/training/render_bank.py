@@ -10,14 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras.orbit import orbit, view_features
+from threedgen.cameras.orbit import FOV, orbit, view_features
 from threedgen.core.random import derive_seed, generator
 from threedgen.core.types import Cameras
 from threedgen.datasets import world
 from threedgen.datasets.shapes import COLORS
 from threedgen.datasets.world import Scene, WorldObject
 
-FOV = 40.0  # degrees, vertical
 RADIUS = (2.6, 3.1)  # world units
 ELEVATION = (-15.0, 60.0)  # degrees
 VIEWS_PER_SCENE = 8

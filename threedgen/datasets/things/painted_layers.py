@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from threedgen.cameras.orbit import orbit
+from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core.types import Cameras
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.painted_mesh import Fragments, PaintedMesh, fragments, surface
@@ -22,7 +22,6 @@ from threedgen.datasets.world import LIGHT, SUPERSAMPLING, compose, shade
 from threedgen.renderers.mesh_shading import face_normals
 from threedgen.renderers.rasterize import box_filter
 
-DISTANCE, FOV = 2.85, 40.0  # world units and degrees, of the cameras: the unit sphere fills the picture
 _SIZE = 64  # pixels, of the pictures by which visible areas are measured
 _VIEWS, _ELEVATIONS = 8, (10.0, 35.0)  # of these pictures: every other one is from higher up
 _FRONT = 0.6  # a view from the front counts 1 + this, one from the back 1 - this

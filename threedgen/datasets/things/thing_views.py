@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.cameras.orbit import orbit
+from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core.types import Cameras
 from threedgen.datasets import world
 from threedgen.datasets.multiview import PosedPictures
@@ -22,7 +22,6 @@ from threedgen.datasets.things.painted_layers import Paints, find_paints, painte
 from threedgen.datasets.things.thing_class import COLORS, FIXED_PAINTS, PAINTS, ThingClass
 from threedgen.datasets.things.thing_set import ThingSource
 
-DISTANCE, FOV = 2.85, 40.0  # world units and degrees, of the cameras of true pictures
 GIVEN = (
     30.0,
     15.0,

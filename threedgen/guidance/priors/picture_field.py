@@ -17,13 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from threedgen.cameras.orbit import orbit
+from threedgen.cameras.orbit import FOV, orbit
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors import radiance_field
 from threedgen.guidance.priors.radiance_field import EXTENT, RadianceField, as_pictures
 from threedgen.kernels.plane_sampling import sample_planes
 
-FOV = 40.0  # degrees, of the cameras of all pictures
 _POSE = 4  # numbers that say how a picture was taken
 _WAVES = (1.0, 2.0, 4.0)  # of the depth of a point behind its pixel, in units of pi a world unit
 _PLACE = 6 + 2 * len(_WAVES)  # numbers that say where a point is
