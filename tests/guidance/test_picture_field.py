@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from threedgen.cameras.orbit import orbit, turned
 from threedgen.core.errors import UserError
@@ -17,15 +18,19 @@ from threedgen.guidance.priors.load import load_folder
 from threedgen.guidance.priors.picture_field import (
     PictureArchitecture,
     PictureField,
+    likely,
     load_picture_field,
     place_of,
+    seen_from,
+    soft_bins,
     values_at,
 )
-from threedgen.guidance.priors.radiance_field import save_field
+from threedgen.guidance.priors.radiance_field import as_pictures, save_field
 from threedgen.training.prior_model import write_folder
 
 _SIZES = {"fine": 16, "middle": 16, "width": 48, "layers": 1, "plane_width": 48, "plane_layers": 1}
 TINY = PictureArchitecture(**_SIZES, channels=2, features=4, hidden=8, samples=8)
+ALL = torch.arange(2)
 KNOWN = torch.tensor([[10.0, 2.85], [25.0, 2.7]])
 
 
@@ -34,27 +39,32 @@ def cameras(azimuths: list[float], size: int = 8) -> Cameras:
     return orbit(torch.tensor(azimuths), 20.0 * full, 2.85 * full, 40.0, size, size)
 
 
+def shown(
+    field: PictureField, pictures: Tensor, known: Tensor, views: Cameras, owner: Tensor = ALL
+) -> Tensor:
+    """What a field shows of pictures, [V, 4, H, W]."""
+    return as_pictures(field(pictures, known, views, owner), views)
+
+
 @pytest.fixture
 def field() -> PictureField:
     torch.manual_seed(0)
     made = PictureField(TINY)
-    for name in ("outer.weight", "refine.3.weight"):
+    for name in ("outer.weight", "refine.2.weight"):
         torch.nn.init.normal_(made.get_parameter(name), std=0.4)
     return made
 
 
 @pytest.fixture
-def pictures() -> torch.Tensor:
+def pictures() -> Tensor:
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2.0 - 1.0
 
 
-def test_views_of_one_picture_are_those_of_each_alone(field: PictureField, pictures: torch.Tensor) -> None:
+def test_views_of_one_picture_are_those_of_each_alone(field: PictureField, pictures: Tensor) -> None:
     views = cameras([0.0, 70.0, 140.0])
-    together = field.pictures(pictures, KNOWN, views, torch.tensor([1, 0, 1]))
+    together = shown(field, pictures, KNOWN, views, torch.tensor([1, 0, 1]))
     for view, picture in enumerate((1, 0, 1)):
-        alone = field.pictures(
-            pictures[picture : picture + 1], KNOWN[picture : picture + 1], views[view : view + 1]
-        )
+        alone = shown(field, pictures[[picture]], KNOWN[[picture]], views[view : view + 1], torch.tensor([0]))
         torch.testing.assert_close(together[view : view + 1], alone, atol=1e-5, rtol=1e-4)
     assert float(together.detach().min()) >= 0.0
     assert float(together.detach().max()) <= 1.0 + 1e-5
@@ -76,12 +86,14 @@ def test_the_pixel_that_shows_a_point_is_found(field: PictureField) -> None:
     assert float(values_at(picture, place_of(camera, aside)[1]).max()) < 0.01
 
 
-def test_gradients_reach_every_weight(field: PictureField, pictures: torch.Tensor) -> None:
+def test_gradients_reach_every_weight(field: PictureField, pictures: Tensor) -> None:
     for weights in field.parameters():
         if not bool(weights.any()):  # what only adds to something begins at zero
             torch.nn.init.normal_(weights, std=0.2)
     shift = torch.rand(2, 64, TINY.samples) - 0.5
-    field(pictures, KNOWN, cameras([30.0, 80.0]), shift=shift).square().sum().backward()
+    decoded = field.decode(pictures, KNOWN, torch.tensor([20.0, 200.0]))
+    views = seen_from(decoded, cameras([30.0, 80.0]))
+    (field.render(decoded, views, shift=shift).square().sum() + decoded.sides.square().sum()).backward()
     still = [
         name for name, weights in field.named_parameters() if weights.grad is None or not weights.grad.any()
     ]
@@ -97,12 +109,12 @@ def test_it_learns_which_picture_shows_which_thing() -> None:
     far = grid[:, None] ** 2 + grid[None] ** 2
     inside = torch.stack([(far < 0.15).float(), (far < 0.5).float()])
     paint = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.2, 0.9]])
-    shown = inside[:, None] * paint[:, :, None, None]
-    given = 2.0 * (shown + 1.0 - inside[:, None]) - 1.0
-    target = torch.nn.functional.avg_pool2d(torch.cat([shown, inside[:, None]], dim=1), 4)
+    painted = inside[:, None] * paint[:, :, None, None]
+    given = 2.0 * (painted + 1.0 - inside[:, None]) - 1.0
+    target = torch.nn.functional.avg_pool2d(torch.cat([painted, inside[:, None]], dim=1), 4)
     loss = torch.tensor(0.0)
     for _ in range(200):
-        loss = (made.pictures(given, KNOWN, cameras([90.0, 90.0], 16)) - target).square().mean()
+        loss = (shown(made, given, KNOWN, cameras([90.0, 90.0], 16)) - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -138,8 +150,8 @@ def test_the_answer_of_pure_noise_is_what_the_field_shows(field: PictureField, t
     assert asked.reference is not None
     given = 2.0 * asked.reference.image.permute(2, 0, 1)[None] - 1.0
     with torch.no_grad():
-        rgba = field.pictures(
-            given, torch.tensor([[10.0, 2.85]]), cameras([30.0, 200.0], 64), torch.tensor([0, 0])
+        rgba = shown(
+            field, given, torch.tensor([[10.0, 2.85]]), cameras([30.0, 200.0], 64), torch.tensor([0, 0])
         )
     expected = rgba[:, :3] + 1.0 - rgba[:, 3:]
     z = torch.randn(2, 3, 64, 64)
@@ -192,3 +204,30 @@ def test_turned_cameras_have_other_azimuths_and_nothing_else() -> None:
         turned(here, 37.0).world_from_camera, there.world_from_camera, atol=1e-5, rtol=0
     )
     assert torch.equal(turned(here, 37.0).intrinsics, here.intrinsics)
+
+
+@pytest.mark.parametrize("azimuth", [0.0, 44.0, 179.0, 355.0, -83.0])
+def test_an_azimuth_comes_back_from_its_bins(azimuth: float) -> None:
+    shares = soft_bins(torch.tensor([azimuth]))
+    torch.testing.assert_close(shares.sum(), torch.tensor(1.0))
+    found = likely(shares.clamp_min(1e-6).log())
+    assert abs((float(found) - azimuth + 180.0) % 360.0 - 180.0) < 0.1
+
+
+def test_the_same_field_is_seen_from_where_its_picture_was_taken(
+    field: PictureField, pictures: Tensor
+) -> None:
+    """A camera at azimuth 30 of a picture that was taken from 50 is at azimuth 80 of the field."""
+    decoded = field.decode(pictures, KNOWN, torch.tensor([50.0, 0.0]))
+    views = seen_from(decoded, cameras([30.0, 30.0]))
+    expected = cameras([80.0, 30.0])
+    torch.testing.assert_close(views.world_from_camera, expected.world_from_camera, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        decoded.cameras.centers[0] / KNOWN[0, 1], cameras_at(50.0, 10.0), atol=1e-5, rtol=0
+    )
+
+
+def cameras_at(azimuth: float, elevation: float) -> Tensor:
+    """The unit vector towards a camera."""
+    a, e = torch.deg2rad(torch.tensor(azimuth)), torch.deg2rad(torch.tensor(elevation))
+    return torch.stack([e.cos() * a.sin(), e.sin(), e.cos() * a.cos()])

@@ -99,12 +99,14 @@ class PictureFieldTrainingConfig(ViewBankConfig):
     Attributes:
         views: Number of views of the object of each picture in a step.
         rays: Number of pixels of each view that are compared in a step.
+        side_weight: Weight of the term that teaches from which side of the object a picture was taken.
     """
 
     steps: Annotated[int, at_least(1)] = 20000
     learning_rate: Annotated[float, at_least(0.0)] = 1e-3
     decay: Annotated[float, between(0.0, 1.0)] = 0.5
-    weight_decay: Annotated[float, at_least(0.0)] = 1e-2
+    weight_decay: Annotated[float, at_least(0.0)] = 1e-3
+    side_weight: Annotated[float, at_least(0.0)] = 0.003
     picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.02
     views: Annotated[int, between(1, 7)] = 4
     rays: Annotated[int, at_least(1)] = 128

@@ -12,7 +12,13 @@ from torch.nn import functional as F
 
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
-from threedgen.guidance.priors.picture_field import PictureArchitecture, PictureField, load_picture_field
+from threedgen.guidance.priors.picture_field import (
+    PictureArchitecture,
+    PictureField,
+    load_picture_field,
+    seen_from,
+    soft_bins,
+)
 from threedgen.guidance.priors.radiance_field import save_field
 from threedgen.training.config import PictureFieldTrainingConfig
 from threedgen.training.denoiser_trainer import DenoiserTrainer
@@ -35,7 +41,8 @@ class PictureFieldTrainer(DenoiserTrainer):
         return bank.batch(config.batch, config.seed, self.step, config.views)
 
     def train_step(self, batch: ViewBatch) -> float:
-        """One step on the mean squared error of premultiplied colours and alpha at random pixels."""
+        """One step on the mean squared error of premultiplied colours and alpha at random pixels, and on the cross
+        entropy of the side from which the picture was taken."""
         config, device = self.config, self.config.device
         rng = generator(config.seed, "picture-train", self.step)
         count, views = batch.layers.shape[:2]
@@ -48,16 +55,17 @@ class PictureFieldTrainer(DenoiserTrainer):
         pictures = 2.0 * batch.pictures.permute(0, 3, 1, 2) - 1.0
         # A withheld picture is white: its field is the mean of everything.
         pictures = torch.lerp(torch.ones_like(pictures), pictures, kept[:, None, None, None])
+        known = batch.known.to(device)
         with self.half():
-            decoded = self.model.decode(pictures.to(device), batch.known.to(device))
+            decoded = self.model.decode(pictures.to(device), known[:, 1:], known[:, 0])
+        owner = torch.arange(count).repeat_interleave(views)
+        cameras = cameras_of(batch.views.flatten(0, 1), self.size).to(device)
         predicted = self.model.render(
-            decoded,
-            cameras_of(batch.views.flatten(0, 1), self.size).to(device),
-            torch.arange(count).repeat_interleave(views),
-            pixels.to(device),
-            shift.to(device),
+            decoded, seen_from(decoded, cameras, owner), owner, pixels.to(device), shift.to(device)
         )
         loss = F.mse_loss(predicted, target.to(device))
+        sides = -(soft_bins(known[:, 0]) * decoded.sides.log_softmax(1)).sum(1)
+        loss = loss + config.side_weight * (sides * kept.to(device)).mean()
         self.update(loss)
         self.pictures += count
         return float(loss.detach())
@@ -74,14 +82,15 @@ class PictureFieldTrainer(DenoiserTrainer):
     def views_of(
         self, picture: Float[Tensor, "H W 3"], known: Float[Tensor, " 2"], views: Float[Tensor, "V 3"]
     ) -> Float[Tensor, "V H W 4"]:
-        """What the averaged field shows of the object in a picture: premultiplied RGB and alpha. known, views: see
-        ViewBatch."""
+        """What the averaged field shows of the object in a picture: premultiplied RGB and alpha. known: the
+        elevation and the distance of the picture's camera. views: see ViewBatch."""
         device = self.config.device
         with torch.no_grad():
             given = (2.0 * picture.permute(2, 0, 1)[None] - 1.0).to(device)
             decoded = self.average.with_occupancy(self.average.decode(given, known[None].to(device)))
             owner = torch.zeros(len(views), dtype=torch.long)
-            values = self.average.render(decoded, cameras_of(views, self.size).to(device), owner)
+            cameras = seen_from(decoded, cameras_of(views, self.size).to(device), owner)
+            values = self.average.render(decoded, cameras, owner)
         return values.unflatten(1, (self.size, self.size)).cpu()
 
 

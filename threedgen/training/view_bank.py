@@ -20,7 +20,7 @@ from threedgen.training.things_bank import MOST_BYTES
 from threedgen.training.things_store import PieceFolder, cameras_of
 from threedgen.training.view_scenes import SOURCES_PER_SCENE, VIEWS_PER_SCENE, scene_pieces
 
-SHARES = {"objects": 0.45, "classes": 0.25, "assemblies": 0.25, "shapes": 0.05}
+SHARES = {"objects": 0.5, "classes": 0.3, "assemblies": 0.15, "shapes": 0.05}
 """How often a batch shows each kind of scene, relative to the kinds that the bank has."""
 _FIRST = 0.3  # chance that the source is a scene's first view
 
@@ -29,13 +29,13 @@ _FIRST = 0.3  # chance that the source is a scene's first view
 class ViewBatch:
     """A batch of B pictures and V views of the object in each.
 
-    pictures: the given pictures on white, in [0, 1]. known: the elevation in degrees and the distance of the
-    camera of each. layers: the views, premultiplied RGB and alpha. views: their azimuth relative to the picture's
-    and elevation in degrees, and distance.
+    pictures: the given pictures on white, in [0, 1]. known: the azimuth and the elevation in degrees and the
+    distance of the camera of each. layers: the views, premultiplied RGB and alpha. views: their azimuth relative
+    to the picture's and elevation in degrees, and distance.
     """
 
     pictures: Float[Tensor, "B H W 3"]
-    known: Float[Tensor, "B 2"]
+    known: Float[Tensor, "B 3"]
     layers: Float[Tensor, "B V H W 4"]
     views: Float[Tensor, "B V 3"]
 
@@ -48,7 +48,7 @@ class ViewBatch:
     def poses(self) -> Float[Tensor, "B 20"]:
         """Those of the first views, see `relative_view_features`."""
         cameras = cameras_of(self.views[:, 0], self.layers.shape[2])
-        return relative_view_features(cameras, 0.0, self.known[:, 0], self.known[:, 1])
+        return relative_view_features(cameras, 0.0, self.known[:, 1], self.known[:, 2])
 
 
 class ViewBank:
@@ -128,9 +128,10 @@ class ViewBank:
         layers = torch.gather(layers, 4, channels[:, None, None, None].expand_as(layers))
         layers = torch.where(flip[:, None, None, None, None], layers.flip(3), layers)
         angles = self.angles[scene[:, None], shown]
-        turn = torch.where(flip, -1.0, 1.0)[:, None] * (angles[:, 1:, 0] - angles[:, :1, 0])
-        turned = torch.cat([turn[..., None], angles[:, 1:, 1:]], dim=-1)
-        return ViewBatch(_on_white(layers[:, 0]), angles[:, 0, 1:], layers[:, 1:], turned)
+        angles[..., 0] *= torch.where(flip, -1.0, 1.0)[:, None]
+        known, relative = angles[:, 0].clone(), angles[:, 1:]
+        relative[..., 0] -= known[:, :1]
+        return ViewBatch(_on_white(layers[:, 0]), known, layers[:, 1:], relative)
 
 
 def _on_white(layers: Float[Tensor, "B H W 4"]) -> Float[Tensor, "B H W 3"]:

@@ -1,9 +1,13 @@
 """A radiance field that a picture decodes to: what a view prior takes the object in the picture for.
 
-An encoder looks at the picture. Three feature planes (EG3D, Chan et al. 2022, arXiv:2112.07945) that attend to
-what it saw hold the whole object, also where the picture does not show it (LRM, Hong et al. 2023,
-arXiv:2311.04400); features of the pixel at which the picture shows a point hold what it does show (pixelNeRF, Yu
-et al. 2021, arXiv:2012.02190). The field stands in the frame of the picture: its camera is at azimuth 0.
+An encoder looks at the picture. Three feature planes (EG3D, Chan et al. 2022, arXiv:2112.07945) that attend to what
+it saw hold the whole object, also where the picture does not show it (LRM, Hong et al. 2023, arXiv:2311.04400);
+features of the pixel at which the picture shows a point hold what it does show (pixelNeRF, Yu et al. 2021,
+arXiv:2012.02190).
+
+The field stands in the frame of the object, whose front is towards azimuth 0, and the encoder also guesses from
+which side the picture was taken. In the frame of the picture instead, every side would be an object of its own to
+learn, and one that is askew to the planes: eight objects took four times as many steps.
 """
 
 from __future__ import annotations
@@ -17,15 +21,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from threedgen.cameras.orbit import FOV, orbit
+from threedgen.cameras.orbit import FOV, orbit, turned
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors import radiance_field
-from threedgen.guidance.priors.radiance_field import EXTENT, RadianceField, as_pictures
+from threedgen.guidance.priors.radiance_field import EXTENT, RadianceField
 from threedgen.kernels.plane_sampling import sample_planes
 
 _POSE = 4  # numbers that say how a picture was taken
 _WAVES = (1.0, 2.0, 4.0)  # of the depth of a point behind its pixel, in units of pi a world unit
 _PLACE = 6 + 2 * len(_WAVES)  # numbers that say where a point is
+_HIDDEN = 384  # width between a picture and the shares of the learnt planes
+BINS = 36  # azimuths among which that of a picture is guessed
+_SIDE = 12  # numbers that say from which side a picture was taken
 _COARSE = 8  # sides of the picture's tokens, and of those of each plane
 _SIZE_OF_BALL = 1.05  # tangent of the unit ball's apparent radius over that of half the field of view
 
@@ -42,6 +49,7 @@ class PictureArchitecture:
         layers: Layers of the transformer over these tokens.
         plane_width: Length of a token of a plane, a multiple of 48.
         plane_layers: Layers of the transformer over these tokens.
+        rank: Number of learnt sets of planes that a picture combines.
         channels: Features of each texel of a plane.
         features: Features of each pixel.
         hidden: Width of the network between features and colours.
@@ -55,6 +63,7 @@ class PictureArchitecture:
     layers: int = 3
     plane_width: int = 144
     plane_layers: int = 2
+    rank: int = 256
     channels: int = 16
     features: int = 32
     hidden: int = 64
@@ -67,6 +76,8 @@ class DecodedPicture(NamedTuple):
     planes: Float[Tensor, "3 P P C"]
     features: Float[Tensor, "F h w"]
     picture: Float[Tensor, "3 H W"]
+    scale: Float[Tensor, " N"]
+    offset: Float[Tensor, " N"]
     camera: Cameras
     occupied: Bool[Tensor, "G G G"] | None
 
@@ -75,20 +86,32 @@ class DecodedPicture(NamedTuple):
 class DecodedPictures:
     """B pictures, decoded.
 
-    planes: in the layout of `sample_planes`. features: of pixels. pictures: in [-1, 1]. cameras: theirs. occupied:
-    see `radiance_field.One`.
+    planes: in the layout of `sample_planes`. features: of pixels. pictures: in [-1, 1]. scale, offset: of the
+    hidden layer. cameras: those of the pictures. azimuth: theirs in degrees. sides: logits of BINS azimuths, of
+    what it looks like. occupied: see `radiance_field.One`.
     """
 
     planes: Float[Tensor, "B 3 P P C"]
     features: Float[Tensor, "B F h w"]
     pictures: Float[Tensor, "B 3 H W"]
+    scale: Float[Tensor, "B N"]
+    offset: Float[Tensor, "B N"]
     cameras: Cameras
+    azimuth: Float[Tensor, " B"]
+    sides: Float[Tensor, "B S"]
     occupied: Bool[Tensor, "B G G G"] | None = None
 
     def each(self) -> list[DecodedPicture]:
         """The pictures one by one."""
         occupied = [None] * len(self.planes) if self.occupied is None else self.occupied.unbind()
-        tensors = zip(self.planes.unbind(), self.features.unbind(), self.pictures.unbind(), strict=True)
+        tensors = zip(
+            self.planes.unbind(),
+            self.features.unbind(),
+            self.pictures.unbind(),
+            self.scale.unbind(),
+            self.offset.unbind(),
+            strict=True,
+        )
         return [
             DecodedPicture(*values, self.cameras[index : index + 1], cells)
             for index, (values, cells) in enumerate(zip(tensors, occupied, strict=True))
@@ -173,20 +196,29 @@ class PictureField(RadianceField):
         super().__init__()
         self.architecture = a = architecture
         self.encoder = _Encoder(a)
+        self.mix = nn.Sequential(
+            nn.Linear(a.width + _SIDE, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, a.rank), nn.SiLU()
+        )
+        self.sets = nn.Linear(a.rank, 3 * a.channels * 4 * _COARSE**2)
+        nn.init.normal_(self.sets.weight, std=0.5 / a.rank**0.5)
+        nn.init.normal_(self.sets.bias, std=0.1)
+        self.modulation = nn.Linear(a.rank, 2 * a.hidden)
+        self.azimuth = nn.Sequential(nn.Linear(a.width, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, BINS))
         self.queries = nn.Parameter(0.02 * torch.randn(1, 3 * _COARSE * _COARSE, a.plane_width))
+        self.side = nn.Linear(_SIDE, a.plane_width)
         self.layers = nn.ModuleList([_PlaneLayer(a.plane_width, a.width) for _ in range(a.plane_layers)])
         # Sub-pixel convolutions (Shi et al. 2016, arXiv:1609.05158): 8 texels become 16, and these 32.
+        self.texels = nn.Sequential(nn.LayerNorm(a.plane_width), nn.Linear(a.plane_width, 4 * a.channels))
         inner = 3 * a.channels
-        self.texels = nn.Sequential(nn.LayerNorm(a.plane_width), nn.Linear(a.plane_width, 4 * inner))
         self.refine = nn.Sequential(
-            nn.PixelShuffle(2),
-            nn.Conv2d(inner, inner, 3, padding=1),
+            nn.Conv2d(a.channels, inner, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(inner, 4 * a.channels, 3, padding=1),
             nn.PixelShuffle(2),
         )
         known = 3 * a.channels + a.features + 3 + _PLACE
-        self.inner = nn.Sequential(nn.Linear(known, a.hidden), nn.SiLU(), nn.Linear(a.hidden, a.hidden))
+        self.inner = nn.Linear(known, a.hidden)
+        self.between = nn.Linear(a.hidden, a.hidden)
         self.outer = nn.Linear(a.hidden, 4)
 
     def forward(
@@ -198,40 +230,81 @@ class PictureField(RadianceField):
         pixels: Int[Tensor, "V N"] | None = None,
         shift: Float[Tensor, "V N S"] | None = None,
     ) -> Float[Tensor, "V N 4"]:
-        """See `decode` and `RadianceField.render`."""
-        return self.render(self.decode(pictures, known), cameras, owner, pixels, shift)
+        """See `decode`, `seen_from` and `RadianceField.render`."""
+        decoded = self.decode(pictures, known)
+        return self.render(decoded, seen_from(decoded, cameras, owner), owner, pixels, shift)
 
-    def decode(self, pictures: Float[Tensor, "B 3 H W"], known: Float[Tensor, "B 2"]) -> DecodedPictures:
-        """The fields of pictures in [-1, 1] on white. known: the elevation in degrees and the distance of the
-        camera of each."""
+    def decode(
+        self,
+        pictures: Float[Tensor, "B 3 H W"],
+        known: Float[Tensor, "B 2"],
+        azimuth: Float[Tensor, " B"] | None = None,
+    ) -> DecodedPictures:
+        """The fields of pictures in [-1, 1] on white.
+
+        known: the elevation in degrees and the distance of the camera of each. azimuth: from which side of the
+        object each was taken, in degrees; None: from where it looks as if it was.
+        """
         a = self.architecture
         tokens, features = self.encoder(pictures, _pose(known))
-        x = self.queries.expand(len(pictures), -1, -1)
+        seen = tokens.mean(1)
+        sides = self.azimuth(seen).float()
+        if azimuth is None:
+            azimuth = likely(sides)
+        side = _waves_of(azimuth)
+        mixed = self.mix(torch.cat([seen, side.to(seen)], dim=1))
+        x = self.queries + self.side(side)[:, None]
         for layer in self.layers:
             x = layer(x, tokens)
         grid = self.texels(x).unflatten(1, (3, _COARSE, _COARSE)).permute(0, 1, 4, 2, 3).flatten(0, 1)
-        planes = self.refine(grid).float().view(len(pictures), 3, a.channels, 4 * _COARSE, 4 * _COARSE)
+        grid = F.pixel_shuffle(grid, 2) + self.sets(mixed).view(-1, a.channels, 2 * _COARSE, 2 * _COARSE)
+        doubled = F.interpolate(grid, scale_factor=2, mode="bilinear", align_corners=False)
+        planes = (doubled + self.refine(grid)).float().unflatten(0, (-1, 3)).permute(0, 1, 3, 4, 2)
+        scale, offset = self.modulation(mixed).float().chunk(2, dim=1)
         elevation, distance = known.float().unbind(1)
-        cameras = orbit(torch.zeros_like(elevation), elevation, distance, FOV, a.size, a.size)
+        cameras = orbit(azimuth, elevation, distance, FOV, a.size, a.size)
         return DecodedPictures(
-            planes.permute(0, 1, 3, 4, 2).contiguous(), features.float(), pictures.float(), cameras
+            planes.contiguous(), features.float(), pictures.float(), scale, offset, cameras, azimuth, sides
         )
 
     def raw(self, one: DecodedPicture, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
         place, pixel = place_of(one.camera, points)
         seen = torch.cat([values_at(one.features, pixel), values_at(one.picture, pixel)]).transpose(0, 1)
         planes = sample_planes(one.planes, points / EXTENT).flatten(1)
-        return self.outer(F.silu(self.inner(torch.cat([planes, seen, place], dim=1))))
+        hidden = self.inner(torch.cat([planes, seen, place], dim=1)) * (1.0 + one.scale) + one.offset
+        return self.outer(F.silu(self.between(F.silu(hidden))))
 
-    def pictures(
-        self,
-        pictures: Float[Tensor, "B 3 H W"],
-        known: Float[Tensor, "B 2"],
-        cameras: Cameras,
-        owner: Int[Tensor, " V"] | None = None,
-    ) -> Float[Tensor, "V 4 H W"]:
-        """Whole pictures of the size of the cameras, channels first."""
-        return as_pictures(self(pictures, known, cameras, owner), cameras)
+
+def seen_from(decoded: DecodedPictures, cameras: Cameras, owner: Int[Tensor, " V"] | None = None) -> Cameras:
+    """Cameras in the frame of a picture, whose own camera is at azimuth 0, in that of the field. owner: see
+    `RadianceField.render`."""
+    azimuth = decoded.azimuth.to(cameras.device)
+    return turned(cameras, azimuth if owner is None else azimuth[owner])
+
+
+def likely(sides: Float[Tensor, "B S"]) -> Float[Tensor, " B"]:
+    """The azimuths in degrees that logits make most likely: the mean direction of the best bin and its
+    neighbours."""
+    chance = sides.softmax(1)
+    best = chance.argmax(1, keepdim=True)
+    near = (best + torch.arange(-1, 2, device=sides.device)) % BINS
+    angle = torch.deg2rad(near * (360.0 / BINS))
+    weight = chance.gather(1, near)
+    return torch.rad2deg(torch.atan2((weight * angle.sin()).sum(1), (weight * angle.cos()).sum(1)))
+
+
+def soft_bins(azimuth: Float[Tensor, " B"]) -> Float[Tensor, "B S"]:
+    """The shares of BINS azimuths in an azimuth in degrees, which lies between two of them."""
+    place = torch.remainder(azimuth * (BINS / 360.0), BINS)
+    low = place.floor()
+    share = (place - low)[:, None]
+    first = F.one_hot(low.long() % BINS, BINS)
+    return first * (1.0 - share) + first.roll(1, 1) * share
+
+
+def _waves_of(azimuth: Float[Tensor, " B"]) -> Float[Tensor, "B W"]:
+    angle = torch.deg2rad(azimuth)[:, None] * torch.arange(1, _SIDE // 2 + 1, device=azimuth.device)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 def _pose(known: Float[Tensor, "B 2"]) -> Float[Tensor, "B 4"]:

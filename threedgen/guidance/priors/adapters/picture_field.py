@@ -17,7 +17,12 @@ from threedgen.guidance.priors.codec import Pixels, signed
 from threedgen.guidance.priors.field_denoiser import field_answer, mean_picture
 from threedgen.guidance.priors.folder.parts import PipelineParts
 from threedgen.guidance.priors.folder.text import no_text
-from threedgen.guidance.priors.picture_field import DecodedPictures, PictureField, load_picture_field
+from threedgen.guidance.priors.picture_field import (
+    DecodedPictures,
+    PictureField,
+    load_picture_field,
+    seen_from,
+)
 from threedgen.guidance.priors.radiance_field import as_pictures
 
 _SCALE = 1.0  # its views agree with one another: guidance would only exaggerate their colours
@@ -76,7 +81,8 @@ class DiffusersPictureFieldPrior(DiffusersPrior):
         device = decoded.planes.device
         cameras = turned(condition.cameras.resized(self.image_size, self.image_size), -reference.azimuth)
         withheld = torch.tensor([int(dropped) for dropped in condition.drops()])
-        shown = as_pictures(self.network.render(decoded, cameras.to(device), withheld), cameras)
+        views = seen_from(decoded, cameras.to(device), withheld)
+        shown = as_pictures(self.network.render(decoded, views, withheld), cameras)
         self._shown = condition, shown
         return shown
 
