@@ -1,6 +1,6 @@
 """`threedgen image-to-3d` on pictures and on renders of meshes: scores of the reference view, seconds, memory.
 
-    python benchmarks/image_to_3d.py [PICTURE ...] [--meshes MESH[@TEXTURE] ...] [--recipe zero123]
+    python benchmarks/image_to_3d.py [PICTURE ...] [--meshes MESH[@TEXTURE] ...] [--recipe image-to-3d]
                                      [--out runs/image-to-3d] [--markdown FILE] [--sheet FILE.png]
 
 Each row is the command a user types, in a process of its own. A mesh is rendered from the front, cut out, and
@@ -149,7 +149,7 @@ def main() -> None:
     )
     parser.add_argument("pictures", nargs="*", type=Path)
     parser.add_argument("--meshes", nargs="*", default=[], metavar="MESH[@TEXTURE]")
-    parser.add_argument("--recipe", default="zero123")
+    parser.add_argument("--recipe", default="image-to-3d")
     parser.add_argument("--out", type=Path, default=Path("runs/image-to-3d"))
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--sheet", type=Path)

@@ -150,9 +150,9 @@ def camera_errors(things: ThingSet, words: Sequence[str]) -> tuple[dict[str, flo
 
 def ceiling(things: ThingSet, judge: Judge, words: Sequence[str], settings: Sequence[str]) -> list[float]:
     """IoU of the same Gaussians fitted to true pictures of the canonical things of classes."""
-    recipe = load_recipe("text-to-3d", settings)
     ious = []
     for word in words:
+        recipe = load_recipe("text-to-3d", settings, prompt=f"a {word}")
         source = things.canonical(word)
         assert source.thing is not None
         colors = natural_colors(source.thing)
