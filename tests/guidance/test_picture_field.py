@@ -193,9 +193,17 @@ def test_what_is_missing_or_damaged_is_said(field: PictureField, tmp_path: Path)
             torch.randn(1, 3, 64, 64), torch.tensor([0.5]), Condition(("",), cameras=cameras([0.0]))
         )
     config = tmp_path / "pipeline" / "field" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden": 9}))
-    with pytest.raises(UserError, match="does not fit its config"):
-        load_folder(tmp_path / "pipeline")
+    good = json.loads(config.read_text())
+    for change, said in (
+        ({"hidden": 9}, "does not fit its config"),
+        ({"rank": 4096, "channels": 4096, "hidden": 4096}, "does not fit its config"),  # 3 TB
+        ({"width": 40}, "sizes that no field has"),
+        ({"plane_width": 97}, "sizes that no field has"),
+        ({"size": 0}, "sizes that no field has"),
+    ):
+        config.write_text(json.dumps(good | change))
+        with pytest.raises(UserError, match=said):
+            load_folder(tmp_path / "pipeline")
 
 
 def test_turned_cameras_have_other_azimuths_and_nothing_else() -> None:

@@ -103,5 +103,7 @@ def test_a_tiny_training_through_the_command(tmp_path: Path, capsys: pytest.Capt
     card = (out / "pipeline" / "README.md").read_text()
     assert "4 pictures with 2 views each in 2 steps" in card
     assert (out / "views-64").is_dir()
+    assert main([*command[:4], "--size", "32", "--out", str(tmp_path / "small"), *arguments]) == 2
+    assert "--size is 32; a field of pictures has 64, 128, 256 pixels" in capsys.readouterr().err
     assert main([*command, "--bank-views", "3"]) == 2
     assert "--bank-views is not an option of this kind of prior" in capsys.readouterr().err

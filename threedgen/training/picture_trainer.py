@@ -26,13 +26,17 @@ from threedgen.training.prior_model import write_folder
 from threedgen.training.things_store import cameras_of
 from threedgen.training.view_bank import ViewBatch
 
+SIZES = (64, 128, 256)  # pixels
+
 
 class PictureFieldTrainer(DenoiserTrainer):
-    """The trainer of a PictureField. size: pixels of the pictures."""
+    """The trainer of a PictureField. size: pixels of the pictures; UserError for one that is not in SIZES."""
 
     config: PictureFieldTrainingConfig
 
     def __init__(self, config: PictureFieldTrainingConfig, size: int, folder: Path) -> None:
+        if size not in SIZES:
+            raise UserError(f"--size is {size}; a field of pictures has {', '.join(map(str, SIZES))} pixels")
         super().__init__(config, lambda: PictureField(PictureArchitecture(size=size)), folder)
         self.size = size
 

@@ -26,6 +26,7 @@ THINGS = "embedded-things"
 EMBEDDED_WEIGHTS = Path(__file__).parent / "embedded" / "weights"
 EMBEDDED_THINGS_WEIGHTS = Path(__file__).parent / "embedded" / "things_weights"
 EMBEDDED_VIEW_WEIGHTS = Path(__file__).parent / "embedded" / "view_weights"
+EMBEDDED_PICTURE_WEIGHTS = Path(__file__).parent / "embedded" / "picture_weights"
 EMBEDDED_VIDEO_WEIGHTS = Path(__file__).parent / "embedded" / "video_weights"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -46,10 +47,10 @@ class PriorConfig:
     """The frozen diffusion model of a guidance, and how it is loaded.
 
     Attributes:
-        name: The model. embedded-things, embedded, embedded-view and embedded-video are the small models that ship
-            with threedgen: for things by their names, for coloured solids, for a picture seen from other sides, and
-            for clips of a text. disc is a prior in closed
-            form, to try things out. required and required-video stand for a model that `path` must name. An entry
+        name: The model. embedded-things, embedded, embedded-picture, embedded-view and embedded-video are the small
+            models that ship with threedgen: for things by their names, for coloured solids, for a picture seen from
+            other sides, its denoiser of before, and for clips of a text. disc is a prior in closed form, to try
+            things out. required and required-video stand for a model that `path` must name. An entry
             point of the group threedgen.prior, or package.module:Class, is called with these settings and the
             device.
         path: Folder of a diffusers pipeline, or a hub id such as owner/name, which is downloaded unless it is in
@@ -146,6 +147,11 @@ def load_embedded_things(config: PriorConfig, device: torch.device) -> Prior:
 def load_embedded_view(config: PriorConfig, device: torch.device) -> Prior:
     """The small view-conditioned prior that ships with threedgen. Raises UserError if its weights are missing."""
     return _shipped(EMBEDDED_VIEW_WEIGHTS, config, device)
+
+
+def load_embedded_picture(config: PriorConfig, device: torch.device) -> Prior:
+    """The field of pictures that ships with threedgen. Raises UserError if its weights are missing."""
+    return _shipped(EMBEDDED_PICTURE_WEIGHTS, config, device)
 
 
 def load_embedded_video(config: PriorConfig, device: torch.device) -> Prior:

@@ -42,7 +42,7 @@ class PictureArchitecture:
     """Sizes of a PictureField.
 
     Attributes:
-        size: Width and height in pixels of the picture, 32 times a power of 2 from 2 on.
+        size: Width and height in pixels of the picture: 64 times a power of 2.
         fine: Channels of the encoder at half of the picture's width.
         middle: Channels at a quarter of the width.
         width: Length of a token of the picture, a multiple of 48.

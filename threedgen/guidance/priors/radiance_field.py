@@ -163,10 +163,17 @@ def load_field(folder: Path, kind: type[AnyField], sizes: Any) -> AnyField:
     if not all(type(value) is int and 1 <= value <= _MOST for value in values.values()):
         raise UserError(f"prior part '{folder}' has sizes that no field has: copy the folder again")
     make: Any = kind
-    field = make(sizes(**values))
+    try:
+        # On the meta device, sizes that do not fit the file take no memory.
+        with torch.device("meta"):
+            field = make(sizes(**values))
+    except (AssertionError, ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"prior part '{folder}' has sizes that no field has: copy the folder again"
+        ) from error
     try:
         weights = load_file(folder / WEIGHTS)
-        field.load_state_dict({name: value.float() for name, value in weights.items()})
+        field.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: other names or shapes
         raise UserError(
             f"prior part '{folder}' does not fit its config ({first_line(error)}): copy the folder again"
