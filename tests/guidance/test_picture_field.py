@@ -28,7 +28,7 @@ from threedgen.guidance.priors.picture_field import (
 from threedgen.guidance.priors.radiance_field import as_pictures, save_field
 from threedgen.training.prior_model import write_folder
 
-_SIZES = {"fine": 16, "middle": 16, "width": 48, "layers": 1, "plane_width": 48, "plane_layers": 1}
+_SIZES = {"fine": 16, "middle": 16, "coarse": 16, "seen": 16, "rank": 16, "side": 6}
 TINY = PictureArchitecture(**_SIZES, channels=2, features=4, hidden=8, samples=8)
 ALL = torch.arange(2)
 KNOWN = torch.tensor([[10.0, 2.85], [25.0, 2.7]])
@@ -196,9 +196,8 @@ def test_what_is_missing_or_damaged_is_said(field: PictureField, tmp_path: Path)
     good = json.loads(config.read_text())
     for change, said in (
         ({"hidden": 9}, "does not fit its config"),
-        ({"rank": 4096, "channels": 4096, "hidden": 4096}, "does not fit its config"),  # 3 TB
-        ({"width": 40}, "sizes that no field has"),
-        ({"plane_width": 97}, "sizes that no field has"),
+        ({"rank": 4096, "side": 4096}, "does not fit its config"),  # more than 1 PB
+        ({"middle": 17}, "sizes that no field has"),
         ({"size": 0}, "sizes that no field has"),
     ):
         config.write_text(json.dumps(good | change))

@@ -29,7 +29,7 @@ SCENES: dict[str, Any] = {"object_scenes": 0, "class_scenes": 0, "assemblies": 6
 CONFIG = PictureFieldTrainingConfig(
     steps=4, batch=2, views=2, rays=16, warmup=1, precision="fp32", picture_dropout=0.3, **SCENES
 )
-_SIZES = {"fine": 16, "middle": 16, "width": 48, "layers": 1, "plane_width": 48, "plane_layers": 1}
+_SIZES = {"fine": 16, "middle": 16, "coarse": 16, "seen": 16, "rank": 16, "side": 6}
 
 
 @pytest.fixture(autouse=True)

@@ -103,13 +103,14 @@ class PictureFieldTrainingConfig(ViewBankConfig):
     """
 
     steps: Annotated[int, at_least(1)] = 20000
+    batch: Annotated[int, at_least(1)] = 32
     learning_rate: Annotated[float, at_least(0.0)] = 1e-3
     decay: Annotated[float, between(0.0, 1.0)] = 0.5
     weight_decay: Annotated[float, at_least(0.0)] = 1e-3
-    side_weight: Annotated[float, at_least(0.0)] = 0.003
+    side_weight: Annotated[float, at_least(0.0)] = 0.01
     picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.02
-    views: Annotated[int, between(1, 7)] = 4
-    rays: Annotated[int, at_least(1)] = 128
+    views: Annotated[int, between(1, 7)] = 2
+    rays: Annotated[int, at_least(1)] = 64
 
 
 @settings

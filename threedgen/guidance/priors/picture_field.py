@@ -1,9 +1,8 @@
 """A radiance field that a picture decodes to: what a view prior takes the object in the picture for.
 
-An encoder looks at the picture. Three feature planes (EG3D, Chan et al. 2022, arXiv:2112.07945) that attend to what
-it saw hold the whole object, also where the picture does not show it (LRM, Hong et al. 2023, arXiv:2311.04400);
-features of the pixel at which the picture shows a point hold what it does show (pixelNeRF, Yu et al. 2021,
-arXiv:2012.02190).
+An encoder looks at the picture. Three feature planes (EG3D, Chan et al. 2022, arXiv:2112.07945), which are shares
+of learnt ones as in `text_field`, hold the whole object, also where the picture does not show it; features of the
+pixel at which the picture shows a point hold what it does show (pixelNeRF, Yu et al. 2021, arXiv:2012.02190).
 
 The field stands in the frame of the object, whose front is towards azimuth 0, and the encoder also guesses from
 which side the picture was taken. In the frame of the picture instead, every side would be an object of its own to
@@ -33,7 +32,7 @@ _PLACE = 6 + 2 * len(_WAVES)  # numbers that say where a point is
 _HIDDEN = 384  # width between a picture and the shares of the learnt planes
 BINS = 36  # azimuths among which that of a picture is guessed
 _SIDE = 12  # numbers that say from which side a picture was taken
-_COARSE = 8  # sides of the picture's tokens, and of those of each plane
+_COARSE = 8  # pixels along each side at which a picture is seen as a whole
 _SIZE_OF_BALL = 1.05  # tangent of the unit ball's apparent radius over that of half the field of view
 
 
@@ -45,11 +44,10 @@ class PictureArchitecture:
         size: Width and height in pixels of the picture: 64 times a power of 2.
         fine: Channels of the encoder at half of the picture's width.
         middle: Channels at a quarter of the width.
-        width: Length of a token of the picture, a multiple of 48.
-        layers: Layers of the transformer over these tokens.
-        plane_width: Length of a token of a plane, a multiple of 48.
-        plane_layers: Layers of the transformer over these tokens.
+        coarse: Channels at 8 x 8.
+        seen: Length of the vector of what was seen.
         rank: Number of learnt sets of planes that a picture combines.
+        side: Texels along each side of a learnt plane, which is then doubled.
         channels: Features of each texel of a plane.
         features: Features of each pixel.
         hidden: Width of the network between features and colours.
@@ -57,15 +55,14 @@ class PictureArchitecture:
     """
 
     size: int = 64
-    fine: int = 48
-    middle: int = 96
-    width: int = 192
-    layers: int = 3
-    plane_width: int = 144
-    plane_layers: int = 2
-    rank: int = 256
+    fine: int = 32
+    middle: int = 64
+    coarse: int = 128
+    seen: int = 384
+    rank: int = 384
+    side: int = 16
     channels: int = 16
-    features: int = 32
+    features: int = 24
     hidden: int = 64
     samples: int = 16
 
@@ -134,56 +131,42 @@ class _Block(nn.Module):
         return x + self.inner(x)
 
 
-class _PlaneLayer(nn.Module):
-    """A layer of a transformer over the tokens of planes, which attend to those of a picture. They need not
-    attend to one another: the tokens of the picture do, and convolutions over the planes follow."""
-
-    def __init__(self, width: int, seen: int) -> None:
-        super().__init__()
-        self.before = nn.ModuleList([nn.LayerNorm(width) for _ in range(2)])
-        self.cross = nn.MultiheadAttention(width, width // 48, kdim=seen, vdim=seen, batch_first=True)
-        self.outer = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-
-    def forward(self, x: Float[Tensor, "B N W"], seen: Float[Tensor, "B M V"]) -> Float[Tensor, "B N W"]:
-        x = x + self.cross(self.before[0](x), seen, seen, need_weights=False)[0]
-        return x + self.outer(self.before[1](x))
-
-
 class _Encoder(nn.Module):
-    """Pictures and how they were taken -> tokens, and features of pixels."""
+    """Pictures and how they were taken -> vectors of what was seen, and features of pixels. It is small: what is
+    learnt depends on how many pictures it has seen in the time there is."""
 
     def __init__(self, a: PictureArchitecture) -> None:
         super().__init__()
-        half = a.fine // 2
-        self.stem = nn.Sequential(nn.Conv2d(5, half, 3, padding=1), nn.SiLU())
-        self.fine = nn.Sequential(nn.Conv2d(half, a.fine, 3, 2, 1), _Block(a.fine))
-        self.middle = nn.Sequential(nn.Conv2d(a.fine, a.middle, 3, 2, 1), _Block(a.middle), _Block(a.middle))
-        steps = a.size // 4 // _COARSE  # between the middle and the tokens
-        self.coarse = nn.Conv2d(a.middle, a.width, steps + 1, steps, steps // 2)
-        self.place = nn.Parameter(0.02 * torch.randn(1, _COARSE * _COARSE, a.width))
-        self.pose = nn.Linear(_POSE, a.width)
-        layer = nn.TransformerEncoderLayer(
-            a.width, a.width // 48, 2 * a.width, 0.0, "gelu", batch_first=True, norm_first=True
+        self.fine = nn.Sequential(nn.Conv2d(5, a.fine, 3, 2, 1), nn.SiLU())
+        self.middle = nn.Sequential(
+            nn.Conv2d(a.fine, a.middle, 3, 2, 1), nn.GroupNorm(8, a.middle), nn.SiLU(), _Block(a.middle)
         )
-        self.tokens = nn.TransformerEncoder(layer, a.layers, enable_nested_tensor=False)
-        self.up = nn.Sequential(nn.Conv2d(a.width, steps * steps * a.middle, 1), nn.PixelShuffle(steps))
+        steps = a.size // 4 // _COARSE  # between the middle and the coarse pixels
+        self.coarse = nn.Sequential(
+            nn.Conv2d(a.middle, a.coarse, steps + 1, steps, steps // 2),
+            nn.GroupNorm(8, a.coarse),
+            nn.SiLU(),
+            _Block(a.coarse),
+        )
+        self.narrow = nn.Conv2d(a.coarse, a.coarse // 4, 1)
+        self.seen = nn.Sequential(nn.Linear(a.coarse // 4 * _COARSE**2 + _POSE, a.seen), nn.SiLU())
+        self.up = nn.Sequential(nn.Conv2d(a.coarse, steps * steps * a.middle, 1), nn.PixelShuffle(steps))
         self.mixed = _Block(a.middle)
         self.finer = nn.Sequential(nn.Conv2d(a.middle, 4 * a.fine, 1), nn.PixelShuffle(2))
-        self.last = nn.Sequential(_Block(a.fine), nn.SiLU(), nn.Conv2d(a.fine, a.features, 1))
+        self.last = nn.Conv2d(a.fine, a.features, 3, padding=1)
 
     def forward(
         self, pictures: Float[Tensor, "B 3 H W"], pose: Float[Tensor, "B 4"]
-    ) -> tuple[Float[Tensor, "B M V"], Float[Tensor, "B F h w"]]:
+    ) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B F h w"]]:
         count, _, height, width = pictures.shape
         across = torch.linspace(-1.0, 1.0, width, device=pictures.device).expand(count, 1, height, width)
         down = torch.linspace(-1.0, 1.0, height, device=pictures.device)[:, None].expand_as(across)
-        fine = self.fine(self.stem(torch.cat([pictures, across, down], dim=1)))
+        fine = self.fine(torch.cat([pictures, across, down], dim=1))
         middle = self.middle(fine)
-        coarse = self.coarse(middle).flatten(2).transpose(1, 2)
-        tokens = self.tokens(coarse + self.place + self.pose(pose)[:, None])
-        grid = tokens.transpose(1, 2).unflatten(2, (_COARSE, _COARSE))
-        middle = self.mixed(middle + self.up(grid))
-        return tokens, self.last(fine + self.finer(middle))
+        coarse = self.coarse(middle)
+        seen = self.seen(torch.cat([self.narrow(coarse).flatten(1), pose.to(coarse)], dim=1))
+        middle = self.mixed(middle + self.up(coarse))
+        return seen, self.last(F.silu(fine + self.finer(middle)))
 
 
 class PictureField(RadianceField):
@@ -196,24 +179,19 @@ class PictureField(RadianceField):
         super().__init__()
         self.architecture = a = architecture
         self.encoder = _Encoder(a)
+        self.azimuth = nn.Linear(a.seen, BINS)
         self.mix = nn.Sequential(
-            nn.Linear(a.width + _SIDE, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, a.rank), nn.SiLU()
+            nn.Linear(a.seen + _SIDE, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, a.rank), nn.SiLU()
         )
-        self.sets = nn.Linear(a.rank, 3 * a.channels * 4 * _COARSE**2)
-        nn.init.normal_(self.sets.weight, std=0.5 / a.rank**0.5)
-        nn.init.normal_(self.sets.bias, std=0.1)
+        self.texels = nn.Linear(a.rank, 3 * a.channels * a.side**2)
+        nn.init.normal_(self.texels.weight, std=0.5 / a.rank**0.5)
+        nn.init.normal_(self.texels.bias, std=0.1)
         self.modulation = nn.Linear(a.rank, 2 * a.hidden)
-        self.azimuth = nn.Sequential(nn.Linear(a.width, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, BINS))
-        self.queries = nn.Parameter(0.02 * torch.randn(1, 3 * _COARSE * _COARSE, a.plane_width))
-        self.side = nn.Linear(_SIDE, a.plane_width)
-        self.layers = nn.ModuleList([_PlaneLayer(a.plane_width, a.width) for _ in range(a.plane_layers)])
-        # Sub-pixel convolutions (Shi et al. 2016, arXiv:1609.05158): 8 texels become 16, and these 32.
-        self.texels = nn.Sequential(nn.LayerNorm(a.plane_width), nn.Linear(a.plane_width, 4 * a.channels))
-        inner = 3 * a.channels
+        # Sub-pixel convolution (Shi et al. 2016, arXiv:1609.05158): the work is done before the texels are doubled.
         self.refine = nn.Sequential(
-            nn.Conv2d(a.channels, inner, 3, padding=1),
+            nn.Conv2d(a.channels, 2 * a.channels, 3, padding=1),
             nn.SiLU(),
-            nn.Conv2d(inner, 4 * a.channels, 3, padding=1),
+            nn.Conv2d(2 * a.channels, 4 * a.channels, 3, padding=1),
             nn.PixelShuffle(2),
         )
         known = 3 * a.channels + a.features + 3 + _PLACE
@@ -246,20 +224,14 @@ class PictureField(RadianceField):
         object each was taken, in degrees; None: from where it looks as if it was.
         """
         a = self.architecture
-        tokens, features = self.encoder(pictures, _pose(known))
-        seen = tokens.mean(1)
+        seen, features = self.encoder(pictures, _pose(known))
         sides = self.azimuth(seen).float()
         if azimuth is None:
             azimuth = likely(sides)
-        side = _waves_of(azimuth)
-        mixed = self.mix(torch.cat([seen, side.to(seen)], dim=1))
-        x = self.queries + self.side(side)[:, None]
-        for layer in self.layers:
-            x = layer(x, tokens)
-        grid = self.texels(x).unflatten(1, (3, _COARSE, _COARSE)).permute(0, 1, 4, 2, 3).flatten(0, 1)
-        grid = F.pixel_shuffle(grid, 2) + self.sets(mixed).view(-1, a.channels, 2 * _COARSE, 2 * _COARSE)
-        doubled = F.interpolate(grid, scale_factor=2, mode="bilinear", align_corners=False)
-        planes = (doubled + self.refine(grid)).float().unflatten(0, (-1, 3)).permute(0, 1, 3, 4, 2)
+        mixed = self.mix(torch.cat([seen, _waves_of(azimuth).to(seen)], dim=1))
+        texels = self.texels(mixed).view(-1, a.channels, a.side, a.side)
+        doubled = F.interpolate(texels, scale_factor=2, mode="bilinear", align_corners=False)
+        planes = (doubled + self.refine(texels)).float().unflatten(0, (-1, 3)).permute(0, 1, 3, 4, 2)
         scale, offset = self.modulation(mixed).float().chunk(2, dim=1)
         elevation, distance = known.float().unbind(1)
         cameras = orbit(azimuth, elevation, distance, FOV, a.size, a.size)
