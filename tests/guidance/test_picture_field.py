@@ -13,8 +13,10 @@ from torch import Tensor
 from threedgen.cameras.orbit import orbit, turned
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
+from threedgen.datasets.things.thing_set import thing_set
+from threedgen.datasets.things.thing_views import true_views
 from threedgen.guidance.priors.base import Condition, ReferenceView
-from threedgen.guidance.priors.load import load_folder
+from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
 from threedgen.guidance.priors.picture_field import (
     PictureArchitecture,
     PictureField,
@@ -238,3 +240,24 @@ def cameras_at(azimuth: float, elevation: float) -> Tensor:
     """The unit vector towards a camera."""
     a, e = torch.deg2rad(torch.tensor(azimuth)), torch.deg2rad(torch.tensor(elevation))
     return torch.stack([e.cos() * a.sin(), e.sin(), e.cos() * a.cos()])
+
+
+def test_the_one_that_ships_knows_the_side_of_a_thing() -> None:
+    """A red sofa from half left: its true sides are nearer to what the prior shows than those a quarter turn
+    off."""
+    prior = load_prior(PriorConfig(name="embedded-picture"))
+    assert prior.image_size == 64
+    sofa = thing_set(None).classes("sofa")[0]
+    turns = [40.0, 120.0, 180.0, 270.0]
+    true = true_views(sofa, [30.0, *(30.0 + turn for turn in turns)], 15.0, 64, "red")
+    reference = ReferenceView(true.images[0], 0.0, 15.0, 2.85)
+
+    def error(off: float) -> float:
+        views = orbit(torch.tensor(turns) + off, torch.full((4,), 15.0), torch.full((4,), 2.85), 40.0, 64, 64)
+        asked = Condition(("",) * 4, cameras=views, reference=reference)
+        z = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        shown = prior.decode(prior.predict(z, torch.full((4,), 0.98), asked).x0)
+        return float((shown - true.images[1:]).square().mean())
+
+    assert error(0.0) < 0.02
+    assert error(90.0) > 1.5 * error(0.0)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from threedgen.commands.main import main
+from threedgen.core import checkpoint
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.load import load_folder
 from threedgen.guidance.priors.picture_field import PictureArchitecture
@@ -58,6 +59,12 @@ def test_a_resumed_training_ends_at_the_same_bits(tmp_path: Path, bank: ViewBank
         assert torch.equal(value, again.average.state_dict()[name]), name
 
 
+def test_the_run_of_another_command_is_no_training(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "checkpoint", {"scene.means": torch.zeros(2, 3)}, {"step": 3})
+    with pytest.raises(UserError, match="holds a run of another command"):
+        PictureFieldTrainer(CONFIG, 64, tmp_path).resume()
+
+
 def test_a_training_begins_with_the_weights_of_another(tmp_path: Path, bank: ViewBank) -> None:
     first = PictureFieldTrainer(CONFIG, 64, tmp_path / "first")
     first.train_step(first.next_batch(bank))
@@ -96,7 +103,7 @@ def test_a_tiny_training_through_the_command(tmp_path: Path, capsys: pytest.Capt
     out = tmp_path / "prior"
     arguments = ["--steps", "2", "--batch", "2", "--views", "2", "--rays", "8", "--precision", "fp32"]
     arguments += ["--object-scenes", "0", "--class-scenes", "0", "--assemblies", "4", "--shapes", "2"]
-    command = ["train", "prior", "--kind", "picture", "--size", "64", "--out", str(out), *arguments]
+    command = ["train", "prior", "--kind", "picture", "--out", str(out), *arguments]
     assert main(command) == 0
     prior = load_folder(out / "pipeline")
     assert prior.image_size == 64
@@ -105,5 +112,6 @@ def test_a_tiny_training_through_the_command(tmp_path: Path, capsys: pytest.Capt
     assert (out / "views-64").is_dir()
     assert main([*command[:4], "--size", "32", "--out", str(tmp_path / "small"), *arguments]) == 2
     assert "--size is 32; a field of pictures has 64, 128, 256 pixels" in capsys.readouterr().err
+    assert not (tmp_path / "small").exists()
     assert main([*command, "--bank-views", "3"]) == 2
     assert "--bank-views is not an option of this kind of prior" in capsys.readouterr().err

@@ -300,6 +300,7 @@ def _weights() -> Iterator[Finding]:
     for name, folder, document in (
         ("embedded prior of things", load.EMBEDDED_THINGS_WEIGHTS, "model_index.json"),
         ("embedded prior of solids", load.EMBEDDED_WEIGHTS, "model_index.json"),
+        ("embedded prior of pictures", load.EMBEDDED_PICTURE_WEIGHTS, "model_index.json"),
         ("embedded view prior", load.EMBEDDED_VIEW_WEIGHTS, "model_index.json"),
         ("embedded video prior", load.EMBEDDED_VIDEO_WEIGHTS, "model_index.json"),
         ("embedded NerfDiff", EMBEDDED, "nerfdiff.json"),

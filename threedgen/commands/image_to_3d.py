@@ -39,7 +39,7 @@ def build_parser() -> Parser:
         metavar="FILE@AZIMUTH[,ELEVATION]",
         help="another picture of the object and where it was taken from, in degrees; repeatable",
     )
-    add_recipe(parser, "zero123")
+    add_recipe(parser, "image-to-3d")
     parser.add_argument(
         "--prior",
         metavar="FOLDER|HUB_ID",

@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 from threedgen.commands.parser import Parser
+from threedgen.core.errors import UserError
 
 _WIDTH = 100  # columns
 
@@ -39,11 +40,15 @@ def run(arguments: argparse.Namespace) -> None:
     from threedgen.guidance.priors.known_words import report, things_of
     from threedgen.guidance.priors.load import EMBEDDED_THINGS_WEIGHTS
 
+    if arguments.prompt is not None and not arguments.prompt.strip():
+        raise UserError(
+            "the prompt is empty: write what you look for, or no prompt for the list of all things"
+        )
     path = arguments.prior or EMBEDDED_THINGS_WEIGHTS
     things = things_of(PipelineFolder(path))
     if arguments.prompt is None:
         print(textwrap.fill(", ".join(things), _WIDTH))
-        print(f"{len(things)} things. Other words for them are understood too, and colours: a pink settee.")
+        print(f"{len(things)} things. Other words for them are understood too, and colours: a pink couch.")
         return
     from threedgen.guidance.priors.load import load_folder
 

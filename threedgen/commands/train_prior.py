@@ -34,6 +34,7 @@ KINDS: dict[str, type[TrainingConfig]] = {
     "field": FieldTrainingConfig,
     "picture": PictureFieldTrainingConfig,
 }
+_SMALLEST = {"picture": 64}  # pixels, of the kinds that do not begin with 32
 # The kinds that have an option, for those that not all have.
 _KINDS_WITH = {
     "words": ("field",),
@@ -79,9 +80,9 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--size",
         type=whole("--size"),
-        default=32,
         metavar="PIXELS",
-        help="width and height of the pictures: 32 or a doubling of it; default: 32",
+        help="width and height of the pictures: 32 or a doubling of it, for picture 64 or a doubling of it; "
+        "default: the smallest",
     )
     parser.add_argument(
         "--start-from",
@@ -122,7 +123,8 @@ def build_parser() -> Parser:
 
 def run(arguments: argparse.Namespace) -> None:
     """Trains or continues the prior in --out. Raises UserError."""
-    config, size, folder = config_of(arguments, KINDS[arguments.kind]), arguments.size, arguments.out
+    config, folder = config_of(arguments, KINDS[arguments.kind]), arguments.out
+    size = arguments.size if arguments.size is not None else _SMALLEST.get(arguments.kind, 32)
     if arguments.dry_run:
         print_settings({"kind": arguments.kind, "size": size, **dataclasses.asdict(config)})
         return
@@ -133,8 +135,8 @@ def run(arguments: argparse.Namespace) -> None:
             )
     kinds = {"text": _text, "view": _view, "video": _video, "field": _field, "picture": _picture}
     training = kinds[arguments.kind](arguments)
-    make_folder(folder)
     trainer: Any = training.trainer(config, size, folder)
+    make_folder(folder)
     if not trainer.resume() and arguments.start_from is not None:
         trainer.start_from(arguments.start_from)
     loss = train(

@@ -70,6 +70,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "prior": {
             "disc": "threedgen.guidance.priors.load:load_disc",
             "embedded": "threedgen.guidance.priors.load:load_embedded",
+            "embedded-picture": "threedgen.guidance.priors.load:load_embedded_picture",
             "embedded-things": "threedgen.guidance.priors.load:load_embedded_things",
             "embedded-view": "threedgen.guidance.priors.load:load_embedded_view",
             "embedded-video": "threedgen.guidance.priors.load:load_embedded_video",

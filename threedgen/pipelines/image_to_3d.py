@@ -86,7 +86,7 @@ def image_to_3d(
     views: Sequence[str] = (),
     prompt: str | None = None,
     out: str | Path | None = None,
-    recipe: str | Path = "zero123",
+    recipe: str | Path = "image-to-3d",
     prior: str | Path | None = None,
     text_prior: str | Path | None = None,
     progress: bool = True,
@@ -127,7 +127,7 @@ def prepare(
     views: Sequence[str] = (),
     prompt: str | None = None,
     out: str | Path | None = None,
-    recipe: str | Path = "zero123",
+    recipe: str | Path = "image-to-3d",
     prior: str | Path | None = None,
     text_prior: str | Path | None = None,
     **common: Unpack[Common],
@@ -167,7 +167,7 @@ def _write(cut_out: CutOut, views: Sequence[View], folder: Path) -> Mapping[str,
 def image_recipe(
     base: Path,
     name: str,
-    recipe: str = "zero123",
+    recipe: str = "image-to-3d",
     settings: Sequence[str] = (),
     *,
     poses: Sequence[tuple[float, float]] = (),
@@ -206,7 +206,7 @@ def _check_stage(stage: Recipe, recipe: str) -> None:
         asked = getattr(guide.config, declared(guide.cls, GuidanceRoles).prior_setting)
         if asked.name in ("required", "embedded") and not asked.path:
             raise UserError(
-                "image-to-3d needs a view-conditioned model: the prior embedded-view, or --prior FOLDER of a "
+                "image-to-3d needs a view-conditioned model: the prior embedded-picture, or --prior FOLDER of a "
                 "Zero-1-to-3 or Stable-Zero123 (or its hub id OWNER/NAME)"
             )
 

@@ -72,7 +72,7 @@ def _with_model(item: Any, chosen: str) -> Any:
         return item
     old = item.get(roles.prior_setting)
     kept = {key: old[key] for key in old if key not in ("name", "path")} if isinstance(old, Mapping) else {}
-    own = "embedded-view" if asks_about_a_picture(item) else EMBEDDED
+    own = "embedded-picture" if asks_about_a_picture(item) else EMBEDDED
     if isinstance(old, Mapping) and str(old.get("name", "")).startswith(EMBEDDED):
         own = old["name"]  # the embedded one that the recipe's numbers are for
     new = {"name": own} if chosen == EMBEDDED else {"path": chosen}

@@ -182,11 +182,13 @@ class DenoiserTrainer:
     def resume(self) -> bool:
         """Loads the checkpoint of the folder, and returns whether there is one.
 
-        Raises UserError for a checkpoint of another architecture.
+        Raises UserError for a checkpoint of another architecture or of another command.
         """
         if not checkpoint.exists(self.folder / "checkpoint"):
             return False
         tensors, state = checkpoint.load(self.folder / "checkpoint")
+        if "architecture" not in state:
+            raise UserError(f"{self.folder} holds a run of another command: choose another --out")
         if state["architecture"] != _plain(asdict(self.model.architecture)):
             raise UserError(f"{self.folder} holds a training of another architecture: choose another --out")
         self.model.load_state_dict(checkpoint.unprefixed("model", tensors))

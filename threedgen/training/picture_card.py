@@ -14,8 +14,9 @@ _CARD = """# A field of pictures
 A view-conditioned prior, written by `threedgen train prior --kind picture`. A picture of an object on white, and
 the elevation and distance of its camera, are decoded to a radiance field that is rendered from any camera: three
 feature planes, and features of the pixel at which the picture shows a point ({parameters:.1f} million parameters,
-half precision, safetensors only). `image-to-3d --prior` takes this folder: noisy views are denoised by the
-closed-form answer for the rendered view. Licence: Apache-2.0, like the project that trained it.
+half precision, safetensors only). The field stands in the frame of the object, and the encoder guesses from which
+side the picture was taken. Noisy views are denoised by the closed-form answer for the rendered view. Licence:
+Apache-2.0, like the project that trained it.
 
 - pictures: {size} x {size} pixels; {pictures} pictures with {views} views each in {steps} steps of
   {batch} pictures, {minutes:.0f} minutes on {machine}
@@ -25,12 +26,14 @@ closed-form answer for the rendered view. Licence: Apache-2.0, like the project 
 
 ## What it was trained on
 
-Shares of a batch: {shares}. Objects are those of Sweet Home 3D's furniture libraries, if these were installed:
-175 of them are in the public domain (CC0), 645 are under CC-BY 3.0. ATTRIBUTION.md in the repository names their
-creators. Whether weights that were trained on works under CC-BY are bound by its terms is not settled; no mesh
-and no texture is part of these weights. Classes, assemblies of random solids and shapes are procedural. Light
-comes from any direction above; colour channels are exchanged and scenes mirrored at random. Pictures are from
-elevations of {low:.0f} to {high:.0f} degrees.
+Shares of a batch: {shares}.
+
+Objects are those of Sweet Home 3D's furniture libraries, if these were installed: 175 of them are in the public
+domain (CC0), 645 are under CC-BY 3.0. ATTRIBUTION.md in the repository names their creators. Whether weights that
+were trained on works under CC-BY are bound by its terms is not settled; no mesh and no texture is part of these
+weights. Classes, assemblies of random solids and shapes are procedural. Light comes from any direction above;
+colour channels are exchanged and scenes mirrored at random. Pictures are from elevations of {low:.0f} to
+{high:.0f} degrees.
 
 ## Limits
 

@@ -75,10 +75,14 @@ class ViewBank:
         )
         scenes = sum(piece.count for piece in pieces)
         total = scenes * VIEWS_PER_SCENE * size * size * 4
-        if not scenes or total > MOST_BYTES:
+        if not scenes:
             raise UserError(
-                f"{scenes} scenes of {size} pixels would take {total / 1e9:.1f} GB, but must take more than none "
-                f"and at most {MOST_BYTES / 1e9:.1f} GB: choose another number of scenes or a smaller size"
+                "there are no scenes to learn from: give at least one of --assemblies, --shapes, --class-scenes"
+            )
+        if total > MOST_BYTES:
+            raise UserError(
+                f"{scenes} scenes of {size} pixels would take {total / 1e9:.1f} GB, more than "
+                f"{MOST_BYTES / 1e9:.1f} GB: choose fewer scenes or a smaller size"
             )
         self.size = size
         self.layers = torch.empty(scenes, VIEWS_PER_SCENE, size, size, 4, dtype=torch.uint8)

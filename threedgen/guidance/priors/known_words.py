@@ -65,7 +65,7 @@ def things_of(folder: PipelineFolder) -> dict[str, KnownThing]:
             raise ValueError
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"prior '{folder.path}' does not say which things it knows: copy the folder again"
+            f"prior '{folder.path}' does not say which things it knows: it is no field of things, or not whole"
         ) from error
     return things
 
