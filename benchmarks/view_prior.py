@@ -27,7 +27,7 @@ import imageio.v3 as imageio
 import torch
 from torch import Tensor
 
-from threedgen.cameras.orbit import orbit
+from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core.pictures import psnr, resize, silhouette_iou
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras
@@ -35,11 +35,12 @@ from threedgen.datasets.painted_mesh import PaintedMesh
 from threedgen.datasets.things.catalogue import read_thing
 from threedgen.datasets.things.painted_layers import render
 from threedgen.datasets.things.thing_set import INSTALLED, ThingSource, thing_set
-from threedgen.datasets.things.thing_views import DISTANCE, GIVEN, SIDES
+from threedgen.datasets.things.thing_views import GIVEN, SIDES
 from threedgen.guidance.priors.base import Condition, ReferenceView
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.training.picture_report import HeldOutViews, held_out_views, write_grid
 
+TURNS = tuple(azimuth - GIVEN[0] for azimuth in SIDES)  # degrees, of the sides in the frame of the picture
 SIZE = 64  # pixels, of all comparisons
 NOISE, DRAWS, STEPS = 0.98, 4, 24  # t and number of answers to noise alone, steps of samples
 WHITE = (0.03, 0.06, 0.1, 0.2, 0.3)  # how much a pixel of an object may differ from white at least
@@ -52,17 +53,10 @@ def prior_of(name: str) -> Any:
     return load_prior(config)
 
 
-def sides(size: int) -> Cameras:
-    """The cameras of the sides that are not given, in the frame of the picture."""
-    azimuth = torch.tensor(SIDES) - GIVEN[0]
-    full = torch.ones_like(azimuth)
-    return orbit(azimuth, GIVEN[1] * full, DISTANCE * full, 40.0, size, size)
-
-
 @torch.no_grad()
 def answers(prior: Any, picture: Tensor, index: int) -> list[tuple[Tensor, Tensor | None]]:
     """The two answers of a prior, [8, SIZE, SIZE, 3], and its alphas if it has a field."""
-    cameras = sides(prior.image_size)
+    cameras = ring(TURNS, prior.image_size)
     count, white = len(cameras), torch.ones(len(cameras), 3)
     reference = ReferenceView(picture, 0.0, GIVEN[1], DISTANCE)
 
@@ -142,7 +136,7 @@ def ring(azimuths: Sequence[float], size: int) -> Cameras:
     """Cameras of the elevation of the given picture."""
     azimuth = torch.tensor(azimuths)
     full = torch.ones_like(azimuth)
-    return orbit(azimuth, GIVEN[1] * full, assets.DISTANCE * full, assets.FOV, size, size)
+    return orbit(azimuth, GIVEN[1] * full, DISTANCE * full, FOV, size, size)
 
 
 def asset_scores(sources: Sequence[ThingSource], recipe: str, out: Path) -> list[dict[str, float]]:
@@ -158,9 +152,8 @@ def asset_scores(sources: Sequence[ThingSource], recipe: str, out: Path) -> list
             picture.parent.mkdir(parents=True, exist_ok=True)
             imageio.imwrite(picture, (rgba * 255.0).round().byte().numpy())
         assets.run(picture, recipe, folder, ("--elevation", str(GIVEN[1])))
-        views = [azimuth - GIVEN[0] for azimuth in SIDES]
-        truth = render(painted, ring(views, SIZE))
-        rgb, alpha = assets.views_of(folder, ring(views, SIZE))
+        truth = render(painted, ring(TURNS, SIZE))
+        rgb, alpha = assets.views_of(folder, ring(TURNS, SIZE))
         report = json.loads((folder / "report.json").read_text())
         rows.append(
             {

@@ -163,12 +163,22 @@ def relative_view_features(
 
     azimuth, elevation (degrees), distance (world units): the picture's camera, which has the views' field of view.
     """
-    up = torch.deg2rad(torch.as_tensor(elevation)).to(cameras.centers).expand(len(cameras))
+    up, away = (
+        torch.as_tensor(value).to(cameras.centers).expand(len(cameras)) for value in (elevation, distance)
+    )
     features = view_features(turned(cameras, -torch.as_tensor(azimuth)))
-    sphere = torch.as_tensor(distance).to(cameras.centers).expand(len(cameras)).square() - 1.0
-    size = 4.0 * (sphere.clamp_min(1e-2).rsqrt() * 2.0 * cameras.intrinsics[:, 1, 1] / cameras.height - 1.05)
-    known = torch.stack([up.cos(), up.sin(), (2.0 * up).sin(), size], dim=1)
+    known = picture_features(up, away, cameras.intrinsics[:, 1, 1], cameras.height)
     return torch.cat([features, known], dim=1)
+
+
+def picture_features(
+    elevation: Float[Tensor, " B"], distance: Float[Tensor, " B"], focal: Tensor | float, height: int
+) -> Float[Tensor, "B 4"]:
+    """How a picture was taken: cos and sin of its elevation (degrees), sin of twice that, and the apparent size of
+    the unit sphere in it. distance: world units. focal, height: pixels."""
+    up, sphere = torch.deg2rad(elevation), distance.square() - 1.0
+    size = 4.0 * (sphere.clamp_min(1e-2).rsqrt() * 2.0 * focal / height - 1.05)
+    return torch.stack([up.cos(), up.sin(), (2.0 * up).sin(), size], dim=1)
 
 
 def convert(world_from_camera: Float[Tensor, "B 4 4"], source: str, target: str) -> Float[Tensor, "B 4 4"]:

@@ -133,8 +133,8 @@ def run(arguments: argparse.Namespace) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')} is an option of --kind {' and '.join(kinds)}: leave it out"
             )
-    kinds = {"text": _text, "view": _view, "video": _video, "field": _field, "picture": _picture}
-    training = kinds[arguments.kind](arguments)
+    makers = {"text": _text, "view": _view, "video": _video, "field": _field, "picture": _picture}
+    training = makers[arguments.kind](arguments)
     trainer: Any = training.trainer(config, size, folder)
     make_folder(folder)
     if not trainer.resume() and arguments.start_from is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -126,6 +126,12 @@ class DenoiserTrainer:
         """Noisy pictures alpha x + sigma eps, and the v = alpha eps - sigma x that is to be predicted."""
         alpha, sigma = (table[timesteps].view(-1, 1, 1, 1).to(clean) for table in (self.alpha, self.sigma))
         return alpha * clean + sigma * noise, alpha * noise - sigma * clean
+
+    def begin_with(self, weights: Mapping[str, Tensor], origin: Path) -> None:
+        """Takes over weights, also as the average. origin: the folder that they are from."""
+        self.model.load_state_dict(weights)
+        self.average.load_state_dict(weights)
+        self.origin = str(origin)
 
     def half(self) -> torch.autocast:
         """The autocast of the networks, which is to bfloat16 if the config asks for it."""

@@ -65,9 +65,7 @@ class FieldTrainer(DenoiserTrainer):
         other = load_text_field(folder / "field")
         if other.architecture != self.model.architecture:
             raise UserError(f"the field of {folder} has other sizes than this one: leave --start-from out")
-        self.model.load_state_dict(other.state_dict())
-        self.average.load_state_dict(other.state_dict())
-        self.origin = str(folder)
+        self.begin_with(other.state_dict(), folder)
 
     def pictures_of(
         self, texts: list[str], cameras: Float[Tensor, "B 3"], size: int | None = None

@@ -79,9 +79,7 @@ class PictureFieldTrainer(DenoiserTrainer):
         other = load_picture_field(folder / "field")
         if other.architecture != self.model.architecture:
             raise UserError(f"the field of {folder} has other sizes than this one: leave --start-from out")
-        self.model.load_state_dict(other.state_dict())
-        self.average.load_state_dict(other.state_dict())
-        self.origin = str(folder)
+        self.begin_with(other.state_dict(), folder)
 
     def views_of(
         self, picture: Float[Tensor, "H W 3"], known: Float[Tensor, " 2"], views: Float[Tensor, "V 3"]

@@ -55,6 +55,4 @@ class PriorTrainer(CaptionTrainer):
                 f"{folder} is a prior of {other.architecture.size} pixels: choose --size {other.architecture.size} "
                 f"or --size {2 * other.architecture.size}"
             )
-        self.model.load_state_dict(other.state_dict())
-        self.average.load_state_dict(other.state_dict())
-        self.origin = str(folder)
+        self.begin_with(other.state_dict(), folder)

@@ -46,5 +46,4 @@ class VideoTrainer(CaptionTrainer):
         """Takes over the words and the coarse levels of the UNet of a text prior from its folder. Raises
         UserError."""
         start_from_text_prior(self.model, load_pipeline(folder).state_dict())
-        self.average.load_state_dict(self.model.state_dict())
-        self.origin = str(folder)
+        self.begin_with(self.model.state_dict(), folder)

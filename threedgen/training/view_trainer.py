@@ -31,5 +31,4 @@ class ViewTrainer(DenoiserTrainer):
     def start_from(self, folder: Path) -> None:
         """Takes over the UNet of a text prior of this size from its folder. Raises UserError."""
         start_from_text_prior(self.model, load_pipeline(folder).unet.state_dict())
-        self.average.load_state_dict(self.model.state_dict())
-        self.origin = str(folder)
+        self.begin_with(self.model.state_dict(), folder)

@@ -11,6 +11,7 @@ learn, and one that is askew to the planes: eight objects took four times as man
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from threedgen.cameras.orbit import FOV, orbit, turned
+from threedgen.cameras.orbit import FOV, orbit, picture_features, turned
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors import radiance_field
 from threedgen.guidance.priors.radiance_field import EXTENT, RadianceField
@@ -33,7 +34,6 @@ _HIDDEN = 384  # width between a picture and the shares of the learnt planes
 BINS = 36  # azimuths among which that of a picture is guessed
 _SIDE = 12  # numbers that say from which side a picture was taken
 _COARSE = 8  # pixels along each side at which a picture is seen as a whole
-_SIZE_OF_BALL = 1.05  # tangent of the unit ball's apparent radius over that of half the field of view
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,9 @@ class PictureField(RadianceField):
         object each was taken, in degrees; None: from where it looks as if it was.
         """
         a = self.architecture
-        seen, features = self.encoder(pictures, _pose(known))
+        elevation, distance = known.float().unbind(1)
+        pose = picture_features(elevation, distance, 0.5 / math.tan(math.radians(0.5 * FOV)), 1)
+        seen, features = self.encoder(pictures, pose)
         sides = self.azimuth(seen).float()
         if azimuth is None:
             azimuth = likely(sides)
@@ -233,7 +235,6 @@ class PictureField(RadianceField):
         doubled = F.interpolate(texels, scale_factor=2, mode="bilinear", align_corners=False)
         planes = (doubled + self.refine(texels)).float().unflatten(0, (-1, 3)).permute(0, 1, 3, 4, 2)
         scale, offset = self.modulation(mixed).float().chunk(2, dim=1)
-        elevation, distance = known.float().unbind(1)
         cameras = orbit(azimuth, elevation, distance, FOV, a.size, a.size)
         return DecodedPictures(
             planes.contiguous(), features.float(), pictures.float(), scale, offset, cameras, azimuth, sides
@@ -277,15 +278,6 @@ def soft_bins(azimuth: Float[Tensor, " B"]) -> Float[Tensor, "B S"]:
 def _waves_of(azimuth: Float[Tensor, " B"]) -> Float[Tensor, "B W"]:
     angle = torch.deg2rad(azimuth)[:, None] * torch.arange(1, _SIDE // 2 + 1, device=azimuth.device)
     return torch.cat([angle.sin(), angle.cos()], dim=1)
-
-
-def _pose(known: Float[Tensor, "B 2"]) -> Float[Tensor, "B 4"]:
-    """Elevation as cosine and sine, and the apparent size of the unit ball."""
-    angle, distance = torch.deg2rad(known[:, 0]), known[:, 1]
-    tangent = (distance.square() - 1.0).clamp_min(1e-2).rsqrt()
-    half = torch.tan(torch.deg2rad(known.new_tensor(0.5 * FOV)))
-    size = 4.0 * (tangent / half - _SIZE_OF_BALL)
-    return torch.stack([angle.cos(), angle.sin(), (2.0 * angle).sin(), size], dim=1)
 
 
 def place_of(
