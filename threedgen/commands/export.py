@@ -7,6 +7,7 @@ from pathlib import Path
 
 from threedgen.commands.options import add_target
 from threedgen.commands.parser import Parser
+from threedgen.core.imports import without_collection
 
 
 def build_parser() -> Parser:
@@ -25,8 +26,9 @@ def build_parser() -> Parser:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the file and prints its path. Raises UserError."""
-    from threedgen.jobs.export_run import export_run
-    from threedgen.jobs.run_directory import RunDirectory
+    with without_collection():
+        from threedgen.jobs.export_run import export_run
+        from threedgen.jobs.run_directory import RunDirectory
 
     export_run(RunDirectory.open(arguments.run), Path(arguments.to), arguments.settings)
     print(arguments.to)

@@ -14,6 +14,7 @@ from threedgen.commands.options import (
     whole,
 )
 from threedgen.commands.parser import Parser
+from threedgen.core.imports import without_collection
 
 
 def build_parser() -> Parser:
@@ -66,7 +67,8 @@ def build_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Fits the asset and prints its files. Raises UserError."""
     require_free(arguments)
-    from threedgen.pipelines.fit import prepare
+    with without_collection():
+        from threedgen.pipelines.fit import prepare
 
     prepared = prepare(
         arguments.source,

@@ -6,6 +6,7 @@ import argparse
 
 from threedgen.commands.options import add_recipe, add_run_options, add_settings, common, finish, require_free
 from threedgen.commands.parser import Parser
+from threedgen.core.imports import without_collection
 
 
 def build_parser() -> Parser:
@@ -60,7 +61,8 @@ def build_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Makes the asset and prints its files. Raises UserError."""
     require_free(arguments)
-    from threedgen.pipelines.image_to_3d import prepare, split_views
+    with without_collection():
+        from threedgen.pipelines.image_to_3d import prepare, split_views
 
     views, arguments.settings = split_views(arguments.views or [], arguments.settings)
     prepared = prepare(

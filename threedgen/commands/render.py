@@ -7,6 +7,7 @@ from pathlib import Path
 
 from threedgen.commands.options import add_backend, add_target
 from threedgen.commands.parser import Parser
+from threedgen.core.imports import without_collection
 
 
 def build_parser() -> Parser:
@@ -22,8 +23,9 @@ def build_parser() -> Parser:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the film or the pictures and prints where. Raises UserError."""
-    from threedgen.jobs.export_run import render_run
-    from threedgen.jobs.run_directory import RunDirectory
+    with without_collection():
+        from threedgen.jobs.export_run import render_run
+        from threedgen.jobs.run_directory import RunDirectory
 
     render_run(
         RunDirectory.open(arguments.run), Path(arguments.to), arguments.settings, arguments.backend or "auto"

@@ -6,6 +6,7 @@ import argparse
 
 from threedgen.commands.options import add_backend, add_device, print_results
 from threedgen.commands.parser import Parser
+from threedgen.core.imports import without_collection
 
 
 def build_parser() -> Parser:
@@ -22,7 +23,8 @@ def build_parser() -> Parser:
 
 def run(arguments: argparse.Namespace) -> None:
     """Continues the run and prints its files. Raises UserError for a folder that is no run."""
-    from threedgen.pipelines.result import load_run
+    with without_collection():
+        from threedgen.pipelines.result import load_run
 
     opened = load_run(arguments.run)
     if opened.finished:

@@ -16,6 +16,7 @@ from threedgen.commands.options import (
     require_prompt,
 )
 from threedgen.commands.parser import Parser
+from threedgen.core.imports import without_collection
 
 if TYPE_CHECKING:
     from threedgen.recipes.recipe import Recipe
@@ -65,7 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Makes the asset and prints its files. Raises UserError."""
     require_prompt(arguments, "a penguin")
     require_free(arguments)
-    from threedgen.pipelines.text_to_3d import prepare
+    with without_collection():
+        from threedgen.pipelines.text_to_3d import prepare
 
     prepared = prepare(
         arguments.prompt,

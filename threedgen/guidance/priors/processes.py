@@ -3,6 +3,8 @@ processes")."""
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -52,6 +54,14 @@ def unit_levels(
     """
     length = (alpha.square() + sigma.square()).sqrt()
     return alpha / length, sigma / length
+
+
+def cosine_table(steps: int) -> Float[Tensor, " T"]:
+    """The cumulative products of the cosine schedule (Nichol and Dhariwal 2021, arXiv:2102.09672, equation 17) with
+    betas up to 0.999: squaredcos_cap_v2 of diffusers, without its import."""
+    level = [math.cos((step / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(steps + 1)]
+    betas = [min(1.0 - after / before, 0.999) for before, after in pairwise(level)]
+    return (1.0 - torch.tensor(betas)).cumprod(0)
 
 
 class NoiseSchedule:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.folder import files
+from threedgen.guidance.priors.folder.clip_text import ClipText, WordPieces
 from threedgen.guidance.priors.folder.parts import PipelineParts
 from threedgen.guidance.priors.folder.text import (
     UNREAD,
@@ -57,22 +58,30 @@ def one_encoder(parts: PipelineParts, pixels: bool) -> TextEmbedder:
 
 
 def pooled_clip(parts: PipelineParts) -> TextEmbedder:
-    """The last states of a CLIP with masked padding, and the state of its end token: states, pooled."""
-    _require(parts, {"text_encoder": ("CLIPTextModel",)})
-    length = int(parts.folder.config("text_encoder").get("max_position_embeddings", _CLIP_LENGTH))
+    """The last states of a CLIP with masked padding, and the state of its end token: states, pooled.
+
+    Its tokens are those of a BertTokenizer.
+    """
+    if parts.lora is not None:
+        raise UserError(
+            f"prior '{parts.folder.path}' takes no low-rank changes, which are for Stable Diffusion and its family: "
+            "leave lora out"
+        )
+    _require(parts, {"text_encoder": ("CLIPTextModel",), "tokenizer": ("BertTokenizer",)})
 
     def load() -> Encode:
-        tokenizer, encoder = parts.tokenizer("tokenizer"), parts.encoder("text_encoder")
+        folder = parts.folder.path
+        encoder = ClipText(folder / "text_encoder", parts.plan.encoder_device(parts.device), parts.dtype)
+        tokens_of_texts = WordPieces(folder / "tokenizer", encoder.length)
 
         def encode(texts: list[str]) -> dict[str, Tensor]:
-            tokens, unread = tokens_of(tokenizer, texts, length)
-            tokens = tokens.to(encoder.device)
-            result = encoder(tokens.input_ids, attention_mask=tokens.attention_mask)
-            return {"states": result.last_hidden_state, "pooled": result.pooler_output, UNREAD: unread}
+            tokens = tokens_of_texts(texts)
+            states, pooled = encoder(tokens.ids, tokens.read)
+            return {"states": states, "pooled": pooled, UNREAD: tokens.unread}
 
         return encode
 
-    return _embedder(parts, load, ["text_encoder", "tokenizer"], length)
+    return _embedder(parts, load, ["text_encoder", "tokenizer"])
 
 
 def long_t5(parts: PipelineParts, name: str, length: int, masked: bool = False) -> TextEmbedder:

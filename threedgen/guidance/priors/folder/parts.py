@@ -20,7 +20,12 @@ from threedgen.guidance.priors.folder.libraries import (
 )
 from threedgen.guidance.priors.folder.lora import Lora
 from threedgen.guidance.priors.folder.memory import Plan
-from threedgen.guidance.priors.processes import FlowSchedule, KarrasSchedule, NoiseSchedule
+from threedgen.guidance.priors.processes import (
+    FlowSchedule,
+    KarrasSchedule,
+    NoiseSchedule,
+    cosine_table,
+)
 
 _SHIFT_KEY = "snr_shift_scale"
 _NOISE_TABLE_KEYS = (
@@ -33,6 +38,7 @@ _NOISE_TABLE_KEYS = (
     _SHIFT_KEY,
 )
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+_MOST_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -166,9 +172,6 @@ class PipelineParts:
 
 def read_noise_table(path: Path, config: dict[str, Any]) -> NoiseSchedule:
     """The cumulative products of the config of a scheduler. Raises UserError if it describes no noise table."""
-    from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-
     if "beta_schedule" not in config and "trained_betas" not in config:
         name = config.get("_class_name", "unknown")
         raise UserError(f"prior '{path}' has the scheduler {name}, without betas: its noise is not known")
@@ -183,6 +186,13 @@ def read_noise_table(path: Path, config: dict[str, Any]) -> NoiseSchedule:
         raise UserError(
             f"prior '{path}': no such noise schedule, its trained_betas are not a list of numbers"
         )
+    steps = given.get("num_train_timesteps", 1000)
+    unchanged = betas is None and not given.get("rescale_betas_zero_snr") and _SHIFT_KEY not in given
+    if given.get("beta_schedule") == "squaredcos_cap_v2" and unchanged and steps in range(1, _MOST_STEPS + 1):
+        return NoiseSchedule(cosine_table(int(steps)))
+    from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
     # The table of CogVideoX is that of its betas with the ratio of signal to noise divided.
     scheduler = CogVideoXDDIMScheduler if _SHIFT_KEY in given else DDPMScheduler
     try:
