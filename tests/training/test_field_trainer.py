@@ -179,7 +179,8 @@ def test_a_scene_of_two_is_placed_by_the_sizes_of_both(pipeline: Path) -> None:
     things = things_of(PipelineFolder(pipeline))
     sizes = (things["apple"].size, things["mug"].size)
     placed = place(field, *decoded.each(), "beside", sizes)  # pyright: ignore[reportCallIssue]
-    torch.testing.assert_close(shown, as_pictures(render_placed(field, placed, cameras), cameras))
+    with torch.no_grad():
+        torch.testing.assert_close(shown, as_pictures(render_placed(field, placed, cameras), cameras))
 
 
 def test_a_folder_without_a_text_encoder(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 // version of torch.
 #include <nanobind/nanobind.h>
 
+void bind_field_rendering(nanobind::module_ &module);
 void bind_mesh_ops(nanobind::module_ &module);
 void bind_raymarch(nanobind::module_ &module);
 void bind_splat(nanobind::module_ &module);
@@ -10,6 +11,7 @@ void bind_zbuffer(nanobind::module_ &module);
 
 NB_MODULE(_native, module) {
     module.doc() = "threedgen's CPU kernels";
+    bind_field_rendering(module);
     bind_mesh_ops(module);
     bind_raymarch(module);
     bind_splat(module);

@@ -20,8 +20,9 @@ from torch import Tensor
 from threedgen.core.types import Cameras
 from threedgen.datasets.things.scenes import CELLS, relative_sizes, standing_place
 from threedgen.datasets.things.thing_class import RADIUS
-from threedgen.guidance.priors.radiance_field import composited, ray_points
+from threedgen.guidance.priors.radiance_field import chords, composited, ray_points
 from threedgen.guidance.priors.text_field import DecodedText, TextField
+from threedgen.kernels.field_rendering import can_render, render_fields
 
 _RELATIONS = {
     "on": r"(?:(?:sitting|standing|lying|perched)\s+)?(?:on\s+top\s+of|on|upon|atop)",
@@ -96,6 +97,9 @@ def render_placed(field: TextField, parts: Sequence[Placed], cameras: Cameras) -
     as opaque as before.
     """
     samples = field.architecture.samples * (1 if len(parts) == 1 else 2)
+    if can_render(field.outer.weight):
+        placed = [replace(field.part(part.text), size=part.size, shift=part.shift) for part in parts]
+        return render_fields(placed, *chords(cameras, None), samples)
     points, lengths = ray_points(cameras, None, samples)
     flat = points.flatten(0, 2)
     colors, total = torch.zeros_like(flat), flat.new_zeros(len(flat))

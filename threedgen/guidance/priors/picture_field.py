@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from threedgen.cameras.orbit import FOV, orbit, picture_features, turned
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors import radiance_field
-from threedgen.guidance.priors.radiance_field import EXTENT, RadianceField
+from threedgen.guidance.priors.radiance_field import DENSITY, EXTENT, RadianceField
+from threedgen.kernels.field_rendering import FieldPart, Seen
 from threedgen.kernels.plane_sampling import sample_planes
 
 _POSE = 4  # numbers that say how a picture was taken
@@ -246,6 +247,30 @@ class PictureField(RadianceField):
         planes = sample_planes(one.planes, points / EXTENT).flatten(1)
         hidden = self.inner(torch.cat([planes, seen, place], dim=1)) * (1.0 + one.scale) + one.offset
         return self.outer(F.silu(self.between(F.silu(hidden))))
+
+    def part(self, one: DecodedPicture) -> FieldPart:
+        weight = self.inner.weight * (1.0 + one.scale)[:, None]
+        sizes = (3 * one.planes.shape[-1], len(one.features), len(one.picture), _PLACE)
+        planes, features, picture, place = weight.split(sizes, dim=1)
+        seen = Seen(
+            features=[
+                torch.einsum("cvu,hc->vuh", one.features, features),
+                torch.einsum("cvu,hc->vuh", one.picture, picture),
+            ],
+            camera=one.camera,
+            waves=weight.new_tensor(_WAVES) * torch.pi,
+            place=place.transpose(0, 1),
+        )
+        return FieldPart(
+            planes=torch.einsum("pvuc,hpc->pvuh", one.planes, planes.unflatten(1, (3, -1))),
+            first=self.inner.bias * (1.0 + one.scale) + one.offset,
+            outer=self.outer.weight,
+            last=self.outer.bias,
+            blob=(*self.blob, DENSITY),
+            between=(self.between.weight, self.between.bias),
+            occupied=one.occupied,
+            seen=seen,
+        )
 
 
 def seen_from(decoded: DecodedPictures, cameras: Cameras, owner: Int[Tensor, " V"] | None = None) -> Cameras:

@@ -22,11 +22,12 @@ from torch.overrides import TorchFunctionMode
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.folder.files import first_line, read_json, require_safe_weights
+from threedgen.kernels.field_rendering import FieldPart, can_render, render_fields
 
 WEIGHTS = "field.safetensors"
 EXTENT = 1.0  # world units, the radius of the ball that holds everything
 _MOST = 4096  # of every size in a config
-_DENSITY = 12.0  # per world unit, of a raw density of about 1
+DENSITY = 12.0  # per world unit, of a raw density of about 1
 _CELLS = 32  # along each side of the ball, of the grid of what is empty
 _EMPTY = 0.005  # opacity of a cell up to which it counts as empty
 
@@ -57,15 +58,21 @@ AnyDecoded = TypeVar("AnyDecoded", bound=Decoded)
 
 
 class RadianceField(nn.Module):
-    """Decoded conditions -> premultiplied colours and alphas from any camera. A subclass defines `raw`, and has an
-    `architecture`, a dataclass of sizes of which `samples` is the number of points on each ray."""
+    """Decoded conditions -> premultiplied colours and alphas from any camera. A subclass defines `raw` and `part`,
+    and has an `architecture`, a dataclass of sizes of which `samples` is the number of points on each ray, and the
+    last layer `outer`."""
 
     architecture: Any
+    outer: nn.Linear
     blob: ClassVar[tuple[float, float]]
     """Raw density at the middle of a new field, and its fall per world unit: a field without it may stay empty."""
 
     def raw(self, one: Any, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
         """Raw colours and raw densities of points of one decoded condition."""
+        raise NotImplementedError
+
+    def part(self, one: Any) -> FieldPart:
+        """One decoded condition as the compiled kernel takes it."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -94,6 +101,18 @@ class RadianceField(nn.Module):
         """
         each = decoded.each()
         owner = torch.arange(len(cameras)) if owner is None else owner
+        if shift is None and can_render(self.outer.weight):
+            rays = chords(cameras, pixels)
+            return torch.stack(
+                [
+                    render_fields(
+                        [self.part(each[index])],
+                        *(values[view] for values in rays),
+                        self.architecture.samples,
+                    )
+                    for view, index in enumerate(owner.tolist())
+                ]
+            )
         points, lengths = ray_points(cameras, pixels, self.architecture.samples, shift)
         shaded = [
             self.shade(each[index], points[view].flatten(0, 1)) for view, index in enumerate(owner.tolist())
@@ -120,12 +139,12 @@ class RadianceField(nn.Module):
         """The same without a look at which cells are empty."""
         raw = self.raw(one, points)
         blob = self.blob[0] - self.blob[1] * points.norm(dim=-1)
-        return torch.sigmoid(raw[:, :3]), F.softplus(raw[:, 3] + blob) * _DENSITY
+        return torch.sigmoid(raw[:, :3]), F.softplus(raw[:, 3] + blob) * DENSITY
 
     @torch.no_grad()
     def opacity_grid(self, one: One, cells: int) -> Float[Tensor, "G G G"]:
         """The opacity of a chord through each cell of a grid over the ball, in the order x, y, z."""
-        middles = (torch.arange(cells, device=next(self.parameters()).device) + 0.5) / cells * 2.0 - 1.0
+        middles = (torch.arange(cells, device=self.outer.weight.device) + 0.5) / cells * 2.0 - 1.0
         points = torch.stack(torch.meshgrid(middles, middles, middles, indexing="ij"), dim=-1).flatten(0, 2)
         density = self.shade_all(one, points * EXTENT)[1]
         return (1.0 - torch.exp(-density * 2.0 * EXTENT / cells)).view(cells, cells, cells)
@@ -200,7 +219,7 @@ def ray_points(
 ) -> tuple[Float[Tensor, "B N S 3"], Float[Tensor, "B N 1"]]:
     """Points on the chords of the rays of pixels in the ball, and the distances between those of each ray; see
     `RadianceField.render`."""
-    near, direction, half = _chords(cameras, pixels)
+    near, direction, half = chords(cameras, pixels)
     place = (torch.arange(samples, device=near.device) + 0.5) / samples * 2.0 - 1.0
     places = place.expand(*half.shape, samples)
     if shift is not None:
@@ -210,7 +229,7 @@ def ray_points(
     return points, 2.0 * reach / samples
 
 
-def _chords(
+def chords(
     cameras: Cameras, pixels: Int[Tensor, "B N"] | None
 ) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B N 3"], Float[Tensor, "B N"]]:
     """The rays of pixels in the ball: their points nearest to its middle, unit directions, and half the lengths of

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors import radiance_field
-from threedgen.guidance.priors.radiance_field import EXTENT, RadianceField, as_pictures
+from threedgen.guidance.priors.radiance_field import DENSITY, EXTENT, RadianceField, as_pictures
+from threedgen.kernels.field_rendering import FieldPart
 from threedgen.kernels.plane_sampling import sample_planes
 
 _HIDDEN = 384  # width between a text and the shares of the learnt planes
@@ -138,6 +139,17 @@ class TextField(RadianceField):
         features = sample_planes(one.planes, points / EXTENT).flatten(1)
         hidden = self.inner(features) * (1.0 + one.scale) + one.offset
         return self.outer(F.silu(hidden))
+
+    def part(self, one: DecodedText) -> FieldPart:
+        weight = self.inner.weight * (1.0 + one.scale)[:, None]
+        return FieldPart(
+            planes=torch.einsum("pvuc,hpc->pvuh", one.planes, weight.unflatten(1, (3, -1))),
+            first=self.inner.bias * (1.0 + one.scale) + one.offset,
+            outer=self.outer.weight,
+            last=self.outer.bias,
+            blob=(*self.blob, DENSITY),
+            occupied=one.occupied,
+        )
 
     def pictures(
         self,

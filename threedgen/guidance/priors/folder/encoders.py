@@ -64,8 +64,8 @@ def pooled_clip(parts: PipelineParts) -> TextEmbedder:
     """
     if parts.lora is not None:
         raise UserError(
-            f"prior '{parts.folder.path}' takes no low-rank changes, which are for Stable Diffusion and its family: "
-            "leave lora out"
+            f"prior '{parts.folder.path}' takes no low-rank changes, which are for Stable Diffusion and its "
+            "family: leave lora out"
         )
     _require(parts, {"text_encoder": ("CLIPTextModel",), "tokenizer": ("BertTokenizer",)})
 
