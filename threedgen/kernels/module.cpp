@@ -4,6 +4,7 @@
 
 void bind_field_rendering(nanobind::module_ &module);
 void bind_mesh_ops(nanobind::module_ &module);
+void bind_neighbours(nanobind::module_ &module);
 void bind_raymarch(nanobind::module_ &module);
 void bind_splat(nanobind::module_ &module);
 void bind_triplane(nanobind::module_ &module);
@@ -13,6 +14,7 @@ NB_MODULE(_native, module) {
     module.doc() = "threedgen's CPU kernels";
     bind_field_rendering(module);
     bind_mesh_ops(module);
+    bind_neighbours(module);
     bind_raymarch(module);
     bind_splat(module);
     bind_triplane(module);

@@ -104,7 +104,8 @@ class Optimizer:
         adam(
             list(parameters),
             [parameter.grad for parameter in parameters if parameter.grad is not None],
-            *([state[name] for state in states] for name in MOMENTS),
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
             [],
             [state[_STEP] for state in states],
             amsgrad=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from threedgen.core.errors import UserError
 from threedgen.core.types import TriMesh
+from threedgen.kernels import load_native
 
 Points = tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"]]
 
@@ -53,15 +55,23 @@ def neighbour_distance(points: Float[Tensor, "N 3"], neighbours: int = 3) -> Flo
     """Mean distance of each point to its nearest neighbours, the first scale of a Gaussian (3D Gaussian Splatting,
     Kerbl et al. 2023).
 
-    If there are fewer other points than `neighbours`, the mean over all of them; 1 for a point without others.
+    neighbours: at most 16. If there are fewer other points, the mean over all of them; 1 for a point without
+    others. Raises ValueError for points that are not finite.
     """
     neighbours = min(neighbours, len(points) - 1)
     if neighbours < 1:
         return torch.ones_like(points[:, 0])
+    places = points.detach().cpu().double().contiguous()
+    native: Any = load_native()
+    if native is not None:
+        found = torch.empty(len(places), dtype=torch.float64)
+        native.neighbour_distances(places, neighbours, torch.get_num_threads(), found)
+        return found.to(points)
     from scipy.spatial import KDTree
 
-    array = points.detach().cpu().double().numpy()
-    distances, _ = KDTree(array).query(array, k=neighbours + 1)  # the first is the point itself
+    distances, _ = KDTree(places.numpy()).query(
+        places.numpy(), k=neighbours + 1
+    )  # the first is the point itself
     return torch.from_numpy(distances[:, 1:].mean(axis=1)).to(points)
 
 

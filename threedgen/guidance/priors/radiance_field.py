@@ -102,17 +102,18 @@ class RadianceField(nn.Module):
         each = decoded.each()
         owner = torch.arange(len(cameras)) if owner is None else owner
         if shift is None and can_render(self.outer.weight):
-            rays = chords(cameras, pixels)
-            return torch.stack(
-                [
-                    render_fields(
-                        [self.part(each[index])],
-                        *(values[view] for values in rays),
-                        self.architecture.samples,
-                    )
-                    for view, index in enumerate(owner.tolist())
-                ]
-            )
+            near, direction, half = chords(cameras, pixels)
+            pictures = [
+                render_fields(
+                    [self.part(each[index])],
+                    near[view],
+                    direction[view],
+                    half[view],
+                    self.architecture.samples,
+                )
+                for view, index in enumerate(owner.tolist())
+            ]
+            return torch.stack(pictures)
         points, lengths = ray_points(cameras, pixels, self.architecture.samples, shift)
         shaded = [
             self.shade(each[index], points[view].flatten(0, 1)) for view, index in enumerate(owner.tolist())
