@@ -16,6 +16,7 @@
 #include <nanobind/ndarray.h>
 
 #include "clones.h"
+#include "smooth_functions.h"
 
 namespace nb = nanobind;
 
@@ -23,8 +24,8 @@ namespace {
 
 constexpr int64_t kRaysPerTask = 64;
 constexpr float kHidden = 1e-4f;  // share of light from behind that is not looked for
-constexpr int kGroup = 4;  // points that a ray takes at a time
-constexpr int kMostHidden = 128, kMostWaves = 8, kMostParts = 8, kMostPictures = 2, kMostCells = 512;
+constexpr int kGroup = 4;   // points that a ray takes at a time
+constexpr int kMostHidden = 128, kMostWaves = 8, kMostParts = 8, kMostPictures = 2, kMostCells = 512, kMostSamples = 256;
 constexpr int kAxis[3][2] = {{0, 1}, {0, 2}, {1, 2}};  // the coordinates along the width and the height of each plane
 
 struct Texels {
@@ -46,7 +47,7 @@ struct Part {
     int wave_count;
     const float *first;             // [hidden], the bias of the first layer
     const float *between, *second;  // [hidden, hidden] by rows of the input, and its bias; null: there is no such layer
-    const float *outer, *last;      // [hidden, 4] and its bias
+    const float *outer, *last;      // [4, hidden] and its bias
     std::vector<uint32_t> occupied;  // a bit a cell: of cells x cells columns of `words` numbers; empty: all are
     int64_t cells = 1, hidden;
     int32_t words = 1;
@@ -54,119 +55,161 @@ struct Part {
     float size, shift[3];
 };
 
-// e^x to 3e-7. A polynomial, because with a call of the C library compilers do not vectorise a loop.
-INLINED float exponential(float x) {
-    const float t = std::min(std::max(x * 1.4426950409f, -126.0f), 126.0f);
-    const float shifted = t + 12582912.0f, f = t - (shifted - 12582912.0f);
-    float p = 1.340043217e-3f;
-    p = p * f + 9.676037098e-3f;
-    p = p * f + 5.550327214e-2f;
-    p = p * f + 2.402210736e-1f;
-    p = p * f + 6.931472067e-1f;
-    p = p * f + 1.000000075f;
-    return __builtin_bit_cast(float,
-                              __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, shifted) << 23));
-}
+// Some numbers that follow each other, in one register. They may stand anywhere in memory.
+#if defined(__GNUC__) || defined(__clang__)
+constexpr int kLanes = 8;
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
+#else
+constexpr int kLanes = 1;
+typedef float Lanes;
+#endif
 
-// log(1 + u) for u in [0, 1], to 2e-7.
-INLINED float log_one_plus(float u) {
-    float p = -8.574676205e-3f;
-    p = p * u + 4.421419234e-2f;
-    p = p * u - 1.078536792e-1f;
-    p = p * u + 1.775702399e-1f;
-    p = p * u - 2.449961172e-1f;
-    p = p * u + 3.327617657e-1f;
-    p = p * u - 4.999744938e-1f;
-    p = p * u + 9.999998102e-1f;
-    return p * u;
-}
+INLINED Lanes *lanes(float *from) { return reinterpret_cast<Lanes *>(from); }
+INLINED const Lanes *lanes(const float *from) { return reinterpret_cast<const Lanes *>(from); }
 
-template <int FIXED> INLINED void silu(float *values, int64_t hidden) {
-    const int64_t count = FIXED > 0 ? FIXED : hidden;
+INLINED void silu(float *values, int64_t count) {
 #pragma omp simd
     for (int64_t k = 0; k < count; ++k) values[k] = values[k] / (1.0f + exponential(-values[k]));
 }
 
-// Adds the bilinear value at a place in texels, where the outermost centres are the border.
-template <int FIXED> INLINED void add_bilinear(const Texels &texels, float x, float y, int64_t hidden, float *out) {
-    const int64_t count = FIXED > 0 ? FIXED : hidden;
-    const float right = float(texels.width - 1), bottom = float(texels.height - 1);
-    x = std::min(std::max(0.0f, x), right);  // in this order NaN becomes 0, and nothing is read out of bounds
-    y = std::min(std::max(0.0f, y), bottom);
-    const int64_t x0 = std::min(int64_t(x), std::max(texels.width - 2, int64_t(0)));
-    const int64_t y0 = std::min(int64_t(y), std::max(texels.height - 2, int64_t(0)));
-    const int64_t step = x0 + 1 < texels.width ? count : 0, row = texels.width * count;
-    const float u = x - float(x0), v = y - float(y0);
-    const float *a = texels.values + y0 * row + x0 * count, *b = a + step;
-    const float *c = y0 + 1 < texels.height ? a + row : a, *d = c + step;
-    const float wa = (1.0f - u) * (1.0f - v), wb = u * (1.0f - v), wc = (1.0f - u) * v, wd = u * v;
-#pragma omp simd
-    for (int64_t k = 0; k < count; ++k) out[k] += (wa * a[k] + wb * b[k]) + (wc * c[k] + wd * d[k]);
-}
-
-template <int FIXED> INLINED void add_scaled(const float *row, float factor, int64_t hidden, float *out) {
-    const int64_t count = FIXED > 0 ? FIXED : hidden;
-#pragma omp simd
-    for (int64_t k = 0; k < count; ++k) out[k] += factor * row[k];
-}
-
-// What the picture shows where a point is, and where that is in the world and behind its pixel.
-template <int FIXED> INLINED void add_seen(const Part &part, const float *p, float *hidden) {
-    const Projection &camera = part.projection;
-    float local[3] = {0.0f, 0.0f, 0.0f};
-    for (int i = 0; i < 3; ++i)
-        for (int k = 0; k < 3; ++k) local[k] += (p[i] - camera.position[i]) * camera.rotation[3 * i + k];
-    const float depth = std::max(local[2], 1e-3f), behind = depth - camera.distance;
-    const float x = local[0] / depth * camera.focal[0], y = local[1] / depth * camera.focal[1];
-    float place[6 + 2 * kMostWaves] = {p[0], p[1], p[2], x, y, behind};
-    for (int w = 0; w < part.wave_count; ++w) {
-        place[6 + w] = std::sin(behind * part.waves[w]);
-        place[6 + part.wave_count + w] = std::cos(behind * part.waves[w]);
+// out[j][h] += the sum over k of factors[k][j] rows[k][h], where factors[k][j] is at k * along + j * across.
+template <int FIXED>
+INLINED void multiply_add(const float *rows, int64_t count, const float *factors, int64_t along, int64_t across,
+                          int64_t hidden, float *out) {
+    const int64_t units = FIXED > 0 ? FIXED : hidden;
+    int64_t h = 0;
+    for (; h + kLanes <= units; h += kLanes) {
+        Lanes sums[kGroup];
+        for (int j = 0; j < kGroup; ++j) sums[j] = *lanes(out + j * units + h);
+        for (int64_t k = 0; k < count; ++k) {
+            const Lanes row = *lanes(rows + k * units + h);
+            for (int j = 0; j < kGroup; ++j) sums[j] += factors[k * along + j * across] * row;
+        }
+        for (int j = 0; j < kGroup; ++j) *lanes(out + j * units + h) = sums[j];
     }
-    for (int k = 0; k < 6 + 2 * part.wave_count; ++k)
-        add_scaled<FIXED>(part.place + k * part.hidden, place[k], part.hidden, hidden);
+    for (; h < units; ++h)
+        for (int j = 0; j < kGroup; ++j)
+            for (int64_t k = 0; k < count; ++k)
+                out[j * units + h] += factors[k * along + j * across] * rows[k * units + h];
+}
+
+// The sum of the products of two rows.
+template <int FIXED> INLINED float product(const float *a, const float *b, int64_t hidden) {
+    const int64_t units = FIXED > 0 ? FIXED : hidden;
+    Lanes sums{};
+    int64_t h = 0;
+    for (; h + kLanes <= units; h += kLanes) sums += *lanes(a + h) * *lanes(b + h);
+    float parts[kLanes], sum = 0.0f;
+    *lanes(parts) = sums;
+    for (int step = kLanes / 2; step > 0; step /= 2)
+        for (int l = 0; l < step; ++l) parts[l] += parts[l + step];
+    for (; h < units; ++h) sum += a[h] * b[h];
+    return parts[0] + sum;
+}
+
+// The four texels around a place, and their shares.
+struct Corners {
+    const float *a, *b, *c, *d;
+    float wa, wb, wc, wd;
+};
+
+// x, y: in texels, where the outermost centres are the border.
+INLINED Corners corners(const Texels &texels, float x, float y, int64_t hidden) {
+    x = std::min(std::max(0.0f, x), float(texels.width - 1));  // in this order NaN becomes 0: nothing is read
+    y = std::min(std::max(0.0f, y), float(texels.height - 1)); // out of bounds
+    const int32_t x0 = std::min(int32_t(x), std::max(int32_t(texels.width) - 2, 0));
+    const int32_t y0 = std::min(int32_t(y), std::max(int32_t(texels.height) - 2, 0));
+    const int64_t step = x0 + 1 < texels.width ? hidden : 0, row = texels.width * hidden;
+    const float u = x - float(x0), v = y - float(y0);
+    const float *a = texels.values + y0 * row + x0 * hidden, *c = y0 + 1 < texels.height ? a + row : a;
+    return {a, a + step, c, c + step, (1.0f - u) * (1.0f - v), u * (1.0f - v), (1.0f - u) * v, u * v};
+}
+
+INLINED float blended(const Corners &at, int64_t h) {
+    return (at.wa * at.a[h] + at.wb * at.b[h]) + (at.wc * at.c[h] + at.wd * at.d[h]);
+}
+
+// Adds what the picture shows where points are, and where they are in the world and behind its pixels.
+template <int FIXED>
+INLINED void add_seen(const Part &part, const float (*p)[kGroup], const int32_t *full, float *hidden) {
+    const int64_t units = FIXED > 0 ? FIXED : part.hidden;
+    const Projection &camera = part.projection;
+    float place[6 + 2 * kMostWaves][kGroup], x[kGroup], y[kGroup];
+#pragma omp simd
+    for (int j = 0; j < kGroup; ++j) {
+        const float a = p[0][j] - camera.position[0], b = p[1][j] - camera.position[1], c = p[2][j] - camera.position[2];
+        const float *r = camera.rotation;
+        const float depth = std::max(a * r[2] + b * r[5] + c * r[8], 1e-3f);
+        x[j] = (a * r[0] + b * r[3] + c * r[6]) / depth * camera.focal[0];
+        y[j] = (a * r[1] + b * r[4] + c * r[7]) / depth * camera.focal[1];
+        place[0][j] = p[0][j];
+        place[1][j] = p[1][j];
+        place[2][j] = p[2][j];
+        place[3][j] = x[j];
+        place[4][j] = y[j];
+        place[5][j] = depth - camera.distance;
+    }
+    for (int w = 0; w < part.wave_count; ++w) {
+#pragma omp simd
+        for (int j = 0; j < kGroup; ++j) {
+            place[6 + w][j] = sine(place[5][j] * part.waves[w]);
+            place[6 + part.wave_count + w][j] = sine(place[5][j] * part.waves[w] + 1.5707963268f);
+        }
+    }
+    multiply_add<FIXED>(part.place, 6 + 2 * part.wave_count, &place[0][0], kGroup, 1, part.hidden, hidden);
     for (int i = 0; i < part.picture_count; ++i) {
         const Texels &picture = part.pictures[i];
-        add_bilinear<FIXED>(picture, (x + 1.0f) * 0.5f * float(picture.width) - 0.5f,
-                            (y + 1.0f) * 0.5f * float(picture.height) - 0.5f, part.hidden, hidden);
+        for (int j = 0; j < kGroup; ++j) {
+            if (!full[j]) continue;
+            const Corners at = corners(picture, (x[j] + 1.0f) * 0.5f * float(picture.width) - 0.5f,
+                                       (y[j] + 1.0f) * 0.5f * float(picture.height) - 0.5f, units);
+            float *out = hidden + j * units;
+#pragma omp simd
+            for (int64_t h = 0; h < units; ++h) out[h] += blended(at, h);
+        }
     }
 }
 
-// Raw colours and the raw density of a point of a part, kGroup numbers apart.
-template <int FIXED> INLINED void query(const Part &part, const float *p, float *raw) {
-    const int64_t count = FIXED > 0 ? FIXED : part.hidden;
-    float hidden[FIXED > 0 ? FIXED : kMostHidden];
-    for (int64_t k = 0; k < count; ++k) hidden[k] = part.first[k];
-    for (int i = 0; i < 3; ++i) {
-        const Texels &plane = part.planes[i];
-        add_bilinear<FIXED>(plane, (p[kAxis[i][0]] + 1.0f) * (0.5f * float(plane.width - 1)),
-                            (p[kAxis[i][1]] + 1.0f) * (0.5f * float(plane.height - 1)), count, hidden);
+// Raw colours and raw densities of those points of a group at which a part is not empty.
+template <int FIXED>
+INLINED void query(const Part &part, const float (*p)[kGroup], const int32_t *full, float (*raw)[kGroup]) {
+    const int64_t units = FIXED > 0 ? FIXED : part.hidden;
+    constexpr int kNumbers = kGroup * (FIXED > 0 ? FIXED : kMostHidden);
+    float hidden[kNumbers] = {}, next[kNumbers];
+    for (int j = 0; j < kGroup; ++j) {
+        if (!full[j]) continue;
+        Corners at[3];
+        for (int i = 0; i < 3; ++i)
+            at[i] = corners(part.planes[i], (p[kAxis[i][0]][j] + 1.0f) * (0.5f * float(part.planes[i].width - 1)),
+                            (p[kAxis[i][1]][j] + 1.0f) * (0.5f * float(part.planes[i].height - 1)), units);
+        float *out = hidden + j * units;
+        // One loop over all planes: three loops were merged by the compiler and not vectorised.
+#pragma omp simd
+        for (int64_t h = 0; h < units; ++h)
+            out[h] = part.first[h] + (blended(at[0], h) + blended(at[1], h)) + blended(at[2], h);
     }
-    if (part.picture_count) add_seen<FIXED>(part, p, hidden);
-    silu<FIXED>(hidden, count);
+    if (part.picture_count) add_seen<FIXED>(part, p, full, hidden);
+    silu(hidden, kGroup * units);
+    const float *last = hidden;
     if (part.between) {
-        float next[FIXED > 0 ? FIXED : kMostHidden];
-        for (int64_t k = 0; k < count; ++k) next[k] = part.second[k];
-        for (int64_t k = 0; k < count; ++k) add_scaled<FIXED>(part.between + k * count, hidden[k], count, next);
-        silu<FIXED>(next, count);
-        for (int64_t k = 0; k < count; ++k) hidden[k] = next[k];
+        for (int j = 0; j < kGroup; ++j)
+            for (int64_t h = 0; h < units; ++h) next[j * units + h] = part.second[h];
+        multiply_add<FIXED>(part.between, units, hidden, 1, units, units, next);
+        silu(next, kGroup * units);
+        last = next;
     }
-    // Four sums of every fourth unit, so that an addition need not wait for the one before.
-    float sums[4][4] = {};
-    for (int64_t k = 0; k + 4 <= count; k += 4)
-        for (int u = 0; u < 4; ++u)
-            for (int c = 0; c < 4; ++c) sums[u][c] += part.outer[4 * (k + u) + c] * hidden[k + u];
-    for (int64_t k = count / 4 * 4; k < count; ++k)
-        for (int c = 0; c < 4; ++c) sums[0][c] += part.outer[4 * k + c] * hidden[k];
-    for (int c = 0; c < 4; ++c)
-        raw[c * kGroup] = (sums[0][c] + sums[1][c]) + (sums[2][c] + sums[3][c]) + part.last[c];
+    for (int j = 0; j < kGroup; ++j) {
+        if (!full[j]) continue;
+        for (int c = 0; c < 4; ++c)
+            raw[c][j] = part.last[c] + product<FIXED>(part.outer + c * units, last + j * units, units);
+    }
 }
 
-INLINED void query_any(const Part &part, const float *p, float *raw) {
+INLINED void query_any(const Part &part, const float (*p)[kGroup], const int32_t *full, float (*raw)[kGroup]) {
     switch (part.hidden) {
-    case 32: return query<32>(part, p, raw);
-    case 64: return query<64>(part, p, raw);
-    default: return query<0>(part, p, raw);
+    case 32: return query<32>(part, p, full, raw);
+    case 64: return query<64>(part, p, full, raw);
+    default: return query<0>(part, p, full, raw);
     }
 }
 
@@ -176,47 +219,57 @@ struct Rays {
     int samples;
 };
 
-// kGroup points of a ray that follow each other: the sum of the densities of all parts, and that of the densities
-// times the colours.
-struct Group {
-    float density[kGroup], color[3][kGroup];
-};
-
 INLINED bool is_occupied(const Part &part, int32_t x, int32_t y, int32_t z) {
     return (part.occupied[size_t((x * part.cells + y) * part.words + z / 32)] >> (z % 32)) & 1u;
 }
 
-INLINED void add_part(const Part &part, const float (*world)[kGroup], Group &group) {
-    float p[3][kGroup], square[kGroup];
-    int32_t cell[3][kGroup], full[kGroup];
+// The samples of a ray, as one part sees them. full: whether the part may have something there.
+struct Samples {
+    float p[3][kMostSamples], square[kMostSamples];
+    int32_t full[kMostSamples];
+};
+
+INLINED void find_full(const Part &part, const float (*world)[kMostSamples], int count, Samples &samples) {
     const float shrink = 1.0f / part.size, scale = 0.5f * float(part.cells);
     const int32_t last = int32_t(part.cells) - 1;
+    int32_t cell[3][kMostSamples];
     for (int i = 0; i < 3; ++i) {
 #pragma omp simd
-        for (int j = 0; j < kGroup; ++j) {
-            p[i][j] = (world[i][j] - part.shift[i]) * shrink;
-            const float inside = std::min(std::max(-1.0f, p[i][j]), 1.0f);
+        for (int j = 0; j < count; ++j) {
+            samples.p[i][j] = (world[i][j] - part.shift[i]) * shrink;
+            const float inside = std::min(std::max(-1.0f, samples.p[i][j]), 1.0f);
             cell[i][j] = std::min(int32_t((inside + 1.0f) * scale), last);
         }
     }
-    int any = 0;
-    for (int j = 0; j < kGroup; ++j) {
-        square[j] = p[0][j] * p[0][j] + p[1][j] * p[1][j] + p[2][j] * p[2][j];
-        full[j] = square[j] < 1.0f && (part.occupied.empty() || is_occupied(part, cell[0][j], cell[1][j], cell[2][j]));
-        any |= full[j];
+    for (int j = 0; j < count; ++j) {
+        const float x = samples.p[0][j], y = samples.p[1][j], z = samples.p[2][j];
+        samples.square[j] = x * x + y * y + z * z;
+        samples.full[j] = samples.square[j] < 1.0f &&
+                          (part.occupied.empty() || is_occupied(part, cell[0][j], cell[1][j], cell[2][j]));
+    }
+}
+
+// The sum of the densities of all parts at the points of a group, and that of the densities times the colours.
+struct Group {
+    float density[kGroup], color[3][kGroup];
+};
+
+INLINED void add_part(const Part &part, const Samples &samples, const int *chosen, int count, Group &group) {
+    float p[3][kGroup] = {}, square[kGroup] = {};
+    int32_t full[kGroup] = {}, any = 0;
+    for (int j = 0; j < count; ++j) {
+        for (int i = 0; i < 3; ++i) p[i][j] = samples.p[i][chosen[j]];
+        square[j] = samples.square[chosen[j]];
+        any |= full[j] = samples.full[chosen[j]];
     }
     if (!any) return;
-    float raw[4][kGroup] = {};
-    for (int j = 0; j < kGroup; ++j) {
-        const float point[3] = {p[0][j], p[1][j], p[2][j]};
-        if (full[j]) query_any(part, point, &raw[0][j]);
-    }
-    float density[kGroup];
+    float raw[4][kGroup] = {}, density[kGroup];
+    query_any(part, p, full, raw);
 #pragma omp simd
     for (int j = 0; j < kGroup; ++j) {
         const float x = raw[3][j] + part.blob[0] - part.blob[1] * std::sqrt(square[j]);
         const float softplus = std::max(x, 0.0f) + log_one_plus(exponential(-std::fabs(x)));
-        density[j] = full[j] ? part.density * shrink * softplus : 0.0f;
+        density[j] = full[j] ? part.density / part.size * softplus : 0.0f;
         group.density[j] += density[j];
     }
     for (int c = 0; c < 3; ++c) {
@@ -225,30 +278,40 @@ INLINED void add_part(const Part &part, const float (*world)[kGroup], Group &gro
     }
 }
 
-CLONED void follow(const Rays &rays, const Part *parts, int part_count, int64_t begin, int64_t end, float *out) {
+CLONED void follow(const Rays &rays, const Part *parts, int part_count, int64_t begin, int64_t end, Samples *samples,
+                   float *out) {
     for (int64_t r = begin; r < end; ++r) {
         const float *middle = rays.nearest + 3 * r, *direction = rays.direction + 3 * r;
         const float half = rays.half[r], length = 2.0f * half / float(rays.samples);
         float *pixel = out + 4 * r, passed = 1.0f;
         for (int c = 0; c < 4; ++c) pixel[c] = 0.0f;
-        for (int s = 0; s < rays.samples && half > 0.0f && passed > kHidden; s += kGroup) {
-            float world[3][kGroup];
-            for (int i = 0; i < 3; ++i)
-                for (int j = 0; j < kGroup; ++j) {
-                    const float along = ((float(s + j) + 0.5f) / float(rays.samples) * 2.0f - 1.0f) * half;
-                    world[i][j] = middle[i] + along * direction[i];
-                }
+        if (!(half > 0.0f)) continue;
+        float world[3][kMostSamples];
+        for (int i = 0; i < 3; ++i) {
+#pragma omp simd
+            for (int j = 0; j < rays.samples; ++j)
+                world[i][j] =
+                    middle[i] + ((float(j) + 0.5f) / float(rays.samples) * 2.0f - 1.0f) * half * direction[i];
+        }
+        int chosen[kMostSamples], count = 0;
+        for (int i = 0; i < part_count; ++i) find_full(parts[i], world, rays.samples, samples[i]);
+        for (int j = 0; j < rays.samples; ++j) {
+            int32_t full = 0;
+            for (int i = 0; i < part_count; ++i) full |= samples[i].full[j];
+            if (full) chosen[count++] = j;
+        }
+        for (int first = 0; first < count && passed > kHidden; first += kGroup) {
+            const int members = std::min(kGroup, count - first);
             Group group{};
-            for (int i = 0; i < part_count; ++i) add_part(parts[i], world, group);
+            for (int i = 0; i < part_count; ++i) add_part(parts[i], samples[i], chosen + first, members, group);
             float alpha[kGroup];
 #pragma omp simd
             for (int j = 0; j < kGroup; ++j) alpha[j] = 1.0f - exponential(-group.density[j] * length);
-            for (int j = 0; j < kGroup && s + j < rays.samples; ++j) {
-                if (group.density[j] > 0.0f) {
-                    const float weight = alpha[j] * passed, share = weight / group.density[j];
-                    for (int c = 0; c < 3; ++c) pixel[c] += share * group.color[c][j];
-                    pixel[3] += weight;
-                }
+            for (int j = 0; j < members; ++j) {
+                if (!(group.density[j] > 0.0f)) continue;
+                const float weight = alpha[j] * passed, share = weight / group.density[j];
+                for (int c = 0; c < 3; ++c) pixel[c] += share * group.color[c][j];
+                pixel[3] += weight;
                 passed *= 1.0f - alpha[j] + 1e-6f;
             }
         }
@@ -335,7 +398,7 @@ void render_fields(const nb::list &parts, Floats nearest, Floats direction, Floa
     const int64_t count = int64_t(half.size());
     require(int64_t(nearest.size()) == 3 * count && int64_t(direction.size()) == 3 * count, "rays");
     require(int64_t(out.size()) == 4 * count, "out");
-    require(samples >= 1 && parts.size() <= size_t(kMostParts), "samples and parts");
+    require(samples >= 1 && samples <= kMostSamples && parts.size() <= size_t(kMostParts), "samples and parts");
     std::vector<Part> placed;
     for (const auto &part : parts) placed.push_back(part_of(nb::cast<nb::dict>(part)));
     const Rays rays{nearest.data(), direction.data(), half.data(), count, samples};
@@ -343,9 +406,11 @@ void render_fields(const nb::list &parts, Floats nearest, Floats direction, Floa
     nb::gil_scoped_release release;
     const int64_t tasks = (count + kRaysPerTask - 1) / kRaysPerTask;
 #pragma omp parallel for schedule(dynamic) num_threads(std::max(1, threads))
-    for (int64_t t = 0; t < tasks; ++t)
+    for (int64_t t = 0; t < tasks; ++t) {
+        Samples seen[kMostParts];
         follow(rays, placed.data(), int(placed.size()), t * kRaysPerTask, std::min(count, (t + 1) * kRaysPerTask),
-               pixels);
+               seen, pixels);
+    }
 }
 
 }  // namespace

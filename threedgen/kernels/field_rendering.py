@@ -93,7 +93,7 @@ def _record(part: FieldPart) -> dict[str, Any]:
     record: dict[str, Any] = {
         "planes": list(part.planes.detach().contiguous()),
         "first": part.first,
-        "outer": part.outer.transpose(0, 1),
+        "outer": part.outer,
         "last": part.last,
         "blob": torch.tensor(part.blob),
         "placed": torch.tensor((part.size, *part.shift)),

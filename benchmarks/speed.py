@@ -1,0 +1,184 @@
+"""What the usual jobs cost here and in an older version, by turns in one run.
+
+    python benchmarks/speed.py --against COMMIT [--jobs NAME ...] [--repeats N] [--work FOLDER]
+
+COMMIT is checked out and installed beside the packages of this environment, without its own. CPU seconds with one
+thread, medians, and their ratio. Other processes on the machine slow both, so run it on a quiet one.
+
+The first step is that of the whole command, from its start to the first line of metrics.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import venv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+JOBS_FILE = Path(__file__).parent / "speed_jobs.py"
+SPLATS = [
+    (kind, size, count) for kind in ("shell", "ball") for size, count in ((128, 10), (256, 50), (512, 100))
+]
+PRIORS = ("embedded-things", "embedded-picture", "embedded", "embedded-view", "embedded-video")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two versions. python: its interpreter. work: a folder of its own."""
+
+    python: str
+    work: Path
+
+
+def other_side(commit: str, work: Path) -> Side:
+    """A checkout of a commit and an environment in which it is installed, both kept for the next time."""
+    tree, environment = work / "checkout", work / "environment"
+    python = environment / "bin" / "python"
+    if not python.exists():
+        subprocess.run(["git", "worktree", "prune"], cwd=ROOT, check=True)
+        subprocess.run(["git", "worktree", "add", "--detach", str(tree), commit], cwd=ROOT, check=True)
+        venv.create(environment, with_pip=False, symlinks=True)
+        paths = sysconfig.get_paths(vars={"base": str(environment), "platbase": str(environment)})
+        packages = Path(paths["purelib"])
+        (packages / "packages.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+        install = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", str(tree)]
+        subprocess.run(install, check=True)
+    return Side(str(python), work / "there")
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def command(*words: str) -> Callable[[Side], float]:
+    """CPU seconds of a command of threedgen with all its processes; it writes into a new folder."""
+
+    def run(side: Side) -> float:
+        with tempfile.TemporaryDirectory(dir=side.work) as folder:
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run(
+                [side.python, "-m", "threedgen", *words, "--out", f"{folder}/run"],
+                check=True,
+                cwd=folder,  # not a checkout, which the interpreter would import instead
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment(),
+            )
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    return run
+
+
+def first_step(side: Side) -> float:
+    """CPU seconds of a text-to-3d command until its first step is done."""
+    tick = os.sysconf("SC_CLK_TCK")
+    with tempfile.TemporaryDirectory(dir=side.work) as folder:
+        process = subprocess.Popen(
+            [side.python, "-m", "threedgen", "text-to-3d", "a red cube", "--out", f"{folder}/run"],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        metrics = Path(folder) / "run" / "metrics.jsonl"
+        try:
+            while not (metrics.is_file() and metrics.stat().st_size):
+                if process.poll() is not None:
+                    raise RuntimeError("the command ended before its first step")
+                time.sleep(0.002)
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / tick
+        finally:
+            process.kill()
+            process.wait()
+
+
+def call(*words: str) -> Callable[[Side], float]:
+    """What a job of speed_jobs.py prints."""
+
+    def run(side: Side) -> float:
+        done = subprocess.run(
+            [side.python, str(JOBS_FILE), *words],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=side.work,
+            env=environment(),
+        )
+        return float(done.stdout)
+
+    return run
+
+
+def export(side: Side) -> float:
+    """Writing the files of a run. Both sides export one run, which the older version made."""
+    return call("export", str(side.work.parent / "run"))(side)
+
+
+def jobs() -> dict[str, Callable[[Side], float]]:
+    found: dict[str, Callable[[Side], float]] = {
+        "text-to-3d": command("text-to-3d", "a red cube"),
+        "first step": first_step,
+        "export": export,
+        "text-to-3d --recipe sds": command("text-to-3d", "a red cube", "--recipe", "sds"),
+        "text-to-4d": command("text-to-4d", "a red cube spinning"),
+    }
+    found |= {f"pass of {name}": call("guided-pass", name) for name in PRIORS}
+    found |= {
+        f"{kind} {size} px, {count}k": call("splatting", kind, str(size), str(count * 1000))
+        for kind, size, count in SPLATS
+    }
+    return found
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
+    )
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    shown = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return f"{name} ({', '.join(shown)})"
+
+
+def main() -> None:
+    everything = jobs()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--against", required=True, metavar="COMMIT")
+    parser.add_argument("--jobs", nargs="+", choices=everything, default=list(everything), metavar="NAME")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "speed")
+    arguments = parser.parse_args()
+    work = arguments.work.resolve() / arguments.against
+    there, here = other_side(arguments.against, work), Side(sys.executable, work / "here")
+    for side in (there, here):
+        side.work.mkdir(parents=True, exist_ok=True)
+    if "export" in arguments.jobs and not (work / "run").exists():
+        words = ["text-to-3d", "a red cube", "--out", str(work / "run")]
+        subprocess.run([there.python, "-m", "threedgen", *words], check=True, cwd=there.work)
+    print(
+        f"{processor()}, CPU seconds, one thread, medians of {arguments.repeats}, against {arguments.against}\n"
+    )
+    print("| job | before | now | ratio |\n|---|---|---|---|")
+    for name in arguments.jobs:
+        pairs = [(everything[name](there), everything[name](here)) for _ in range(arguments.repeats)]
+        before, now = (statistics.median(values) for values in zip(*pairs, strict=True))
+        ratio = statistics.median(new / old for old, new in pairs)
+        print(f"| {name} | {before:.4g} | {now:.4g} | {ratio:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
