@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 
 from threedgen.export.density import Ellipsoids, Grid
+from threedgen.kernels import load_native
 
 MAX_ALPHA = 0.999  # as in the renderers: keeps log(1 - a) finite
 _HALF_OPAQUE = float(np.log(2.0))
@@ -45,8 +48,9 @@ class Picture:
 
 def pictures(shapes: Ellipsoids, grid: Grid) -> list[Picture]:
     """Thirteen parallel projections of the Gaussians, with the spacing of `grid`."""
+    optical_depth = optical_depth_numpy if load_native() is None else optical_depth_native
     return [
-        Picture(hidden, shear, _optical_depth(shapes, hidden, shear, grid))
+        Picture(hidden, shear, optical_depth(shapes, hidden, shear, grid))
         for hidden, shear in (*_DIAGONAL, *_ALONG_AXES)
     ]
 
@@ -134,10 +138,35 @@ def _doubled(image: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(fine, 0, axis)
 
 
-def _optical_depth(
+def optical_depth_native(
     shapes: Ellipsoids, hidden: int, shear: tuple[int, int], grid: Grid
 ) -> Float[np.ndarray, "U V"]:
-    """tau of one projection."""
+    """tau of one projection, by the compiled kernel."""
+    native: Any = load_native()
+    shape = grid.values.shape
+    sizes = (shape[axis] for axis in range(3) if axis != hidden)
+    image = np.empty([n + abs(t) * (shape[hidden] - 1) for n, t in zip(sizes, shear, strict=True)])
+    native.optical_depth(
+        *(
+            np.ascontiguousarray(a)
+            for a in (shapes.means, shapes.covariances, shapes.radii, shapes.opacities)
+        ),
+        grid.origin,
+        grid.spacing,
+        np.array(shape),
+        hidden,
+        *shear,
+        MAX_ALPHA,
+        torch.get_num_threads(),
+        image,
+    )
+    return image
+
+
+def optical_depth_numpy(
+    shapes: Ellipsoids, hidden: int, shear: tuple[int, int], grid: Grid
+) -> Float[np.ndarray, "U V"]:
+    """tau of one projection, without the compiled kernel."""
     plane = np.insert(np.eye(2), hidden, shear, axis=1)  # [2, 3], picture coordinates from world coordinates
     steps = np.asarray(grid.values.shape) - 1
     offset = -np.minimum(plane, 0.0) @ steps

@@ -7,7 +7,10 @@ from functools import cache
 from types import ModuleType
 
 # One function of each source file: an editable install keeps an old build if the sources change.
-_FUNCTIONS = ("splat_forward", "zbuffer", "sample_planes", "march_count", "interpolate_forward")
+_FUNCTIONS = (
+    *("splat_forward", "zbuffer", "sample_planes", "march_count", "interpolate_forward"),
+    *("gaussian_density", "surface_light"),
+)
 
 
 @cache
