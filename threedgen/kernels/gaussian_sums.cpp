@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <stdexcept>
 #include <vector>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include "checks.h"
 #include "exponential.h"
 
 namespace nb = nanobind;
@@ -26,10 +26,6 @@ using Doubles2 = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device
 using Doubles3 = nb::ndarray<const double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using DoublesOut2 = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using FloatsOut3 = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-
-void require(bool condition, const char *message) {
-    if (!condition) throw std::invalid_argument(message);
-}
 
 // The lattice points in [low, high] along one axis: begin <= i < end, within [0, size).
 struct Span {
@@ -140,8 +136,8 @@ struct Spot {
     double uu, uv, vv, log_opacity;
 };
 
-// Multiplies the rows [begin, end) of a picture by the light that a Gaussian lets through. Where the product gets so
-// small that it might underflow, its logarithm is moved to `depth`.
+// Multiplies the rows [begin, end) of a picture by the light that a Gaussian lets through. Where the product gets
+// so small that it might underflow, its logarithm is moved to `depth`.
 CLONED void dim(const Spot &spot, double max_alpha, int64_t begin, int64_t end, int64_t width, double *light,
                 double *depth) {
     const int64_t first = spot.box[1].begin, count = spot.box[1].end - first;
@@ -166,7 +162,7 @@ CLONED void dim(const Spot &spot, double max_alpha, int64_t begin, int64_t end, 
 }
 
 // tau of the projection along the axis `hidden`. A pixel (u, v) shows the two other coordinates of the lattice, in
-// ascending order, plus (shear_u, shear_v) times the hidden one; the least pixels are those of the lattice's corners.
+// ascending order, plus (shear_u, shear_v) times the hidden one, and pixel 0 is the least that the lattice reaches.
 void optical_depth(Doubles2 means, Doubles3 covariances, Doubles1 radii, Doubles1 opacities, Doubles1 origin,
                    double spacing, nb::ndarray<const int64_t, nb::shape<3>, nb::c_contig, nb::device::cpu> shape,
                    int hidden, int shear_u, int shear_v, double max_alpha, int threads, DoublesOut2 image) {
@@ -174,7 +170,7 @@ void optical_depth(Doubles2 means, Doubles3 covariances, Doubles1 radii, Doubles
     require(means.shape(1) == 3, "optical_depth: means must be [N, 3]");
     require(covariances.shape(0) == count && covariances.shape(1) == 3 && covariances.shape(2) == 3,
             "optical_depth: covariances must be [N, 3, 3]");
-    require(radii.shape(0) == count && opacities.shape(0) == count, "optical_depth: radii and opacities must be [N]");
+    require(radii.shape(0) == count && opacities.shape(0) == count, "optical_depth: radii, opacities must be [N]");
     require(origin.shape(0) == 3, "optical_depth: origin must be [3]");
     require(hidden >= 0 && hidden < 3, "optical_depth: hidden must be 0, 1 or 2");
     require(spacing > 0.0, "optical_depth: the spacing must be positive");
@@ -188,7 +184,7 @@ void optical_depth(Doubles2 means, Doubles3 covariances, Doubles1 radii, Doubles
         size[side] = shape.data()[axes[side]] + std::abs(shears[side]) * deep;
         offset[side] = shears[side] < 0 ? double(-shears[side] * deep) : 0.0;
         shear[side] = double(shears[side]);
-        require(int64_t(image.shape(side)) == size[side], "optical_depth: the image does not have the picture's size");
+        require(int64_t(image.shape(side)) == size[side], "optical_depth: the image has not the picture's size");
     }
     nb::gil_scoped_release release;
     std::vector<Spot> spots;

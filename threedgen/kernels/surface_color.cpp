@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <stdexcept>
 #include <vector>
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include "checks.h"
 #include "exponential.h"
 
 namespace nb = nanobind;
@@ -27,17 +27,13 @@ using Longs1 = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device:
 using DoublesOut1 = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using DoublesOut2 = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-void require(bool condition, const char *message) {
-    if (!condition) throw std::invalid_argument(message);
-}
-
 // The Gaussians that the rays of a block may meet, one array for each quantity.
 enum { X, Y, Z, XX, YY, ZZ, XY, XZ, YZ, RADIUS2, OPACITY, QUANTITIES };
 
 struct Candidates {
     std::vector<double> of[QUANTITIES];
     std::vector<int64_t> number;
-    // What a ray makes of each: how far the centre lies towards the eye; alpha, or a negative number if it is missed.
+    // What a ray makes of each: how far the centre lies towards the eye; alpha, or a negative number for a miss.
     std::vector<double> height, alpha;
 
     void clear() {
@@ -123,9 +119,9 @@ struct Met {
     }
 };
 
-// A ray meets some dozens of Gaussians. The place of each in the order is the number of those before it, and to count
-// them is faster than to sort them, which is a guess at every comparison. `order` is -1 everywhere at first; of equal
-// depths, the first one takes the first place.
+// A ray meets some dozens of Gaussians. The place of each in the order is the number of those before it, and to
+// count them is faster than to sort them, where a processor guesses the outcome of every comparison. `order` is -1
+// everywhere at first; of equal depths, the first one takes the first place.
 CLONED void count_places(const double *depth, int64_t count, int64_t *order) {
     constexpr int kWidth = 8;
     for (int64_t begin = 0; begin < count; begin += kWidth) {
@@ -178,7 +174,8 @@ void surface_light(Doubles2 means, Doubles3 precisions, Doubles1 radii, Doubles2
     require(radii.shape(0) == count && opacities.shape(0) == count, "surface_light: radii, opacities must be [N]");
     require(sh.shape(0) == count && sh.shape(2) == 3, "surface_light: sh must be [N, K, 3]");
     require(points.shape(1) == 3, "surface_light: points must be [V, 3]");
-    require(directions.shape(1) == vertices && directions.shape(2) == 3, "surface_light: directions must be [R, V, 3]");
+    require(directions.shape(1) == vertices && directions.shape(2) == 3,
+            "surface_light: directions must be [R, V, 3]");
     require(basis.shape(0) == vertices && basis.shape(1) == sh.shape(1), "surface_light: basis must be [V, K]");
     require(color.shape(0) == vertices && color.shape(1) == 3, "surface_light: color must be [V, 3]");
     require(opacity.shape(0) == vertices, "surface_light: opacity must be [V]");
@@ -207,7 +204,8 @@ void surface_light(Doubles2 means, Doubles3 precisions, Doubles1 radii, Doubles2
         Met met;
 #pragma omp for schedule(dynamic)
         for (int64_t block = 0; block < int64_t(blocks); ++block) {
-            const int64_t begin = starts.data()[block], end = block + 1 < int64_t(blocks) ? starts.data()[block + 1] : size;
+            const int64_t begin = starts.data()[block];
+            const int64_t end = block + 1 < int64_t(blocks) ? starts.data()[block + 1] : size;
             if (begin == end) continue;
             double low[3], high[3];
             for (int axis = 0; axis < 3; ++axis) {
@@ -227,7 +225,8 @@ void surface_light(Doubles2 means, Doubles3 precisions, Doubles1 radii, Doubles2
             for (int64_t i = begin; i < end; ++i) {
                 const int64_t v = order.data()[i];
                 for (int64_t r = 0; r < rays; ++r) {
-                    meet(candidates, points.data() + 3 * v, directions.data() + 3 * (r * size + v), reach, max_alpha);
+                    const double *towards_eye = directions.data() + 3 * (r * size + v);
+                    meet(candidates, points.data() + 3 * v, towards_eye, reach, max_alpha);
                     met.take(candidates);
                     put_in_order(met);
                     composite(met, gaussians, basis.data() + v * gaussians.harmonics, color.data() + 3 * v,
