@@ -205,8 +205,14 @@ def main_pieces(vertices: np.ndarray, faces: np.ndarray, share: float) -> tuple[
     volumes = np.bincount(piece[faces[:, 0]], weights=np.einsum("fi,fi->f", a, np.cross(b, c)))
     kept = volumes >= max(share * volumes.max(initial=0.0), 1e-300)
     faces = faces[kept[piece[faces[:, 0]]]]
-    used, renumbered = np.unique(faces, return_inverse=True)
-    return vertices[used], renumbered.reshape(-1, 3)
+    return _used(vertices, faces)
+
+
+def _used(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices without those that no face has, and the faces with their new numbers."""
+    used = np.zeros(len(vertices), dtype=bool)
+    used[faces] = True
+    return vertices[used], (np.cumsum(used) - 1)[faces]
 
 
 def decimate(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -225,9 +231,8 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.n
             unit, faces.astype(np.int32), target_count=budget, agg=aggressiveness
         )[:2]
         if len(triangles) <= budget:
-            triangles = _without_folds(triangles.astype(np.int64))
-            used, renumbered = np.unique(triangles, return_inverse=True)
-            fitting = centre + size * points[used].astype(np.float64), renumbered.reshape(-1, 3)
+            points, triangles = _used(points, _without_folds(triangles.astype(np.int64)))
+            fitting = centre + size * points.astype(np.float64), triangles
             if is_closed(fitting[1]):
                 return fitting
     return fitting
@@ -235,8 +240,12 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.n
 
 def _without_folds(faces: np.ndarray) -> np.ndarray:
     """Faces without pairs of triangles on the same three vertices, which lie back to back."""
-    _, which, counts = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True, return_counts=True)
-    return faces[counts[which.reshape(-1)] == 1]
+    a, b, c = np.sort(faces, axis=1).T
+    order = np.lexsort((c, a * (int(faces.max(initial=-1)) + 1) + b))
+    same = (np.diff(a[order]) == 0) & (np.diff(b[order]) == 0) & (np.diff(c[order]) == 0)
+    alone = np.ones(len(faces), dtype=bool)
+    alone[order[1:][same]] = alone[order[:-1][same]] = False
+    return faces[alone]
 
 
 def is_closed(faces: Int[np.ndarray, "F 3"]) -> bool:
