@@ -6,6 +6,7 @@ d(p) = sum_i o_i exp(-1/2 (p - mu_i)^T Sigma_i^-1 (p - mu_i))      (DreamGaussia
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -36,16 +37,16 @@ class Ellipsoids:
     def __len__(self) -> int:
         return len(self.means)
 
-    @property
+    @cached_property
     def radii(self) -> Float[np.ndarray, " N"]:
         return np.sqrt(2.0 * np.log(self.opacities / MIN_ALPHA))
 
-    @property
+    @cached_property
     def covariances(self) -> Float[np.ndarray, "N 3 3"]:
         scaled = self.axes * self.scales[:, None, :]
         return scaled @ scaled.transpose(0, 2, 1)
 
-    @property
+    @cached_property
     def precisions(self) -> Float[np.ndarray, "N 3 3"]:
         scaled = self.axes / self.scales[:, None, :]
         return scaled @ scaled.transpose(0, 2, 1)

@@ -20,6 +20,7 @@ namespace {
 
 constexpr int64_t kPlanesPerTask = 8;  // of the lattice: those of 128^2 numbers fit into the second-level cache
 constexpr int64_t kRowsPerTask = 16;
+constexpr int64_t kFloats = 16;  // in one AVX-512 register
 
 using Doubles1 = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Doubles2 = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -50,11 +51,14 @@ struct Lattice {
     double origin[3], spacing;
 };
 
-// Adds a Gaussian to the planes [begin, end) of the lattice. z, along: room for one row.
+// Adds a Gaussian to the planes [begin, end) of the lattice. z, along: room for one row and kFloats numbers more.
+// Rows are short, and what vectors leave over would take as long one by one as the rest. So the exponentials are those
+// of whole vectors, and only the ones inside of the box are added.
 CLONED void add_blob(const Blob &blob, const Lattice &lattice, int64_t begin, int64_t end, float *z, float *along,
                      float *values) {
     const int64_t first = blob.box[2].begin, count = blob.box[2].end - first;
-    for (int64_t k = 0; k < count; ++k) {
+    const int64_t padded = (count + kFloats - 1) / kFloats * kFloats;
+    for (int64_t k = 0; k < padded; ++k) {
         const double place = lattice.origin[2] + lattice.spacing * double(first + k) - blob.mean[2];
         z[k] = float(place);
         along[k] = float(blob.zz * place * place + blob.log_opacity);
@@ -66,8 +70,14 @@ CLONED void add_blob(const Blob &blob, const Lattice &lattice, int64_t begin, in
             const float across = float(blob.xx * x * x + blob.yy * y * y + blob.xy * x * y);
             const float slope = float(blob.xz * x + blob.yz * y);
             float *row = values + (i * lattice.size[1] + j) * lattice.size[2] + first;
+            for (int64_t from = 0; from < count; from += kFloats) {
+                float block[kFloats];
 #pragma omp simd
-            for (int64_t k = 0; k < count; ++k) row[k] += exponential(slope * z[k] + along[k] + across);
+                for (int k = 0; k < kFloats; ++k)
+                    block[k] = exponential(slope * z[from + k] + along[from + k] + across);
+                const int64_t inside = std::min(count - from, kFloats);
+                for (int64_t k = 0; k < inside; ++k) row[from + k] += block[k];
+            }
         }
     }
 }
@@ -117,7 +127,7 @@ void gaussian_density(Doubles2 means, Doubles3 precisions, Doubles2 extents, Dou
     const int64_t tasks = (lattice.size[0] + kPlanesPerTask - 1) / kPlanesPerTask;
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> z(size_t(lattice.size[2])), along(size_t(lattice.size[2]));
+        std::vector<float> z(size_t(lattice.size[2] + kFloats)), along(size_t(lattice.size[2] + kFloats));
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < tasks; ++task) {
             const int64_t begin = task * kPlanesPerTask, end = std::min(begin + kPlanesPerTask, lattice.size[0]);

@@ -33,6 +33,7 @@ enum { X, Y, Z, XX, YY, ZZ, XY, XZ, YZ, RADIUS2, OPACITY, QUANTITIES };
 struct Candidates {
     std::vector<double> of[QUANTITIES];
     std::vector<int64_t> number;
+    std::vector<uint8_t> overlaps;  // of all Gaussians, whether they are candidates
     // What a ray makes of each: how far the centre lies towards the eye; alpha, or a negative number for a miss.
     std::vector<double> height, alpha;
 
@@ -76,18 +77,39 @@ CLONED void meet(Candidates &c, const double *point, const double *towards_eye, 
 }
 
 struct Gaussians {
-    const double *means, *precisions, *radii, *extents, *opacities, *sh;
+    const double *means, *precisions, *radii, *opacities, *sh;
     int64_t count, harmonics;
+    std::vector<double> low[3], high[3];  // the box of each, by axis
+
+    void set_boxes(const double *extents) {
+        for (int axis = 0; axis < 3; ++axis) {
+            low[axis].resize(size_t(count));
+            high[axis].resize(size_t(count));
+            for (int64_t n = 0; n < count; ++n) {
+                low[axis][size_t(n)] = means[3 * n + axis] - extents[3 * n + axis];
+                high[axis][size_t(n)] = means[3 * n + axis] + extents[3 * n + axis];
+            }
+        }
+    }
 };
+
+CLONED void mark_overlaps(const Gaussians &g, const double low[3], const double high[3], uint8_t *overlaps) {
+    const double *x0 = g.low[0].data(), *y0 = g.low[1].data(), *z0 = g.low[2].data();
+    const double *x1 = g.high[0].data(), *y1 = g.high[1].data(), *z1 = g.high[2].data();
+    const double lx = low[0], ly = low[1], lz = low[2], hx = high[0], hy = high[1], hz = high[2];
+#pragma omp simd
+    for (int64_t n = 0; n < g.count; ++n)
+        overlaps[n] = (x0[n] <= hx) & (y0[n] <= hy) & (z0[n] <= hz) & (x1[n] >= lx) & (y1[n] >= ly) & (z1[n] >= lz);
+}
 
 // The Gaussians whose boxes overlap that of the rays.
 void gather(const Gaussians &g, const double low[3], const double high[3], Candidates &c) {
     c.clear();
+    c.overlaps.resize(size_t(g.count));
+    mark_overlaps(g, low, high, c.overlaps.data());
     for (int64_t n = 0; n < g.count; ++n) {
-        const double *m = g.means + 3 * n, *e = g.extents + 3 * n, *p = g.precisions + 9 * n;
-        if (m[0] - e[0] > high[0] || m[1] - e[1] > high[1] || m[2] - e[2] > high[2] || m[0] + e[0] < low[0] ||
-            m[1] + e[1] < low[1] || m[2] + e[2] < low[2])
-            continue;
+        if (!c.overlaps[size_t(n)]) continue;
+        const double *m = g.means + 3 * n, *p = g.precisions + 9 * n;
         const double values[QUANTITIES] = {m[0], m[1], m[2], p[0], p[4], p[8],
                                            p[1], p[2], p[5], g.radii[n] * g.radii[n], g.opacities[n]};
         for (int k = 0; k < QUANTITIES; ++k) c.of[k].push_back(values[k]);
@@ -192,9 +214,16 @@ void surface_light(Doubles2 means, Doubles3 precisions, Doubles1 radii, Doubles2
     for (size_t b = 0; b < blocks; ++b)
         require(starts.data()[b] <= (b + 1 < blocks ? starts.data()[b + 1] : size),
                 "surface_light: starts must rise to the number of points");
-    const Gaussians gaussians{means.data(),     precisions.data(), radii.data(),   extents.data(),
-                              opacities.data(), sh.data(),         int64_t(count), int64_t(sh.shape(1))};
+    Gaussians gaussians;
+    gaussians.means = means.data();
+    gaussians.precisions = precisions.data();
+    gaussians.radii = radii.data();
+    gaussians.opacities = opacities.data();
+    gaussians.sh = sh.data();
+    gaussians.count = int64_t(count);
+    gaussians.harmonics = int64_t(sh.shape(1));
     nb::gil_scoped_release release;
+    gaussians.set_boxes(extents.data());
     std::fill_n(color.data(), color.size(), 0.0);
     std::fill_n(opacity.data(), opacity.size(), 0.0);
     const int64_t rays = int64_t(directions.shape(0));
