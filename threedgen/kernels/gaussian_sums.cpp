@@ -52,8 +52,8 @@ struct Lattice {
 };
 
 // Adds a Gaussian to the planes [begin, end) of the lattice. z, along: room for one row and kFloats numbers more.
-// Rows are short, and what vectors leave over would take as long one by one as the rest. So the exponentials are those
-// of whole vectors, and only the ones inside of the box are added.
+// Rows are short, and what vectors leave over would take as long one by one as the rest. So the exponentials are
+// those of whole vectors, and only the ones inside of the box are added.
 CLONED void add_blob(const Blob &blob, const Lattice &lattice, int64_t begin, int64_t end, float *z, float *along,
                      float *values) {
     const int64_t first = blob.box[2].begin, count = blob.box[2].end - first;
