@@ -259,7 +259,8 @@ def test_a_cloud_without_a_surface_is_reported() -> None:
     faint = replace(ball(), opacities=torch.full((len(ball()),), 0.004))
     mist = cloud_at(torch.zeros(1, 3), torch.zeros(1, 3), 0.2, opacity=0.2)
     broken = replace(ball(), means=torch.full((len(ball()), 3), float("nan")))
-    for cloud in (faint, mist, broken):
+    empty = cloud_at(torch.zeros(0, 3), torch.zeros(0, 3), 0.2)
+    for cloud in (faint, mist, broken, empty):
         with pytest.raises(UserError, match="opaque enough"):
             extract_mesh(cloud, SMALL)
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from threedgen.core.types import RadianceField, TriMesh
+from threedgen.export.connected import voxel_pieces
 from threedgen.export.mesh import LOG_RANGE, MeshConfig, NoSurface, fitted, vertex_normals, zero_level
 from threedgen.renderers.volumetric import in_occupied_cell
 
@@ -110,8 +111,6 @@ def _lit(field: RadianceField, points: Float[Tensor, "M 3"]) -> Tensor:
 
 def _focus(field: RadianceField, config: MeshConfig) -> tuple[np.ndarray, np.ndarray]:
     """The box of the asset without distant crumbs, which would cost the asset its resolution."""
-    from skimage.measure import label
-
     low, high = field.bounds.detach().double().cpu().numpy()
     spacing = float((high - low).max()) / (_COARSE - 1)
     shape = tuple(int(n) for n in np.ceil((high - low) / spacing - 1e-6).astype(int) + 1)
@@ -119,7 +118,7 @@ def _focus(field: RadianceField, config: MeshConfig) -> tuple[np.ndarray, np.nda
     level = config.level or visible_level(density, spacing)
     if level is None:
         raise _empty()
-    labels = np.asarray(label(density >= level, connectivity=3))
+    labels = voxel_pieces(density >= level)
     if labels.max() == 0:
         raise _empty()
     sizes = np.bincount(labels.ravel())

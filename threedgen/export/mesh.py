@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from threedgen.core.errors import UserError
 from threedgen.core.settings import above, at_least, between, settings
 from threedgen.core.types import GaussianCloud, TriMesh
+from threedgen.export.connected import grown, mesh_pieces, taubin, voxel_pieces
 from threedgen.export.density import Ellipsoids, Grid, density, ellipsoids
 from threedgen.export.silhouettes import Picture, carve, enclosed, pictures, visible_level
 from threedgen.export.surface_color import surface_colors
@@ -103,15 +105,13 @@ def _focus(shapes: Ellipsoids, share: float) -> tuple[Ellipsoids, np.ndarray, np
     Pieces are connected regions of a coarse lattice. The weight of a piece is that of the Gaussians in it, opacity
     times volume; a piece below `share` of the largest weight is dropped.
     """
-    from skimage.measure import label
-
     extents = shapes.extents()
     low, high = (shapes.means - extents).min(axis=0), (shapes.means + extents).max(axis=0)
     while True:
         before = float((high - low).max())
         spacing = before / 63
         grid = _lattice(shapes, low, high, spacing)
-        labels = np.asarray(label(grid.values > _SURELY_FAINT, connectivity=3))
+        labels = voxel_pieces(grid.values > _SURELY_FAINT)
         count = int(labels.max())
         if count == 0:
             raise _empty()
@@ -149,7 +149,7 @@ def _surface(
     if level is None:
         raise _empty()
     # The logarithm of a Gaussian is quadratic, so linear interpolation between voxels is far more exact there.
-    field = np.log(np.maximum(grid.values, level * np.exp(-LOG_RANGE)) / level)
+    field = np.log(np.maximum(grid.values, level * math.exp(-LOG_RANGE)) / level)
     carve(field, views)
     solid = _filled(field > 0.0, views)
     np.clip(field, -LOG_RANGE, LOG_RANGE, out=field)
@@ -187,15 +187,12 @@ def _filled(solid: np.ndarray, views: list[Picture]) -> np.ndarray:
 
     Gaussians fitted to pictures often leave the inside of an object empty behind a skin with holes.
     """
-    from scipy import ndimage
-
-    cross = ndimage.generate_binary_structure(3, 1)
     hollow = enclosed(solid, views) & ~solid
     if not hollow.any():
         return solid
     filled = solid | hollow
-    closed = ndimage.binary_erosion(ndimage.binary_dilation(filled, cross, 2), cross, 2)
-    return filled | np.logical_and(closed, ndimage.binary_dilation(hollow, cross, 3))
+    closed = ~grown(~grown(filled, 2), 2, outside=True)
+    return filled | (closed & grown(hollow, 3))
 
 
 def main_pieces(vertices: np.ndarray, faces: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -203,40 +200,19 @@ def main_pieces(vertices: np.ndarray, faces: np.ndarray, share: float) -> tuple[
 
     The inner walls of hollows, whose volume is negative, are left out as well.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
-    size = (len(vertices), len(vertices))
-    graph = coo_matrix((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=size)
-    count, piece = connected_components(graph, directed=False)
+    piece = mesh_pieces(len(vertices), faces)
     a, b, c = (vertices[faces[:, i]] for i in range(3))
-    volumes = np.bincount(
-        piece[faces[:, 0]], weights=np.einsum("fi,fi->f", a, np.cross(b, c)), minlength=count
-    )
+    volumes = np.bincount(piece[faces[:, 0]], weights=np.einsum("fi,fi->f", a, np.cross(b, c)))
     kept = volumes >= max(share * volumes.max(initial=0.0), 1e-300)
     faces = faces[kept[piece[faces[:, 0]]]]
-    used, renumbered = np.unique(faces, return_inverse=True)
-    return vertices[used], renumbered.reshape(-1, 3)
+    return _used(vertices, faces)
 
 
-def taubin(vertices: np.ndarray, faces: np.ndarray, passes: int) -> np.ndarray:
-    """Vertices after passes of alternate shrinking and swelling (Taubin 1995).
-
-    They remove the ripple of the lattice and keep the volume.
-    """
-    from scipy.sparse import coo_matrix
-
-    rows = faces[:, [0, 1, 2, 1, 2, 0]].ravel()
-    columns = faces[:, [1, 2, 0, 0, 1, 2]].ravel()
-    size = (len(vertices), len(vertices))
-    adjacency = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=size).tocsr()
-    adjacency.data[:] = 1.0
-    neighbours = np.maximum(np.diff(adjacency.indptr), 1)[:, None]
-    for _ in range(passes):
-        for step in (0.5, -0.51):
-            vertices = vertices + step * ((adjacency @ vertices) / neighbours - vertices)
-    return vertices
+def _used(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices without those that no face has, and the faces with their new numbers."""
+    used = np.zeros(len(vertices), dtype=bool)
+    used[faces] = True
+    return vertices[used], (np.cumsum(used) - 1)[faces]
 
 
 def decimate(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -255,9 +231,8 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.n
             unit, faces.astype(np.int32), target_count=budget, agg=aggressiveness
         )[:2]
         if len(triangles) <= budget:
-            triangles = _without_folds(triangles.astype(np.int64))
-            used, renumbered = np.unique(triangles, return_inverse=True)
-            fitting = centre + size * points[used].astype(np.float64), renumbered.reshape(-1, 3)
+            points, triangles = _used(points, _without_folds(triangles.astype(np.int64)))
+            fitting = centre + size * points.astype(np.float64), triangles
             if is_closed(fitting[1]):
                 return fitting
     return fitting
@@ -265,8 +240,12 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, budget: int) -> tuple[np.n
 
 def _without_folds(faces: np.ndarray) -> np.ndarray:
     """Faces without pairs of triangles on the same three vertices, which lie back to back."""
-    _, which, counts = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True, return_counts=True)
-    return faces[counts[which.reshape(-1)] == 1]
+    a, b, c = np.sort(faces, axis=1).T
+    order = np.lexsort((c, a * (int(faces.max(initial=-1)) + 1) + b))
+    same = (np.diff(a[order]) == 0) & (np.diff(b[order]) == 0) & (np.diff(c[order]) == 0)
+    alone = np.ones(len(faces), dtype=bool)
+    alone[order[1:][same]] = alone[order[:-1][same]] = False
+    return faces[alone]
 
 
 def is_closed(faces: Int[np.ndarray, "F 3"]) -> bool:

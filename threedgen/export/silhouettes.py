@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 
 from threedgen.export.density import Ellipsoids, Grid
+from threedgen.kernels import load_native
 
 MAX_ALPHA = 0.999  # as in the renderers: keeps log(1 - a) finite
 _HALF_OPAQUE = float(np.log(2.0))
@@ -45,8 +48,9 @@ class Picture:
 
 def pictures(shapes: Ellipsoids, grid: Grid) -> list[Picture]:
     """Thirteen parallel projections of the Gaussians, with the spacing of `grid`."""
+    optical_depth = optical_depth_numpy if load_native() is None else optical_depth_native
     return [
-        Picture(hidden, shear, _optical_depth(shapes, hidden, shear, grid))
+        Picture(hidden, shear, optical_depth(shapes, hidden, shear, grid))
         for hidden, shear in (*_DIAGONAL, *_ALONG_AXES)
     ]
 
@@ -80,49 +84,87 @@ def visible_level(views: list[Picture], grid: Grid) -> float | None:
 def carve(field: Float[np.ndarray, "X Y Z"], views: list[Picture]) -> None:
     """Lowers `field` in place to log(tau / log 2) of every picture, taken at twice the spacing of the field.
 
-    Afterwards the field is positive only where every picture is more than half opaque. Its sides must be odd.
+    Afterwards the field is positive only where every picture is more than half opaque. It must be float32, and its
+    sides odd.
     """
-    for view in views:
-        limit = np.log(np.maximum(view.tau / _HALF_OPAQUE, _FAINT)).astype(field.dtype)
-        for axis in (0, 1):
-            limit = _doubled(limit, axis)
-        for slab, pixels in _slabs(view, field.shape):
-            np.minimum(field[slab], limit[pixels], out=field[slab])
+    carve_along = carve_numpy if load_native() is None else carve_native
+    for axis in range(3):
+        turned = np.ascontiguousarray(np.moveaxis(field, axis, 0))
+        for view in views:
+            if view.hidden == axis:
+                limit = np.log(np.maximum(view.tau / _HALF_OPAQUE, _FAINT)).astype(np.float32)
+                carve_along(turned, _doubled(_doubled(limit, 0), 1), view.shear)
+        field[:] = np.moveaxis(turned, 0, axis)
+
+
+def carve_native(
+    field: Float[np.ndarray, "K U V"], limit: Float[np.ndarray, "P Q"], shear: tuple[int, int]
+) -> None:
+    """Lowers a float32 field, whose first axis is hidden, to the limit of the pixel that each voxel is seen in."""
+    native: Any = load_native()
+    native.carve(field, np.ascontiguousarray(limit), *shear, torch.get_num_threads())
+
+
+def carve_numpy(
+    field: Float[np.ndarray, "K U V"], limit: Float[np.ndarray, "P Q"], shear: tuple[int, int]
+) -> None:
+    """The same without the compiled kernel."""
+    for slab, pixels in zip(field, _windows(field.shape, shear), strict=True):
+        np.minimum(slab, limit[pixels], out=slab)
 
 
 def enclosed(solid: Bool[np.ndarray, "X Y Z"], views: list[Picture]) -> Bool[np.ndarray, "X Y Z"]:
     """Voxels that are invisible: from either end of every line of sight, something solid lies before them."""
+    hide = hide_numpy if load_native() is None else hide_native
     hidden = np.ones_like(solid)
-    for view in views:
-        slabs = list(_slabs(view, solid.shape))
-        size = tuple(max(pixels[axis].stop for _, pixels in slabs) for axis in (0, 1))
-        for sweep in (slabs, slabs[::-1]):
-            blocked = np.zeros(size, dtype=bool)
-            for slab, pixels in sweep:
-                blocked[pixels] |= solid[slab]
-                hidden[slab] &= blocked[pixels]
+    for axis in range(3):
+        turned = np.ascontiguousarray(np.moveaxis(solid, axis, 0))
+        unseen = np.ones_like(turned)
+        for view in views:
+            if view.hidden == axis:
+                hide(turned, unseen, view.shear)
+        hidden &= np.moveaxis(unseen, 0, axis)
     return hidden
+
+
+def hide_native(
+    solid: Bool[np.ndarray, "K U V"], hidden: Bool[np.ndarray, "K U V"], shear: tuple[int, int]
+) -> None:
+    """Clears `hidden` in place where a voxel is visible from either end of its line of sight.
+
+    The first axis of both is the hidden one.
+    """
+    native: Any = load_native()
+    native.hide(solid.view(np.uint8), *shear, torch.get_num_threads(), hidden.view(np.uint8))
+
+
+def hide_numpy(
+    solid: Bool[np.ndarray, "K U V"], hidden: Bool[np.ndarray, "K U V"], shear: tuple[int, int]
+) -> None:
+    """The same without the compiled kernel."""
+    windows = list(_windows(solid.shape, shear))
+    size = tuple(max(pixels[axis].stop for pixels in windows) for axis in (0, 1))
+    for sweep in (range(len(solid)), reversed(range(len(solid)))):
+        blocked = np.zeros(size, dtype=bool)
+        for k in sweep:
+            blocked[windows[k]] |= solid[k]
+            hidden[k] &= blocked[windows[k]]
 
 
 def _peaks(values: Float[np.ndarray, "X Y Z"], view: Picture) -> Float[np.ndarray, "U V"]:
     """The largest value along the ray of each pixel."""
     image = np.zeros(view.tau.shape, dtype=values.dtype)
-    for slab, pixels in _slabs(view, values.shape):
-        np.maximum(image[pixels], values[slab], out=image[pixels])
+    turned = np.moveaxis(values, view.hidden, 0)
+    for slab, pixels in zip(turned, _windows(turned.shape, view.shear), strict=True):
+        np.maximum(image[pixels], slab, out=image[pixels])
     return image
 
 
-def _slabs(
-    view: Picture, shape: tuple[int, ...]
-) -> Iterator[tuple[tuple[slice | int, ...], tuple[slice, slice]]]:
-    """Slabs of a volume across the hidden axis, and the window of the picture that each is projected to."""
-    across = [axis for axis in range(3) if axis != view.hidden]
-    for k in range(shape[view.hidden]):
-        slab: list[slice | int] = [slice(None)] * 3
-        slab[view.hidden] = k
-        starts = [t * k if t > 0 else t * (k - shape[view.hidden] + 1) for t in view.shear]
-        u, v = (slice(start, start + shape[axis]) for start, axis in zip(starts, across, strict=True))
-        yield tuple(slab), (u, v)
+def _windows(shape: tuple[int, ...], shear: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """The windows of the picture that the slabs of a volume [K, U, V], hidden axis first, are projected to."""
+    for k in range(shape[0]):
+        u, v = (t * k if t > 0 else t * (k - shape[0] + 1) for t in shear)
+        yield slice(u, u + shape[1]), slice(v, v + shape[2])
 
 
 def _doubled(image: np.ndarray, axis: int) -> np.ndarray:
@@ -134,10 +176,35 @@ def _doubled(image: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(fine, 0, axis)
 
 
-def _optical_depth(
+def optical_depth_native(
     shapes: Ellipsoids, hidden: int, shear: tuple[int, int], grid: Grid
 ) -> Float[np.ndarray, "U V"]:
-    """tau of one projection."""
+    """tau of one projection, by the compiled kernel."""
+    native: Any = load_native()
+    shape = grid.values.shape
+    sizes = (shape[axis] for axis in range(3) if axis != hidden)
+    image = np.empty([n + abs(t) * (shape[hidden] - 1) for n, t in zip(sizes, shear, strict=True)])
+    native.optical_depth(
+        *(
+            np.ascontiguousarray(a)
+            for a in (shapes.means, shapes.covariances, shapes.radii, shapes.opacities)
+        ),
+        grid.origin,
+        grid.spacing,
+        np.array(shape),
+        hidden,
+        *shear,
+        MAX_ALPHA,
+        torch.get_num_threads(),
+        image,
+    )
+    return image
+
+
+def optical_depth_numpy(
+    shapes: Ellipsoids, hidden: int, shear: tuple[int, int], grid: Grid
+) -> Float[np.ndarray, "U V"]:
+    """tau of one projection, without the compiled kernel."""
     plane = np.insert(np.eye(2), hidden, shear, axis=1)  # [2, 3], picture coordinates from world coordinates
     steps = np.asarray(grid.values.shape) - 1
     offset = -np.minimum(plane, 0.0) @ steps

@@ -10,6 +10,7 @@ more.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from jaxtyping import Float, Int
 
 from threedgen.export.density import MIN_ALPHA, Ellipsoids
 from threedgen.export.silhouettes import MAX_ALPHA
+from threedgen.kernels import load_native
 from threedgen.representations.spherical_harmonics import basis as sh_basis
 
 _TILT = 40.0  # degrees
@@ -34,34 +36,68 @@ def surface_colors(
     front of the vertex, such as another limb of the asset, does not count. A vertex that no Gaussian reaches
     takes the colour of the nearest one.
     """
-    from scipy.spatial import KDTree
-
-    colors, opacity = np.zeros_like(vertices), np.zeros(len(vertices))
     basis = sh_basis(torch.from_numpy(-normals), math.isqrt(shapes.sh.shape[1]) - 1).numpy()
-    extents = shapes.extents()
-    lower, upper = shapes.means - extents, shapes.means + extents
-    for rows in _blocks(vertices, reach):
-        low, high = vertices[rows].min(axis=0) - reach, vertices[rows].max(axis=0) + reach
-        near = ((lower <= high) & (upper >= low)).all(axis=1)
-        chosen = shapes.chosen(near)
-        for towards_eye in _tilted(normals[rows]):
-            vertex, column, alpha = _met(chosen, vertices[rows], towards_eye, reach)
-            weight = alpha * _transmittance(vertex, alpha)
-            shade = 0.5 + np.einsum("pk,pkc->pc", basis[rows[vertex]], chosen.sh[column])
-            shade = np.maximum(shade, 0.0) * weight[:, None]
-            for channel in range(3):
-                colors[rows, channel] += np.bincount(vertex, shade[:, channel], minlength=len(rows))
-            opacity[rows] += np.bincount(vertex, weight, minlength=len(rows))
+    light = light_numpy if load_native() is None else light_native
+    colors, opacity = light(shapes, vertices, _tilted(normals), basis, reach)
     colors /= np.maximum(opacity, 1e-12)[:, None]
     lost = np.flatnonzero(opacity < MIN_ALPHA)
     if len(lost):
+        from scipy.spatial import KDTree  # takes a while to import, and hardly any asset needs it
+
         _, nearest = KDTree(shapes.means).query(vertices[lost])
         shade = 0.5 + np.einsum("pk,pkc->pc", basis[lost], shapes.sh[nearest])
         colors[lost] = np.maximum(shade, 0.0)
     return np.clip(colors, 0.0, 1.0)
 
 
-def _tilted(normals: Float[np.ndarray, "V 3"]) -> list[Float[np.ndarray, "V 3"]]:
+def light_native(
+    shapes: Ellipsoids,
+    vertices: Float[np.ndarray, "V 3"],
+    directions: Float[np.ndarray, "R V 3"],
+    basis: Float[np.ndarray, "V K"],
+    reach: float,
+) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, " V"]]:
+    """Colour and opacity of each vertex, summed over its rays, by the compiled kernel.
+
+    directions: towards the eye. basis: spherical harmonics as each vertex is seen.
+    """
+    native: Any = load_native()
+    colors, opacity = np.empty_like(vertices), np.empty(len(vertices))
+    order, starts = _blocks(vertices, reach)
+    cloud = (shapes.means, shapes.precisions, shapes.radii, shapes.extents(), shapes.opacities, shapes.sh)
+    arrays = (np.ascontiguousarray(a) for a in (*cloud, vertices, directions, basis, order, starts))
+    native.surface_light(*arrays, reach, MAX_ALPHA, torch.get_num_threads(), colors, opacity)
+    return colors, opacity
+
+
+def light_numpy(
+    shapes: Ellipsoids,
+    vertices: Float[np.ndarray, "V 3"],
+    directions: Float[np.ndarray, "R V 3"],
+    basis: Float[np.ndarray, "V K"],
+    reach: float,
+) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, " V"]]:
+    """The same without the compiled kernel."""
+    colors, opacity = np.zeros_like(vertices), np.zeros(len(vertices))
+    extents = shapes.extents()
+    lower, upper = shapes.means - extents, shapes.means + extents
+    order, starts = _blocks(vertices, reach)
+    for rows in np.split(order, starts[1:]):
+        low, high = vertices[rows].min(axis=0) - reach, vertices[rows].max(axis=0) + reach
+        near = ((lower <= high) & (upper >= low)).all(axis=1)
+        chosen = shapes.chosen(near)
+        for towards_eye in directions:
+            vertex, column, alpha = _met(chosen, vertices[rows], towards_eye[rows], reach)
+            weight = alpha * _transmittance(vertex, alpha)
+            shade = 0.5 + np.einsum("pk,pkc->pc", basis[rows[vertex]], chosen.sh[column])
+            shade = np.maximum(shade, 0.0) * weight[:, None]
+            for channel in range(3):
+                colors[rows, channel] += np.bincount(vertex, shade[:, channel], minlength=len(rows))
+            opacity[rows] += np.bincount(vertex, weight, minlength=len(rows))
+    return colors, opacity
+
+
+def _tilted(normals: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "3 V 3"]:
     """Three unit directions around each normal, _TILT degrees away from it and a third of a turn apart."""
     helper = np.where(np.abs(normals[:, :1]) < 0.7, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
     first = np.cross(normals, helper)
@@ -69,7 +105,8 @@ def _tilted(normals: Float[np.ndarray, "V 3"]) -> list[Float[np.ndarray, "V 3"]]
     second = np.cross(normals, first)
     along, across = math.cos(math.radians(_TILT)), math.sin(math.radians(_TILT))
     turns = (0.0, 2.0 * math.pi / 3.0, 4.0 * math.pi / 3.0)
-    return [along * normals + across * (math.cos(a) * first + math.sin(a) * second) for a in turns]
+    around = [math.cos(a) * first + math.sin(a) * second for a in turns]
+    return np.stack([along * normals + across * sideways for sideways in around])
 
 
 def _met(
@@ -115,10 +152,12 @@ def _transmittance(vertex: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.exp(np.repeat(before[first], counts) - before)
 
 
-def _blocks(vertices: Float[np.ndarray, "V 3"], cell: float) -> list[np.ndarray]:
-    """Numbers of vertices, grouped by the cube of side `cell` that they lie in."""
+def _blocks(
+    vertices: Float[np.ndarray, "V 3"], cell: float
+) -> tuple[Int[np.ndarray, " V"], Int[np.ndarray, " B"]]:
+    """Numbers of the vertices, ordered by the cube of side `cell` that they lie in, and where each cube starts."""
     cubes = np.floor((vertices - vertices.min(axis=0)) / cell).astype(np.int64)
     size = cubes.max(axis=0) + 1
     key = (cubes[:, 0] * size[1] + cubes[:, 1]) * size[2] + cubes[:, 2]
     order = np.argsort(key, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
+    return order, np.flatnonzero(np.diff(key[order], prepend=-1))

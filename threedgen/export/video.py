@@ -53,7 +53,8 @@ def orbit_frames(
 
 def to_uint8(picture: Float[torch.Tensor, "*shape 3"]) -> UInt8[np.ndarray, "*shape 3"]:
     """Colours in [0, 1] as rounded numbers of 8 bits; values outside are clipped, and NaN becomes 0."""
-    return (picture.detach().cpu().nan_to_num(0.0).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
+    numbers = picture.detach().cpu().nan_to_num(0.0)  # a copy, which may be changed
+    return numbers.clamp_(0.0, 1.0).mul_(255.0).round_().to(torch.uint8).numpy()
 
 
 def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, loop: bool = True) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -71,10 +71,23 @@ def _write_mesh(recipe: Recipe, run: RunDirectory, primitive: Primitive) -> dict
 
 
 def _write_pictures(run: RunDirectory, view: video.Render, table: Turntable) -> None:
+    sheet: list[video.Frame] = []
+    shared = table.frames % _SHEET_VIEWS == 0  # then every view of the sheet is a frame of the turn
     frames = video.orbit_frames(view, table.frames, elevation=table.elevation, size=table.size)
+    if shared:
+        frames = _kept(frames, table.frames // _SHEET_VIEWS, sheet)
     video.write_video(run.path / "turntable.mp4", frames, table.fps)
-    sheet = video.orbit_frames(view, _SHEET_VIEWS, elevation=table.elevation, size=table.size)
-    video.write_contact_sheet(run.path / "contact_sheet.png", list(sheet))
+    if not shared:
+        sheet += video.orbit_frames(view, _SHEET_VIEWS, elevation=table.elevation, size=table.size)
+    video.write_contact_sheet(run.path / "contact_sheet.png", sheet)
+
+
+def _kept(frames: Iterable[video.Frame], step: int, some: list[video.Frame]) -> Iterator[video.Frame]:
+    """The frames, every `step`th of which is added to `some` as well."""
+    for index, frame in enumerate(frames):
+        if index % step == 0:
+            some.append(frame)
+        yield frame
 
 
 def write_report(

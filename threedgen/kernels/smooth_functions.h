@@ -1,24 +1,15 @@
-// Functions that compilers can vectorise, which they do not do with calls of the C library.
+// The functions of a small network, by arithmetic only: compilers do not vectorise loops with calls of the C library.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "clones.h"
+#include "exponential.h"
 
-// e^x, to 3e-7.
-INLINED float exponential(float x) {
-    const float t = std::min(std::max(x * 1.4426950409f, -126.0f), 126.0f);
-    const float shifted = t + 12582912.0f, f = t - (shifted - 12582912.0f);
-    float p = 1.340043217e-3f;
-    p = p * f + 9.676037098e-3f;
-    p = p * f + 5.550327214e-2f;
-    p = p * f + 2.402210736e-1f;
-    p = p * f + 6.931472067e-1f;
-    p = p * f + 1.000000075f;
-    return __builtin_bit_cast(float,
-                              __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, shifted) << 23));
-}
+// 1 / (1 + e^-x)
+INLINED float sigmoid(float x) { return 1.0f / (1.0f + exponential(std::min(-x, 80.0f))); }
 
 // log(1 + u) for u in [0, 1], to 2e-7.
 INLINED float log_one_plus(float u) {
@@ -33,6 +24,9 @@ INLINED float log_one_plus(float u) {
     return p * u;
 }
 
+// log(1 + e^x)
+INLINED float softplus(float x) { return std::max(x, 0.0f) + log_one_plus(exponential(-std::fabs(x))); }
+
 // sin(x) for x of a few turns, to 2e-6.
 INLINED float sine(float x) {
     const float turns = x * 0.3183098862f, shifted = turns + 12582912.0f, whole = shifted - 12582912.0f;
@@ -44,3 +38,15 @@ INLINED float sine(float x) {
     const float value = r + r * square * p;
     return __builtin_bit_cast(uint32_t, shifted) & 1u ? -value : value;
 }
+
+// Some numbers that follow each other, in one register. They may stand anywhere in memory.
+#if defined(__GNUC__) || defined(__clang__)
+constexpr int kLanes = 8;
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
+#else
+constexpr int kLanes = 1;
+typedef float Lanes;
+#endif
+
+INLINED Lanes *lanes(float *from) { return reinterpret_cast<Lanes *>(from); }
+INLINED const Lanes *lanes(const float *from) { return reinterpret_cast<const Lanes *>(from); }

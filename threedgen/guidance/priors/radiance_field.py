@@ -102,18 +102,13 @@ class RadianceField(nn.Module):
         each = decoded.each()
         owner = torch.arange(len(cameras)) if owner is None else owner
         if shift is None and can_render(self.outer.weight):
-            near, direction, half = chords(cameras, pixels)
-            pictures = [
-                render_fields(
-                    [self.part(each[index])],
-                    near[view],
-                    direction[view],
-                    half[view],
-                    self.architecture.samples,
-                )
-                for view, index in enumerate(owner.tolist())
-            ]
-            return torch.stack(pictures)
+            rays = chords(cameras, pixels)
+            pictures = torch.empty(*rays[2].shape, 4)
+            for index in owner.unique().tolist():
+                own = owner == index
+                shown = (values[own] for values in rays)
+                pictures[own] = render_fields([self.part(each[index])], *shown, self.architecture.samples)
+            return pictures
         points, lengths = ray_points(cameras, pixels, self.architecture.samples, shift)
         shaded = [
             self.shade(each[index], points[view].flatten(0, 1)) for view, index in enumerate(owner.tolist())
