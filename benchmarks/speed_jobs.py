@@ -82,7 +82,7 @@ def export(run: str) -> float:
 
     directory = RunDirectory.open(Path(run))
     recipe = read_resolved(directory.recipe)
-    parts = build(recipe, torch.device("cpu"), load_scene(directory, recipe))
+    parts = build(recipe, "cpu", load_scene(directory, recipe))
     begin = time.process_time()
     finish.write_assets(recipe, directory, parts, lambda _: None)
     return time.process_time() - begin

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from threedgen.commands.parser import PROGRAM, Parser
+from threedgen.core import threads
 from threedgen.core.errors import UserError
 
 
@@ -31,7 +32,9 @@ class Command:
 
     def __call__(self, argv: Sequence[str]) -> None:
         module = self._module()
-        module.run(module.build_parser().parse(argv))
+        arguments = module.build_parser().parse(argv)
+        threads.choose(getattr(arguments, "threads", None))
+        module.run(arguments)
 
     def _module(self) -> Any:
         return import_module(f"threedgen.commands.{self.module}")

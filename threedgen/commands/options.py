@@ -41,6 +41,12 @@ def add_device(parser: Parser) -> None:
         choices=DEVICES,
         help="where to compute; default: auto, which takes the GPU if there is one",
     )
+    parser.add_argument(
+        "--threads",
+        type=at_least_one("--threads"),
+        metavar="N",
+        help="threads on the CPU; default: one for each core that is free when the command begins",
+    )
 
 
 def add_backend(parser: Parser) -> None:
@@ -127,6 +133,16 @@ def print_settings(settings: Mapping[str, Any]) -> None:
     import yaml
 
     print(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), end="")
+
+
+def at_least_one(option: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = whole(option)(text)
+        if value < 1:
+            raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+        return value
+
+    return parse
 
 
 def whole(option: str) -> Callable[[str], int]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from threedgen import export
+from threedgen.core import threads
 from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import GaussianCloud, Primitive
 from threedgen.export import report, video
@@ -111,6 +112,7 @@ def write_report(
         scores=scores,
         steps=recipe.steps,
         threads=torch.get_num_threads(),
+        threads_why=threads.chosen().why,
         guidance=[guide for stage in recipe.all_stages for guide in stage.resolved["guidance"]],
         asset=facts,
     )

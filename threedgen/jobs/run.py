@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import torch
 
-from threedgen.core import checkpoint, machine
+from threedgen.core import checkpoint, machine, threads
 from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed
 from threedgen.core.roles import RepresentationRoles, declared
@@ -103,12 +103,14 @@ def resume(
         stage = stage_of(run.checkpoint)
         components = build(recipe.all_stages[stage], device, blank_scene(recipe.all_stages[stage]))
         state = _state(recipe, stage, components)
-        threads = load(run.checkpoint, state)
+        count = load(run.checkpoint, state)
         clock.add("distilling", metrics.seconds(run.metrics, _steps_before(recipe, stage) + state.step))
-        if threads not in (0, torch.get_num_threads()):
+        if threads.may_be(count):
+            torch.set_num_threads(count)
+        if count not in (0, torch.get_num_threads()):
             warnings.append(
-                f"the run was computed with {threads} threads and continues with {torch.get_num_threads()}: "
-                "its last bits may differ from an uninterrupted run's (set OMP_NUM_THREADS to repeat them)"
+                f"the run was computed with {count} threads and continues with {torch.get_num_threads()}: "
+                f"its last bits may differ from an uninterrupted run's (--threads {count} would repeat them)"
             )
     _run_and_finish(recipe, run, components, state, listeners, clock)
     return warnings

@@ -102,12 +102,12 @@ class RadianceField(nn.Module):
         each = decoded.each()
         owner = torch.arange(len(cameras)) if owner is None else owner
         if shift is None and can_render(self.outer.weight):
-            rays = chords(cameras, pixels)
-            pictures = torch.empty(*rays[2].shape, 4)
+            near, direction, half = chords(cameras, pixels)
+            pictures = torch.empty(*half.shape, 4)
             for index in owner.unique().tolist():
-                own = owner == index
-                shown = (values[own] for values in rays)
-                pictures[own] = render_fields([self.part(each[index])], *shown, self.architecture.samples)
+                own, part = owner == index, self.part(each[index])
+                samples = self.architecture.samples
+                pictures[own] = render_fields([part], near[own], direction[own], half[own], samples)
             return pictures
         points, lengths = ray_points(cameras, pixels, self.architecture.samples, shift)
         shaded = [
