@@ -117,23 +117,24 @@ void splat_backward(SplatState &state, Input means, Input quats, Input scales, I
                     d_means2d.data(), d_background.data());
 }
 
-int64_t rows_drawn(SplatState &state) {
+int64_t blocks_drawn(SplatState &state) {
     int64_t total = 0;
     for (int64_t b = 0; b < state.state->view_count; ++b) {
         splat::ViewState &v = *state.state->views[size_t(b)];
-        for (int64_t t = 0; t < v.tiles(); ++t) total += v.rows[t];
+        for (int64_t t = 0; t < v.tiles(); ++t) total += v.blocks[t];
     }
     return total;
 }
 
-std::pair<double, double> row_seconds(const std::string &variant, int64_t count) {
+std::pair<double, double> block_seconds(const std::string &variant, int64_t count) {
     const splat::Kernels *kernels = splat::choose_kernels(variant);
     nb::gil_scoped_release release;
     double seconds[2];
+    const auto scratch = std::make_unique<splat::Scratch>();
     volatile float sink = 0.0f;
     for (int pass = 0; pass < 2; ++pass) {
         const auto begin = std::chrono::steady_clock::now();
-        sink = kernels->exercise_rows(count, pass == 1);
+        sink = kernels->exercise_blocks(count, *scratch, pass == 1);
         seconds[pass] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     }
     (void)sink;
@@ -147,9 +148,9 @@ void bind_splat(nb::module_ &module) {
     nb::set_leak_warnings(false);
     nb::class_<SplatState>(module, "SplatState", "What a splatting forward pass keeps for its backward pass.")
         .def(nb::init<>())
-        .def("rows", &rows_drawn, "Sum over tiles and Gaussians of the 16-pixel rows that were composited.");
-    module.def("splat_row_seconds", &row_seconds, nb::arg("variant") = "", nb::arg("count") = 2000000,
-               "Seconds that one row takes forward and backward when its data is in the first-level cache.");
+        .def("blocks", &blocks_drawn, "Sum over tiles and Gaussians of the 4x4 blocks that were composited.");
+    module.def("splat_block_seconds", &block_seconds, nb::arg("variant") = "", nb::arg("count") = 2000000,
+               "Seconds that one block takes forward and backward when its data is in the first-level cache.");
     module.def("splat_forward", &splat_forward);
     module.def("splat_backward", &splat_backward);
     module.def(

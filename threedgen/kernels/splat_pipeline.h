@@ -49,7 +49,7 @@ template <typename T> class Buffer {
 
 // What one chunk of Gaussians, in depth order, adds to the tiles' lists.
 struct Chunk {
-    std::vector<uint64_t> pairs;  // the tile in the low half, above it one byte for the first row and one for the last
+    std::vector<uint32_t> pairs;  // tiles
     std::vector<int64_t> counts;  // for each tile; later the position of the chunk's next entry in it
     int64_t first_pair;
 };
@@ -66,13 +66,14 @@ struct ViewState {
     Buffer<Splat> splats;              // by index in the cloud, like keys and moments
     Buffer<uint32_t> keys, order;      // order: indices of the visible Gaussians, nearest first
     Buffer<SortItem> items, scratch;
-    Buffer<Entry> entries;             // grouped by tile, by rank inside a tile
+    Buffer<uint32_t> entries;          // indices, grouped by tile, by rank inside a tile
+    Buffer<uint16_t> masks;            // of the blocks of its tile that each entry meets, while they are not opaque
     Buffer<int64_t> tile_begin;        // [tiles + 1]
     Buffer<int64_t> kept_begin;        // [tiles]: start of a tile's transmittances between segments
     Buffer<float> kept;
-    Buffer<int64_t> visited, rows;     // [tiles]: entries visited before the tile was opaque, and their rows
+    Buffer<int64_t> visited, blocks;   // [tiles]: entries visited before the tile was opaque, and their blocks
     Buffer<int64_t> pair_begin;        // [visible + 1], by rank, into pair_slot
-    Buffer<uint32_t> pair_slot, pair_tile;
+    Buffer<uint32_t> pair_slot;
     Buffer<float> slots, moments, background;
     std::vector<Chunk> chunks;
 
@@ -185,35 +186,47 @@ inline void sort_by_depth(ViewState &v, int64_t count) {
     for (int64_t r = 0; r < visible; ++r) order[r] = items[r].index;
 }
 
-// Appends the tiles that the ellipse alpha >= 1/255 overlaps, column by column, with the rows that it can reach in
-// each.
+// Appends the tiles that the ellipse alpha >= 1/255 overlaps, column by column.
 inline void bin_one(const Splat &s, const View &view, int tiles_x, Chunk &chunk) {
-    const float x = float(s.x), y = float(s.y), w = s.half_width, h = s.half_height;
-    // Clamped before the conversion: the extent of a huge Gaussian does not fit into an int.
-    const int first_column = int(std::max(0.0f, (x - w) / TILE));
-    const int last_column = int(std::min(float(tiles_x - 1), (x + w) / TILE));
+    const float x = float(s.x), y = float(s.y), w = s.shape.half_width, h = s.shape.half_height;
+    const float right = float(view.width - 1), bottom = float(view.height - 1);
+    // The first and last pixels inside of the box. Clamped before the conversion: the extent of a huge Gaussian does
+    // not fit into an int.
+    const int first_x = int(std::ceil(std::min(std::max(x - w - 0.5f, 0.0f), right + 1)));
+    const int last_x = int(std::floor(std::max(std::min(x + w - 0.5f, right), -1.0f)));
+    const int first_y = int(std::ceil(std::min(std::max(y - h - 0.5f, 0.0f), bottom + 1)));
+    const int last_y = int(std::floor(std::max(std::min(y + h - 0.5f, bottom), -1.0f)));
+    if (first_x > last_x || first_y > last_y) return;
+    const int first_column = first_x / TILE, last_column = last_x / TILE;
+    const int first_row = first_y / TILE, last_row = last_y / TILE;
+    const auto add = [&](int column, int from, int to) {
+        for (int row = from; row <= to; ++row) {
+            const uint32_t tile = uint32_t(row * tiles_x + column);
+            chunk.pairs.push_back(tile);
+            ++chunk.counts[tile];
+        }
+    };
+    if (first_column == last_column || first_row == last_row) {  // an ellipse touches each side of its box
+        for (int column = first_column; column <= last_column; ++column) add(column, first_row, last_row);
+        return;
+    }
     for (int column = first_column; column <= last_column; ++column) {
         // The ellipse inside the strip of pixel centres [low, high] (relative to the mean, in half widths).
         const float low = (column * TILE + 0.5f - x) / w, high = (column * TILE + TILE - 0.5f - x) / w;
-        if (low > 1.0f || high < -1.0f) continue;
-        float above = h, below = -h;
-        const float rho = s.correlation;
+        const float rho = s.shape.correlation;
+        int from = first_row, to = last_row;
         if (low > rho || high < rho || low > -rho || high < -rho) {
             const float up = std::min(std::max(rho, low), high), down = std::min(std::max(-rho, low), high);
             const float across = std::max(0.0f, 1.0f - rho * rho), pad = 1e-3f * h + 1e-2f;
-            above = std::min(h, h * (rho * up + std::sqrt(across * std::max(0.0f, 1.0f - up * up))) + pad);
-            below = std::max(-h, h * (rho * down - std::sqrt(across * std::max(0.0f, 1.0f - down * down))) - pad);
+            const float above = h * (rho * up + std::sqrt(across * std::max(0.0f, 1.0f - up * up))) + pad;
+            const float below = h * (rho * down - std::sqrt(across * std::max(0.0f, 1.0f - down * down))) - pad;
+            const float first = std::ceil(std::min(std::max(y + below - 0.5f, 0.0f), bottom + 1));
+            const float last = std::floor(std::max(std::min(y + above - 0.5f, bottom), -1.0f));
+            if (first > last) continue;
+            from = std::max(from, int(first) / TILE);
+            to = std::min(to, int(last) / TILE);
         }
-        const float bottom = float(view.height);
-        const int first = int(std::ceil(std::min(std::max(y + below - 0.5f, 0.0f), bottom)));
-        const int last = int(std::floor(std::max(std::min(y + above - 0.5f, bottom - 1), -1.0f)));
-        for (int row = first / TILE; first <= last && row * TILE <= last; ++row) {
-            const int base = row * TILE;
-            const uint32_t tile = uint32_t(row * tiles_x + column);
-            const int first_row = std::max(first - base, 0), last_row = std::min(last - base, TILE - 1);
-            chunk.pairs.push_back(tile | uint64_t(first_row) << 32 | uint64_t(last_row) << 40);
-            ++chunk.counts[tile];
-        }
+        add(column, from, to);
     }
 }
 
@@ -259,8 +272,9 @@ inline void bin_to_tiles(ViewState &v, int threads) {
         kept += (tile_begin[t + 1] - tile_begin[t]) / SEGMENT * TILE * TILE;
     }
     v.kept.resize(kept);
-    Entry *entries = v.entries.resize(total);
-    uint32_t *pair_slot = v.pair_slot.resize(total), *pair_tile = v.pair_tile.resize(total);
+    uint32_t *entries = v.entries.resize(total);
+    uint32_t *pair_slot = v.pair_slot.resize(total);
+    v.masks.resize(total);
 #pragma omp parallel for schedule(static, 1) num_threads(chunk_count) if (chunk_count > 1)
     for (int c = 0; c < chunk_count; ++c) {
         Chunk &chunk = v.chunks[size_t(c)];
@@ -268,12 +282,9 @@ inline void bin_to_tiles(ViewState &v, int threads) {
         for (int64_t r = visible * c / chunk_count; r < end; ++r) {
             const int64_t first = pair_begin[r], stop = r + 1 < end ? pair_begin[r + 1] : size;
             for (int64_t p = first; p < stop; ++p) {
-                const uint64_t pair = chunk.pairs[size_t(p)];
-                const uint32_t tile = uint32_t(pair);
-                const int64_t slot = chunk.counts[tile]++;
-                entries[slot] = {v.order[r], uint8_t(pair >> 32), uint8_t(pair >> 40), 0};
+                const int64_t slot = chunk.counts[chunk.pairs[size_t(p)]]++;
+                entries[slot] = v.order[r];
                 pair_slot[chunk.first_pair + p] = uint32_t(slot);
-                pair_tile[chunk.first_pair + p] = tile;
             }
             pair_begin[r] = first + chunk.first_pair;
         }
@@ -302,7 +313,7 @@ inline void forward(State &state, const Cloud &cloud, const std::vector<View> &v
         sort_by_depth(v, cloud.count);
         bin_to_tiles(v, inner);
         v.visited.resize(v.tiles());
-        v.rows.resize(v.tiles());
+        v.blocks.resize(v.tiles());
     }
     const int64_t tiles = state.views[0]->tiles(), pixels = int64_t(views[0].height) * views[0].width;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
@@ -312,8 +323,8 @@ inline void forward(State &state, const Cloud &cloud, const std::vector<View> &v
         const int64_t begin = v.tile_begin[tile];
         v.visited[tile] = state.kernels->forward_tile(
             v.view, int(tile % v.tiles_x), int(tile / v.tiles_x), v.splats.get(), v.entries.get() + begin,
-            v.tile_begin[tile + 1] - begin, v.kept.get() + v.kept_begin[tile], rgb + 3 * b * pixels,
-            alpha + b * pixels, depth + b * pixels, &v.rows[tile]);
+            v.tile_begin[tile + 1] - begin, v.masks.get() + begin, v.kept.get() + v.kept_begin[tile], rgb + 3 * b * pixels,
+            alpha + b * pixels, depth + b * pixels, &v.blocks[tile]);
     }
 }
 
@@ -330,8 +341,8 @@ inline void reduce_moments(ViewState &v, int64_t count, int threads) {
                     SPLAT_PREFETCH(later);
                     SPLAT_PREFETCH(later + MOMENTS - 1);
                 }
-                const int64_t tile = v.pair_tile[p], slot = v.pair_slot[p];
-                if (slot - v.tile_begin[tile] >= v.visited[tile]) continue;
+                const int64_t slot = v.pair_slot[p];
+                if (v.masks[slot] == 0) continue;
                 for (int k = 0; k < MOMENTS; ++k) total[k] += v.slots[slot * MOMENTS + k];
             }
             std::memcpy(moments + int64_t(v.order[r]) * MOMENTS, total, sizeof(total));
@@ -357,7 +368,7 @@ inline void backward(State &state, const Cloud &cloud, int threads, const ImageG
         const ImageGradient image = {gradient.rgb + 3 * b * pixels, gradient.alpha + b * pixels,
                                      gradient.depth + b * pixels};
         state.kernels->backward_tile(v.view, int(tile % v.tiles_x), int(tile / v.tiles_x), v.splats.get(),
-                                     v.entries.get() + begin, v.visited[tile], v.kept.get() + v.kept_begin[tile],
+                                     v.entries.get() + begin, v.visited[tile], v.masks.get() + begin, v.kept.get() + v.kept_begin[tile],
                                      image, state.scratch[thread_index()], v.slots.get() + begin * MOMENTS,
                                      v.background.get() + 3 * tile);
     }

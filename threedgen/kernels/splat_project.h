@@ -116,8 +116,8 @@ void project(const Cloud &cloud, const View &view, int64_t begin, int64_t end, S
         const Real x = view.fx * p.t[0] * p.inverse_z + view.cx, y = view.fy * p.t[1] * p.inverse_z + view.cy;
         const Real wide = root(p.a), high = root(p.c), half = 0.5 * (p.a - p.c);
         const Real radius = root(0.5 * (p.a + p.c) + root(half * half + p.b * p.b));
-        const Real inverse_c = 1.0 / p.c, skew = p.b * inverse_c, row_falloff = 0.5 * log2_e * inverse_c;
-        const Real falloff = 0.5 * log2_e * p.c / p.det, correlation = p.b / (wide * high);
+        const Real inverse_c = 1.0 / p.c, vy = root(0.5 * log2_e * inverse_c), correlation = p.b / (wide * high);
+        const Real ux = root(0.5 * log2_e * p.c / p.det), uy = -ux * p.b * inverse_c;
 
         for (int l = 0; l < LANES && first + l < end; ++l) {
             const int64_t i = first + l;
@@ -127,22 +127,23 @@ void project(const Cloud &cloud, const View &view, int64_t begin, int64_t end, S
             const float opacity = cloud.opacities[i];
             if (!(z >= view.near_z && z <= view.far_z && opacity >= MIN_ALPHA)) continue;
             if (!(lanes(p.a)[l] < 1e30 && lanes(p.c)[l] < 1e30)) continue;  // NaN, or too many pixels for a float
-            Splat s;
+            Splat splat;
+            Shape &s = splat.shape;
             s.log_opacity = log2f(opacity);
             const float reach2 = 2 * float(1 / log2_e) * (s.log_opacity + log2_255);
             const float reach = reach2 > 0 ? sqrtf(reach2) : 0.0f;
-            s.x = lanes(x)[l];
-            s.y = lanes(y)[l];
+            splat.x = lanes(x)[l];
+            splat.y = lanes(y)[l];
             // The margin is larger than every rounding error of the row kernel's exponent.
             s.half_width = reach * float(lanes(wide)[l]) * (1 + 1e-4f) + 1e-2f;
             s.half_height = reach * float(lanes(high)[l]) * (1 + 1e-4f) + 1e-2f;
-            if (!(s.x + s.half_width > 0 && s.x - s.half_width < view.width && s.y + s.half_height > 0 &&
-                  s.y - s.half_height < view.height))
+            if (!(splat.x + s.half_width > 0 && splat.x - s.half_width < view.width &&
+                  splat.y + s.half_height > 0 && splat.y - s.half_height < view.height))
                 continue;
             radii[i] = reach * float(lanes(radius)[l]);
-            s.skew = float(lanes(skew)[l]);
-            s.falloff = float(lanes(falloff)[l]);
-            s.row_falloff = float(lanes(row_falloff)[l]);
+            s.ux = float(lanes(ux)[l]);
+            s.uy = float(lanes(uy)[l]);
+            s.vy = float(lanes(vy)[l]);
             s.correlation = float(lanes(correlation)[l]);
             s.z = float(z);
             const float towards[3] = {float(lanes(direction[0])[l]), float(lanes(direction[1])[l]),
@@ -151,7 +152,7 @@ void project(const Cloud &cloud, const View &view, int64_t begin, int64_t end, S
             sh_basis(cloud.sh_terms, towards, basis);
             unclamped_color(cloud, i, basis, s.color);
             for (float &channel : s.color) channel = channel > 0 ? channel : 0.0f;
-            splats[i] = s;
+            splats[i] = splat;
             memcpy(keys + i, &s.z, sizeof(float));  // for z > 0 the bits have the order of the numbers
         }
     }

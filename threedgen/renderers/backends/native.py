@@ -48,11 +48,11 @@ def splat(
     return rgb, alpha, depth, radii
 
 
-def count_rows(cloud: GaussianCloud, cameras: Cameras) -> int:
-    """The number of 16-pixel rows of single Gaussians that a render composites, a measure of its work."""
+def count_blocks(cloud: GaussianCloud, cameras: Cameras) -> int:
+    """The number of 4x4 pixel blocks of single Gaussians that a render composites, a measure of its work."""
     tensors = (cloud.means, cloud.quats, cloud.scales, cloud.opacities, cloud.sh)
     background = torch.zeros(len(cameras), 3)
-    return _forward(tuple(_buffer(tensor) for tensor in tensors), cameras, background, "")[0].rows()
+    return _forward(tuple(_buffer(tensor) for tensor in tensors), cameras, background, "")[0].blocks()
 
 
 def _forward(
