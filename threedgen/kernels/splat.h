@@ -14,9 +14,13 @@
 
 namespace splat {
 
-constexpr int AHEAD = 12;
-constexpr int TILE = 16;                  // pixels on each side
-constexpr int SEGMENT = 128;              // Gaussians of a tile that are composited at a time
+constexpr int AHEAD = 28;
+constexpr int SIDE = 4;                   // pixels on each side of a block
+constexpr int PIXELS = SIDE * SIDE;       // of a block: one AVX-512 register
+constexpr int COLUMNS = 8, ROWS = 4;      // of blocks in a tile
+constexpr int BLOCKS = COLUMNS * ROWS;
+constexpr int TILE_WIDTH = COLUMNS * SIDE, TILE_HEIGHT = ROWS * SIDE;
+constexpr int SEGMENT = 256;              // Gaussians of a tile that are composited at a time
 constexpr float MAX_ALPHA = 0.999f;       // the constants of renderers/backends/torch.py
 constexpr float MIN_ALPHA = 1.0f / 255.0f;
 constexpr float LOG2_MIN_ALPHA = -7.994353436858858f;
@@ -25,6 +29,8 @@ constexpr double LOW_PASS = 0.3;
 constexpr double FRUSTUM_MARGIN = 0.3;
 constexpr uint32_t INVISIBLE = 0xffffffffu;
 constexpr int MOMENTS = 10;               // floats of one gradient slot, see backward_tile
+
+typedef uint32_t Blocks;  // a set of blocks of a tile, one bit for each
 
 struct Cloud {
     const float *means, *quats, *scales, *opacities, *sh;
@@ -63,7 +69,15 @@ struct ImageGradient {
 
 // What the backward pass computes again for one segment of a tile's list, for each 4x4 block that each Gaussian meets.
 struct alignas(64) Scratch {
-    float alpha[SEGMENT * TILE][TILE], weight[SEGMENT * TILE][TILE];
+    float alpha[SEGMENT * BLOCKS][PIXELS], weight[SEGMENT * BLOCKS][PIXELS];
+};
+
+// A view after the backward pass of its tiles: for each Gaussian its key, and if that is not INVISIBLE the sum of its
+// slots.
+struct ViewMoments {
+    View view;
+    const uint32_t *keys;
+    const float *moments;
 };
 
 struct CloudGradient {
@@ -78,15 +92,15 @@ struct Kernels {
     // receives one bit for each 4x4 block of the tile in which an entry is composited (0 for entries that are not
     // visited), and kept the transmittance of the tile before each segment but the first.
     int64_t (*forward_tile)(const View &, int tile_x, int tile_y, const Splat *, const uint32_t *entries, int64_t count,
-                            uint16_t *masks, float *kept, float *rgb, float *alpha, float *depth, int64_t *blocks_drawn);
-    // Moments of the loss for each entry with a block (slots [count, MOMENTS]) and the background's gradient, summed over the
-    // tile.
+                            Blocks *masks, float *kept, float *rgb, float *alpha, float *depth, int64_t *blocks_drawn);
+    // Moments of the loss for each entry with a mask (slots [count, MOMENTS]) and the background's gradient, summed
+    // over the tile.
     void (*backward_tile)(const View &, int tile_x, int tile_y, const Splat *, const uint32_t *entries, int64_t count,
-                          const uint16_t *masks, const float *kept, const ImageGradient &, Scratch &, float *slots, float *background);
-    // Gradients of Gaussians [begin, end). moments[v] and keys[v] are those of view v; means2d is [B, N, 2].
-    void (*backward_project)(const Cloud &, const View *, int views, int64_t begin, int64_t end,
-                             const float *const *moments, const uint32_t *const *keys, const CloudGradient &,
-                             float *means2d);
+                          const Blocks *masks, const float *kept, const ImageGradient &, Scratch &, float *slots,
+                          float *background);
+    // Gradients of Gaussians [begin, end); means2d is [B, N, 2].
+    void (*backward_project)(const Cloud &, const ViewMoments *, int views, int64_t begin, int64_t end,
+                             const CloudGradient &, float *means2d);
     // Runs the block operations of one pass `count` times on cached data; returns a checksum.
     float (*exercise_blocks)(int64_t count, Scratch &, bool backward);
 };

@@ -3,9 +3,6 @@
 // set is one block, which a small Gaussian fills better than a row of 16 pixels. A block stays in registers while the
 // Gaussians of a segment pass over it.
 
-constexpr int SIDE = 4, BLOCKS = 16, PIXELS = 16;  // pixels on each side of a block, blocks of a tile, their pixels
-constexpr int PARTS = PIXELS / WIDTH;              // vectors of one block
-
 struct alignas(64) Plane {
     float block[BLOCKS][PIXELS];
 };
@@ -19,8 +16,8 @@ constexpr Grid make_grid() {
     Grid grid = {};
     for (int b = 0; b < BLOCKS; ++b)
         for (int p = 0; p < PIXELS; ++p) {
-            grid.x.block[b][p] = float(b % SIDE * SIDE + p % SIDE);
-            grid.y.block[b][p] = float(b / SIDE * SIDE + p / SIDE);
+            grid.x.block[b][p] = float(b % COLUMNS * SIDE + p % SIDE);
+            grid.y.block[b][p] = float(b / COLUMNS * SIDE + p / SIDE);
         }
     return grid;
 }
@@ -58,9 +55,14 @@ inline void place(const Splat *splats, const uint32_t *entries, int count, int l
     }
 }
 
-// Bits of the blocks of one row of blocks that an ellipse meets; low is the distance from the mean down to the row's
-// first pixels.
-inline uint32_t row_of_blocks(float low, float x, float w, float h, float rho) {
+// 2^n for n in 0 .. 30, without a shift by a variable number, which the baseline lacks.
+inline uint32_t power_of_two(int n) {
+    return uint32_t(int(__builtin_bit_cast(float, uint32_t(n + 127) << 23)));
+}
+
+// The blocks of one row of blocks that an ellipse meets; low is the distance from the mean down to the row's first
+// pixels.
+inline Blocks row_of_blocks(float low, float x, float w, float h, float rho) {
     const float from = low / h, to = (low + (SIDE - 1)) / h;
     float up = rho > from ? rho : from, down = -rho > from ? -rho : from;
     up = up < to ? up : to;
@@ -70,17 +72,19 @@ inline uint32_t row_of_blocks(float low, float x, float w, float h, float rho) {
     up_left = up_left > 0 ? up_left : 0.0f;
     down_left = down_left > 0 ? down_left : 0.0f;
     const float pad = 1e-3f * w + 1e-2f;
-    const float right = x + w * (rho * up + sqrtf(across * up_left)) + pad;
-    const float left = x + w * (rho * down - sqrtf(across * down_left)) - pad;
-    uint32_t bits = right >= 0 && left <= 3 ? 1u : 0u;
-    bits |= right >= 4 && left <= 7 ? 2u : 0u;
-    bits |= right >= 8 && left <= 11 ? 4u : 0u;
-    bits |= right >= 12 && left <= 15 ? 8u : 0u;
+    // Columns of blocks, from the first one that ends right of the ellipse's left end (nearly rounded up).
+    float first = (x + w * (rho * down - sqrtf(across * down_left)) - pad - (SIDE - 1)) / SIDE + 0.9999f;
+    float last = (x + w * (rho * up + sqrtf(across * up_left)) + pad) / SIDE + 1.0f;
+    first = first > 0 ? first : 0.0f;
+    last = last < COLUMNS ? last : float(COLUMNS);
+    first = first < last ? first : (last > 0 ? last : 0.0f);
+    last = last > 0 ? last : 0.0f;
+    const Blocks bits = power_of_two(int(last)) - power_of_two(int(first));
     return from <= 1 && to >= -1 ? bits : 0u;
 }
 
 // Finds, for each Gaussian of a segment, the blocks of `alive` that its ellipse alpha >= 1/255 may meet.
-inline void find_blocks(const Segment &segment, int count, uint32_t alive, uint16_t *masks) {
+inline void find_blocks(const Segment &segment, int count, Blocks alive, Blocks *masks) {
     alignas(64) float xs[SEGMENT], ys[SEGMENT], widths[SEGMENT], heights[SEGMENT], correlations[SEGMENT];
     for (int e = 0; e < count; ++e) {
         const Placed &p = segment.at[e];
@@ -90,16 +94,39 @@ inline void find_blocks(const Segment &segment, int count, uint32_t alive, uint1
         heights[e] = p.shape.half_height;
         correlations[e] = p.shape.correlation;
     }
+    for (int e = 0; e < count; ++e) masks[e] = 0;
+    for (int row = 0; row < ROWS; ++row)
 #pragma omp simd
-    for (int e = 0; e < count; ++e) {
-        const float x = xs[e], y = ys[e], w = widths[e], h = heights[e], rho = correlations[e];
-        masks[e] = uint16_t(alive & (row_of_blocks(-y, x, w, h, rho) | row_of_blocks(4 - y, x, w, h, rho) << 4 |
-                                     row_of_blocks(8 - y, x, w, h, rho) << 8 |
-                                     row_of_blocks(12 - y, x, w, h, rho) << 12));
-    }
+        for (int e = 0; e < count; ++e)
+            masks[e] |= alive & row_of_blocks(float(row * SIDE) - ys[e], xs[e], widths[e], heights[e], correlations[e])
+                                    << (row * COLUMNS);
 }
 
-// Members of each block: one bit for each Gaussian of the segment.
+// The Gaussians of a segment that meet a block, in their order.
+#if defined(__AVX512F__)
+struct Members {
+    const Blocks *masks;
+    int count;
+};
+
+inline void collect(const Blocks *masks, int count, Members &members) { members = {masks, count}; }
+
+// list has room for 16 more than there are Gaussians.
+inline int list_members(const Members &members, int block, uint32_t *list) {
+    const __m512i bit = _mm512_set1_epi32(int(1u << block));
+    __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    int count = 0;
+    for (int e = 0; e < members.count; e += 16) {
+        const __mmask16 inside = __mmask16(members.count - e < 16 ? (1u << (members.count - e)) - 1 : 0xffff);
+        const __mmask16 found =
+            _mm512_mask_test_epi32_mask(inside, _mm512_maskz_loadu_epi32(inside, members.masks + e), bit);
+        _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32(found, index));
+        count += __builtin_popcount(found);
+        index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
+    }
+    return count;
+}
+#else
 struct Members {
     uint64_t bits[BLOCKS][SEGMENT / 64];
 };
@@ -114,41 +141,36 @@ inline uint64_t transpose_bits(uint64_t x) {
     return x ^ swapped ^ (swapped << 28);
 }
 
-inline void collect(const uint16_t *masks, int count, Members &members) {
+inline void collect(const Blocks *masks, int count, Members &members) {
     memset(&members, 0, sizeof(members));
-    for (int e = 0; e < count; e += 8) {
-        uint64_t upper = 0, lower = 0;
-        for (int i = 0; i < 8; ++i) {
-            const uint64_t blocks = e + i < count ? masks[e + i] : 0;
-            upper |= (blocks & 0xff) << (8 * i);
-            lower |= (blocks >> 8) << (8 * i);
+    for (int e = 0; e < count; e += 8)
+        for (int first = 0; first < BLOCKS; first += 8) {
+            uint64_t rows = 0;
+            for (int i = 0; i < 8; ++i)
+                rows |= uint64_t((e + i < count ? masks[e + i] : 0) >> first & 0xff) << (8 * i);
+            rows = transpose_bits(rows);
+            for (int b = 0; b < 8; ++b) members.bits[first + b][e / 64] |= (rows >> (8 * b) & 0xff) << (e % 64);
         }
-        upper = transpose_bits(upper);
-        lower = transpose_bits(lower);
-        for (int b = 0; b < 8; ++b) {
-            members.bits[b][e / 64] |= (upper >> (8 * b) & 0xff) << (e % 64);
-            members.bits[8 + b][e / 64] |= (lower >> (8 * b) & 0xff) << (e % 64);
-        }
-    }
 }
 
-inline int list_members(const uint64_t *bits, uint32_t *list) {
+inline int list_members(const Members &members, int block, uint32_t *list) {
     int count = 0;
     for (int word = 0; word < SEGMENT / 64; ++word)
-        for (uint64_t left = bits[word]; left != 0; left &= left - 1)
+        for (uint64_t left = members.bits[block][word]; left != 0; left &= left - 1)
             list[count++] = uint32_t(64 * word + lowest_bit(left));
     return count;
 }
+#endif
 
 // Bits of the blocks with a pixel that is not yet opaque.
-inline uint32_t alive_blocks(const Plane &transmittance) {
-    uint32_t alive = 0;
+inline Blocks alive_blocks(const Plane &transmittance) {
+    Blocks alive = 0;
     for (int b = 0; b < BLOCKS; ++b) {
         float top = 0.0f;
         const float *t = transmittance.block[b];
 #pragma omp simd reduction(max : top)
         for (int p = 0; p < PIXELS; ++p) top = t[p] > top ? t[p] : top;
-        alive |= uint32_t(top >= MIN_TRANSMITTANCE) << b;
+        alive |= Blocks(top >= MIN_TRANSMITTANCE) << b;
     }
     return alive;
 }
@@ -161,7 +183,7 @@ inline void start(const View &view, int left, int top, Plane &transmittance) {
     const float *x = GRID.x.block[0], *y = GRID.y.block[0];
     float *t = transmittance.block[0];
 #pragma omp simd
-    for (int i = 0; i < TILE * TILE; ++i) t[i] = x[i] < width && y[i] < height ? 1.0f : 0.0f;
+    for (int i = 0; i < BLOCKS * PIXELS; ++i) t[i] = x[i] < width && y[i] < height ? 1.0f : 0.0f;
 }
 
 // 2^t with a relative error of 1e-7 where the result is a normal number; any number elsewhere.
@@ -192,12 +214,12 @@ struct Light {
 
     // The weight of a Gaussian; 0 where the block is opaque.
     Wide weight(Wide &alpha) {
-        const Wide nothing = wide(0.0f), before = passing;
-        const WideMask alive = before >= MIN_TRANSMITTANCE;
-        passing = before - alpha * before;
+        const Wide nothing = wide(0.0f), blocked = alpha * passing;
+        const WideMask alive = passing >= MIN_TRANSMITTANCE;
+        passing -= blocked;
         left = pick(alive, passing, left);
         alpha = pick(alive, alpha, nothing);
-        return alpha * before;
+        return pick(alive, blocked, nothing);
     }
 };
 

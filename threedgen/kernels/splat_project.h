@@ -209,9 +209,8 @@ inline void project_adjoint(const View &view, const Projection &p, const Real *s
         d_mean[k] = view.rotation[k] * dt[0] + view.rotation[3 + k] * dt[1] + view.rotation[6 + k] * dt[2];
 }
 
-void backward_project(const Cloud &cloud, const View *views, int view_count, int64_t begin, int64_t end,
-                      const float *const *moments, const uint32_t *const *keys, const CloudGradient &out,
-                      float *means2d) {
+void backward_project(const Cloud &cloud, const ViewMoments *views, int view_count, int64_t begin, int64_t end,
+                      const CloudGradient &out, float *means2d) {
     const Real zero = all(0.0);
     for (int64_t i = begin; i < end; i += LANES) {
         const int count = end - i < LANES ? int(end - i) : LANES;
@@ -228,14 +227,14 @@ void backward_project(const Cloud &cloud, const View *views, int view_count, int
         for (int v = 0; v < view_count; ++v) {
             Real m[MOMENTS], seen = zero, d_pixel[2] = {zero, zero}, direction[3] = {}, inverse_distance = zero;
             for (int k = 0; k < MOMENTS; ++k) m[k] = zero;
-            if (cloud.sh_terms > 1) inverse_distance = directions_to(views[v], mean, direction);
+            if (cloud.sh_terms > 1) inverse_distance = directions_to(views[v].view, mean, direction);
             Real d_direction[3] = {zero, zero, zero};
             bool any = false;
             for (int l = 0; l < count; ++l) {
-                if (keys[v][i + l] == INVISIBLE) continue;
+                if (views[v].keys[i + l] == INVISIBLE) continue;
                 any = true;
                 lanes(seen)[l] = 1.0;
-                const float *from = moments[v] + (i + l) * MOMENTS;
+                const float *from = views[v].moments + (i + l) * MOMENTS;
                 for (int k = 3; k < MOMENTS; ++k) lanes(m[k])[l] = from[k];
                 float towards[3], d_towards[3];
                 for (int k = 0; k < 3; ++k) towards[k] = float(lanes(direction[k])[l]);
@@ -246,8 +245,8 @@ void backward_project(const Cloud &cloud, const View *views, int view_count, int
                 Projection p;
                 Real d_view_mean[3];
                 const Mask drawn = seen > 0.5;
-                project_gaussians(views[v], mean, rotation.matrix, scale, p);
-                project_adjoint(views[v], p, scale, m, drawn, d_view_mean, d_scale, d_rotation, d_pixel);
+                project_gaussians(views[v].view, mean, rotation.matrix, scale, p);
+                project_adjoint(views[v].view, p, scale, m, drawn, d_view_mean, d_scale, d_rotation, d_pixel);
                 const Real along =
                     direction[0] * d_direction[0] + direction[1] * d_direction[1] + direction[2] * d_direction[2];
                 for (int k = 0; k < 3; ++k) {

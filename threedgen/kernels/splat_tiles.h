@@ -69,28 +69,28 @@ struct Window {
 
 inline Window window_of(const View &view, int left, int top) {
     const int columns = view.width - left, rows = view.height - top;
-    return {columns < TILE ? columns : TILE, rows < TILE ? rows : TILE};
+    return {columns < TILE_WIDTH ? columns : TILE_WIDTH, rows < TILE_HEIGHT ? rows : TILE_HEIGHT};
 }
 
-// A row of pixels of a plane, to and from 16 numbers.
+// A row of pixels of a plane, to and from TILE_WIDTH numbers.
 inline void get_row(const Plane &plane, int y, float *row) {
-    for (int c = 0; c < SIDE; ++c)
-        memcpy(row + c * SIDE, plane.block[y / SIDE * SIDE + c] + y % SIDE * SIDE, SIDE * sizeof(float));
+    for (int c = 0; c < COLUMNS; ++c)
+        memcpy(row + c * SIDE, plane.block[y / SIDE * COLUMNS + c] + y % SIDE * SIDE, SIDE * sizeof(float));
 }
 
 inline void set_row(Plane &plane, int y, const float *row) {
-    for (int c = 0; c < SIDE; ++c)
-        memcpy(plane.block[y / SIDE * SIDE + c] + y % SIDE * SIDE, row + c * SIDE, SIDE * sizeof(float));
+    for (int c = 0; c < COLUMNS; ++c)
+        memcpy(plane.block[y / SIDE * COLUMNS + c] + y % SIDE * SIDE, row + c * SIDE, SIDE * sizeof(float));
 }
 
 int64_t forward_tile(const View &view, int tile_x, int tile_y, const Splat *splats, const uint32_t *entries,
-                     int64_t count, uint16_t *masks, float *kept, float *rgb, float *alpha, float *depth,
+                     int64_t count, Blocks *masks, float *kept, float *rgb, float *alpha, float *depth,
                      int64_t *blocks_drawn) {
-    const int left = tile_x * TILE, top = tile_y * TILE;
+    const int left = tile_x * TILE_WIDTH, top = tile_y * TILE_HEIGHT;
     Plane T, R, G, B, D;
     Segment segment;
     Members members;
-    uint32_t list[SEGMENT];
+    uint32_t list[SEGMENT + 16];
     start(view, left, top, T);
     clear(R);
     clear(G);
@@ -99,16 +99,16 @@ int64_t forward_tile(const View &view, int tile_x, int tile_y, const Splat *spla
     int64_t begin = 0;
     *blocks_drawn = 0;
     for (; begin < count; begin += SEGMENT) {
-        const uint32_t alive = alive_blocks(T);
+        const Blocks alive = alive_blocks(T);
         if (alive == 0) break;
-        if (begin > 0) memcpy(kept + (begin / SEGMENT - 1) * TILE * TILE, &T, sizeof(Plane));
+        if (begin > 0) memcpy(kept + (begin / SEGMENT - 1) * BLOCKS * PIXELS, &T, sizeof(Plane));
         const int size = int(count - begin < SEGMENT ? count - begin : SEGMENT);
         place(splats, entries + begin, size, left, top, segment);
         find_blocks(segment, size, alive, masks + begin);
         collect(masks + begin, size, members);
         prefetch(splats, entries, begin + SEGMENT, count);
         for (int b = 0; b < BLOCKS; ++b) {
-            const int n = list_members(members.bits[b], list);
+            const int n = list_members(members, b, list);
             for (int p = 0; p < PIXELS; p += WIDTH)
                 blend(segment, list, n, GRID.x.block[b] + p, GRID.y.block[b] + p, T.block[b] + p, R.block[b] + p,
                       G.block[b] + p, B.block[b] + p, D.block[b] + p);
@@ -116,10 +116,10 @@ int64_t forward_tile(const View &view, int tile_x, int tile_y, const Splat *spla
         }
     }
     const int64_t visited = begin < count ? begin : count;
-    memset(masks + visited, 0, size_t(count - visited) * sizeof(uint16_t));
+    memset(masks + visited, 0, size_t(count - visited) * sizeof(Blocks));
     const Window window = window_of(view, left, top);
     for (int y = 0; y < window.rows; ++y) {
-        float t[TILE], r[TILE], g[TILE], b[TILE], d[TILE];
+        float t[TILE_WIDTH], r[TILE_WIDTH], g[TILE_WIDTH], b[TILE_WIDTH], d[TILE_WIDTH];
         get_row(T, y, t);
         get_row(R, y, r);
         get_row(G, y, g);
@@ -141,7 +141,7 @@ inline void load_target(const View &view, const ImageGradient &gradient, int lef
     memset(&target, 0, sizeof(target));
     const Window window = window_of(view, left, top);
     for (int y = 0; y < window.rows; ++y) {
-        float r[TILE] = {}, g[TILE] = {}, b[TILE] = {}, d[TILE] = {}, behind[TILE] = {};
+        float r[TILE_WIDTH] = {}, g[TILE_WIDTH] = {}, b[TILE_WIDTH] = {}, d[TILE_WIDTH] = {}, behind[TILE_WIDTH] = {};
         const int64_t pixel = int64_t(top + y) * view.width + left;
         for (int x = 0; x < window.columns; ++x) {
             r[x] = gradient.rgb[3 * (pixel + x)];
@@ -163,17 +163,18 @@ inline float dot(const Plane &a, const Plane &b) {
     float total = 0.0f;
     const float *x = a.block[0], *y = b.block[0];
 #pragma omp simd reduction(+ : total)
-    for (int i = 0; i < TILE * TILE; ++i) total += x[i] * y[i];
+    for (int i = 0; i < BLOCKS * PIXELS; ++i) total += x[i] * y[i];
     return total;
 }
 
 // Where the alphas of each Gaussian of a segment begin in scratch; returns their number.
-inline uint32_t number_places(const uint16_t *masks, int count, uint32_t *places) {
+inline uint32_t number_places(const Blocks *masks, int count, uint32_t *places) {
 #pragma omp simd
     for (int e = 0; e < count; ++e) {
-        const uint32_t mask = masks[e], pairs = mask - (mask >> 1 & 0x5555);
-        const uint32_t fours = (pairs & 0x3333) + (pairs >> 2 & 0x3333), bytes = (fours + (fours >> 4)) & 0x0f0f;
-        places[e] = (bytes + (bytes >> 8)) & 31;
+        const uint32_t mask = masks[e], pairs = mask - (mask >> 1 & 0x55555555u);
+        const uint32_t fours = (pairs & 0x33333333u) + (pairs >> 2 & 0x33333333u);
+        const uint32_t bytes = (fours + (fours >> 4)) & 0x0f0f0f0fu, halves = bytes + (bytes >> 8);
+        places[e] = (halves + (halves >> 16)) & 63;
     }
     uint32_t total = 0;
     for (int e = 0; e < count; ++e) {
@@ -184,6 +185,26 @@ inline uint32_t number_places(const uint16_t *masks, int count, uint32_t *places
     return total;
 }
 
+// Passes over a segment from back to front. next: the end of each Gaussian's alphas in scratch.
+inline void gather_moments(const Segment &segment, const Blocks *masks, const uint32_t *next, int count,
+                           const Scratch &scratch, Target &target, float *slots) {
+    for (int e = count - 1; e >= 0; --e) {
+        Blocks blocks = masks[e];
+        if (blocks == 0) continue;
+        const Placed &g = segment.at[e];
+        const Wide mean_x = wide(g.x), mean_y = wide(g.y);
+        Sums sums = {};
+        for (uint32_t at = e > 0 ? next[e - 1] : 0; blocks != 0; blocks &= blocks - 1, ++at) {
+            const int b = lowest_bit(blocks);
+            for (int p = 0; p < PIXELS; p += WIDTH)
+                accumulate(load_wide(scratch.alpha[at] + p), load_wide(scratch.weight[at] + p),
+                           load_wide(GRID.x.block[b] + p) - mean_x, load_wide(GRID.y.block[b] + p) - mean_y, g.shape,
+                           target, b, p, sums);
+        }
+        store_moments(sums, slots + e * MOMENTS);
+    }
+}
+
 // With f_i the derivative of the loss along Gaussian i's colour and depth, and B_i that along what is visible behind
 // it,
 //   B_{i-1} = a_i f_i + (1 - a_i) B_i,   dL/da_i = T_i (f_i - B_i).
@@ -191,16 +212,15 @@ inline uint32_t number_places(const uint16_t *masks, int count, uint32_t *places
 // from back to front; the alphas and weights of a segment fit into the cache, and the forward pass has kept T between
 // the segments. A slot holds, with v = a dL/da (0 if a is capped) and (dx, dy) from the mean to the pixel,
 //   sum of w dL/d(r, g, b, depth), then sum of v (1, dx, dy, dx^2, dx dy, dy^2).
-// Slots of Gaussians without a block are not written.
 void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats, const uint32_t *entries,
-                   int64_t count, const uint16_t *masks, const float *kept, const ImageGradient &gradient,
+                   int64_t count, const Blocks *masks, const float *kept, const ImageGradient &gradient,
                    Scratch &scratch, float *slots, float *background) {
-    const int left = tile_x * TILE, top = tile_y * TILE;
+    const int left = tile_x * TILE_WIDTH, top = tile_y * TILE_HEIGHT;
     Plane T;
     Target target;
     Segment segment;
     Members members;
-    uint32_t list[SEGMENT], places[SEGMENT], next[SEGMENT];
+    uint32_t list[SEGMENT + 16], places[SEGMENT], next[SEGMENT];
     load_target(view, gradient, left, top, target);
     background[0] = background[1] = background[2] = 0.0f;
     const int64_t segments = count > 0 ? (count - 1) / SEGMENT + 1 : 1;
@@ -208,7 +228,7 @@ void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats
         const int64_t begin = index * SEGMENT;
         const int size = int(count - begin < SEGMENT ? count - begin : SEGMENT);
         if (index > 0)
-            memcpy(&T, kept + (index - 1) * TILE * TILE, sizeof(Plane));
+            memcpy(&T, kept + (index - 1) * BLOCKS * PIXELS, sizeof(Plane));
         else
             start(view, left, top, T);
         place(splats, entries + begin, size, left, top, segment);
@@ -216,7 +236,7 @@ void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats
         number_places(masks + begin, size, next);
         if (index > 0) prefetch(splats, entries, begin - SEGMENT, begin);
         for (int b = 0; b < BLOCKS; ++b) {
-            const int n = list_members(members.bits[b], list);
+            const int n = list_members(members, b, list);
             for (int i = 0; i < n; ++i) places[i] = next[list[i]]++;
             for (int p = 0; p < PIXELS; p += WIDTH)
                 unroll(segment, list, places, n, GRID.x.block[b] + p, GRID.y.block[b] + p, T.block[b] + p, scratch, p);
@@ -226,21 +246,7 @@ void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats
             background[1] = dot(T, target.green);
             background[2] = dot(T, target.blue);
         }
-        for (int e = size - 1; e >= 0; --e) {
-            uint32_t blocks = masks[begin + e], at = e > 0 ? next[e - 1] : 0;
-            if (blocks == 0) continue;
-            const Placed &g = segment.at[e];
-            const Wide mean_x = wide(g.x), mean_y = wide(g.y);
-            Sums sums = {};
-            for (; blocks != 0; blocks &= blocks - 1, ++at) {
-                const int b = lowest_bit(blocks);
-                for (int p = 0; p < PIXELS; p += WIDTH)
-                    accumulate(load_wide(scratch.alpha[at] + p), load_wide(scratch.weight[at] + p),
-                               load_wide(GRID.x.block[b] + p) - mean_x, load_wide(GRID.y.block[b] + p) - mean_y,
-                               g.shape, target, b, p, sums);
-            }
-            store_moments(sums, slots + (begin + e) * MOMENTS);
-        }
+        gather_moments(segment, masks + begin, next, size, scratch, target, slots + begin * MOMENTS);
     }
 }
 
