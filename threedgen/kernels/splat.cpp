@@ -39,22 +39,24 @@ splat::Cloud cloud_of(const Input &means, const Input &quats, const Input &scale
     return {means.data(), quats.data(), scales.data(), opacities.data(), sh.data(), count, terms};
 }
 
-std::vector<splat::View> views_of(const Doubles &matrices, const Doubles &centers, const Doubles &intrinsics,
-                                  const Input &backgrounds, int height, int width, double near_z, double far_z) {
-    const int64_t count = int64_t(matrices.size()) / 16;
-    require_size(matrices.size(), 16 * count, "camera_from_world");
-    require_size(centers.size(), 3 * count, "centers");
+std::vector<splat::View> views_of(const Doubles &poses, const Doubles &intrinsics, const Input &backgrounds,
+                                  int height, int width, double near_z, double far_z) {
+    const int64_t count = int64_t(poses.size()) / 16;
+    require_size(poses.size(), 16 * count, "world_from_camera");
     require_size(intrinsics.size(), 9 * count, "intrinsics");
     require_size(backgrounds.size(), 3 * count, "background");
     if (count == 0 || height <= 0 || width <= 0) throw std::invalid_argument("splat: no view, or an empty image");
     std::vector<splat::View> views{size_t(count)};
     for (int64_t b = 0; b < count; ++b) {
         splat::View &v = views[size_t(b)];
-        const double *m = matrices.data() + 16 * b, *k = intrinsics.data() + 9 * b;
+        const double *m = poses.data() + 16 * b, *k = intrinsics.data() + 9 * b;
         for (int r = 0; r < 3; ++r) {
-            for (int c = 0; c < 3; ++c) v.rotation[3 * r + c] = m[4 * r + c];
-            v.translation[r] = m[4 * r + 3];
-            v.center[r] = centers.data()[3 * b + r];
+            v.translation[r] = 0.0;
+            for (int c = 0; c < 3; ++c) {  // the inverse of a rigid transform
+                v.rotation[3 * r + c] = m[4 * c + r];
+                v.translation[r] -= m[4 * c + r] * m[4 * c + 3];
+            }
+            v.center[r] = m[4 * r + 3];
             v.background[r] = backgrounds.data()[3 * b + r];
         }
         v.fx = k[0];
@@ -76,11 +78,11 @@ std::vector<splat::View> views_of(const Doubles &matrices, const Doubles &center
 }
 
 void splat_forward(SplatState &state, Input means, Input quats, Input scales, Input opacities, Input sh,
-                   Doubles matrices, Doubles centers, Doubles intrinsics, Input background, int height, int width,
-                   double near_z, double far_z, int threads, const std::string &variant, Output rgb, Output alpha,
-                   Output depth, Output radii) {
+                   Doubles poses, Doubles intrinsics, Input background, int height, int width, double near_z,
+                   double far_z, int threads, const std::string &variant, Output rgb, Output alpha, Output depth,
+                   Output radii) {
     const splat::Cloud cloud = cloud_of(means, quats, scales, opacities, sh);
-    const auto views = views_of(matrices, centers, intrinsics, background, height, width, near_z, far_z);
+    const auto views = views_of(poses, intrinsics, background, height, width, near_z, far_z);
     const int64_t pixels = int64_t(views.size()) * height * width;
     require_size(rgb.size(), 3 * pixels, "rgb");
     require_size(alpha.size(), pixels, "alpha");
