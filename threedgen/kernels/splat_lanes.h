@@ -70,6 +70,11 @@ inline Real root(Real value) {
     return value;
 }
 
+inline void root(Real value, float *roots) {
+    for (int l = 0; l < LANES; ++l) roots[l] = float(lanes(value)[l]);
+    for (int l = 0; l < LANES; ++l) roots[l] = sqrtf(roots[l]);
+}
+
 // Components of records i, i + 1, ... of SIZE floats, one in each lane; lanes from `end` on repeat record i.
 template <int SIZE> inline void load(const float *records, int64_t i, int64_t end, Real *out) {
     float padded[LANES * SIZE];
