@@ -5,26 +5,30 @@
 
 namespace splat {
 
-// Stable least-significant-digit radix sort of the visible Gaussians by the bits of z, 11 at a time.
+// Stable least-significant-digit radix sort of the visible Gaussians by the bits of z, as many as their range has.
 inline void sort_by_depth(ViewState &v, int64_t count) {
-    constexpr int bits = 11, buckets = 1 << bits, passes = 3;
-    SortItem *items = v.items.resize(count), *scratch = v.scratch.resize(count);
-    std::vector<int64_t> histogram(size_t(buckets * passes), 0);
+    constexpr int bits = 12, buckets = 1 << bits;
+    static_assert(2 * sizeof(SortItem) <= MOMENTS * sizeof(float), "the moments' memory has room for both lists");
+    SortItem *items = reinterpret_cast<SortItem *>(v.moments.resize(count * MOMENTS)), *scratch = items + count;
     int64_t visible = 0;
+    uint32_t low = INVISIBLE, high = 0;
     for (int64_t i = 0; i < count; ++i) {
         const uint32_t key = v.keys[i];
         if (key == INVISIBLE) continue;
         items[visible++] = {key, uint32_t(i)};
-        for (int p = 0; p < passes; ++p) ++histogram[size_t(p * buckets + ((key >> (p * bits)) & (buckets - 1)))];
+        low = std::min(low, key);
+        high = std::max(high, key);
     }
-    for (int p = 0; p < passes; ++p) {
-        int64_t *h = histogram.data() + p * buckets, position = 0;
-        for (int b = 0; b < buckets; ++b) {
-            const int64_t n = h[b];
-            h[b] = position;
-            position += n;
+    for (int shift = 0; visible > 0 && shift < 32 && (high - low) >> shift != 0; shift += bits) {
+        const auto digit = [=](const SortItem &item) { return ((item.key - low) >> shift) & (buckets - 1); };
+        int64_t next[buckets] = {0}, position = 0;
+        for (int64_t i = 0; i < visible; ++i) ++next[digit(items[i])];
+        for (int64_t &n : next) {
+            const int64_t size = n;
+            n = position;
+            position += size;
         }
-        for (int64_t i = 0; i < visible; ++i) scratch[h[(items[i].key >> (p * bits)) & (buckets - 1)]++] = items[i];
+        for (int64_t i = 0; i < visible; ++i) scratch[next[digit(items[i])]++] = items[i];
         std::swap(items, scratch);
     }
     v.visible = visible;

@@ -60,7 +60,6 @@ struct ViewState {
     int64_t visible, pairs;
     Buffer<Splat> splats;              // by index in the cloud, like keys
     Buffer<uint32_t> keys, order;      // order: indices of the visible Gaussians, nearest first
-    Buffer<SortItem> items, scratch;
     Buffer<uint32_t> listed;           // [count + 1], by index in the cloud, into listed_tiles
     Buffer<uint32_t> listed_tiles;     // the tiles of each Gaussian
     Buffer<uint32_t> pair_begin;       // [visible + 1], by rank, into pair_place
@@ -71,7 +70,8 @@ struct ViewState {
     Buffer<int64_t> kept_begin;        // [tiles]: start of a tile's transmittances between segments
     Buffer<float> kept;
     Buffer<int64_t> visited, blocks;   // [tiles]: entries visited before the tile was opaque, and their blocks
-    Buffer<float> slots, moments;      // slots: by place in entries; moments: by index in the cloud
+    Buffer<float> slots, moments;      // slots: by place in entries; moments: by index in the cloud,
+                                       // and before them the memory of the sort by depth
     Buffer<float> background;
     std::vector<Chunk> chunks;
 
