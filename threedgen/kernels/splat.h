@@ -63,17 +63,19 @@ struct alignas(64) Splat {
     Shape shape;
 };
 
+constexpr int SPLAT_FLOATS = sizeof(Splat) / sizeof(float);
+
 struct ImageGradient {
     const float *rgb, *alpha, *depth;     // of one image: [H, W, 3], [H, W], [H, W]
 };
 
-// What the backward pass computes again for one segment of a tile's list, for each 4x4 block that each Gaussian meets.
+// What the backward pass computes again for one segment of a tile's list, for each block that each Gaussian meets.
 struct alignas(64) Scratch {
     float alpha[SEGMENT * BLOCKS][PIXELS], weight[SEGMENT * BLOCKS][PIXELS];
 };
 
 // A view after the backward pass of its tiles: for each Gaussian its key, and if that is not INVISIBLE the sum of its
-// slots.
+// slots (moments [count, SPLAT_FLOATS], of which the first MOMENTS count).
 struct ViewMoments {
     View view;
     const uint32_t *keys;
@@ -87,12 +89,14 @@ struct CloudGradient {
 struct Kernels {
     const char *name;
     // Projects Gaussians [begin, end) of a cloud; keys are the bits of z (which keep its order) or INVISIBLE.
+    // radii may be null.
     void (*project)(const Cloud &, const View &, int64_t begin, int64_t end, Splat *, uint32_t *keys, float *radii);
     // Composites one tile; returns the number of entries that were visited before every pixel was opaque. masks
     // receives one bit for each 4x4 block of the tile in which an entry is composited (0 for entries that are not
     // visited), and kept the transmittance of the tile before each segment but the first.
-    int64_t (*forward_tile)(const View &, int tile_x, int tile_y, const Splat *, const uint32_t *entries, int64_t count,
-                            Blocks *masks, float *kept, float *rgb, float *alpha, float *depth, int64_t *blocks_drawn);
+    int64_t (*forward_tile)(const View &, int tile_x, int tile_y, const Splat *, const uint32_t *entries,
+                            int64_t count, Blocks *masks, float *kept, float *rgb, float *alpha, float *depth,
+                            int64_t *blocks_drawn);
     // Moments of the loss for each entry with a mask (slots [count, MOMENTS]) and the background's gradient, summed
     // over the tile.
     void (*backward_tile)(const View &, int tile_x, int tile_y, const Splat *, const uint32_t *entries, int64_t count,

@@ -98,8 +98,8 @@ inline void find_blocks(const Segment &segment, int count, Blocks alive, Blocks 
     for (int row = 0; row < ROWS; ++row)
 #pragma omp simd
         for (int e = 0; e < count; ++e)
-            masks[e] |= alive & row_of_blocks(float(row * SIDE) - ys[e], xs[e], widths[e], heights[e], correlations[e])
-                                    << (row * COLUMNS);
+            masks[e] |= alive & row_of_blocks(float(row * SIDE) - ys[e], xs[e], widths[e], heights[e],
+                                              correlations[e]) << (row * COLUMNS);
 }
 
 // The Gaussians of a segment that meet a block, in their order.
@@ -207,8 +207,8 @@ inline Wide block_alpha(const Placed &g, Wide x, Wide y) {
     return pick(t >= LOG2_MIN_ALPHA, smaller(exp2_normal(t), wide(MAX_ALPHA)), wide(0.0f));
 }
 
-// Transmittance of a block. `passing` goes on below MIN_TRANSMITTANCE, where `left` stays: the next Gaussian waits for
-// one operation only, and not for a comparison.
+// Transmittance of a block. `passing` goes on below MIN_TRANSMITTANCE, where `left` stays: the next Gaussian waits
+// for two operations only, and not for a comparison.
 struct Light {
     Wide passing, left;
 

@@ -69,8 +69,8 @@ inline void unclamped_color(const Cloud &cloud, int64_t i, const float *directio
         for (int c = 0; c < 3; ++c) color[c] += basis[k] * sh[3 * k + c];
 }
 
-// Adds one view's gradient of the coefficients to sh_gradient, and writes that of the unconstrained direction, on which
-// a single coefficient does not depend.
+// Adds one view's gradient of the coefficients to sh_gradient, and writes that of the unconstrained direction (0 for a
+// single coefficient).
 inline void color_adjoint(const Cloud &cloud, int64_t i, const float *direction, const float *d_color,
                           float *sh_gradient, float *d_direction) {
     const float *sh = cloud.sh + i * cloud.sh_terms * 3;

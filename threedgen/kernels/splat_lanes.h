@@ -75,17 +75,18 @@ inline void root(Real value, float *roots) {
     for (int l = 0; l < LANES; ++l) roots[l] = sqrtf(roots[l]);
 }
 
-// Components of records i, i + 1, ... of SIZE floats, one in each lane; lanes from `end` on repeat record i.
-template <int SIZE> inline void load(const float *records, int64_t i, int64_t end, Real *out) {
-    float padded[LANES * SIZE];
-    const float *from = records + i * SIZE;
+// The first SIZE numbers of records i, i + 1, ... of STRIDE floats, one record in each lane; lanes from `end` on
+// repeat record i.
+template <int SIZE, int STRIDE = SIZE> inline void load(const float *records, int64_t i, int64_t end, Real *out) {
+    float padded[LANES * STRIDE];
+    const float *from = records + i * STRIDE;
     if (end - i < LANES) {
         for (int l = 0; l < LANES; ++l)
-            for (int k = 0; k < SIZE; ++k) padded[l * SIZE + k] = from[(l < end - i ? l : 0) * SIZE + k];
+            for (int k = 0; k < SIZE; ++k) padded[l * STRIDE + k] = from[(l < end - i ? l : 0) * STRIDE + k];
         from = padded;
     }
     for (int k = 0; k < SIZE; ++k)
-        for (int l = 0; l < LANES; ++l) lanes(out[k])[l] = from[l * SIZE + k];
+        for (int l = 0; l < LANES; ++l) lanes(out[k])[l] = from[l * STRIDE + k];
 }
 
 template <int SIZE> inline void store(float *records, int64_t i, int64_t end, const Real *values) {

@@ -8,8 +8,9 @@ namespace splat {
 // Stable least-significant-digit radix sort of the visible Gaussians by the bits of z, as many as their range has.
 inline void sort_by_depth(ViewState &v, int64_t count) {
     constexpr int bits = 12, buckets = 1 << bits;
-    static_assert(2 * sizeof(SortItem) <= MOMENTS * sizeof(float), "the moments' memory has room for both lists");
-    SortItem *items = reinterpret_cast<SortItem *>(v.moments.resize(count * MOMENTS)), *scratch = items + count;
+    constexpr int64_t floats = 2 * sizeof(SortItem) / sizeof(float);  // in the memory of the slots, which come later
+    float *memory = v.slots.resize(std::max(v.pairs * MOMENTS, count * floats));
+    SortItem *items = reinterpret_cast<SortItem *>(memory), *scratch = items + count;
     int64_t visible = 0;
     uint32_t low = INVISIBLE, high = 0;
     for (int64_t i = 0; i < count; ++i) {
@@ -106,8 +107,11 @@ inline void project_and_bin(const Kernels &kernels, const Cloud &cloud, ViewStat
         first_pair[size_t(c) + 1] = first_pair[size_t(c)] + int64_t(v.chunks[size_t(c)].tiles.size());
     v.pairs = first_pair[size_t(chunks)];
     listed[cloud.count] = uint32_t(v.pairs);
-    uint32_t *listed_tiles = v.listed_tiles.resize(v.pairs);
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (chunks > 1)
+    v.listed_tiles = v.chunks[0].tiles.data();
+    if (chunks == 1) return;
+    uint32_t *listed_tiles = v.joined_tiles.resize(v.pairs);
+    v.listed_tiles = listed_tiles;
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int c = 0; c < chunks; ++c) {
         const std::vector<uint32_t> &tiles = v.chunks[size_t(c)].tiles;
         const int64_t first = first_pair[size_t(c)];
@@ -123,7 +127,7 @@ inline void sort_by_tile(ViewState &v, int threads) {
     const int64_t tiles = v.tiles(), visible = v.visible;
     const int chunks = int(std::max<int64_t>(1, std::min<int64_t>(threads, visible / 1024)));
     if (int(v.chunks.size()) < chunks) v.chunks.resize(size_t(chunks));
-    const uint32_t *order = v.order.get(), *listed = v.listed.get(), *listed_tiles = v.listed_tiles.get();
+    const uint32_t *order = v.order.get(), *listed = v.listed.get(), *listed_tiles = v.listed_tiles;
 #pragma omp parallel for schedule(static, 1) num_threads(chunks) if (chunks > 1)
     for (int c = 0; c < chunks; ++c) {
         std::vector<int64_t> &counts = v.chunks[size_t(c)].next;

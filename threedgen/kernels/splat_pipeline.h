@@ -1,5 +1,4 @@
-// Differentiable Gaussian splatting on the CPU: project, sort by depth, bin into tiles, composite, and the
-// adjoint.
+// Differentiable Gaussian splatting on the CPU: project, sort by depth, bin into tiles, composite, and the adjoint.
 //
 // The picture and its gradients do not depend on the number of threads: every sum runs over a fixed order (Gaussians
 // of a tile by depth, tiles of a Gaussian by position, views by index), and no two threads write to one place. The
@@ -24,6 +23,7 @@ inline void forward(State &state, const Cloud &cloud, const std::vector<View> &v
         v.view = views[size_t(b)];
         v.tiles_x = (v.view.width + TILE_WIDTH - 1) / TILE_WIDTH;
         v.tiles_y = (v.view.height + TILE_HEIGHT - 1) / TILE_HEIGHT;
+        v.spent = false;
         project_and_bin(*state.kernels, cloud, v, inner, radii + b * cloud.count);
         sort_by_depth(v, cloud.count);
         sort_by_tile(v, inner);
@@ -38,28 +38,26 @@ inline void forward(State &state, const Cloud &cloud, const std::vector<View> &v
         const int64_t begin = v.tile_begin[tile];
         v.visited[tile] = state.kernels->forward_tile(
             v.view, int(tile % v.tiles_x), int(tile / v.tiles_x), v.splats.get(), v.entries.get() + begin,
-            v.tile_begin[tile + 1] - begin, v.masks.get() + begin, v.kept.get() + v.kept_begin[tile], rgb + 3 * b * pixels,
-            alpha + b * pixels, depth + b * pixels, &v.blocks[tile]);
+            v.tile_begin[tile + 1] - begin, v.masks.get() + begin, v.kept.get() + v.kept_begin[tile],
+            rgb + 3 * b * pixels, alpha + b * pixels, depth + b * pixels, &v.blocks[tile]);
     }
 }
 
 // Sums each visible Gaussian's slots over its tiles, in the order in which they were listed. By rank, because the lists
 // of the tiles are read from front to back then.
-inline void reduce_moments(ViewState &v, int64_t count, int threads) {
-    float *moments = v.moments.resize(count * MOMENTS);
+// The sums replace the splats, which are as many and one cache line each.
+inline void reduce_moments(ViewState &v, int threads) {
+    float *moments = reinterpret_cast<float *>(v.splats.get());
+    v.spent = true;
     const uint32_t *order = v.order.get(), *pair_begin = v.pair_begin.get(), *pair_place = v.pair_place.get();
     const float *slots = v.slots.get();
     const Blocks *masks = v.masks.get();
     parallel_ranges(v.visible, threads, [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r) {
-            if (r + AHEAD < v.visible) {  // moments and slots may be on two cache lines
-                const float *later = moments + int64_t(order[r + AHEAD]) * MOMENTS;
-                SPLAT_PREFETCH(later);
-                SPLAT_PREFETCH(later + MOMENTS - 1);
-            }
+            if (r + AHEAD < v.visible) SPLAT_PREFETCH(moments + int64_t(order[r + AHEAD]) * SPLAT_FLOATS);
             float total[MOMENTS] = {0};
             for (uint32_t p = pair_begin[r]; p < pair_begin[r + 1]; ++p) {
-                if (p + AHEAD < v.pairs) {
+                if (p + AHEAD < v.pairs) {  // a slot may be on two cache lines
                     const float *later = slots + int64_t(pair_place[p + AHEAD]) * MOMENTS;
                     SPLAT_PREFETCH(later);
                     SPLAT_PREFETCH(later + MOMENTS - 1);
@@ -68,7 +66,7 @@ inline void reduce_moments(ViewState &v, int64_t count, int threads) {
                 if (masks[place] == 0) continue;
                 for (int k = 0; k < MOMENTS; ++k) total[k] += slots[place * MOMENTS + k];
             }
-            std::memcpy(moments + int64_t(order[r]) * MOMENTS, total, sizeof(total));
+            std::memcpy(moments + int64_t(order[r]) * SPLAT_FLOATS, total, sizeof(total));
         }
     });
 }
@@ -80,6 +78,10 @@ inline void backward(State &state, const Cloud &cloud, int threads, const ImageG
     for (int64_t b = 0; b < view_count; ++b) {
         ViewState &v = *state.views[size_t(b)];
         v.slots.resize(v.pairs * MOMENTS);
+        if (v.spent)  // by an earlier backward pass of the same picture
+            parallel_ranges(cloud.count, threads, [&](int64_t begin, int64_t end) {
+                state.kernels->project(cloud, v.view, begin, end, v.splats.get(), v.keys.get(), nullptr);
+            });
         v.background.resize(tiles * 3);
     }
     state.scratch.resize(threads);
@@ -91,15 +93,15 @@ inline void backward(State &state, const Cloud &cloud, int threads, const ImageG
         const ImageGradient image = {gradient.rgb + 3 * b * pixels, gradient.alpha + b * pixels,
                                      gradient.depth + b * pixels};
         state.kernels->backward_tile(v.view, int(tile % v.tiles_x), int(tile / v.tiles_x), v.splats.get(),
-                                     v.entries.get() + begin, v.visited[tile], v.masks.get() + begin, v.kept.get() + v.kept_begin[tile],
-                                     image, state.scratch[thread_index()], v.slots.get() + begin * MOMENTS,
-                                     v.background.get() + 3 * tile);
+                                     v.entries.get() + begin, v.visited[tile], v.masks.get() + begin,
+                                     v.kept.get() + v.kept_begin[tile], image, state.scratch[thread_index()],
+                                     v.slots.get() + begin * MOMENTS, v.background.get() + 3 * tile);
     }
     std::vector<ViewMoments> moments;
     for (int64_t b = 0; b < view_count; ++b) {
         ViewState &v = *state.views[size_t(b)];
-        reduce_moments(v, cloud.count, threads);
-        moments.push_back({v.view, v.keys.get(), v.moments.get()});
+        reduce_moments(v, threads);
+        moments.push_back({v.view, v.keys.get(), reinterpret_cast<const float *>(v.splats.get())});
         for (int k = 0; k < 3; ++k) {
             double total = 0.0;
             for (int64_t t = 0; t < tiles; ++t) total += v.background[3 * t + k];

@@ -129,7 +129,7 @@ void project(const Cloud &cloud, const View &view, int64_t begin, int64_t end, S
         for (int l = 0; l < LANES && first + l < end; ++l) {
             const int64_t i = first + l;
             keys[i] = INVISIBLE;
-            radii[i] = 0.0f;
+            if (radii != nullptr) radii[i] = 0.0f;
             const double z = lanes(p.t[2])[l];
             const float opacity = cloud.opacities[i];
             if (!(z >= view.near_z && z <= view.far_z && opacity >= MIN_ALPHA)) continue;
@@ -147,7 +147,7 @@ void project(const Cloud &cloud, const View &view, int64_t begin, int64_t end, S
             if (!(splat.x + s.half_width > 0 && splat.x - s.half_width < view.width &&
                   splat.y + s.half_height > 0 && splat.y - s.half_height < view.height))
                 continue;
-            radii[i] = reach * radius[l];
+            if (radii != nullptr) radii[i] = reach * radius[l];
             s.ux = ux[l];
             s.uy = float(-ux[l] * lanes(skew)[l]);
             s.vy = vy[l];
@@ -232,7 +232,7 @@ void backward_project(const Cloud &cloud, const ViewMoments *views, int view_cou
         for (int v = 0; v < view_count; ++v) {
             Real m[MOMENTS], seen = zero, d_pixel[2] = {zero, zero}, direction[3] = {}, inverse_distance = zero;
             const uint32_t *keys = views[v].keys + i;
-            load<MOMENTS>(views[v].moments, i, end, m);
+            load<MOMENTS, SPLAT_FLOATS>(views[v].moments, i, end, m);
             if (cloud.sh_terms > 1) inverse_distance = directions_to(views[v].view, mean, direction);
             Real d_direction[3] = {zero, zero, zero};
             for (int l = 0; l < LANES; ++l) lanes(seen)[l] = keys[l < count ? l : 0] == INVISIBLE ? 0.0 : 1.0;
@@ -240,7 +240,7 @@ void backward_project(const Cloud &cloud, const ViewMoments *views, int view_cou
             for (int l = 0; l < count; ++l) {
                 if (keys[l] == INVISIBLE) continue;
                 any = true;
-                const float *from = views[v].moments + (i + l) * MOMENTS;
+                const float *from = views[v].moments + (i + l) * SPLAT_FLOATS;
                 float towards[3], d_towards[3];
                 for (int k = 0; k < 3; ++k) towards[k] = float(lanes(direction[k])[l]);
                 color_adjoint(cloud, i + l, towards, from, out.sh + (i + l) * cloud.sh_terms * 3, d_towards);

@@ -46,7 +46,7 @@ template <typename T> class Buffer {
 struct Chunk {
     std::vector<uint32_t> tiles;   // of its Gaussians, one after the other
     int64_t pairs;                 // of a chunk of the depth order
-    std::vector<int64_t> next;     // [tiles]: how many entries a chunk of the depth order has, then the next one's place
+    std::vector<int64_t> next;     // [tiles]: how many entries a chunk of the depth order has, then the next place
 };
 
 struct SortItem {
@@ -61,7 +61,8 @@ struct ViewState {
     Buffer<Splat> splats;              // by index in the cloud, like keys
     Buffer<uint32_t> keys, order;      // order: indices of the visible Gaussians, nearest first
     Buffer<uint32_t> listed;           // [count + 1], by index in the cloud, into listed_tiles
-    Buffer<uint32_t> listed_tiles;     // the tiles of each Gaussian
+    Buffer<uint32_t> joined_tiles;
+    const uint32_t *listed_tiles;      // the tiles of each Gaussian: of the only chunk, or joined_tiles
     Buffer<uint32_t> pair_begin;       // [visible + 1], by rank, into pair_place
     Buffer<uint32_t> pair_place;       // where each (tile, Gaussian) pair is in entries
     Buffer<uint32_t> entries;          // Gaussians, grouped by tile, nearest first inside a tile
@@ -69,10 +70,9 @@ struct ViewState {
     Buffer<int64_t> tile_begin;        // [tiles + 1]
     Buffer<int64_t> kept_begin;        // [tiles]: start of a tile's transmittances between segments
     Buffer<float> kept;
-    Buffer<int64_t> visited, blocks;   // [tiles]: entries visited before the tile was opaque, and their blocks
-    Buffer<float> slots, moments;      // slots: by place in entries; moments: by index in the cloud,
-                                       // and before them the memory of the sort by depth
-    Buffer<float> background;
+    Buffer<int64_t> visited, blocks;   // [tiles]: entries visited before the tile was opaque, their blocks
+    Buffer<float> slots, background;   // slots: by place in entries
+    bool spent;                        // the splats' memory holds the moments now
     std::vector<Chunk> chunks;
 
     int64_t tiles() const { return int64_t(tiles_x) * tiles_y; }

@@ -239,7 +239,8 @@ void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats
             const int n = list_members(members, b, list);
             for (int i = 0; i < n; ++i) places[i] = next[list[i]]++;
             for (int p = 0; p < PIXELS; p += WIDTH)
-                unroll(segment, list, places, n, GRID.x.block[b] + p, GRID.y.block[b] + p, T.block[b] + p, scratch, p);
+                unroll(segment, list, places, n, GRID.x.block[b] + p, GRID.y.block[b] + p, T.block[b] + p, scratch,
+                       p);
         }
         if (index == segments - 1) {
             background[0] = dot(T, target.red);
@@ -260,9 +261,11 @@ float exercise_blocks(int64_t count, Scratch &scratch, bool backward) {
     Sums sums = {};
     uint32_t list[members];
     clear(target.behind);
-    for (int b = 0; b < BLOCKS; ++b)  // With constant gradients B converges to their mixture, not to slow denormals.
+    // With constant gradients B converges to their mixture, not to slow denormals.
+    for (int b = 0; b < BLOCKS; ++b)
         for (int p = 0; p < PIXELS; ++p)
-            target.red.block[b][p] = target.green.block[b][p] = target.blue.block[b][p] = target.depth.block[b][p] = 1.0f;
+            target.red.block[b][p] = target.green.block[b][p] = target.blue.block[b][p] =
+                target.depth.block[b][p] = 1.0f;
     for (int e = 0; e < members; ++e) {
         list[e] = uint32_t(e);
         segment.at[e] = {{0.1f, 0.01f, 0.14f, -5.0f, {0.5f, 0.5f, 0.5f}, 0.5f, 0, 0, 0, 0}, 6.2f, 7.3f, -0.7f, -1.0f};
