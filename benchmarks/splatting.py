@@ -6,10 +6,10 @@ Scenes (one view, SH degree 0, picture, alpha and depth, gradients of everything
 (flat opaque Gaussians on a sphere), "ball" a volume at its initialisation (opacity 0.1).
 
 The floor is counted in the scene that is rendered and timed in the same run:
-  rows x seconds a row + bytes / bandwidth.
-A row is 16 pixels of one Gaussian inside its tile, of those that its ellipse alpha >= 1/255 meets while the tile
-is not yet opaque. The work on a row is little more than the vector operations that the equations need (about 24
-forward and 38 backward); it is timed alone, on data that stays in the first-level cache. Bytes are the compulsory
+  blocks x seconds a block + bytes / bandwidth.
+A block is 4x4 pixels of one Gaussian, of those that its ellipse alpha >= 1/255 meets while the block is not yet
+opaque. The work on a block is little more than the vector operations that the equations need (about 27 forward and
+42 backward); it is timed alone, on data that stays in the first-level cache. Bytes are the compulsory
 ones: the cloud is read twice and its gradients written once, pictures written once and their gradients read once;
 bandwidth is that of a large copy. Projection, sorting, binning and reductions are not in the floor, so that many
 Gaussians on few pixels stay further above it.
@@ -79,9 +79,9 @@ class Case:
         *images, _ = splat(GaussianCloud(*self.leaves), self.cameras, torch.zeros(1, 3), self.means2d)
         return torch.autograd.grad(images, [*self.leaves, self.means2d], self.cotangents)
 
-    def rows(self) -> int:
-        """(16-pixel row, Gaussian) pairs of a render, counted by the kernel."""
-        return native.count_rows(GaussianCloud(*self.leaves), self.cameras)
+    def blocks(self) -> int:
+        """(4x4 pixel block, Gaussian) pairs of a render, counted by the kernel."""
+        return native.count_blocks(GaussianCloud(*self.leaves), self.cameras)
 
     def bytes(self) -> int:
         cloud = sum(leaf.numel() for leaf in self.leaves)
@@ -99,9 +99,9 @@ def copy_bandwidth() -> float:
     return 2 * source.nbytes / min(seconds)
 
 
-def row_seconds() -> float:
+def block_seconds() -> float:
     """Forward and backward together; the fastest of many short runs, so that no interruption is in it."""
-    runs = [_native.splat_row_seconds(count=20000) for _ in range(100)]
+    runs = [_native.splat_block_seconds(count=20000) for _ in range(100)]
     return min(run[0] for run in runs) + min(run[1] for run in runs)
 
 
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--no-twin", action="store_true", help="skip the slow torch twin")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    bandwidth, row = copy_bandwidth(), row_seconds()
+    bandwidth, block = copy_bandwidth(), block_seconds()
     table = Table(title="forward + backward, ms")
     for column in (
         "scene",
@@ -146,7 +146,7 @@ def main() -> None:
                 cpu = statistics.median(one[0] for one, _ in runs)
                 wall = statistics.median(one[1] for one, _ in runs)
                 wall2 = statistics.median(two[1] for _, two in runs)
-                floor = case.rows() * row + case.bytes() / bandwidth
+                floor = case.blocks() * block + case.bytes() / bandwidth
                 cells = [kind, f"{size}", f"{count // 1000}k", f"{cpu * 1e3:.1f}", f"{floor * 1e3:.1f}"]
                 cells += [f"{cpu / floor:.2f}", f"{wall2 * 1e3:.1f}", f"{wall / wall2:.2f}"]
                 if (count, size) == (50_000, 256) and not options.no_twin:
@@ -156,7 +156,7 @@ def main() -> None:
     console = Console(width=130)
     console.print(table)
     console.print(
-        f"{native.variants()[0]} kernels; a row takes {row * 1e9:.1f} ns forward and backward; copies run at "
+        f"{native.variants()[0]} kernels; a block takes {block * 1e9:.1f} ns forward and backward; copies run at "
         f"{bandwidth / 1e9:.1f} GB/s; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     )
 

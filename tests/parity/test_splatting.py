@@ -121,6 +121,15 @@ def test_renders_of_different_sizes_may_be_pending_together() -> None:
         assert torch.equal(mean.grad, truth.gradients["means"])
 
 
+def test_a_second_backward_pass_of_one_picture_gives_the_same_gradients() -> None:
+    cloud, cameras = random_cloud(500, 1, seed=9), cameras_around(40, 40)
+    leaves = [getattr(cloud, name).clone().requires_grad_() for name in FIELDS]
+    rgb, *_ = native(GaussianCloud(*leaves), cameras, torch.zeros(3, 3), torch.zeros(3, 500, 2))
+    first = torch.autograd.grad(rgb.square().sum(), leaves, retain_graph=True)
+    second = torch.autograd.grad(rgb.square().sum(), leaves)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
 def test_blocks_of_the_twin_do_not_change_its_result() -> None:
     cloud, cameras, background = (
         cast(random_cloud(100), torch.float64),

@@ -39,22 +39,24 @@ splat::Cloud cloud_of(const Input &means, const Input &quats, const Input &scale
     return {means.data(), quats.data(), scales.data(), opacities.data(), sh.data(), count, terms};
 }
 
-std::vector<splat::View> views_of(const Doubles &matrices, const Doubles &centers, const Doubles &intrinsics,
-                                  const Input &backgrounds, int height, int width, double near_z, double far_z) {
-    const int64_t count = int64_t(matrices.size()) / 16;
-    require_size(matrices.size(), 16 * count, "camera_from_world");
-    require_size(centers.size(), 3 * count, "centers");
+std::vector<splat::View> views_of(const Doubles &poses, const Doubles &intrinsics, const Input &backgrounds,
+                                  int height, int width, double near_z, double far_z) {
+    const int64_t count = int64_t(poses.size()) / 16;
+    require_size(poses.size(), 16 * count, "world_from_camera");
     require_size(intrinsics.size(), 9 * count, "intrinsics");
     require_size(backgrounds.size(), 3 * count, "background");
     if (count == 0 || height <= 0 || width <= 0) throw std::invalid_argument("splat: no view, or an empty image");
     std::vector<splat::View> views{size_t(count)};
     for (int64_t b = 0; b < count; ++b) {
         splat::View &v = views[size_t(b)];
-        const double *m = matrices.data() + 16 * b, *k = intrinsics.data() + 9 * b;
+        const double *m = poses.data() + 16 * b, *k = intrinsics.data() + 9 * b;
         for (int r = 0; r < 3; ++r) {
-            for (int c = 0; c < 3; ++c) v.rotation[3 * r + c] = m[4 * r + c];
-            v.translation[r] = m[4 * r + 3];
-            v.center[r] = centers.data()[3 * b + r];
+            v.translation[r] = 0.0;
+            for (int c = 0; c < 3; ++c) {  // the inverse of a rigid transform
+                v.rotation[3 * r + c] = m[4 * c + r];
+                v.translation[r] -= m[4 * c + r] * m[4 * c + 3];
+            }
+            v.center[r] = m[4 * r + 3];
             v.background[r] = backgrounds.data()[3 * b + r];
         }
         v.fx = k[0];
@@ -76,11 +78,11 @@ std::vector<splat::View> views_of(const Doubles &matrices, const Doubles &center
 }
 
 void splat_forward(SplatState &state, Input means, Input quats, Input scales, Input opacities, Input sh,
-                   Doubles matrices, Doubles centers, Doubles intrinsics, Input background, int height, int width,
-                   double near_z, double far_z, int threads, const std::string &variant, Output rgb, Output alpha,
-                   Output depth, Output radii) {
+                   Doubles poses, Doubles intrinsics, Input background, int height, int width, double near_z,
+                   double far_z, int threads, const std::string &variant, Output rgb, Output alpha, Output depth,
+                   Output radii) {
     const splat::Cloud cloud = cloud_of(means, quats, scales, opacities, sh);
-    const auto views = views_of(matrices, centers, intrinsics, background, height, width, near_z, far_z);
+    const auto views = views_of(poses, intrinsics, background, height, width, near_z, far_z);
     const int64_t pixels = int64_t(views.size()) * height * width;
     require_size(rgb.size(), 3 * pixels, "rgb");
     require_size(alpha.size(), pixels, "alpha");
@@ -117,23 +119,24 @@ void splat_backward(SplatState &state, Input means, Input quats, Input scales, I
                     d_means2d.data(), d_background.data());
 }
 
-int64_t rows_drawn(SplatState &state) {
+int64_t blocks_drawn(SplatState &state) {
     int64_t total = 0;
     for (int64_t b = 0; b < state.state->view_count; ++b) {
         splat::ViewState &v = *state.state->views[size_t(b)];
-        for (int64_t t = 0; t < v.tiles(); ++t) total += v.rows[t];
+        for (int64_t t = 0; t < v.tiles(); ++t) total += v.blocks[t];
     }
     return total;
 }
 
-std::pair<double, double> row_seconds(const std::string &variant, int64_t count) {
+std::pair<double, double> block_seconds(const std::string &variant, int64_t count) {
     const splat::Kernels *kernels = splat::choose_kernels(variant);
     nb::gil_scoped_release release;
     double seconds[2];
+    const auto scratch = std::make_unique<splat::Scratch>();
     volatile float sink = 0.0f;
     for (int pass = 0; pass < 2; ++pass) {
         const auto begin = std::chrono::steady_clock::now();
-        sink = kernels->exercise_rows(count, pass == 1);
+        sink = kernels->exercise_blocks(count, *scratch, pass == 1);
         seconds[pass] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     }
     (void)sink;
@@ -147,9 +150,9 @@ void bind_splat(nb::module_ &module) {
     nb::set_leak_warnings(false);
     nb::class_<SplatState>(module, "SplatState", "What a splatting forward pass keeps for its backward pass.")
         .def(nb::init<>())
-        .def("rows", &rows_drawn, "Sum over tiles and Gaussians of the 16-pixel rows that were composited.");
-    module.def("splat_row_seconds", &row_seconds, nb::arg("variant") = "", nb::arg("count") = 2000000,
-               "Seconds that one row takes forward and backward when its data is in the first-level cache.");
+        .def("blocks", &blocks_drawn, "Sum over tiles and Gaussians of the 4x4 blocks that were composited.");
+    module.def("splat_block_seconds", &block_seconds, nb::arg("variant") = "", nb::arg("count") = 2000000,
+               "Seconds that one block takes forward and backward when its data is in the first-level cache.");
     module.def("splat_forward", &splat_forward);
     module.def("splat_backward", &splat_backward);
     module.def(

@@ -14,17 +14,23 @@
 
 namespace splat {
 
-constexpr int AHEAD = 12;
-constexpr int TILE = 16;                  // pixels on each side; one row is one AVX-512 register
-constexpr int SEGMENT = 128;              // Gaussians of a tile that the backward pass expands at a time
-constexpr int CHECK = 16;                 // Gaussians between two checks of which rows of a tile are not yet opaque
+constexpr int AHEAD = 28;
+constexpr int SIDE = 4;                   // pixels on each side of a block
+constexpr int PIXELS = SIDE * SIDE;       // of a block: one AVX-512 register
+constexpr int COLUMNS = 8, ROWS = 4;      // of blocks in a tile
+constexpr int BLOCKS = COLUMNS * ROWS;
+constexpr int TILE_WIDTH = COLUMNS * SIDE, TILE_HEIGHT = ROWS * SIDE;
+constexpr int SEGMENT = 256;              // Gaussians of a tile that are composited at a time
 constexpr float MAX_ALPHA = 0.999f;       // the constants of renderers/backends/torch.py
 constexpr float MIN_ALPHA = 1.0f / 255.0f;
+constexpr float LOG2_MIN_ALPHA = -7.994353436858858f;
 constexpr float MIN_TRANSMITTANCE = 1e-4f;
 constexpr double LOW_PASS = 0.3;
 constexpr double FRUSTUM_MARGIN = 0.3;
 constexpr uint32_t INVISIBLE = 0xffffffffu;
 constexpr int MOMENTS = 10;               // floats of one gradient slot, see backward_tile
+
+typedef uint32_t Blocks;  // a set of blocks of a tile, one bit for each
 
 struct Cloud {
     const float *means, *quats, *scales, *opacities, *sh;
@@ -41,32 +47,39 @@ struct View {
     float background[3];
 };
 
-// A projected Gaussian, one cache line. The exponent, in units of log 2, on the row dy below the mean is
-//   log_opacity - row_falloff dy^2 - falloff (dx - skew dy)^2,
+// A projected Gaussian, one cache line. The exponent, in units of log 2, at (dx, dy) from the mean is
+//   log_opacity - (vy dy)^2 - (ux dx + uy dy)^2,
 // a sum of squares: rounding cannot make it positive, however thin the Gaussian is.
-struct alignas(64) Splat {
-    double x, y;                          // pixels; in float, rounding at x = 500 would change alpha by 1e-4
-    float skew, falloff, row_falloff, log_opacity;
+struct Shape {
+    float ux, uy, vy, log_opacity;
     float color[3], z;
     float half_width, half_height;        // bounding box outside which alpha < 1/255
     float correlation;                    // of x and y
+    uint32_t unused;
 };
 
-// One (tile, Gaussian) pair: index in the cloud and the rows of the tile that the Gaussian can reach.
-struct Entry {
-    uint32_t index;
-    uint8_t first_row, last_row;
-    uint16_t unused;
+struct alignas(64) Splat {
+    double x, y;                          // pixels; in float, rounding at x = 500 would change alpha by 1e-4
+    Shape shape;
 };
+
+constexpr int SPLAT_FLOATS = sizeof(Splat) / sizeof(float);
 
 struct ImageGradient {
     const float *rgb, *alpha, *depth;     // of one image: [H, W, 3], [H, W], [H, W]
 };
 
-// What the backward pass computes again for one segment of a tile's list, for each row of each Gaussian.
+// What the backward pass computes again for one segment of a tile's list, for each block that each Gaussian meets.
 struct alignas(64) Scratch {
-    float alpha[SEGMENT * TILE][TILE], weight[SEGMENT * TILE][TILE];
-    int8_t first[SEGMENT], last[SEGMENT];
+    float alpha[SEGMENT * BLOCKS][PIXELS], weight[SEGMENT * BLOCKS][PIXELS];
+};
+
+// A view after the backward pass of its tiles: for each Gaussian its key, and if that is not INVISIBLE the sum of its
+// slots (moments [count, SPLAT_FLOATS], of which the first MOMENTS count).
+struct ViewMoments {
+    View view;
+    const uint32_t *keys;
+    const float *moments;
 };
 
 struct CloudGradient {
@@ -76,21 +89,24 @@ struct CloudGradient {
 struct Kernels {
     const char *name;
     // Projects Gaussians [begin, end) of a cloud; keys are the bits of z (which keep its order) or INVISIBLE.
+    // radii may be null.
     void (*project)(const Cloud &, const View &, int64_t begin, int64_t end, Splat *, uint32_t *keys, float *radii);
-    // Composites one tile; returns the number of entries that were visited before every pixel was opaque. kept
-    // receives the transmittance [TILE, TILE] before each segment but the first.
-    int64_t (*forward_tile)(const View &, int tile_x, int tile_y, const Splat *, const Entry *, int64_t count,
-                            float *kept, float *rgb, float *alpha, float *depth, int64_t *rows_drawn);
-    // Moments of the loss for each entry (slots [count, MOMENTS]) and the background's gradient, summed over the
-    // tile.
-    void (*backward_tile)(const View &, int tile_x, int tile_y, const Splat *, const Entry *, int64_t count,
-                          const float *kept, const ImageGradient &, Scratch &, float *slots, float *background);
-    // Gradients of Gaussians [begin, end). moments[v] and keys[v] are those of view v; means2d is [B, N, 2].
-    void (*backward_project)(const Cloud &, const View *, int views, int64_t begin, int64_t end,
-                             const float *const *moments, const uint32_t *const *keys, const CloudGradient &,
-                             float *means2d);
-    // Runs the row operations of one pass `count` times on cached data; returns a checksum.
-    float (*exercise_rows)(int64_t count, bool backward);
+    // Composites one tile; returns the number of entries that were visited before every pixel was opaque. masks
+    // receives one bit for each 4x4 block of the tile in which an entry is composited (0 for entries that are not
+    // visited), and kept the transmittance of the tile before each segment but the first.
+    int64_t (*forward_tile)(const View &, int tile_x, int tile_y, const Splat *, const uint32_t *entries,
+                            int64_t count, Blocks *masks, float *kept, float *rgb, float *alpha, float *depth,
+                            int64_t *blocks_drawn);
+    // Moments of the loss for each entry with a mask (slots [count, MOMENTS]) and the background's gradient, summed
+    // over the tile.
+    void (*backward_tile)(const View &, int tile_x, int tile_y, const Splat *, const uint32_t *entries, int64_t count,
+                          const Blocks *masks, const float *kept, const ImageGradient &, Scratch &, float *slots,
+                          float *background);
+    // Gradients of Gaussians [begin, end); means2d is [B, N, 2].
+    void (*backward_project)(const Cloud &, const ViewMoments *, int views, int64_t begin, int64_t end,
+                             const CloudGradient &, float *means2d);
+    // Runs the block operations of one pass `count` times on cached data; returns a checksum.
+    float (*exercise_blocks)(int64_t count, Scratch &, bool backward);
 };
 
 extern const Kernels kernels_baseline;

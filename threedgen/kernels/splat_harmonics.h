@@ -59,28 +59,36 @@ inline void sh_adjoint(int terms, const float *d, const float *w, float *g) {
     }
 }
 
-inline void unclamped_color(const Cloud &cloud, int64_t i, const float *basis, float *color) {
+inline void unclamped_color(const Cloud &cloud, int64_t i, const float *direction, float *color) {
     const float *sh = cloud.sh + i * cloud.sh_terms * 3;
-    color[0] = color[1] = color[2] = 0.5f;
-    for (int k = 0; k < cloud.sh_terms; ++k)
+    for (int c = 0; c < 3; ++c) color[c] = 0.5f + SH0 * sh[c];
+    if (cloud.sh_terms == 1) return;
+    float basis[16];
+    sh_basis(cloud.sh_terms, direction, basis);
+    for (int k = 1; k < cloud.sh_terms; ++k)
         for (int c = 0; c < 3; ++c) color[c] += basis[k] * sh[3 * k + c];
 }
 
-// Adds one view's gradient of the coefficients to sh_gradient, and writes that of the unconstrained direction.
+// Adds one view's gradient of the coefficients to sh_gradient, and writes that of the unconstrained direction (0 for a
+// single coefficient).
 inline void color_adjoint(const Cloud &cloud, int64_t i, const float *direction, const float *d_color,
                           float *sh_gradient, float *d_direction) {
     const float *sh = cloud.sh + i * cloud.sh_terms * 3;
     float basis[16], color[3], weights[16], kept[3];
+    unclamped_color(cloud, i, direction, color);
+    for (int c = 0; c < 3; ++c) {
+        kept[c] = color[c] >= 0 ? d_color[c] : 0.0f;
+        sh_gradient[c] += SH0 * kept[c];
+        d_direction[c] = 0.0f;
+    }
+    if (cloud.sh_terms == 1) return;
     sh_basis(cloud.sh_terms, direction, basis);
-    unclamped_color(cloud, i, basis, color);
-    for (int c = 0; c < 3; ++c) kept[c] = color[c] >= 0 ? d_color[c] : 0.0f;
-    for (int k = 0; k < cloud.sh_terms; ++k) {
+    for (int k = 1; k < cloud.sh_terms; ++k) {
         weights[k] = 0;
         for (int c = 0; c < 3; ++c) {
             sh_gradient[3 * k + c] += basis[k] * kept[c];
             weights[k] += sh[3 * k + c] * kept[c];
         }
     }
-    d_direction[0] = d_direction[1] = d_direction[2] = 0.0f;
     sh_adjoint(cloud.sh_terms, direction, weights, d_direction);
 }

@@ -4,6 +4,9 @@
 
 #include <math.h>
 #include <string.h>
+#if defined(__SSE__)
+#include <immintrin.h>
+#endif
 
 #ifndef SPLAT_VARIANT
 #define SPLAT_VARIANT baseline
@@ -17,12 +20,13 @@ namespace {
 #include "splat_lanes.h"
 #include "splat_harmonics.h"
 #include "splat_project.h"
+#include "splat_blocks.h"
 #include "splat_tiles.h"
 }  // namespace
 
 #define SPLAT_STRING2(name) #name
 #define SPLAT_STRING(name) SPLAT_STRING2(name)
 extern const Kernels SPLAT_JOIN(kernels_, SPLAT_VARIANT) = {
-    SPLAT_STRING(SPLAT_VARIANT), project, forward_tile, backward_tile, backward_project, exercise_rows,
+    SPLAT_STRING(SPLAT_VARIANT), project, forward_tile, backward_tile, backward_project, exercise_blocks,
 };
 }  // namespace splat

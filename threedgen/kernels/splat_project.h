@@ -114,44 +114,50 @@ void project(const Cloud &cloud, const View &view, int64_t begin, int64_t end, S
         project_gaussians(view, mean, rotation.matrix, scale, p);
         if (cloud.sh_terms > 1) directions_to(view, mean, direction);
         const Real x = view.fx * p.t[0] * p.inverse_z + view.cx, y = view.fy * p.t[1] * p.inverse_z + view.cy;
-        const Real wide = root(p.a), high = root(p.c), half = 0.5 * (p.a - p.c);
-        const Real radius = root(0.5 * (p.a + p.c) + root(half * half + p.b * p.b));
-        const Real inverse_c = 1.0 / p.c, skew = p.b * inverse_c, row_falloff = 0.5 * log2_e * inverse_c;
-        const Real falloff = 0.5 * log2_e * p.c / p.det, correlation = p.b / (wide * high);
+        const Real half = 0.5 * (p.a - p.c), inverse_c = 1.0 / p.c, scaled_c = 0.5 * log2_e * p.c / p.det;
+        // Roots in float, which are several times faster; what they are taken of keeps its digits.
+        float wide[LANES], high[LANES], radius[LANES], vy[LANES], ux[LANES];
+        root(p.a, wide);
+        root(p.c, high);
+        root(half * half + p.b * p.b, radius);
+        for (int l = 0; l < LANES; ++l) radius[l] += 0.5f * float(lanes(p.a)[l] + lanes(p.c)[l]);
+        for (float &value : radius) value = sqrtf(value);
+        root(0.5 * log2_e * inverse_c, vy);
+        root(scaled_c, ux);
+        const Real skew = p.b * inverse_c;
 
         for (int l = 0; l < LANES && first + l < end; ++l) {
             const int64_t i = first + l;
             keys[i] = INVISIBLE;
-            radii[i] = 0.0f;
+            if (radii != nullptr) radii[i] = 0.0f;
             const double z = lanes(p.t[2])[l];
             const float opacity = cloud.opacities[i];
             if (!(z >= view.near_z && z <= view.far_z && opacity >= MIN_ALPHA)) continue;
             if (!(lanes(p.a)[l] < 1e30 && lanes(p.c)[l] < 1e30)) continue;  // NaN, or too many pixels for a float
-            Splat s;
+            Splat splat;
+            Shape &s = splat.shape;
             s.log_opacity = log2f(opacity);
             const float reach2 = 2 * float(1 / log2_e) * (s.log_opacity + log2_255);
             const float reach = reach2 > 0 ? sqrtf(reach2) : 0.0f;
-            s.x = lanes(x)[l];
-            s.y = lanes(y)[l];
+            splat.x = lanes(x)[l];
+            splat.y = lanes(y)[l];
             // The margin is larger than every rounding error of the row kernel's exponent.
-            s.half_width = reach * float(lanes(wide)[l]) * (1 + 1e-4f) + 1e-2f;
-            s.half_height = reach * float(lanes(high)[l]) * (1 + 1e-4f) + 1e-2f;
-            if (!(s.x + s.half_width > 0 && s.x - s.half_width < view.width && s.y + s.half_height > 0 &&
-                  s.y - s.half_height < view.height))
+            s.half_width = reach * wide[l] * (1 + 1e-4f) + 1e-2f;
+            s.half_height = reach * high[l] * (1 + 1e-4f) + 1e-2f;
+            if (!(splat.x + s.half_width > 0 && splat.x - s.half_width < view.width &&
+                  splat.y + s.half_height > 0 && splat.y - s.half_height < view.height))
                 continue;
-            radii[i] = reach * float(lanes(radius)[l]);
-            s.skew = float(lanes(skew)[l]);
-            s.falloff = float(lanes(falloff)[l]);
-            s.row_falloff = float(lanes(row_falloff)[l]);
-            s.correlation = float(lanes(correlation)[l]);
+            if (radii != nullptr) radii[i] = reach * radius[l];
+            s.ux = ux[l];
+            s.uy = float(-ux[l] * lanes(skew)[l]);
+            s.vy = vy[l];
+            s.correlation = float(lanes(p.b)[l]) / (wide[l] * high[l]);
             s.z = float(z);
             const float towards[3] = {float(lanes(direction[0])[l]), float(lanes(direction[1])[l]),
                                       float(lanes(direction[2])[l])};
-            float basis[16];
-            sh_basis(cloud.sh_terms, towards, basis);
-            unclamped_color(cloud, i, basis, s.color);
+            unclamped_color(cloud, i, towards, s.color);
             for (float &channel : s.color) channel = channel > 0 ? channel : 0.0f;
-            splats[i] = s;
+            splats[i] = splat;
             memcpy(keys + i, &s.z, sizeof(float));  // for z > 0 the bits have the order of the numbers
         }
     }
@@ -208,9 +214,8 @@ inline void project_adjoint(const View &view, const Projection &p, const Real *s
         d_mean[k] = view.rotation[k] * dt[0] + view.rotation[3 + k] * dt[1] + view.rotation[6 + k] * dt[2];
 }
 
-void backward_project(const Cloud &cloud, const View *views, int view_count, int64_t begin, int64_t end,
-                      const float *const *moments, const uint32_t *const *keys, const CloudGradient &out,
-                      float *means2d) {
+void backward_project(const Cloud &cloud, const ViewMoments *views, int view_count, int64_t begin, int64_t end,
+                      const CloudGradient &out, float *means2d) {
     const Real zero = all(0.0);
     for (int64_t i = begin; i < end; i += LANES) {
         const int count = end - i < LANES ? int(end - i) : LANES;
@@ -226,34 +231,35 @@ void backward_project(const Cloud &cloud, const View *views, int view_count, int
 
         for (int v = 0; v < view_count; ++v) {
             Real m[MOMENTS], seen = zero, d_pixel[2] = {zero, zero}, direction[3] = {}, inverse_distance = zero;
-            for (int k = 0; k < MOMENTS; ++k) m[k] = zero;
-            if (cloud.sh_terms > 1) inverse_distance = directions_to(views[v], mean, direction);
+            const uint32_t *keys = views[v].keys + i;
+            load<MOMENTS, SPLAT_FLOATS>(views[v].moments, i, end, m);
+            if (cloud.sh_terms > 1) inverse_distance = directions_to(views[v].view, mean, direction);
             Real d_direction[3] = {zero, zero, zero};
+            for (int l = 0; l < LANES; ++l) lanes(seen)[l] = keys[l < count ? l : 0] == INVISIBLE ? 0.0 : 1.0;
             bool any = false;
             for (int l = 0; l < count; ++l) {
-                if (keys[v][i + l] == INVISIBLE) continue;
+                if (keys[l] == INVISIBLE) continue;
                 any = true;
-                lanes(seen)[l] = 1.0;
-                const float *from = moments[v] + (i + l) * MOMENTS;
-                for (int k = 3; k < MOMENTS; ++k) lanes(m[k])[l] = from[k];
+                const float *from = views[v].moments + (i + l) * SPLAT_FLOATS;
                 float towards[3], d_towards[3];
                 for (int k = 0; k < 3; ++k) towards[k] = float(lanes(direction[k])[l]);
                 color_adjoint(cloud, i + l, towards, from, out.sh + (i + l) * cloud.sh_terms * 3, d_towards);
-                for (int k = 0; k < 3; ++k) lanes(d_direction[k])[l] = d_towards[k];
+                if (cloud.sh_terms > 1)
+                    for (int k = 0; k < 3; ++k) lanes(d_direction[k])[l] = d_towards[k];
             }
             if (any) {
                 Projection p;
                 Real d_view_mean[3];
                 const Mask drawn = seen > 0.5;
-                project_gaussians(views[v], mean, rotation.matrix, scale, p);
-                project_adjoint(views[v], p, scale, m, drawn, d_view_mean, d_scale, d_rotation, d_pixel);
+                project_gaussians(views[v].view, mean, rotation.matrix, scale, p);
+                project_adjoint(views[v].view, p, scale, m, drawn, d_view_mean, d_scale, d_rotation, d_pixel);
                 const Real along =
                     direction[0] * d_direction[0] + direction[1] * d_direction[1] + direction[2] * d_direction[2];
                 for (int k = 0; k < 3; ++k) {
                     const Real turned = (d_direction[k] - direction[k] * along) * inverse_distance;
                     d_mean[k] += pick(drawn, d_view_mean[k] + turned, zero);
                 }
-                d_opacity += m[4];
+                d_opacity += pick(drawn, m[4], zero);
             }
             store<2>(means2d + 2 * v * cloud.count, i, end, d_pixel);
         }

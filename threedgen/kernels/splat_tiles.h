@@ -1,152 +1,6 @@
-// Compositing of one tile from front to back, one 16-pixel row of one Gaussian at a time. The inner loops are written
-// so that a compiler turns each into a few vector instructions.
+// The compositing of one tile and its adjoint, segment by segment.
 
-struct alignas(64) Plane {
-    float row[TILE][TILE];
-};
-
-// 2^t for t <= 0 with a relative error of 1e-7. Below 2^-60 (far below MIN_ALPHA) it stays at 2^-60, against
-// denormals.
-inline float exp2_negative(float t) {
-    t = t > -60.0f ? t : -60.0f;
-    const float shifted = t + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are round(t)
-    const float f = t - (shifted - 12582912.0f);
-    float p = 1.3264726838e-3f;  // minimax in relative error on [-1/2, 1/2]
-    p = p * f + 9.6715126653e-3f;
-    p = p * f + 5.5507337444e-2f;
-    p = p * f + 2.4022242085e-1f;
-    p = p * f + 6.9314697760e-1f;
-    p = p * f + 1.0f;
-    // A bit cast, because with a union or memcpy through memory compilers do not vectorise the row loops. Unsigned,
-    // because a shift that overflows is defined for unsigned types.
-    return __builtin_bit_cast(float,
-                              __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, shifted) << 23));
-}
-
-struct Geometry {
-    float x, y;  // of the mean, relative to the centre of the tile's first pixel
-    int first, last;
-};
-
-inline Geometry place(const Splat &s, const Entry &e, int left, int top, int first_alive, int last_alive) {
-    Geometry g;
-    g.x = float(s.x - (left + 0.5));
-    g.y = float(s.y - (top + 0.5));
-    g.first = e.first_row > first_alive ? e.first_row : first_alive;
-    g.last = e.last_row < last_alive ? e.last_row : last_alive;
-    return g;
-}
-
-// Rows first..last are those between the first and the last row with a transparent pixel; false if there is none.
-inline bool alive_rows(const Plane &transmittance, int &first, int &last) {
-    int low = TILE, high = -1;
-    for (int r = first; r <= last; ++r) {
-        float top = 0.0f;
-        const float *t = transmittance.row[r];
-#pragma omp simd reduction(max : top)
-        for (int x = 0; x < TILE; ++x) top = t[x] > top ? t[x] : top;
-        if (top >= MIN_TRANSMITTANCE) {
-            low = r < low ? r : low;
-            high = r;
-        }
-    }
-    first = low;
-    last = high;
-    return high >= 0;
-}
-
-inline void clear(Plane &plane) { memset(&plane, 0, sizeof(Plane)); }
-
-// The transmittance is 1 inside the image and 0 outside of it.
-inline void start(const View &view, int left, int top, Plane &transmittance) {
-    for (int r = 0; r < TILE; ++r)
-        for (int x = 0; x < TILE; ++x)
-            transmittance.row[r][x] = top + r < view.height && left + x < view.width ? 1.0f : 0.0f;
-}
-
-// The three row operations, which do all work that grows with pixels times Gaussians.
-
-inline float row_alpha(float d, float peak, float falloff, float before) {
-    const float a = exp2_negative(peak - falloff * d * d);
-    const float capped = a < MAX_ALPHA ? a : MAX_ALPHA;
-    const float alive = before >= MIN_TRANSMITTANCE ? capped : 0.0f;
-    return a >= MIN_ALPHA ? alive : 0.0f;
-}
-
-inline void forward_row(float middle, float peak, const Splat &s, float *t, float *red, float *green, float *blue,
-                        float *depth) {
-    const float falloff = s.falloff, cr = s.color[0], cg = s.color[1], cb = s.color[2], cz = s.z;
-#pragma omp simd
-    for (int x = 0; x < TILE; ++x) {
-        const float before = t[x], a = row_alpha(float(x) - middle, peak, falloff, before);
-        const float w = a * before;
-        t[x] = before - w;
-        red[x] += w * cr;
-        green[x] += w * cg;
-        blue[x] += w * cb;
-        depth[x] += w * cz;
-    }
-}
-
-// The forward row again, which keeps alpha and weight instead of blending colours.
-inline void unroll_row(float middle, float peak, const Splat &s, float *t, float *alpha, float *weight) {
-    const float falloff = s.falloff;
-#pragma omp simd
-    for (int x = 0; x < TILE; ++x) {
-        const float before = t[x], a = row_alpha(float(x) - middle, peak, falloff, before);
-        const float w = a * before;
-        t[x] = before - w;
-        alpha[x] = a;
-        weight[x] = w;
-    }
-}
-
-// Sums over the rows of one Gaussian in one tile, one number for each column.
-struct alignas(64) Columns {
-    float red[TILE], green[TILE], blue[TILE], depth[TILE];
-    float v0[TILE], dx[TILE], dy[TILE], dxx[TILE], dxy[TILE], dyy[TILE];
-};
-
-inline void start_sums(Columns &sums) {
-#pragma omp simd
-    for (int x = 0; x < TILE; ++x)
-        sums.red[x] = sums.green[x] = sums.blue[x] = sums.depth[x] = sums.v0[x] = sums.dy[x] = sums.dyy[x] = 0.0f;
-}
-
-inline void backward_row(float dy, const Splat &s, const float *alpha, const float *weight, const float *red,
-                         const float *green, const float *blue, const float *depth, float *behind, Columns &sums) {
-    const float cr = s.color[0], cg = s.color[1], cb = s.color[2], cz = s.z;
-#pragma omp simd
-    for (int x = 0; x < TILE; ++x) {
-        const float a = alpha[x], w = weight[x];
-        const float excess = red[x] * cr + green[x] * cg + blue[x] * cb + depth[x] * cz - behind[x];
-        behind[x] += a * excess;
-        const float v = a < MAX_ALPHA ? w * excess : 0.0f;
-        sums.red[x] += w * red[x];
-        sums.green[x] += w * green[x];
-        sums.blue[x] += w * blue[x];
-        sums.depth[x] += w * depth[x];
-        sums.v0[x] += v;
-        sums.dy[x] += v * dy;
-        sums.dyy[x] += v * (dy * dy);
-    }
-}
-
-inline float dot(const float *a, const float *b) {
-    float total = 0.0f;
-#pragma omp simd reduction(+ : total)
-    for (int x = 0; x < TILE; ++x) total += a[x] * b[x];
-    return total;
-}
-
-inline float sum(const float *lanes) {
-    float total = 0.0f;
-#pragma omp simd reduction(+ : total)
-    for (int x = 0; x < TILE; ++x) total += lanes[x];
-    return total;
-}
-
-// The slot of one Gaussian in one tile: the sum of each of its column sums. Compilers turn ten sums of sixteen
+// The slot of one Gaussian in one tile: each of its sums added up over the lanes. Compilers turn ten sums of sixteen
 // numbers into hundreds of moves, so that the tree of additions is written out: quarters first, then transposes of
 // 4x4.
 #if defined(__has_builtin)
@@ -158,10 +12,19 @@ inline float sum(const float *lanes) {
 #ifdef SPLAT_SHUFFLE
 typedef float Four __attribute__((vector_size(16)));
 
-inline Four quarters(const float *lanes) {
-    Four part[4];
-    memcpy(part, lanes, sizeof(part));
-    return (part[0] + part[2]) + (part[1] + part[3]);
+inline Four quarters(Wide lanes) {
+#if defined(__AVX512F__)
+    typedef float Eight __attribute__((vector_size(32)));
+    const Eight half = __builtin_shufflevector(lanes, lanes, 0, 1, 2, 3, 4, 5, 6, 7) +
+                       __builtin_shufflevector(lanes, lanes, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif defined(__AVX__)
+    const Wide half = lanes;
+#else
+    return lanes;
+#endif
+#if defined(__AVX__)
+    return __builtin_shufflevector(half, half, 0, 1, 2, 3) + __builtin_shufflevector(half, half, 4, 5, 6, 7);
+#endif
 }
 
 // The quarters of two vectors: [a0 + a2, b0 + b2, a1 + a3, b1 + b3].
@@ -173,7 +36,7 @@ inline Four add_pairs(Four ab, Four cd) {
     return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
 }
 
-inline void store_moments(const Columns &sums, float *slot) {
+inline void store_moments(const Sums &sums, float *slot) {
     const Four colors = pair_up(quarters(sums.red), quarters(sums.green));
     const Four others = pair_up(quarters(sums.blue), quarters(sums.depth));
     const Four first = pair_up(quarters(sums.v0), quarters(sums.dx));
@@ -185,164 +48,247 @@ inline void store_moments(const Columns &sums, float *slot) {
     memcpy(slot + 8, &high, 2 * sizeof(float));
 }
 #else
-inline void store_moments(const Columns &sums, float *slot) {
-    const float *lanes[MOMENTS] = {sums.red, sums.green, sums.blue, sums.depth, sums.v0,
-                                   sums.dx,  sums.dy,    sums.dxx,  sums.dxy,   sums.dyy};
+inline float sum(Wide value) {
+    float lanes[WIDTH], total = 0.0f;
+    store_wide(lanes, value);
+    for (float lane : lanes) total += lane;
+    return total;
+}
+
+inline void store_moments(const Sums &sums, float *slot) {
+    const Wide lanes[MOMENTS] = {sums.red, sums.green, sums.blue, sums.depth, sums.v0,
+                                 sums.dx,  sums.dy,    sums.dxx,  sums.dxy,   sums.dyy};
     for (int k = 0; k < MOMENTS; ++k) slot[k] = sum(lanes[k]);
 }
 #endif
 
-int64_t forward_tile(const View &view, int tile_x, int tile_y, const Splat *splats, const Entry *entries,
-                     int64_t count, float *kept, float *rgb, float *alpha, float *depth, int64_t *rows_drawn) {
-    const int left = tile_x * TILE, top = tile_y * TILE;
+// Part of a tile that is inside of the picture.
+struct Window {
+    int columns, rows;
+};
+
+inline Window window_of(const View &view, int left, int top) {
+    const int columns = view.width - left, rows = view.height - top;
+    return {columns < TILE_WIDTH ? columns : TILE_WIDTH, rows < TILE_HEIGHT ? rows : TILE_HEIGHT};
+}
+
+// A row of pixels of a plane, to and from TILE_WIDTH numbers.
+inline void get_row(const Plane &plane, int y, float *row) {
+    for (int c = 0; c < COLUMNS; ++c)
+        memcpy(row + c * SIDE, plane.block[y / SIDE * COLUMNS + c] + y % SIDE * SIDE, SIDE * sizeof(float));
+}
+
+inline void set_row(Plane &plane, int y, const float *row) {
+    for (int c = 0; c < COLUMNS; ++c)
+        memcpy(plane.block[y / SIDE * COLUMNS + c] + y % SIDE * SIDE, row + c * SIDE, SIDE * sizeof(float));
+}
+
+int64_t forward_tile(const View &view, int tile_x, int tile_y, const Splat *splats, const uint32_t *entries,
+                     int64_t count, Blocks *masks, float *kept, float *rgb, float *alpha, float *depth,
+                     int64_t *blocks_drawn) {
+    const int left = tile_x * TILE_WIDTH, top = tile_y * TILE_HEIGHT;
     Plane T, R, G, B, D;
+    Segment segment;
+    Members members;
+    uint32_t list[SEGMENT + 16];
     start(view, left, top, T);
     clear(R);
     clear(G);
     clear(B);
     clear(D);
-    int first = 0, last = TILE - 1;
-    int64_t e = 0;
-    *rows_drawn = 0;
-    for (; e < count; ++e) {
-        if (e % CHECK == 0 && !alive_rows(T, first, last)) break;
-        if (e % SEGMENT == 0 && e > 0) memcpy(kept + (e / SEGMENT - 1) * TILE * TILE, &T, sizeof(Plane));
-        if (e + AHEAD < count) SPLAT_PREFETCH(splats + entries[e + AHEAD].index);
-        const Splat &s = splats[entries[e].index];
-        const Geometry g = place(s, entries[e], left, top, first, last);
-        for (int r = g.first; r <= g.last; ++r) {
-            const float dy = float(r) - g.y;
-            forward_row(g.x + s.skew * dy, s.log_opacity - s.row_falloff * dy * dy, s, T.row[r], R.row[r], G.row[r],
-                        B.row[r], D.row[r]);
+    int64_t begin = 0;
+    *blocks_drawn = 0;
+    for (; begin < count; begin += SEGMENT) {
+        const Blocks alive = alive_blocks(T);
+        if (alive == 0) break;
+        if (begin > 0) memcpy(kept + (begin / SEGMENT - 1) * BLOCKS * PIXELS, &T, sizeof(Plane));
+        const int size = int(count - begin < SEGMENT ? count - begin : SEGMENT);
+        place(splats, entries + begin, size, left, top, segment);
+        find_blocks(segment, size, alive, masks + begin);
+        collect(masks + begin, size, members);
+        prefetch(splats, entries, begin + SEGMENT, count);
+        for (int b = 0; b < BLOCKS; ++b) {
+            const int n = list_members(members, b, list);
+            for (int p = 0; p < PIXELS; p += WIDTH)
+                blend(segment, list, n, GRID.x.block[b] + p, GRID.y.block[b] + p, T.block[b] + p, R.block[b] + p,
+                      G.block[b] + p, B.block[b] + p, D.block[b] + p);
+            *blocks_drawn += n;
         }
-        *rows_drawn += g.last >= g.first ? g.last - g.first + 1 : 0;
     }
-    const int rows = view.height - top < TILE ? view.height - top : TILE;
-    const int columns = view.width - left < TILE ? view.width - left : TILE;
-    for (int r = 0; r < rows; ++r)
-        for (int x = 0; x < columns; ++x) {
-            const int64_t pixel = int64_t(top + r) * view.width + left + x;
-            const float t = T.row[r][x];
-            rgb[3 * pixel + 0] = R.row[r][x] + t * view.background[0];
-            rgb[3 * pixel + 1] = G.row[r][x] + t * view.background[1];
-            rgb[3 * pixel + 2] = B.row[r][x] + t * view.background[2];
-            alpha[pixel] = 1.0f - t;
-            depth[pixel] = D.row[r][x];
+    const int64_t visited = begin < count ? begin : count;
+    memset(masks + visited, 0, size_t(count - visited) * sizeof(Blocks));
+    const Window window = window_of(view, left, top);
+    for (int y = 0; y < window.rows; ++y) {
+        float t[TILE_WIDTH], r[TILE_WIDTH], g[TILE_WIDTH], b[TILE_WIDTH], d[TILE_WIDTH];
+        get_row(T, y, t);
+        get_row(R, y, r);
+        get_row(G, y, g);
+        get_row(B, y, b);
+        get_row(D, y, d);
+        const int64_t pixel = int64_t(top + y) * view.width + left;
+        for (int x = 0; x < window.columns; ++x) {
+            rgb[3 * (pixel + x) + 0] = r[x] + t[x] * view.background[0];
+            rgb[3 * (pixel + x) + 1] = g[x] + t[x] * view.background[1];
+            rgb[3 * (pixel + x) + 2] = b[x] + t[x] * view.background[2];
+            alpha[pixel + x] = 1.0f - t[x];
+            depth[pixel + x] = d[x];
         }
-    return e;
+    }
+    return visited;
+}
+
+inline void load_target(const View &view, const ImageGradient &gradient, int left, int top, Target &target) {
+    memset(&target, 0, sizeof(target));
+    const Window window = window_of(view, left, top);
+    for (int y = 0; y < window.rows; ++y) {
+        float r[TILE_WIDTH] = {}, g[TILE_WIDTH] = {}, b[TILE_WIDTH] = {}, d[TILE_WIDTH] = {}, behind[TILE_WIDTH] = {};
+        const int64_t pixel = int64_t(top + y) * view.width + left;
+        for (int x = 0; x < window.columns; ++x) {
+            r[x] = gradient.rgb[3 * (pixel + x)];
+            g[x] = gradient.rgb[3 * (pixel + x) + 1];
+            b[x] = gradient.rgb[3 * (pixel + x) + 2];
+            d[x] = gradient.depth[pixel + x];
+            behind[x] = r[x] * view.background[0] + g[x] * view.background[1] + b[x] * view.background[2] -
+                        gradient.alpha[pixel + x];
+        }
+        set_row(target.red, y, r);
+        set_row(target.green, y, g);
+        set_row(target.blue, y, b);
+        set_row(target.depth, y, d);
+        set_row(target.behind, y, behind);
+    }
+}
+
+inline float dot(const Plane &a, const Plane &b) {
+    float total = 0.0f;
+    const float *x = a.block[0], *y = b.block[0];
+#pragma omp simd reduction(+ : total)
+    for (int i = 0; i < BLOCKS * PIXELS; ++i) total += x[i] * y[i];
+    return total;
+}
+
+// Where the alphas of each Gaussian of a segment begin in scratch; returns their number.
+inline uint32_t number_places(const Blocks *masks, int count, uint32_t *places) {
+#pragma omp simd
+    for (int e = 0; e < count; ++e) {
+        const uint32_t mask = masks[e], pairs = mask - (mask >> 1 & 0x55555555u);
+        const uint32_t fours = (pairs & 0x33333333u) + (pairs >> 2 & 0x33333333u);
+        const uint32_t bytes = (fours + (fours >> 4)) & 0x0f0f0f0fu, halves = bytes + (bytes >> 8);
+        places[e] = (halves + (halves >> 16)) & 63;
+    }
+    uint32_t total = 0;
+    for (int e = 0; e < count; ++e) {
+        const uint32_t blocks = places[e];
+        places[e] = total;
+        total += blocks;
+    }
+    return total;
+}
+
+// Passes over a segment from back to front. next: the end of each Gaussian's alphas in scratch.
+inline void gather_moments(const Segment &segment, const Blocks *masks, const uint32_t *next, int count,
+                           const Scratch &scratch, Target &target, float *slots) {
+    for (int e = count - 1; e >= 0; --e) {
+        Blocks blocks = masks[e];
+        if (blocks == 0) continue;
+        const Placed &g = segment.at[e];
+        const Wide mean_x = wide(g.x), mean_y = wide(g.y);
+        Sums sums = {};
+        for (uint32_t at = e > 0 ? next[e - 1] : 0; blocks != 0; blocks &= blocks - 1, ++at) {
+            const int b = lowest_bit(blocks);
+            for (int p = 0; p < PIXELS; p += WIDTH)
+                accumulate(load_wide(scratch.alpha[at] + p), load_wide(scratch.weight[at] + p),
+                           load_wide(GRID.x.block[b] + p) - mean_x, load_wide(GRID.y.block[b] + p) - mean_y, g.shape,
+                           target, b, p, sums);
+        }
+        store_moments(sums, slots + e * MOMENTS);
+    }
 }
 
 // With f_i the derivative of the loss along Gaussian i's colour and depth, and B_i that along what is visible behind
 // it,
 //   B_{i-1} = a_i f_i + (1 - a_i) B_i,   dL/da_i = T_i (f_i - B_i).
 // B is a mixture, so that nothing cancels, however opaque the Gaussians are. T is computed from front to back and B
-// from back to front; the list is cut into segments whose alphas and weights fit into the cache, and the forward pass
-// has kept T between them. A slot holds, with v = a dL/da (0 if a is capped) and (dx, dy) from the mean to the pixel,
+// from back to front; the alphas and weights of a segment fit into the cache, and the forward pass has kept T between
+// the segments. A slot holds, with v = a dL/da (0 if a is capped) and (dx, dy) from the mean to the pixel,
 //   sum of w dL/d(r, g, b, depth), then sum of v (1, dx, dy, dx^2, dx dy, dy^2).
-void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats, const Entry *entries, int64_t count,
-                   const float *kept, const ImageGradient &gradient, Scratch &scratch, float *slots,
-                   float *background) {
-    const int left = tile_x * TILE, top = tile_y * TILE;
-    Plane T, behind, R, G, B, D;  // transmittance, B_i, gradient planes
-    clear(behind);
-    clear(R);
-    clear(G);
-    clear(B);
-    clear(D);
-    const int rows = view.height - top < TILE ? view.height - top : TILE;
-    const int columns = view.width - left < TILE ? view.width - left : TILE;
-    for (int r = 0; r < rows; ++r)
-        for (int x = 0; x < columns; ++x) {
-            const int64_t pixel = int64_t(top + r) * view.width + left + x;
-            const float *g = gradient.rgb + 3 * pixel;
-            R.row[r][x] = g[0];
-            G.row[r][x] = g[1];
-            B.row[r][x] = g[2];
-            D.row[r][x] = gradient.depth[pixel];
-            behind.row[r][x] = g[0] * view.background[0] + g[1] * view.background[1] + g[2] * view.background[2] -
-                               gradient.alpha[pixel];
-        }
+void backward_tile(const View &view, int tile_x, int tile_y, const Splat *splats, const uint32_t *entries,
+                   int64_t count, const Blocks *masks, const float *kept, const ImageGradient &gradient,
+                   Scratch &scratch, float *slots, float *background) {
+    const int left = tile_x * TILE_WIDTH, top = tile_y * TILE_HEIGHT;
+    Plane T;
+    Target target;
+    Segment segment;
+    Members members;
+    uint32_t list[SEGMENT + 16], places[SEGMENT], next[SEGMENT];
+    load_target(view, gradient, left, top, target);
     background[0] = background[1] = background[2] = 0.0f;
     const int64_t segments = count > 0 ? (count - 1) / SEGMENT + 1 : 1;
-    for (int64_t segment = segments - 1; segment >= 0; --segment) {
-        const int64_t begin = segment * SEGMENT, end = begin + SEGMENT < count ? begin + SEGMENT : count;
-        start(view, left, top, T);
-        if (segment > 0) memcpy(&T, kept + (segment - 1) * TILE * TILE, sizeof(Plane));
-
-        float(*alphas)[TILE] = scratch.alpha, (*weights)[TILE] = scratch.weight;
-        int first = 0, last = TILE - 1;
-        for (int64_t e = begin; e < end; ++e) {
-            if (e % CHECK == 0) alive_rows(T, first, last);
-            if (e + AHEAD < end) SPLAT_PREFETCH(splats + entries[e + AHEAD].index);
-            const Splat &s = splats[entries[e].index];
-            const Geometry g = place(s, entries[e], left, top, first, last);
-            scratch.first[e - begin] = int8_t(g.first);
-            scratch.last[e - begin] = int8_t(g.last);
-            for (int r = g.first; r <= g.last; ++r, ++alphas, ++weights) {
-                const float dy = float(r) - g.y;
-                unroll_row(g.x + s.skew * dy, s.log_opacity - s.row_falloff * dy * dy, s, T.row[r], *alphas,
-                           *weights);
-            }
+    for (int64_t index = segments - 1; index >= 0; --index) {
+        const int64_t begin = index * SEGMENT;
+        const int size = int(count - begin < SEGMENT ? count - begin : SEGMENT);
+        if (index > 0)
+            memcpy(&T, kept + (index - 1) * BLOCKS * PIXELS, sizeof(Plane));
+        else
+            start(view, left, top, T);
+        place(splats, entries + begin, size, left, top, segment);
+        collect(masks + begin, size, members);
+        number_places(masks + begin, size, next);
+        if (index > 0) prefetch(splats, entries, begin - SEGMENT, begin);
+        for (int b = 0; b < BLOCKS; ++b) {
+            const int n = list_members(members, b, list);
+            for (int i = 0; i < n; ++i) places[i] = next[list[i]]++;
+            for (int p = 0; p < PIXELS; p += WIDTH)
+                unroll(segment, list, places, n, GRID.x.block[b] + p, GRID.y.block[b] + p, T.block[b] + p, scratch,
+                       p);
         }
-        if (segment == segments - 1)
-            for (int r = 0; r < TILE; ++r) {
-                background[0] += dot(T.row[r], R.row[r]);
-                background[1] += dot(T.row[r], G.row[r]);
-                background[2] += dot(T.row[r], B.row[r]);
-            }
-
-        for (int64_t e = end - 1; e >= begin; --e) {
-            const Splat &s = splats[entries[e].index];
-            const float y = float(s.y - (top + 0.5)), x0 = float(s.x - (left + 0.5));
-            Columns sums;
-            start_sums(sums);
-            for (int r = scratch.last[e - begin]; r >= scratch.first[e - begin]; --r)
-                backward_row(float(r) - y, s, *--alphas, *--weights, R.row[r], G.row[r], B.row[r], D.row[r],
-                             behind.row[r], sums);
-#pragma omp simd
-            for (int x = 0; x < TILE; ++x) {
-                const float dx = float(x) - x0;
-                sums.dx[x] = dx * sums.v0[x];
-                sums.dxx[x] = dx * dx * sums.v0[x];
-                sums.dxy[x] = dx * sums.dy[x];
-            }
-            store_moments(sums, slots + e * MOMENTS);
+        if (index == segments - 1) {
+            background[0] = dot(T, target.red);
+            background[1] = dot(T, target.green);
+            background[2] = dot(T, target.blue);
         }
+        gather_moments(segment, masks + begin, next, size, scratch, target, slots + begin * MOMENTS);
     }
 }
 
-// The row operations alone, on a tile that stays in the first-level cache: the lower bound in
+// The block operations alone, on a tile that stays in the first-level cache: the lower bound in
 // benchmarks/splatting.py.
-float exercise_rows(int64_t count, bool backward) {
-    Plane T, behind, R, G, B, D, alpha, weight;
-    clear(behind);
-    // With constant gradients B converges to their mixture; it does not decay into slow denormals.
-    for (int r = 0; r < TILE; ++r)
-        for (int x = 0; x < TILE; ++x) R.row[r][x] = G.row[r][x] = B.row[r][x] = D.row[r][x] = 1.0f;
-    Columns sums;
-    start_sums(sums);
-    Splat s;
-    memset(&s, 0, sizeof(s));
-    s.falloff = 0.01f;
-    s.row_falloff = 0.02f;
-    s.log_opacity = -5.0f;
-    s.skew = 0.1f;
-    s.color[0] = s.color[1] = s.color[2] = s.z = 0.5f;
-    float total = 0.0f;
-    for (int64_t i = 0; i < count; ++i) {
-        const int r = int(i % TILE);
-        const float dy = float(r) - 7.3f;
-        const float middle = 6.2f + s.skew * dy, peak = s.log_opacity - s.row_falloff * dy * dy;
-        if (i % 4096 < TILE)
-            for (int x = 0; x < TILE; ++x) T.row[r][x] = 1.0f;
-        if (backward) {
-            unroll_row(middle, peak, s, T.row[r], alpha.row[r], weight.row[r]);
-            backward_row(dy, s, alpha.row[r], weight.row[r], R.row[r], G.row[r], B.row[r], D.row[r], behind.row[r],
-                         sums);
-        } else {
-            forward_row(middle, peak, s, T.row[r], R.row[r], G.row[r], B.row[r], D.row[r]);
-        }
+float exercise_blocks(int64_t count, Scratch &scratch, bool backward) {
+    constexpr int members = 32;
+    Plane T;
+    Target target;
+    Segment segment;
+    Sums sums = {};
+    uint32_t list[members];
+    clear(target.behind);
+    // With constant gradients B converges to their mixture, not to slow denormals.
+    for (int b = 0; b < BLOCKS; ++b)
+        for (int p = 0; p < PIXELS; ++p)
+            target.red.block[b][p] = target.green.block[b][p] = target.blue.block[b][p] =
+                target.depth.block[b][p] = 1.0f;
+    for (int e = 0; e < members; ++e) {
+        list[e] = uint32_t(e);
+        segment.at[e] = {{0.1f, 0.01f, 0.14f, -5.0f, {0.5f, 0.5f, 0.5f}, 0.5f, 0, 0, 0, 0}, 6.2f, 7.3f, -0.7f, -1.0f};
     }
-    for (int r = 0; r < TILE; ++r) total += sum(T.row[r]) + sum(R.row[r]) + sum(behind.row[r]);
-    return total + sum(sums.red) + sum(sums.v0) + sum(sums.dy) + sum(sums.dyy);
+    for (int64_t done = 0; done < count; done += members) {
+        const int b = int(done / members % BLOCKS);
+        for (int p = 0; p < PIXELS; ++p) T.block[b][p] = 1.0f;
+        for (int p = 0; p < PIXELS; p += WIDTH)
+            if (backward)
+                unroll(segment, list, list, members, GRID.x.block[b] + p, GRID.y.block[b] + p, T.block[b] + p,
+                       scratch, p);
+            else
+                blend(segment, list, members, GRID.x.block[b] + p, GRID.y.block[b] + p, T.block[b] + p,
+                      target.red.block[b] + p, target.green.block[b] + p, target.blue.block[b] + p,
+                      target.depth.block[b] + p);
+        for (int e = members - 1; backward && e >= 0; --e)
+            for (int p = 0; p < PIXELS; p += WIDTH)
+                accumulate(load_wide(scratch.alpha[e] + p), load_wide(scratch.weight[e] + p),
+                           load_wide(GRID.x.block[b] + p) - 6.2f, load_wide(GRID.y.block[b] + p) - 7.3f,
+                           segment.at[e].shape, target, b, p, sums);
+    }
+    float slot[MOMENTS], total = 0.0f;
+    store_moments(sums, slot);
+    for (float moment : slot) total += moment;
+    return total + dot(T, target.behind) + dot(target.red, target.blue);
 }
