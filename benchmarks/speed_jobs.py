@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,71 @@ def export(run: str) -> float:
     return time.process_time() - begin
 
 
-JOBS = {"guided-pass": guided_pass, "splatting": splatting, "export": export}
+def train_prior(kind: str) -> float:
+    """One step of a training of a prior with the settings of its command, its batch included, on a small bank.
+
+    A batch of `train prior --kind KIND` has 32 pictures (text: 16), so pictures per core-hour are 3600 times that
+    over this number.
+    """
+    from threedgen.commands.train_prior import KINDS
+
+    with tempfile.TemporaryDirectory() as name:
+        few: Any = {"object_scenes": 0, "class_scenes": 0, "assemblies": 24, "shapes": 8}
+        config: Any = KINDS[kind](**few) if kind in ("picture", "view") else KINDS[kind]()
+        trainer, bank = _PRIORS[kind](config, Path(name))
+        return median(lambda: trainer.train_step(trainer.next_batch(bank)), 9)
+
+
+def _field_prior(config: Any, folder: Path) -> tuple[Any, Any]:
+    from threedgen.guidance.priors.load import EMBEDDED_THINGS_WEIGHTS
+    from threedgen.training.field_trainer import FieldTrainer
+    from threedgen.training.text_reader import TextReader
+    from threedgen.training.things_bank import ThingsBank
+
+    bank = ThingsBank(32, 0, ["apple", "mug", "chair", "car"], None, instances=4, scene_count=20)
+    return FieldTrainer(config, TextReader(EMBEDDED_THINGS_WEIGHTS), 32, folder), bank
+
+
+def _picture_prior(config: Any, folder: Path) -> tuple[Any, Any]:
+    from threedgen.training.picture_trainer import PictureFieldTrainer
+    from threedgen.training.view_bank import ViewBank
+
+    return PictureFieldTrainer(config, 64, folder), ViewBank(config, 64, 0)
+
+
+def _text_prior(config: Any, folder: Path) -> tuple[Any, Any]:
+    from threedgen.training.prior_model import for_size
+    from threedgen.training.prior_trainer import PriorTrainer
+    from threedgen.training.render_bank import RenderBank
+
+    return PriorTrainer(config, for_size(32), folder), RenderBank(160, 32, 0, config.pair_share)
+
+
+def _view_prior(config: Any, folder: Path) -> tuple[Any, Any]:
+    from threedgen.training.prior_model import for_size
+    from threedgen.training.view_bank import ViewBank
+    from threedgen.training.view_trainer import ViewTrainer
+
+    return ViewTrainer(config, for_size(32), folder), ViewBank(config, 32, 0)
+
+
+def _video_prior(config: Any, folder: Path) -> tuple[Any, Any]:
+    from threedgen.training.clip_bank import ClipBank
+    from threedgen.training.video_model import VideoArchitecture
+    from threedgen.training.video_trainer import VideoTrainer
+
+    size, frames = VideoArchitecture.size, VideoArchitecture.frames
+    return VideoTrainer(config, VideoArchitecture(), folder), ClipBank(40, size, frames, 0)
+
+
+_PRIORS = {
+    "field": _field_prior,
+    "picture": _picture_prior,
+    "text": _text_prior,
+    "view": _view_prior,
+    "video": _video_prior,
+}
+JOBS = {"guided-pass": guided_pass, "splatting": splatting, "export": export, "train-prior": train_prior}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -22,7 +22,7 @@ from threedgen.guidance.priors.picture_field import (
     PictureField,
     likely,
     load_picture_field,
-    place_of,
+    places_of,
     seen_from,
     soft_bins,
     values_at,
@@ -81,11 +81,11 @@ def test_the_pixel_that_shows_a_point_is_found(field: PictureField) -> None:
     pixel_center = torch.tensor([41.5, 20.5, 1.0])
     ray = camera.world_from_camera[0, :3, :3] @ (torch.linalg.inv(camera.intrinsics[0]) @ pixel_center)
     points = camera.centers + torch.tensor([[2.5], [2.9], [3.2]]) * ray
-    place, pixel = place_of(camera, points)
+    place, pixel = (values[0] for values in places_of(camera, points[None]))
     torch.testing.assert_close(values_at(picture, pixel), torch.ones(3, 3), atol=1e-3, rtol=0)
     assert float(place[0, 5]) < float(place[1, 5]) < float(place[2, 5])  # further behind the pixel
     aside = camera.centers + 2.9 * torch.nn.functional.normalize(ray + 0.2, dim=0)
-    assert float(values_at(picture, place_of(camera, aside)[1]).max()) < 0.01
+    assert float(values_at(picture, places_of(camera, aside[None])[1][0]).max()) < 0.01
 
 
 def test_gradients_reach_every_weight(field: PictureField, pictures: Tensor) -> None:

@@ -9,7 +9,7 @@ from types import ModuleType
 # One function of each source file: an editable install keeps an old build if the sources change.
 _FUNCTIONS = (
     *("splat_forward", "zbuffer", "sample_planes", "march_count", "interpolate_forward", "render_fields"),
-    *("neighbour_distances", "gaussian_density", "surface_light", "carve", "mesh_pieces"),
+    *("train_fields", "neighbour_distances", "gaussian_density", "surface_light", "carve", "mesh_pieces"),
 )
 
 

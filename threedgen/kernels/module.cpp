@@ -4,6 +4,7 @@
 
 void bind_connected(nanobind::module_ &module);
 void bind_field_rendering(nanobind::module_ &module);
+void bind_field_training(nanobind::module_ &module);
 void bind_gaussian_sums(nanobind::module_ &module);
 void bind_mesh_ops(nanobind::module_ &module);
 void bind_neighbours(nanobind::module_ &module);
@@ -18,6 +19,7 @@ NB_MODULE(_native, module) {
     module.doc() = "threedgen's CPU kernels";
     bind_connected(module);
     bind_field_rendering(module);
+    bind_field_training(module);
     bind_gaussian_sums(module);
     bind_mesh_ops(module);
     bind_neighbours(module);

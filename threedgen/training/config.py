@@ -146,7 +146,6 @@ class FieldTrainingConfig(TrainingConfig):
     learning_rate: Annotated[float, at_least(0.0)] = 2e-3
     decay: Annotated[float, between(0.0, 1.0)] = 0.5
     weight_decay: Annotated[float, at_least(0.0)] = 0.0
-    precision: Literal["bf16", "fp32"] = "fp32"
     rays: Annotated[int, at_least(1)] = 256
     text_dropout: Annotated[float, between(0.0, 1.0)] = 0.05
     code_dropout: Annotated[float, between(0.0, 1.0)] = 0.1

@@ -48,13 +48,10 @@ class FieldTrainer(DenoiserTrainer):
         shift = torch.rand(count, self.config.rays, samples, generator=rng) - 0.5
         target = torch.gather(batch.layers.flatten(1, 2), 1, pixels.unsqueeze(-1).expand(-1, -1, 4))
         device = self.config.device
-        predicted = self.model(
-            self.reader.vectors(texts),
-            cameras_of(batch.cameras, size).to(device),
-            pixels=pixels.to(device),
-            shift=shift.to(device),
-            codes=(batch.codes * coded[:, None]).to(device),
-        )
+        with self.half():
+            decoded = self.model.decode(self.reader.vectors(texts), (batch.codes * coded[:, None]).to(device))
+        cameras = cameras_of(batch.cameras, size).to(device)
+        predicted = self.model.render(decoded, cameras, None, pixels.to(device), shift.to(device))
         loss = F.mse_loss(predicted, target.to(device))
         self.update(loss)
         self.pictures += count

@@ -24,8 +24,15 @@ from torch.nn import functional as F
 from threedgen.cameras.orbit import FOV, orbit, picture_features, turned
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors import radiance_field
-from threedgen.guidance.priors.radiance_field import DENSITY, EXTENT, RadianceField
+from threedgen.guidance.priors.radiance_field import (
+    DENSITY,
+    EXTENT,
+    RadianceField,
+    doubled_planes,
+    premultiplied,
+)
 from threedgen.kernels.field_rendering import FieldPart, Seen
+from threedgen.kernels.field_training import FieldLayers
 from threedgen.kernels.plane_sampling import sample_planes
 
 _POSE = 4  # numbers that say how a picture was taken
@@ -232,17 +239,15 @@ class PictureField(RadianceField):
         if azimuth is None:
             azimuth = likely(sides)
         mixed = self.mix(torch.cat([seen, _waves_of(azimuth).to(seen)], dim=1))
-        texels = self.texels(mixed).view(-1, a.channels, a.side, a.side)
-        doubled = F.interpolate(texels, scale_factor=2, mode="bilinear", align_corners=False)
-        planes = (doubled + self.refine(texels)).float().unflatten(0, (-1, 3)).permute(0, 1, 3, 4, 2)
+        planes = doubled_planes(self.texels(mixed).view(-1, 3 * a.channels, a.side, a.side), self.refine)
         scale, offset = self.modulation(mixed).float().chunk(2, dim=1)
         cameras = orbit(azimuth, elevation, distance, FOV, a.size, a.size)
         return DecodedPictures(
-            planes.contiguous(), features.float(), pictures.float(), scale, offset, cameras, azimuth, sides
+            planes, features.float(), pictures.float(), scale, offset, cameras, azimuth, sides
         )
 
     def raw(self, one: DecodedPicture, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
-        place, pixel = place_of(one.camera, points)
+        place, pixel = (values[0] for values in places_of(one.camera, points[None]))
         seen = torch.cat([values_at(one.features, pixel), values_at(one.picture, pixel)]).transpose(0, 1)
         planes = sample_planes(one.planes, points / EXTENT).flatten(1)
         hidden = self.inner(torch.cat([planes, seen, place], dim=1)) * (1.0 + one.scale) + one.offset
@@ -270,6 +275,33 @@ class PictureField(RadianceField):
             between=(self.between.weight, self.between.bias),
             occupied=one.occupied,
             seen=seen,
+        )
+
+    def layers(
+        self, decoded: DecodedPictures, owner: Int[Tensor, " B"], points: Float[Tensor, "B N S 3"]
+    ) -> FieldLayers:
+        factor = 1.0 + decoded.scale
+        weight = self.inner.weight * factor[:, :, None]  # [T, H, J]
+        channels = (3 * decoded.planes.shape[-1], decoded.features.shape[1])
+        planes, features, place = weight.split([*channels, weight.shape[2] - sum(channels)], dim=2)
+        places, pixel = places_of(decoded.cameras[owner], points.flatten(1, 2))
+        seen = F.grid_sample(
+            decoded.pictures[owner], pixel[:, None], padding_mode="border", align_corners=False
+        )
+        numbers = torch.cat([seen[:, :, 0].transpose(1, 2), places], dim=2)
+        added = numbers @ place[owner].transpose(1, 2)
+        return FieldLayers(
+            planes=premultiplied(decoded.planes, planes.unflatten(2, (3, -1)).permute(0, 2, 3, 1)),
+            first=self.inner.bias * factor + decoded.offset,
+            outer=self.outer.weight,
+            last=self.outer.bias,
+            blob=(*self.blob, DENSITY),
+            between=(self.between.weight, self.between.bias),
+            picture=(
+                premultiplied(decoded.features.permute(0, 2, 3, 1), features.transpose(1, 2)),
+                pixel.view(*points.shape[:-1], 2),
+            ),
+            added=added.view(*points.shape[:-1], -1),
         )
 
 
@@ -305,17 +337,18 @@ def _waves_of(azimuth: Float[Tensor, " B"]) -> Float[Tensor, "B W"]:
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-def place_of(
-    camera: Cameras, points: Float[Tensor, "M 3"]
-) -> tuple[Float[Tensor, "M P"], Float[Tensor, "M 2"]]:
-    """Where points are in the world and behind the pixels of a camera, and these pixels in [-1, 1]."""
-    pose, k = camera.world_from_camera[0], camera.intrinsics[0]
-    local = (points - pose[:3, 3]) @ pose[:3, :3]
-    depth = local[:, 2:].clamp_min(1e-3)
-    pixel = local[:, :2] / depth * torch.stack([k[0, 0], k[1, 1]]) * (2.0 / camera.width)
-    behind = depth - pose[:3, 3].norm()
+def places_of(
+    cameras: Cameras, points: Float[Tensor, "B M 3"]
+) -> tuple[Float[Tensor, "B M P"], Float[Tensor, "B M 2"]]:
+    """Where points are in the world and behind the pixels of a camera of theirs, and these pixels in [-1, 1]."""
+    pose, k = cameras.world_from_camera, cameras.intrinsics
+    local = (points - pose[:, None, :3, 3]) @ pose[:, :3, :3]
+    depth = local[..., 2:].clamp_min(1e-3)
+    focal = k.diagonal(dim1=1, dim2=2)[:, None, :2] * (2.0 / cameras.width)
+    pixel = local[..., :2] / depth * focal
+    behind = depth - pose[:, :3, 3].norm(dim=1)[:, None, None]
     waves = behind * points.new_tensor(_WAVES) * torch.pi
-    return torch.cat([points, pixel, behind, waves.sin(), waves.cos()], dim=1), pixel
+    return torch.cat([points, pixel, behind, waves.sin(), waves.cos()], dim=-1), pixel
 
 
 def values_at(values: Float[Tensor, "C h w"], pixel: Float[Tensor, "M 2"]) -> Float[Tensor, "C M"]:

@@ -23,6 +23,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.folder.files import first_line, read_json, require_safe_weights
 from threedgen.kernels.field_rendering import FieldPart, can_render, render_fields
+from threedgen.kernels.field_training import FieldLayers, can_train, train_fields
 
 WEIGHTS = "field.safetensors"
 EXTENT = 1.0  # world units, the radius of the ball that holds everything
@@ -58,9 +59,9 @@ AnyDecoded = TypeVar("AnyDecoded", bound=Decoded)
 
 
 class RadianceField(nn.Module):
-    """Decoded conditions -> premultiplied colours and alphas from any camera. A subclass defines `raw` and `part`,
-    and has an `architecture`, a dataclass of sizes of which `samples` is the number of points on each ray, and the
-    last layer `outer`."""
+    """Decoded conditions -> premultiplied colours and alphas from any camera. A subclass defines `raw`, `part` and
+    `layers`, and has an `architecture`, a dataclass of sizes of which `samples` is the number of points on each
+    ray, and the last layer `outer`."""
 
     architecture: Any
     outer: nn.Linear
@@ -73,6 +74,11 @@ class RadianceField(nn.Module):
 
     def part(self, one: Any) -> FieldPart:
         """One decoded condition as the compiled kernel takes it."""
+        raise NotImplementedError
+
+    def layers(self, decoded: Any, owner: Int[Tensor, " B"], points: Float[Tensor, "B N S 3"]) -> FieldLayers:
+        """All decoded conditions as the compiled kernel with a gradient takes them. owner: see `render`. points:
+        where it will look."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -110,6 +116,10 @@ class RadianceField(nn.Module):
                 pictures[own] = render_fields([part], near[own], direction[own], half[own], samples)
             return pictures
         points, lengths = ray_points(cameras, pixels, self.architecture.samples, shift)
+        fixed = decoded.occupied is None and not points.requires_grad
+        if fixed and can_train(self.outer.weight):
+            layers = self.layers(decoded, owner, points)
+            return train_fields(layers, owner, points / EXTENT, lengths.squeeze(-1))
         shaded = [
             self.shade(each[index], points[view].flatten(0, 1)) for view, index in enumerate(owner.tolist())
         ]
@@ -205,6 +215,25 @@ class _WithoutInitialValues(TorchFunctionMode):
         if getattr(func, "__module__", None) == nn.init.__name__:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
+
+
+def doubled_planes(texels: Float[Tensor, "T K P P"], refine: nn.Module) -> Float[Tensor, "T 3 Q Q C"]:
+    """Three planes of twice as many texels each way, in float32 and in the layout of `sample_planes`.
+
+    texels: those of all three planes, K = 3 C channels. refine: what it says of the texels of a plane, channels
+    first, is added to their bilinear values.
+    """
+    # With the channels last in memory the planes need not be turned at the end, and convolutions are faster too.
+    few = texels.unflatten(1, (3, -1)).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    doubled = F.interpolate(few.float(), scale_factor=2, mode="bilinear", align_corners=False)
+    return (doubled + refine(few)).permute(0, 2, 3, 1).unflatten(0, (-1, 3)).contiguous()
+
+
+def premultiplied(
+    texels: Float[Tensor, "*T P Q C"], weight: Float[Tensor, "*T C H"]
+) -> Float[Tensor, "*T P Q H"]:
+    """Texels times their part of a layer. One product of matrices for each set: one for each row is far slower."""
+    return (texels.flatten(-3, -2) @ weight).unflatten(-2, texels.shape[-3:-1])
 
 
 def ray_points(

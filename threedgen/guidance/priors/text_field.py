@@ -21,8 +21,16 @@ from torch.nn import functional as F
 
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors import radiance_field
-from threedgen.guidance.priors.radiance_field import DENSITY, EXTENT, RadianceField, as_pictures
+from threedgen.guidance.priors.radiance_field import (
+    DENSITY,
+    EXTENT,
+    RadianceField,
+    as_pictures,
+    doubled_planes,
+    premultiplied,
+)
 from threedgen.kernels.field_rendering import FieldPart
+from threedgen.kernels.field_training import FieldLayers
 from threedgen.kernels.plane_sampling import sample_planes
 
 _HIDDEN = 384  # width between a text and the shares of the learnt planes
@@ -109,10 +117,7 @@ class TextField(RadianceField):
         """The feature planes of shares of the learnt sets, in the layout of `sample_planes`; P is twice the
         side."""
         a = self.architecture
-        texels = self.texels(mixed).view(-1, a.channels, a.side, a.side)
-        doubled = F.interpolate(texels, scale_factor=2, mode="bilinear", align_corners=False)
-        texels = doubled + self.refine(texels)
-        return texels.view(-1, 3, *texels.shape[1:]).permute(0, 1, 3, 4, 2).contiguous()
+        return doubled_planes(self.texels(mixed).view(-1, 3 * a.channels, a.side, a.side), self.refine)
 
     def forward(
         self,
@@ -133,7 +138,7 @@ class TextField(RadianceField):
             codes = vectors.new_zeros(len(vectors), self.architecture.code)
         mixed = self.mix(torch.cat([vectors, codes], dim=1))
         scale, offset = self.modulation(mixed).chunk(2, dim=1)
-        return Decoded(self.planes(mixed), scale, offset)
+        return Decoded(self.planes(mixed), scale.float(), offset.float())
 
     def raw(self, one: DecodedText, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
         features = sample_planes(one.planes, points / EXTENT).flatten(1)
@@ -149,6 +154,19 @@ class TextField(RadianceField):
             last=self.outer.bias,
             blob=(*self.blob, DENSITY),
             occupied=one.occupied,
+        )
+
+    def layers(
+        self, decoded: Decoded, owner: Int[Tensor, " B"], points: Float[Tensor, "B N S 3"]
+    ) -> FieldLayers:
+        factor = 1.0 + decoded.scale
+        weight = (self.inner.weight * factor[:, :, None]).unflatten(2, (3, -1))  # [T, H, 3, C]
+        return FieldLayers(
+            planes=premultiplied(decoded.planes, weight.permute(0, 2, 3, 1)),
+            first=self.inner.bias * factor + decoded.offset,
+            outer=self.outer.weight,
+            last=self.outer.bias,
+            blob=(*self.blob, DENSITY),
         )
 
     def pictures(
