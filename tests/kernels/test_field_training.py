@@ -182,3 +182,11 @@ def test_what_the_kernel_does_not_take() -> None:
     assert can_train(torch.zeros(4, 32))
     assert not can_train(torch.zeros(4, 33))
     assert not can_train(torch.zeros(4, 32).double())
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_a_nan_stays_visible(index: int) -> None:
+    layers, points, lengths = some_layers()
+    with torch.no_grad():
+        leaves_of(layers)[index].fill_(float("nan"))
+    assert train_fields(layers, OWNER, points, lengths)[:, 0].isnan().any()

@@ -16,6 +16,7 @@
 
 #include "clones.h"
 #include "field_network.h"
+#include "network_rows.h"
 
 namespace nb = nanobind;
 
@@ -53,56 +54,6 @@ struct Ray {
     }
 };
 
-INLINED void silu_of(const float *values, int64_t count, float *out) {
-#pragma omp simd
-    for (int64_t k = 0; k < count; ++k) out[k] = values[k] * sigmoid(values[k]);
-}
-
-// Turns the gradient behind a SiLU into the one before it.
-INLINED void through_silu(const float *values, int64_t count, float *gradient) {
-#pragma omp simd
-    for (int64_t k = 0; k < count; ++k) {
-        const float share = sigmoid(values[k]);
-        gradient[k] *= share * (1.0f + values[k] * (1.0f - share));
-    }
-}
-
-// multiply_add for `rows_out` rows of `out`, a multiple of kGroup. Eight sums at a time, because one that waits for the
-// last addition to itself leaves half of the units idle.
-template <int FIXED>
-INLINED void multiply_rows(const float *rows, int64_t count, const float *factors, int64_t along, int64_t across,
-                           int64_t rows_out, int64_t hidden, float *out) {
-    const int64_t units = FIXED > 0 ? FIXED : hidden;
-    for (int64_t first = 0; first < rows_out; first += kGroup, factors += kGroup * across, out += kGroup * units) {
-        if (FIXED == 0) {
-            multiply_add<FIXED>(rows, count, factors, along, across, units, out);
-            continue;
-        }
-        for (int64_t h = 0; h < units; h += 2 * kLanes) {
-            Lanes low[kGroup], high[kGroup];
-            for (int j = 0; j < kGroup; ++j) {
-                low[j] = *lanes(out + j * units + h);
-                high[j] = *lanes(out + j * units + h + kLanes);
-            }
-            for (int64_t k = 0; k < count; ++k) {
-                const Lanes left = *lanes(rows + k * units + h), right = *lanes(rows + k * units + h + kLanes);
-                for (int j = 0; j < kGroup; ++j) {
-                    low[j] += factors[k * along + j * across] * left;
-                    high[j] += factors[k * along + j * across] * right;
-                }
-            }
-            for (int j = 0; j < kGroup; ++j) {
-                *lanes(out + j * units + h) = low[j];
-                *lanes(out + j * units + h + kLanes) = high[j];
-            }
-        }
-    }
-}
-
-INLINED Lanes blended_lanes(const Corners &at, int64_t h) {
-    return (at.wa * *lanes(at.a + h) + at.wb * *lanes(at.b + h)) + (at.wc * *lanes(at.c + h) + at.wd * *lanes(at.d + h));
-}
-
 // Adds a point's gradient to the texels around it, which may be the same: so one after the other.
 template <int FIXED>
 INLINED void spread(const Corners &at, const float *from, const float *texels, int64_t hidden, float *gradient) {
@@ -115,14 +66,6 @@ INLINED void spread(const Corners &at, const float *from, const float *texels, i
         *lanes(b + h) += at.wb * value;
         *lanes(c + h) += at.wc * value;
         *lanes(d + h) += at.wd * value;
-    }
-}
-
-INLINED void add_rows(const float *rows, int64_t count, int64_t units, float *out) {
-    for (int64_t h = 0; h < units; h += kLanes) {
-        Lanes sum = *lanes(out + h);
-        for (int64_t j = 0; j < count; ++j) sum += *lanes(rows + j * units + h);
-        *lanes(out + h) = sum;
     }
 }
 
@@ -140,14 +83,20 @@ template <int FIXED> INLINED void find_hidden(const Batch &batch, int64_t field,
             at[i] = corners(plane, (x + 1.0f) * scale, (y + 1.0f) * scale, units);
         }
         float *out = ray.hidden.data() + j * units;
-        for (int64_t h = 0; h < units; h += kLanes)
-            *lanes(out + h) =
-                *lanes(first + h) + (blended_lanes(at[0], h) + blended_lanes(at[1], h)) + blended_lanes(at[2], h);
+        for (int64_t h = 0; h < units; h += kLanes) {
+            Lanes sum = *lanes(first + h);
+            for (int i = 0; i < 3; ++i)
+                sum += (at[i].wa * *lanes(at[i].a + h) + at[i].wb * *lanes(at[i].b + h)) +
+                       (at[i].wc * *lanes(at[i].c + h) + at[i].wd * *lanes(at[i].d + h));
+            *lanes(out + h) = sum;
+        }
         if (batch.picture) {
             const float *pixel = batch.pixels + 2 * (number * ray.samples + j);
             at[3] = corners(picture, (pixel[0] + 1.0f) * 0.5f * float(batch.width) - 0.5f,
                             (pixel[1] + 1.0f) * 0.5f * float(batch.height) - 0.5f, units);
-            for (int64_t h = 0; h < units; h += kLanes) *lanes(out + h) += blended_lanes(at[3], h);
+            for (int64_t h = 0; h < units; h += kLanes)
+                *lanes(out + h) += (at[3].wa * *lanes(at[3].a + h) + at[3].wb * *lanes(at[3].b + h)) +
+                                   (at[3].wc * *lanes(at[3].c + h) + at[3].wd * *lanes(at[3].d + h));
         }
     }
     if (batch.added) {
@@ -179,10 +128,11 @@ template <int FIXED> INLINED void look(const Batch &batch, int64_t field, int64_
     for (int64_t j = 0; j < samples; ++j) {
         const float x = points[3 * j], y = points[3 * j + 1], z = points[3 * j + 2];
         blob[j] = raw[3 * padded + j] + batch.blob[0] - batch.blob[1] * std::sqrt(x * x + y * y + z * z);
-        alpha[j] = 1.0f - exponential(-batch.density * softplus(blob[j]) * length);
+        // A NaN must stay one, which no comparison in the functions would keep.
+        alpha[j] = blob[j] == blob[j] ? 1.0f - exponential(-batch.density * softplus(blob[j]) * length) : blob[j];
     }
 #pragma omp simd
-    for (int64_t k = 0; k < 3 * padded; ++k) color[k] = sigmoid(raw[k]);
+    for (int64_t k = 0; k < 3 * padded; ++k) color[k] = raw[k] == raw[k] ? sigmoid(raw[k]) : raw[k];
     float light = 1.0f;
     for (int64_t j = 0; j < samples; ++j) {
         ray.passed[size_t(j)] = light;
