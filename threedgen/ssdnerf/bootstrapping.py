@@ -150,7 +150,7 @@ def distill_one_step(
     from 0, and for losses that are not finite.
     """
     _check_step(config, schedule)
-    optimizer = torch.optim.Adam(student.parameters(), config.learning_rate)
+    optimizer = torch.optim.Adam(student.parameters(), config.learning_rate, fused=True)
     device = next(student.parameters()).device
     done = _resume(student, optimizer, config, folder, digest) if folder is not None else 0
     losses: list[Tensor] = []

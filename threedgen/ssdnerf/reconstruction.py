@@ -94,7 +94,7 @@ def finetuned(
     density = torch.zeros((rendering.cells,) * 3)
     rays = _Rays(views, finetuning.rays, model.device, seed, "latent/finetune")
     parameters = nn.Parameter(deactivate(model.planes(code[None])[0]))
-    adam = torch.optim.Adam([parameters], finetuning.learning_rate)
+    adam = torch.optim.Adam([parameters], finetuning.learning_rate, fused=True)
     slower = torch.optim.lr_scheduler.ExponentialLR(adam, finetuning.decay)
     for outer in range(finetuning.outer):
         prior = _prior_gradient(model, parameters, finetuning.prior, seed, outer)

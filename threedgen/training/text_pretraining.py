@@ -128,7 +128,11 @@ def pretrain(
     heads = PretrainingHeads(encoder.config.hidden_size)
     trained = [weight for weight in encoder.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
-        [*trained, *heads.parameters()], lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+        [*trained, *heads.parameters()],
+        lr=config.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=0.01,
+        fused=True,
     )
     center = data.noun_targets.mean(0)
     templates, count = data.nouns.shape[:2]
