@@ -40,6 +40,9 @@ def graph_of(network: nn.Module, arguments: Mapping[str, Any]) -> Any:
     table lacks, and whatever torch raises for a network that it cannot trace.
     """
     program = torch.export.export(_First(network).eval(), (), dict(arguments), strict=False)
+    if any(str(item.target) == "aten.copy_.default" for item in program.graph.nodes):
+        # Writing into a part of a tensor becomes the computation of a new one.
+        program = program.run_decompositions({})
     signature = program.graph_signature
     stored: dict[str, str] = {
         **signature.inputs_to_parameters,
@@ -87,8 +90,8 @@ def _call(item: torch.fx.Node, values: Mapping[torch.fx.Node, Any]) -> Any:
         return arguments[0][arguments[1]]
     if name.startswith("aten._assert"):
         return None
-    if name in ("aten.empty_like.default", "aten.zeros_like.default", "aten.ones_like.default"):
-        return function(torch.empty_like(item.meta["val"], device="cpu"))
+    if name in ("aten.empty_like.default", "aten.zeros_like.default"):
+        return torch.zeros(item.meta["val"].shape, dtype=item.meta["val"].dtype)
     if name not in TABLE:
         raise Unsupported(name)
     try:

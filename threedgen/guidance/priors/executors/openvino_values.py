@@ -136,6 +136,18 @@ def part(x: Value, dim: int = 0, start: int | None = None, end: int | None = Non
     return output(op.slice(x, *bounds))
 
 
+def slice_scatter(
+    x: Value, source: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Value:
+    """x with a part of it replaced by `source`."""
+    size, dim = shape(x)[axis(x, dim)], axis(x, dim)
+    places = range(size)[slice(start, end, step)]
+    order = list(range(size))
+    for number, place in enumerate(places):
+        order[place] = size + number
+    return output(op.gather(concatenate([x, source], dim), integers(order), integers(dim)))
+
+
 def select(x: Value, dim: int, index: int) -> Value:
     return output(op.gather(x, integers(index), integers(axis(x, dim))))
 
@@ -145,8 +157,11 @@ def split(x: Value, sizes: Sequence[int], dim: int = 0) -> list[Value]:
 
 
 def chunk(x: Value, count: int, dim: int = 0) -> list[Value]:
+    return split_evenly(x, -(-shape(x)[axis(x, dim)] // count), dim)
+
+
+def split_evenly(x: Value, each: int, dim: int = 0) -> list[Value]:
     size = shape(x)[axis(x, dim)]
-    each = -(-size // count)
     return split(x, [min(each, size - begin) for begin in range(0, size, each)], dim)
 
 
