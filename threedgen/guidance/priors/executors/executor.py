@@ -25,7 +25,8 @@ Choice = Literal["auto", "eager", "openvino"]
 EXTRA = "pip install threedgen[openvino]"
 SHORTEST = 100
 """Steps of the shortest run for which a graph is made: the first time that takes as long as 50 passes."""
-_SEEN = 8  # passes at some shapes before a graph is made if nobody said how many there will be
+SEEN = 50
+"""Passes at some shapes before a graph is made if nobody said how many there will be."""
 _LARGEST = 4e9  # bytes of weights, which a graph keeps a second time
 _MOST = 8  # graphs of one network
 
@@ -49,7 +50,7 @@ class Executor:
         self._network, self._prior = network, prior
         self._choice, self._exact = choice, exact
         self._why = why or _obstacle(network, choice)
-        self._patience = 0 if choice == "openvino" else _SEEN
+        self._patience = 0 if choice == "openvino" else SEEN
         self._few = "few passes of the same shape"
         self._seen: Counter[str] = Counter()
         self._graphs: dict[str, tuple[Graph | None, dict[str, Any]]] = {}

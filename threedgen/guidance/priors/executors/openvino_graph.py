@@ -17,6 +17,7 @@ from threedgen.guidance.priors.executors.openvino_ops import HEAVY, TABLE
 from threedgen.guidance.priors.executors.openvino_values import Unsupported, node, type_of
 
 Model: Any = ov.Model  # its stubs contradict each other
+_FEW = 8  # channels of pixels or latents, with a picture beside them
 _EXACT = "float32/"  # the beginning of the names of operations that stay in float32
 
 
@@ -101,7 +102,7 @@ def _call(item: torch.fx.Node, values: Mapping[torch.fx.Node, Any]) -> Any:
 
 
 def _refine(item: torch.fx.Node, values: Mapping[torch.fx.Node, Any], fresh: set[torch.fx.Node]) -> None:
-    """Keeps the first operations on the inputs in float32, if they are cheap or the first convolution.
+    """Keeps the first operations on the inputs in float32 if they are cheap, as a convolution of few channels is.
 
     In bfloat16 a time of 979 is one of 980, and noise that is small beside the picture is rounded away.
     """
@@ -111,7 +112,9 @@ def _refine(item: torch.fx.Node, values: Mapping[torch.fx.Node, Any], fresh: set
     result, cheap = values[item], name not in HEAVY and "val" in item.meta
     if not isinstance(result, ov.Output):
         return
-    if name.startswith("aten.conv") or (cheap and len(result.shape) <= 2):
+    if name.startswith("aten.conv"):
+        cheap = item.all_input_nodes[0].meta["val"].shape[1] <= _FEW
+    if cheap and (name.startswith("aten.conv") or len(result.shape) <= 2):
         known = {values[x].get_node() for x in item.all_input_nodes if isinstance(values[x], ov.Output)}
         todo = [result.get_node()]
         while todo:
