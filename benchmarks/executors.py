@@ -24,7 +24,7 @@ from threedgen.guidance.priors.guided import Branches, branches
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 
 NAMES = ("embedded", "embedded-view", "embedded-video")
-COLUMNS = ({"dtype": "float32"}, {})  # settings of the compiled priors
+COLUMNS: tuple[dict[str, Any], ...] = ({"dtype": "float32"}, {})  # settings of the compiled priors
 
 
 def question(prior: Any, views: int) -> tuple[torch.Tensor, torch.Tensor, Condition]:
@@ -62,7 +62,7 @@ def measure(name: str, views: int, rounds: int) -> str:
     exact = ask(called).conditional.v
     row = f"| `{name}` |"
     for settings in COLUMNS:
-        prior = load_prior(PriorConfig(name=name, executor="openvino", **settings))
+        prior: Any = load_prior(PriorConfig(name=name, executor="openvino", **settings))
         error = float((ask(prior).conditional.v - exact).norm() / exact.norm())
         pairs = [(seconds(called), seconds(prior)) for _ in range(rounds)]
         before, after = (1e3 * statistics.median(values) for values in zip(*pairs, strict=True))

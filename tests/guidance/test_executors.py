@@ -71,7 +71,7 @@ def test_every_family_gives_the_same_in_float32(kind, pipelines, video_pipelines
 @pytest.mark.parametrize("name", ["embedded", "embedded-view", "embedded-video"])
 def test_the_networks_that_ship_are_close_in_bfloat16(name, monkeypatch):
     monkeypatch.setattr(compiled, "best_precision", lambda: "bfloat16")
-    prior = load_prior(PriorConfig(name=name, executor="openvino"))
+    prior: Any = load_prior(PriorConfig(name=name, executor="openvino"))
     answer = ask(prior)
     (facts,) = prior.executor.used
     assert (facts["prior"], facts["precision"]) == (name, "bfloat16")
