@@ -83,10 +83,11 @@ def test_the_networks_that_ship_are_close_in_bfloat16(name, monkeypatch):
 def test_times_are_not_rounded_in_bfloat16(monkeypatch):
     """979 in bfloat16 is 980, which changes what this network says of noise by a tenth."""
     monkeypatch.setattr(compiled, "best_precision", lambda: "bfloat16")
-    priors = [
+    priors: list[Any] = [
         load_prior(PriorConfig(name="embedded-video", executor=choice)) for choice in ("openvino", "eager")
     ]
-    z, t = torch.randn(2, 24, 32, 32, generator=torch.Generator().manual_seed(0)), torch.full((2,), 0.98)
+    x, t = priors[1].encode(torch.ones(16, 32, 32, 3)), torch.full((2,), 0.98)
+    z = priors[1].add_noise(x, torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), t)
     condition = Condition(("a red cube bouncing",) * 2, cameras=ring(2, 32), times=torch.zeros(2, 8))
     close, exact = (prior.predict(z, t, condition).v for prior in priors)
     assert float((close - exact).norm() / exact.norm()) < 0.02
@@ -249,6 +250,11 @@ def test_gradients_need_the_network(pipelines):
         (graph,) = network(sample=z, timestep=t, encoder_hidden_states=states)
     torch.testing.assert_close(graph, answer.detach(), rtol=1e-4, atol=1e-5)
     assert [facts["executor"] for facts in network.used] == ["eager", "openvino"]
+    kept = graph.clone()
+    with torch.no_grad():
+        (other,) = network(sample=2.0 * z, timestep=t, encoder_hidden_states=states)
+    assert not torch.equal(other, kept)
+    assert torch.equal(graph, kept)
 
 
 def ways(prior: Any, calls: int = 1) -> list[str]:
