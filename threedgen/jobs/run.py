@@ -16,7 +16,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed
 from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.guidance.priors.executors.executor import executors_of, used_by
-from threedgen.jobs import finish, handover
+from threedgen.jobs import handover
 from threedgen.jobs.build import Components, blank_scene, build, without_scene
 from threedgen.jobs.listeners import metrics
 from threedgen.jobs.listeners.checkpoints import Checkpoints, load, save, stage_of
@@ -25,9 +25,6 @@ from threedgen.jobs.listeners.metrics import MetricsFile
 from threedgen.jobs.listeners.previews import Previews
 from threedgen.jobs.listeners.stillness import Stillness
 from threedgen.jobs.run_directory import RunDirectory, check_free
-from threedgen.jobs.scores.held_out import held_out_scores
-from threedgen.jobs.scores.motion import moving_scores
-from threedgen.jobs.scores.reference import reference_scores
 from threedgen.loop.distill import distill, new_state
 from threedgen.loop.events import Emitter, Listener, PhaseStarted
 from threedgen.loop.state import RunState
@@ -216,6 +213,12 @@ def _finish(
 
     executors: how the priors of all stages were computed, for the report.
     """
+    # Imported here, so that the first step comes sooner.
+    from threedgen.jobs import finish
+    from threedgen.jobs.scores.held_out import held_out_scores
+    from threedgen.jobs.scores.motion import moving_scores
+    from threedgen.jobs.scores.reference import reference_scores
+
     cameras, scene, renderer = components.cameras, components.scene, components.renderer
     # The scores come before the files, because writing an animation moves the scene to the CPU.
     scores = held_out_scores(cameras, scene, renderer)
