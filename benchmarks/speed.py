@@ -121,6 +121,24 @@ def call(*words: str) -> Callable[[Side], float]:
     return run
 
 
+def picture(path: Path) -> None:
+    """A shaded ball on a transparent ground."""
+    import imageio.v3 as iio
+    import numpy as np
+
+    y, x = np.mgrid[-1.0:1.0:256j, -1.0:1.0:256j] / 0.7
+    inside = x**2 + y**2 < 1.0
+    light = 0.4 + 0.5 * np.sqrt(np.clip(1.0 - x**2 - y**2, 0.0, 1.0))
+    rgba = np.stack([light, 0.5 * light, 0.2 * light, inside], axis=-1)
+    iio.imwrite(path, (255.0 * np.clip(rgba, 0.0, 1.0)).astype(np.uint8))
+
+
+def image_to_3d(side: Side) -> float:
+    path = side.work / "ball.png"
+    picture(path)
+    return command("image-to-3d", str(path))(side)
+
+
 def export(side: Side) -> float:
     """Writing the files of a run. Both sides export one run, which the older version made."""
     return call("export", str(side.work.parent / "run"))(side)
@@ -131,6 +149,7 @@ def jobs() -> dict[str, Callable[[Side], float]]:
         "text-to-3d": command("text-to-3d", "a red cube"),
         "first step": first_step,
         "export": export,
+        "image-to-3d": image_to_3d,
         "text-to-3d --recipe sds": command("text-to-3d", "a red cube", "--recipe", "sds"),
         "text-to-4d": command("text-to-4d", "a red cube spinning"),
     }

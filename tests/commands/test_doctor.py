@@ -93,3 +93,32 @@ def test_the_exit_code_says_whether_everything_needed_is_there(ok, code, monkeyp
     monkeypatch.setattr(doctor, "examine", lambda: iter([doctor.Finding("part", ok, "how it is")]))
     assert main(["doctor"]) == code
     assert ("everything needed is there" in capsys.readouterr().out) == (code == 0)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_executor_on_the_cpu_is_named(there, monkeypatch):
+    from threedgen.guidance.priors.executors import executor
+
+    if there:
+        pytest.importorskip("openvino")
+    monkeypatch.setattr(executor, "installed", lambda: there)
+    finding = doctor._executor()
+    if there:
+        assert finding.ok is True
+        assert re.match(r"OpenVINO in (bfloat16|float32), for runs of 100 steps and more", finding.text)
+    else:
+        assert finding.ok is None
+        assert "OpenVINO is not installed (pip install threedgen[openvino])" in finding.text
+
+
+def test_an_openvino_that_fails_is_a_problem(monkeypatch):
+    from threedgen.guidance.priors.executors import executor
+
+    def broken() -> str:
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(executor, "installed", lambda: True)
+    monkeypatch.setattr(executor, "try_out", broken)
+    finding = doctor._executor()
+    assert finding.ok is False
+    assert "no such instruction" in finding.text

@@ -208,3 +208,22 @@ def test_a_state_of_another_scene_is_refused():
         optimizer.load_state_tensors({**saved, "c.0.exp_avg": torch.zeros(1)}, groups)
     descend(optimizer, groups, 1)  # a refused state changes nothing
     assert optimizer.steps_taken == 2
+
+
+@pytest.mark.parametrize("layout", ["transposed", "repeated", "plain"])
+def test_the_layout_of_a_gradient_in_memory_does_not_matter(layout: str):
+    """torch's fused step reads gradients in the order of memory."""
+    gradient = {
+        "transposed": torch.randn(6, 4).t(),
+        "repeated": torch.randn(4, 1).expand(4, 6),
+        "plain": torch.randn(4, 6),
+    }[layout]
+    moved = []
+    for value in (gradient, gradient.contiguous()):
+        parameter = nn.Parameter(torch.zeros(4, 6))
+        optimizer = build_optimizer({"a": [parameter]}, Config(), learning_rates={"a": 0.1}, total_steps=2)
+        parameter.grad = value
+        optimizer.step()
+        moved.append(parameter.detach().clone())
+    assert torch.equal(*moved)
+    assert torch.equal(moved[0].sign(), -gradient.sign())

@@ -106,3 +106,20 @@ def test_a_mistake_in_the_other_half_is_reported_without_a_model(tmp_path, half,
         load(path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("short", "whole"), [("text-to-3d", "sds"), ("image-to-3d", "zero123")], ids=["text", "picture"]
+)
+def test_with_a_real_prior_the_default_recipes_are_those_of_papers(short: str, whole: str):
+    """The few large steps of the embedded fields are not for a real model."""
+
+    def numbers(name: str) -> dict[str, object]:
+        resolved = load_recipe(name, prompt="x", real_prior=True).resolved
+        return {
+            key: value
+            for key, value in resolved.items()
+            if key not in ("description", "needs", "memory", "paper")
+        }
+
+    assert numbers(short) == numbers(whole)

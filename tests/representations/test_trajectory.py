@@ -113,7 +113,7 @@ def test_a_field_is_carried_along(own):
     pivot = of.means.mean(0)
     for moment, cloud in enumerate(clouds(of, times)):
         rotation, scale = matrix_from_quat(quats)[moment], float(growth[moment].exp())
-        bent = alone.carried(local[moment])
+        bent = alone.carried(local[moment][None])[0]
         expected = transform(bent, rotation, pivot + shift[moment] - scale * rotation @ pivot, scale)
         torch.testing.assert_close(cloud.means, expected.means, atol=1e-5, rtol=0)
         torch.testing.assert_close(covariances(cloud), covariances(expected), atol=1e-6, rtol=1e-3)

@@ -27,6 +27,7 @@ OPTIONAL = {
     "nvdiffrast": "meshes on CUDA, by name only (non-commercial licence)",
     "accelerate": "loading large priors with less memory",
     "peft": "LoRA weights, and VSD on large models (pip install threedgen[lora])",
+    "openvino": "networks compiled for a CPU, twice as fast (pip install threedgen[openvino])",
     "pxr": "USD files (pip install threedgen[usd])",
     "sentencepiece": "T5 tokenizers (DeepFloyd IF; pip install threedgen[deepfloyd])",
 }
@@ -110,6 +111,7 @@ def examine() -> Iterator[Finding]:
     if not torch.ok:
         return  # everything else needs it
     yield _kernels()
+    yield _executor()
     yield _cuda()
     yield _torchvision()
     yield from _backends()
@@ -286,6 +288,21 @@ def _export() -> Finding:
     except Exception as problem:  # noqa: BLE001  the reason is the finding
         return Finding("export", False, f"cannot write a GLB: {_short(problem)}")
     return Finding("export", True, f"a GLB of {size} bytes was written and read back")
+
+
+def _executor() -> Finding:
+    """How the networks of priors are computed on the CPU (`prior.executor: auto`)."""
+    from threedgen.guidance.priors.executors import executor
+
+    reason = executor.unavailable()
+    if reason:
+        return Finding("executor on the CPU", None, f"torch in float32: {reason}")
+    try:
+        precision = executor.try_out()
+    except Exception as problem:  # noqa: BLE001  a broken library is a finding, not the end of the report
+        return Finding("executor on the CPU", False, f"OpenVINO is there but fails: {_short(problem)}")
+    text = f"OpenVINO in {precision}, for runs of {executor.SHORTEST} steps and more; shorter ones: torch"
+    return Finding("executor on the CPU", True, text)
 
 
 def _short(problem: Exception) -> str:

@@ -87,9 +87,7 @@ class Track(nn.Module):
     def clouds(self, times: Float[Tensor, " T"]) -> list[GaussianCloud]:
         """The asset in its place. times: shares of the scene, 0 to 1."""
         where, body = self.places(times), self.body(0)
-        return [
-            where.cloud(moment, body.carried(offsets)) for moment, offsets in enumerate(self.offsets(times))
-        ]
+        return [where.cloud(moment, cloud) for moment, cloud in enumerate(body.carried(self.offsets(times)))]
 
     def moved(self, times: Float[Tensor, " T"]) -> Float[Tensor, "T N 3"]:
         """Centres of the asset's Gaussians in the scene. times: shares of the scene, 0 to 1."""

@@ -306,9 +306,8 @@ def _write(
             moving.write(out / name)
     seconds = {**seconds, "composing": time.perf_counter() - since}
     scores = moving_scores(moving)
-    finish.write_report(
-        recipe, run, facts, scores, {name: round(value, 3) for name, value in seconds.items()}
-    )
+    durations = {name: round(value, 3) for name, value in seconds.items()}
+    finish.write_report(recipe, run, facts, scores, durations, executors=[])  # each run's report has its own
     return run
 
 

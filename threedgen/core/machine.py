@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from importlib import metadata
+from pathlib import Path
 
 from threedgen.core.errors import UserError
 
@@ -26,3 +28,21 @@ def version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def processor() -> str:
+    """The kind of the processor and what it can compute, as far as the system tells."""
+    return f"{platform.machine()} {platform.processor()} {' '.join(_cpu_flags())}".strip()
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself (avx512_bf16 or AMX), as far as Linux tells; else False."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu_flags())
+
+
+def _cpu_flags() -> list[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []  # not Linux
+    return next((sorted(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), [])

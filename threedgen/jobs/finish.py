@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -97,10 +97,12 @@ def write_report(
     facts: dict[str, Any],
     scores: Mapping[str, float],
     seconds: Mapping[str, float],
+    executors: Sequence[Mapping[str, Any]],
 ) -> None:
     """Writes report.json. A run that has it is finished, so it is the last file to be written.
 
-    facts: counts of the asset. scores: named measures. seconds: duration of each phase.
+    facts: counts of the asset. scores: named measures. seconds: duration of each phase. executors: how the priors
+    were computed.
     """
     rows = metrics.read(run.metrics)
     scores = {**({"loss": rows[-1]["loss"]} if rows else {}), **scores}
@@ -113,6 +115,7 @@ def write_report(
         steps=recipe.steps,
         threads=torch.get_num_threads(),
         threads_why=threads.chosen().why,
+        executors=list({str(facts): facts for facts in executors}.values()),
         guidance=[guide for stage in recipe.all_stages for guide in stage.resolved["guidance"]],
         asset=facts,
     )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -14,7 +15,8 @@ from threedgen.core import checkpoint, machine, threads
 from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed
 from threedgen.core.roles import RepresentationRoles, declared
-from threedgen.jobs import finish, handover
+from threedgen.guidance.priors.executors.executor import executors_of, used_by
+from threedgen.jobs import handover
 from threedgen.jobs.build import Components, blank_scene, build, without_scene
 from threedgen.jobs.listeners import metrics
 from threedgen.jobs.listeners.checkpoints import Checkpoints, load, save, stage_of
@@ -23,9 +25,6 @@ from threedgen.jobs.listeners.metrics import MetricsFile
 from threedgen.jobs.listeners.previews import Previews
 from threedgen.jobs.listeners.stillness import Stillness
 from threedgen.jobs.run_directory import RunDirectory, check_free
-from threedgen.jobs.scores.held_out import held_out_scores
-from threedgen.jobs.scores.motion import moving_scores
-from threedgen.jobs.scores.reference import reference_scores
 from threedgen.loop.distill import distill, new_state
 from threedgen.loop.events import Emitter, Listener, PhaseStarted
 from threedgen.loop.state import RunState
@@ -103,17 +102,21 @@ def resume(
         stage = stage_of(run.checkpoint)
         components = build(recipe.all_stages[stage], device, blank_scene(recipe.all_stages[stage]))
         state = _state(recipe, stage, components)
-        count = load(run.checkpoint, state)
+        before = load(run.checkpoint, state)
+        for executor in executors_of(components.guidances):
+            executor.begin(recipe.all_stages[stage].steps, before.executors)
         clock.add("distilling", metrics.seconds(run.metrics, _steps_before(recipe, stage) + state.step))
-        if threads.may_be(count):
-            torch.set_num_threads(count)
-        if count not in (0, torch.get_num_threads()):
+        if threads.may_be(before.threads):
+            torch.set_num_threads(before.threads)
+        if before.threads not in (0, torch.get_num_threads()):
             warnings.append(
-                f"the run was computed with {count} threads and continues with {torch.get_num_threads()}: "
-                f"its last bits may differ from an uninterrupted run's (--threads {count} would repeat them)"
+                f"the run was computed with {before.threads} threads and continues with {torch.get_num_threads()}: "
+                "its last bits may differ from an uninterrupted run's "
+                f"(--threads {before.threads} would repeat them)"
             )
+    executors = executors_of(components.guidances)
     _run_and_finish(recipe, run, components, state, listeners, clock)
-    return warnings
+    return warnings + [executor.change for executor in executors if executor.change]
 
 
 def _steps_before(recipe: Recipe, stage: int) -> int:
@@ -132,6 +135,8 @@ def _state(recipe: Recipe, stage: int, components: Components) -> RunState:
         optimizer_config=own.fixed["optimizer"].config,
     )
     state.stage, state.steps_before = stage, _steps_before(recipe, stage)
+    for executor in executors_of(components.guidances):
+        executor.begin(own.steps)
     return state
 
 
@@ -153,10 +158,12 @@ def _run_and_finish(
                 break
             clock.begin("preparing the next stage")
             following = state.stage + 1
+            executors = [*state.executors, *used_by(components.guidances)]
             scene = handover.next_scene(recipe, following, components.scene)
             components = build(recipe.all_stages[following], machine.choose_device(recipe.device), scene)
             state = _state(recipe, following, components)
-        _finish(recipe, run, components, clock)
+            state.executors = executors
+        _finish(recipe, run, components, [*state.executors, *used_by(components.guidances)], clock)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(run.path) from None  # the command prints how this run is continued
 
@@ -195,8 +202,23 @@ def _run_stage(
         raise
 
 
-def _finish(recipe: Recipe, run: RunDirectory, components: Components, clock: _Clock) -> None:
-    """The scores, the files of the asset and the report of a run whose steps are done."""
+def _finish(
+    recipe: Recipe,
+    run: RunDirectory,
+    components: Components,
+    executors: Sequence[Mapping[str, Any]],
+    clock: _Clock,
+) -> None:
+    """The scores, the files of the asset and the report of a run whose steps are done.
+
+    executors: how the priors of all stages were computed, for the report.
+    """
+    # Imported here, so that the first step comes sooner.
+    from threedgen.jobs import finish
+    from threedgen.jobs.scores.held_out import held_out_scores
+    from threedgen.jobs.scores.motion import moving_scores
+    from threedgen.jobs.scores.reference import reference_scores
+
     cameras, scene, renderer = components.cameras, components.scene, components.renderer
     # The scores come before the files, because writing an animation moves the scene to the CPU.
     scores = held_out_scores(cameras, scene, renderer)
@@ -208,7 +230,7 @@ def _finish(recipe: Recipe, run: RunDirectory, components: Components, clock: _C
     if declared(type(scene), RepresentationRoles).moves:
         clock.begin("measuring the motion")
         scores |= moving_scores(finish.moving_asset(recipe, scene))
-    finish.write_report(recipe, run, facts, scores, clock.stop())
+    finish.write_report(recipe, run, facts, scores, clock.stop(), executors)
 
 
 class _Clock:

@@ -23,6 +23,7 @@ from threedgen.core.errors import UserError
 RECIPE = "recipe.yaml"
 REPORT = "report.json"
 DEFAULT_PARENT = Path("runs")
+PICTURE = "reference/picture.png"  # the cut-out that a run from a picture begins with
 
 
 def slug(prompt: str) -> str:

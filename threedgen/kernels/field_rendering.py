@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from threedgen.core.types import Cameras
 from threedgen.kernels import load_native
 
 MOST_HIDDEN = 128  # units of a layer
@@ -27,13 +26,14 @@ class Seen:
     """The picture that a field was decoded from.
 
     features: rows of pixels, each already multiplied by its part of the first layer, so that their bilinear
-    values add to the hidden units; at most two. camera: that of the picture. waves: radians a world unit, of the
-    depth of a point behind its pixel. place: part of the first layer for the point, its pixel, its depth, and the
-    sines and cosines of the depth.
+    values add to the hidden units; at most two. world_from_camera, focal: the pose of its camera, and its focal
+    lengths in half widths of the picture. waves: radians a world unit, of the depth of a point behind its pixel.
+    place: part of the first layer for the point, its pixel, its depth, and the sines and cosines of the depth.
     """
 
     features: Sequence[Float[Tensor, "h w H"]]
-    camera: Cameras
+    world_from_camera: Float[Tensor, "4 4"]
+    focal: Float[Tensor, " 2"]
     waves: Float[Tensor, " N"]
     place: Float[Tensor, "J H"]
 
@@ -103,13 +103,12 @@ def _record(part: FieldPart) -> dict[str, Any]:
     if part.occupied is not None:
         record["occupied"] = part.occupied.to(torch.uint8)
     if part.seen is not None:
-        pose, k = part.seen.camera.world_from_camera[0], part.seen.camera.intrinsics[0]
-        focal = torch.stack([k[0, 0], k[1, 1]]) * (2.0 / part.seen.camera.width)
+        pose = part.seen.world_from_camera
         record |= {
             "pictures": [rows.detach().contiguous() for rows in part.seen.features],
             "rotation": pose[:3, :3],
             "position": pose[:3, 3],
-            "lens": torch.cat([focal, pose[:3, 3].norm()[None]]),
+            "lens": torch.cat([part.seen.focal, pose[:3, 3].norm()[None]]),
             "waves": part.seen.waves,
             "place": part.seen.place,
         }

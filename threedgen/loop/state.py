@@ -23,7 +23,7 @@ class RunState:
     the same draws would only repeat the failure, in a way that the seed determines. guidances: in the order of
     the recipe; those that remember something (an nn.Module with a state_dict) are part of the state. stage: the
     number of the recipe's stage (steps count from 0 in each). steps_before: the number of steps of the stages
-    before it.
+    before it. executors: how the priors of those stages were computed, as JSON.
     """
 
     scene: Any
@@ -34,6 +34,7 @@ class RunState:
     guidances: Sequence[Guidance] = field(default_factory=tuple)
     stage: int = 0
     steps_before: int = 0
+    executors: Sequence[Mapping[str, Any]] = ()
 
     @property
     def steps_in_run(self) -> int:

@@ -17,8 +17,8 @@ from threedgen.core.roles import GuidanceRoles, declared
 from threedgen.core.settings import SettingError
 from threedgen.datasets.cut_outs import cut_out_of, write_cut_out
 from threedgen.datasets.films import Film, film_of, write_film
+from threedgen.jobs.run_directory import PICTURE
 from threedgen.pipelines.image_to_3d import FOLDER as REFERENCE
-from threedgen.pipelines.image_to_3d import PICTURE
 from threedgen.recipes import stages
 from threedgen.recipes.layers import RUN, merge
 from threedgen.recipes.priors import asks_about_a_picture, guidance_roles, guides_of

@@ -20,7 +20,7 @@ from threedgen.core.roles import GuidanceRoles, RepresentationRoles, declared
 from threedgen.core.settings import SettingError
 from threedgen.datasets.cut_outs import CutOut, cut_out_of, write_cut_out, write_nearness
 from threedgen.guidance.reference_picture import ReferencePicture
-from threedgen.jobs.run_directory import check_free, choose_path
+from threedgen.jobs.run_directory import PICTURE, check_free, choose_path
 from threedgen.loop.events import Listener
 from threedgen.pipelines.common import Common, overrides, top_level
 from threedgen.pipelines.prepared import Prepared
@@ -30,7 +30,6 @@ from threedgen.recipes.load import load_recipe
 from threedgen.recipes.recipe import Choice, Recipe
 
 FOLDER = "reference"  # in the run
-PICTURE = f"{FOLDER}/picture.png"
 DEPTH = f"{FOLDER}/depth.png"
 VIEW = f"{FOLDER}/view-{{}}.png"
 _POSE = re.compile(r"@[-+.\d]+(,[-+.\d]+)?$")

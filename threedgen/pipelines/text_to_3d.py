@@ -10,10 +10,9 @@ from typing import Unpack
 from threedgen.core.errors import UserError
 from threedgen.core.roles import GuidanceRoles, declared
 from threedgen.guidance.priors.load import THINGS
-from threedgen.jobs.run_directory import choose_path
+from threedgen.jobs.run_directory import PICTURE, choose_path
 from threedgen.loop.events import Listener
 from threedgen.pipelines.common import Common, overrides, top_level
-from threedgen.pipelines.image_to_3d import PICTURE
 from threedgen.pipelines.prepared import Prepared
 from threedgen.pipelines.result import Run
 from threedgen.recipes.layers import RUN

@@ -11,7 +11,7 @@ SOONEST counts as 0.
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -91,9 +91,11 @@ class MlpField(nn.Module):
     def forward(self, points: Float[Tensor, "N 3"], times: Float[Tensor, " T"]) -> Float[Tensor, "T N K"]:
         where = _encoded(points, self._bands)
         when = _encoded(2.0 * times[:, None] - 1.0, self._bands)
-        shape = (len(times), len(points))
-        both = torch.cat([where.expand(*shape, -1), when[:, None].expand(*shape, when.shape[1])], dim=2)
-        return self.out(self.hidden(both)) * rise(times)[:, None, None]
+        # The first layer of place and time is the sum of one of places and one of times.
+        first: Any = self.hidden[0]
+        of_place, of_time = first.weight.split((where.shape[1], when.shape[1]), dim=1)
+        both = F.linear(where, of_place, first.bias) + F.linear(when, of_time)[:, None]
+        return self.out(self.hidden[1:](both)) * rise(times)[:, None, None]
 
 
 class HexPlaneField(nn.Module):

@@ -140,22 +140,29 @@ class DynamicGaussians(Representation):
         """The outputs of the field, see `deformation`; `carried` takes them, or a blend of them with others."""
         return self.field(self.means, times.to(self.means))
 
-    def carried(self, offsets: Float[Tensor, "N K"]) -> GaussianCloud:
-        """The cloud moved by the offsets of one moment; colours that depend on the direction do not turn."""
+    def carried(self, offsets: Float[Tensor, "T N K"]) -> tuple[GaussianCloud, ...]:
+        """The clouds moved by the offsets of T moments; colours that depend on the direction do not turn."""
         rest, config = self.rest, self.config.deformation
-        quats, scales, whole = rest.quats, rest.scales, self.config.trajectory.moves
+        count, whole = len(offsets), self.config.trajectory.moves
+        means, quats, scales = rest.means + offsets[..., :3], rest.quats, rest.scales
         if config.turns or whole:
-            quats = quat_multiply(quat_from_vector(offsets[:, 3:6]), quats)
+            quats = quat_multiply(quat_from_vector(offsets[..., 3:6]), quats)
         if config.sizes or whole:
-            scales = scales * offsets[:, -3:].exp()
-        return GaussianCloud(rest.means + offsets[:, :3], quats, scales, rest.opacities, rest.sh)
+            scales = scales * offsets[..., -3:].exp()
+        moments = zip(
+            means.unbind(),
+            quats.expand(count, -1, -1).unbind(),
+            scales.expand(count, -1, -1).unbind(),
+            strict=True,
+        )
+        return tuple(GaussianCloud(*moment, rest.opacities, rest.sh) for moment in moments)
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> GaussianCloud | Frames:
         """The cloud at rest if `time` is None, else one cloud for each different time."""
         if time is None:
             return self.rest
         times, index = torch.unique(time.to(self.means), return_inverse=True)
-        return Frames(tuple(map(self.carried, self.offsets(times))), index, times)
+        return Frames(self.carried(self.offsets(times)), index, times)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters of the field, without those of an earlier motion, and of the trajectory."""

@@ -108,10 +108,11 @@ class CarriedField(nn.Module):
         change = matrix - torch.eye(3).to(matrix)
         around = (points - points.mean(0)) @ change.transpose(1, 2)
         displacement = around + own[..., :3] @ matrix.transpose(1, 2) + shift[:, None]
-        turn = quats[:, None].expand(-1, len(points), -1)
+        turn = quats[:, None]  # one for all points, unless they turn by themselves as well
         if self._turns:
             turn = quat_multiply(turn, quat_from_vector(own[..., 3:6]))
+        turned = vector_from_quat(turn).expand_as(displacement)
         size = growth[:, None, None].expand_as(displacement)
         if self._sizes:
             size = size + own[..., -3:]
-        return torch.cat([displacement, vector_from_quat(turn), size], dim=2)
+        return torch.cat([displacement, turned, size], dim=2)

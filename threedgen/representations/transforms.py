@@ -85,17 +85,10 @@ def vector_from_quat(quats: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape 
 
 def quat_multiply(p: Float[Tensor, "*#shape 4"], q: Float[Tensor, "*#shape 4"]) -> Float[Tensor, "*shape 4"]:
     """The Hamilton product of quaternions (w, x, y, z): the rotation q followed by p."""
-    pw, px, py, pz = p.unbind(-1)
-    qw, qx, qy, qz = q.unbind(-1)
-    return torch.stack(
-        [
-            pw * qw - px * qx - py * qy - pz * qz,
-            pw * qx + px * qw + py * qz - pz * qy,
-            pw * qy - px * qz + py * qw + pz * qx,
-            pw * qz + px * qy - py * qx + pz * qw,
-        ],
-        dim=-1,
-    )
+    p, q = torch.broadcast_tensors(p, q)
+    (pw, pv), (qw, qv) = (value.split((1, 3), dim=-1) for value in (p, q))
+    vector = pw * qv + qw * pv + torch.linalg.cross(pv, qv, dim=-1)
+    return torch.cat([pw * qw - (pv * qv).sum(-1, keepdim=True), vector], dim=-1)
 
 
 def matrix_from_quat(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:

@@ -16,6 +16,7 @@ from threedgen.core import plugins
 from threedgen.core.errors import UserError
 from threedgen.core.settings import SettingError, at_least, finite, settings
 from threedgen.guidance.priors.base import Prior
+from threedgen.guidance.priors.executors.executor import Choice, Executor
 from threedgen.guidance.priors.folder import files, memory
 from threedgen.guidance.priors.folder.files import PipelineFolder, first_line, readable
 from threedgen.recipes import typed
@@ -67,6 +68,9 @@ class PriorConfig:
             of the denoiser are moved to the device one at a time.
         attention_slicing: Compute attention one head at a time, whatever the memory limit is.
         vae_tiling: Encode and decode pictures in tiles, whatever the memory limit is.
+        executor: How the network is computed on a CPU. eager calls it. openvino compiles it, in bfloat16 if the
+            processor computes in that and dtype is auto, else in float32; it needs threedgen[openvino]. auto
+            compiles it if that is possible and the run is long enough to gain from it.
         options: Settings of the kind of model that the folder holds (docs/priors.md).
     """
 
@@ -80,6 +84,7 @@ class PriorConfig:
     memory: Annotated[float, at_least(0.0)] = 0.0
     attention_slicing: bool = False
     vae_tiling: bool = False
+    executor: Choice = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -232,8 +237,22 @@ def load_folder(
         unet = folder.config("unet")
         control = (Control.load(control_folder, unet, device, dtype, plan, config.control_scale),)
     prior = adapter.load(PipelineParts(folder, device, dtype, plan, lora), options, *control)
+    if hasattr(prior.network, "config"):  # a model of diffusers, and no radiance field
+        exact = config.dtype == "float32"
+        prior.executor = Executor(
+            prior.network, config.path or config.name, config.executor, exact, _why_eager(config)
+        )
     prior.text([""])  # every run needs the empty text, and a broken text encoder is reported now
     return prior
+
+
+def _why_eager(config: PriorConfig) -> str:
+    """Why the settings rule a compiled network out, or ""."""
+    if config.control:
+        return "it has a ControlNet"
+    if config.memory or config.attention_slicing:
+        return "its memory is limited, and a compiled network is a second copy of it"
+    return ""
 
 
 def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype, frames: int) -> memory.Sizes:

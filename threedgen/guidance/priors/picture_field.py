@@ -257,12 +257,14 @@ class PictureField(RadianceField):
         weight = self.inner.weight * (1.0 + one.scale)[:, None]
         sizes = (3 * one.planes.shape[-1], len(one.features), len(one.picture), _PLACE)
         planes, features, picture, place = weight.split(sizes, dim=1)
+        k = one.camera.intrinsics[0]
         seen = Seen(
             features=[
                 torch.einsum("cvu,hc->vuh", one.features, features),
                 torch.einsum("cvu,hc->vuh", one.picture, picture),
             ],
-            camera=one.camera,
+            world_from_camera=one.camera.world_from_camera[0],
+            focal=torch.stack([k[0, 0], k[1, 1]]) * (2.0 / one.camera.width),
             waves=weight.new_tensor(_WAVES) * torch.pi,
             place=place.transpose(0, 1),
         )

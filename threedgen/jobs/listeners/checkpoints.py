@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import torch
 
 from threedgen.core import checkpoint
 from threedgen.core.schedule import every_steps
 from threedgen.core.settings import above, settings
+from threedgen.guidance.priors.executors.executor import used_by
 from threedgen.loop.events import Event, StepDone
 from threedgen.loop.state import RunState
 
@@ -40,16 +42,35 @@ class Checkpoints:
             save(self.folder, event.state)
 
 
+class Circumstances(NamedTuple):
+    """What the last bits of the results depend on beside the recipe.
+
+    threads: of the process, 0 if unknown. executors: how the priors of the stage are computed, as JSON (see
+    `executor.used_by`).
+    """
+
+    threads: int
+    executors: Sequence[Mapping[str, Any]]
+
+
 def save(folder: Path, state: RunState) -> None:
-    """Writes the state and the number of threads, which the last bits of the results depend on."""
-    checkpoint.save(folder, state.tensors(), {**state.numbers(), "threads": torch.get_num_threads()})
+    """Writes the state and its circumstances."""
+    circumstances = {
+        "threads": torch.get_num_threads(),
+        "executors": used_by(state.guidances),
+        "earlier_executors": list(state.executors),
+    }
+    checkpoint.save(folder, state.tensors(), {**state.numbers(), **circumstances})
 
 
-def load(folder: Path, state: RunState) -> int:
-    """Restores `state`; returns the number of threads of the process that wrote it, 0 if it is unknown."""
+def load(folder: Path, state: RunState) -> Circumstances:
+    """Restores `state`; returns the circumstances in which it was written."""
     tensors, numbers = checkpoint.load(folder)
     state.restore(tensors, numbers)
-    return int(numbers.get("threads", 0))
+    state.executors = numbers.get("earlier_executors", ())
+    # A version of threedgen that recorded no executors had none.
+    executors = numbers.get("executors", [{"executor": "eager"}])
+    return Circumstances(int(numbers.get("threads", 0)), executors)
 
 
 def stage_of(folder: Path) -> int:

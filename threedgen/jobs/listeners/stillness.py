@@ -9,7 +9,6 @@ import torch
 
 from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.loop.events import Event, StepDone
-from threedgen.metrics.motion import STILL, farthest
 
 _SHARE = 3  # the check is made after a third of the steps of a stage
 _FEWEST = 20  # a stage in which fewer steps come before the check is too short to tell
@@ -37,6 +36,10 @@ class Stillness:
             event.state.step == event.total // _SHARE
             and declared(type(event.state.scene), RepresentationRoles).moves
         ):
+            from threedgen.metrics.motion import (
+                STILL,  # most scenes do not move, and its import takes a while
+            )
+
             self._done = True  # a step that is rolled back is made again
             amount = _amount(event.state.scene)
             if amount < STILL:
@@ -54,5 +57,7 @@ class Stillness:
 
 @torch.no_grad()
 def _amount(scene: Any) -> float:
+    from threedgen.metrics.motion import farthest
+
     times = torch.linspace(0.0, 1.0, _MOMENTS, device=next(scene.parameters()).device)
     return farthest(scene.moved(times))

@@ -73,6 +73,8 @@ class DiffusersPrior(PriorRoles):
         self.latent = codec.latent
         self.image_size = codec.size
         self.dtype = next(network.parameters()).dtype
+        self.executor: Callable[..., Any] = network
+        """What `predict` calls in place of the network."""
 
     @classmethod
     def clip_frames(cls, folder: PipelineFolder, options: Any) -> int:
@@ -102,7 +104,7 @@ class DiffusersPrior(PriorRoles):
     def predict(
         self, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Prediction:
-        return self.read(z, t, self.answer(self.network, z, t, condition))
+        return self.read(z, t, self.answer(self.executor, z, t, condition))
 
     def read(self, z: Tensor, t: Float[Tensor, " B"], output: Tensor) -> Prediction:
         """The raw output of the network in all forms."""

@@ -74,7 +74,7 @@ class DiffusersEditPrior(DiffusersPrior):
         return self._inputs(z, t, condition.prompts, self._latents(condition))
 
     def _output(self, z: Tensor, t: Tensor, prompts: Any, shown: Tensor) -> Tensor:
-        return self.network(**self._inputs(z, t, prompts, shown), return_dict=False)[0].to(z.dtype)
+        return self.executor(**self._inputs(z, t, prompts, shown), return_dict=False)[0].to(z.dtype)
 
     def _inputs(self, z: Tensor, t: Tensor, prompts: Any, shown: Tensor) -> dict[str, Any]:
         states = self.text(prompts)["states"]

@@ -6,17 +6,15 @@ it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import sys
 import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from threedgen.core import cache
 from threedgen.core.errors import UserError
 
 Rows = dict[str, Tensor]
@@ -25,25 +23,8 @@ _FORMAT = "threedgen encoded text 1"
 
 
 def cache_folder() -> Path | None:
-    """The folder of the encoded texts of this user; None if there is no home directory.
-
-    $THREEDGEN_CACHE/text if that is set, else threedgen/text in the platform's folder for such files:
-    $XDG_CACHE_HOME or ~/.cache, on macOS ~/Library/Caches, on Windows %LOCALAPPDATA%.
-    """
-    chosen = os.environ.get("THREEDGEN_CACHE")
-    try:
-        return (Path(chosen).expanduser() if chosen else _platform_folder() / "threedgen") / "text"
-    except RuntimeError:  # no home directory
-        return None
-
-
-def _platform_folder() -> Path:
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
-    chosen = os.environ.get(variable, "")
-    # By the XDG specification relative paths are ignored.
-    return Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache"
+    """The folder of the encoded texts of this user, see `cache.user_folder`."""
+    return cache.user_folder("text")
 
 
 class TextCache:
@@ -77,8 +58,7 @@ class TextCache:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         if header.get("__metadata__") != self._header(text, rows):
             return None
-        with contextlib.suppress(OSError):  # deleted in the meantime, or owned by another user
-            os.utime(path)
+        cache.mark_used(path)
         return rows
 
     def write(self, text: str, rows: Rows) -> None:
@@ -104,19 +84,7 @@ class TextCache:
 
     def prune(self) -> None:
         """Delete the files whose last use is longest ago until the folder is within its limit."""
-        files = []
-        with contextlib.suppress(OSError):
-            for path in self._folder.glob("*.safetensors"):
-                with contextlib.suppress(OSError):  # deleted by another process
-                    status = path.stat()
-                    files.append((status.st_mtime, status.st_size, path))
-        excess = sum(size for _, size, _ in files) - self._limit
-        for _, size, path in sorted(files):
-            if excess <= 0:
-                return
-            with contextlib.suppress(OSError):
-                path.unlink()
-            excess -= size
+        cache.prune(self._folder, "*.safetensors", self._limit)
 
     def _header(self, text: str, rows: Rows) -> dict[str, str]:
         """The metadata of a file, by which a foreign or damaged file is recognised."""
