@@ -59,6 +59,9 @@ def guided_pass(name: str) -> float:
     t = torch.full((count,), 0.5)
     times = torch.linspace(0.0, 1.0, frames).expand(count, -1) if clip else None
     prior.prepare(["a red cube"])
+    begin = getattr(getattr(prior, "executor", None), "begin", None)
+    if begin is not None:
+        begin(1000)  # as a run of so many steps does
 
     def call() -> None:
         # A new condition, as in every step: a prior may keep what it rendered for the last one.

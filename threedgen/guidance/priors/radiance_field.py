@@ -218,15 +218,20 @@ class _WithoutInitialValues(TorchFunctionMode):
 
 
 def doubled_planes(texels: Float[Tensor, "T K P P"], refine: nn.Module) -> Float[Tensor, "T 3 Q Q C"]:
-    """Three planes of twice as many texels each way, in float32 and in the layout of `sample_planes`.
+    """Three planes of twice as many texels each way, at least in float32 and in the layout of `sample_planes`.
 
     texels: those of all three planes, K = 3 C channels. refine: what it says of the texels of a plane, channels
     first, is added to their bilinear values.
     """
     # With the channels last in memory the planes need not be turned at the end, and convolutions are faster too.
     few = texels.unflatten(1, (3, -1)).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    doubled = F.interpolate(few.float(), scale_factor=2, mode="bilinear", align_corners=False)
+    doubled = F.interpolate(at_least_float32(few), scale_factor=2, mode="bilinear", align_corners=False)
     return (doubled + refine(few)).permute(0, 2, 3, 1).unflatten(0, (-1, 3)).contiguous()
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """What autocast computed in half precision, in float32."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def premultiplied(

@@ -26,6 +26,7 @@ from threedgen.guidance.priors.radiance_field import (
     EXTENT,
     RadianceField,
     as_pictures,
+    at_least_float32,
     doubled_planes,
     premultiplied,
 )
@@ -137,8 +138,8 @@ class TextField(RadianceField):
         if codes is None:
             codes = vectors.new_zeros(len(vectors), self.architecture.code)
         mixed = self.mix(torch.cat([vectors, codes], dim=1))
-        scale, offset = self.modulation(mixed).chunk(2, dim=1)
-        return Decoded(self.planes(mixed), scale.float(), offset.float())
+        scale, offset = at_least_float32(self.modulation(mixed)).chunk(2, dim=1)
+        return Decoded(self.planes(mixed), scale, offset)
 
     def raw(self, one: DecodedText, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
         features = sample_planes(one.planes, points / EXTENT).flatten(1)
