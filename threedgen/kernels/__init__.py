@@ -10,6 +10,7 @@ from types import ModuleType
 _FUNCTIONS = (
     *("splat_forward", "zbuffer", "sample_planes", "march_count", "interpolate_forward", "render_fields"),
     *("train_fields", "neighbour_distances", "gaussian_density", "surface_light", "carve", "mesh_pieces"),
+    "rigidity",
 )
 
 

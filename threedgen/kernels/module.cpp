@@ -9,6 +9,7 @@ void bind_gaussian_sums(nanobind::module_ &module);
 void bind_mesh_ops(nanobind::module_ &module);
 void bind_neighbours(nanobind::module_ &module);
 void bind_raymarch(nanobind::module_ &module);
+void bind_rigidity(nanobind::module_ &module);
 void bind_splat(nanobind::module_ &module);
 void bind_surface_color(nanobind::module_ &module);
 void bind_triplane(nanobind::module_ &module);
@@ -24,6 +25,7 @@ NB_MODULE(_native, module) {
     bind_mesh_ops(module);
     bind_neighbours(module);
     bind_raymarch(module);
+    bind_rigidity(module);
     bind_splat(module);
     bind_surface_color(module);
     bind_triplane(module);

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from threedgen.core.schedule import Schedule
 from threedgen.core.settings import settings
+from threedgen.kernels.rigidity import can_compare, changed_distances
 
 _SMALLEST = 1e-8  # of a variance
 
@@ -54,6 +55,9 @@ def rigidity(points: MovedPoints) -> Float[Tensor, ""]:
     a rigid motion, and if there are no neighbours."""
     if not points.neighbours.shape[1]:
         return points.moved.new_zeros(())
+    if can_compare(points.rest, points.moved):
+        changes, at_rest = changed_distances(points.rest, points.moved, points.neighbours, _SMALLEST)
+        return changes / at_rest.clamp_min(_SMALLEST)
     rest = torch.linalg.vector_norm(_to_neighbours(points.rest[None], points.neighbours), dim=3)
     moved = (_to_neighbours(points.moved, points.neighbours).square().sum(3) + _SMALLEST).sqrt()
     return (moved - rest).square().mean() / rest.square().mean().clamp_min(_SMALLEST)
