@@ -14,17 +14,27 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from threedgen.core.errors import UserError
-from threedgen.guidance.priors.folder.clip_text import WEIGHTS, ClipText, WordPieces
-from threedgen.guidance.priors.load import EMBEDDED_THINGS_WEIGHTS, PriorConfig, load_prior
+from threedgen.guidance.priors.folder.clip_text import WEIGHTS, ClipText
+from threedgen.guidance.priors.folder.text_tokens import Tokenizer, byte_pairs, has_byte_pairs, word_pieces
+from threedgen.guidance.priors.load import EMBEDDED_THINGS_WEIGHTS, EMBEDDED_WEIGHTS, PriorConfig, load_prior
 from threedgen.guidance.priors.processes import cosine_table
 
 CPU = torch.device("cpu")
-TEXTS = ["", "a red cube", "A Café, été 日本 [SEP] x", "word " * 60, "a  cat\non a mat", "unspeakablyodd"]
+TEXTS = [
+    "",
+    "a red cube",
+    "A Café, été 日本 [SEP] x",
+    "word " * 60,
+    "a  cat\non a mat",
+    "unspeakablyodd",
+    "it's <|endoftext|> 12 x",
+]
 
 
-def parts(folder: Path) -> tuple[ClipText, WordPieces]:
+def parts(folder: Path) -> tuple[ClipText, Tokenizer]:
     encoder = ClipText(folder / "text_encoder", CPU, torch.float32)
-    return encoder, WordPieces(folder / "tokenizer", encoder.length)
+    read = byte_pairs if has_byte_pairs(folder / "tokenizer") else word_pieces
+    return encoder, read(folder / "tokenizer", encoder.length)
 
 
 def by_transformers(folder: Path, texts: list[str]) -> tuple[Any, Any]:
@@ -43,16 +53,19 @@ def by_transformers(folder: Path, texts: list[str]) -> tuple[Any, Any]:
         return tokens, encoder(tokens.input_ids, attention_mask=tokens.attention_mask)
 
 
-def test_the_shipped_encoder_says_what_transformers_says() -> None:
-    encoder, words = parts(EMBEDDED_THINGS_WEIGHTS)
+@pytest.mark.parametrize(
+    ("folder", "unread"), [(EMBEDDED_THINGS_WEIGHTS, "word " * 30), (EMBEDDED_WEIGHTS, "word " * 35)]
+)
+def test_the_shipped_encoders_say_what_transformers_says(folder: Path, unread: str) -> None:
+    encoder, words = parts(folder)
     tokens = words(TEXTS)
-    expected, states = by_transformers(EMBEDDED_THINGS_WEIGHTS, TEXTS)
+    expected, states = by_transformers(folder, TEXTS)
     assert torch.equal(tokens.ids, expected.input_ids)
     assert torch.equal(tokens.read, expected.attention_mask.bool())
     found, pooled = encoder(tokens.ids, tokens.read)
     torch.testing.assert_close(found, states.last_hidden_state, rtol=0.0, atol=1e-6)
     torch.testing.assert_close(pooled, states.pooler_output, rtol=0.0, atol=1e-6)
-    assert tokens.unread.tolist() == [0, 0, 0, len("word " * 30), 0, 0]
+    assert tokens.unread.tolist() == [0, 0, 0, len(unread), 0, 0, 0]
 
 
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
@@ -87,9 +100,9 @@ def test_an_encoder_with_other_sizes_and_with_the_names_of_older_versions(
 
 
 def test_damaged_files_are_one_line(tmp_path: Path) -> None:
-    def damaged(change: Any) -> pytest.ExceptionInfo[UserError]:
+    def damaged(change: Any, shipped: Path = EMBEDDED_THINGS_WEIGHTS) -> pytest.ExceptionInfo[UserError]:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        copytree(EMBEDDED_THINGS_WEIGHTS, folder)
+        copytree(shipped, folder)
         change(folder)
         with pytest.raises(UserError, match=r"copy it again|missing") as caught:
             parts(folder)
@@ -109,6 +122,17 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     damaged(lambda folder: (folder / "text_encoder" / WEIGHTS).write_bytes(b"nothing"))
     damaged(lambda folder: (folder / "tokenizer" / "vocab.txt").unlink())
     damaged(lambda folder: (folder / "tokenizer" / "vocab.txt").write_text("a\nb\n"))
+    for file, text in (("vocab.json", "{}"), ("vocab.json", "[1]"), ("merges.txt", "#version\na b c\n")):
+        damaged(lambda folder, f=file, t=text: (folder / "tokenizer" / f).write_text(t), EMBEDDED_WEIGHTS)
+
+
+def test_a_tokenizer_that_says_more_is_left_to_transformers(tmp_path: Path) -> None:
+    assert has_byte_pairs(EMBEDDED_WEIGHTS / "tokenizer")
+    assert not has_byte_pairs(EMBEDDED_THINGS_WEIGHTS / "tokenizer")
+    copytree(EMBEDDED_WEIGHTS / "tokenizer", tmp_path / "more")
+    file = tmp_path / "more" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"add_prefix_space": True}))
+    assert not has_byte_pairs(tmp_path / "more")
 
 
 def test_low_rank_changes_are_refused(tmp_path: Path) -> None:

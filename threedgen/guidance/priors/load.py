@@ -16,7 +16,7 @@ from threedgen.core import plugins
 from threedgen.core.errors import UserError
 from threedgen.core.settings import SettingError, at_least, finite, settings
 from threedgen.guidance.priors.base import Prior
-from threedgen.guidance.priors.executors.executor import Choice, Executor
+from threedgen.guidance.priors.executors.executor import Choice, Executor, can_defer
 from threedgen.guidance.priors.folder import files, memory
 from threedgen.guidance.priors.folder.files import PipelineFolder, first_line, readable
 from threedgen.recipes import typed
@@ -236,11 +236,14 @@ def load_folder(
         control_folder = Path(config.control).expanduser()
         unet = folder.config("unet")
         control = (Control.load(control_folder, unet, device, dtype, plan, config.control_scale),)
-    prior = adapter.load(PipelineParts(folder, device, dtype, plan, lora), options, *control)
-    if hasattr(prior.network, "config"):  # a model of diffusers, and no radiance field
+    why_eager = _why_eager(config)
+    plain = device.type == "cpu" and dtype == torch.float32 and lora is None and not why_eager
+    deferred = plain and can_defer(config.executor)
+    prior = adapter.load(PipelineParts(folder, device, dtype, plan, lora, deferred), options, *control)
+    if hasattr(prior.executor, "config"):  # a model of diffusers, and no radiance field
         exact = config.dtype == "float32"
         prior.executor = Executor(
-            prior.network, config.path or config.name, config.executor, exact, _why_eager(config)
+            prior.executor, config.path or config.name, config.executor, exact, why_eager
         )
     prior.text([""])  # every run needs the empty text, and a broken text encoder is reported now
     return prior

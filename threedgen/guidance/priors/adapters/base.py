@@ -13,6 +13,7 @@ from threedgen.core.settings import settings
 from threedgen.guidance.priors.base import Condition, ParticleModel, Prediction, PriorRoles, Text
 from threedgen.guidance.priors.clip_codec import ClipCodec
 from threedgen.guidance.priors.codec import Codec
+from threedgen.guidance.priors.executors.deferred import DeferredNetwork, loaded
 from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.folder.text import TextEmbedder
 from threedgen.guidance.priors.processes import Process, add_noise, per_sample
@@ -42,8 +43,8 @@ FORMS = {
 class DiffusersPrior(PriorRoles):
     """A frozen denoiser of diffusers; a subclass provides the arguments of its network.
 
-    network: a frozen model of diffusers. codec: pictures to samples. text: texts to tensors. process: alpha and
-    sigma. form: a key of FORMS. scale: the default guidance scale.
+    network: a frozen model of diffusers, or what stands for one. codec: pictures to samples. text: texts to
+    tensors. process: alpha and sigma. form: a key of FORMS. scale: the default guidance scale.
     """
 
     @settings
@@ -67,14 +68,27 @@ class DiffusersPrior(PriorRoles):
         form: str,
         scale: float,
     ) -> None:
-        self.network, self.codec, self.text, self.process = network, codec, text, process
+        self._network = network
+        self.codec, self.text, self.process = codec, text, process
         self.form = FORMS[form]
         self.default_scale = scale
         self.latent = codec.latent
         self.image_size = codec.size
-        self.dtype = next(network.parameters()).dtype
+        self.dtype = (
+            network.dtype if isinstance(network, DeferredNetwork) else next(network.parameters()).dtype
+        )
         self.executor: Callable[..., Any] = network
         """What `predict` calls in place of the network."""
+
+    @property
+    def network(self) -> Any:
+        """The network, which is loaded now if it was not yet."""
+        return loaded(self._network)
+
+    @property
+    def network_config(self) -> Any:
+        """The config of the network, which is not loaded for that."""
+        return self._network.config
 
     @classmethod
     def clip_frames(cls, folder: PipelineFolder, options: Any) -> int:

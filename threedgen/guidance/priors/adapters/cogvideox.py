@@ -60,7 +60,7 @@ class DiffusersCogVideoXPrior(DiffusersVideoPrior):
 
     def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
         states = self.text(condition.prompts)["states"]
-        rotary = self.network.config.use_rotary_positional_embeddings
+        rotary = self.network_config.use_rotary_positional_embeddings
         return {
             "hidden_states": self.volume(z),
             "timestep": self.process.timestep(t),
@@ -73,7 +73,7 @@ class DiffusersCogVideoXPrior(DiffusersVideoPrior):
         pipeline."""
         from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
-        config = self.network.config
+        config = self.network_config
         grid, packed = side // config.patch_size, config.patch_size_t
         high, wide = config.sample_height // config.patch_size, config.sample_width // config.patch_size
         length = {"embed_dim": config.attention_head_dim, "grid_size": (grid, grid), "device": device}

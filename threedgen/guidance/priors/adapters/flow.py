@@ -92,7 +92,7 @@ class DiffusersFluxPrior(DiffusersPrior):
     def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
         rows = self.text(condition.prompts)
         states = rows["states"].to(device=z.device, dtype=self.dtype)
-        guided = self.network.config.guidance_embeds
+        guided = self.network_config.guidance_embeds
         return {
             "hidden_states": packed(z).to(self.dtype),
             "timestep": self.process.timestep(t).to(self.dtype),

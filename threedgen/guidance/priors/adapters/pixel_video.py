@@ -28,7 +28,7 @@ class DiffusersPixelVideoPrior(DiffusersImagePrior):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.frames: int = self.network.config.in_channels // 3
+        self.frames: int = self.network_config.in_channels // 3
         self.latent_frames = self.frames
 
     @classmethod

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from threedgen.core import machine
+from threedgen.guidance.priors.executors.deferred import DeferredNetwork, loaded
 from threedgen.guidance.priors.executors.identity import signature, tensors_of
 from threedgen.guidance.priors.executors.store import GraphStore, Stored
 
@@ -70,7 +71,7 @@ def properties_of(precision: str) -> dict[str, Any]:
 
 
 def find_graph(
-    network: nn.Module,
+    network: nn.Module | DeferredNetwork,
     arguments: Mapping[str, Any],
     precision: str,
     identity: Mapping[str, Any],
@@ -89,7 +90,7 @@ def find_graph(
         graph = _usable(stored)
         if graph is not None or "why" in stored.facts:
             return graph, stored.facts
-    stored = _make(network, arguments, precision)
+    stored = _make(loaded(network), arguments, precision)
     store.write(asked, stored)
     return _usable(stored), stored.facts
 

@@ -18,6 +18,7 @@ from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import WrappedPrior
 from threedgen.guidance.priors.executors import compiled
 from threedgen.guidance.priors.executors.compiled import Graph
+from threedgen.guidance.priors.executors.deferred import DeferredNetwork
 from threedgen.guidance.priors.executors.identity import identity_of, signature, tensors_of
 from threedgen.guidance.priors.executors.store import GraphStore
 
@@ -34,16 +35,21 @@ _MOST = 8  # graphs of one network
 class Executor:
     """Computes the passes of a frozen network, in the way that its settings, the machine and the network allow.
 
-    network: a frozen model of diffusers, called as `network(**arguments, return_dict=False)[0]`. prior: its name in
-    the report. choice: auto takes a graph if that is possible and pays; eager never; openvino from the first pass.
-    exact: a graph must be in float32, because the user asked for that. why: a reason of the caller for calling the
-    network, or "".
+    network: a frozen model of diffusers, called as `network(**arguments, return_dict=False)[0]`, or what stands for
+    one. prior: its name in the report. choice: auto takes a graph if that is possible and pays; eager never;
+    openvino from the first pass. exact: a graph must be in float32, because the user asked for that. why: a reason
+    of the caller for calling the network, or "".
 
     Raises UserError if OpenVINO is asked for and not installed.
     """
 
     def __init__(
-        self, network: nn.Module, prior: str, choice: Choice, exact: bool = False, why: str = ""
+        self,
+        network: nn.Module | DeferredNetwork,
+        prior: str,
+        choice: Choice,
+        exact: bool = False,
+        why: str = "",
     ) -> None:
         if choice == "openvino" and not installed():
             raise UserError(f"the executor openvino is not installed: {EXTRA}, or set executor: auto")
@@ -118,7 +124,10 @@ class Executor:
 
     def _find(self, arguments: Mapping[str, Any]) -> tuple[Graph | None, dict[str, Any]]:
         if self._identity is None:
-            self._identity = identity_of(self._network)
+            network = self._network
+            self._identity = (
+                network.identity if isinstance(network, DeferredNetwork) else identity_of(network)
+            )
         recorded = {facts.get("precision") for facts in self._recorded} - {None}
         exact = self._exact or recorded == {compiled.FLOAT32}
         precision = compiled.FLOAT32 if exact else compiled.best_precision()
@@ -167,8 +176,15 @@ def try_out() -> str:
     return precision
 
 
-def _obstacle(network: nn.Module, choice: Choice) -> str:
+def can_defer(choice: Choice) -> bool:
+    """Whether a network on the CPU whose graphs are stored need not be loaded."""
+    return choice == "openvino" or (choice == "auto" and not unavailable())
+
+
+def _obstacle(network: nn.Module | DeferredNetwork, choice: Choice) -> str:
     """Why the network must be called, or ""."""
+    if isinstance(network, DeferredNetwork):  # it had none when it was loaded
+        return ""
     weights = list(network.parameters())
     if choice == "eager":
         return "the recipe asks for it"

@@ -31,14 +31,20 @@ def tensors_of(arguments: Mapping[str, Any]) -> list[Tensor]:
 
 
 def identity_of(network: nn.Module) -> dict[str, Any]:
-    """The part of the identity that is the same for all shapes of inputs: the network, the versions and the
-    processor."""
-    here = Path(__file__).parent
+    """The part of the identity that is the same for all shapes of inputs: the network and its environment."""
     return {
         "network": type(network).__name__,
         "config": _digest(_config(network).encode()),
         "weights": _weights(network),
         "processors": sorted({_described(p) for p in _processors(network)}),
+        **environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """The versions and the processor."""
+    here = Path(__file__).parent
+    return {
         "versions": {name: machine.version(name) for name in _PACKAGES},
         "sources": [_digest((here / name).read_bytes()) for name in _SOURCES],
         "processor": machine.processor(),

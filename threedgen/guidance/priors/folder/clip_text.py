@@ -1,14 +1,12 @@
-"""A small CLIP text encoder over WordPiece tokens, read without transformers, whose import takes two seconds.
+"""A small CLIP text encoder, read without transformers, whose import takes two seconds.
 
-It is what `threedgen train prior` writes beside a field. The forward pass is that of CLIPTextModel (Radford et al.
-2021, arXiv:2103.00020), and the tokens are those of BertTokenizer (Devlin et al. 2019, arXiv:1810.04805).
+It is what `threedgen train prior` writes. The forward pass is that of CLIPTextModel (Radford et al. 2021,
+arXiv:2103.00020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,44 +19,6 @@ from threedgen.guidance.priors.folder.files import first_line, read_json
 WEIGHTS = "model.safetensors"
 _ACTIVATIONS = {"quick_gelu": lambda x: x * torch.sigmoid(1.702 * x), "gelu": F.gelu}
 _PREFIX = "text_model."  # of the names of weights that older versions of transformers wrote
-
-
-class Tokens(NamedTuple):
-    """The tokens of texts. read: which of them are no padding. unread: characters at the end of each text that do
-    not fit into the length."""
-
-    ids: Int[Tensor, "B L"]
-    read: Bool[Tensor, "B L"]
-    unread: Int[Tensor, " B"]
-
-
-class WordPieces:
-    """The tokens of the vocab.txt of a folder, each text padded or cut to `length` of them. Raises UserError."""
-
-    def __init__(self, folder: Path, length: int) -> None:
-        from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
-
-        config = read_json(folder / "tokenizer_config.json")
-        pad = str(config.get("pad_token", "[PAD]"))
-        try:
-            self._tokenizer = BertWordPieceTokenizer(
-                str(folder / "vocab.txt"), lowercase=bool(config.get("do_lower_case", True))
-            )
-            pad_id = self._tokenizer.token_to_id(pad)
-            assert pad_id is not None, f"{pad} is not in its vocabulary"
-            self._tokenizer.enable_padding(pad_id=pad_id, pad_token=pad, length=length)
-            self._tokenizer.enable_truncation(length)
-        except Exception as error:  # whatever the library raises, the file is at fault
-            raise _damaged(folder, error) from error
-
-    def __call__(self, texts: Sequence[str]) -> Tokens:
-        found = self._tokenizer.encode_batch(list(texts))
-        unread = [
-            len(text[max(end for _, end in item.offsets) :].lstrip()) if item.overflowing else 0
-            for text, item in zip(texts, found, strict=True)
-        ]
-        read = torch.tensor([item.attention_mask for item in found], dtype=torch.bool)
-        return Tokens(torch.tensor([item.ids for item in found]), read, torch.tensor(unread))
 
 
 class ClipText:
@@ -105,7 +65,7 @@ class ClipText:
     def __call__(
         self, ids: Int[Tensor, "B L"], read: Bool[Tensor, "B L"]
     ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B D"]]:
-        """The last states of tokens, and the states of the end tokens. read: see Tokens; L is `length`."""
+        """The last states of tokens, and those of the end tokens. read: which tokens are seen. L: `length`."""
         ids, read = ids.to(self.device), read.to(self.device)
         places = self._weights["embeddings.position_embedding.weight"]
         x = self._words[ids].to(places.dtype) + places

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.folder import files
-from threedgen.guidance.priors.folder.clip_text import ClipText, WordPieces
+from threedgen.guidance.priors.folder.clip_text import WEIGHTS, ClipText
 from threedgen.guidance.priors.folder.parts import PipelineParts
 from threedgen.guidance.priors.folder.text import (
     UNREAD,
@@ -28,6 +28,7 @@ from threedgen.guidance.priors.folder.text import (
     tokens_of,
 )
 from threedgen.guidance.priors.folder.text_cache import cache_folder
+from threedgen.guidance.priors.folder.text_tokens import byte_pairs, has_byte_pairs, word_pieces
 
 _CLIP_LENGTH = (
     77  # tokens that CLIP and DeepFloyd IF were trained with; a tiny encoder may have fewer positions
@@ -46,6 +47,8 @@ def one_encoder(parts: PipelineParts, pixels: bool) -> TextEmbedder:
     masked = pixels or bool(parts.folder.config("text_encoder").get("use_attention_mask"))
 
     def load() -> Encode:
+        if _is_plain(parts, length):
+            return _plain_clip(parts, pixels, masked)
         tokenizer, encoder = parts.tokenizer("tokenizer"), parts.encoder("text_encoder")
 
         def encode(texts: list[str]) -> dict[str, Tensor]:
@@ -55,6 +58,31 @@ def one_encoder(parts: PipelineParts, pixels: bool) -> TextEmbedder:
         return encode
 
     return _embedder(parts, load, ["text_encoder", "tokenizer"], length, masked, pixels)
+
+
+def _is_plain(parts: PipelineParts, length: int) -> bool:
+    """Whether the encoder of a folder is read without transformers: one that `threedgen train prior` writes."""
+    folder = parts.folder.path
+    return (
+        parts.lora is None
+        and parts.folder.class_of("text_encoder") == "CLIPTextModel"
+        and parts.folder.config("text_encoder").get("max_position_embeddings") == length
+        and (folder / "text_encoder" / WEIGHTS).is_file()
+        and has_byte_pairs(folder / "tokenizer")
+    )
+
+
+def _plain_clip(parts: PipelineParts, pixels: bool, masked: bool) -> Encode:
+    folder = parts.folder.path
+    encoder = ClipText(folder / "text_encoder", parts.plan.encoder_device(parts.device), parts.dtype)
+    tokens_of_texts = byte_pairs(folder / "tokenizer", encoder.length)
+
+    def encode(texts: list[str]) -> dict[str, Tensor]:
+        tokens = tokens_of_texts(lower_case(texts) if pixels else texts)
+        read = tokens.read if masked else torch.ones_like(tokens.read)
+        return {"states": encoder(tokens.ids, read)[0], UNREAD: tokens.unread}
+
+    return encode
 
 
 def pooled_clip(parts: PipelineParts) -> TextEmbedder:
@@ -72,7 +100,7 @@ def pooled_clip(parts: PipelineParts) -> TextEmbedder:
     def load() -> Encode:
         folder = parts.folder.path
         encoder = ClipText(folder / "text_encoder", parts.plan.encoder_device(parts.device), parts.dtype)
-        tokens_of_texts = WordPieces(folder / "tokenizer", encoder.length)
+        tokens_of_texts = word_pieces(folder / "tokenizer", encoder.length)
 
         def encode(texts: list[str]) -> dict[str, Tensor]:
             tokens = tokens_of_texts(texts)

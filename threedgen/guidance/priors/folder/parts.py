@@ -10,6 +10,7 @@ import torch
 
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.codec import Latents, Pixels
+from threedgen.guidance.priors.executors.deferred import DeferredNetwork, KnownNetworks
 from threedgen.guidance.priors.folder.files import PipelineFolder, first_line
 from threedgen.guidance.priors.folder.libraries import (
     class_of,
@@ -46,7 +47,7 @@ class PipelineParts:
     """Loads the parts of one pipeline folder. Every method raises UserError if a part does not fit or is damaged.
 
     device, dtype: of the denoiser and the text encoders. plan: measures to save memory. lora: low-rank changes that
-    are added to the parts, or None.
+    are added to the parts, or None. deferred: the denoiser need not be loaded if it is known.
     """
 
     folder: PipelineFolder
@@ -54,9 +55,22 @@ class PipelineParts:
     dtype: torch.dtype
     plan: Plan
     lora: Lora | None = None
+    deferred: bool = False
 
     def network(self, name: str, part: str) -> Any:
-        """The denoiser: the class `name` of diffusers from the folder `part`, with the low-rank changes added."""
+        """The denoiser: the class `name` of diffusers from the folder `part`, with the low-rank changes added; or
+        what stands for it."""
+        if not self.deferred:
+            return self._load_network(name, part)
+        networks, folder = KnownNetworks(), self.folder.path / part
+        known = networks.find(name, folder)
+        if known is not None:
+            return DeferredNetwork(known, lambda: self._load_network(name, part))
+        network = self._load_network(name, part)
+        networks.add(name, folder, network)
+        return network
+
+    def _load_network(self, name: str, part: str) -> Any:
         network = load_model(diffusers_class(name), self.folder.path / part, "torch_dtype", self.dtype)
         if self.lora is not None:
             self.lora.merge(network, part)
