@@ -239,7 +239,7 @@ def load_folder(
     why_eager = _why_eager(config)
     plain = device.type == "cpu" and dtype == torch.float32 and lora is None and not why_eager
     deferred = plain and can_defer(config.executor)
-    prior = adapter.load(PipelineParts(folder, device, dtype, plan, lora, deferred), options, *control)
+    prior: Any = adapter.load(PipelineParts(folder, device, dtype, plan, lora, deferred), options, *control)
     if hasattr(prior.executor, "config"):  # a model of diffusers, and no radiance field
         exact = config.dtype == "float32"
         prior.executor = Executor(

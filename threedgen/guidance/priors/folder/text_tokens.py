@@ -111,8 +111,9 @@ def byte_pairs(folder: Path, length: int) -> Tokenizer:
             [words, pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
         made.add_special_tokens([AddedToken(mark, special=True) for mark in (start, end, unknown, pad)])
-        ends = [(mark, made.token_to_id(mark)) for mark in (end, start)]
-        made.post_processor = processors.RobertaProcessing(*ends, trim_offsets=False, add_prefix_space=False)
+        made.post_processor = processors.RobertaProcessing(
+            (end, vocabulary[end]), (start, vocabulary[start]), trim_offsets=False, add_prefix_space=False
+        )
         return made
 
     return Tokenizer(make, pad, length, folder)
