@@ -4,9 +4,9 @@
 
 The straightforward version (`Plain`, below) has the same networks, losses, rays and order of steps, and is what one
 would write first: grid_sample at all samples of every ray, no grid of what is empty, no early stop; the UNet as
-diffusers makes it, in float32; codes and moments in memory. Along a ray it has as many samples, in the mean, as
-ours has in the box. Both start from one state, that of a training of --warm steps without prior, so that some
-of space is known to be empty. Captions are left out on both sides.
+diffusers makes it; codes and moments in memory. Both run the UNet in float32, then in bfloat16 autocast. Along a
+ray it has as many samples, in the mean, as ours has in the box. Both start from one state, that of a training of
+--warm steps without prior, so that some of space is known to be empty. Captions are left out on both sides.
 
 Seconds are the CPU time of one thread, medians of alternating runs in one process; of the published recipe, whose
 step takes long, of three runs after a first one. Memory is of processes of their own: the peak, less what was
@@ -56,7 +56,7 @@ STEPS_ALONE = 2  # of a process whose memory is measured
 
 
 class Plain:
-    """The outer step without any of the project's kernels, skipping or half precision."""
+    """The outer step without any of the project's kernels or skipping."""
 
     def __init__(self, config: Config, scenes: PosedObjects, folder: Path) -> None:
         """folder: of a checkpoint, whose networks and codes it takes."""
@@ -123,7 +123,9 @@ class Plain:
         folded = F.pixel_unshuffle(noisy, fold)
         if self.places is not None:
             folded = torch.cat([folded, self.places.expand(len(folded), -1, -1, -1)], dim=1)
-        return F.pixel_shuffle(self.unet(folded, timesteps).sample, fold)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+            answer = self.unet(folded, timesteps).sample
+        return F.pixel_shuffle(answer.float(), fold)
 
     def rendered(self, scene: int, code: nn.Parameter, rng: torch.Generator) -> Float[Tensor, ""]:
         """The loss of some rays of a scene, with the codes' regularizer."""
@@ -329,8 +331,10 @@ def compared(recipe: str, config: Config, scenes: PosedObjects, work: Path, repe
         f"{losses[1]:.5f} (plain)."
     )
     yield from ("", "| | ours | plain PyTorch | ratio |", "|---|---|---|---|")
-    for name, (fast, slow) in against_plain(config, scenes, work, repeats).items():
-        yield f"| {name}, s | {fast:.3f} | {slow:.3f} | {slow / fast:.1f} |"
+    for precision in ("fp32", "bf16"):
+        both = replace(config, precision=precision)
+        for name, (fast, slow) in against_plain(both, scenes, work, repeats).items():
+            yield f"| {name}, {precision}, s | {fast:.3f} | {slow:.3f} | {slow / fast:.2f} |"
     used = [memory(which, recipe, work) for which in ("ours", "plain")]
     more = [each["peak"] - each["before"] for each in used]
     yield f"| memory that the step adds, MB | {more[0]:.0f} | {more[1]:.0f} | {more[1] / more[0]:.1f} |"

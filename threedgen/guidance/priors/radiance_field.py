@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
+from threedgen.core.empty import made_empty
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.folder.files import first_line, read_json, require_safe_weights
@@ -190,8 +190,7 @@ def load_field(folder: Path, kind: type[AnyField], sizes: Any) -> AnyField:
         raise UserError(f"prior part '{folder}' has sizes that no field has: copy the folder again")
     make: Any = kind
     try:
-        # On the meta device, sizes that do not fit the file take no memory.
-        with torch.device("meta"), _WithoutInitialValues():
+        with made_empty():  # sizes that do not fit the file take no memory
             field = make(sizes(**values))
     except (AssertionError, ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
@@ -205,16 +204,6 @@ def load_field(folder: Path, kind: type[AnyField], sizes: Any) -> AnyField:
             f"prior part '{folder}' does not fit its config ({first_line(error)}): copy the folder again"
         ) from error
     return field.requires_grad_(False).eval()
-
-
-class _WithoutInitialValues(TorchFunctionMode):
-    """While it is entered, torch.nn.init leaves tensors as they are. On the meta device random values would import
-    torch's compiler, which takes a second."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__module__", None) == nn.init.__name__:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
 
 
 def doubled_planes(texels: Float[Tensor, "T K P P"], refine: nn.Module) -> Float[Tensor, "T 3 Q Q C"]:

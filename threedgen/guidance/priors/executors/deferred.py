@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from threedgen.core import cache
-from threedgen.guidance.priors.executors.identity import environment, identity_of
+from threedgen.guidance.priors.executors.identity import config_of, environment, identity_of
 from threedgen.guidance.priors.executors.store import GraphStore, Stored
 
 _LIMIT = 64 * 1024**2  # bytes of all that is known of networks, some kilobytes of each
@@ -74,7 +74,7 @@ class KnownNetworks:
 
     def add(self, name: str, part: Path, network: Any) -> None:
         """Stores what is known of a network that was loaded from the folder `part`, unless JSON cannot hold it."""
-        facts = {"config": dict(network.config), "identity": identity_of(network)}
+        facts = {"config": config_of(network), "identity": identity_of(network)}
         try:
             json.dumps(facts)
         except TypeError:

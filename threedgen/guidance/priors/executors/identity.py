@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from threedgen.core import machine
 
-_SOURCES = ("openvino_values.py", "openvino_ops.py", "openvino_graph.py")
+_SOURCES = ("openvino_values.py", "openvino_ops.py", "openvino_graph.py", "../folder/plain_unet.py")
 _PACKAGES = ("torch", "diffusers", "openvino")
 
 
@@ -52,8 +53,14 @@ def environment() -> dict[str, Any]:
 
 
 def _config(network: nn.Module) -> str:
-    config = {k: v for k, v in dict(getattr(network, "config", {})).items() if k != "_name_or_path"}
+    config = {k: v for k, v in config_of(network).items() if k != "_name_or_path"}
     return json.dumps(config, sort_keys=True, default=str)
+
+
+def config_of(network: Any) -> dict[str, Any]:
+    """The config of a network as a dictionary."""
+    config = getattr(network, "config", {})
+    return vars(config) if isinstance(config, SimpleNamespace) else dict(config)
 
 
 def _weights(network: nn.Module) -> str:

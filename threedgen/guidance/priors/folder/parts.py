@@ -21,6 +21,7 @@ from threedgen.guidance.priors.folder.libraries import (
 )
 from threedgen.guidance.priors.folder.lora import Lora
 from threedgen.guidance.priors.folder.memory import Plan
+from threedgen.guidance.priors.folder.plain_unet import is_plain, load_plain
 from threedgen.guidance.priors.processes import (
     FlowSchedule,
     KarrasSchedule,
@@ -60,9 +61,12 @@ class PipelineParts:
     def network(self, name: str, part: str) -> Any:
         """The denoiser: the class `name` of diffusers from the folder `part`, with the low-rank changes added; or
         what stands for it."""
+        networks, folder = KnownNetworks(), self.folder.path / part
+        changed = self.lora is not None or self.plan.slicing or self.plan.offload
+        if name == "UNet2DConditionModel" and not changed and is_plain(folder):
+            return self.plan.place_network(load_plain(folder, self.dtype), self.device)
         if not self.deferred:
             return self._load_network(name, part)
-        networks, folder = KnownNetworks(), self.folder.path / part
         known = networks.find(name, folder)
         if known is not None:
             return DeferredNetwork(known, lambda: self._load_network(name, part))
