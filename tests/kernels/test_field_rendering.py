@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor
+from torch_threads import torch_threads
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.types import Cameras
@@ -112,14 +113,10 @@ def some_part() -> tuple[FieldPart, tuple[Tensor, Tensor, Tensor]]:
 
 def test_the_number_of_threads_does_not_matter() -> None:
     part, rays = some_part()
-    before = torch.get_num_threads()
-    try:
-        pictures = []
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
+    pictures = []
+    for threads in (1, 3):
+        with torch_threads(threads):
             pictures.append(render_fields([part], *rays, 16))
-    finally:
-        torch.set_num_threads(before)
     assert torch.equal(*pictures)
 
 

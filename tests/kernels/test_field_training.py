@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor
+from torch_threads import torch_threads
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.types import Cameras
@@ -144,15 +145,12 @@ def test_a_ray_that_misses_the_ball_shows_nothing_and_has_no_gradient() -> None:
 
 def test_the_number_of_threads_does_not_matter() -> None:
     layers, rays = some_rays()
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
+    results = []
+    for threads in (1, 3):
+        with torch_threads(threads):
             out = train_fields(layers, *rays)
             gradients = torch.autograd.grad(out.square().sum(), leaves_of(layers, rays[-1]))
             results.append([out.detach(), *gradients])
-    finally:
-        torch.set_num_threads(before)
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)
 
