@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ import torch
 from hypothesis import settings
 from tiny_pipelines import KINDS, Pipelines
 from tiny_video_pipelines import VIDEO_KINDS
+from torch_threads import torch_threads
 
 settings.register_profile("threedgen", deadline=None, max_examples=30, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=300)
@@ -26,6 +27,13 @@ if (
 ):  # several processes share the processors: one thread each, also in what they start
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Matrices as small as those of tests are slower on several threads, and far slower on busy processors."""
+    with torch_threads(1):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch_threads import torch_threads
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.types import Cameras, TriMesh
@@ -82,12 +83,10 @@ def test_nearer_face_hides_the_farther_in_any_order():
 @needs_native
 def test_result_does_not_depend_on_threads():
     mesh, cameras = random_mesh(200, 2), view(size=80)
-    before = torch.get_num_threads()
     results = []
     for threads in (1, 2):
-        torch.set_num_threads(threads)
-        results.append(rasterize(mesh, cameras))
-    torch.set_num_threads(before)
+        with torch_threads(threads):
+            results.append(rasterize(mesh, cameras))
     assert torch.equal(results[0].face_id, results[1].face_id)
     assert torch.equal(results[0].bary, results[1].bary)
 

@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor
+from torch_threads import torch_threads
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.types import Cameras
@@ -112,23 +113,20 @@ def some_part() -> tuple[FieldPart, tuple[Tensor, Tensor, Tensor]]:
 
 def test_the_number_of_threads_does_not_matter() -> None:
     part, rays = some_part()
-    before = torch.get_num_threads()
-    try:
-        pictures = []
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
+    pictures = []
+    for threads in (1, 3):
+        with torch_threads(threads):
             pictures.append(render_fields([part], *rays, 16))
-    finally:
-        torch.set_num_threads(before)
     assert torch.equal(*pictures)
 
 
 def test_what_the_kernel_does_not_take() -> None:
     part, rays = some_part()
+    layers = part.layers
     for wrong in (
-        replace(part, outer=part.outer[:, 1:]),
-        replace(part, planes=part.planes[..., 1:]),
-        replace(part, planes=part.planes[:2]),
+        replace(part, layers=replace(layers, outer=layers.outer[:, 1:])),
+        replace(part, layers=replace(layers, planes=layers.planes[..., 1:])),
+        replace(part, layers=replace(layers, planes=layers.planes[:2])),
         replace(part, occupied=torch.ones(4, 4, 3, dtype=torch.bool)),
     ):
         with pytest.raises(ValueError, match="render_fields"):
@@ -136,7 +134,7 @@ def test_what_the_kernel_does_not_take() -> None:
     with pytest.raises(ValueError, match="rays"):
         render_fields([part], rays[0][:1], *rays[1:], 16)
     with torch.no_grad():
-        assert can_render(part.outer)
-        assert not can_render(part.outer.double())
+        assert can_render(layers.outer)
+        assert not can_render(layers.outer.double())
         assert not can_render(torch.zeros(4, 500))
-    assert not can_render(part.outer)
+    assert not can_render(layers.outer)

@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor
+from torch_threads import torch_threads
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.types import Cameras
@@ -17,7 +18,8 @@ from threedgen.guidance.priors.picture_field import PictureArchitecture, Picture
 from threedgen.guidance.priors.radiance_field import RadianceField, composited, ray_points
 from threedgen.guidance.priors.text_field import FieldArchitecture, TextField
 from threedgen.kernels import load_native, why_absent
-from threedgen.kernels.field_training import FieldLayers, can_train, train_fields
+from threedgen.kernels.field_rendering import FieldLayers
+from threedgen.kernels.field_training import SeenPoints, can_train, train_fields
 
 pytestmark = pytest.mark.skipif(why_absent() is not None, reason=f"no native kernels: {why_absent()}")
 OWNER = torch.tensor([1, 0, 1])
@@ -64,7 +66,8 @@ def rendered(field: RadianceField, decoded: Any, dtype: torch.dtype) -> dict[str
         given = replace(given, pictures=given.pictures.to(dtype), cameras=replace(given.cameras, **poses))
     if dtype == torch.float32:
         assert can_train(field.outer.weight)
-        out = train_fields(field.layers(given, OWNER, points), OWNER, points, lengths.squeeze(-1))
+        seen = field.seen_points(given, OWNER, points)
+        out = train_fields(field.layers(given), OWNER, points, lengths.squeeze(-1), seen)
     else:
         each = given.each()
         shaded = [field.shade(each[index], points[view].flatten(0, 1)) for view, index in enumerate(OWNER)]
@@ -89,8 +92,8 @@ def test_the_picture_and_its_gradients_are_those_of_float64(make: Any, hidden: i
         assert error < 2e-5, f"{name}: {error}"
 
 
-def some_layers() -> tuple[FieldLayers, Tensor, Tensor]:
-    """Layers of everything, points and lengths; the second ray misses the ball."""
+def some_rays() -> tuple[FieldLayers, tuple[Tensor, Tensor, Tensor, SeenPoints]]:
+    """Layers of everything, and rays of which the second misses the ball."""
     draw = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> Tensor:
@@ -103,20 +106,19 @@ def some_layers() -> tuple[FieldLayers, Tensor, Tensor]:
         last=drawn(4),
         blob=(1.0, 2.0, 12.0),
         between=(drawn(8, 8), drawn(8)),
-        picture=(drawn(2, 3, 4, 8), torch.rand(3, 60, 6, 2, generator=draw) * 2.4 - 1.2),
-        added=drawn(3, 60, 6, 8),
+        features=drawn(2, 3, 4, 8),
     )
+    seen = SeenPoints(torch.rand(3, 60, 6, 2, generator=draw) * 2.4 - 1.2, drawn(3, 60, 6, 8))
     lengths = 0.1 + 0.2 * torch.rand(3, 60, generator=draw)
     lengths[:, 1] = 0.0
-    return layers, torch.rand(3, 60, 6, 3, generator=draw) - 0.5, lengths
+    return layers, (OWNER, torch.rand(3, 60, 6, 3, generator=draw) - 0.5, lengths, seen)
 
 
-def leaves_of(layers: FieldLayers) -> list[Tensor]:
+def leaves_of(layers: FieldLayers, seen: SeenPoints) -> list[Tensor]:
     assert layers.between is not None
-    assert layers.picture is not None
-    assert layers.added is not None
+    assert layers.features is not None
     own = [layers.planes, layers.first, layers.outer, layers.last, *layers.between]
-    return [*own, layers.picture[0], layers.added]
+    return [*own, layers.features, seen.added]
 
 
 def test_a_training_takes_the_kernel() -> None:
@@ -133,31 +135,29 @@ def test_a_training_takes_the_kernel() -> None:
 
 
 def test_a_ray_that_misses_the_ball_shows_nothing_and_has_no_gradient() -> None:
-    layers, points, lengths = some_layers()
-    out = train_fields(layers, OWNER, points, lengths)
+    layers, rays = some_rays()
+    out = train_fields(layers, *rays)
     assert not out[:, 1].any()
-    gradients = torch.autograd.grad(out.sum(), leaves_of(layers))
+    gradients = torch.autograd.grad(out.sum(), leaves_of(layers, rays[-1]))
     assert not gradients[-1][:, 1].any()
     assert gradients[-1][:, 0].any()
 
 
 def test_the_number_of_threads_does_not_matter() -> None:
-    layers, points, lengths = some_layers()
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            out = train_fields(layers, OWNER, points, lengths)
-            results.append([out.detach(), *torch.autograd.grad(out.square().sum(), leaves_of(layers))])
-    finally:
-        torch.set_num_threads(before)
+    layers, rays = some_rays()
+    results = []
+    for threads in (1, 3):
+        with torch_threads(threads):
+            out = train_fields(layers, *rays)
+            gradients = torch.autograd.grad(out.square().sum(), leaves_of(layers, rays[-1]))
+            results.append([out.detach(), *gradients])
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)
 
 
 def test_a_field_that_no_view_shows_has_a_gradient_of_zeros() -> None:
-    layers, points, lengths = some_layers()
-    out = train_fields(layers, torch.zeros(3, dtype=torch.long), points, lengths)
+    layers, (_, points, lengths, seen) = some_rays()
+    out = train_fields(layers, torch.zeros(3, dtype=torch.long), points, lengths, seen)
     planes, first = torch.autograd.grad(out.sum(), [layers.planes, layers.first])
     assert planes[0].any()
     assert not planes[1].any()
@@ -165,19 +165,22 @@ def test_a_field_that_no_view_shows_has_a_gradient_of_zeros() -> None:
 
 
 def test_what_the_kernel_does_not_take() -> None:
-    layers, points, lengths = some_layers()
+    layers, rays = some_rays()
+    owner, points, lengths, seen = rays
     for wrong in (
         replace(layers, planes=layers.planes[:, :2]),
         replace(layers, outer=layers.outer[:3]),
         replace(layers, first=layers.first[:1]),
-        replace(layers, added=points),
+        replace(layers, features=layers.first),
     ):
         with pytest.raises(ValueError, match="train_fields"):
-            train_fields(wrong, OWNER, points, lengths)
+            train_fields(wrong, *rays)
+    with pytest.raises(ValueError, match="added"):
+        train_fields(layers, owner, points, lengths, replace(seen, added=points))
     with pytest.raises(ValueError, match="lengths"):
-        train_fields(layers, OWNER, points, lengths[:2])
+        train_fields(layers, owner, points, lengths[:2], seen)
     with pytest.raises(ValueError, match="owner"):
-        train_fields(layers, OWNER + 1, points, lengths)
+        train_fields(layers, owner + 1, points, lengths, seen)
     assert load_native()
     assert can_train(torch.zeros(4, 32))
     assert not can_train(torch.zeros(4, 33))
@@ -186,7 +189,7 @@ def test_what_the_kernel_does_not_take() -> None:
 
 @pytest.mark.parametrize("index", range(8))
 def test_a_nan_stays_visible(index: int) -> None:
-    layers, points, lengths = some_layers()
+    layers, rays = some_rays()
     with torch.no_grad():
-        leaves_of(layers)[index].fill_(float("nan"))
-    assert train_fields(layers, OWNER, points, lengths)[:, 0].isnan().any()
+        leaves_of(layers, rays[-1])[index].fill_(float("nan"))
+    assert train_fields(layers, *rays)[:, 0].isnan().any()

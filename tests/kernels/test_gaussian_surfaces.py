@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch_threads import torch_threads
 
 from threedgen.core.types import GaussianCloud
 from threedgen.export import density as density_module
@@ -125,10 +126,9 @@ def test_of_gaussians_at_one_depth_the_first_is_in_front() -> None:
 @needs_native
 def test_the_results_are_bitwise_independent_of_the_number_of_threads() -> None:
     shapes, grid, rays = shapes_of(300), lattice((33, 20, 19)), rays_of(300, 0)
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 8):
-            torch.set_num_threads(threads)
+    results = []
+    for threads in (1, 2, 3, 8):
+        with torch_threads(threads):
             results.append(
                 (
                     density(shapes, grid.origin, grid.spacing, (33, 20, 19)).values,
@@ -136,8 +136,6 @@ def test_the_results_are_bitwise_independent_of_the_number_of_threads() -> None:
                     *surface_color.light_native(shapes, *rays, 0.3),
                 )
             )
-    finally:
-        torch.set_num_threads(before)
     for result in results[1:]:
         for one, other in zip(result, results[0], strict=True):
             np.testing.assert_array_equal(one, other)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch_threads import torch_threads
 
 from threedgen.kernels import load_native, why_absent
 from threedgen.kernels.plane_sampling import AXES, sample_planes, sample_planes_torch
@@ -67,14 +68,11 @@ def test_the_kernel_agrees_with_grid_sample_in_float64(
 def test_the_result_is_bitwise_independent_of_the_number_of_threads() -> None:
     planes, points = (value.float() for value in planes_and_points(37, 50, 8, 20000))
     planes.requires_grad_()
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 8):
-            torch.set_num_threads(threads)
+    results = []
+    for threads in (1, 2, 3, 8):
+        with torch_threads(threads):
             features = sample_planes(planes, points)
             results.append((features.detach(), torch.autograd.grad(features.square().sum(), planes)[0]))
-    finally:
-        torch.set_num_threads(before)
     for features, gradient in results[1:]:
         assert torch.equal(features, results[0][0])
         assert torch.equal(gradient, results[0][1])

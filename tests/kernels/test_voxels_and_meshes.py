@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy import ndimage
+from torch_threads import torch_threads
 
 from threedgen.export import connected, silhouettes
 from threedgen.export.connected import grown, mesh_pieces, taubin, voxel_pieces
@@ -131,16 +131,13 @@ def test_the_results_are_bitwise_independent_of_the_number_of_threads() -> None:
     points, corners = np.random.default_rng(0).normal(size=(1000, 3)), triangles(1000, 5000)
     solid, draw = voxels((30, 20, 25), 0.2), np.random.default_rng(1)
     limit = draw.normal(size=picture_size(solid.shape, (1, -1))).astype(np.float32)
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 8):
-            torch.set_num_threads(threads)
+    results = []
+    for threads in (1, 2, 3, 8):
+        with torch_threads(threads):
             hidden, field = np.ones_like(solid), np.zeros(solid.shape, dtype=np.float32)
             silhouettes.hide_native(solid, hidden, (1, -1))
             silhouettes.carve_native(field, limit, (1, -1))
             results.append((hidden, field, taubin(points, corners, 5)))
-    finally:
-        torch.set_num_threads(before)
     for result in results[1:]:
         for one, other in zip(result, results[0], strict=True):
             np.testing.assert_array_equal(one, other)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mesh_scenes import ball, cast, front_camera, relative_error, render_with_gradients
 from torch import Tensor
+from torch_threads import torch_threads
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.types import Cameras, TriMesh
@@ -79,10 +80,9 @@ def test_visible_faces_are_the_same_on_a_crowd_of_triangles() -> None:
 
 def test_result_is_bitwise_independent_of_the_number_of_threads() -> None:
     mesh, cameras = ball(5), cameras_around(70, 90)
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
+    results = []
+    for threads in (1, 2, 3):
+        with torch_threads(threads):
             points = to_camera(mesh.vertices, cameras).requires_grad_()
             colors = torch.rand(
                 len(mesh.vertices), 3, generator=torch.Generator().manual_seed(0)
@@ -91,8 +91,6 @@ def test_result_is_bitwise_independent_of_the_number_of_threads() -> None:
             face_id = native.visible_faces(points, mesh.faces, cameras, False)
             image = native.interpolate(points, mesh.faces, cameras, face_id, colors)
             results.append((face_id, image, *torch.autograd.grad(image.square().sum(), [points, colors])))
-    finally:
-        torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 

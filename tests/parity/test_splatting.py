@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from splatting_scenes import FIELDS, cameras_around, cast, random_cloud, relative_error, render_with_gradients
 from torch import Tensor
+from torch_threads import torch_threads
 
 from threedgen.core.types import GaussianCloud
 from threedgen.kernels import why_absent
@@ -84,14 +85,11 @@ def test_picture_background_and_its_gradient_agree() -> None:
 def test_result_is_bitwise_independent_of_the_number_of_threads() -> None:
     cloud, cameras = random_cloud(6000, 2, seed=7, size=0.03), cameras_around(100, 120)
     background = torch.rand(3, 3)
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
+    results = []
+    for threads in (1, 2, 3, 7):
+        with torch_threads(threads):
             for chosen in (cameras, cameras[:1]):  # one thread for each view, and all threads in one view
                 results.append(render_with_gradients(native, cloud, chosen, background[: len(chosen)]))
-    finally:
-        torch.set_num_threads(before)
     for first, other in [(results[i % 2], results[i]) for i in range(2, len(results))]:
         for name, image in first.images.items():
             assert torch.equal(image, other.images[name]), name

@@ -8,6 +8,7 @@ from field_scenes import Rendered, around, leaves, relative_error, render_with_g
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch_threads import torch_threads
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.types import Cameras
@@ -99,15 +100,12 @@ def test_an_early_stop_changes_little_and_agrees() -> None:
 
 
 def test_the_result_is_bitwise_independent_of_the_number_of_threads() -> None:
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 5):
-            torch.set_num_threads(threads)
+    results = []
+    for threads in (1, 2, 3, 5):
+        with torch_threads(threads):
             results.append(
                 render_with_gradients(leaves(), around(40, 40), torch.float32, some_cells(0.4), samples=40)
             )
-    finally:
-        torch.set_num_threads(before)
     for other in results[1:]:
         for name, image in results[0].images.items():
             assert torch.equal(image, other.images[name]), name

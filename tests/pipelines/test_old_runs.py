@@ -18,16 +18,9 @@ from threedgen.commands.main import main
 from threedgen.jobs.run import start
 from threedgen.pipelines.result import load_run
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 RUNS = Path(__file__).parents[1] / "data" / "old_runs"
 STOPPED = ("text-to-3d", "dreamgaussian", "text-to-4d")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

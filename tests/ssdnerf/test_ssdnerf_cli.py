@@ -241,7 +241,7 @@ def test_bad_trainings_are_one_line(folder, tmp_path, capsys):
         (["shape-world:teapot"], "names no class 'teapot'"),
         ([folder, "--objects", "-1"], "--objects must be 0 or more, got -1"),
         ([folder, "--grid-every", "-1"], "--grid-every must be 0 or more"),
-        ([folder, "--save-every", "0"], "--save-every must be at least 1"),
+        ([folder, "--save-every", "0"], "--save-every: must be at least 1, got 0"),
         ([folder, "--size", "4"], "--size must be between 8 and 1024 pixels, got 4"),
         ([folder, "--steps", "0"], "steps is 0"),
         ([folder, "--recipe", "ssdnerf-tine"], "did you mean 'ssdnerf-tiny'"),
@@ -257,7 +257,7 @@ def test_bad_trainings_are_one_line(folder, tmp_path, capsys):
 def test_bad_samplings_are_one_line(run, tmp_path, capsys):
     for arguments, expected in (
         ([tmp_path], "holds no ssdnerf.json: name the folder of a training with `threedgen train ssdnerf`"),
-        ([run, "--count", "0"], "--count must be at least 1"),
+        ([run, "--count", "0"], "--count: must be at least 1, got 0"),
         ([run, "--scale", "-1"], "--scale must be a number of at least 0, got -1"),
         ([run, "--steps", "0"], "between 1 and 1000 steps"),
         ([run, "--caption", "a plaid car"], "this model does not know the word 'plaid'; it knows a,"),

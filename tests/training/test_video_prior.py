@@ -32,6 +32,7 @@ from threedgen.training.video_model import (
 )
 from threedgen.training.video_trainer import VideoTrainer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"size": 16, "attention": (False, True), "embedding": 32, "text_width": 16, "text_layers": 1}
 TINY = VideoArchitecture(channels=(8, 16), frames=3, **SMALL)
 CONFIG = VideoTrainingConfig(steps=4, batch=4, warmup=1, bank_views=16, precision="fp32")
@@ -40,14 +41,6 @@ CONFIG = VideoTrainingConfig(steps=4, batch=4, warmup=1, bank_views=16, precisio
 @pytest.fixture(scope="module")
 def bank() -> ClipBank:
     return ClipBank(CONFIG.bank_views, TINY.size, TINY.frames, CONFIG.seed)
-
-
-@pytest.fixture(autouse=True)
-def few_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_frames_come_back_from_channels():

@@ -219,15 +219,6 @@ def test_captions_name_what_their_labels_say():
     assert worded("apple", TEMPLATES[1]) == "an apple"
 
 
-@pytest.fixture
-def one_thread():
-    """Matrices this small are slower on several threads, and far slower on busy processors."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.usefixtures("one_thread")
 def test_pretraining_brings_the_states_to_the_targets_and_leaves_the_table(encoder, tokenizer):
     nouns = ["cat", "dog", "chair", "car"]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from threedgen.commands.options import add_device, whole
+from threedgen.commands.options import add_device, at_least_one, whole
 from threedgen.commands.parser import Parser
 from threedgen.core.errors import UserError
 
@@ -29,7 +29,7 @@ def build_parser() -> Parser:
     parser.add_argument("run", metavar="RUN", help="the folder of a training with `threedgen train ssdnerf`")
     parser.add_argument(
         "--count",
-        type=whole("--count"),
+        type=at_least_one("--count"),
         default=8,
         metavar="N",
         help="number of objects; default: 8",
@@ -75,8 +75,6 @@ def build_parser() -> Parser:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draws the objects and prints their files. Raises UserError."""
-    if arguments.count < 1:
-        raise UserError(f"--count must be at least 1, got {arguments.count}")
     if not 0.0 <= arguments.scale < float("inf"):
         raise UserError(f"--scale must be a number of at least 0, got {arguments.scale:g}")
 

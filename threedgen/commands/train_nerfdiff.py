@@ -7,7 +7,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from threedgen.commands.options import add_dry_run, print_settings, whole
+from threedgen.commands.options import add_dry_run, at_least_one, print_settings, whole
 from threedgen.commands.parser import Parser
 from threedgen.commands.training import add_config, config_of, machine_name, make_folder, train
 from threedgen.core.errors import UserError
@@ -43,7 +43,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--features",
-        type=whole("--features"),
+        type=at_least_one("--features"),
         default=8,
         metavar="N",
         help="numbers stored in each texel; default: 8",
@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> None:
     config, folder = config_of(arguments, NerfDiffTrainingConfig), arguments.out
     if arguments.size < 16 or arguments.size % 16:
         raise UserError(f"--size is {arguments.size}: it must be a multiple of 16")
-    if arguments.features < 1 or arguments.objects < 0:
-        raise UserError("--features must be at least 1, and --objects 0 or more")
+    if arguments.objects < 0:
+        raise UserError(f"--objects must be 0 or more, got {arguments.objects}")
     if arguments.dry_run:
         own = {"dataset": arguments.dataset, "size": arguments.size, "features": arguments.features}
         print_settings({**own, "objects": arguments.objects, **dataclasses.asdict(config)})

@@ -11,6 +11,7 @@ from threedgen.commands.options import (
     add_dry_run,
     add_recipe,
     add_settings,
+    at_least_one,
     print_settings,
     whole,
 )
@@ -92,7 +93,7 @@ def _add_intervals(parser: Parser) -> None:
     """How often a training saves and measures."""
     parser.add_argument(
         "--save-every",
-        type=whole("--save-every"),
+        type=at_least_one("--save-every"),
         default=250,
         metavar="N",
         help="number of steps between checkpoints; default: 250",
@@ -118,8 +119,6 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("objects", "grid_every", "fid_every"):
         if getattr(arguments, name) < 0:
             raise UserError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(arguments, name)}")
-    if arguments.save_every < 1:
-        raise UserError(f"--save-every must be at least 1, got {arguments.save_every}")
     if not 8 <= arguments.size <= 1024:
         raise UserError(f"--size must be between 8 and 1024 pixels, got {arguments.size}")
 

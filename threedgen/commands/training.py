@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from threedgen.commands.options import whole
+from threedgen.commands.options import at_least_one, whole
 from threedgen.core.errors import UserError
 from threedgen.core.settings import SettingError
 from threedgen.recipes.documented import descriptions
@@ -27,7 +27,7 @@ def add_config(options: argparse.ArgumentParser, kinds: Mapping[str, type[Traini
     which the help mentions where their defaults differ."""
     options.add_argument(
         "--save-every",
-        type=whole("--save-every"),
+        type=at_least_one("--save-every"),
         default=500,
         metavar="N",
         help="steps between checkpoints; default: 500",
@@ -86,8 +86,6 @@ def config_of(arguments: argparse.Namespace, kind: type[Config]) -> Config:
         config = kind(**{name: value for name, value in given.items() if value is not None})
     except SettingError as error:
         raise option_error(error) from error
-    if arguments.save_every < 1:
-        raise UserError(f"--save-every is {arguments.save_every}; it must be at least 1")
     return dataclasses.replace(config, device=choose_device(config.device))
 
 

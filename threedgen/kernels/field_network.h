@@ -45,9 +45,10 @@ struct Part {
     float size, shift[3];
 };
 
-INLINED void silu(float *values, int64_t count) {
+// out: may be the values themselves.
+INLINED void silu(const float *values, int64_t count, float *out) {
 #pragma omp simd
-    for (int64_t k = 0; k < count; ++k) values[k] *= sigmoid(values[k]);
+    for (int64_t k = 0; k < count; ++k) out[k] = values[k] * sigmoid(values[k]);
 }
 
 // out[j][h] += the sum over k of factors[k][j] rows[k][h], where factors[k][j] is at k * along + j * across.
@@ -167,13 +168,13 @@ INLINED void query(const Part &part, const float (*p)[kGroup], const int32_t *fu
             out[h] = part.first[h] + (blended(at[0], h) + blended(at[1], h)) + blended(at[2], h);
     }
     if (part.picture_count) add_seen<FIXED>(part, p, full, hidden);
-    silu(hidden, kGroup * units);
+    silu(hidden, kGroup * units, hidden);
     const float *last = hidden;
     if (part.between) {
         for (int j = 0; j < kGroup; ++j)
             for (int64_t h = 0; h < units; ++h) next[j * units + h] = part.second[h];
         multiply_add<FIXED>(part.between, units, hidden, 1, units, units, next);
-        silu(next, kGroup * units);
+        silu(next, kGroup * units, next);
         last = next;
     }
     for (int j = 0; j < kGroup; ++j) {

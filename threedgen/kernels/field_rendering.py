@@ -22,16 +22,36 @@ MOST_WAVES = 8
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The picture that a field was decoded from.
+class FieldLayers:
+    """The network of a decoded field with H hidden units, or those of several.
 
-    features: rows of pixels, each already multiplied by its part of the first layer, so that their bilinear
-    values add to the hidden units; at most two. world_from_camera, focal: the pose of its camera, and its focal
-    lengths in half widths of the picture. waves: radians a world unit, of the depth of a point behind its pixel.
-    place: part of the first layer for the point, its pixel, its depth, and the sines and cosines of the depth.
+    planes: each texel is already multiplied by its part of the first layer, so that bilinear values add to the
+    hidden units. first: the bias of that layer. outer, last: the layer to three raw colours and a raw density.
+    blob: raw density at the middle, its fall per world unit, and density per world unit of a raw one. between: a
+    second layer [out, in] and its bias. features: those of the pixels of the picture that a field was decoded from,
+    multiplied as the texels are. None: there is no such thing.
     """
 
-    features: Sequence[Float[Tensor, "h w H"]]
+    planes: Float[Tensor, "*T 3 P P H"]
+    first: Float[Tensor, "*T H"]
+    outer: Float[Tensor, "4 H"]
+    last: Float[Tensor, " 4"]
+    blob: tuple[float, float, float]
+    between: tuple[Float[Tensor, "H H"], Float[Tensor, " H"]] | None = None
+    features: Float[Tensor, "*T h w H"] | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The picture that a field was decoded from, besides the features of its pixels.
+
+    colors: of pixels, multiplied as the features are. world_from_camera, focal: the pose of its camera, and its
+    focal lengths in half widths of the picture. waves: radians a world unit, of the depth of a point behind its
+    pixel. place: part of the first layer for the point, its pixel, its depth, and the sines and cosines of the
+    depth.
+    """
+
+    colors: Float[Tensor, "h w H"]
     world_from_camera: Float[Tensor, "4 4"]
     focal: Float[Tensor, " 2"]
     waves: Float[Tensor, " N"]
@@ -40,20 +60,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class FieldPart:
-    """One decoded field with H hidden units, scaled by `size` and moved by `shift` in world units.
+    """One decoded field, scaled by `size` and moved by `shift` in world units.
 
-    planes: each texel is already multiplied by its part of the first layer. first: the bias of that layer. between:
-    a second layer [out, in] and its bias, or None. outer, last: the layer to three raw colours and a raw density.
-    blob: raw density at the middle, its fall per world unit, and density per world unit of a raw one. occupied: the
-    cells in which there is something, in the order x, y, z; None: everywhere.
+    occupied: the cells in which there is something, in the order x, y, z; None: everywhere. seen: None for a field
+    that was not decoded from a picture.
     """
 
-    planes: Float[Tensor, "3 P P H"]
-    first: Float[Tensor, " H"]
-    outer: Float[Tensor, "4 H"]
-    last: Float[Tensor, " 4"]
-    blob: tuple[float, float, float]
-    between: tuple[Float[Tensor, "H H"], Float[Tensor, " H"]] | None = None
+    layers: FieldLayers
     occupied: Bool[Tensor, "G G G"] | None = None
     seen: Seen | None = None
     size: float = 1.0
@@ -90,22 +103,24 @@ def render_fields(
 
 
 def _record(part: FieldPart) -> dict[str, Any]:
+    layers = part.layers
     record: dict[str, Any] = {
-        "planes": list(part.planes.detach().contiguous()),
-        "first": part.first,
-        "outer": part.outer,
-        "last": part.last,
-        "blob": torch.tensor(part.blob),
+        "planes": list(layers.planes.detach().contiguous()),
+        "first": layers.first,
+        "outer": layers.outer,
+        "last": layers.last,
+        "blob": torch.tensor(layers.blob),
         "placed": torch.tensor((part.size, *part.shift)),
     }
-    if part.between is not None:
-        record |= {"between": part.between[0].transpose(0, 1), "second": part.between[1]}
+    if layers.between is not None:
+        record |= {"between": layers.between[0].transpose(0, 1), "second": layers.between[1]}
     if part.occupied is not None:
         record["occupied"] = part.occupied.to(torch.uint8)
     if part.seen is not None:
+        pictures = (layers.features, part.seen.colors)
         pose = part.seen.world_from_camera
         record |= {
-            "pictures": [rows.detach().contiguous() for rows in part.seen.features],
+            "pictures": [rows.detach().contiguous() for rows in pictures if rows is not None],
             "rotation": pose[:3, :3],
             "position": pose[:3, 3],
             "lens": torch.cat([part.seen.focal, pose[:3, 3].norm()[None]]),

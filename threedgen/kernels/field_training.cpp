@@ -110,13 +110,13 @@ template <int FIXED> INLINED void find_hidden(const Batch &batch, int64_t field,
 template <int FIXED> INLINED void look(const Batch &batch, int64_t field, int64_t number, Ray &ray) {
     const int64_t units = FIXED > 0 ? FIXED : batch.hidden, samples = ray.samples, padded = ray.padded;
     find_hidden<FIXED>(batch, field, number, ray);
-    silu_of(ray.hidden.data(), samples * units, ray.shown.data());
+    silu(ray.hidden.data(), samples * units, ray.shown.data());
     const float *shown = ray.shown.data();
     if (batch.between) {
         for (int64_t j = 0; j < samples; ++j)
             std::copy(batch.second, batch.second + units, ray.second.data() + j * units);
         multiply_rows<FIXED>(batch.turned, units, shown, 1, units, padded, units, ray.second.data());
-        silu_of(ray.second.data(), samples * units, ray.last_shown.data());
+        silu(ray.second.data(), samples * units, ray.last_shown.data());
         shown = ray.last_shown.data();
     }
     float *raw = ray.raw.data(), *blob = ray.blob.data(), *alpha = ray.alpha.data(), *color = ray.color.data();

@@ -14,28 +14,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from threedgen.kernels import load_native
+from threedgen.kernels.field_rendering import FieldLayers
 
 _UNITS = 8  # of a layer: their number is a multiple
 
 
 @dataclass(frozen=True)
-class FieldLayers:
-    """T decoded fields with H hidden units, as functions of which the kernel knows the gradient.
+class SeenPoints:
+    """What the picture that a field was decoded from adds to the first layer at each point of each ray.
 
-    planes: each texel is already multiplied by its part of the first layer. first: the bias of that layer. outer,
-    last, between, blob: see `FieldPart`; all fields share them. picture: features of pixels that are multiplied in
-    the same way, and at which place in [-1, 1] of it each point is seen; beyond the border it has the border's
-    values. added: to the first layer's hidden units at each point of each ray. None: there is no such thing.
+    pixels: the place in [-1, 1] of the picture at which the point is seen, for the features of pixels; beyond the
+    border they are those of the border. added: to the hidden units.
     """
 
-    planes: Float[Tensor, "T 3 P P H"]
-    first: Float[Tensor, "T H"]
-    outer: Float[Tensor, "4 H"]
-    last: Float[Tensor, " 4"]
-    blob: tuple[float, float, float]
-    between: tuple[Float[Tensor, "H H"], Float[Tensor, " H"]] | None = None
-    picture: tuple[Float[Tensor, "T h w H"], Float[Tensor, "B N S 2"]] | None = None
-    added: Float[Tensor, "B N S H"] | None = None
+    pixels: Float[Tensor, "B N S 2"]
+    added: Float[Tensor, "B N S H"]
 
 
 def can_train(weights: Tensor) -> bool:
@@ -50,22 +43,24 @@ def train_fields(
     owner: Int[Tensor, " B"],
     points: Float[Tensor, "B N S 3"],
     lengths: Float[Tensor, "B N"],
+    seen: SeenPoints | None = None,
 ) -> Float[Tensor, "B N 4"]:
-    """Premultiplied RGB and alpha, in [0, 1], of N rays of B views. Differentiable in the tensors of `layers`,
-    but not in where a picture is looked at.
+    """Premultiplied RGB and alpha, in [0, 1], of N rays of B views. Differentiable in the layers and in what is
+    added to them, but not in where a picture is looked at.
 
-    owner: the field of each view. points: on each ray, in the ball of radius 1. lengths: the distance between the
-    points of each ray; a ray of length 0 shows nothing.
+    layers: those of T fields, which all share outer, last and between. owner: the field of each view. points: on
+    each ray, in the ball of radius 1. lengths: the distance between the points of each ray; a ray of length 0 shows
+    nothing.
 
     Neither the result nor its gradient depends on torch's number of threads, which the kernel takes. Raises
     ValueError for other shapes.
     """
     rays = {"owner": owner, "points": points, "lengths": lengths, "blob": torch.tensor(layers.blob)}
-    picture = None
-    if layers.picture is not None:
-        picture, rays["pixels"] = layers.picture
+    features, added = None, None
+    if seen is not None:
+        features, added, rays["pixels"] = layers.features, seen.added, seen.pixels
     between, second = layers.between or (None, None)
-    values = (layers.planes, layers.first, layers.outer, layers.last, between, second, picture, layers.added)
+    values = (layers.planes, layers.first, layers.outer, layers.last, between, second, features, added)
     return _TrainFields.apply(rays, *values)
 
 

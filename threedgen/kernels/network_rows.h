@@ -8,11 +8,6 @@
 
 namespace {
 
-INLINED void silu_of(const float *values, int64_t count, float *out) {
-#pragma omp simd
-    for (int64_t k = 0; k < count; ++k) out[k] = values[k] * sigmoid(values[k]);
-}
-
 // Turns the gradient behind a SiLU into the one before it.
 INLINED void through_silu(const float *values, int64_t count, float *gradient) {
 #pragma omp simd

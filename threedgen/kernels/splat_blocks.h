@@ -188,15 +188,8 @@ inline void start(const View &view, int left, int top, Plane &transmittance) {
 
 // 2^t with a relative error of 1e-7 where the result is a normal number; any number elsewhere.
 inline Wide exp2_normal(Wide t) {
-    const Wide shifted = t + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are round(t)
-    const Wide f = t - (shifted - 12582912.0f);
-    Wide p = f * 1.3264726838e-3f + 9.6715126653e-3f;  // minimax in relative error on [-1/2, 1/2]
-    p = p * f + 5.5507337444e-2f;
-    p = p * f + 2.4022242085e-1f;
-    p = p * f + 6.9314697760e-1f;
-    p = p * f + 1.0f;
-    // Unsigned, because a shift that overflows is defined for unsigned types.
-    return as_floats(as_bits(p) + (as_bits(shifted) << 23));
+    const Wide shifted = t + kRounding;
+    return two_to_the<Bits>(shifted, t - (shifted - kRounding));
 }
 
 // The three block operations, which do all work that grows with pixels times Gaussians.

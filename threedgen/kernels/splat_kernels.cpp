@@ -1,5 +1,6 @@
 // The numeric kernels of one instruction set: this file is compiled once for each, with its name in SPLAT_VARIANT.
 // Only plain functions with internal linkage are used, see splat.h.
+#include "exponential.h"
 #include "splat.h"
 
 #include <math.h>

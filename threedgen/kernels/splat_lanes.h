@@ -13,15 +13,11 @@ constexpr int WIDTH = 2 * LANES;
 typedef double Real __attribute__((vector_size(LANES * sizeof(double))));
 typedef float Wide __attribute__((vector_size(WIDTH * sizeof(float))));
 typedef uint32_t Bits __attribute__((vector_size(WIDTH * sizeof(float))));
-inline Bits as_bits(Wide value) { return (Bits)value; }
-inline Wide as_floats(Bits value) { return (Wide)value; }
 #else
 constexpr int LANES = 1, WIDTH = 1;
 typedef double Real;
 typedef float Wide;
 typedef uint32_t Bits;
-inline Bits as_bits(Wide value) { return __builtin_bit_cast(Bits, value); }
-inline Wide as_floats(Bits value) { return __builtin_bit_cast(Wide, value); }
 #endif
 typedef decltype(Real() < Real()) Mask;
 typedef decltype(Wide() < Wide()) WideMask;

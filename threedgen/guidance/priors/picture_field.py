@@ -31,8 +31,8 @@ from threedgen.guidance.priors.radiance_field import (
     doubled_planes,
     premultiplied,
 )
-from threedgen.kernels.field_rendering import FieldPart, Seen
-from threedgen.kernels.field_training import FieldLayers
+from threedgen.kernels.field_rendering import FieldLayers, FieldPart, Seen
+from threedgen.kernels.field_training import SeenPoints
 from threedgen.kernels.plane_sampling import sample_planes
 
 _POSE = 4  # numbers that say how a picture was taken
@@ -253,58 +253,47 @@ class PictureField(RadianceField):
         hidden = self.inner(torch.cat([planes, seen, place], dim=1)) * (1.0 + one.scale) + one.offset
         return self.outer(F.silu(self.between(F.silu(hidden))))
 
-    def part(self, one: DecodedPicture) -> FieldPart:
-        weight = self.inner.weight * (1.0 + one.scale)[:, None]
-        sizes = (3 * one.planes.shape[-1], len(one.features), len(one.picture), _PLACE)
-        planes, features, picture, place = weight.split(sizes, dim=1)
-        k = one.camera.intrinsics[0]
-        seen = Seen(
-            features=[
-                torch.einsum("cvu,hc->vuh", one.features, features),
-                torch.einsum("cvu,hc->vuh", one.picture, picture),
-            ],
-            world_from_camera=one.camera.world_from_camera[0],
-            focal=torch.stack([k[0, 0], k[1, 1]]) * (2.0 / one.camera.width),
-            waves=weight.new_tensor(_WAVES) * torch.pi,
-            place=place.transpose(0, 1),
-        )
-        return FieldPart(
-            planes=torch.einsum("pvuc,hpc->pvuh", one.planes, planes.unflatten(1, (3, -1))),
-            first=self.inner.bias * (1.0 + one.scale) + one.offset,
+    def layers(self, decoded: DecodedPictures | DecodedPicture) -> FieldLayers:
+        planes, features, _ = self._first_layer(decoded)
+        return FieldLayers(
+            planes=premultiplied(decoded.planes, planes.unflatten(-2, (3, -1))),
+            first=self.inner.bias * (1.0 + decoded.scale) + decoded.offset,
             outer=self.outer.weight,
             last=self.outer.bias,
             blob=(*self.blob, DENSITY),
             between=(self.between.weight, self.between.bias),
-            occupied=one.occupied,
-            seen=seen,
+            features=premultiplied(decoded.features.movedim(-3, -1), features),
         )
 
-    def layers(
+    def part(self, one: DecodedPicture) -> FieldPart:
+        colors, place = self._first_layer(one)[2].split((3, _PLACE))
+        k = one.camera.intrinsics[0]
+        seen = Seen(
+            colors=premultiplied(one.picture.movedim(-3, -1), colors),
+            world_from_camera=one.camera.world_from_camera[0],
+            focal=torch.stack([k[0, 0], k[1, 1]]) * (2.0 / one.camera.width),
+            waves=place.new_tensor(_WAVES) * torch.pi,
+            place=place,
+        )
+        return FieldPart(self.layers(one), one.occupied, seen)
+
+    def seen_points(
         self, decoded: DecodedPictures, owner: Int[Tensor, " B"], points: Float[Tensor, "B N S 3"]
-    ) -> FieldLayers:
-        factor = 1.0 + decoded.scale
-        weight = self.inner.weight * factor[:, :, None]  # [T, H, J]
-        channels = (3 * decoded.planes.shape[-1], decoded.features.shape[1])
-        planes, features, place = weight.split([*channels, weight.shape[2] - sum(channels)], dim=2)
+    ) -> SeenPoints:
         places, pixel = places_of(decoded.cameras[owner], points.flatten(1, 2))
-        seen = F.grid_sample(
+        colors = F.grid_sample(
             decoded.pictures[owner], pixel[:, None], padding_mode="border", align_corners=False
         )
-        numbers = torch.cat([seen[:, :, 0].transpose(1, 2), places], dim=2)
-        added = numbers @ place[owner].transpose(1, 2)
-        return FieldLayers(
-            planes=premultiplied(decoded.planes, planes.unflatten(2, (3, -1)).permute(0, 2, 3, 1)),
-            first=self.inner.bias * factor + decoded.offset,
-            outer=self.outer.weight,
-            last=self.outer.bias,
-            blob=(*self.blob, DENSITY),
-            between=(self.between.weight, self.between.bias),
-            picture=(
-                premultiplied(decoded.features.permute(0, 2, 3, 1), features.transpose(1, 2)),
-                pixel.view(*points.shape[:-1], 2),
-            ),
-            added=added.view(*points.shape[:-1], -1),
-        )
+        numbers = torch.cat([colors[:, :, 0].transpose(1, 2), places], dim=2)
+        added = numbers @ self._first_layer(decoded)[2][owner]
+        shape = points.shape[:-1]
+        return SeenPoints(pixel.view(*shape, 2), added.view(*shape, -1))
+
+    def _first_layer(self, decoded: DecodedPictures | DecodedPicture) -> tuple[Tensor, ...]:
+        """The rows of the modulated first layer, [*T, J, H], for the planes, for the features of pixels, and for
+        the colours of pixels and the places of points."""
+        a, weight = self.architecture, self.inner.weight * (1.0 + decoded.scale).unsqueeze(-1)
+        return weight.mT.split((3 * a.channels, a.features, 3 + _PLACE), dim=-2)
 
 
 def seen_from(decoded: DecodedPictures, cameras: Cameras, owner: Int[Tensor, " V"] | None = None) -> Cameras:

@@ -22,8 +22,8 @@ from threedgen.core.empty import made_empty
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.folder.files import first_line, read_json, require_safe_weights
-from threedgen.kernels.field_rendering import FieldPart, can_render, render_fields
-from threedgen.kernels.field_training import FieldLayers, can_train, train_fields
+from threedgen.kernels.field_rendering import FieldLayers, FieldPart, can_render, render_fields
+from threedgen.kernels.field_training import SeenPoints, can_train, train_fields
 
 WEIGHTS = "field.safetensors"
 EXTENT = 1.0  # world units, the radius of the ball that holds everything
@@ -59,7 +59,7 @@ AnyDecoded = TypeVar("AnyDecoded", bound=Decoded)
 
 
 class RadianceField(nn.Module):
-    """Decoded conditions -> premultiplied colours and alphas from any camera. A subclass defines `raw`, `part` and
+    """Decoded conditions -> premultiplied colours and alphas from any camera. A subclass defines `raw` and
     `layers`, and has an `architecture`, a dataclass of sizes of which `samples` is the number of points on each
     ray, and the last layer `outer`."""
 
@@ -72,14 +72,19 @@ class RadianceField(nn.Module):
         """Raw colours and raw densities of points of one decoded condition."""
         raise NotImplementedError
 
-    def part(self, one: Any) -> FieldPart:
-        """One decoded condition as the compiled kernel takes it."""
+    def layers(self, decoded: Any) -> FieldLayers:
+        """One decoded condition, or all of them, as the compiled kernels take them."""
         raise NotImplementedError
 
-    def layers(self, decoded: Any, owner: Int[Tensor, " B"], points: Float[Tensor, "B N S 3"]) -> FieldLayers:
-        """All decoded conditions as the compiled kernel with a gradient takes them. owner: see `render`. points:
-        where it will look."""
-        raise NotImplementedError
+    def part(self, one: Any) -> FieldPart:
+        """One decoded condition as the kernel without a gradient takes it."""
+        return FieldPart(self.layers(one), one.occupied)
+
+    def seen_points(
+        self, decoded: Any, owner: Int[Tensor, " B"], points: Float[Tensor, "B N S 3"]
+    ) -> SeenPoints | None:
+        """What the kernel with a gradient takes for the points on rays. owner: see `render`."""
+        return None
 
     @torch.no_grad()
     def with_occupancy(self, decoded: AnyDecoded) -> AnyDecoded:
@@ -118,8 +123,8 @@ class RadianceField(nn.Module):
         points, lengths = ray_points(cameras, pixels, self.architecture.samples, shift)
         fixed = decoded.occupied is None and not points.requires_grad
         if fixed and can_train(self.outer.weight):
-            layers = self.layers(decoded, owner, points)
-            return train_fields(layers, owner, points / EXTENT, lengths.squeeze(-1))
+            seen = self.seen_points(decoded, owner, points)
+            return train_fields(self.layers(decoded), owner, points / EXTENT, lengths.squeeze(-1), seen)
         shaded = [
             self.shade(each[index], points[view].flatten(0, 1)) for view, index in enumerate(owner.tolist())
         ]

@@ -30,8 +30,7 @@ from threedgen.guidance.priors.radiance_field import (
     doubled_planes,
     premultiplied,
 )
-from threedgen.kernels.field_rendering import FieldPart
-from threedgen.kernels.field_training import FieldLayers
+from threedgen.kernels.field_rendering import FieldLayers
 from threedgen.kernels.plane_sampling import sample_planes
 
 _HIDDEN = 384  # width between a text and the shares of the learnt planes
@@ -146,24 +145,11 @@ class TextField(RadianceField):
         hidden = self.inner(features) * (1.0 + one.scale) + one.offset
         return self.outer(F.silu(hidden))
 
-    def part(self, one: DecodedText) -> FieldPart:
-        weight = self.inner.weight * (1.0 + one.scale)[:, None]
-        return FieldPart(
-            planes=torch.einsum("pvuc,hpc->pvuh", one.planes, weight.unflatten(1, (3, -1))),
-            first=self.inner.bias * (1.0 + one.scale) + one.offset,
-            outer=self.outer.weight,
-            last=self.outer.bias,
-            blob=(*self.blob, DENSITY),
-            occupied=one.occupied,
-        )
-
-    def layers(
-        self, decoded: Decoded, owner: Int[Tensor, " B"], points: Float[Tensor, "B N S 3"]
-    ) -> FieldLayers:
+    def layers(self, decoded: Decoded | DecodedText) -> FieldLayers:
         factor = 1.0 + decoded.scale
-        weight = (self.inner.weight * factor[:, :, None]).unflatten(2, (3, -1))  # [T, H, 3, C]
+        weight = (self.inner.weight * factor.unsqueeze(-1)).unflatten(-1, (3, -1))  # [*T, H, 3, C]
         return FieldLayers(
-            planes=premultiplied(decoded.planes, weight.permute(0, 2, 3, 1)),
+            planes=premultiplied(decoded.planes, weight.movedim(-3, -1)),
             first=self.inner.bias * factor + decoded.offset,
             outer=self.outer.weight,
             last=self.outer.bias,
