@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -109,22 +107,3 @@ def test_a_damaged_record_is_as_none(folder: Path, cache: Path, loads: list[str]
     record.write_bytes(record.read_bytes()[:-10])
     assert torch.equal(ask(load(folder)).eps, answer.eps)
     assert len(loads) == 2
-
-
-def test_a_second_process_imports_no_diffusers(cache: Path) -> None:
-    """Its import and that of transformers take two seconds each."""
-    code = (
-        "import sys, torch\n"
-        "from threedgen.guidance.priors.base import Condition\n"
-        "from threedgen.guidance.priors.load import PriorConfig, load_prior\n"
-        "prior = load_prior(PriorConfig(name='embedded', executor='openvino'))\n"
-        "prior.predict(torch.zeros(1, 3, 32, 32), torch.full((1,), 0.5), Condition(('a red cube',)))\n"
-        "large = {'transformers', 'diffusers', 'torch._dynamo', 'scipy'} & set(sys.modules)\n"
-        "print(sorted(large))"
-    )
-    results = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    ]
-    assert "diffusers" in results[0]
-    assert results[1].strip() == "[]"

@@ -20,6 +20,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
 from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.executors.deferred import loaded
 from threedgen.guidance.priors.folder import encoders
 from threedgen.guidance.priors.folder.parts import PipelineParts
 
@@ -34,7 +35,7 @@ class DiffusersMultiViewPrior(DiffusersImagePrior):
 
     @classmethod
     def load(cls, parts: PipelineParts, options: Any, control: Any = None) -> DiffusersMultiViewPrior:
-        network = parts.network("UNet2DConditionModel", "unet")
+        network = loaded(parts.network("UNet2DConditionModel", "unet"))
         views = int(parts.folder.config("unet")["num_views"])
         join_views(network, views)
         process, form = parts.noise_table()

@@ -1,7 +1,7 @@
 """Networks that are loaded at their first use, which does not come if their graphs are stored.
 
-Loading a small network takes seconds, because its library has to be imported. What is known of a network is stored
-by the content of its files, once it was loaded from them.
+A graph is a second copy of the weights, and computes without the first. What is known of a network is stored by the
+content of its files, once it was loaded from them.
 """
 
 from __future__ import annotations
