@@ -1,9 +1,12 @@
 """What the usual jobs cost here and in an older version, by turns in one run.
 
-    python benchmarks/speed.py --against COMMIT [--jobs NAME ...] [--repeats N] [--work FOLDER]
+    python benchmarks/speed.py --against COMMIT [--jobs NAME ...] [--repeats N] [--work FOLDER] [--without-avx512]
 
 COMMIT is checked out and installed beside the packages of this environment, without its own. CPU seconds with one
 thread, medians, and their ratio. Other processes on the machine slow both, so run it on a quiet one.
+
+--without-avx512: as on a processor that has AVX2 and nothing newer. Both versions (here the last commit) are built
+from sources in which the kernels and the choice of the precision do not see more, and torch is told the same.
 
 The first step is that of the whole command, from its start to the first line of metrics.jsonl.
 """
@@ -34,30 +37,44 @@ PRIORS = ("embedded-things", "embedded-picture", "embedded", "embedded-view", "e
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two versions. python: its interpreter. work: a folder of its own."""
+    """One of the two versions. python: its interpreter. work: a folder of its own. env: of its processes."""
 
     python: str
     work: Path
+    env: dict[str, str]
 
 
-def other_side(commit: str, work: Path) -> Side:
-    """A checkout of a commit and an environment in which it is installed, both kept for the next time."""
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+AVX2 = {name: "AVX2" for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")}
+# What sources say of newer processors, and what they say without.
+BLIND = {
+    "kernels/clones.h": ('"arch=x86-64-v4", ', ""),
+    "kernels/splat_pipeline.h": ('__builtin_cpu_supports("avx512f")', "false"),
+    "core/machine.py": ('{"avx512_bf16", "amx_bf16"}', "set[str]()"),
+}
+
+
+def other_side(commit: str, work: Path, blind: bool = False) -> Side:
+    """A checkout of a commit and an environment in which it is installed, both kept for the next time.
+
+    blind: to what is newer than AVX2.
+    """
     tree, environment = work / "checkout", work / "environment"
     python = environment / "bin" / "python"
     if not python.exists():
         subprocess.run(["git", "worktree", "prune"], cwd=ROOT, check=True)
         subprocess.run(["git", "worktree", "add", "--detach", str(tree), commit], cwd=ROOT, check=True)
+        for name, (old, new) in BLIND.items() if blind else ():
+            file = tree / "threedgen" / name
+            file.write_text(file.read_text().replace(old, new))
         venv.create(environment, with_pip=False, symlinks=True)
         paths = sysconfig.get_paths(vars={"base": str(environment), "platbase": str(environment)})
         packages = Path(paths["purelib"])
         (packages / "packages.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
         install = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", str(tree)]
         subprocess.run(install, check=True)
-    return Side(str(python), work / "there")
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
+    env = ONE_THREAD | AVX2 | {"ATEN_CPU_CAPABILITY": "avx2"} if blind else ONE_THREAD
+    return Side(str(python), work / "there", env)
 
 
 def command(*words: str) -> Callable[[Side], float]:
@@ -72,7 +89,7 @@ def command(*words: str) -> Callable[[Side], float]:
                 cwd=folder,  # not a checkout, which the interpreter would import instead
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=environment(),
+                env=side.env,
             )
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -89,7 +106,7 @@ def first_step(side: Side) -> float:
             cwd=folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=environment(),
+            env=side.env,
         )
         metrics = Path(folder) / "run" / "metrics.jsonl"
         try:
@@ -114,7 +131,7 @@ def call(*words: str) -> Callable[[Side], float]:
             capture_output=True,
             text=True,
             cwd=side.work,
-            env=environment(),
+            env=side.env,
         )
         return float(done.stdout)
 
@@ -180,9 +197,19 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", choices=everything, default=list(everything), metavar="NAME")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "speed")
+    parser.add_argument("--without-avx512", action="store_true")
     arguments = parser.parse_args()
-    work = arguments.work.resolve() / arguments.against
-    there, here = other_side(arguments.against, work), Side(sys.executable, work / "here")
+    blind = arguments.without_avx512
+    work = arguments.work.resolve() / (arguments.against + "-avx2" * blind)
+    there = other_side(arguments.against, work, blind)
+    if blind:
+        last = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True
+        )
+        commit = last.stdout.decode().strip()
+        here = other_side(commit, arguments.work.resolve() / f"{commit}-avx2", blind)
+    else:
+        here = Side(sys.executable, work / "here", ONE_THREAD)
     for side in (there, here):
         side.work.mkdir(parents=True, exist_ok=True)
     if "export" in arguments.jobs and not (work / "run").exists():
