@@ -238,7 +238,7 @@ def load_folder(
         control = (Control.load(control_folder, unet, device, dtype, plan, config.control_scale),)
     why_eager = _why_eager(config)
     plain = device.type == "cpu" and dtype == torch.float32 and lora is None and not why_eager
-    deferred = plain and can_defer(config.executor)
+    deferred = plain and can_defer(config.executor, sizes.network)
     prior: Any = adapter.load(PipelineParts(folder, device, dtype, plan, lora, deferred), options, *control)
     if hasattr(prior.executor, "config"):  # a model of diffusers, and no radiance field
         exact = config.dtype == "float32"

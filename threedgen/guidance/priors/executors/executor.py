@@ -176,9 +176,9 @@ def try_out() -> str:
     return precision
 
 
-def can_defer(choice: Choice) -> bool:
-    """Whether a network on the CPU whose graphs are stored need not be loaded."""
-    return choice == "openvino" or (choice == "auto" and not unavailable())
+def can_defer(choice: Choice, size: float) -> bool:
+    """Whether a network on the CPU whose graphs are stored need not be loaded. size: GB of its weights."""
+    return choice == "openvino" or (choice == "auto" and not unavailable() and size * 2**30 <= _LARGEST)
 
 
 def _obstacle(network: nn.Module | DeferredNetwork, choice: Choice) -> str:

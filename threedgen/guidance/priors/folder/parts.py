@@ -61,12 +61,13 @@ class PipelineParts:
     def network(self, name: str, part: str) -> Any:
         """The denoiser: the class `name` of diffusers from the folder `part`, with the low-rank changes added; or
         what stands for it."""
-        networks, folder = KnownNetworks(), self.folder.path / part
+        folder = self.folder.path / part
         changed = self.lora is not None or self.plan.slicing or self.plan.offload
         if name == "UNet2DConditionModel" and not changed and is_plain(folder):
             return self.plan.place_network(load_plain(folder, self.dtype), self.device)
         if not self.deferred:
             return self._load_network(name, part)
+        networks = KnownNetworks()
         known = networks.find(name, folder)
         if known is not None:
             return DeferredNetwork(known, lambda: self._load_network(name, part))
