@@ -24,7 +24,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -209,7 +209,8 @@ def main() -> None:
         commit = last.stdout.decode().strip()
         here = other_side(commit, arguments.work.resolve() / f"{commit}-avx2", blind)
     else:
-        here = Side(sys.executable, work / "here", ONE_THREAD)
+        here = Side(sys.executable, work, ONE_THREAD)
+    here = replace(here, work=work / "here")
     for side in (there, here):
         side.work.mkdir(parents=True, exist_ok=True)
     if "export" in arguments.jobs and not (work / "run").exists():
