@@ -76,12 +76,15 @@ class Executor:
         if self._choice == "auto":
             called = self._recorded and not any(facts["executor"] == "openvino" for facts in self._recorded)
             self._patience = math.inf if called or passes < SHORTEST else 0
-            self._few = "as before the run was resumed" if called else f"a run of fewer than {SHORTEST} steps"
+            self._few = f"a run of fewer than {SHORTEST} steps"
+            if called:  # the report of a resumed run says what that of an uninterrupted one does
+                self._few = self._recorded[0].get("why", self._few)
 
     @property
     def used(self) -> list[dict[str, Any]]:
-        """How the passes since `begin` were computed, as JSON: one entry for each way."""
-        return list(self._used.values())
+        """How the passes since `begin` were computed, as JSON: one entry for each way. While there was none, those
+        before it."""
+        return list(self._used.values()) or [dict(facts) for facts in self._recorded]
 
     @property
     def change(self) -> str:
