@@ -48,9 +48,9 @@ ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 AVX2 = {name: "AVX2" for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")}
 # What sources say of newer processors, and what they say without.
 BLIND = {
-    "kernels/clones.h": ('"arch=x86-64-v4", ', ""),
-    "kernels/splat_pipeline.h": ('__builtin_cpu_supports("avx512f")', "false"),
-    "core/machine.py": ('{"avx512_bf16", "amx_bf16"}', "set[str]()"),
+    '"arch=x86-64-v4", ': "",
+    '__builtin_cpu_supports("avx512f")': "false",
+    '{"avx512_bf16", "amx_bf16"}': "set[str]()",
 }
 
 
@@ -64,9 +64,8 @@ def other_side(commit: str, work: Path, blind: bool = False) -> Side:
     if not python.exists():
         subprocess.run(["git", "worktree", "prune"], cwd=ROOT, check=True)
         subprocess.run(["git", "worktree", "add", "--detach", str(tree), commit], cwd=ROOT, check=True)
-        for name, (old, new) in BLIND.items() if blind else ():
-            file = tree / "threedgen" / name
-            file.write_text(file.read_text().replace(old, new))
+        if blind:
+            _make_blind(tree / "threedgen")
         venv.create(environment, with_pip=False, symlinks=True)
         paths = sysconfig.get_paths(vars={"base": str(environment), "platbase": str(environment)})
         packages = Path(paths["purelib"])
@@ -75,6 +74,14 @@ def other_side(commit: str, work: Path, blind: bool = False) -> Side:
         subprocess.run(install, check=True)
     env = ONE_THREAD | AVX2 | {"ATEN_CPU_CAPABILITY": "avx2"} if blind else ONE_THREAD
     return Side(str(python), work / "there", env)
+
+
+def _make_blind(sources: Path) -> None:
+    for file in [path for kind in ("py", "h", "cpp") for path in sources.rglob(f"*.{kind}")]:
+        text = file.read_text(encoding="utf-8")
+        for old, new in BLIND.items():
+            text = text.replace(old, new)
+        file.write_text(text, encoding="utf-8")
 
 
 def command(*words: str) -> Callable[[Side], float]:
