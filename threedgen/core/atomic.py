@@ -44,8 +44,8 @@ def replacing_all(folder: str | Path, last: str = "") -> Iterator[Path]:
     """An empty temporary folder inside `folder`, whose files are moved into `folder` at the end of the block.
 
     last: name of the file that is moved after all others. `folder` and its parents are made if they are missing.
-    If the block raises, the files in `folder` stay as they were, the temporary folder is removed, and `folder` too if
-    it was made here. Raises UserError as `replacing` does.
+    If the block raises, the files in `folder` stay, the temporary folder is removed, and `folder` as well
+    if it was made here. Raises UserError as `replacing` does.
     """
     folder = Path(folder)
     made = not folder.exists()
