@@ -48,9 +48,9 @@ def replacing_all(folder: str | Path, last: str = "") -> Iterator[Path]:
     if it was made here. Raises UserError as `replacing` does.
     """
     folder = Path(folder)
-    made = not folder.exists()
-    temporary = folder
+    made, temporary = False, folder
     try:
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
         yield temporary
