@@ -105,7 +105,8 @@ def test_textures_of_glb_and_obj_and_one_named_apart(tmp_path):
     quarters().save(tmp_path / "apart.png")
     for material in (tmp_path / "obj").glob("*.mtl"):
         material.unlink()
-    assert read_painted(tmp_path / "obj/t.obj").plain
+    with pytest.warns(UserWarning, match=r"'material\.mtl' is not in its folder"):
+        assert read_painted(tmp_path / "obj/t.obj").plain
     close(picture_color(tmp_path / "obj/t.obj", tmp_path / "apart.png"), COLOR / 255.0)
 
 
@@ -210,7 +211,8 @@ def test_a_reference_out_of_the_folder_is_not_followed(tmp_path):
     (tmp_path / "in/out.obj").write_text("mtllib ../out.mtl\n" + body.format("m"))
     (tmp_path / "in/web.obj").write_text("mtllib web.mtl\n" + body.format("w"))
     for name in ("out", "web"):
-        painted = read_painted(tmp_path / f"in/{name}.obj")
+        with pytest.warns(UserWarning, match="is not in its folder"):
+            painted = read_painted(tmp_path / f"in/{name}.obj")
         for texture in painted.textures:
             assert texture.shape[0] < 8
 

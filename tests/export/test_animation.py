@@ -16,7 +16,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.types import GaussianCloud
 from threedgen.export import animation
-from threedgen.export.animation import Animation, Timing, animated, carried, film
+from threedgen.export.animation import Animation, Timing, animated, film
 from threedgen.export.gltf import read_glb, write_glb
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations import deformation
@@ -51,16 +51,6 @@ def arrays(path: Path) -> tuple[dict, list[np.ndarray]]:
             np.frombuffer(data, kind, accessor["count"] * width, view["byteOffset"]).reshape(-1, width)
         )
     return document, found
-
-
-def test_a_surface_follows_the_points_that_it_was_extracted_from():
-    points, mesh = rest(), icosphere().vertices
-    away = torch.stack([points, points + torch.tensor([0.5, 0.0, -1.0])])
-    there = carried(mesh, points, away)
-    torch.testing.assert_close(there[0], mesh)
-    torch.testing.assert_close(there[1], mesh + torch.tensor([0.5, 0.0, -1.0]), atol=1e-5, rtol=0)
-    grown = carried(points[:50], points, (2.0 * points)[None])[0]
-    torch.testing.assert_close(grown, 2.0 * points[:50], atol=1e-3, rtol=0)
 
 
 def test_the_frames_of_a_file_are_those_of_the_motion(tmp_path):

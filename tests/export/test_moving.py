@@ -127,13 +127,16 @@ def test_a_shorter_sequence_does_not_mix_with_a_longer_one(tmp_path):
     assert len(list(tmp_path.glob("*.ply"))) == 7
 
 
-def test_an_incomplete_sequence_has_no_index(tmp_path):
+def test_a_sequence_that_fails_leaves_the_earlier_one(tmp_path):
     rising_ball().write(tmp_path / "*.ply")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     broken = rising_ball()
     broken.scene.means = broken.scene.means * torch.tensor(float("nan"))
-    with pytest.raises(UserError, match="not finite"):
-        broken.write(tmp_path / "*.ply")
-    assert not (tmp_path / "animation.json").exists()
+    for folder, left in ((tmp_path, before), (tmp_path / "new", None)):
+        with pytest.raises(UserError, match="not finite"):
+            broken.write(folder / "*.ply")
+        assert left is None or {path.name: path.read_bytes() for path in folder.iterdir()} == left
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

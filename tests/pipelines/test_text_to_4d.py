@@ -78,6 +78,12 @@ def test_its_scene_is_loaded_and_moves(run, asset):
     assert float(far[1]) > 1e-4
 
 
+def test_its_animation_has_the_same_bits_when_it_is_made_of_the_checkpoint(run, tmp_path):
+    """As that of a run that was killed and resumed: the Gaussians of a .ply lay in another order in memory."""
+    assert main(["export", str(run), "--to", str(tmp_path / "again.glb")]) == 0
+    assert (tmp_path / "again.glb").read_bytes() == (run / "anim.glb").read_bytes()
+
+
 def test_its_motion_is_measured_again_by_eval(run, tmp_path, capsys):
     assert main(["eval", str(run), "--out", str(tmp_path)]) == 0
     said, reported = (

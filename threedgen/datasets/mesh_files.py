@@ -51,21 +51,22 @@ def read_painted(path: str | Path, texture: str | Path | None = None) -> Painted
 
     The mesh is moved so that the middle of its bounding box is the origin, and scaled so that its farthest corner
     is at RADIUS. Corners that no triangle uses are dropped. texture: a picture to use for every piece that has
-    texture coordinates, for example for an .obj without its .mtl. Raises UserError if the file is missing, has
+    texture coordinates, for example for an .obj without its .mtl. Warns of files of materials and textures that the
+    mesh file names and that cannot be read. Raises UserError if the file is missing, has
     another suffix or cannot be read, or if the mesh has no triangles, triangles of corners that are not there,
     coordinates or colours that are not finite, no extent, or no area.
     """
     path = existing(path, "there is no file or folder '{path}'")
     _check_name(path)
     image = None if texture is None else _image(Path(texture))
-    pieces = _pieces(path)
+    pieces = _pieces(path, told=image is None)
     if not pieces:
         raise UserError(f"{path} holds no triangles: give a surface mesh")
     vertices, faces, colors, uvs, which, opacity = [], [], [], [], [], []
     textures, alphas = [], []
     count = 0
     for points, corners, piece in pieces:
-        paint = _paint(piece, corners, path.suffix.lower() == ".glb", image)
+        paint = _paint(piece, corners, path, image)
         if not (np.isfinite(paint.colors).all() and np.isfinite(paint.uvs).all() and _finite_colors(piece)):
             raise UserError(f"{path} has colours or texture coordinates with NaN or infinite numbers")
         vertices.append(points)
@@ -155,22 +156,25 @@ def _check_name(path: Path) -> None:
         )
 
 
-def _pieces(path: Path) -> list[tuple[np.ndarray, np.ndarray, Any]]:
-    """The triangle meshes of a file: corners [v, 3], moved to their positions, faces [f, 3], object of trimesh."""
+def _pieces(path: Path, told: bool) -> list[tuple[np.ndarray, np.ndarray, Any]]:
+    """The triangle meshes of a file: corners [v, 3], moved to their positions, faces [f, 3], object of trimesh.
+
+    told: whether to warn of files of materials and textures that are missing."""
     import trimesh
-    from trimesh.resolvers import FilePathResolver
+
+    from threedgen.datasets.mesh_references import References
 
     quiet = logging.getLogger("trimesh")
     level = quiet.level
     quiet.setLevel(logging.CRITICAL)  # it prints tracebacks about textures that are missing
     try:
         with path.open("rb") as file:
-            resolver = FilePathResolver(str(path.absolute().parent))  # refuses files outside that folder
+            references = References(path)
             obj = path.suffix.lower() == ".obj"
             loaded = trimesh.load_scene(
                 io.BytesIO(triangulated(file.read())) if obj else file,
                 file_type=path.suffix[1:].lower(),
-                resolver=resolver,
+                resolver=references,
                 process=False,
                 allow_remote=False,
             )
@@ -179,6 +183,8 @@ def _pieces(path: Path) -> list[tuple[np.ndarray, np.ndarray, Any]]:
         raise UserError(f"cannot read the mesh {path}: {reason(error)}") from error
     finally:
         quiet.setLevel(level)
+    if told:
+        references.warn()
     pieces = []
     for matrix, name in placed:
         piece = loaded.geometry[name]
@@ -244,9 +250,9 @@ class _Paint(NamedTuple):
     opacity: float = 1.0
 
 
-def _paint(piece: Any, faces: np.ndarray, linear: bool, image: np.ndarray | None) -> _Paint:
-    """The paint of a piece. linear: whether colours and factors are of linear light, as in glTF. image: [h, w, 4],
-    a texture that replaces its material."""
+def _paint(piece: Any, faces: np.ndarray, path: Path, image: np.ndarray | None) -> _Paint:
+    """The paint of a piece of the file `path`. image: [h, w, 4], a texture that replaces its material."""
+    linear = path.suffix.lower() == ".glb"  # colours and factors of glTF are of linear light
     visual, corners = piece.visual, (*faces.shape, 3)
     display = srgb_from_linear if linear else (lambda color: color)
     none = np.zeros((*faces.shape, 2))
@@ -258,7 +264,7 @@ def _paint(piece: Any, faces: np.ndarray, linear: bool, image: np.ndarray | None
         return _Paint(np.full(corners, _GREY), none)
     attributes = getattr(visual, "vertex_attributes", {})
     own = _unit(attributes["color"]) if "color" in attributes else None
-    found = _material_image(visual.material) if image is None else image
+    found = _material_image(visual.material, path) if image is None else image
     if visual.uv is None or len(visual.uv) != len(piece.vertices):
         found = None
     factor = _factor(visual.material, found is not None) if image is None else None
@@ -283,12 +289,15 @@ def _unit(colors: Any) -> np.ndarray:
     return rgb / np.iinfo(rgb.dtype).max if whole else rgb.astype(np.float64).clip(0.0, 1.0)
 
 
-def _material_image(material: Any) -> np.ndarray | None:
-    """The texture of a material with the alpha that viewers use, [h, w, 4] in [0, 1], or None."""
+def _material_image(material: Any, path: Path) -> np.ndarray | None:
+    """The texture of a material with the alpha that viewers use, [h, w, 4] in [0, 1], or None. Raises UserError
+    if it is damaged. path: of the mesh file."""
     for name in ("baseColorTexture", "image"):
         picture = getattr(material, name, None)
         if picture is not None:
-            rgba = np.asarray(picture.convert("RGBA"), dtype=np.float64) / 255.0
+            with decoding(path, lambda error: f"cannot read a texture of {path}: {reason(error)}"):
+                whole = picture.convert("RGBA")
+            rgba = np.asarray(whole, dtype=np.float64) / 255.0
             mode = getattr(material, "alphaMode", "BLEND" if name == "image" else None) or "OPAQUE"
             if mode == "MASK":
                 rgba[..., 3] = rgba[..., 3] * _alpha(material) >= _cutoff(material)

@@ -15,11 +15,11 @@ from threedgen.cameras.orbit import orbit
 from threedgen.core.errors import UserError
 from threedgen.core.settings import above, between, finite, settings
 from threedgen.core.types import Frames, TriMesh
+from threedgen.export.carrying import carried
 from threedgen.export.mesh import vertex_normals
 from threedgen.export.video import Frame, to_uint8
 from threedgen.renderers.base import Renderer
 
-_NEIGHBOURS = 4  # points that carry a vertex
 _MOST_FRAMES = 5000  # more would take many minutes and gigabytes
 ELEVATION, FOV_Y = 15.0, 40.0  # degrees, of the camera of films
 
@@ -99,30 +99,11 @@ class Config(Timing):
     radius: Annotated[float, above(0.0)] = 4.9
 
 
-def carried(
-    vertices: Float[Tensor, "V 3"], rest: Float[Tensor, "N 3"], moved: Float[Tensor, "T N 3"]
-) -> Float[Tensor, "T V 3"]:
-    """Where the vertices of a surface are when the points that it was extracted from have moved.
-
-    rest: the points when the surface was extracted. moved: the same points at T moments. A vertex is displaced like
-    the points that are nearest to it at rest, weighted by their inverse squared distance.
-    """
-    count = min(_NEIGHBOURS, len(rest))
-    result = []
-    for block in vertices.split(4096):
-        distance, nearest = torch.cdist(block, rest).topk(count, largest=False)
-        weight = 1.0 / (distance.square() + 1e-8)
-        weight = weight / weight.sum(1, keepdim=True)
-        shift = (moved - rest)[:, nearest]  # [T, v, K, 3]
-        result.append(block + (weight[None, :, :, None] * shift).sum(2))
-    return torch.cat(result, dim=1)
-
-
 def animated(
     mesh: TriMesh, rest: Float[Tensor, "N 3"], moved: Float[Tensor, "T N 3"], timing: Timing
 ) -> Animation:
     """The animation of a mesh that was extracted from the points `rest`. moved: the points at timing.moments()."""
-    vertices = carried(mesh.vertices.cpu(), rest.cpu(), moved.cpu())
+    vertices = carried(mesh.vertices, rest, moved)
     faces = mesh.faces.cpu().numpy()
     normals = np.stack([vertex_normals(frame.double().numpy(), faces) for frame in vertices])
     return Animation(

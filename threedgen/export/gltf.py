@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from threedgen.core.atomic import replacing
+from threedgen.core.atomic import store
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
 from threedgen.core.types import TriMesh
@@ -82,8 +82,7 @@ def write_glb(
         surface["baseColorTexture"] = {"index": 0}
     document |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
     document["buffers"] = [{"byteLength": len(buffer.data)}]
-    with replacing(path) as temporary:
-        temporary.write_bytes(_container(document, bytes(buffer.data)))
+    store(path, _container(document, bytes(buffer.data)))
     return path
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.core.atomic import replacing
+from threedgen.core.atomic import replacing_all, write_checked
 from threedgen.core.errors import UserError
 from threedgen.core.types import TriMesh
 from threedgen.export.gltf import png
@@ -62,11 +62,13 @@ def write_obj(path: str | Path, mesh: TriMesh, comment: str = "") -> Path:
     corner = _CORNERS[material is not None, mesh.normals is not None]
     numbers = np.repeat(mesh.faces.cpu().numpy() + 1, corner.count("%d"), axis=1)
     np.savetxt(text, numbers, fmt=f"f {corner} {corner} {corner}")
-    if material is not None:
-        assert mesh.texture is not None
-        _write_material(material, mesh.texture)
-    with replacing(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    with replacing_all(path.parent, last=path.name) as temporary:
+        if material is not None:
+            assert mesh.texture is not None
+            picture = material.with_suffix(".png").name
+            write_checked(temporary / picture, png(mesh.texture))
+            write_checked(temporary / material.name, _material(picture).encode())
+        write_checked(temporary / path.name, text.getvalue().encode())
     return path
 
 
@@ -90,19 +92,12 @@ def _material_path(path: Path) -> Path:
 
 
 def _written_here(material: Path) -> bool:
-    """Whether `_write_material` wrote it, together with its .png."""
+    """Whether `write_obj` wrote it, together with its .png."""
     if not material.is_file():
         return False
     with material.open("rb") as file:
         return file.read(len(_MARK)) == _MARK.encode()
 
 
-def _write_material(material: Path, texture: Float[Tensor, "H W 3"]) -> None:
-    picture = material.with_suffix(".png")
-    with replacing(picture) as temporary:
-        temporary.write_bytes(png(texture))
-    with replacing(material) as temporary:
-        temporary.write_text(
-            f"{_MARK}newmtl surface\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n",
-            encoding="utf-8",
-        )
+def _material(picture: str) -> str:
+    return f"{_MARK}newmtl surface\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture}\n"

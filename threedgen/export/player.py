@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt16
 
-from threedgen.core.atomic import replacing
+from threedgen.core.atomic import store
 from threedgen.core.errors import UserError
 from threedgen.core.types import TriMesh
 from threedgen.export.video import to_uint8
@@ -65,8 +65,7 @@ def write_player(
     }
     raw = faces.tobytes() + positions.astype("<u2").tobytes() + to_uint8(colors).tobytes()
     page = _page(scene, base64.b64encode(raw).decode(), title.strip() or _UNTITLED)
-    with replacing(path) as temporary:
-        temporary.write_bytes(page.encode("utf-8"))
+    store(path, page.encode("utf-8"))
     return path
 
 

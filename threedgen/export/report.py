@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from threedgen.core.atomic import replacing
+from threedgen.core.atomic import store
 
 _DIGITS = 3  # after the point of a duration in seconds
 _PACKAGES = ("threedgen", "torch", "diffusers", "transformers", "numpy", "scikit-image", "imageio", "gsplat")
@@ -55,8 +55,7 @@ def write_report(path: str | Path, report: Mapping[str, Any]) -> Path:
     """
     path = Path(path)
     text = json.dumps(strict(report), indent=2, allow_nan=False, ensure_ascii=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    store(path, f"{text}\n".encode())
     return path
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from threedgen.core.atomic import replacing
+from threedgen.core.atomic import replacing_all, write_checked
 from threedgen.core.errors import UserError
 from threedgen.core.types import GaussianCloud
 from threedgen.datasets.splat_files import SplatParameters
 from threedgen.export.animation import Timing
 from threedgen.export.formats import lines_of
-from threedgen.export.splat import write_splats
+from threedgen.export.splat import splat_bytes
 
 INDEX = "animation.json"
 
@@ -28,8 +28,9 @@ def write_sequence(
 ) -> Path:
     """Writes frame_00000.ply, frame_00001.ply and so on at timing.moments(), and animation.json.
 
-    animation.json holds fps, seconds, frames, up_axis, meters_per_unit, loop, pattern and the note. It is
-    written last, so a sequence without it is incomplete. scene: `at(times [1])` gives Frames of Gaussians.
+    animation.json holds fps, seconds, frames, up_axis, meters_per_unit, loop, pattern and the note. An earlier
+    sequence stays until all files of the new one are written. animation.json is then moved into place last, so a
+    sequence without it is incomplete. scene: `at(times [1])` gives Frames of Gaussians.
     Raises UserError for a folder with further frames, which players would show after these, for a scene that is
     not made of Gaussians, and if the place cannot be written.
     """
@@ -40,19 +41,6 @@ def write_sequence(
         raise UserError(
             f"'{folder}' holds {foreign[0]} of a longer sequence: delete its frames or choose another folder"
         )
-    index = folder / INDEX
-    try:
-        index.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {index}: {error.strerror or error}; choose another folder") from error
-    for name, moment in zip(names, timing.moments().split(1), strict=True):
-        with torch.no_grad():
-            cloud = scene.at(moment).frames[0]
-        if not isinstance(cloud, GaussianCloud):
-            raise UserError(
-                f"cannot write {folder}: .ply frames hold 3D Gaussians, this asset has none; use .glb"
-            )
-        write_splats(folder / name, SplatParameters.from_cloud(cloud), lines_of(note or {}))
     document = {
         "pattern": "frame_%05d.ply",
         "frames": timing.frames,
@@ -63,6 +51,17 @@ def write_sequence(
         "meters_per_unit": 1.0,
         **({"note": dict(note)} if note else {}),
     }
-    with replacing(index) as temporary:
-        temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    index = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    with replacing_all(folder, last=INDEX) as temporary:
+        for name, moment in zip(names, timing.moments().split(1), strict=True):
+            with torch.no_grad():
+                cloud = scene.at(moment).frames[0]
+            if not isinstance(cloud, GaussianCloud):
+                raise UserError(
+                    f"cannot write {folder}: .ply frames hold 3D Gaussians, this asset has none; use .glb"
+                )
+            data = splat_bytes(folder / name, SplatParameters.from_cloud(cloud), lines_of(note or {}))
+            write_checked(temporary / name, data)
+        write_checked(temporary / INDEX, index.encode())
+        (folder / INDEX).unlink(missing_ok=True)
     return folder

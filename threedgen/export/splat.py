@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from threedgen.core.atomic import replacing
+from threedgen.core.atomic import store
 from threedgen.core.errors import UserError
 from threedgen.datasets.splat_files import SplatParameters, _names
 
@@ -25,6 +25,12 @@ def write_splats(path: str | Path, parameters: SplatParameters, comment: str = "
     written.
     """
     path = Path(path)
+    store(path, splat_bytes(path, parameters, comment))
+    return path
+
+
+def splat_bytes(path: Path, parameters: SplatParameters, comment: str = "") -> bytes:
+    """The content of the file that `write_splats` writes. path: its name, for the same errors."""
     count, coefficients = parameters.sh.shape[:2]
     columns = [
         parameters.means,
@@ -47,6 +53,4 @@ def write_splats(path: str | Path, parameters: SplatParameters, comment: str = "
     lines.append(f"element vertex {count}")
     lines += [f"property float {name}" for name in _names(coefficients)]
     lines.append("end_header")
-    with replacing(path) as temporary:
-        temporary.write_bytes(("\n".join(lines) + "\n").encode("ascii") + table.tobytes())
-    return path
+    return ("\n".join(lines) + "\n").encode("ascii") + table.tobytes()

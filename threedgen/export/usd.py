@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from threedgen.core.atomic import replacing
+from threedgen.core.atomic import replacing, write_checked
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import linear_from_srgb
 from threedgen.core.types import TriMesh
@@ -49,22 +49,35 @@ def write_usd(
         raise UserError(
             f'cannot write {path.name}: USD needs usd-core, pip install "threedgen[usd]"'
         ) from error
-    with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
+    with replacing(path) as temporary, tempfile.TemporaryDirectory() as folder:
         suffix = path.suffix.lower()
         layer = Path(folder) / f"{'asset' if suffix == '.usdz' else path.stem}{suffix.replace('z', 'c')}"
-        _write_layer(layer, mesh, animation, fps, {"loop": animation.loop, **(note or {})})
-        if suffix == ".usdz":
-            package = Path(folder) / "asset.usdz"
-            if not utilities.CreateNewUsdzPackage(str(layer), str(package)):
-                raise OSError("usd-core cannot pack it")
-            layer = package
-        temporary.write_bytes(layer.read_bytes())
+        try:
+            _write_layer(layer, mesh, animation, fps, {"loop": animation.loop, **(note or {})})
+            if suffix == ".usdz":
+                package = Path(folder) / "asset.usdz"
+                if not utilities.CreateNewUsdzPackage(str(layer), str(package)):
+                    raise OSError("usd-core cannot pack it")
+                layer = package
+            moments = _moments(layer)
+        except RuntimeError as error:  # of OpenUSD, whose messages are pages about its own files
+            raise OSError(f"usd-core cannot write it into {folder}, where it is made first") from error
+        if moments != len(animation.times):
+            raise OSError(f"the scene that was written has {moments} of {len(animation.times)} frames")
+        write_checked(temporary, layer.read_bytes())
     return path
 
 
 def _modules(*names: str) -> list[ModuleType]:
     """Modules of OpenUSD's Python bindings, which have no types that a type checker can read."""
     return [import_module(f"pxr.{name}") for name in names]
+
+
+def _moments(path: Path) -> int:
+    """The number of frames of a file of `write_usd`. Raises RuntimeError if it does not open."""
+    Usd, UsdGeom = _modules("Usd", "UsdGeom")
+    stage = Usd.Stage.Open(str(path))  # it lives as long as it has a name, and its prims no longer
+    return UsdGeom.Mesh(stage.GetPrimAtPath("/asset/mesh")).GetPointsAttr().GetNumTimeSamples()
 
 
 def _write_layer(

@@ -5,6 +5,7 @@ The functions take any function from cameras to pictures, and know no renderer.
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,9 +17,10 @@ import torch
 from jaxtyping import Float, UInt8
 
 from threedgen.cameras.orbit import orbit
-from threedgen.core.atomic import replacing
+from threedgen.core.atomic import replacing, replacing_all, store, write_checked
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
+from threedgen.export.h264 import encode
 
 Frame = UInt8[np.ndarray, "H W 3"]
 Render = Callable[[Cameras], Float[torch.Tensor, "B H W 3"]]
@@ -81,35 +83,15 @@ def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, lo
 def write_mp4(path: str | Path, frames: Iterable[Frame], fps: float = 24.0) -> Path:
     """Writes H.264, yuv420p, crf 18 with bt709 flags, which every player supports.
 
-    An odd side gets one more row or column. Raises UserError without frames, and if the place cannot be written.
+    An odd side gets one more row or column. Raises UserError without frames, and if the place cannot be written or
+    the film there does not hold all frames.
     """
-    import imageio_ffmpeg
-
     path = Path(path)
     even = (np.pad(f, ((0, f.shape[0] % 2), (0, f.shape[1] % 2), (0, 0)), mode="edge") for f in frames)
     stream = _at_least_one(even, path)
     first = next(stream)
-    colors = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
     with replacing(path) as temporary:
-        encoder = imageio_ffmpeg.write_frames(
-            temporary,
-            (first.shape[1], first.shape[0]),
-            fps=fps,  # pyright: ignore[reportArgumentType]
-            codec="libx264",
-            quality=None,  # pyright: ignore[reportArgumentType]
-            pix_fmt_out="yuv420p",
-            macro_block_size=1,
-            output_params=[
-                *("-crf", "18", "-movflags", "+faststart"),
-                *("-vf", "scale=out_color_matrix=bt709:out_range=tv", *colors),
-            ],
-        )
-        encoder.send(None)
-        for frame in itertools.chain([first], stream):
-            encoder.send(np.ascontiguousarray(frame))
-        encoder.close()
-        if temporary.stat().st_size == 0:
-            raise OSError("the encoder wrote nothing")
+        encode(temporary, itertools.chain([first], stream), fps)
     return path
 
 
@@ -131,9 +113,7 @@ def write_gif(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, loop
     indexed = [picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for picture in pictures]
     delays = _delays(len(indexed), fps / step, 10)
     forever: dict[str, Any] = {"loop": 0} if loop else {}  # without this entry a GIF plays once
-    with replacing(path) as temporary:
-        indexed[0].save(temporary, save_all=True, append_images=indexed[1:], duration=delays, **forever)
-    return path
+    return _store_animation(path, "GIF", indexed, duration=delays, **forever)
 
 
 def write_webp(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, loop: bool = True) -> Path:
@@ -143,16 +123,16 @@ def write_webp(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, loo
     path = Path(path)
     pictures = [Image.fromarray(frame) for frame in _at_least_one(frames, path)]
     delays = _delays(len(pictures), fps, 1)
-    with replacing(path) as temporary:
-        pictures[0].save(
-            temporary,
-            save_all=True,
-            append_images=pictures[1:],
-            duration=delays,
-            loop=0 if loop else 1,
-            quality=85,
-            method=4,
-        )
+    return _store_animation(
+        path, "WEBP", pictures, duration=delays, loop=0 if loop else 1, quality=85, method=4
+    )
+
+
+def _store_animation(path: Path, kind: str, pictures: Sequence[Any], **options: Any) -> Path:
+    """Encoded in memory: Pillow does not notice when a full disk takes only a part of what it writes to a file."""
+    encoded = io.BytesIO()
+    pictures[0].save(encoded, kind, save_all=True, append_images=pictures[1:], **options)
+    store(path, encoded.getvalue())
     return path
 
 
@@ -163,10 +143,14 @@ def _delays(count: int, fps: float, unit: int) -> list[int]:
 
 
 def write_frames(folder: str | Path, frames: Iterable[Frame]) -> Path:
-    """Writes frame_00000.png, frame_00001.png and so on into `folder`, which is made if it is missing."""
+    """Writes frame_00000.png, frame_00001.png and so on into `folder`, which is made if it is missing.
+
+    Earlier pictures stay as they are until all new ones are written.
+    """
     folder = Path(folder)
-    for index, frame in enumerate(_at_least_one(frames, folder)):
-        write_png(folder / f"frame_{index:05d}.png", frame)
+    with replacing_all(folder) as temporary:
+        for index, frame in enumerate(_at_least_one(frames, folder)):
+            write_checked(temporary / f"frame_{index:05d}.png", _png(frame))
     return folder
 
 
@@ -183,12 +167,17 @@ def write_contact_sheet(path: str | Path, frames: Sequence[Frame], columns: int 
 
 def write_png(path: str | Path, frame: Frame) -> Path:
     """Writes one picture as a PNG."""
+    path = Path(path)
+    store(path, _png(frame))
+    return path
+
+
+def _png(frame: Frame) -> bytes:
     from PIL import Image
 
-    path = Path(path)
-    with replacing(path) as temporary:
-        Image.fromarray(frame).save(temporary, format="PNG")
-    return path
+    encoded = io.BytesIO()
+    Image.fromarray(frame).save(encoded, format="PNG")
+    return encoded.getvalue()
 
 
 def _at_least_one(frames: Iterable[Frame], path: Path) -> Iterator[Frame]:
