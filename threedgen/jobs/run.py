@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +26,9 @@ from threedgen.jobs.listeners.interruption import Interruption
 from threedgen.jobs.listeners.metrics import MetricsFile
 from threedgen.jobs.listeners.previews import Previews
 from threedgen.jobs.listeners.stillness import Stillness
+from threedgen.jobs.lock import holding
 from threedgen.jobs.run_directory import RunDirectory, check_free
+from threedgen.jobs.standing import standing
 from threedgen.loop.distill import distill, new_state
 from threedgen.loop.events import Emitter, Listener, PhaseStarted
 from threedgen.loop.state import RunState
@@ -55,18 +59,25 @@ def start(
     check_free(out)
     device = machine.choose_device(recipe.device)
     clock = _Clock(Emitter(tuple(listeners)))
-    run = RunDirectory.create(out, recipe.resolved, files) if files else None
-    try:
-        clock.begin("loading the prior")
-        _check_later_stages(recipe)
-        components = build(recipe.all_stages[0], device)
-        state = _state(recipe, 0, components)
-        run = run or RunDirectory.create(out, recipe.resolved)
-        _run_and_finish(recipe, run, components, state, listeners, clock)
-    except UserError:
-        if run is not None and (not run.metrics.is_file() or run.metrics.stat().st_size == 0):
-            run.discard()  # no step was done, so nothing in it is worth keeping
-        raise
+    run: RunDirectory | None = None
+    with ExitStack() as held:
+
+        def create() -> RunDirectory:
+            held.enter_context(holding(out, partial(standing, out)))
+            return RunDirectory.create(out, recipe.resolved, files)
+
+        try:
+            run = create() if files else None
+            clock.begin("loading the prior")
+            _check_later_stages(recipe)
+            components = build(recipe.all_stages[0], device)
+            state = _state(recipe, 0, components)
+            run = run or create()
+            _run_and_finish(recipe, run, components, state, listeners, clock)
+        except UserError:
+            if run is not None and (not run.metrics.is_file() or run.metrics.stat().st_size == 0):
+                run.discard()  # no step was done, so nothing in it is worth keeping
+            raise
     return run
 
 
@@ -79,8 +90,17 @@ def resume(
     """Continues a run from its last checkpoint, or from the start if there is none, and finishes it.
 
     device: another one than that of the recipe. overrides: `key=value`, for what may differ on another machine,
-    such as renderer.backend. Returns warnings. Raises UserError for every mistake that a user can correct.
+    such as renderer.backend. Returns warnings. Raises UserError for every mistake that a user can correct, and if
+    another process writes into the run.
     """
+    with holding(run.path, partial(standing, run.path)):
+        return _resume(run, listeners, device, overrides)
+
+
+def _resume(
+    run: RunDirectory, listeners: Sequence[Listener], device: str | None, overrides: Sequence[str]
+) -> list[str]:
+    """What `resume` does while this process holds the run."""
     recipe = read_resolved(run.recipe, overrides)
     if not declared(recipe.representation.cls, RepresentationRoles).learns:
         raise UserError(
