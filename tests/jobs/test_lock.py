@@ -92,7 +92,7 @@ def test_the_second_command_is_refused_until_the_first_is_killed(capsys):
         ["compose", "scene.yaml", "--out", "held"],
         ["train", "prior", "--out", "held", "--steps", "1", "--bank-views", "1"],
         ["train", "ssdnerf", "shape-world:car", "--out", "held", "--objects", "1", "--size", "8"],
-        ["train", "nerfdiff", "shape-world:car", "--objects", "1", "--out", "held"],
+        ["train", "nerfdiff", "shape-world:car", "--objects", "1", "--size", "16", "--out", "held"],
     ],
 )
 def test_every_command_that_writes_a_folder_holds_it(command, capsys, monkeypatch):
