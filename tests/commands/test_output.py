@@ -70,9 +70,9 @@ SETTINGS = [
         (
             "export.turntable.size=100000000",
             "the files asked for",
-            "lower export.mesh.resolution (16), export.turntable.frames (1), export.turntable.size (100000000) in a "
-            "new run; the checkpoint of 'run' is intact, after step 1: go on with `threedgen resume run` where more "
-            "is free",
+            "lower export.mesh.resolution (16), export.turntable.frames (1), export.turntable.size (100000000) "
+            "in a new run; the checkpoint of 'run' is intact, after step 1: go on with `threedgen resume run` "
+            "where more is free",
             True,
         ),
     ],
