@@ -17,13 +17,14 @@ from clouds import ball
 
 from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
+from threedgen.core.memory import peak_memory
 from threedgen.core.types import GaussianCloud, TriMesh
 from threedgen.datasets.splat_files import read_splats
 from threedgen.export import suffixes, write
 from threedgen.export.gltf import read_glb, write_glb
 from threedgen.export.mesh import MeshConfig, extract_mesh
 from threedgen.export.obj import write_obj
-from threedgen.export.report import build_report, peak_memory, versions, write_report
+from threedgen.export.report import build_report, versions, write_report
 
 SMALL = MeshConfig(resolution=24, faces=1000)
 
@@ -154,7 +155,7 @@ def test_peak_memory_counts_memory_that_was_freed() -> None:
         pytest.skip("the system does not tell")
     # In its own process, because the memory of earlier tests would count as well.
     code = (
-        "from threedgen.export.report import peak_memory\n"
+        "from threedgen.core.memory import peak_memory\n"
         "before = peak_memory(); block = b'x' * 300_000_000; del block; print(before, peak_memory())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

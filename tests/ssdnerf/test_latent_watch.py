@@ -52,13 +52,20 @@ def trained(
     return of
 
 
+def watched(watch: Watch, of: Trainer, measured: dict[str, float]) -> None:
+    """A step in which this was measured, as `train` hands it over."""
+    for name, value in measured.items():
+        of.unwritten.setdefault(name, []).append(value)
+    watch.step(of)
+
+
 @pytest.mark.usefixtures("short_lines")
 def test_lines_are_means_and_say_what_there_is_to_watch(objects, tmp_path):
     of, seen = trainer(tiny(steps=5), objects, tmp_path), []
     watch = Watch(tmp_path, 0, QUIET)
     for _ in range(5):
         seen.append(of.train_step())
-        watch.step(of, seen[-1])
+        watched(watch, of, seen[-1])
     found = rows(tmp_path)
     assert [row["step"] for row in found] == [2, 4, 5]  # the last step has its own line
     assert found[0]["rendering"] == pytest.approx((seen[0]["rendering"] + seen[1]["rendering"]) / 2, rel=1e-3)
@@ -88,6 +95,42 @@ def test_a_resumed_trainings_lines_are_those_of_an_uninterrupted_one(objects, tm
     assert [row["step"] for row in whole] == [2, 4, 6, 8]
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_what_a_stopped_training_had_not_written_is_written_by_the_next(
+    objects, tmp_path, monkeypatch, before
+):
+    """Lines of three steps and checkpoints of four: a line is of steps from before and from after the stop. before:
+    whether it is stopped between the last checkpoint and its line and its grid, or in the steps before."""
+    monkeypatch.setattr(watching, "_MEAN_OVER", 3)
+    config, every = tiny(steps=8), Every(grid=8, fid=0)
+    trained(config, objects, tmp_path / "whole", every)
+
+    class Stopped(Watch):
+        def step(self, trainer: Trainer) -> None:
+            if trainer.step == (8 if before else 5):
+                raise InterruptedError
+            super().step(trainer)
+
+    with pytest.raises(InterruptedError):
+        train(
+            trainer(config, objects, tmp_path / "parts"),
+            Stopped(tmp_path / "parts", 0, every),
+            {},
+            4,
+            lambda *_: None,
+        )
+    trained(config, objects, tmp_path / "parts", every)
+    parts, whole = rows(tmp_path / "parts"), rows(tmp_path / "whole")
+    for row in (*parts, *whole):
+        del row["seconds"]
+    assert parts == whole
+    assert [row["step"] for row in whole] == [3, 6, 8]
+    grids = [(tmp_path / name / "watch" / "grid_0000008.png").read_bytes() for name in ("parts", "whole")]
+    assert grids[0] == grids[1]
+    trained(config, objects, tmp_path / "parts", every)  # finished: nothing is written twice
+    assert [row["step"] for row in rows(tmp_path / "parts")] == [3, 6, 8]
+
+
 @pytest.mark.parametrize(
     ("seen", "said"),
     [
@@ -104,7 +147,7 @@ def test_a_resumed_trainings_lines_are_those_of_an_uninterrupted_one(objects, tm
 def test_what_is_out_of_balance_is_reported_once(objects, tmp_path, capsys, seen, said):
     of, watch = trainer(tiny(), objects, tmp_path), Watch(tmp_path, 0, QUIET)
     for of.step in range(1, 7):
-        watch.step(of, {"rendering gradient": 1.0, "prior gradient": 1.0, "mse": 0.1, **seen})
+        watched(watch, of, {"rendering gradient": 1.0, "prior gradient": 1.0, "mse": 0.1, **seen})
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == (1 if said else 0)
     assert all(line.startswith("warning: ") and said in line for line in lines)
@@ -119,7 +162,7 @@ def test_each_kind_of_warning_is_reported_once_whatever_its_numbers(objects, tmp
             "prior gradient": 10.0 + of.step if of.step < 7 else 1e-5 * of.step,
             "saturated": 0.05 * of.step,
         }
-        watch.step(of, {"rendering gradient": 1.0, **seen})
+        watched(watch, of, {"rendering gradient": 1.0, **seen})
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 3
     for line, said in zip(lines, ("lower diffusion", "raise diffusion", "raise codes"), strict=True):

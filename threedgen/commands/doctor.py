@@ -50,6 +50,7 @@ CORE = (
     "xatlas",
     "rich",
     "shtab",
+    "filelock",
     "jaxtyping",
 )
 KINDS = ("splatting", "volume", "mesh")

@@ -26,6 +26,7 @@ Progress = Callable[[int, int], None]
 
 def run(arguments: argparse.Namespace) -> None:
     """Measures, prints a table and writes it. Raises UserError for what a user can put right."""
+    from threedgen.core import inside
     from threedgen.core.paths import existing
 
     target = existing(
@@ -34,6 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
     if not target.is_dir():
         raise UserError(f"'{target}' is a file: name a run, a trained model or a folder of pictures")
     out = target / FOLDER if arguments.out is None else Path(arguments.out)
+    if arguments.out is None:
+        inside.require_no_link(out, target)
     _require_writable(out)
     from threedgen.jobs.listeners.progress import Progress as Display
 

@@ -7,15 +7,15 @@ Anything a user can put right ends in one line on stderr and exit code 2; a bug 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from threedgen.commands import output
 from threedgen.commands.parser import PROGRAM, Parser
-from threedgen.core import threads
+from threedgen.core import memory, threads
 from threedgen.core.errors import UserError
 
 
@@ -41,6 +41,7 @@ class Command:
 
 
 TRAIN = "train"
+_SMALLER = "choose a smaller size, batch or resolution, or use a machine with more memory"
 COMMANDS = {
     "text-to-3d": Command("text_to_3d", "Make a 3D asset from a prompt."),
     "text-to-4d": Command("text_to_4d", "Make a 3D asset that moves from a prompt."),
@@ -68,34 +69,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 1 for a doctor with problems, 2 for bad input, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            print(_help())
-            return 0
-        if arguments[0] in ("-V", "--version"):
-            from threedgen import __version__
-
-            print(f"{PROGRAM} {__version__}")
-            return 0
-        if arguments[0] == TRAIN and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
-            print(_train_help())
-            return 0
-        name, rest = _split(arguments)
-        with _one_line_warnings():
-            COMMANDS[name](rest)
-        sys.stdout.flush()  # a reader that has gone is noticed here, and not after the end
+        with output.watched():
+            return _run(arguments)
+    except output.ReaderGone:  # `| head` has read enough
+        return 0
     except UserError as error:
-        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _complain(error)
     except KeyboardInterrupt as stop:
         advice = f"; continue it with `{PROGRAM} resume {stop.args[0]}`" if stop.args else ""
         print(f"{PROGRAM}: interrupted{advice}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except SystemExit as request:  # argparse after --help, doctor
         return request.code if isinstance(request.code, int) else 1
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Runs a command, inside of `output.watched`. Raises what `main` turns into exit codes."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+    elif arguments[0] in ("-V", "--version"):
+        from threedgen import __version__
+
+        print(f"{PROGRAM} {__version__}")
+    elif arguments[0] == TRAIN and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
+        print(_train_help())
+    else:
+        name, rest = _split(arguments)
+        with memory.in_one_line(lambda _: _SMALLER), _one_line_warnings():
+            COMMANDS[name](rest)
     return 0
+
+
+def _complain(error: UserError) -> int:
+    # Nobody may read this either.
+    with contextlib.suppress(output.ReaderGone, UserError), output.watched():
+        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
 
 
 def _split(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from threedgen.commands.options import add_device, whole
 from threedgen.commands.parser import Parser
-from threedgen.commands.sample import print_written
+from threedgen.commands.sample import print_written, writing_below
 from threedgen.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ def run(arguments: argparse.Namespace) -> None:
     how = _settings(arguments, model.config)
     views = given_views(arguments.views, model.viewpoint)
     folder = arguments.out or reconstruction_folder(arguments.run, arguments.views)
-    print_written(*write_reconstruction(model, views, how, arguments.seed, folder, arguments.views))
+    with writing_below(folder, arguments.run):
+        made = write_reconstruction(model, views, how, arguments.seed, folder, arguments.views)
+    print_written(*made)
 
 
 def _settings(arguments: argparse.Namespace, config: Config) -> Reconstruction:

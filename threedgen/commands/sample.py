@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
     codes, names = _drawn(model, arguments)
     folder = arguments.out or Path(arguments.run) / "samples"
     note = {name: getattr(arguments, name) for name in _NOTED}
-    with Progress() as progress:
+    with writing_below(folder, arguments.run), Progress() as progress:
         writing = progress.task("writing", len(names))
         written, empty = write_objects(
             model, codes, names, folder, note, lambda done, total: writing.update(done)
@@ -117,6 +119,21 @@ def _drawn(model: LatentModel, arguments: argparse.Namespace) -> tuple[Tensor, l
     if arguments.caption:
         raise UserError("the one-step sampler takes no caption: leave --caption out, or use --sampler ddim")
     return sample_one_step(model, load_one_step(model, arguments.run), noise), names
+
+
+@contextmanager
+def writing_below(folder: Path, run: str | Path) -> Iterator[None]:
+    """Inside it this process alone writes into `folder`, which is the user's or below the folder of the training.
+
+    Raises UserError as `threedgen.jobs.lock.holding` does, and if a link leads from the training to the folder.
+    """
+    from threedgen.core import inside
+    from threedgen.jobs.lock import holding
+
+    if folder.is_relative_to(run):
+        inside.require_no_link(folder, run)
+    with holding(folder, lambda: f"the same command writes '{folder}' again"):
+        yield
 
 
 def print_written(written: list[Path], empty: list[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from threedgen.commands.options import add_dry_run, at_least_one, print_settings, whole
 from threedgen.commands.parser import Parser
-from threedgen.commands.training import add_config, config_of, machine_name, make_folder, train
+from threedgen.commands.training import add_config, config_of, held, machine_name, train
 from threedgen.core.errors import UserError
 from threedgen.nerfdiff.config import NerfDiffTrainingConfig
 
@@ -86,10 +86,8 @@ def run(arguments: argparse.Namespace) -> None:
         "train",
         config.seed,
     )
-    make_folder(folder)
     architecture = NerfDiffArchitecture(size=arguments.size, features=arguments.features)
     trainer = NerfDiffTrainer(config, architecture, folder)
-    trainer.resume()
 
     def saved() -> None:
         about = {
@@ -104,5 +102,9 @@ def run(arguments: argparse.Namespace) -> None:
         save_model(trainer.average, folder, about)
         write_card(trainer.average, config, about, folder)
 
-    train(trainer, lambda progress: PairBank(objects, arguments.size, progress), arguments.save_every, saved)
-    saved()
+    with held(folder):
+        trainer.resume()
+        train(
+            trainer, lambda progress: PairBank(objects, arguments.size, progress), arguments.save_every, saved
+        )
+        saved()

@@ -53,7 +53,8 @@ def build_parser() -> Parser:
 
 def run(arguments: argparse.Namespace) -> None:
     """Distils the sampler, or continues to, and prints its folder. Raises UserError."""
-    from threedgen.commands.training import make_folder
+    from threedgen.commands.training import held
+    from threedgen.core import inside
     from threedgen.core.machine import choose_device
     from threedgen.jobs.listeners.progress import Progress
     from threedgen.recipes.typed import plain
@@ -66,8 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     model = load_model(arguments.run, choose_device(arguments.device or "auto"))
     folder = Path(arguments.run) / one_step.FOLDER
-    make_folder(folder)
-    with Progress() as progress:
+    inside.require_no_link(folder, arguments.run)
+    with held(folder), Progress() as progress:
         task = progress.task("distilling", config.steps)
 
         def report(step: int, bootstrapping: float, boundary: float) -> None:

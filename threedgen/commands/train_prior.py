@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from threedgen.commands.options import add_dry_run, print_settings, whole
 from threedgen.commands.parser import Parser
-from threedgen.commands.training import add_config, config_of, machine_name, make_folder, train
+from threedgen.commands.training import add_config, config_of, held, machine_name, train
 from threedgen.core.errors import UserError
 from threedgen.training.config import (
     FieldTrainingConfig,
@@ -135,18 +135,18 @@ def run(arguments: argparse.Namespace) -> None:
             )
     makers = {"text": _text, "view": _view, "video": _video, "field": _field, "picture": _picture}
     training = makers[arguments.kind](arguments)
-    trainer: Any = training.trainer(config, size, folder)
-    make_folder(folder)
-    if not trainer.resume() and arguments.start_from is not None:
-        trainer.start_from(arguments.start_from)
-    loss = train(
-        trainer,
-        lambda progress: training.bank(config, size, progress),
-        arguments.save_every,
-        lambda: training.grid(trainer, folder / "samples.png"),
-    )
-    training.pipeline(trainer, folder / "pipeline")
-    training.card(trainer, folder / "pipeline", loss, machine_name(config.device))
+    with held(folder):
+        trainer: Any = training.trainer(config, size, folder)
+        if not trainer.resume() and arguments.start_from is not None:
+            trainer.start_from(arguments.start_from)
+        loss = train(
+            trainer,
+            lambda progress: training.bank(config, size, progress),
+            arguments.save_every,
+            lambda: training.grid(trainer, folder / "samples.png"),
+        )
+        training.pipeline(trainer, folder / "pipeline")
+        training.card(trainer, folder / "pipeline", loss, machine_name(config.device))
 
 
 def _text(arguments: argparse.Namespace) -> _Training:

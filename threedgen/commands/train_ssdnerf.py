@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not 8 <= arguments.size <= 1024:
         raise UserError(f"--size must be between 8 and 1024 pixels, got {arguments.size}")
 
-    from threedgen.commands.training import make_folder
+    from threedgen.commands.training import held
     from threedgen.core.machine import choose_device
     from threedgen.jobs.listeners.progress import Progress
     from threedgen.ssdnerf.config import load_config
@@ -134,9 +135,9 @@ def run(arguments: argparse.Namespace) -> None:
         return
     device = choose_device(arguments.device or "auto")
     world = join_world(device)
-    make_folder(arguments.out)
-    state = _state(arguments.out)
-    with Progress(world.first) as progress:
+    # The other processes write what the first one tells them, while it holds the folder for all.
+    with held(arguments.out) if world.first else nullcontext(), Progress(world.first) as progress:
+        state = _state(arguments.out)
         objects = _objects(arguments, config, world, progress, state.get("source"))
         _train(arguments, config, objects, device, world, progress)
     if world.first:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -94,12 +95,12 @@ def option_error(error: SettingError) -> UserError:
     return UserError(f"--{error.name.replace('_', '-')} {error.problem}")
 
 
-def make_folder(folder: Path) -> None:
-    """Raises UserError where it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to '{folder}': {error.strerror}; choose another --out") from error
+def held(folder: Path) -> AbstractContextManager[None]:
+    """Inside it this process alone trains in `folder`, which is made if it is missing. Raises UserError as
+    `threedgen.jobs.lock.holding` does."""
+    from threedgen.jobs.lock import holding
+
+    return holding(folder, lambda: f"the same command continues from the last checkpoint in '{folder}'")
 
 
 def train(

@@ -32,6 +32,7 @@ from threedgen.export import gltf
 from threedgen.export.mesh import NoSurface
 from threedgen.jobs import finish
 from threedgen.jobs.build import load_scene
+from threedgen.jobs.lock import holding
 from threedgen.jobs.run import resume, start
 from threedgen.jobs.run_directory import RECIPE, RunDirectory, check_free, slug
 from threedgen.jobs.scores.motion import moving_scores
@@ -90,10 +91,16 @@ def compose(
 ) -> RunDirectory:
     """Makes the missing runs of a scene in the folder `out`, and the files of the scene.
 
-    Everything that can be known to be wrong is reported before the first run. Raises UserError.
+    Everything that can be known to be wrong is reported before the first run. Raises UserError, also if another
+    process composes in the folder.
     """
-    making = making or Making()
     _check_out(out)
+    with holding(out, lambda: f"the same command goes on with what is in '{out}'"):
+        return _compose(scene, out, making or Making(), listeners)
+
+
+def _compose(scene: SceneFile, out: Path, making: Making, listeners: Sequence[Listener]) -> RunDirectory:
+    """What `compose` does while this process holds the folder."""
     whole, recipes = plan(scene, out, making)
     for path, recipe in recipes.items():
         _check_as_before(path, recipe)
@@ -102,9 +109,15 @@ def compose(
     with replacing(out / SCENE) as temporary:
         temporary.write_text(_yaml(typed.plain(scene)), encoding="utf-8")
     emit = Emitter(tuple(listeners))
-    for path, recipe in recipes.items():
-        emit(PhaseStarted(f"{path.relative_to(out / _ASSETS)}: {recipe.prompt}"))
-        _make(path, recipe, listeners)
+    try:
+        for path, recipe in recipes.items():
+            emit(PhaseStarted(f"{path.relative_to(out / _ASSETS)}: {recipe.prompt}"))
+            _make(path, recipe, listeners)
+    except UserError:
+        if not any((out / _ASSETS).iterdir()):  # no run was begun, so nothing is worth keeping
+            (out / SCENE).unlink()
+            (out / _ASSETS).rmdir()
+        raise
     emit(PhaseStarted("composing"))
     made = time.perf_counter()
     composition = _put_together(scene, out, making, whole)

@@ -1,42 +1,133 @@
-"""Files that are written completely or not at all: beside their place first, then moved over it."""
+"""Files and folders that are written completely or not at all: beside their place first, then moved over it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from threedgen.core.errors import UserError
 
 _BLOCK = 1 << 20  # bytes that are compared at a time
+# The name of a temporary: the process that writes it comes first, so that others know when it is left over.
+_TEMPORARY = re.compile(r"\.threedgen-(\d+)-.+")
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path in the same folder, with the same suffix, which becomes `path` at the end of the block.
 
-    Missing parent folders are made. If the block raises, `path` stays as it was and the temporary file is removed.
-    Raises UserError if the file cannot be written (no permission, a full disk, a folder of that name).
+    Missing parent folders are made. If the block raises, `path` stays as it was, and the temporary file and the
+    parent folders that were made are removed. Raises UserError if the file cannot be written (no permission, a full
+    disk, a folder of that name).
     """
     path = Path(path)
+    made = missing(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_prefix(), suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
+        remove_empty(made)
         raise _unwritable(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # with mkstemp's 0600 nobody else could read the file
         os.replace(temporary, path)
+        made = []
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+        remove_empty(made)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, which takes its place at the end of the block.
+
+    Missing parent folders are made. If the block raises, `folder` stays as it was and the temporary folder is
+    removed. Raises UserError if the folder cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=_prefix(), dir=folder.parent))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    old = temporary.with_name(f"{temporary.name}-old")
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if folder.exists():
+            os.replace(folder, old)  # a folder can only be renamed over an empty one
+        os.replace(temporary, folder)
+    except OSError as error:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+        raise _unwritable(folder, error) from error
+    finally:
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def sweep(folder: Path, stop: str) -> None:
+    """Removes the temporaries that processes which are gone have left in `folder` and below.
+
+    stop: the name of a file; folders below that have one belong to another process and are left alone. Links are
+    not followed. What cannot be removed stays.
+    """
+    for place, folders, files in os.walk(folder):
+        if Path(place) != folder and stop in files:
+            folders.clear()
+            continue
+        for name in filter(_is_left_over, files):
+            with contextlib.suppress(OSError):
+                Path(place, name).unlink()
+        for name in [name for name in folders if _TEMPORARY.fullmatch(name)]:
+            folders.remove(name)
+            if _is_left_over(name):
+                shutil.rmtree(Path(place, name), ignore_errors=True)
+
+
+def missing(folder: Path) -> list[Path]:
+    """The folders that would have to be made for `folder` to exist, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Removes folders, the innermost first, up to the first that is missing or holds something."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _prefix() -> str:
+    return f".threedgen-{os.getpid()}-"
+
+
+def _is_left_over(name: str) -> bool:
+    """Whether a temporary of this name belongs to no other process that runs on this machine."""
+    found = _TEMPORARY.fullmatch(name)
+    # In a container every process has the number of one before it, so that our own number says nothing.
+    return found is not None and (int(found[1]) == os.getpid() or not _runs(int(found[1])))
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":
+        return False  # there a signal would end the process, and a file that is open cannot be removed
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True  # it runs as another user
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 @contextmanager
@@ -48,11 +139,10 @@ def replacing_all(folder: str | Path, last: str = "") -> Iterator[Path]:
     if it was made here. Raises UserError as `replacing` does.
     """
     folder = Path(folder)
-    made, temporary = False, folder
+    made, temporary = missing(folder), folder
     try:
-        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+        temporary = Path(tempfile.mkdtemp(prefix=_prefix(), dir=folder))
         yield temporary
         names = sorted((path.name for path in temporary.iterdir()), key=lambda name: (name == last, name))
         for name in names:
@@ -65,9 +155,7 @@ def replacing_all(folder: str | Path, last: str = "") -> Iterator[Path]:
     finally:
         if temporary != folder:
             shutil.rmtree(temporary, ignore_errors=True)
-        if made:
-            with suppress(OSError):  # it holds what was written
-                folder.rmdir()
+        remove_empty(made)  # up to one that holds what was written
 
 
 def store(path: str | Path, data: bytes) -> None:

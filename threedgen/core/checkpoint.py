@@ -1,6 +1,7 @@
 """Checkpoints: a folder that holds one complete state at any moment, whatever stops the process.
 
-    FOLDER/state.json                   JSON: format, name and digest of the tensor file, the caller's state
+    FOLDER/state.json                   JSON: format, name and digest of the tensor file, the size of each tensor,
+                                        the caller's state
     FOLDER/tensors-DIGEST.safetensors   the tensors
 
 A save writes a new tensor file under a new name, flushes it to the disk, and only then replaces state.json by one
@@ -20,6 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
+from threedgen.core import inside
 from threedgen.core.errors import UserError
 
 FORMAT = 1
@@ -47,7 +49,14 @@ def save(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor], state: M
     data = to_bytes(copies)
     digest = _digest(data)
     tensor_file = f"tensors-{digest[:16]}.safetensors"
-    document = {"format": FORMAT, "tensors": tensor_file, "digest": digest, "state": dict(state)}
+    sizes = {name: value.nbytes for name, value in copies.items()}
+    document = {
+        "format": FORMAT,
+        "tensors": tensor_file,
+        "digest": digest,
+        "sizes": sizes,
+        "state": dict(state),
+    }
     text = json.dumps(document, indent=1).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +86,7 @@ def load(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, A
     while True:
         tensor_path = folder / document["tensors"]
         try:
-            data = tensor_path.read_bytes()
+            data = _read_tensors(tensor_path, document["sizes"])
             break
         except OSError as error:
             # Another process may have replaced the checkpoint between the two reads: then read again.
@@ -86,7 +95,7 @@ def load(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, A
                 raise UserError(f"cannot read {tensor_path}: {error.strerror or error}") from error
             document = newer
     if _digest(data) != document["digest"]:
-        raise UserError(f"{tensor_path} is truncated or altered; restore it or start the run again")
+        raise _altered(tensor_path)
     try:
         return from_bytes(data), document["state"]
     except SafetensorError as error:
@@ -102,7 +111,7 @@ def _read_document(folder: Path) -> dict[str, Any]:
     path = folder / STATE_FILE
     damaged = UserError(f"{path} is damaged or not a checkpoint; restore it or start the run again")
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(inside.read_bytes(path, inside.DOCUMENT))
     except FileNotFoundError as error:
         raise UserError(f"no checkpoint in {folder}: {STATE_FILE} is missing") from error
     except OSError as error:
@@ -118,7 +127,35 @@ def _read_document(folder: Path) -> dict[str, Any]:
     name, digest, state = (document.get(key) for key in ("tensors", "digest", "state"))
     if not (isinstance(name, str) and isinstance(digest, str) and isinstance(state, dict)):
         raise damaged
-    return {"tensors": Path(name).name, "digest": digest, "state": state}
+    sizes = document.get("sizes")  # of each tensor in bytes; versions before this one wrote none
+    return {"tensors": Path(name).name, "digest": digest, "sizes": sizes, "state": state}
+
+
+def _read_tensors(path: Path, sizes: Mapping[str, int] | None) -> bytes:
+    """The tensor file, if it is as large as the tensors that it should hold; no more than that is read.
+
+    sizes: in bytes; None: what the header of the file says. Raises UserError for another size, and OSError.
+    """
+    with inside.opened(path) as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        header = file.read(length) if length <= inside.DOCUMENT else b""
+        try:
+            if sizes is None:
+                described = json.loads(header).items()
+                ends = [entry["data_offsets"][1] for name, entry in described if name != "__metadata__"]
+                size = max(ends, default=0)
+            else:
+                size = sum(sizes.values())
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise _altered(path) from error
+        if os.fstat(file.fileno()).st_size != 8 + length + size:
+            raise _altered(path)
+        return start + header + file.read(size)
+
+
+def _altered(path: Path) -> UserError:
+    return UserError(f"{path} is truncated or altered; restore it or start the run again")
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -163,8 +200,8 @@ def _flush_folder(folder: Path) -> None:
 def _current_tensor_file(folder: Path) -> str | None:
     """The tensor file that state.json names, whatever its format; None if it names none."""
     try:
-        document = json.loads((folder / STATE_FILE).read_bytes())
-    except (OSError, ValueError):
+        document = json.loads(inside.read_bytes(folder / STATE_FILE, inside.DOCUMENT))
+    except (OSError, UserError, ValueError):
         return None
     return document.get("tensors") if isinstance(document, dict) else None
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from threedgen.cameras.orbit import DISTANCE, FOV, orbit
+from threedgen.core import inside
 from threedgen.core.errors import UserError
 from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import Cameras
@@ -149,7 +150,7 @@ def _reported(run: RunDirectory) -> dict[str, Any]:
     if not run.finished:
         return {}
     try:
-        document = json.loads(run.report.read_text(encoding="utf-8"))
+        document = json.loads(inside.read_text(run.report, inside.DOCUMENT))
     except (OSError, ValueError) as error:
         raise UserError(
             f"'{run.report}' cannot be read ({error}): delete it, `threedgen resume {run.path}` writes it again"

@@ -6,13 +6,13 @@ import json
 import math
 import os
 import platform
-import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from threedgen.core.atomic import store
+from threedgen.core.memory import peak_memory
 
 _DIGITS = 3  # after the point of a duration in seconds
 _PACKAGES = ("threedgen", "torch", "diffusers", "transformers", "numpy", "scikit-image", "imageio", "gsplat")
@@ -87,19 +87,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def peak_memory() -> int | None:
-    """The largest resident size of this process so far, in bytes; None if the system does not tell."""
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    except (OSError, ValueError):
-        pass  # not on Linux: the C library is asked instead
-    try:
-        import resource
-    except ImportError:
-        return None  # Windows
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from threedgen.core import checkpoint, machine, threads
+from threedgen.core import checkpoint, machine, memory, threads
 from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed
 from threedgen.core.roles import RepresentationRoles, declared
@@ -24,7 +26,10 @@ from threedgen.jobs.listeners.interruption import Interruption
 from threedgen.jobs.listeners.metrics import MetricsFile
 from threedgen.jobs.listeners.previews import Previews
 from threedgen.jobs.listeners.stillness import Stillness
+from threedgen.jobs.lock import holding
 from threedgen.jobs.run_directory import RunDirectory, check_free
+from threedgen.jobs.sizes import what_to_lower
+from threedgen.jobs.standing import standing
 from threedgen.loop.distill import distill, new_state
 from threedgen.loop.events import Emitter, Listener, PhaseStarted
 from threedgen.loop.state import RunState
@@ -55,18 +60,26 @@ def start(
     check_free(out)
     device = machine.choose_device(recipe.device)
     clock = _Clock(Emitter(tuple(listeners)))
-    run = RunDirectory.create(out, recipe.resolved, files) if files else None
-    try:
-        clock.begin("loading the prior")
-        _check_later_stages(recipe)
-        components = build(recipe.all_stages[0], device)
-        state = _state(recipe, 0, components)
-        run = run or RunDirectory.create(out, recipe.resolved)
-        _run_and_finish(recipe, run, components, state, listeners, clock)
-    except UserError:
-        if run is not None and (not run.metrics.is_file() or run.metrics.stat().st_size == 0):
-            run.discard()  # no step was done, so nothing in it is worth keeping
-        raise
+    run: RunDirectory | None = None
+    with ExitStack() as held:
+
+        def create() -> RunDirectory:
+            held.enter_context(holding(out, partial(standing, out)))
+            return RunDirectory.create(out, recipe.resolved, files)
+
+        try:
+            run = create() if files else None
+            with _fitting(recipe, out, clock):
+                clock.begin("loading the prior")
+                _check_later_stages(recipe)
+                components = build(recipe.all_stages[0], device)
+                state = _state(recipe, 0, components)
+                run = run or create()
+                _run_and_finish(recipe, run, components, state, listeners, clock)
+        except UserError:
+            if run is not None and (not run.metrics.is_file() or run.metrics.stat().st_size == 0):
+                run.discard()  # no step was done, so nothing in it is worth keeping
+            raise
     return run
 
 
@@ -79,8 +92,17 @@ def resume(
     """Continues a run from its last checkpoint, or from the start if there is none, and finishes it.
 
     device: another one than that of the recipe. overrides: `key=value`, for what may differ on another machine,
-    such as renderer.backend. Returns warnings. Raises UserError for every mistake that a user can correct.
+    such as renderer.backend. Returns warnings. Raises UserError for every mistake that a user can correct, and if
+    another process writes into the run.
     """
+    with holding(run.path, partial(standing, run.path)):
+        return _resume(run, listeners, device, overrides)
+
+
+def _resume(
+    run: RunDirectory, listeners: Sequence[Listener], device: str | None, overrides: Sequence[str]
+) -> list[str]:
+    """What `resume` does while this process holds the run."""
     recipe = read_resolved(run.recipe, overrides)
     if not declared(recipe.representation.cls, RepresentationRoles).learns:
         raise UserError(
@@ -91,6 +113,12 @@ def resume(
             recipe, device=device, stages=tuple(dataclasses.replace(s, device=device) for s in recipe.stages)
         )
     clock = _Clock(Emitter(tuple(listeners)))
+    with _fitting(recipe, run.path, clock):
+        return _continue(recipe, run, listeners, clock)
+
+
+def _continue(recipe: Recipe, run: RunDirectory, listeners: Sequence[Listener], clock: _Clock) -> list[str]:
+    """What of `resume` needs the components of the recipe."""
     clock.begin("loading the prior")
     device = machine.choose_device(recipe.device)
     _check_later_stages(recipe)
@@ -99,7 +127,7 @@ def resume(
         components = build(recipe.all_stages[0], device)
         state = _state(recipe, 0, components)
     else:
-        stage = stage_of(run.checkpoint)
+        clock.stage = stage = stage_of(run.checkpoint)
         components = build(recipe.all_stages[stage], device, blank_scene(recipe.all_stages[stage]))
         state = _state(recipe, stage, components)
         before = load(run.checkpoint, state)
@@ -117,6 +145,17 @@ def resume(
     executors = executors_of(components.guidances)
     _run_and_finish(recipe, run, components, state, listeners, clock)
     return warnings + [executor.change for executor in executors if executor.change]
+
+
+def _fitting(recipe: Recipe, path: Path, clock: _Clock) -> AbstractContextManager[None]:
+    """Turns memory that runs out into one line: what to change, and where the run in the folder `path` stands."""
+
+    def advice(error: BaseException) -> str:
+        change = what_to_lower(recipe, clock.stage, memory.asker(error))
+        begun = checkpoint.exists(path / "checkpoint")
+        return change + (f" in a new run; {standing(path)} where more is free" if begun else "")
+
+    return memory.in_one_line(advice)
 
 
 def _steps_before(recipe: Recipe, stage: int) -> int:
@@ -157,7 +196,7 @@ def _run_and_finish(
             if state.stage == count - 1:
                 break
             clock.begin("preparing the next stage")
-            following = state.stage + 1
+            clock.stage = following = state.stage + 1
             executors = [*state.executors, *used_by(components.guidances)]
             scene = handover.next_scene(recipe, following, components.scene)
             components = build(recipe.all_stages[following], machine.choose_device(recipe.device), scene)
@@ -234,13 +273,17 @@ def _finish(
 
 
 class _Clock:
-    """Measures the duration of each phase in seconds and tells the listeners when a phase begins."""
+    """Measures the duration of each phase in seconds and tells the listeners when a phase begins.
+
+    stage: the stage of the recipe that is under way.
+    """
 
     def __init__(self, emit: Emitter) -> None:
         self._emit = emit
         self._seconds: dict[str, float] = {}
         self._phase: str | None = None
         self._since = 0.0
+        self.stage = 0
 
     def begin(self, phase: str, detail: str = "") -> None:
         self.stop()

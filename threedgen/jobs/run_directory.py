@@ -17,8 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from threedgen.core import inside
 from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
+from threedgen.jobs import lock
 
 RECIPE = "recipe.yaml"
 REPORT = "report.json"
@@ -53,13 +55,14 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
-        """An existing run. Raises UserError if the folder is missing or is not a run."""
+        """An existing run. Raises UserError if the folder is missing or no run, and for links that lead out."""
         run = cls(Path(path))
         with _or_user_error(f"cannot read the run '{path}'", "check its permissions"):
             if not run.path.is_dir():
                 raise UserError(f"there is no run '{path}': name a folder that a command of threedgen wrote")
             if not run.recipe.is_file():
                 raise UserError(f"'{path}' is not a run: it has no {RECIPE}")
+            inside.require_readable(run.path)
         return run
 
     @classmethod
@@ -130,7 +133,7 @@ def _check_free(path: Path) -> None:
             f"'{path}' already holds a run ({state}): continue it with `threedgen resume {path}` "
             "or choose another --out"
         )
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(entry.name not in lock.FILES for entry in path.iterdir()):
         raise UserError(f"'{path}' is not empty and not a run: choose another --out")
     if path.exists() and not path.is_dir():
         raise UserError(f"'{path}' is a file, not a folder: choose another --out")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from threedgen.core import inside
 from threedgen.core.errors import UserError
 from threedgen.core.types import GaussianCloud
 from threedgen.export import as_mesh
@@ -51,7 +52,7 @@ class Run:
         """report.json: prompt, seed, seconds per phase, scores, versions. Raises UserError before the run is
         finished."""
         try:
-            return json.loads(self._directory.report.read_text(encoding="utf-8"))
+            return json.loads(inside.read_text(self._directory.report, inside.DOCUMENT))
         except FileNotFoundError as error:
             raise UserError(
                 f"'{self.path}' is not finished and has no report: continue it with resume()"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from threedgen.core import plugins
+from threedgen.core import inside, plugins
 from threedgen.core.errors import UserError
 from threedgen.core.schedule import Schedule
 from threedgen.recipes import checks, stages, typed
@@ -105,7 +105,7 @@ def read_resolved(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(inside.read_text(path, inside.DOCUMENT))
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
     if not isinstance(values, dict):

@@ -95,9 +95,14 @@ def convert(hint: Any, value: Any, path: str) -> Any:
 
 def _scalar(hint: Any, value: Any, path: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise UserError(f"'{path}' is larger than any number that can be computed with") from error
     if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
+    if hint is int and isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise UserError(f"'{path}' is too large: whole numbers are below 2^63, about 9e18")
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is None or hint is type(None):

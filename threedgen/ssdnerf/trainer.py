@@ -74,6 +74,7 @@ class Trainer:
         if words:
             self._check_captions()
         self.step, self.seconds = 0, 0.0
+        self.unwritten: dict[str, list[float]] = {}  # what `Watch` takes the means of
         self.bank = self._resumed() or self._new_bank()
 
     def _check_captions(self) -> None:
@@ -300,6 +301,7 @@ class Trainer:
                 "scenes": digest(self.objects),
                 "source": self.objects.source,
                 "settings": plain(self.config),
+                "unwritten": self.unwritten,
             }
             checkpoint.save(self.folder / "checkpoint", tensors, state)
         self.world.wait()
@@ -317,6 +319,7 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             restore(optimizer, checkpoint.unprefixed(name, tensors))
         self.step, self.seconds = state["step"], state["seconds"]
+        self.unwritten = state.get("unwritten", {})
         bank = CodeBank.open(self.folder / BANK, tensors["slots"])
         bank.require(*self._bank_shape())
         return bank

@@ -29,15 +29,19 @@ def train(
 
     if trainer.step >= config.steps and steps_of_model(trainer.folder) != trainer.step:
         write_model()  # the training was stopped between its last checkpoint and the model
+    if watch is not None:
+        watch.catch_up(trainer)
     while trainer.step < config.steps:
         measured = trainer.train_step()
         require_finite(measured, trainer.step)
+        for name, value in measured.items():
+            trainer.unwritten.setdefault(name, []).append(value)
         saving = trainer.step % save_every == 0 or trainer.step == config.steps
         if saving:
             trainer.save()
             write_model()
         if watch is not None:
-            watch.step(trainer, measured)
+            watch.step(trainer)
             report(trainer.step, watch.headline)
 
 

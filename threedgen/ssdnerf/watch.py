@@ -56,43 +56,56 @@ class Watch:
 
     def __init__(self, folder: Path, step: int, every: Every | None = None) -> None:
         """step: steps done so far. Lines of the file about later steps are removed."""
-        from threedgen.jobs.listeners.metrics import truncate
+        from threedgen.jobs.listeners.metrics import read, truncate
 
         self.headline = ""
         self._folder, self._every = folder, every or Every()
-        self._sums: dict[str, list[float]] = {}
         self._warned: set[str] = set()
         self._true: Tensor | None = None
         if (folder / METRICS).is_file():
             truncate(folder / METRICS, step + 1)
+        self._has_line = any(row["step"] == step for row in read(folder / METRICS))
         self._board = _board(folder)
 
-    def step(self, trainer: Trainer, measured: dict[str, float]) -> None:
-        """Is called after each step. measured: the numbers of the step."""
-        for name, value in measured.items():
-            self._sums.setdefault(name, []).append(value)
-        step, last = trainer.step, trainer.step == trainer.config.steps
-        due = {name: every > 0 and (step % every == 0 or last) for name, every in self._due().items()}
-        if not any(due.values()):
+    def catch_up(self, trainer: Trainer) -> None:
+        """Is called before the first step of this process. Writes what was due after the last checkpoint and
+        is missing, because the training was stopped between the two."""
+        if not trainer.step:
             return
+        if self._has_line and self._due(trainer)["line"]:
+            trainer.unwritten.clear()  # they are in that line
+        self._measure(trainer, self._has_line, self._grid(trainer.step).is_file())
+
+    def step(self, trainer: Trainer) -> None:
+        """Is called after each step, the numbers of which are in `trainer.unwritten`."""
+        self._measure(trainer)
+
+    def _measure(self, trainer: Trainer, has_line: bool = False, has_grid: bool = False) -> None:
+        """Writes what is due and not there yet."""
+        due, step = self._due(trainer), trainer.step
         row: dict[str, float] = {}
-        if due["line"]:
-            row |= self._means()
+        if due["line"] and not has_line:
+            row |= self._means(trainer.unwritten)
             self._warn(row)
         learnt = trainer.config.diffusion.weight > 0
-        if due["grid"]:
-            write_grid(trainer, self._folder / PICTURES / f"grid_{step:07d}.png", samples=learnt)
-        if due["fid"] and learnt:
+        if due["grid"] and not has_grid:
+            write_grid(trainer, self._grid(step), samples=learnt)
+        if due["fid"] and learnt and not has_line:
             row["fid"] = self.fid(trainer)
         if row:
             self._write(step, trainer.seconds, row)
 
-    def _due(self) -> dict[str, int]:
-        return {"line": _MEAN_OVER, "grid": self._every.grid, "fid": self._every.fid}
+    def _due(self, trainer: Trainer) -> dict[str, bool]:
+        step, last = trainer.step, trainer.step == trainer.config.steps
+        intervals = {"line": _MEAN_OVER, "grid": self._every.grid, "fid": self._every.fid}
+        return {name: every > 0 and (step % every == 0 or last) for name, every in intervals.items()}
 
-    def _means(self) -> dict[str, float]:
-        row = {name: sum(values) / len(values) for name, values in self._sums.items()}
-        self._sums.clear()
+    def _grid(self, step: int) -> Path:
+        return self._folder / PICTURES / f"grid_{step:07d}.png"
+
+    def _means(self, sums: dict[str, list[float]]) -> dict[str, float]:
+        row = {name: sum(values) / len(values) for name, values in sums.items()}
+        sums.clear()
         if "mse" in row:
             row["psnr"] = -10.0 * math.log10(max(row.pop("mse"), 1e-12))
         if row.get("rendering gradient") and "prior gradient" in row:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from threedgen.core import inside
 from threedgen.core.errors import UserError
 from threedgen.recipes import typed
 
@@ -25,7 +26,7 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises OSError if the file cannot be read, and DocumentError if it is not a document of this format.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(inside.read_text(path, inside.DOCUMENT))
     except ValueError as error:
         raise DocumentError(str(error)) from error
     if not isinstance(values, dict):

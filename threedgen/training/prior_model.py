@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from threedgen.cameras.orbit import VIEW_FEATURES
+from threedgen.core.atomic import replacing_folder
 from threedgen.core.errors import UserError
 from threedgen.training.tokenizer import MAX_TOKENS, vocabulary, write_tokenizer
 
@@ -242,9 +240,7 @@ def write_folder(folder: Path, kind: str, index: Mapping[str, Any], write: Calla
     from diffusers import __version__
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
-    try:
+    with replacing_folder(folder) as temporary:
         write(temporary)
         scheduler: Any = DDPMScheduler.from_config(scheduler_config())
         scheduler.save_pretrained(temporary / "scheduler")
@@ -253,13 +249,6 @@ def write_folder(folder: Path, kind: str, index: Mapping[str, Any], write: Calla
         (temporary / "model_index.json").write_text(
             json.dumps(document, indent=1, sort_keys=True), encoding="utf-8"
         )
-        temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
-    finally:
-        if temporary.exists():
-            shutil.rmtree(temporary)
 
 
 def load_pipeline(folder: Path) -> PriorModel:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from threedgen.core import inside
 from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
 from threedgen.training.documents import FORMAT, DocumentError, read_document
@@ -46,6 +47,7 @@ def read_model(
             f"'{folder}' holds no {document}: name the folder of a training with `threedgen train {kind}`"
         )
     try:
+        inside.require_readable(folder)
         values = read_document(folder / document)
         with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and thrown away
             model = make(values)

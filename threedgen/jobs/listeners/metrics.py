@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+from threedgen.core import inside
 from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
 from threedgen.loop.events import Event, RunStarted, StepDone, StepRolledBack
@@ -41,7 +42,7 @@ def read(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in inside.read_text(path, inside.LOG).splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:
