@@ -18,9 +18,7 @@ _NEIGHBOURS = 24  # points that carry a vertex
 _NEAR = 0.1  # share of the distance of the last neighbour below which all distances count alike
 _STRAIN = 0.3  # of the distance to the nearest neighbour; points that differ by more move with another piece
 _RIGID = 0.1  # how strongly an affine map is held near a similarity, as a share of the spread of its points
-_WHOLE = (
-    1e-3  # the same, for a similarity and that of the whole: it decides if all neighbours lie on one line
-)
+_WHOLE = 1e-3  # the same, for a similarity and that of the whole, which decides if neighbours lie on one line
 _LEAST = 1e-24  # square of a distance that counts as none
 _AT_ONCE = 1 << 19  # positions of neighbours, of all moments, that are in memory
 
