@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from threedgen.cameras.orbit import DISTANCE, FOV, orbit
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import Cameras
@@ -149,7 +149,7 @@ def _reported(run: RunDirectory) -> dict[str, Any]:
     if not run.finished:
         return {}
     try:
-        document = json.loads(run.report.read_text(encoding="utf-8"))
+        document = parse_json(run.report.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"'{run.report}' cannot be read ({error}): delete it, `threedgen resume {run.path}` writes it again"

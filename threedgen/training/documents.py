@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.recipes import typed
 
@@ -25,7 +25,7 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises OSError if the file cannot be read, and DocumentError if it is not a document of this format.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DocumentError(str(error)) from error
     if not isinstance(values, dict):
