@@ -12,7 +12,7 @@ import torch
 from threedgen.core import checkpoint, trust
 from threedgen.core.errors import UserError
 from threedgen.core.plugins import foreign_classes
-from threedgen.jobs.listeners.checkpoints import stage_of
+from threedgen.jobs.listeners.checkpoints import load_tensors, stage_of
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.recipes.checks import check_drawn
 from threedgen.recipes.load import read_resolved
@@ -64,14 +64,13 @@ def load_scene(run: RunDirectory, recipe: Recipe) -> Any:
     """
     if not checkpoint.exists(run.checkpoint):
         raise UserError(f"'{run.path}' has no checkpoint yet: `threedgen resume {run.path}` first")
-    stage = stage_of(run.checkpoint)
+    stage = stage_of(run.checkpoint, recipe)
     if stage != len(recipe.all_stages) - 1:
         raise UserError(
             f"'{run.path}' is in stage {stage + 1} of {len(recipe.all_stages)}: `threedgen resume {run.path}` first"
         )
     scene = blank_scene(recipe.all_stages[stage])
-    tensors, _ = checkpoint.load(run.checkpoint)
-    scene.load_state_dict(checkpoint.unprefixed("scene", tensors))
+    load_tensors(run.checkpoint, scene)
     return scene
 
 

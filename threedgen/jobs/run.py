@@ -99,7 +99,7 @@ def resume(
         components = build(recipe.all_stages[0], device)
         state = _state(recipe, 0, components)
     else:
-        stage = stage_of(run.checkpoint)
+        stage = stage_of(run.checkpoint, recipe)
         components = build(recipe.all_stages[stage], device, blank_scene(recipe.all_stages[stage]))
         state = _state(recipe, stage, components)
         before = load(run.checkpoint, state)
