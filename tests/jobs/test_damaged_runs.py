@@ -25,7 +25,7 @@ SETTINGS = (
     "representation.count=30",
     "cameras.batch=1",
     "cameras.resolution=8",
-    "export.mesh.resolution=8",
+    "export.mesh.resolution=16",
     "export.turntable.frames=1",
     "export.turntable.size=16",
 )
