@@ -176,6 +176,43 @@ def test_a_checkpoint_of_another_command_is_reported(objects, tmp_path):
         Trainer(tiny(), objects, tmp_path)
 
 
+def without(name):
+    return lambda tensors, state: tensors.pop(name) if name in tensors else state.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensors, state: state.update(step=-5), "step is -5"),
+        (lambda tensors, state: state.update(seconds="long"), "'seconds' must be a number"),
+        (lambda tensors, state: state.update(wobble=1), "unknown key 'wobble'"),
+        (lambda tensors, state: state.update(settings=1), "'settings' must be a section"),
+        (lambda tensors, state: state["settings"].update(codes=[1]), "settings.codes is no section"),
+        (without("scenes"), "'scenes' is missing"),
+        (without("slots"), "has no slots"),
+        (without("networks.decoder.base.weight"), "decoder.base.weight is missing"),
+        (lambda tensors, state: tensors.update({"averages.other": torch.zeros(1)}), "other is unknown"),
+    ],
+)
+def test_a_damaged_checkpoint_is_reported(objects, tmp_path, change, said):
+    trainer(tiny(), objects, tmp_path, steps=1).save()
+    tensors, state = checkpoint.load(tmp_path / "checkpoint")
+    change(tensors, state)
+    checkpoint.save(tmp_path / "checkpoint", tensors, state)
+    with pytest.raises(UserError, match=said):
+        Trainer(tiny(), objects, tmp_path)
+
+
+def test_moments_of_another_network_are_reported(objects, tmp_path):
+    trainer(tiny(), objects, tmp_path, steps=1).save()
+    tensors, state = checkpoint.load(tmp_path / "checkpoint")
+    name = next(name for name in tensors if name.endswith(".exp_avg") and tensors[name].ndim > 1)
+    tensors[name] = tensors[name][:1]  # would broadcast
+    checkpoint.save(tmp_path / "checkpoint", tensors, state)
+    with pytest.raises(UserError, match="optimizer state"):
+        Trainer(tiny(), objects, tmp_path)
+
+
 def test_a_lost_code_bank_is_reported(objects, tmp_path):
     of = trainer(tiny(), objects, tmp_path, steps=1)
     of.save()
