@@ -1,5 +1,6 @@
 """A training that was stopped continues with the same bits, whatever stopped it."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -10,7 +11,7 @@ from latent_scenes import CONTEXT, assert_same, made, state, tiny, trainer
 
 from threedgen.core import checkpoint
 from threedgen.core.errors import UserError
-from threedgen.ssdnerf.model import DOCUMENT, load_model
+from threedgen.ssdnerf.model import DOCUMENT, LatentModel, load_model, save_model
 from threedgen.ssdnerf.posed_objects import PosedObjects, open_packed
 from threedgen.ssdnerf.trainer import Trainer
 from threedgen.ssdnerf.training import train
@@ -201,6 +202,25 @@ def test_a_damaged_checkpoint_is_reported(objects, tmp_path, change, said):
     checkpoint.save(tmp_path / "checkpoint", tensors, state)
     with pytest.raises(UserError, match=said):
         Trainer(tiny(), objects, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: document.update(words=None),
+        lambda document: document.update(words=[["a"]]),
+        lambda document: document["config"]["diffusion"].update(places=1e308),
+        lambda document: document["config"]["decoder"].update(hidden=2**62),
+        lambda document: document.update(viewpoint=3),
+    ],
+)
+def test_a_damaged_model_is_reported(objects, tmp_path, change):
+    save_model(LatentModel(tiny()), tmp_path, {})
+    document = json.loads((tmp_path / DOCUMENT).read_text())
+    change(document)
+    (tmp_path / DOCUMENT).write_text(json.dumps(document))
+    with pytest.raises(UserError, match="is not a ssdnerf model"):
+        load_model(tmp_path)
 
 
 def test_moments_of_another_network_are_reported(objects, tmp_path):

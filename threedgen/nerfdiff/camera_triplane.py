@@ -147,8 +147,8 @@ def _check_sizes(saved: Mapping[str, Any]) -> None:
     width = 3 * planes.shape[-1] if planes is not None and planes.ndim == 4 and len(planes) == 3 else 0
     for layer in range(DECODER_LAYERS):
         weight, bias = saved.get(f"weights.{layer}"), saved.get(f"biases.{layer}")
-        fits = weight is not None and bias is not None and weight.ndim == 2 and weight.shape[1] == width
-        if not fits or bias.shape != weight.shape[:1]:
+        fits = weight is not None and weight.ndim == 2 and weight.shape[1] == width
+        if weight is None or bias is None or not fits or bias.shape != weight.shape[:1]:
             raise UserError(
                 f"the saved triplane does not fit its decoder: layer {layer} or the planes are damaged"
             )

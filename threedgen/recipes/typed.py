@@ -100,7 +100,11 @@ def _scalar(hint: Any, value: Any, path: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
+    if (
+        hint is int and isinstance(value, int) and abs(value) >= 2**63
+    ):  # what torch takes as a number of anything
+        raise UserError(f"'{path}' is too large a whole number")
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is None or hint is type(None):
