@@ -7,15 +7,23 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 import yaml
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from threedgen.commands.main import main
+from threedgen.composition import runs
+from threedgen.composition.scene_file import read_scene
 from threedgen.core import trust
 from threedgen.core.errors import UserError
+from threedgen.core.types import GaussianCloud
 from threedgen.guidance.priors.load import PriorConfig, load_prior
+from threedgen.jobs.build import continue_earlier
+from threedgen.jobs.run_directory import RunDirectory
 from threedgen.pipelines.result import load_run
 from threedgen.recipes.load import load_recipe, read_resolved
+from threedgen.representations.dynamic_gaussians import DynamicGaussians
+from threedgen.representations.extension import Config as After
 
 MODULE = "marker_module"
 # A module that leaves a file when it is imported.
@@ -155,3 +163,38 @@ def test_a_hub_model_of_a_run_is_not_fetched(tmp_path, monkeypatch, capsys):
     assert asked == [True, True, False]
     with pytest.raises(UserError, match="cannot be fetched"):  # the user names it
         load_prior(PriorConfig(path="someone/model"))
+
+
+class _Begins(Exception):
+    """In place of the first run of a scene."""
+
+
+def test_a_scene_opens_its_runs_with_the_classes_that_the_command_names(marker, monkeypatch):
+    Path("scene.yaml").write_text("seconds: 1\nassets:\n  - {name: cube, prompt: a cube}\n")
+    scene, setting = read_scene(Path("scene.yaml")), f"still.cameras={MODULE}:Cameras"
+    making = runs.Making(settings=(setting, "still.guidance.0.prior.name=disc"))
+    (recipe,) = runs.plan(scene, Path("out"), making)[1].values()
+    RunDirectory.create(Path("out/assets/cube"), recipe.resolved)
+    Path("out/scene.yaml").touch()
+
+    def begin(*_):
+        raise _Begins
+
+    monkeypatch.setattr(runs, "_make", begin)
+    with pytest.raises(_Begins):
+        runs.compose(scene, Path("out"), making)
+    with pytest.raises(UserError, match="--trust"):
+        runs.compose(scene, Path("out"), runs.Making())
+
+
+def test_an_earlier_motion_may_have_the_classes_of_the_later_one(marker):
+    write(cameras={"name": f"{MODULE}:Cameras"})
+    cloud = GaussianCloud(
+        torch.zeros(1, 3), torch.ones(1, 4), torch.ones(1, 3), torch.ones(1), torch.zeros(1, 1, 3)
+    )
+    later = DynamicGaussians(DynamicGaussians.Config(after=After("run")), 0, cloud)
+    with pytest.raises(UserError, match="--trust"):
+        continue_earlier(later)
+    assert not marker.exists()
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        continue_earlier(later, [f"{MODULE}:Cameras"])
