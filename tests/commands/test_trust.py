@@ -21,6 +21,7 @@ from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.jobs.build import continue_earlier
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.pipelines.result import load_run
+from threedgen.pipelines.text_to_3d import text_to_3d
 from threedgen.recipes.load import load_recipe, read_resolved
 from threedgen.representations.dynamic_gaussians import DynamicGaussians
 from threedgen.representations.extension import Config as After
@@ -198,3 +199,13 @@ def test_an_earlier_motion_may_have_the_classes_of_the_later_one(marker):
     assert not marker.exists()
     with pytest.raises(UserError, match="has no checkpoint yet"):
         continue_earlier(later, [f"{MODULE}:Cameras"])
+
+
+def test_a_run_that_this_process_made_is_trusted(marker):
+    tiny = {"steps": 1, "cameras": f"{MODULE}:Cameras", "cameras.resolution": 8, "cameras.batch": 1}
+    tiny |= {"guidance.0.prior.name": "disc", "representation.count": 20, "export.mesh.resolution": 16}
+    tiny |= {"export.turntable.frames": 1, "export.turntable.size": 16}
+    made = text_to_3d("a cube", out="own", settings=tiny, progress=False)
+    assert made.export("own.ply").is_file()
+    with pytest.raises(UserError, match="--trust"):
+        load_run("own").export("other.ply")
