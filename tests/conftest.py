@@ -36,6 +36,12 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def trusted_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run folders may name the classes of tests, such as those in fake_parts."""
+    monkeypatch.setenv("THREEDGEN_TRUST_RUNS", "1")
+
+
 @pytest.fixture(scope="session")
 def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Pipelines:
     """A folder for each of tiny_pipelines.KINDS, written when a test first asks for it."""

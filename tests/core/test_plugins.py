@@ -21,13 +21,17 @@ def test_every_builtin_name_is_a_class_with_a_config(family):
 
 
 def test_a_class_by_its_path():
-    found = plugins.find("guidance", "threedgen.loop.background:ColorBackground")
-    assert found.__name__ == "ColorBackground"
+    found = plugins.find("guidance", "threedgen.guidance.given_pictures:Pictures")
+    assert found.__name__ == "Pictures"
+
+
+def test_a_class_of_threedgen_where_an_earlier_version_had_it():
+    assert plugins.find("guidance", "threedgen.losses:Pictures").__name__ == "Pictures"
 
 
 def test_an_entry_point(tmp_path, monkeypatch):
     """An installed package's declaration is found by the real metadata machinery."""
-    (tmp_path / "their_losses.py").write_text("class Theirs:\n    pass\n")
+    (tmp_path / "their_losses.py").write_text("class Theirs:\n    def __call__(self):\n        pass\n")
     info = tmp_path / "their_package-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
@@ -65,6 +69,12 @@ def test_an_entry_point_that_is_a_prior(tmp_path, monkeypatch):
         ("flavour", "x", "unknown family 'flavour'"),
         ("guidance", "no_such_module:Loss", "cannot import 'no_such_module:Loss'"),
         ("guidance", "threedgen.loop.background:Foreground", "has no class 'Foreground'"),
+        ("guidance", "threedgen.loop.background:ColorBackground", "is no guidance"),
+        ("guidance", "threedgen.renderers.mesh:MeshRenderer", "is no guidance"),
+        ("prior", "threedgen.commands.main:main", "is no prior"),
+        ("objective", "threedgen.core.plugins:find", "is no objective"),
+        ("representation", "fractions:Fraction", "is no representation"),
+        ("renderer", "fractions:Fraction", "is no renderer"),
     ],
 )
 def test_complaints(family, name, message):

@@ -119,7 +119,7 @@ def test_code_in_a_folder_is_never_run(folder, monkeypatch, tmp_path):
 def test_unknown_names_and_types():
     with pytest.raises(UserError, match="unknown prior 'sdxl'"):
         load_prior(PriorConfig(name="sdxl"))
-    with pytest.raises(UserError, match="has no class 'Nope'"):
+    with pytest.raises(UserError, match="is no prior"):
         load_prior(PriorConfig(name="threedgen.core.types:Nope"))
 
 

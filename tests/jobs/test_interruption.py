@@ -25,7 +25,10 @@ from threedgen.jobs.run_directory import RunDirectory
 from threedgen.loop.events import RunStarted, StepDone
 from threedgen.recipes.load import load_recipe
 
-pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:no exporter for Tensor"),
+    pytest.mark.usefixtures("trusted_runs"),
+]
 
 MARKER = "SLOW_STEP"  # the file that a process writes when its slow step begins
 

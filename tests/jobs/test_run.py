@@ -23,7 +23,10 @@ from threedgen.jobs.run_directory import RunDirectory, check_free, choose_path
 from threedgen.loop.events import RunStarted, StepDone
 from threedgen.recipes.load import load_recipe
 
-pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:no exporter for Tensor"),
+    pytest.mark.usefixtures("trusted_runs"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,10 @@ from threedgen.recipes import layers, stages
 from threedgen.recipes.checks import check_recipe
 from threedgen.recipes.load import load_recipe, read_resolved
 
-pytestmark = pytest.mark.filterwarnings("ignore:no exporter for Tensor")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:no exporter for Tensor"),
+    pytest.mark.usefixtures("trusted_runs"),
+]
 
 STAGED = (
     fake_parts.RECIPE

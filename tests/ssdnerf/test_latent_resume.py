@@ -1,5 +1,6 @@
 """A training that was stopped continues with the same bits, whatever stopped it."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -10,7 +11,7 @@ from latent_scenes import CONTEXT, assert_same, made, state, tiny, trainer
 
 from threedgen.core import checkpoint
 from threedgen.core.errors import UserError
-from threedgen.ssdnerf.model import DOCUMENT, load_model
+from threedgen.ssdnerf.model import DOCUMENT, LatentModel, load_model, save_model
 from threedgen.ssdnerf.posed_objects import PosedObjects, open_packed
 from threedgen.ssdnerf.trainer import Trainer
 from threedgen.ssdnerf.training import train
@@ -173,6 +174,62 @@ def test_other_objects_than_the_stopped_trainings_are_reported(objects, tmp_path
 def test_a_checkpoint_of_another_command_is_reported(objects, tmp_path):
     checkpoint.save(tmp_path / "checkpoint", {}, {"step": 3})
     with pytest.raises(UserError, match="another kind of training"):
+        Trainer(tiny(), objects, tmp_path)
+
+
+def without(name):
+    return lambda tensors, state: tensors.pop(name) if name in tensors else state.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensors, state: state.update(step=-5), "step is -5"),
+        (lambda tensors, state: state.update(seconds="long"), "'seconds' must be a number"),
+        (lambda tensors, state: state.update(wobble=1), "unknown key 'wobble'"),
+        (lambda tensors, state: state.update(settings=1), "'settings' must be a section"),
+        (lambda tensors, state: state["settings"].update(codes=[1]), "settings.codes is no section"),
+        (without("scenes"), "'scenes' is missing"),
+        (without("slots"), "has no slots"),
+        (without("networks.decoder.base.weight"), "decoder.base.weight is missing"),
+        (lambda tensors, state: tensors.update({"averages.other": torch.zeros(1)}), "other is unknown"),
+    ],
+)
+def test_a_damaged_checkpoint_is_reported(objects, tmp_path, change, said):
+    trainer(tiny(), objects, tmp_path, steps=1).save()
+    tensors, state = checkpoint.load(tmp_path / "checkpoint")
+    change(tensors, state)
+    checkpoint.save(tmp_path / "checkpoint", tensors, state)
+    with pytest.raises(UserError, match=said):
+        Trainer(tiny(), objects, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: document.update(words=None),
+        lambda document: document.update(words=[["a"]]),
+        lambda document: document["config"]["diffusion"].update(places=1e308),
+        lambda document: document["config"]["decoder"].update(hidden=2**62),
+        lambda document: document.update(viewpoint=3),
+    ],
+)
+def test_a_damaged_model_is_reported(objects, tmp_path, change):
+    save_model(LatentModel(tiny()), tmp_path, {})
+    document = json.loads((tmp_path / DOCUMENT).read_text())
+    change(document)
+    (tmp_path / DOCUMENT).write_text(json.dumps(document))
+    with pytest.raises(UserError, match="is not a ssdnerf model"):
+        load_model(tmp_path)
+
+
+def test_moments_of_another_network_are_reported(objects, tmp_path):
+    trainer(tiny(), objects, tmp_path, steps=1).save()
+    tensors, state = checkpoint.load(tmp_path / "checkpoint")
+    name = next(name for name in tensors if name.endswith(".exp_avg") and tensors[name].ndim > 1)
+    tensors[name] = tensors[name][:1]  # would broadcast
+    checkpoint.save(tmp_path / "checkpoint", tensors, state)
+    with pytest.raises(UserError, match="optimizer state"):
         Trainer(tiny(), objects, tmp_path)
 
 

@@ -6,7 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from threedgen.commands.options import add_run_options, add_settings, backend, print_results, print_settings
+from threedgen.commands.options import (
+    add_run_options,
+    add_settings,
+    add_trust,
+    backend,
+    print_results,
+    print_settings,
+    trusting,
+)
 from threedgen.commands.parser import Parser
 
 
@@ -36,9 +44,11 @@ def build_parser() -> Parser:
         help="frozen video model that guides how they move; default: the embedded one",
     )
     add_run_options(parser, "runs/<name of the file>")
+    add_trust(parser)
     return parser
 
 
+@trusting
 def run(arguments: argparse.Namespace) -> None:
     """Makes the scene and prints its files. Raises UserError."""
     from threedgen.composition.runs import Making, compose, plan

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from threedgen.commands.options import DEVICES, whole
+from threedgen.commands.options import DEVICES, add_trust, trusting, whole
 from threedgen.commands.parser import Parser
 from threedgen.core.errors import UserError
 
@@ -24,6 +24,7 @@ _SIZE = 64  # pixels of the shape world, for a nerfdiff
 Progress = Callable[[int, int], None]
 
 
+@trusting
 def run(arguments: argparse.Namespace) -> None:
     """Measures, prints a table and writes it. Raises UserError for what a user can put right."""
     from threedgen.core import inside
@@ -117,6 +118,7 @@ def build_parser() -> Parser:
         help="weights of LPIPS; default: the file that the variable THREEDGEN_LPIPS names",
     )
     parser.add_argument("--out", metavar="DIR", help=f"folder of the results; default: TARGET/{FOLDER}")
+    add_trust(parser)
     return parser
 
 
@@ -196,12 +198,11 @@ def _predictor(target: Path, answer: str, device: str) -> tuple[Predictor, int]:
 
 def _learnt_on(target: Path) -> str | None:
     """The shape world's classes that a model was trained on, of which others can be drawn; None for a folder."""
-    import json
-
+    from threedgen.core.documents import parse_json
     from threedgen.datasets.objects import SHAPE_WORLD
 
     try:
-        dataset = json.loads((target / LATENT).read_text(encoding="utf-8")).get("dataset")
+        dataset = parse_json((target / LATENT).read_text(encoding="utf-8")).get("dataset")
     except (OSError, ValueError, AttributeError):
         return None  # loading the model says what is wrong
     return dataset if isinstance(dataset, str) and dataset.startswith(SHAPE_WORLD) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from threedgen.commands.options import add_target
+from threedgen.commands.options import add_target, trusting
 from threedgen.commands.parser import Parser
 from threedgen.core.imports import without_collection
 
@@ -24,6 +24,7 @@ def build_parser() -> Parser:
     return parser
 
 
+@trusting
 def run(arguments: argparse.Namespace) -> None:
     """Writes the file and prints its path. Raises UserError."""
     with without_collection():

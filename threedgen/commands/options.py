@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from threedgen.commands.parser import Parser
+from threedgen.core import trust
 from threedgen.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,6 +79,28 @@ def add_target(parser: Parser, target: str, settings: str) -> None:
     parser.add_argument("run", metavar="RUN", help="the directory of the run")
     parser.add_argument("settings", metavar="key=value", nargs="*", help=f"{settings}; repeatable")
     parser.add_argument("--to", required=True, metavar=target, help="the file or folder to write")
+    add_trust(parser)
+
+
+def add_trust(parser: Parser) -> None:
+    """The option that `trusting` reads."""
+    parser.add_argument(
+        trust.OPTION,
+        action="store_true",
+        help="let the recipe of a run name classes that are not part of threedgen, which are then run, and models "
+        f"of the hub, which are then fetched; {trust.VARIABLE}=1 does it for every command",
+    )
+
+
+def trusting(run: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
+    """The function of a command that has `add_trust`, with run folders trusted if the user says so."""
+
+    @functools.wraps(run)
+    def trusted(arguments: argparse.Namespace) -> None:
+        with trust.runs(arguments.trust):
+            run(arguments)
+
+    return trusted
 
 
 def add_dry_run(parser: Parser, what: str = "recipe") -> None:

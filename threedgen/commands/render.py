@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from threedgen.commands.options import add_backend, add_target
+from threedgen.commands.options import add_backend, add_target, trusting
 from threedgen.commands.parser import Parser
 from threedgen.core.imports import without_collection
 
@@ -21,6 +21,7 @@ def build_parser() -> Parser:
     return parser
 
 
+@trusting
 def run(arguments: argparse.Namespace) -> None:
     """Writes the film or the pictures and prints where. Raises UserError."""
     with without_collection():

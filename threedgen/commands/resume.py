@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from threedgen.commands.options import add_backend, add_device, print_results
+from threedgen.commands.options import add_backend, add_device, add_trust, print_results, trusting
 from threedgen.commands.parser import Parser
 from threedgen.core.imports import without_collection
 
@@ -18,9 +18,11 @@ def build_parser() -> Parser:
     parser.add_argument("run", metavar="RUN", help="the directory of the run")
     add_device(parser)
     add_backend(parser)
+    add_trust(parser)
     return parser
 
 
+@trusting
 def run(arguments: argparse.Namespace) -> None:
     """Continues the run and prints its files. Raises UserError for a folder that is no run."""
     with without_collection():

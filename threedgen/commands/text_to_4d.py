@@ -8,10 +8,12 @@ from threedgen.commands.options import (
     add_recipe,
     add_run_options,
     add_settings,
+    add_trust,
     common,
     finish,
     require_free,
     require_prompt,
+    trusting,
 )
 from threedgen.commands.parser import Parser
 from threedgen.core.imports import without_collection
@@ -59,9 +61,11 @@ def build_parser() -> Parser:
         help="where the film was taken from, in degrees and world units; default: 0,0,4.9",
     )
     add_run_options(parser, "runs/<prompt>")
+    add_trust(parser)
     return parser
 
 
+@trusting
 def run(arguments: argparse.Namespace) -> None:
     """Makes the asset and prints its files. Raises UserError."""
     require_prompt(arguments, "a blue cube bouncing")

@@ -25,7 +25,7 @@ import torch
 from threedgen import export
 from threedgen.composition.composition import Composition, body_configs, handovers
 from threedgen.composition.scene_file import Asset, SceneFile
-from threedgen.core import checkpoint
+from threedgen.core import checkpoint, trust
 from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
 from threedgen.export import gltf
@@ -102,6 +102,20 @@ def compose(
 def _compose(scene: SceneFile, out: Path, making: Making, listeners: Sequence[Listener]) -> RunDirectory:
     """What `compose` does while this process holds the folder."""
     whole, recipes = plan(scene, out, making)
+    named = (value for recipe in recipes.values() for _, value in leaves(recipe.resolved))
+    with trust.typed(value for value in named if isinstance(value, str)):
+        return _compose(scene, out, making, listeners, whole, recipes)
+
+
+def _compose(
+    scene: SceneFile,
+    out: Path,
+    making: Making,
+    listeners: Sequence[Listener],
+    whole: Recipe,
+    recipes: dict[Path, Recipe],
+) -> RunDirectory:
+    """`compose` with the recipe of the composed scene and those of its runs."""
     for path, recipe in recipes.items():
         _check_as_before(path, recipe)
     begun = time.perf_counter()

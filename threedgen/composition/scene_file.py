@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+from threedgen.core.documents import read_yaml
 from threedgen.core.errors import UserError
 from threedgen.core.settings import SettingError, above, at_least, finite, settings
 from threedgen.recipes import typed
@@ -232,13 +233,11 @@ def read_scene(path: Path) -> SceneFile:
 
     Raises UserError for a file that holds no scene, for unknown keys, and for impossible values.
     """
-    import yaml
-
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except OSError as error:
         raise UserError(f"cannot read the scene '{path}': {error.strerror or error}") from error
-    except (ValueError, yaml.YAMLError) as error:  # a ValueError: text that is not UTF-8
+    except ValueError as error:
         raise UserError(f"'{path}' is not a YAML file: {first_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"'{path}' is not a scene file: expected keys and values, among them 'assets'")

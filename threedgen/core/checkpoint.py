@@ -19,9 +19,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from threedgen.core import inside
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 
 FORMAT = 1
@@ -30,8 +32,12 @@ _PARTIAL = ".partial"
 
 
 def exists(folder: str | os.PathLike[str]) -> bool:
-    """Whether `folder` holds a checkpoint."""
-    return (Path(folder) / STATE_FILE).is_file()
+    """Whether `folder` holds a checkpoint. Raises UserError if it may not be read."""
+    path = Path(folder) / STATE_FILE
+    try:
+        return path.is_file()
+    except OSError as error:  # before Python 3.14: no permission
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
 
 
 def save(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -98,7 +104,7 @@ def load(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, A
         raise _altered(tensor_path)
     try:
         return from_bytes(data), document["state"]
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # a KeyError: a type of numbers that torch does not have
         raise UserError(f"{tensor_path} is not a safetensors file ({error})") from error
 
 
@@ -111,7 +117,7 @@ def _read_document(folder: Path) -> dict[str, Any]:
     path = folder / STATE_FILE
     damaged = UserError(f"{path} is damaged or not a checkpoint; restore it or start the run again")
     try:
-        document = json.loads(inside.read_bytes(path, inside.DOCUMENT))
+        document = parse_json(inside.read_bytes(path, inside.DOCUMENT))
     except FileNotFoundError as error:
         raise UserError(f"no checkpoint in {folder}: {STATE_FILE} is missing") from error
     except OSError as error:
@@ -158,6 +164,59 @@ def _altered(path: Path) -> UserError:
     return UserError(f"{path} is truncated or altered; restore it or start the run again")
 
 
+def fill(module: Any, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Loads `tensors` into a module, whose whole state they must be; a module that has a size of its own for each
+    state takes theirs. what: the module, for messages.
+
+    Raises UserError for tensors of other names or shapes, such as those of another version of its class. The module
+    is then of no use.
+    """
+    names = set(module.state_dict())
+    try:
+        module.load_state_dict(dict(tensors))
+    except UserError:
+        raise
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        # What a module of any class does with tensors that it does not know.
+        raise _misfit(what, names, tensors, error) from error
+    now = module.state_dict()
+    for name, value in tensors.items():
+        same = name in now and now[name].shape == value.shape
+        if not same or now[name].is_floating_point() != value.is_floating_point():
+            raise _misfit(what, set(now), tensors, f"{name} is {list(value.shape)} of {value.dtype}")
+    if len(now) != len(tensors):
+        raise _misfit(what, set(now), tensors, "")
+
+
+def _misfit(what: str, names: set[str], tensors: Mapping[str, Tensor], reason: object) -> UserError:
+    missing, unknown = sorted(names - set(tensors)), sorted(set(tensors) - names)
+    lines = str(reason).splitlines() or [""]
+    parts = [f"{missing[0]} is missing"] if missing else []
+    parts += [f"{unknown[0]} is unknown"] if unknown else []
+    shown = ", ".join(parts) or lines[-1].strip()
+    return UserError(f"the saved {what} does not fit this version of threedgen or this recipe: {shown}")
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What Adam keeps of each parameter, beside the number of its steps, "step"."""
+
+
+def check_moments(saved: Mapping[str, Tensor], parameter: Tensor, name: str) -> None:
+    """Raises UserError unless `saved` is all that Adam keeps of a parameter. name: of the parameter."""
+    wanted = {"step": torch.Size(), **dict.fromkeys(MOMENTS, parameter.shape)}
+    for key in sorted(wanted.keys() | saved.keys()):
+        if key not in wanted:
+            raise UserError(f"optimizer state of {name} does not fit: {key} is unknown")
+        if key not in saved:
+            raise UserError(f"optimizer state of {name} does not fit: {key} is missing")
+        given = saved[key]
+        if given.shape != wanted[key] or not given.is_floating_point():
+            raise UserError(
+                f"optimizer state {name}.{key} is {list(given.shape)} of {given.dtype} but its parameter is "
+                f"{list(parameter.shape)}: the checkpoint belongs to another scene"
+            )
+
+
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under "PREFIX.NAME", so that several objects can share one checkpoint."""
     return {f"{prefix}.{name}": value for name, value in tensors.items()}
@@ -200,7 +259,7 @@ def _flush_folder(folder: Path) -> None:
 def _current_tensor_file(folder: Path) -> str | None:
     """The tensor file that state.json names, whatever its format; None if it names none."""
     try:
-        document = json.loads(inside.read_bytes(folder / STATE_FILE, inside.DOCUMENT))
+        document = parse_json(inside.read_bytes(folder / STATE_FILE, inside.DOCUMENT))
     except (OSError, UserError, ValueError):
         return None
     return document.get("tensors") if isinstance(document, dict) else None

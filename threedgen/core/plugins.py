@@ -5,17 +5,20 @@ below; then the entry points that installed packages declare in the group `three
 
     [project.entry-points."threedgen.guidance"]
     my-loss = "my_package.losses:MyLoss"
+
+A class must look like one of its family: it is refused before anybody calls it.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from threedgen.core.errors import UserError
+from threedgen.core.roles import CameraRoles, GuidanceRoles, RendererRoles, RepresentationRoles
 
 BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -81,6 +84,16 @@ FAMILIES = tuple(BUILTIN)
 # Families that a Config chooses from in its field of the same name -> the field with the settings of the chosen
 # class.
 INNER: Mapping[str, str] = MappingProxyType({"objective": "options"})
+_OWN = f"{__name__.partition('.')[0]}."
+# What the classes of threedgen inherit, by family.
+_ROLES: Mapping[str, type[Any]] = MappingProxyType(
+    {
+        "representation": RepresentationRoles,
+        "renderer": RendererRoles,
+        "cameras": CameraRoles,
+        "guidance": GuidanceRoles,
+    }
+)
 
 
 def names(family: str) -> list[str]:
@@ -92,23 +105,73 @@ def names(family: str) -> list[str]:
 def find(family: str, name: str) -> type[Any]:
     """The class called `name` in `family`, one of FAMILIES; in the family "prior" any callable that makes a prior.
 
-    Raises UserError for an unknown family or name (with the nearest known one), and for a module or a class
-    that does not exist. Other errors while a plug-in's module is imported are not caught.
+    Raises UserError for an unknown family or name (with the nearest known one), for a module or a class that does
+    not exist, and for one of another family. Other errors while a plug-in's module is imported are not caught.
     """
     if family not in BUILTIN:
         raise UserError(f"unknown family '{family}': use one of {', '.join(FAMILIES)}")
     if ":" in name:
-        return load(name)
+        return _load_for(family, name)
     if name in BUILTIN[family]:
         return load(BUILTIN[family][name])
     for point in _entry_points(family):
         if point.name == name:
-            return load(point.value)
+            return _load_for(family, point.value)
     known = names(family)
     raise UserError(
         f"unknown {family} '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}, "
         "or write package.module:Class"
     )
+
+
+def foreign_classes(values: Any) -> Iterator[str]:
+    """Every `package.module:Class` in the plain values of a recipe that is not a class of threedgen, also inside
+    the settings of a component. The values must not contain themselves."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            names_one = key == "name" or key in BUILTIN
+            if names_one and isinstance(value, str) and ":" in value and not value.startswith(_OWN):
+                yield value
+            yield from foreign_classes(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from foreign_classes(value)
+
+
+def _load_for(family: str, target: str) -> type[Any]:
+    """The class of a family that `package.module:Class` names. Raises UserError if it is of no such family, before
+    it is imported where the table says so."""
+    stranger = UserError(f"'{target}' is no {family}: name a class of that family")
+    own = target.startswith(_OWN)
+    if own:
+        # In an earlier version, whose runs name it, a class may have been in another module.
+        name = target.partition(":")[2]
+        target = next((place for place in BUILTIN[family].values() if place.endswith(f":{name}")), target)
+        others = [place for other, table in BUILTIN.items() if other != family for place in table.values()]
+        if target in others or (family not in _ROLES and target not in BUILTIN[family].values()):
+            raise stranger
+    found = load(target)
+    if not (_is_ours(family, found) if own else _may_be(family, found)):
+        raise stranger
+    return found
+
+
+def _is_ours(family: str, found: Any) -> bool:
+    """Whether something in threedgen is a component of the family."""
+    return family not in _ROLES or (isinstance(found, type) and issubclass(found, _ROLES[family]))
+
+
+def _may_be(family: str, found: Any) -> bool:
+    """Whether something of a third party, which need not inherit anything, may be a component of the family."""
+    if not isinstance(found, type):
+        return True
+    if any(issubclass(found, roles) for other, roles in _ROLES.items() if other != family):
+        return False
+    if family == "prior":
+        return True
+    if family == "representation":
+        return hasattr(found, "at")
+    return any("__call__" in vars(cls) for cls in found.__mro__)
 
 
 def load(target: str) -> type[Any]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +43,9 @@ class Bound:
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return above and below and math.isfinite(value)
+        return (
+            above and below and abs(value) <= sys.float_info.max
+        )  # a whole number may be too large for a float
 
     def __str__(self) -> str:
         """The interval in words, as they follow "must be"."""
@@ -80,6 +83,7 @@ def between(low: float, high: float, *, open_low: bool = False, open_high: bool 
 
 
 finite = Bound()
+_DIGITS = 12  # that a message shows of a number too large for a float
 
 
 class SettingError(UserError):
@@ -148,6 +152,8 @@ def shown(number: float) -> str:
     """A number as messages print it: without zeros behind the point, and in short if that loses no digits."""
     if isinstance(number, float) and number.is_integer() and abs(number) < 1e9:
         return f"{number:.0f}"
+    if abs(number) > sys.float_info.max:
+        return f"{str(number)[:_DIGITS]}..." if isinstance(number, int) else str(number)
     short = f"{number:g}"
     return short if isinstance(number, float) and float(short) == number else str(number)
 

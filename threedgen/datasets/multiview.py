@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.cameras.orbit import convert
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.datasets.decoding import decoding, reason
@@ -176,8 +177,8 @@ def _read_document(file: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises UserError unless its "frames" are a list of objects with "file_path"."""
     text = _read_text(file)
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(text)
+    except ValueError as error:
         raise UserError(f"{file} is not a transforms.json ({reason(error)})") from error
     frames = document.get("frames") if isinstance(document, dict) else None
     if not isinstance(frames, list):

@@ -5,7 +5,6 @@ A set loads one object at a time, because published sets have thousands.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from threedgen.cameras.orbit import DISTANCE, FOV, orbit
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.core.random import derive_seed
@@ -105,7 +105,7 @@ def _captions(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} must be a JSON object of texts by object: {error}") from error
     if not isinstance(document, dict):

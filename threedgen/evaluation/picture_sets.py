@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.datasets.given import read_pictures
@@ -118,11 +118,9 @@ def _posed(folder: Path, names: list[str]) -> PictureSet:
 def _frame_names(file: Path) -> list[str]:
     """The names of the frames of a transforms.json, in their order. `read_pictures` checks the rest of the file."""
     try:
-        document = json.loads(file.read_text(encoding="utf-8-sig"))
+        document = parse_json(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} is not a transforms.json ({error})") from error
-    except RecursionError as error:
-        raise UserError(f"{file} is not a transforms.json (it is nested too deeply)") from error
     frames = document.get("frames") if isinstance(document, dict) else None
     if not isinstance(frames, list) or not all(isinstance(f, dict) and "file_path" in f for f in frames):
         raise UserError(f"{file} is not a transforms.json (it has no list of frames with a file_path)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core import inside
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import Cameras
@@ -150,7 +150,7 @@ def _reported(run: RunDirectory) -> dict[str, Any]:
     if not run.finished:
         return {}
     try:
-        document = json.loads(inside.read_text(run.report, inside.DOCUMENT))
+        document = parse_json(inside.read_text(run.report, inside.DOCUMENT))
     except (OSError, ValueError) as error:
         raise UserError(
             f"'{run.report}' cannot be read ({error}): delete it, `threedgen resume {run.path}` writes it again"

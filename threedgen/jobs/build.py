@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from threedgen.core import checkpoint
+from threedgen.core import checkpoint, trust
 from threedgen.core.errors import UserError
-from threedgen.jobs.listeners.checkpoints import stage_of
+from threedgen.core.plugins import foreign_classes
+from threedgen.jobs.listeners.checkpoints import load_tensors, stage_of
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.recipes.checks import check_drawn
 from threedgen.recipes.load import read_resolved
@@ -36,7 +38,8 @@ def build(recipe: Recipe, device: str, scene: Any = None) -> Components:
     The guidances, which load models, come last, so that an error in a cheaper component is reported at once.
     scene: one that exists already; None: the recipe makes it. Raises UserError.
     """
-    scene = continue_earlier(recipe.representation.make(recipe.seed)) if scene is None else scene
+    if scene is None:
+        scene = continue_earlier(recipe.representation.make(recipe.seed), foreign_classes(recipe.resolved))
     scene = _in_order(scene.to(device))
     with torch.no_grad():
         check_drawn(recipe, type(scene.at(None)))
@@ -44,7 +47,8 @@ def build(recipe: Recipe, device: str, scene: Any = None) -> Components:
     regularizers = recipe.fixed["regularizers"].make(
         scene.penalty if isinstance(scene, Representation) else None
     )
-    guidances = tuple(choice.make(device) for choice in recipe.guidance)
+    with trust.loading(recipe.folder):
+        guidances = tuple(choice.make(device) for choice in recipe.guidance)
     return Components(scene, renderer, cameras, background, guidances, regularizers)
 
 
@@ -69,22 +73,25 @@ def load_scene(run: RunDirectory, recipe: Recipe) -> Any:
     """
     if not checkpoint.exists(run.checkpoint):
         raise UserError(f"'{run.path}' has no checkpoint yet: `threedgen resume {run.path}` first")
-    stage = stage_of(run.checkpoint)
+    stage = stage_of(run.checkpoint, recipe)
     if stage != len(recipe.all_stages) - 1:
         raise UserError(
             f"'{run.path}' is in stage {stage + 1} of {len(recipe.all_stages)}: `threedgen resume {run.path}` first"
         )
     scene = blank_scene(recipe.all_stages[stage])
-    tensors, _ = checkpoint.load(run.checkpoint)
-    scene.load_state_dict(checkpoint.unprefixed("scene", tensors))
+    load_tensors(run.checkpoint, scene)
     return scene
 
 
-def continue_earlier(scene: Any) -> Any:
-    """The scene; if it names an earlier run, it now starts from the end of that run. Raises UserError."""
+def continue_earlier(scene: Any, classes: Iterable[str] = ()) -> Any:
+    """The scene; if it names an earlier run, it now starts from the end of that run. Raises UserError.
+
+    classes: those that the earlier run may name because the recipe of the scene names them, too.
+    """
     if isinstance(scene, Representation) and scene.earlier_run:
         run = RunDirectory.open(Path(scene.earlier_run).expanduser())
-        scene.continue_from(load_scene(run, read_resolved(run.recipe)))
+        with trust.typed(classes):
+            scene.continue_from(load_scene(run, read_resolved(run.recipe)))
     return scene
 
 

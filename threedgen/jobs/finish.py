@@ -105,7 +105,7 @@ def write_report(
     were computed.
     """
     rows = metrics.read(run.metrics)
-    scores = {**({"loss": rows[-1]["loss"]} if rows else {}), **scores}
+    scores = {**({"loss": rows[-1]["loss"]} if rows and "loss" in rows[-1] else {}), **scores}
     scores |= {name: facts[name] for name in ("watertight", "faces", "vertices") if name in facts}
     document = report.build_report(
         prompt=recipe.prompt,

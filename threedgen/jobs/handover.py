@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from threedgen.core.plugins import foreign_classes
 from threedgen.core.random import derive_seed
 from threedgen.export import as_mesh
 from threedgen.jobs.asset import asset_of
@@ -26,4 +27,5 @@ def next_scene(recipe: Recipe, stage: int, scene: Any) -> Any:
     asset = asset_of(recipe.all_stages[stage - 1], scene.to("cpu"))
     if needs_mesh(choice, type(asset)):
         asset = as_mesh(asset, recipe.fixed["export"].config.mesh)
-    return continue_earlier(from_asset(choice.config, derive_seed(recipe.seed, "stage", stage), asset))
+    seed = derive_seed(recipe.seed, "stage", stage)
+    return continue_earlier(from_asset(choice.config, seed, asset), foreign_classes(recipe.resolved))

@@ -127,7 +127,7 @@ def _continue(recipe: Recipe, run: RunDirectory, listeners: Sequence[Listener], 
         components = build(recipe.all_stages[0], device)
         state = _state(recipe, 0, components)
     else:
-        clock.stage = stage = stage_of(run.checkpoint)
+        clock.stage = stage = stage_of(run.checkpoint, recipe)
         components = build(recipe.all_stages[stage], device, blank_scene(recipe.all_stages[stage]))
         state = _state(recipe, stage, components)
         before = load(run.checkpoint, state)

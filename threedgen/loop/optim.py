@@ -14,12 +14,12 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+from threedgen.core.checkpoint import MOMENTS, check_moments
 from threedgen.core.errors import UserError
 from threedgen.core.settings import above, between, settings
 from threedgen.loop.contracts import Scene
 
 Decay = Literal["constant", "exponential", "cosine"]
-MOMENTS = ("exp_avg", "exp_avg_sq")
 _STEP = "step"
 _STEPS_TAKEN = "steps_taken"
 
@@ -187,24 +187,22 @@ class Optimizer:
             for index, parameter in enumerate(parameters):
                 prefix = f"{group}.{index}."
                 names = [name for name in unused if name.startswith(prefix)]
-                for name in sorted(names):
-                    value = tensors[name].detach().clone()
-                    kind = name.removeprefix(prefix)
-                    if kind in MOMENTS and value.shape != parameter.shape:
-                        raise UserError(
-                            f"optimizer state {name} is {list(value.shape)} but its parameter is "
-                            f"{list(parameter.shape)}: the checkpoint belongs to another scene"
-                        )
+                saved = {name.removeprefix(prefix): tensors[name].detach().clone() for name in names}
+                if saved:  # a parameter without a gradient so far has none
+                    check_moments(saved, parameter, f"{group}.{index}")
                     # The step count is on the CPU, whatever the device of the parameter is.
-                    placed = value.to(parameter.device) if kind in MOMENTS else value.cpu()
-                    states.setdefault(parameter, {})[kind] = placed
+                    states[parameter] = {
+                        kind: value.to(parameter.device) if kind in MOMENTS else value.cpu()
+                        for kind, value in saved.items()
+                    }
                 unused -= set(names)
-        if unused or _STEPS_TAKEN not in tensors:
+        count = tensors.get(_STEPS_TAKEN)
+        if unused or count is None or count.shape or count.is_floating_point() or count < 0:
             raise UserError(
                 f"optimizer state does not fit this run: unknown {sorted(unused)[:3] or 'step count'}"
             )
         self._groups, self._state = held, states
-        self.steps_taken = int(tensors[_STEPS_TAKEN])
+        self.steps_taken = int(count)
 
 
 def _new_state(parameter: nn.Parameter) -> dict[str, Tensor]:

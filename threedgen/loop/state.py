@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from threedgen.core.checkpoint import prefixed, unprefixed
+from threedgen.core.checkpoint import fill, prefixed, unprefixed
 from threedgen.core.random import derive_seed
 from threedgen.loop.contracts import Guidance, Stepper
 
@@ -59,11 +59,12 @@ class RunState:
         return {"stage": self.stage, "step": self.step, "rollbacks": self.rollbacks, "seed": self.seed}
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int]) -> None:
-        """Takes a state that `tensors` and `numbers` gave, in this process or in another."""
-        self.scene.load_state_dict(unprefixed("scene", tensors))
+        """Takes a state that `tensors` and `numbers` gave, in this process or in another. Raises UserError if the
+        tensors do not fit."""
+        fill(self.scene, unprefixed("scene", tensors), "scene")
         self.optimizer.load_state_tensors(unprefixed("optimizer", tensors), self.scene.parameter_groups())
         for index, guide in self._learners():
-            guide.load_state_dict(unprefixed(f"guidance.{index}", tensors))
+            fill(guide, unprefixed(f"guidance.{index}", tensors), f"guidance {index}")
         self.step = int(numbers["step"])
         self.rollbacks = int(numbers["rollbacks"])
 

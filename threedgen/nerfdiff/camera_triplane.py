@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from threedgen.cameras.reference import cameras_of
+from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.settings import at_least, settings
 from threedgen.core.types import RadianceField, RenderOutput
@@ -92,7 +93,9 @@ class CameraTriplane(Representation):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Loads a state, whose tensors give the sizes: a blank scene has no sizes of its own."""
+        """Loads a state, whose tensors give the sizes: a blank scene has no sizes of its own. Raises UserError if
+        they do not fit one another."""
+        _check_sizes(state_dict)
         for name, parameter in self.named_parameters():
             if name in state_dict and parameter.shape != state_dict[name].shape:
                 parameter.data = torch.empty_like(state_dict[name], device=parameter.device)
@@ -135,3 +138,20 @@ class CameraTriplane(Representation):
         """The first update of the grid."""
         everywhere = self._everywhere()
         self.occupancy.update(lambda points: everywhere.query(points, points)[0], everywhere.bounds, rng)
+
+
+def _check_sizes(saved: Mapping[str, Any]) -> None:
+    """Raises UserError unless each layer of the decoder takes what the one before gives, and the first the three
+    planes."""
+    planes = saved.get("planes")
+    width = 3 * planes.shape[-1] if planes is not None and planes.ndim == 4 and len(planes) == 3 else 0
+    for layer in range(DECODER_LAYERS):
+        weight, bias = saved.get(f"weights.{layer}"), saved.get(f"biases.{layer}")
+        fits = weight is not None and weight.ndim == 2 and weight.shape[1] == width
+        if weight is None or bias is None or not fits or bias.shape != weight.shape[:1]:
+            raise UserError(
+                f"the saved triplane does not fit its decoder: layer {layer} or the planes are damaged"
+            )
+        width = len(weight)
+    if width != 4:
+        raise UserError(f"the saved triplane does not fit its decoder: it gives {width} numbers instead of 4")

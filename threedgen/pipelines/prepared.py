@@ -42,4 +42,4 @@ class Prepared:
             for line in self.about:
                 for listener in every:
                     listener(PhaseStarted(line))
-            return Run(start(self.recipe, self.path, every, self.write(Path(folder))))
+            return Run(start(self.recipe, self.path, every, self.write(Path(folder))), trusted=True)

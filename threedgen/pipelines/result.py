@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from threedgen.core import inside
+from threedgen.core import inside, trust
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.core.types import GaussianCloud
 from threedgen.export import as_mesh
@@ -32,11 +32,11 @@ class Run:
     """A run directory. In a notebook it shows its contact sheet.
 
     path: the folder. Everything is read from there when it is asked for, so a Run may also be one that still goes
-    on.
+    on. trusted: its recipe may name any class, which is then imported, and models of the hub.
     """
 
-    def __init__(self, directory: RunDirectory) -> None:
-        self._directory = directory
+    def __init__(self, directory: RunDirectory, trusted: bool = False) -> None:
+        self._directory, self._trusted = directory, trusted
 
     @property
     def path(self) -> Path:
@@ -52,18 +52,24 @@ class Run:
         """report.json: prompt, seed, seconds per phase, scores, versions. Raises UserError before the run is
         finished."""
         try:
-            return json.loads(inside.read_text(self._directory.report, inside.DOCUMENT))
+            report = parse_json(inside.read_text(self._directory.report, inside.DOCUMENT))
         except FileNotFoundError as error:
             raise UserError(
                 f"'{self.path}' is not finished and has no report: continue it with resume()"
             ) from error
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {self._directory.report}: {error}") from error
+        if not isinstance(report, dict):
+            raise UserError(
+                f"{self._directory.report} is not a report: delete it, and resume() writes it again"
+            )
+        return report
 
     @property
     def recipe(self) -> Recipe:
         """Every setting of the run. Raises UserError for a damaged recipe.yaml."""
-        return read_resolved(self._directory.recipe)
+        with trust.runs(self._trusted):
+            return read_resolved(self._directory.recipe)
 
     @cached_property
     def scene(self) -> Any:
@@ -96,7 +102,8 @@ class Run:
 
         settings: of the recipe's `export`, such as {"mesh.faces": 5000}. Raises UserError for an unknown suffix.
         """
-        export_run(self._directory, Path(path), as_settings(settings))
+        with trust.runs(self._trusted):
+            export_run(self._directory, Path(path), as_settings(settings))
         return Path(path)
 
     def render(self, path: str | Path, settings: Settings = (), backend: str = "auto") -> Path:
@@ -105,7 +112,8 @@ class Run:
         settings: of the recipe's `export.turntable`, such as {"frames": 90}. Raises UserError for an unknown
         suffix.
         """
-        render_run(self._directory, Path(path), as_settings(settings), backend)
+        with trust.runs(self._trusted):
+            render_run(self._directory, Path(path), as_settings(settings), backend)
         return Path(path)
 
     def resume(self, device: str | None = None, backend: str | None = None, progress: bool = True) -> Run:
@@ -116,7 +124,7 @@ class Run:
         if self.finished:
             return self
         own = overrides({"backend": backend})
-        with showing(progress, ()) as listeners:
+        with trust.runs(self._trusted), showing(progress, ()) as listeners:
             for warning in resume(self._directory, listeners, device, own):
                 warnings.warn(warning, stacklevel=2)
         self.__dict__.pop("scene", None)
@@ -131,6 +139,10 @@ class Run:
         return f"Run('{self.path}', {'finished' if self.finished else 'not finished'})"
 
 
-def load_run(path: str | Path) -> Run:
-    """The run in a folder that a command or a function of this package wrote. Raises UserError if there is none."""
-    return Run(RunDirectory.open(path))
+def load_run(path: str | Path, trust: bool = False) -> Run:
+    """The run in a folder that a command or a function of this package wrote. Raises UserError if there is none.
+
+    trust: let its recipe name classes that are not part of threedgen, which are imported and called, and models of
+    the hub, which are fetched.
+    """
+    return Run(RunDirectory.open(path), trust)

@@ -13,17 +13,20 @@ Paths that begin with "run:" are relative to the run's folder, so that a run can
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from threedgen.core.documents import check_values, check_yaml, read_yaml_text
 from threedgen.core.errors import UserError
 from threedgen.core.plugins import did_you_mean
 
 WITH_PRIOR = "with_prior"
 WITH_VIDEO_PRIOR = "with_video_prior"
+_LONGEST = 200  # letters of a text that a message repeats
 BUILTIN_FOLDER = Path(__file__).parents[1] / "configs"
 
 
@@ -204,10 +207,14 @@ def parse_value(key: str, raw: str) -> Any:
     from yaml import YAMLError
 
     try:
+        check_yaml(raw)
         parsed = OmegaConf.from_dotlist([f"value={raw}"])
-        return OmegaConf.to_container(parsed)["value"]  # type: ignore[index,call-overload]
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"cannot read the value of '{key}': {raw!r} is not valid YAML") from error
+        value = OmegaConf.to_container(parsed)["value"]  # type: ignore[index,call-overload]
+        check_values(value)
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        shown = raw if len(raw) <= _LONGEST else f"{raw[:_LONGEST]}..."
+        raise UserError(f"cannot read the value of '{key}': {shown!r} is not valid YAML") from error
+    return value
 
 
 def _locate(name: str, folder: Path, builtin: Path) -> Path:
@@ -229,9 +236,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     from yaml import YAMLError
 
     try:
-        loaded = OmegaConf.load(path)
+        loaded = OmegaConf.load(io.StringIO(read_yaml_text(path)))
         values = OmegaConf.to_container(loaded, resolve=True)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        check_values(values)
+    except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
         raise UserError(f"{path} is not a readable recipe: {first_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe: expected keys and values")
@@ -240,4 +248,4 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def first_line(error: Exception) -> str:
     """The message of an error on one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:_LONGEST]

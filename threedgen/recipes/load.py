@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from threedgen.core import inside, plugins
+from threedgen.core import inside, plugins, trust
+from threedgen.core.documents import LARGEST, parse_yaml
 from threedgen.core.errors import UserError
 from threedgen.core.schedule import Schedule
 from threedgen.recipes import checks, stages, typed
@@ -100,20 +101,22 @@ def _resolve_with_prior(layers: Sequence[Mapping[str, Any]]) -> None:
 def read_resolved(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The resolved recipe that a run wrote: it extends nothing, and the text of its prompt is taken as it is.
 
-    Raises UserError if it cannot be read, and for wrong overrides.
+    Raises UserError if it cannot be read, if it names a class that a run must not name (see
+    threedgen.core.trust), and for wrong overrides.
     """
-    import yaml
-
     try:
-        values = yaml.safe_load(inside.read_text(path, inside.DOCUMENT))
-    except (OSError, yaml.YAMLError) as error:
+        values = parse_yaml(inside.read_text(path, LARGEST))
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {first_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe: expected keys and values")
+    for name in plugins.foreign_classes(values):
+        trust.check_class(path.parent, name)
     recipe = resolve(_overridden(values, split_overrides(overrides)), path.parent)
     # All values are written out there, defaults too, so that none of them counts as given.
-    own = tuple(dataclasses.replace(stage, given=frozenset()) for stage in recipe.stages)
-    return dataclasses.replace(recipe, given=frozenset(), stages=own)
+    facts = {"given": frozenset(), "folder": path.parent}
+    own = tuple(dataclasses.replace(stage, **facts) for stage in recipe.stages)
+    return dataclasses.replace(recipe, **facts, stages=own)
 
 
 def resolve(values: Mapping[str, Any], base: Path | None = None) -> Recipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # A recipe's description of itself, which `threedgen recipes` shows.
@@ -41,7 +42,8 @@ class Recipe:
 
     resolved: its plain form with every default written out. given: the paths that the recipe files and the command
     line set. fixed: the sections whose component has no choice. stages: the recipe of each stage if there are
-    several; the other fields are then those of the last stage, and `steps` is the sum.
+    several; the other fields are then those of the last stage, and `steps` is the sum. folder: of the run that it
+    was read from, whose models are not fetched without trust; None for a recipe of the user.
     """
 
     prompt: str
@@ -56,6 +58,7 @@ class Recipe:
     resolved: Mapping[str, Any]
     given: frozenset[str]
     stages: tuple[Recipe, ...] = ()
+    folder: Path | None = None
 
     @property
     def all_stages(self) -> tuple[Recipe, ...]:

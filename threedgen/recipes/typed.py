@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,6 +95,8 @@ def convert(hint: Any, value: Any, path: str) -> Any:
 
 
 def _scalar(hint: Any, value: Any, path: str) -> Any:
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise UserError(f"'{path}' is too large a number")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             return float(value)

@@ -249,8 +249,15 @@ class DynamicGaussians(Representation):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As that of nn.Module, for any number of Gaussians."""
-        count = len(state_dict["means"]) if "means" in state_dict else len(self)
+        """As that of nn.Module, for any number of Gaussians. Raises UserError if the tensors do not fit."""
+        count = len(state_dict["means"]) if "means" in state_dict else -1
+        for name in CLOUD:
+            given, own = state_dict.get(name), getattr(self, name)
+            free = 2 if name == "sh" else 1  # leading dimensions that may differ: rows, colour coefficients
+            wanted = None if given is None else (*given.shape[:free], *own.shape[free:])
+            if given is None or given.shape != wanted or len(given) != count:
+                found = "missing" if given is None else f"{list(given.shape)}"
+                raise UserError(f"the saved Gaussians do not fit one another: {name} is {found}")
         if count != len(self):
             for name in CLOUD:
                 setattr(self, name, torch.empty_like(state_dict[name], device=self.means.device))

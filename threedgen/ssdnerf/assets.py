@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 import time
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from threedgen import export
 from threedgen.cameras.orbit import joined, orbit
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras, RadianceField
 from threedgen.datasets.multiview import PosedPictures, read_srn_pose
@@ -186,7 +186,7 @@ def _paths(texts: Sequence[str]) -> list[str]:
 def _reconstructed(folder: Path) -> list[str] | None:
     """The paths of the pictures that a folder is the reconstruction of; None if there is no such report."""
     try:
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        report = parse_json((folder / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return report.get("pictures") if isinstance(report, dict) else None

@@ -212,11 +212,14 @@ def _resume(
         raise UserError(
             f"{folder} holds a distillation of another model, or of this one before more training: {again}"
         )
-    if state["config"] != asdict(config) | {"t": list(config.t)}:
+    if state.get("config") != asdict(config) | {"t": list(config.t)}:
         raise UserError(f"{folder} holds a distillation with other settings: continue with these, or {again}")
     try:
-        student.load_state_dict(checkpoint.unprefixed("student", tensors))
-    except RuntimeError as error:
+        checkpoint.fill(student, checkpoint.unprefixed("student", tensors), "student")
+    except UserError as error:
         raise UserError(f"{folder} holds a student of another shape: {again}") from error
     restore(optimizer, checkpoint.unprefixed("optimizer", tensors))
-    return state["step"]
+    step = state.get("step")
+    if not isinstance(step, int) or not 0 <= step <= config.steps:
+        raise UserError(f"{folder} holds a distillation at step {step!r} of {config.steps}: {again}")
+    return step

@@ -209,7 +209,10 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Latent
     """The model in a folder of `threedgen train ssdnerf`, frozen and in float32. Raises UserError."""
 
     def make(document: dict[str, Any]) -> LatentModel:
-        model = LatentModel(build(Config, section(document, "config")), section(document, "words"))
+        words = section(document, "words")
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise DocumentError("its 'words' are no list of texts")
+        model = LatentModel(build(Config, section(document, "config")), words)
         model.viewpoint = build(Viewpoint, section(document, "viewpoint"))
         return model
 

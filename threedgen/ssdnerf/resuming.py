@@ -6,12 +6,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from torch import Tensor
+
+from threedgen.core import checkpoint
 from threedgen.core.errors import UserError
+from threedgen.core.settings import at_least, settings
+from threedgen.recipes import typed
 from threedgen.ssdnerf.config import SECTIONS
 from threedgen.ssdnerf.posed_objects import PosedObjects
+
+CHECKPOINT = "checkpoint"
 
 # The section diffusion is fixed as well, except for the settings in _FREE.
 _FIXED = (
@@ -35,11 +43,53 @@ def digest(objects: PosedObjects) -> str:
     return hashlib.blake2b(repr(list(objects.names)).encode(), digest_size=8).hexdigest()
 
 
-def require_objects(folder: Path, state: dict[str, Any], objects: PosedObjects) -> None:
-    """Raises UserError for the checkpoint of a training on other objects, or of another kind of training."""
-    if "settings" not in state:
+@settings
+class Saved:
+    """What the checkpoint of a training says beside its tensors.
+
+    Attributes:
+        step: Number of steps done.
+        seconds (seconds): Duration of these steps.
+        scenes: Digest of the names of the objects.
+        source: Digest of their pictures.
+        settings: The settings of the training, in their sections.
+        unwritten: What was measured since the last line of losses.
+    """
+
+    step: Annotated[int, at_least(0)]
+    seconds: Annotated[float, at_least(0.0)]
+    scenes: str
+    source: str
+    settings: Mapping[str, Any]
+    unwritten: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in SECTIONS:
+            if not isinstance(self.settings.get(name, {}), Mapping):
+                raise UserError(f"settings.{name} is no section")
+
+
+def read_saved(folder: Path) -> tuple[dict[str, Tensor], Saved]:
+    """The tensors and the state in the checkpoint of a training in `folder`. Raises UserError if it is damaged
+    or of another kind of training."""
+    tensors, plain = checkpoint.load(folder / CHECKPOINT)
+    if "settings" not in plain:
         raise UserError(f"{folder} holds another kind of training: choose another --out")
-    if state["scenes"] != digest(objects) or state["source"] != objects.source:
+    try:
+        saved = typed.build(Saved, plain, "")
+    except UserError as error:
+        path = folder / CHECKPOINT / checkpoint.STATE_FILE
+        raise UserError(f"{path} is damaged ({error}): restore it, or choose another --out") from error
+    if "slots" not in tensors or tensors["slots"].is_floating_point():
+        raise UserError(
+            f"the checkpoint of {folder} has no slots of codes: restore it, or choose another --out"
+        )
+    return tensors, saved
+
+
+def require_objects(folder: Path, saved: Saved, objects: PosedObjects) -> None:
+    """Raises UserError for the checkpoint of a training on other objects."""
+    if saved.scenes != digest(objects) or saved.source != objects.source:
         raise UserError(f"{folder} holds a training on other objects or pictures: choose another --out")
 
 

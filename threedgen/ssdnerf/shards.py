@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.core.settings import at_least, settings
 from threedgen.training.documents import DocumentError, build
@@ -96,8 +97,8 @@ def regions(path: Path) -> dict[str, Region]:
 def _regions(header: bytes, size: int) -> dict[str, Region]:
     """The tensors that a header describes. size: of the whole file, in bytes. Raises DocumentError."""
     try:
-        document = json.loads(header)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(header)
+    except ValueError as error:
         raise DocumentError("its header is not JSON") from error
     if not isinstance(document, dict):
         raise DocumentError("its header holds no JSON object")

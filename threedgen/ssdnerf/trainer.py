@@ -38,7 +38,7 @@ from threedgen.ssdnerf.model import LatentModel, Viewpoint
 from threedgen.ssdnerf.network import vocabulary
 from threedgen.ssdnerf.occupancy import ObjectGrids
 from threedgen.ssdnerf.posed_objects import PosedObjects
-from threedgen.ssdnerf.resuming import changed_settings, digest, require_objects
+from threedgen.ssdnerf.resuming import CHECKPOINT, changed_settings, digest, read_saved, require_objects
 from threedgen.training.optimizer_state import moments, restore
 
 BANK = "codes"
@@ -303,23 +303,23 @@ class Trainer:
                 "settings": plain(self.config),
                 "unwritten": self.unwritten,
             }
-            checkpoint.save(self.folder / "checkpoint", tensors, state)
+            checkpoint.save(self.folder / CHECKPOINT, tensors, state)
         self.world.wait()
         self.bank.committed()
 
     def _resumed(self) -> CodeBank | None:
         """Loads the checkpoint of the folder, if there is one, and opens the bank as it was at that time."""
-        if not checkpoint.exists(self.folder / "checkpoint"):
+        if not checkpoint.exists(self.folder / CHECKPOINT):
             return None
-        tensors, state = checkpoint.load(self.folder / "checkpoint")
-        require_objects(self.folder, state, self.objects)
-        self.changed = changed_settings(state["settings"], plain(self.config))
-        self.networks.load_state_dict(checkpoint.unprefixed("networks", tensors))
-        self.averages.load_state_dict(checkpoint.unprefixed("averages", tensors))
+        tensors, saved = read_saved(self.folder)
+        require_objects(self.folder, saved, self.objects)
+        self.changed = changed_settings(saved.settings, plain(self.config))
+        checkpoint.fill(self.networks, checkpoint.unprefixed("networks", tensors), "model")
+        checkpoint.fill(self.averages, checkpoint.unprefixed("averages", tensors), "average model")
         for name, optimizer in self.optimizers.items():
             restore(optimizer, checkpoint.unprefixed(name, tensors))
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.unwritten = state.get("unwritten", {})
+        self.step, self.seconds = saved.step, saved.seconds
+        self.unwritten = saved.unwritten
         bank = CodeBank.open(self.folder / BANK, tensors["slots"])
         bank.require(*self._bank_shape())
         return bank
@@ -327,8 +327,8 @@ class Trainer:
     def start_from(self, folder: Path) -> None:
         """Takes over the codes, the occupancy grids and the decoder of another training on the same objects, as
         they were at its last checkpoint. Raises UserError."""
-        tensors, state = checkpoint.load(folder / "checkpoint")
-        if state.get("scenes") != digest(self.objects):
+        tensors, saved = read_saved(folder)
+        if saved.scenes != digest(self.objects):
             raise UserError(
                 f"{folder} holds a training on other objects, whose codes do not fit: start from another training"
             )
@@ -336,9 +336,8 @@ class Trainer:
         other.require(*self._bank_shape())
         for name, model in (("networks", self.networks), ("averages", self.averages)):
             try:
-                weights = checkpoint.unprefixed(f"{name}.decoder", tensors)
-                model.decoder.load_state_dict(weights)
-            except RuntimeError as error:
+                checkpoint.fill(model.decoder, checkpoint.unprefixed(f"{name}.decoder", tensors), "decoder")
+            except UserError as error:
                 raise UserError(
                     f"the decoder of {folder} has other settings than this recipe: use the same decoder settings"
                 ) from error

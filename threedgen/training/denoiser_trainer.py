@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from threedgen.core import checkpoint
 from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed, generator
+from threedgen.core.settings import at_least, settings
 from threedgen.training.config import TrainingConfig
+from threedgen.training.documents import DocumentError, build
 from threedgen.training.optimizer_state import moments, restore
 
 
@@ -62,6 +64,25 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     start = (1.0 - config.decay) * config.steps
     fall = min(max((step - start) / max(config.steps - start, 1.0), 0.0), 1.0)
     return config.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * fall))
+
+
+@settings
+class _Saved:
+    """What a checkpoint says beside its tensors.
+
+    Attributes:
+        step: Number of steps done.
+        pictures: Number of pictures in them.
+        seconds (seconds): Duration of these steps.
+        architecture: Settings of the network.
+        origin: Folder of the weights that the training began with.
+    """
+
+    step: Annotated[int, at_least(0)]
+    pictures: Annotated[int, at_least(0)]
+    seconds: Annotated[float, at_least(0.0)]
+    architecture: Mapping[str, Any]
+    origin: str = ""
 
 
 class DenoiserTrainer:
@@ -197,11 +218,16 @@ class DenoiserTrainer:
             raise UserError(f"{self.folder} holds a run of another command: choose another --out")
         if state["architecture"] != _plain(asdict(self.model.architecture)):
             raise UserError(f"{self.folder} holds a training of another architecture: choose another --out")
-        self.model.load_state_dict(checkpoint.unprefixed("model", tensors))
-        self.average.load_state_dict(checkpoint.unprefixed("average", tensors))
+        try:
+            saved = build(_Saved, state)
+        except DocumentError as error:
+            path = self.folder / "checkpoint" / checkpoint.STATE_FILE
+            raise UserError(f"{path} is damaged ({error}): restore it, or choose another --out") from error
+        checkpoint.fill(self.model, checkpoint.unprefixed("model", tensors), "model")
+        checkpoint.fill(self.average, checkpoint.unprefixed("average", tensors), "average model")
         restore(self.optimizer, checkpoint.unprefixed("optimizer", tensors))
-        self.step, self.pictures, self.seconds = state["step"], state["pictures"], state["seconds"]
-        self.origin = state.get("origin", "")
+        self.step, self.pictures, self.seconds = saved.step, saved.pictures, saved.seconds
+        self.origin = saved.origin
         return True
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from threedgen.core import inside
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.recipes import typed
 
@@ -26,7 +26,7 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises OSError if the file cannot be read, and DocumentError if it is not a document of this format.
     """
     try:
-        values = json.loads(inside.read_text(path, inside.DOCUMENT))
+        values = parse_json(inside.read_text(path, inside.DOCUMENT))
     except ValueError as error:
         raise DocumentError(str(error)) from error
     if not isinstance(values, dict):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from threedgen.cameras.orbit import VIEW_FEATURES
 from threedgen.core.atomic import replacing_folder
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.training.tokenizer import MAX_TOKENS, vocabulary, write_tokenizer
 
@@ -253,13 +254,12 @@ def write_folder(folder: Path, kind: str, index: Mapping[str, Any], write: Calla
 
 def load_pipeline(folder: Path) -> PriorModel:
     """The model of a folder that `save_pipeline` wrote, in float32. Raises UserError for another folder."""
-    import json
 
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+        config = parse_json((folder / "unet" / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _foreign(folder, error) from error
     size = config.get("sample_size") if isinstance(config, dict) else None

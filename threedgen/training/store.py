@@ -51,7 +51,7 @@ def read_model(
         values = read_document(folder / document)
         with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and thrown away
             model = make(values)
-    except (OSError, DocumentError) as error:
+    except (OSError, DocumentError, RuntimeError) as error:  # a RuntimeError: sizes that no memory holds
         raise _damaged(folder, kind, error) from error
     try:
         weights = load_file(folder / WEIGHTS)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.atomic import replacing
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras
@@ -108,11 +109,11 @@ class PieceFolder:
                     raise ValueError("its header is too large")
             with safe_open(path, "pt") as file:
                 about = file.metadata() or {}
-                self._check(json.loads(about["settings"]), path)
+                self._check(parse_json(about["settings"]), path)
                 if about["stamp"] != stamp:
                     return None
                 tensors = {key: file.get_tensor(key) for key in ("layers", "cameras", "gains")}
-            piece = Piece(**tensors, looks=tuple(_look(values) for values in json.loads(about["looks"])))
+            piece = Piece(**tensors, looks=tuple(_look(values) for values in parse_json(about["looks"])))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"'{path}' is no piece of rendered things ({reason}): remove it") from error

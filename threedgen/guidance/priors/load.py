@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import torch
 
-from threedgen.core import plugins
+from threedgen.core import plugins, trust
 from threedgen.core.errors import UserError
 from threedgen.core.settings import SettingError, at_least, finite, settings
 from threedgen.guidance.priors.base import Prior
@@ -301,7 +301,7 @@ def _download(hub_id: str) -> Path:
     try:
         return Path(snapshot_download(hub_id, allow_patterns=_WANTED, local_files_only=True))
     except LocalEntryNotFoundError:
-        pass
+        trust.check_fetch(hub_id)
     try:
         return Path(snapshot_download(hub_id, allow_patterns=_WANTED))
     except (HFValidationError, OSError) as error:  # those of the network and of the hub are OSErrors

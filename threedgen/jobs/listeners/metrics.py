@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
+from typing import Any
 
 from threedgen.core import inside
 from threedgen.core.atomic import replacing
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.loop.events import Event, RunStarted, StepDone, StepRolledBack
 
@@ -37,17 +40,41 @@ class MetricsFile:
                 ) from error
 
 
-def read(path: Path) -> list[dict[str, float]]:
-    """The complete rows of a metrics file; a line that was cut short when the process was killed is left out."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in inside.read_text(path, inside.LOG).splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+def read(path: Path) -> list[dict[str, Any]]:
+    """The good rows of a metrics file, none if there is no file. Raises UserError if it cannot be read."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The good rows, and the number of the others, without a last one that was cut short when the process was
+    killed."""
+    try:
+        data = inside.read_bytes(path, inside.LOG)
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {error.strerror or error}; remove it to resume the run"
+        ) from error
+    lines = [line for line in data.split(b"\n") if line.strip()]
+    rows = [_row(line) for line in lines]
+    if rows and rows[-1] is None and not data.endswith(b"\n"):
+        rows.pop()
+    good = [row for row in rows if row is not None]
+    return good, len(rows) - len(good)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A row, None if the line is none: it needs a step, and everything in it is a number or null."""
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict):
+        return None
+    step, values = row.get("step"), row.values()
+    whole = isinstance(step, int) and not isinstance(step, bool) and step >= 0
+    return row if whole and all(value is None or isinstance(value, int | float) for value in values) else None
 
 
 def seconds(path: Path, step: int) -> float:
@@ -56,8 +83,13 @@ def seconds(path: Path, step: int) -> float:
 
 
 def truncate(path: Path, step: int) -> None:
-    """Removes the rows of `step` and later, which will be written again, and a line that was cut short."""
-    kept = [row for row in read(path) if row["step"] < step]
+    """Removes the rows of `step` and later, which will be written again, and lines that are no rows: it warns of
+    them, except of a last one that was cut short."""
+    rows, lost = _read(path)
+    if lost:
+        count = "1 line that is no row was" if lost == 1 else f"{lost} lines that are no rows were"
+        warnings.warn(f"{path} was damaged: {count} left out, and the rest is kept", stacklevel=1)
+    kept = [row for row in rows if row["step"] < step]
     with replacing(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 

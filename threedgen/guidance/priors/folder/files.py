@@ -6,7 +6,6 @@ Only JSON and safetensors files are ever read. Every function raises UserError f
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
@@ -54,7 +54,7 @@ class PipelineFolder:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"prior file '{path}' is missing: copy the pipeline folder again") from None
     except (OSError, ValueError) as error:
@@ -172,7 +172,7 @@ def _described(file: Path) -> list[dict[str, Any]]:
         length = int.from_bytes(stream.read(8), "little")
         text = stream.read(min(length, file.stat().st_size))
     try:
-        header = json.loads(text)
+        header = parse_json(text)
     except ValueError as error:
         raise _damaged(file) from error
     if not isinstance(header, dict):
