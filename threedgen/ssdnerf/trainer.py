@@ -319,7 +319,7 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             restore(optimizer, checkpoint.unprefixed(name, tensors))
         self.step, self.seconds = saved.step, saved.seconds
-        self.unwritten = saved.unwritten
+        self.unwritten = dict(saved.unwritten)
         bank = CodeBank.open(self.folder / BANK, tensors["slots"])
         bank.require(*self._bank_shape())
         return bank
