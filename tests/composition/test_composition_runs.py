@@ -274,3 +274,12 @@ def test_the_scene_is_written_beside_what_was_made_of_it(out, folder):
     values = yaml.safe_load((out / "scene.yaml").read_text())
     assert values["assets"][0]["asset"] == str(folder / "cube.ply")
     assert read_scene(out / "scene.yaml").assets[0].motion[1].overlap == 0.25
+
+
+def test_a_scene_that_is_refused_by_its_first_run_leaves_no_folder(folder, tmp_path, capsys):
+    out = tmp_path / "new" / "out"
+    options = ["--video-prior", str(folder / "video"), "--steps", "2", "--out", str(out)]
+    spoilt = [*QUICK, "motion.cameras.resolution=100000000000"]
+    assert main(["compose", str(folder / "scene.yaml"), *options, *spoilt]) == 2
+    assert "threedgen: out of memory" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -96,10 +96,10 @@ def compose(
     """
     _check_out(out)
     with holding(out, lambda: f"the same command goes on with what is in '{out}'"):
-        return _compose(scene, out, making or Making(), listeners)
+        return _compose_held(scene, out, making or Making(), listeners)
 
 
-def _compose(scene: SceneFile, out: Path, making: Making, listeners: Sequence[Listener]) -> RunDirectory:
+def _compose_held(scene: SceneFile, out: Path, making: Making, listeners: Sequence[Listener]) -> RunDirectory:
     """What `compose` does while this process holds the folder."""
     whole, recipes = plan(scene, out, making)
     named = (value for recipe in recipes.values() for _, value in leaves(recipe.resolved))

@@ -1,0 +1,43 @@
+"""Files and folders that are written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from threedgen.core.atomic import replacing, replacing_folder
+from threedgen.core.errors import UserError
+
+
+def test_a_file_that_fails_leaves_neither_itself_nor_new_folders(tmp_path):
+    (tmp_path / "there").mkdir()
+    for path in (tmp_path / "there" / "x.glb", tmp_path / "new" / "deep" / "x.glb"):
+        with pytest.raises(UserError, match="no surface"), replacing(path):
+            raise UserError("no surface")
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    folder = tmp_path / "new" / "pipeline"
+    for text in ("first", "second"):
+        with replacing_folder(folder) as temporary:
+            (temporary / text).touch()
+    assert [path.name for path in folder.iterdir()] == ["second"]
+    with pytest.raises(ZeroDivisionError), replacing_folder(folder):
+        raise ZeroDivisionError
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "chmod", lambda self, mode: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(UserError, match="No space left"), replacing_folder(folder) as temporary:
+            (temporary / "third").touch()
+    assert [path.name for path in folder.iterdir()] == ["second"]
+    assert [path.name for path in folder.parent.iterdir()] == ["pipeline"]
+
+
+def test_a_link_in_place_of_the_file_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "outside").write_text("mine")
+    (tmp_path / "report.json").symlink_to("outside")
+    with replacing(tmp_path / "report.json") as temporary:
+        temporary.write_text("{}")
+    assert (tmp_path / "outside").read_text() == "mine"
+    assert not (tmp_path / "report.json").is_symlink()
