@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 import torch
+
 from fuzz.inputs import INPUTS, KINDS
 from fuzz.sandbox import GOOD, HOME, OUT, TEMPORARY, VERDICTS, Outcome, attempt, rehearse
 
@@ -104,7 +105,9 @@ def tally_of(kind: str, seed: int, tries: int) -> Tally:
 
 def table(tallies: dict[str, Tally]) -> str:
     """A line for each kind."""
-    lines = [f"{'kind':18}{'tries':>7}" + "".join(f"{verdict:>14}" for verdict in VERDICTS) + f"{'ms a try':>10}"]
+    lines = [
+        f"{'kind':18}{'tries':>7}" + "".join(f"{verdict:>14}" for verdict in VERDICTS) + f"{'ms a try':>10}"
+    ]
     for kind, tally in tallies.items():
         tries = tally.counts.total()
         counts = "".join(f"{tally.counts[verdict]:>14}" for verdict in VERDICTS)

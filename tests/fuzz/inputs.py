@@ -15,9 +15,9 @@ from random import Random
 import numpy as np
 import torch
 import yaml
-from fuzz.mutations import absurd_number, changed, damage
 from PIL import Image, ImageDraw
 
+from fuzz.mutations import absurd_number, changed, damage
 from threedgen.commands.main import main
 
 Use = Callable[[], int | None]
@@ -77,12 +77,16 @@ def _damage_overrides(random: Random, root: Path) -> str:
         value = (absurd_number(random, value.encode()) or b"[").decode()
     elif deed == 2:
         parts = key.split(".")
-        parts[random.randrange(len(parts))] = random.choice(["", "0", "-1", "99", "name", "é", "__class__", "a b"])
+        parts[random.randrange(len(parts))] = random.choice(
+            ["", "0", "-1", "99", "name", "é", "__class__", "a b"]
+        )
         key = ".".join(parts)
     elif deed == 3:
         key = key.rpartition(".")[0] or key
     else:
-        value = random.choice(["[" * 2000, "{a: ", "!!python/name:os.system", "&a [*a]", "'", "1e400", "\x01", "null"])
+        value = random.choice(
+            ["[" * 2000, "{a: ", "!!python/name:os.system", "&a [*a]", "'", "1e400", "\x01", "null"]
+        )
     words[number] = random.choice([f"{key}={value}", key, value]) if deed == 4 else f"{key}={value}"
     file.unlink()
     file.write_text(json.dumps(words))
@@ -169,7 +173,9 @@ def _films(folder: Path) -> None:
     (folder / "frames").mkdir()
     for number, frame in enumerate(frames):
         frame.save(folder / "frames" / f"{number}.png")
-    white = [Image.alpha_composite(Image.new("RGBA", (32, 32), "white"), frame).convert("RGB") for frame in frames]
+    white = [
+        Image.alpha_composite(Image.new("RGBA", (32, 32), "white"), frame).convert("RGB") for frame in frames
+    ]
     imageio.imwrite(folder / "film.mp4", np.stack(white), fps=8, macro_block_size=2)
 
 
@@ -235,7 +241,9 @@ def _scene(folder: Path) -> None:
     from threedgen.export.splat import write_splats
 
     write_splats(folder / "cube.ply", SplatParameters.from_cloud(random_cloud(20, degree=0, size=0.2)))
-    (folder / "mug.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\nf 2 3 4\nf 1 3 4\n")
+    (folder / "mug.obj").write_text(
+        "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\nf 2 3 4\nf 1 3 4\n"
+    )
     (folder / "scene.yaml").write_text(_SCENE)
 
 

@@ -1,7 +1,8 @@
-"""What damages inputs: bytes, numbers and values in documents, and whole files. Everything follows from a generator.
+"""What damages inputs: bytes, numbers and values in documents, and whole files.
 
-A mutation takes the content of a file and returns another, or None if it does not apply to that content. Those of
-documents know JSON, YAML, JSON lines and the headers of safetensors and GLB files.
+Everything follows from a generator. A mutation takes the content of a file and returns another, or None if it does
+not apply to that content. Those of documents know JSON, YAML, JSON lines, and the headers of safetensors and GLB
+files.
 """
 
 from __future__ import annotations
@@ -22,7 +23,20 @@ FOREIGN = "fuzz_foreign"
 _DEEP = 3000  # levels: more than Python's parsers recurse
 _MOST = 200_000  # bytes of a file whose content is parsed
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
-_ABSURD = ("1e30", "-1e30", "1e-30", "0", "-1", "nan", "inf", "1000000", "99999999999999999999", "1e400", "", "0x")
+_ABSURD = (
+    "1e30",
+    "-1e30",
+    "1e-30",
+    "0",
+    "-1",
+    "nan",
+    "inf",
+    "1000000",
+    "99999999999999999999",
+    "1e400",
+    "",
+    "0x",
+)
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2, 3, 7, 10**6, 2**31, 2**63, 10**30, 0.5, -0.5, 1e-30, 1e30),
     *(float("nan"), float("inf"), "", "a", "é", "../../../etc/passwd", "\0", "x" * 5000, "1", "2001-99-99"),
@@ -170,7 +184,9 @@ def changed(random: Random, values: Any) -> Any:
         other, name = random.choice(places)
         container[key] = json.loads(json.dumps(other[name], default=str))
     elif isinstance(container[key], int | float) and deed < 6:
-        container[key] = random.choice([-container[key], container[key] * 1000, container[key] + 1, 10**6, 1e30])
+        container[key] = random.choice(
+            [-container[key], container[key] * 1000, container[key] + 1, 10**6, 1e30]
+        )
     else:
         container[key] = random.choice(_VALUES)
     return values
@@ -178,7 +194,9 @@ def changed(random: Random, values: Any) -> Any:
 
 def _places(values: Any) -> Any:
     """Every (container, key) of a document."""
-    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    items = (
+        values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    )
     for key, value in items:
         yield values, key
         yield from _places(value)
