@@ -238,7 +238,7 @@ def read_scene(path: Path) -> SceneFile:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the scene '{path}': {error.strerror or error}") from error
-    except (ValueError, yaml.YAMLError) as error:  # a ValueError: text that is not UTF-8
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # a ValueError: text that is not UTF-8
         raise UserError(f"'{path}' is not a YAML file: {first_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"'{path}' is not a scene file: expected keys and values, among them 'assets'")

@@ -106,7 +106,7 @@ def _captions(folder: Path) -> dict[str, str]:
         return {}
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} must be a JSON object of texts by object: {error}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path} must be a JSON object of texts by object")
