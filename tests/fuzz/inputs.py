@@ -18,9 +18,8 @@ import yaml
 from PIL import Image, ImageDraw
 
 from fuzz.mutations import absurd_number, changed, damage
+from fuzz.sandbox import Use
 from threedgen.commands.main import main
-
-Use = Callable[[], int | None]
 
 INPUTS = Path("inputs")
 _OUT = Path("out")
@@ -293,8 +292,11 @@ def _trained(folder: Path) -> None:
     assert main(["train", "ssdnerf", *source, "--out", str(folder / "run"), *quiet, *told]) == 0
 
 
-def _use_trained() -> int:
-    return main(["sample", str(INPUTS / "run"), "--count", "1", "--steps", "1", "--out", str(_OUT)])
+def _use_trained() -> None:
+    from threedgen.ssdnerf.model import load_model
+    from threedgen.ssdnerf.sampling import sample_codes
+
+    sample_codes(load_model(INPUTS / "run"), range(1), seed=0, steps=1)
 
 
 def _each(*uses: Callable[[], object]) -> None:

@@ -25,6 +25,9 @@ from typing import Any
 
 from fuzz.mutations import FOREIGN
 
+Use = Callable[[], int | None]
+"""It returns 0 or None if it accepts its inputs, and returns 2 or raises UserError if it refuses them."""
+
 ACCEPTED, ONE_LINE, TRACEBACK, HANG = "accepted", "one line", "traceback", "hang"
 MEMORY, LEFT, CODE = "memory", "left behind", "foreign code"
 VERDICTS = (ACCEPTED, ONE_LINE, TRACEBACK, HANG, MEMORY, LEFT, CODE)
@@ -32,8 +35,8 @@ GOOD = (ACCEPTED, ONE_LINE)
 
 HOME, TEMPORARY, OUT = "home", "tmp", "out"
 _MEMORY = 4 * 1024**3  # bytes that a try may take beside what is there before it
-_SECONDS = 20  # of the processor
-_WALL = 60.0  # seconds: a try that waits for something takes no time of the processor
+SECONDS = 20  # of the processor
+WALL = 60.0  # seconds: a try that waits for something takes no time of the processor
 _TOO_LITTLE = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -61,12 +64,11 @@ def rehearse(calls: Callable[[], object], place: Path) -> None:
             importlib.import_module(name)
 
 
-def attempt(use: Callable[[], int | None], place: Path) -> Outcome:
+def attempt(use: Use, place: Path) -> Outcome:
     """Calls `use` in a process of its own, whose current folder is `place`.
 
-    use: returns 0 or None if it accepts its inputs, and returns 2 or raises UserError if it refuses them. The
-    files in `place` must stay as they are, but for the folder OUT, which is for results: if it refuses, nothing of
-    it may be there.
+    The files in `place` must stay as they are, but for the folder OUT, which is for results: if `use` refuses its
+    inputs, nothing of it may be there.
     """
     for name in (HOME, TEMPORARY):
         (place / name).mkdir()
@@ -82,7 +84,7 @@ def attempt(use: Callable[[], int | None], place: Path) -> Outcome:
     return Outcome(verdict, about, seconds)
 
 
-def _forked(use: Callable[[], int | None], place: Path) -> tuple[str, int]:
+def _forked(use: Use, place: Path) -> tuple[str, int]:
     """What a process that calls `use` wrote, and how it ended."""
     assert threading.active_count() == 1, "a process with several threads cannot be forked safely"
     reading, writing = os.pipe()
@@ -94,7 +96,7 @@ def _forked(use: Callable[[], int | None], place: Path) -> tuple[str, int]:
     return _wait(child, reading)
 
 
-def _in_child(use: Callable[[], int | None], place: Path, pipe: int) -> None:
+def _in_child(use: Use, place: Path, pipe: int) -> None:
     """Never returns."""
     known = set(sys.modules)
     code, outside = _watch(place)
@@ -120,7 +122,7 @@ def _in_child(use: Callable[[], int | None], place: Path, pipe: int) -> None:
     os._exit(0)
 
 
-def _called(use: Callable[[], int | None], errors: int) -> tuple[str, str]:
+def _called(use: Use, errors: int) -> tuple[str, str]:
     from threedgen.core.errors import UserError
 
     try:
@@ -166,7 +168,7 @@ def _limit() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + _MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS + 1))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -207,8 +209,8 @@ def _watch(place: Path) -> tuple[list[str], list[str]]:
 
 
 def _wait(child: int, reading: int) -> tuple[str, int]:
-    """What the process wrote and how it ended; it is killed after _WALL seconds."""
-    said, until = b"", time.monotonic() + _WALL
+    """What the process wrote and how it ended; it is killed after WALL seconds."""
+    said, until = b"", time.monotonic() + WALL
     with open(reading, "rb", buffering=0) as stream:
         while True:
             ready, _, _ = select.select([stream], [], [], max(0.0, until - time.monotonic()))

@@ -206,8 +206,9 @@ def parse_value(key: str, raw: str) -> Any:
     try:
         parsed = OmegaConf.from_dotlist([f"value={raw}"])
         return OmegaConf.to_container(parsed)["value"]  # type: ignore[index,call-overload]
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"cannot read the value of '{key}': {raw!r} is not valid YAML") from error
+    except (YAMLError, OmegaConfBaseException, RecursionError) as error:  # the last: too many levels
+        shown = raw if len(raw) <= 80 else f"{raw[:80]}..."
+        raise UserError(f"cannot read the value of '{key}': {shown!r} is not valid YAML") from error
 
 
 def _locate(name: str, folder: Path, builtin: Path) -> Path:
@@ -231,7 +232,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         loaded = OmegaConf.load(path)
         values = OmegaConf.to_container(loaded, resolve=True)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError, RecursionError) as error:
         raise UserError(f"{path} is not a readable recipe: {first_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe: expected keys and values")

@@ -26,7 +26,7 @@ def read_document(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DocumentError(str(error)) from error
     if not isinstance(values, dict):
         raise DocumentError("it holds no JSON object")

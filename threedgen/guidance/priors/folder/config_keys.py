@@ -18,6 +18,7 @@ LARGEST_SIDE = 4096
 """Pixels or latents: the largest side of a sample."""
 MOST_STEPS = 100_000
 """The largest number of noise levels of a training."""
+_HEADS = 64  # that attend to an added text unless a config of diffusers says otherwise
 _DEEPEST = 8  # levels of lists and objects in a config
 
 
@@ -119,7 +120,7 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
     path: its file, which the message names.
     """
     _check(path, config, _DEEPEST)
-    heads, width = config.get("addition_embed_type_num_heads"), config.get("cross_attention_dim")
+    heads, width = config.get("addition_embed_type_num_heads", _HEADS), config.get("cross_attention_dim")
     width = config.get("encoder_hid_dim") or width
     added = config.get("addition_embed_type") == "text" and isinstance(heads, int) and isinstance(width, int)
     if added and width % heads:
