@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +119,8 @@ def _meshes(folder: Path) -> None:
     from threedgen.export.splat import write_splats
 
     box = trimesh.creation.box()
-    box.visual = trimesh.visual.ColorVisuals(box, vertex_colors=np.full((8, 4), 200, np.uint8))
+    painted: Any = box.visual
+    painted.vertex_colors = np.full((8, 4), 200, np.uint8)
     for suffix in ("glb", "ply", "stl", "off"):
         box.export(folder / f"box.{suffix}")
     (folder / "box.mtl").write_text("newmtl paint\nKd 0.8 0.2 0.1\nd 1.0\nmap_Kd paint.png\n")
@@ -173,7 +175,8 @@ def _films(folder: Path) -> None:
     for number, frame in enumerate(frames):
         frame.save(folder / "frames" / f"{number}.png")
     white = [
-        Image.alpha_composite(Image.new("RGBA", (32, 32), "white"), frame).convert("RGB") for frame in frames
+        np.asarray(Image.alpha_composite(Image.new("RGBA", (32, 32), "white"), frame).convert("RGB"))
+        for frame in frames
     ]
     imageio.imwrite(folder / "film.mp4", np.stack(white), fps=8, macro_block_size=2)
 
@@ -252,11 +255,13 @@ def _use_scene() -> int:
 
 def _model(folder: Path) -> None:
     """As `threedgen train prior` writes it: read without diffusers and transformers, unless it is damaged."""
-    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel  # noqa: F401  so that no try has to
-    from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer  # noqa: F401
+    from tiny_pipelines import diffusers, transformers
 
     from threedgen.training.prior_model import PriorArchitecture, PriorModel, save_pipeline
 
+    # So that no try has to import them.
+    assert all((diffusers().AutoencoderKL, diffusers().DDPMScheduler, diffusers().UNet2DConditionModel))
+    assert all((transformers().AutoTokenizer, transformers().CLIPTextModel, transformers().CLIPTokenizer))
     torch.manual_seed(0)
     shape = PriorArchitecture(16, (8, 16), (False, True), embedding=32, text_width=16, text_layers=1)
     save_pipeline(PriorModel(shape), folder / "model", torch.float32)
@@ -280,7 +285,7 @@ def _use_model() -> None:
     cameras = orbit(torch.zeros(1), torch.full((1,), 15.0), torch.full((1,), 3.0), 40.0, size, size)
     with torch.no_grad():
         z = prior.encode(torch.full((1, size, size, 3), 0.5))
-        prior.predict(z, torch.full((1,), 0.5), Condition(("a cube",), cameras))
+        prior.predict(z, torch.full((1,), 0.5), Condition(("a cube",), cameras=cameras))
 
 
 def _trained(folder: Path) -> None:

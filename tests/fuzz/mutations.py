@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -167,9 +167,9 @@ def _yaml(random: Random, data: bytes) -> bytes | None:
 def changed(random: Random, values: Any) -> Any:
     """A JSON document with one change at a random place; `values` itself is changed."""
     places = list(_places(values))
-    container, key = random.choice(places) if places else (None, None)
-    if container is None:
+    if not places:
         return random.choice(_VALUES)
+    container, key = random.choice(places)
     deed = random.randrange(8)
     if deed == 0:
         del container[key]
@@ -192,7 +192,7 @@ def changed(random: Random, values: Any) -> Any:
     return values
 
 
-def _places(values: Any) -> Any:
+def _places(values: Any) -> Iterator[tuple[Any, Any]]:
     """Every (container, key) of a document."""
     items = (
         values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()

@@ -56,7 +56,11 @@ def rehearse(calls: Callable[[], object], place: Path) -> None:
 
     Raises AssertionError if the call fails.
     """
-    said, status = _forked(lambda: calls() and None, place)
+
+    def call() -> None:
+        calls()
+
+    said, status = _forked(call, place)
     verdict, about = _judge(said, status)
     assert verdict == ACCEPTED, f"good inputs are not made or not accepted: {verdict} {about}"
     for name in json.loads(said)["modules"]:

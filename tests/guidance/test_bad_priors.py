@@ -157,6 +157,7 @@ def test_configs_that_make_a_library_raise_anything(folder, file, changes):
         ("unet/config.json", "in_channels", None),
         ("unet/config.json", "in_channels", [4]),
         ("unet/config.json", "norm_eps", float("nan")),
+        ("unet/config.json", "downsample_padding", 2),
         ("unet/config.json", "block_out_channels", [8, [8]]),
         ("unet/config.json", "down_block_types", "DownBlock2D"),
         ("unet/config.json", "mid_block_scale_factor", [1.0]),

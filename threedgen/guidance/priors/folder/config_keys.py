@@ -90,6 +90,7 @@ def _rules() -> Iterator[tuple[str, _Rule]]:
         ("patch_size patch_size_t scale_factor_spatial scale_factor_temporal", _whole(1, 1024, lists=1)),
         ("temporal_compression_ratio", _whole(1, 1024)),
         ("layers_per_block transformer_layers_per_block", _whole(0, 1000, lists=2)),
+        ("downsample_padding", _whole(0, 1)),
         ("num_train_timesteps", _whole(1, MOST_STEPS, null=False)),
         ("beta_start beta_end", _number(0.0, 1.0, null=False)),
         ("trained_betas", _number(0.0, 1.0, lists=1)),
@@ -120,10 +121,10 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
     path: its file, which the message names.
     """
     _check(path, config, _DEEPEST)
-    heads, width = config.get("addition_embed_type_num_heads", _HEADS), config.get("cross_attention_dim")
-    width = config.get("encoder_hid_dim") or width
-    added = config.get("addition_embed_type") == "text" and isinstance(heads, int) and isinstance(width, int)
-    if added and width % heads:
+    heads = config.get("addition_embed_type_num_heads", _HEADS)
+    width = config.get("encoder_hid_dim") or config.get("cross_attention_dim")
+    added = config.get("addition_embed_type") == "text"
+    if added and isinstance(heads, int) and isinstance(width, int) and width % heads:
         wanted = f"a divisor of the width of its text, {width}"
         raise damaged_key(path, "addition_embed_type_num_heads", heads, wanted)
 
