@@ -45,10 +45,10 @@ test-all: test sanitize
 	else echo "not tested in a browser: $(CHROMIUM) or node_modules/three is missing (see benchmarks/play_in_browser.py)"; fi
 
 # Damaged inputs of all kinds with new seeds. Those that end badly are kept in runs/fuzz; SEED=N repeats a session, and
-# PYTHONPATH=tests python -m fuzz --kinds KIND --replay SEED one try.
+# OMP_NUM_THREADS=1 PYTHONPATH=tests python -m fuzz --kinds KIND --replay SEED one try.
 MINUTES ?= 10
 fuzz: install
-	PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: install
 	$(BIN)/ruff check .
