@@ -9,7 +9,7 @@ DEMO_PROMPT ?= a penguin
 # One test process a processor, each with one thread.
 TEST_PROCESSES ?= logical
 
-.PHONY: demo test test-all lint install sanitize clean
+.PHONY: demo test test-all fuzz lint install sanitize clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -43,6 +43,12 @@ test-all: test sanitize
 	if command -v $(CHROMIUM) >/dev/null && test -d node_modules/three; then \
 	  $(BIN)/python benchmarks/play_in_browser.py --chromium $(CHROMIUM); \
 	else echo "not tested in a browser: $(CHROMIUM) or node_modules/three is missing (see benchmarks/play_in_browser.py)"; fi
+
+# Damaged inputs of all kinds with new seeds. Those that end badly are kept in runs/fuzz; SEED=N repeats a session, and
+# OMP_NUM_THREADS=1 PYTHONPATH=tests python -m fuzz --kinds KIND --replay SEED one try.
+MINUTES ?= 10
+fuzz: install
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: install
 	$(BIN)/ruff check .

@@ -215,6 +215,8 @@ def test_a_motion_of_other_gaussians_cannot_be_gone_on_from(out, folder):
     ("change", "options", "said"),
     [
         (("cube.ply", "gone.ply"), [], "there is no asset '"),
+        (("mug.ply", "broken.ply"), [], "broken.ply is cut short"),
+        (("mug.ply", "broken.obj"), [], "broken.obj"),
         (("fps: 8", "fps: -1"), [], "fps is -1; it must be greater than 0"),
         (("overlap: 0.25", "overlap: 2"), [], "is longer than"),
         (
@@ -232,6 +234,8 @@ def test_what_cannot_be_composed_is_said_in_one_line_before_anything_is_made(
     change, options, said, folder, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
+    (folder / "broken.ply").write_bytes((folder / "mug.ply").read_bytes()[:-100])
+    (folder / "broken.obj").write_text("v 0 0 0\nf 1 2 3\n")
     scene = folder / "bad.yaml"
     scene.write_text(SCENE.replace(*change))
     given = options if "--video-prior" in options else ["--video-prior", str(folder / "video"), *options]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.errors import UserError
+from threedgen.datasets import multiview
 from threedgen.datasets.given import GivenViews, held_out, read_pictures
 from threedgen.datasets.multiview import PosedPictures, write_srn, write_transforms
 
@@ -134,12 +136,12 @@ BROKEN = {
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("NaN", "picture 3 has a pose with NaN"),
-        ("scaled", "picture 3 has a pose that is not a rotation"),
-        ("mirrored", "picture 3 has a pose that is not a rotation"),
-        ("last row", "picture 3 has a pose that is not a rotation"),
-        ("focal", "picture 3 has no positive focal length"),
-        ("focal NaN", "picture 3 has intrinsics with NaN"),
+        ("NaN", "picture 3 .* has a pose with NaN"),
+        ("scaled", "picture 3 .* has a pose that is not a rotation"),
+        ("mirrored", "picture 3 .* has a pose that is not a rotation"),
+        ("last row", "picture 3 .* has a pose that is not a rotation"),
+        ("focal", "picture 3 .* has no positive focal length"),
+        ("focal NaN", "picture 3 .* has intrinsics with NaN"),
         ("one", "holds one picture"),
         ("none", "'frames' must list pictures"),
     ],
@@ -186,3 +188,59 @@ def test_broken_folders(folder, tmp_path):
     for settings_ in wrong:
         with pytest.raises(UserError, match=f"{next(iter(settings_))} is .*; it must be at least"):
             GivenViews.Config(**settings_)
+
+
+def header_of_a_large_picture(path, width=12_000, height=12_000):
+    """A PNG whose header announces its size and whose pixels are not there: reading these would be an error."""
+
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size + b"\x08\x06\0\0\0") + chunk(b"IDAT", b""))
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_picture_that_is_too_large_is_refused_by_its_header(number, tmp_path):
+    write_transforms(tmp_path, some_pictures())
+    header_of_a_large_picture(tmp_path / "images" / f"{number:06d}.png")
+    with pytest.raises(UserError, match=rf"{number:06d}.png' has 12000 x 12000 pixels, at most 40 million"):
+        read_pictures(tmp_path)
+
+
+def test_pictures_that_are_too_large_together_are_refused_by_their_headers(tmp_path, monkeypatch):
+    write_transforms(tmp_path, some_pictures())
+    monkeypatch.setattr(multiview, "_MOST_PIXELS", 900)
+    monkeypatch.setattr(multiview, "_read_png", lambda path: pytest.fail("it was decoded"))
+    with pytest.raises(UserError, match=r"pictures beside .*: make them smaller, or leave some out"):
+        read_pictures(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"transform_matrix": [[1.0, 0, 0, 1e30], [0, 1, 0, 0], [0, 0, 1, 3], [0, 0, 0, 1]]}, "is more than"),
+        ({"fl_x": 1e-30, "fl_y": 1e-30}, "has a focal length below 0.01 or above 10000 times"),
+        ({"fl_y": 1e30}, "has a focal length below 0.01 or above 10000 times"),
+        ({"cx": -1e9}, "has a principal point more than 100 times"),
+        ({"cy": float("inf")}, "has intrinsics with NaN or infinite numbers"),
+    ],
+)
+def test_a_camera_that_makes_no_sense_is_refused_with_the_name_of_its_picture(changes, message, tmp_path):
+    write_transforms(tmp_path, some_pictures())
+    file = tmp_path / "transforms.json"
+    document = json.loads(file.read_text())
+    document["frames"][3].update(changes)
+    file.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=rf"picture 3 \(000003.png\) {message}"):
+        read_pictures(tmp_path)
+
+
+def test_a_pose_of_srn_that_makes_no_sense_is_refused_with_the_name_of_its_picture(tmp_path):
+    write_srn(tmp_path, some_pictures())
+    pose = tmp_path / "pose" / "000002.txt"
+    words = pose.read_text().split()
+    words[3] = "1e30"
+    pose.write_text(" ".join(words))
+    with pytest.raises(UserError, match=r"picture 2 \(000002.png\) is more than 100000 world units away"):
+        read_pictures(tmp_path)

@@ -13,6 +13,7 @@ from tiny_pipelines import edit
 
 from threedgen.guidance.priors.folder import libraries
 from threedgen.guidance.priors.load import PriorConfig, load_prior
+from threedgen.training.prior_model import PriorArchitecture, PriorModel, save_pipeline
 
 
 def test_the_untouched_copy_loads(folder):
@@ -135,21 +136,45 @@ def test_broken_json(folder):
 @pytest.mark.parametrize(
     ("file", "changes"),
     [
-        ("unet/config.json", {"cross_attention_dim": "a"}),
         ("unet/config.json", {"layers_per_block": None}),
         ("unet/config.json", {"act_fn": "wavy"}),
         ("text_encoder/config.json", {"hidden_act": "wavy"}),
-        ("text_encoder/config.json", {"vocab_size": "many"}),
-        ("text_encoder/config.json", {"num_attention_heads": 0}),
-        ("vae/config.json", {"act_fn": 3}),
     ],
 )
 def test_configs_that_make_a_library_raise_anything(folder, file, changes):
-    """IndexError, TypeError, ValueError, KeyError, a validation error, ZeroDivisionError, AttributeError."""
     edit(folder / file, **changes)
     message = complaint(folder)
     assert "cannot be loaded" in message
     assert str((folder / file).parent) in message
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("unet/config.json", "cross_attention_dim", "a"),
+        ("unet/config.json", "sample_size", 10**6),
+        ("unet/config.json", "sample_size", []),
+        ("unet/config.json", "in_channels", None),
+        ("unet/config.json", "in_channels", [4]),
+        ("unet/config.json", "norm_eps", float("nan")),
+        ("unet/config.json", "downsample_padding", 2),
+        ("unet/config.json", "block_out_channels", [8, [8]]),
+        ("unet/config.json", "down_block_types", "DownBlock2D"),
+        ("unet/config.json", "mid_block_scale_factor", [1.0]),
+        ("text_encoder/config.json", "vocab_size", "many"),
+        ("text_encoder/config.json", "num_attention_heads", 0),
+        ("text_encoder/config.json", "bos_token_id", [1, 2, 3]),
+        ("text_encoder/config.json", "max_position_embeddings", {"a": 1}),
+        ("vae/config.json", "act_fn", 3),
+        ("vae/config.json", "scaling_factor", 0),
+        ("scheduler/scheduler_config.json", "num_train_timesteps", 2**63),
+        ("scheduler/scheduler_config.json", "num_train_timesteps", 1000.5),
+        ("scheduler/scheduler_config.json", "prediction_type", ["epsilon"]),
+    ],
+)
+def test_values_that_no_config_can_have(folder, file, key, value):
+    edit(folder / file, **{key: value})
+    assert f"is damaged, {key} in {file} is " in complaint(folder)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +218,117 @@ def test_headers_of_another_form(folder, header):
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     assert "truncated or corrupt" in complaint(folder)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"shape": ["a"], "data_offsets": [0, 4]},
+        {"shape": [-1], "data_offsets": [0, 4]},
+        {"shape": [10**6, 10**6, 10**9], "data_offsets": [0, 4]},
+        {"shape": [2], "data_offsets": [0, 4]},
+        {"shape": [1], "data_offsets": [4, 0]},
+        {"shape": [1], "data_offsets": [0, 4], "dtype": ["F32"]},
+        {"shape": [1], "data_offsets": [0, 4], "dtype": "F99"},
+    ],
+)
+def test_tensors_of_impossible_shapes(folder, entry):
+    header = json.dumps({"conv_in.weight": {"dtype": "F32", **entry}}).encode()
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    message = complaint(folder)
+    assert str(file) in message
+    assert "its tensor 'conv_in.weight' has no such type, shape and place" in message
+
+
+def test_documents_of_too_many_levels(folder):
+    deep = b"[" * 100_000 + b"]" * 100_000
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(len(deep).to_bytes(8, "little") + deep)
+    assert str(weights) in complaint(folder)
+    weights.write_bytes(whole)
+    for file in ("unet/config.json", "model_index.json"):
+        (folder / file).write_bytes(deep)
+        assert f"{file}' cannot be read" in complaint(folder)
+
+
+@pytest.mark.parametrize("entry", [["diffusers", ["UNet2DConditionModel"]], [3, "UNet2DConditionModel"]])
+def test_a_class_that_is_no_name(folder, entry):
+    edit(folder / "model_index.json", unet=entry)
+    message = complaint(folder)
+    assert "model_index.json' is damaged, unet does not name a library and a class" in message
+
+
+@pytest.mark.parametrize("shards", [["a"], {"a": 3}, {"a": ["b"]}, "a"])
+def test_an_index_of_shards_of_another_form(folder, shards):
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    file.write_text(json.dumps({"weight_map": shards}))
+    assert f"'{file}' is damaged, its weight_map is no list of files" in complaint(folder)
+
+
+def test_a_token_that_the_text_encoder_does_not_know(folder):
+    """It would be found when a text has that token, which the empty text has not."""
+    file = folder / "tokenizer" / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    tokenizer["model"]["vocab"]["zebra</w>"] = 10_000
+    file.write_text(json.dumps(tokenizer))
+    assert "has a token 10000, and its text encoder knows 56 tokens" in complaint(folder)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A folder as `threedgen train prior` writes it, which is read without diffusers and transformers."""
+    shape = PriorArchitecture(16, (8, 16), (False, True), embedding=32, text_width=16, text_layers=1)
+    save_pipeline(PriorModel(shape), tmp_path / "prior", torch.float32)
+    return tmp_path / "prior"
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        (
+            "unet/config.json",
+            {"sample_size": 17},
+            "sample_size in unet/config.json is 17, not a multiple of 2",
+        ),
+        ("unet/config.json", {"sample_size": None}, "sample_size in unet/config.json is None"),
+        ("unet/config.json", {"cross_attention_dim": 15}, "num_heads in unet/config.json is 2, not a div"),
+        ("unet/config.json", {"block_out_channels": [8]}, "down_block_types in unet/config.json is a list"),
+        (
+            "unet/config.json",
+            {"block_out_channels": [9, 16]},
+            "block_out_channels in unet/config.json is a list",
+        ),
+        ("unet/config.json", {"down_block_types": None}, "weights|cannot be loaded|down_block_types"),
+        ("unet/config.json", {"addition_embed_type_num_heads": 64}, "num_heads in unet/config.json is 64"),
+        ("unet/config.json", {"addition_embed_type_num_heads": ...}, "num_heads in unet/config.json is 64"),
+        (
+            "unet/config.json",
+            {"resnet_out_scale_factor": [1.0]},
+            "resnet_out_scale_factor in unet/config.json",
+        ),
+        (
+            "text_encoder/config.json",
+            {"bos_token_id": [1, 2, 3]},
+            "bos_token_id in text_encoder/config.json is",
+        ),
+        ("text_encoder/config.json", {"hidden_act": None}, "text_encoder' cannot be loaded"),
+        ("tokenizer/tokenizer_config.json", {"pad_token": "nothing"}, "tokenizer' cannot be loaded"),
+        ("tokenizer/vocab.json", {"zebra</w>": 10_000}, "token 10000, and the text encoder knows"),
+    ],
+)
+def test_damage_of_a_folder_that_is_read_without_libraries(trained, file, changes, message):
+    path = trained / file
+    kept = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in kept.items() if value is not ...}))
+    assert re.search(message, complaint(trained))
+
+
+def test_a_vocabulary_that_is_not_utf8(trained):
+    with (trained / "tokenizer" / "vocab.json").open("ab") as file:
+        file.write(b"\xff")
+    assert "tokenizer' cannot be loaded" in complaint(trained)
 
 
 def test_missing_tokenizer(folder):

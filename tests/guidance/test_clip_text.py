@@ -34,7 +34,7 @@ TEXTS = [
 def parts(folder: Path) -> tuple[ClipText, Tokenizer]:
     encoder = ClipText(folder / "text_encoder", CPU, torch.float32)
     read = byte_pairs if has_byte_pairs(folder / "tokenizer") else word_pieces
-    return encoder, read(folder / "tokenizer", encoder.length)
+    return encoder, read(folder / "tokenizer", encoder.length, encoder.words)
 
 
 def by_transformers(folder: Path, texts: list[str]) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ from tiny_pipelines import KINDS
 from threedgen.cameras.orbit import OrbitSampler
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.load import PriorConfig, load_prior
+from threedgen.guidance.prompting.image_conditions import ReferenceConfig, read_reference
 from threedgen.guidance.score_distillation import ScoreDistillation
 from threedgen.loop.distill import distill
 from threedgen.loop.events import StepDone
@@ -101,7 +102,7 @@ def test_two_priors_in_one_run_are_a_weighted_sum(pipelines):
         ("controlnet", {}, "set pictures to render, depth, normal"),
         ("sd1", {"pictures": "render"}, "uses no pictures"),
         ("sd1", {"reference": {"image": "x.png"}}, "uses no reference"),
-        ("zero123", {"reference": {"image": "nowhere.png"}}, "nowhere.png' cannot be read"),
+        ("zero123", {"reference": {"image": "nowhere.png"}}, "there is no reference picture 'nowhere.png'"),
         (
             "zero123",
             {"negative": "ugly", "perp_neg": 1.0},
@@ -132,6 +133,14 @@ def test_a_reference_is_on_white_and_square(pipelines, tmp_path):
     iio.imwrite(file, pixels[:4])
     with pytest.raises(UserError, match="8 x 4 pixels: crop it to a square"):
         guidance(pipelines, "zero123", reference={"image": str(file)})
+
+
+def test_a_reference_that_is_too_large_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    iio.imwrite(tmp_path / "large.png", np.zeros((64, 64, 3), dtype=np.uint8))
+    monkeypatch.setattr("threedgen.datasets.picture.MOST_PIXELS", 1000)
+    monkeypatch.setattr(iio, "imread", lambda path: pytest.fail("it was decoded"))
+    with pytest.raises(UserError, match=r"large.png' has 64 x 64 pixels, at most"):
+        read_reference(ReferenceConfig(image=str(tmp_path / "large.png")))
 
 
 def test_options_belong_to_the_kind_of_model(pipelines):

@@ -161,6 +161,7 @@ def test_prior_setting(fake):
         (["guidance=[{scale: 3}]"], "'guidance.0' needs a name"),
         (["noequals"], "'noequals' is not a setting: write key=value"),
         (["guidance.0.scale=[1"], "is not valid YAML"),
+        (["guidance.0.scale=" + "[" * 2000 + "1" + "]" * 2000], "[[[...' is not valid YAML"),
         (["prompt="], "the prompt is empty"),
     ],
 )
@@ -183,6 +184,7 @@ def test_one_clear_line_for_each_mistake(overrides, message):
         ("extends: text-to-3d\nprompt: 007\nsteps: [1]\n", "must be a whole number"),
         ("extends: text-to-3d\nrepresentation: {mesh: 5, init: ball}\n", "put it in quotes"),
         ("a: [1\n", "is not a readable recipe"),
+        ("a: " + "[" * 2000 + "1" + "]" * 2000, "is not a readable recipe"),
         ("a: 1\na: 2\n", "is not a readable recipe"),
         ("- 1\n", "expected keys and values"),
         ("extends: text-to-3d\nsteps: ${nothing}\n", "is not a readable recipe"),

@@ -44,7 +44,7 @@ from threedgen.recipes.load import load_recipe, read_resolved, resolve
 from threedgen.recipes.overrides import apply_override
 from threedgen.recipes.recipe import Recipe
 from threedgen.recipes.typed import leaves
-from threedgen.representations.dynamic_gaussians import DynamicGaussians
+from threedgen.representations.dynamic_gaussians import DynamicGaussians, read_asset
 
 SCENE = "scene.yaml"
 _ASSETS = "assets"
@@ -169,7 +169,7 @@ def _recipes(scene: SceneFile, out: Path, making: Making) -> dict[Path, Recipe]:
                 "text-to-3d", making.of("still"), prior=making.prior, prompt=asset.prompt, **making.common
             )
         else:
-            asset_file(asset.asset)  # that it is there
+            read_asset(asset_file(asset.asset))  # that it is one
         for number, folder in enumerate(motion_folders(out, asset)):
             recipes[folder] = _motion_recipe(scene, asset, number, out, making)
     return recipes

@@ -23,6 +23,9 @@ from threedgen.core.types import Cameras
 from threedgen.datasets.multiview import PosedPictures, read_srn, read_transforms
 
 SMALLEST = 8  # pixels per side: scores and losses compare windows of a few pixels
+_FARTHEST = 1e5  # world units: beyond it positions of float32 are too coarse
+_FOCAL = (1e-2, 1e4)  # times the side of the picture: fields of view of 179 and 0.006 degrees
+_OFF_CENTER = 100.0  # sides of the picture
 _RIGID = 1e-3  # largest difference of R R^T of a rotation from 1: poses are often written with four digits
 
 
@@ -31,8 +34,8 @@ def read_pictures(path: str | Path, up: str | None = None) -> PosedPictures:
 
     up: "y" or "z", the axis of the folder's world that points up; None is what a transforms file says or its
     cameras show, and y for SRN. Raises UserError if the folder is missing, has neither layout or a broken file, or
-    holds fewer than two pictures, pictures of different sizes or below SMALLEST pixels, a pose that is not a
-    rotation and a position, or a focal length that is not positive.
+    holds fewer than two pictures, pictures of different sizes, too large or below SMALLEST pixels, a pose that is
+    not a rotation and a position, or a position, focal length or principal point that no camera has.
     """
     folder = existing(path, "there are no pictures at '{path}': the folder is missing")
     if folder.suffix.lower() == ".json" or (folder / "transforms.json").is_file():
@@ -52,28 +55,40 @@ def read_pictures(path: str | Path, up: str | None = None) -> PosedPictures:
         raise UserError(
             f"'{folder}': pictures of {width} x {height} pixels are too small, {SMALLEST} are needed on each side"
         )
-    check_cameras(pictures.cameras, folder)
+    check_cameras(pictures, folder)
     return pictures
 
 
-def check_cameras(cameras: Cameras, source: str | Path) -> None:
-    """Raises UserError, with its number, for the first picture of `source` whose camera is impossible."""
+def check_cameras(pictures: PosedPictures, source: str | Path) -> None:
+    """Raises UserError, with its number and name, for the first picture of `source` whose camera is impossible."""
+    cameras = pictures.cameras
     poses, intrinsics = cameras.world_from_camera.double(), cameras.intrinsics.double()
     rotation = poses[:, :3, :3]
     rigid = (rotation @ rotation.transpose(1, 2) - torch.eye(3, dtype=torch.float64)).abs().amax((1, 2))
     last = (poses[:, 3] - poses.new_tensor([0.0, 0.0, 0.0, 1.0])).abs().amax(1)
-    focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], dim=1).amin(1)
+    size = intrinsics.new_tensor([cameras.width, cameras.height])
+    focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], dim=1) / size
+    center = (intrinsics[:, :2, 2] / size - 0.5).abs().amax(1)
+    away = poses[:, :3, 3].norm(dim=1)
     problems = (
         ("has a pose with NaN or infinite numbers", poses.isfinite().flatten(1).all(1)),
         ("has intrinsics with NaN or infinite numbers", intrinsics.isfinite().flatten(1).all(1)),
         ("has a pose that is not a rotation and a position (it may be scaled or mirrored)",
          (rigid < _RIGID) & (torch.linalg.det(rotation.nan_to_num()) > 0.0) & (last < _RIGID)),
-        ("has no positive focal length", focal > 0.0),
+        (f"is more than {_FARTHEST:g} world units away from the origin", away <= _FARTHEST),
+        ("has no positive focal length", focal.amin(1) > 0.0),
+        (f"has a focal length below {_FOCAL[0]:g} or above {_FOCAL[1]:g} times the size of its picture",
+         (focal.amin(1) >= _FOCAL[0]) & (focal.amax(1) <= _FOCAL[1])),
+        (f"has a principal point more than {_OFF_CENTER:g} times its size away from its middle",
+         center <= _OFF_CENTER),
     )  # fmt: skip
     for problem, good in problems:
         if not good.all():
             index = int((~good).nonzero()[0])
-            raise UserError(f"'{source}': picture {index} {problem}")
+            name = f" ({pictures.names[index]})" if pictures.names else ""
+            raise UserError(
+                f"'{source}': picture {index}{name} {problem}: correct it, or leave the picture out"
+            )
 
 
 def held_out(total: int, holdout: int) -> Int[Tensor, " H"]:

@@ -26,21 +26,24 @@ from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.datasets.decoding import decoding, reason
+from threedgen.datasets.picture import size_of
 
 _PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "perspective")
 _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 _WORLDS = {"y": "opengl", "z": "blender"}  # the convention of a world by the axis that points up
+_MOST_PIXELS = 1_000_000_000  # of all pictures of a set: 16 GB as RGBA in float32
 _LEVEL = 0.05  # difference between components of unit vectors below which they count as equal
 
 
 @dataclass(frozen=True)
 class PosedPictures:
     """Pictures and cameras. images: [B, H, W, 3] in [0, 1], over white. alpha: [B, H, W, 1], 1 if a file has
-    none."""
+    none. names: of their files, if they come from files."""
 
     images: Float[Tensor, "B H W 3"]
     alpha: Float[Tensor, "B H W 1"]
     cameras: Cameras
+    names: tuple[str, ...] = ()
 
 
 def write_srn(folder: Path, pictures: PosedPictures) -> None:
@@ -161,7 +164,7 @@ def read_transforms(file: Path, up: str | None = None) -> PosedPictures:
     if up not in (*_WORLDS, None):
         raise UserError(f"{file}: up must be y or z, the axis of its world that points up, got {up!r}")
     paths = [_inside(file.parent, str(frame["file_path"])) for frame in frames]
-    height, width = _read_png(paths[0]).shape[:2]
+    width, height = size_of(paths[0], smallest=1)
     whole = [document | frame for frame in frames]
     for values in whole:
         _check_lens(values, file)
@@ -263,16 +266,22 @@ def _assemble(
     paths: list[Path], poses: Tensor, intrinsics: Tensor, height: int, width: int, times: Tensor | None = None
 ) -> PosedPictures:
     """Loads the pictures. height, width: the size in pixels to which `intrinsics` refer."""
-    loaded = [_read_png(path) for path in paths]
-    sizes = {tuple(picture.shape[:2]) for picture in loaded}
+    sizes = {size_of(path, smallest=1)[::-1] for path in paths}
     if len(sizes) > 1:
         raise UserError(f"the pictures beside {paths[0]} differ in size: {sorted(sizes)}")
-    pixels = torch.stack(loaded)
+    (size,) = sizes
+    if len(paths) * math.prod(size) > _MOST_PIXELS:
+        raise UserError(
+            f"the {len(paths)} pictures beside {paths[0]} have {size[1]} x {size[0]} pixels each, at most "
+            f"{_MOST_PIXELS // 1_000_000} million are read together: make them smaller, or leave some out"
+        )
+    pixels = torch.stack([_read_png(path) for path in paths])
     alpha = pixels[..., 3:]
     cameras = Cameras(
         poses, intrinsics.contiguous(), height, width, torch.zeros(len(paths)) if times is None else times
     ).resized(pixels.shape[1], pixels.shape[2])
-    return PosedPictures(pixels[..., :3] * alpha + (1.0 - alpha), alpha, cameras)
+    names = tuple(path.name for path in paths)
+    return PosedPictures(pixels[..., :3] * alpha + (1.0 - alpha), alpha, cameras, names)
 
 
 def _inside(folder: Path, name: str) -> Path:

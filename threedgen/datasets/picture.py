@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,8 +98,26 @@ def _beside(path: str | Path, like: Picture, kind: str, convert: Callable[[Any],
     return picture
 
 
+def size_of(path: Path, smallest: int = SMALLEST) -> tuple[int, int]:
+    """Width and height, in pixels, of the picture of a file that is decoded whole, from its header.
+
+    Raises UserError if it is not a picture, an animation, smaller than `smallest`, or above MOST_PIXELS.
+    """
+    with _opened(path) as (file, frames):
+        _check_header(path, file, frames, smallest, whole=True)
+        return file.size
+
+
 def _decode(path: Path, largest: int, convert: Callable[[Any], Any]) -> tuple[Any, tuple[int, int]]:
     """The picture that `convert` makes of the open file, upright and reduced; and the size in the file, upright."""
+    with _opened(path) as (file, frames):
+        _check_header(path, file, frames)
+        return _upright(path, file, largest, convert)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, int]]:
+    """The picture of a file, of which only the header has been read, and its number of frames."""
     from PIL import Image
 
     if path.is_dir():
@@ -109,21 +127,23 @@ def _decode(path: Path, largest: int, convert: Callable[[Any], Any]) -> tuple[An
         with decoding(path, partial(_unreadable, path)):
             file = stack.enter_context(Image.open(path, formats=FORMATS))
             frames = 1 if file.format in ("MPO", "TIFF") else getattr(file, "n_frames", 1)
-        _check_header(path, file, frames)
-        return _upright(path, file, largest, convert)
+        yield file, frames
 
 
-def _check_header(path: Path, file: Any, frames: int) -> None:
-    """Raises UserError for what the header shows to be unusable, before any pixel is decoded."""
+def _check_header(path: Path, file: Any, frames: int, smallest: int = SMALLEST, whole: bool = False) -> None:
+    """Raises UserError for what the header shows to be unusable, before any pixel is decoded.
+
+    whole: a JPEG is not reduced while it is decoded.
+    """
     width, height = file.size
     if frames > 1:  # an MPO, the JPEG of a phone with a depth map or a second view behind it, counts as one
         raise UserError(f"'{path}' is an animation of {frames} frames: save one of them as a PNG")
-    if min(width, height) < SMALLEST:
+    if min(width, height) < smallest:
         raise UserError(
-            f"'{path}' has {width} x {height} pixels: a picture needs at least {SMALLEST} on each side"
+            f"'{path}' has {width} x {height} pixels: a picture needs at least {smallest} on each side"
         )
     # A progressive JPEG is decoded at its full size until its last byte, whatever size is asked for.
-    reducible = file.format in ("JPEG", "MPO") and not file.info.get("progressive")
+    reducible = not whole and file.format in ("JPEG", "MPO") and not file.info.get("progressive")
     most = _MOST_REDUCED if reducible else MOST_PIXELS
     if max(width, height) > _LONG_EDGE or width * height > most:
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
@@ -319,10 +320,16 @@ def _read(config: Config, seed: int) -> GaussianCloud:
             "there is nothing to move: set the asset of the representation to a .ply file with Gaussians or to a "
             "mesh file, or let an earlier stage make it"
         )
-    if config.asset.lower().endswith(".ply"):
+    asset = read_asset(config.asset)
+    return asset if isinstance(asset, GaussianCloud) else on_surface(asset, config.count, seed)
+
+
+def read_asset(path: str | Path) -> GaussianCloud | TriMesh:
+    """The Gaussians of a .ply file, or a mesh of any other. Raises UserError if it cannot be read."""
+    if str(path).lower().endswith(".ply"):
         from threedgen.datasets.splat_files import read_splats
 
-        return read_splats(config.asset).cloud()
+        return read_splats(path).cloud()
     from threedgen.datasets.mesh_files import read_mesh
 
-    return on_surface(read_mesh(config.asset), config.count, seed)
+    return read_mesh(path)

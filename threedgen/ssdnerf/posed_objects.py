@@ -269,7 +269,7 @@ def _checked(objects: ObjectSet, index: int) -> PosedPictures:
         )
     if not posed.images.isfinite().all():
         raise UserError(f"'{name}' has a picture with NaN or infinite numbers")
-    check_cameras(posed.cameras, name)
+    check_cameras(posed, name)
     return posed
 
 

@@ -19,6 +19,7 @@ from threedgen.guidance.priors.base import Prior
 from threedgen.guidance.priors.executors.executor import Choice, Executor, can_defer
 from threedgen.guidance.priors.folder import files, memory
 from threedgen.guidance.priors.folder.files import PipelineFolder, first_line, readable
+from threedgen.guidance.priors.folder.libraries import or_user_error
 from threedgen.recipes import typed
 
 _REQUIRED = "required"
@@ -245,7 +246,8 @@ def load_folder(
         prior.executor = Executor(
             prior.executor, config.path or config.name, config.executor, exact, why_eager
         )
-    prior.text([""])  # every run needs the empty text, and a broken text encoder is reported now
+    # Every run needs the empty text, and what a library says of a broken text encoder is reported now.
+    or_user_error(lambda: prior.text([""]), path)
     return prior
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from threedgen.core.empty import made_empty
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
-from threedgen.guidance.priors.folder.files import first_line, read_json, require_safe_weights
+from threedgen.guidance.priors.folder.files import first_line, read_config, require_safe_weights
 from threedgen.kernels.field_rendering import FieldLayers, FieldPart, can_render, render_fields
 from threedgen.kernels.field_training import SeenPoints, can_train, train_fields
 
@@ -188,7 +188,7 @@ def load_field(folder: Path, kind: type[AnyField], sizes: Any) -> AnyField:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    config = read_json(folder / "config.json")
+    config = read_config(folder / "config.json")
     require_safe_weights(folder)
     values: dict[str, Any] = {item.name: config.get(item.name) for item in fields(sizes)}
     if not all(type(value) is int and 1 <= value <= _MOST for value in values.values()):

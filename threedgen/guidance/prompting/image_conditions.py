@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import field, replace
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -11,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
+from threedgen.core.paths import existing
 from threedgen.core.settings import above, between, finite, settings
 from threedgen.core.types import Cameras, RenderOutput
+from threedgen.datasets.picture import size_of
 from threedgen.guidance.priors.base import Condition, Prior, ReferenceView, roles_of
 from threedgen.guidance.priors.folder.files import first_line
 
@@ -134,12 +135,13 @@ def normal_picture(output: RenderOutput, cameras: Cameras) -> Float[Tensor, "B H
 
 
 def read_reference(config: ReferenceConfig) -> ReferenceView:
-    """The picture of a file on white. Raises UserError if it cannot be read, is not square or has no 8-bit
-    colours."""
+    """The picture of a file on white. Raises UserError if it cannot be read, is too large, not square or has no
+    8-bit colours."""
     import imageio.v3 as iio
     import numpy as np
 
-    path = Path(config.image).expanduser()
+    path = existing(config.image, "there is no reference picture '{path}'")
+    size_of(path, smallest=1)
     try:
         array = np.asarray(iio.imread(path))
     except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: of Pillow, for a broken chunk

@@ -114,7 +114,6 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
     plain = issubclass(adapter, DiffusersImagePrior) and adapter is not DiffusersSDXLPrior
     projection = embedding == "projection"
     refiner = bool(folder.index.get("requires_aesthetics_score"))
-    views = unet.get("num_views", 4)
     reasons = [
         (
             plain and folder.class_of("text_encoder_2") is not None,
@@ -132,7 +131,6 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
             f"its camera vector does not have {numbers} numbers",
         ),
         (adapter is DiffusersMultiViewPrior and not projection, "its UNet has num_views but no camera input"),
-        (not (isinstance(views, int) and views > 0), f"its num_views is {views!r}, not a count"),
         (refiner, "it is a refiner of finished pictures"),
     ]
     for wrong, reason in reasons:

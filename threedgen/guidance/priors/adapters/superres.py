@@ -20,7 +20,7 @@ from threedgen.guidance.priors.adapters.base import SCALE_PIXELS, DiffusersPrior
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.codec import signed
 from threedgen.guidance.priors.folder import encoders
-from threedgen.guidance.priors.folder.files import read_json
+from threedgen.guidance.priors.folder.files import read_config
 from threedgen.guidance.priors.folder.parts import PipelineParts, read_noise_table
 from threedgen.guidance.priors.processes import NoiseSchedule
 
@@ -59,7 +59,7 @@ class DiffusersSuperResolutionPrior(DiffusersPrior):
         prior = cls(network, codec, text, process, form, SCALE_PIXELS)
         prior.noise_level = options.noise_level
         file = parts.folder.path / "image_noising_scheduler" / "scheduler_config.json"
-        prior.noising = read_noise_table(parts.folder.path, read_json(file))
+        prior.noising = read_noise_table(parts.folder.path, read_config(file))
         return prior
 
     def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from threedgen.core.errors import UserError
-from threedgen.guidance.priors.folder.files import first_line, read_json
+from threedgen.guidance.priors.folder.files import first_line, read_config
 
 WEIGHTS = "model.safetensors"
 _ACTIVATIONS = {"quick_gelu": lambda x: x * torch.sigmoid(1.702 * x), "gelu": F.gelu}
@@ -22,13 +22,16 @@ _PREFIX = "text_model."  # of the names of weights that older versions of transf
 
 
 class ClipText:
-    """The frozen CLIPTextModel of a folder, on a device. Raises UserError for a damaged one."""
+    """The frozen CLIPTextModel of a folder, on a device. Raises UserError for a damaged one.
+
+    length: tokens of a text. words: number of different tokens that it knows.
+    """
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        config = read_json(folder / "config.json")
+        config = read_config(folder / "config.json")
         self.device = device
         try:
             self.length = int(config["max_position_embeddings"])
@@ -42,6 +45,7 @@ class ClipText:
             self._words = read.pop(next(name for name in read if name.endswith("token_embedding.weight")))
             self._weights = {name.removeprefix(_PREFIX): value.to(dtype) for name, value in read.items()}
             self._check(int(config["hidden_size"]), int(config["intermediate_size"]))
+            self.words = len(self._words)
         except (KeyError, OSError, SafetensorError, StopIteration, TypeError, ValueError) as error:
             raise _damaged(folder, error) from error
 

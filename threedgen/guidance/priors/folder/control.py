@@ -54,7 +54,7 @@ class Control:
                     f"control folder '{folder}' is not that of a ControlNet: it lacks config.json"
                     + (" (it is a whole pipeline)" if (folder / "model_index.json").is_file() else "")
                 )
-            config = files.read_json(folder / "config.json")
+            config = files.read_config(folder / "config.json")
             found = config.get("_class_name")
             if found != "ControlNetModel":
                 raise UserError(

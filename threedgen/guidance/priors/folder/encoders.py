@@ -49,7 +49,7 @@ def one_encoder(parts: PipelineParts, pixels: bool) -> TextEmbedder:
     def load() -> Encode:
         if _is_plain(parts, length):
             return _plain_clip(parts, pixels, masked)
-        tokenizer, encoder = parts.tokenizer("tokenizer"), parts.encoder("text_encoder")
+        tokenizer, encoder = parts.text_encoder()
 
         def encode(texts: list[str]) -> dict[str, Tensor]:
             words = lower_case(texts) if pixels else texts
@@ -75,7 +75,7 @@ def _is_plain(parts: PipelineParts, length: int) -> bool:
 def _plain_clip(parts: PipelineParts, pixels: bool, masked: bool) -> Encode:
     folder = parts.folder.path
     encoder = ClipText(folder / "text_encoder", parts.plan.encoder_device(parts.device), parts.dtype)
-    tokens_of_texts = byte_pairs(folder / "tokenizer", encoder.length)
+    tokens_of_texts = byte_pairs(folder / "tokenizer", encoder.length, encoder.words)
 
     def encode(texts: list[str]) -> dict[str, Tensor]:
         tokens = tokens_of_texts(lower_case(texts) if pixels else texts)
@@ -100,7 +100,7 @@ def pooled_clip(parts: PipelineParts) -> TextEmbedder:
     def load() -> Encode:
         folder = parts.folder.path
         encoder = ClipText(folder / "text_encoder", parts.plan.encoder_device(parts.device), parts.dtype)
-        tokens_of_texts = word_pieces(folder / "tokenizer", encoder.length)
+        tokens_of_texts = word_pieces(folder / "tokenizer", encoder.length, encoder.words)
 
         def encode(texts: list[str]) -> dict[str, Tensor]:
             tokens = tokens_of_texts(texts)
@@ -121,7 +121,7 @@ def long_t5(parts: PipelineParts, name: str, length: int, masked: bool = False) 
     _require(parts, {"text_encoder": (name,)})
 
     def load() -> Encode:
-        tokenizer, encoder = parts.tokenizer("tokenizer"), parts.encoder("text_encoder")
+        tokenizer, encoder = parts.text_encoder()
 
         def encode(texts: list[str]) -> dict[str, Tensor]:
             words = [" ".join(html.unescape(text).split()) for text in texts] if masked else texts
@@ -173,7 +173,7 @@ def two_clips_and_t5(parts: PipelineParts, width: int) -> TextEmbedder:
 
     def load() -> Encode:
         clips = _clips(parts, both_pooled=True)
-        t5 = (parts.tokenizer("tokenizer_3"), parts.encoder("text_encoder_3")) if has_t5 else None
+        t5 = parts.text_encoder("_3") if has_t5 else None
 
         def encode(texts: list[str]) -> dict[str, Tensor]:
             results = clips(texts)
@@ -197,8 +197,7 @@ def clip_and_t5(parts: PipelineParts) -> TextEmbedder:
     length = _T5_LENGTH["flux"]
 
     def load() -> Encode:
-        clip = parts.tokenizer("tokenizer"), parts.encoder("text_encoder")
-        t5 = parts.tokenizer("tokenizer_2"), parts.encoder("text_encoder_2")
+        clip, t5 = parts.text_encoder(), parts.text_encoder("_2")
         short = _length(parts, "text_encoder")
 
         def encode(texts: list[str]) -> dict[str, Tensor]:
@@ -213,14 +212,7 @@ def clip_and_t5(parts: PipelineParts) -> TextEmbedder:
 
 def _clips(parts: PipelineParts, both_pooled: bool = False) -> Callable[[list[str]], dict[str, Tensor]]:
     """Two CLIP encoders in the way that SDXL and SD3 use them."""
-    pairs = [
-        (
-            parts.tokenizer(f"tokenizer{end}"),
-            parts.encoder(f"text_encoder{end}"),
-            _length(parts, f"text_encoder{end}"),
-        )
-        for end in ("", "_2")
-    ]
+    pairs = [(*parts.text_encoder(end), _length(parts, f"text_encoder{end}")) for end in ("", "_2")]
 
     def encode(texts: list[str]) -> dict[str, Tensor]:
         answers, unread = [], []
@@ -263,4 +255,4 @@ def _require(parts: PipelineParts, wanted: dict[str, tuple[str, ...]]) -> None:
 def _length(parts: PipelineParts, part: str) -> int:
     """The longest text in tokens: the number of positions of the encoder, whatever the tokenizer says."""
     config: dict[str, Any] = parts.folder.config(part)
-    return min(_CLIP_LENGTH, int(config.get("max_position_embeddings") or _CLIP_LENGTH))
+    return min(_CLIP_LENGTH, config.get("max_position_embeddings") or _CLIP_LENGTH)

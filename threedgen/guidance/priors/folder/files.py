@@ -17,8 +17,18 @@ from typing import Any, BinaryIO
 
 from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
+from threedgen.guidance.priors.folder.config_keys import check_config
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+_LONGEST_HEADER = 100_000_000  # bytes, the limit of the library
+_BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+}  # of one number of each type of safetensors
 _PIPELINE_CLASS = "StableDiffusionPipeline"  # an example; the user knows which pipeline the file is for
 
 
@@ -38,7 +48,15 @@ class PipelineFolder:
                 f"prior folder '{self.path}' is not a diffusers pipeline: it has no model_index.json "
                 "(convert a single checkpoint file with diffusers' save_pretrained first)"
             )
-        return read_json(self.path / "model_index.json")
+        file = self.path / "model_index.json"
+        content = read_json(file)
+        for part, entry in content.items():
+            named = isinstance(entry, list) and len(entry) == 2
+            if named and not all(isinstance(name, str | None) for name in entry):
+                raise UserError(
+                    f"prior file '{file}' is damaged, {part} does not name a library and a class: copy it again"
+                )
+        return content
 
     def class_of(self, part: str) -> str | None:
         """The class that the index names for a part; None if the part is missing or [null, null]."""
@@ -46,9 +64,16 @@ class PipelineFolder:
         return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
 
     def config(self, part: str) -> dict[str, Any]:
-        """The content of config.json of a part, or of scheduler_config.json for the scheduler."""
+        """The content of the config of a part, see `read_config`."""
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
-        return read_json(self.path / part / name)
+        return read_config(self.path / part / name)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON object in the config of a part, whose known keys have values that can be meant."""
+    content = read_json(path)
+    check_config(path, content)
+    return content
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -57,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"prior file '{path}' is missing: copy the pipeline folder again") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"prior file '{path}' cannot be read ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"prior file '{path}' is not a JSON object: copy the folder again")
@@ -78,7 +103,7 @@ def require_safe_weights(part: Path) -> None:
             )
         raise UserError(f"prior part '{part}' has no safetensors weights: copy the folder again")
     for index in part.glob("*.safetensors.index.json"):
-        for name in set(read_json(index).get("weight_map", {}).values()):
+        for name in _shards(index):
             if not (part / name).is_file():
                 raise UserError(f"prior file '{part / name}' is missing: copy the folder again")
     for file in files:
@@ -163,34 +188,52 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
         raise UserError(f"prior file '{file}' cannot be read ({first_line(error)})") from error
 
 
+def _shards(index: Path) -> set[str]:
+    """The names of the files that the index of a part in several files lists."""
+    shards = read_json(index).get("weight_map", {})
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise UserError(f"prior file '{index}' is damaged, its weight_map is no list of files: copy it again")
+    return set(shards.values())
+
+
 def _described(file: Path) -> list[dict[str, Any]]:
-    """The entry of each tensor in the header of a safetensors file: shape, data_offsets and others.
+    """The entry of each tensor in the header of a safetensors file: dtype, shape and data_offsets.
 
     The format: 8 bytes that hold the length of the header, a JSON object, and then the tensors.
     """
     with _opened(file) as stream:
         length = int.from_bytes(stream.read(8), "little")
-        text = stream.read(min(length, file.stat().st_size))
+        text = stream.read(min(length, _LONGEST_HEADER))
     try:
         header = parse_json(text)
     except ValueError as error:
         raise _damaged(file) from error
     if not isinstance(header, dict):
         raise _damaged(file)
-    entries = [entry for name, entry in header.items() if name != "__metadata__"]
-    if not all(map(_describes_a_tensor, entries)):
-        raise _damaged(file)
-    return entries
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    for name, entry in entries.items():
+        if not _describes_a_tensor(entry):
+            raise _damaged(file, f", its tensor '{name[:60]}' has no such type, shape and place")
+    return list(entries.values())
 
 
 def _describes_a_tensor(entry: object) -> bool:
+    """Whether an entry of a header is that of a tensor which takes as many bytes as its type and shape say."""
     if not isinstance(entry, dict):
         return False
-    shape, place = entry.get("shape"), entry.get("data_offsets")
-    if not isinstance(shape, list) or not isinstance(place, list) or len(place) != 2:
+    dtype, shape, place = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if (
+        not isinstance(dtype, str)
+        or not isinstance(shape, list)
+        or not isinstance(place, list)
+        or len(place) != 2
+    ):
         return False
-    return all(isinstance(number, int) for number in (*shape, *place))
+    if not all(isinstance(number, int) and 0 <= number < 2**62 for number in (*shape, *place)):
+        return False
+    bits = _BITS.get(dtype)
+    return bits is not None and bits * math.prod(shape) == 8 * (place[1] - place[0])
 
 
-def _damaged(file: Path) -> UserError:
-    return UserError(f"prior file '{file}' is truncated or corrupt: copy or download it again")
+def _damaged(file: Path, part: str = "") -> UserError:
+    return UserError(f"prior file '{file}' is truncated or corrupt{part}: copy or download it again")

@@ -11,6 +11,7 @@ import torch
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.codec import Latents, Pixels
 from threedgen.guidance.priors.executors.deferred import DeferredNetwork, KnownNetworks
+from threedgen.guidance.priors.folder.config_keys import LARGEST_SIDE
 from threedgen.guidance.priors.folder.files import PipelineFolder, first_line
 from threedgen.guidance.priors.folder.libraries import (
     class_of,
@@ -40,7 +41,6 @@ _NOISE_TABLE_KEYS = (
     _SHIFT_KEY,
 )
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-_MOST_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,19 @@ class PipelineParts:
             return Pixels(self.side(part, absent))
         if self.folder.config(part).get("sample_size", absent) is None:
             return self.latents()
-        return self.latents(self.side(part, absent) * pixels_per_latent(self.folder))
+        pixels = self.side(part, absent) * pixels_per_latent(self.folder)
+        if pixels > LARGEST_SIDE:
+            raise UserError(
+                f"prior '{self.folder.path}' has pictures of {pixels} pixels, sample_size in {part}/config.json is "
+                f"{self.side(part, absent)}: at most {LARGEST_SIDE} are possible"
+            )
+        return self.latents(pixels)
 
     def side(self, part: str, absent: int | None = None) -> int:
         """sample_size of a config, which is one number or a pair. absent: the default of its class."""
         given = self.folder.config(part).get("sample_size", absent)
-        side = given[0] if isinstance(given, list) and given else given
-        if isinstance(side, bool) or not isinstance(side, int) or side < 1:
+        side = given[0] if isinstance(given, list) else given
+        if side is None:
             raise UserError(
                 f"prior '{self.folder.path}' has no size, sample_size in {part}/config.json is {given}: write the "
                 "side of the samples that it was trained on there"
@@ -142,6 +148,11 @@ class PipelineParts:
         if not config.get("use_dynamic_shifting"):
             return FlowSchedule(float(config.get("shift", 1.0)), scale)
         low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        if low == high:
+            raise UserError(
+                f"prior '{self.folder.path}' is damaged, base_image_seq_len and max_image_seq_len in its scheduler "
+                f"are both {low}: copy it again"
+            )
         first, last = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
         line = first + (last - first) * (tokens - low) / (high - low)
         return FlowSchedule(float(torch.tensor(line).exp()), scale)
@@ -188,6 +199,17 @@ class PipelineParts:
             self.lora.merge(loaded, part)
         return loaded.requires_grad_(False).eval().to(self.plan.encoder_device(self.device))
 
+    def text_encoder(self, end: str = "") -> tuple[Any, Any]:
+        """The tokenizer and the text encoder whose folders have this ending, such as _2."""
+        tokenizer, encoder = self.tokenizer(f"tokenizer{end}"), self.encoder(f"text_encoder{end}")
+        most, words = max(tokenizer.get_vocab().values()), encoder.get_input_embeddings().num_embeddings
+        if most >= words:
+            raise UserError(
+                f"prior part '{self.folder.path / f'tokenizer{end}'}' has a token {most}, and its text encoder "
+                f"knows {words} tokens: copy both again"
+            )
+        return tokenizer, encoder
+
 
 def read_noise_table(path: Path, config: dict[str, Any]) -> NoiseSchedule:
     """The cumulative products of the config of a scheduler. Raises UserError if it describes no noise table."""
@@ -195,20 +217,15 @@ def read_noise_table(path: Path, config: dict[str, Any]) -> NoiseSchedule:
         name = config.get("_class_name", "unknown")
         raise UserError(f"prior '{path}' has the scheduler {name}, without betas: its noise is not known")
     given = {key: config[key] for key in _NOISE_TABLE_KEYS if key in config}
-    for key in ("num_train_timesteps", "beta_start", "beta_end", _SHIFT_KEY):
-        if key in given and not _is_number(given[key]):
-            raise UserError(
-                f"prior '{path}': no such noise schedule, its {key} is {given[key]!r}, not a number"
-            )
     betas = given.get("trained_betas")
-    if betas is not None and not (isinstance(betas, list) and betas and all(map(_is_number, betas))):
+    if betas is not None and not isinstance(betas, list):
         raise UserError(
             f"prior '{path}': no such noise schedule, its trained_betas are not a list of numbers"
         )
     steps = given.get("num_train_timesteps", 1000)
     unchanged = betas is None and not given.get("rescale_betas_zero_snr") and _SHIFT_KEY not in given
-    if given.get("beta_schedule") == "squaredcos_cap_v2" and unchanged and steps in range(1, _MOST_STEPS + 1):
-        return NoiseSchedule(cosine_table(int(steps)))
+    if given.get("beta_schedule") == "squaredcos_cap_v2" and unchanged:
+        return NoiseSchedule(cosine_table(steps))
     from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
@@ -218,11 +235,9 @@ def read_noise_table(path: Path, config: dict[str, Any]) -> NoiseSchedule:
         table = scheduler(**given).alphas_cumprod
     except (NotImplementedError, ValueError) as error:
         raise UserError(f"prior '{path}': no such noise schedule ({first_line(error)})") from error
+    if not bool((table.isfinite() & (table >= 0.0) & (table <= 1.0)).all()):
+        raise UserError(f"prior '{path}': no such noise schedule, its noise levels are not between 0 and 1")
     return NoiseSchedule(table)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def pixels_per_latent(folder: PipelineFolder, absent: int = 1) -> int:

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from threedgen.core.empty import made_empty
 from threedgen.core.errors import UserError
-from threedgen.guidance.priors.folder.files import first_line, read_json
+from threedgen.guidance.priors.folder.config_keys import damaged_key
+from threedgen.guidance.priors.folder.files import first_line, read_config
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _DOWN, _UP = ("DownBlock2D", "CrossAttnDownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
@@ -28,6 +29,10 @@ _SIZES = (
     *("block_out_channels", "class_embed_type", "cross_attention_dim", "down_block_types", "in_channels"),
     *("out_channels", "projection_class_embeddings_input_dim", "sample_size", "time_embedding_dim"),
     *("up_block_types", "_class_name", "_diffusers_version", "_name_or_path"),
+)
+_WHOLE = (
+    *("cross_attention_dim", "in_channels", "out_channels", "projection_class_embeddings_input_dim"),
+    *("sample_size", "time_embedding_dim"),
 )
 # What else a config says; whatever it does not name must be off.
 _FIXED: dict[str, Any] = {
@@ -55,14 +60,14 @@ _HEADS, _GROUPS, _EPS = 2, 8, 1e-5
 
 def is_plain(folder: Path) -> bool:
     """Whether a folder holds a network of this family."""
-    config = read_json(folder / "config.json")
+    config = read_config(folder / "config.json")
     return (
         (folder / WEIGHTS).is_file()
         and config.get("class_embed_type") == "projection"
         and all(config.get(name, False) == value for name, value in _FIXED.items())
         and not any(value for name, value in config.items() if name not in (*_FIXED, *_SIZES))
-        and all(kind in _DOWN for kind in config.get("down_block_types", [None]))
-        and all(kind in _UP for kind in config.get("up_block_types", [None]))
+        and all(kind in _DOWN for kind in config.get("down_block_types") or [None])
+        and all(kind in _UP for kind in config.get("up_block_types") or [None])
     )
 
 
@@ -71,24 +76,37 @@ def load_plain(folder: Path, dtype: torch.dtype) -> PlainUNet:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    config = read_config(folder / "config.json")
+    _check(folder, config)
     try:
         with made_empty():  # sizes that do not fit the file take no memory
-            network = PlainUNet(read_json(folder / "config.json"))
+            network = PlainUNet(config)
         weights = {name: value.to(dtype) for name, value in load_file(folder / WEIGHTS).items()}
         network.load_state_dict(weights, assign=True)
-    except (
-        ArithmeticError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        SafetensorError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: other names or shapes
         raise UserError(
             f"prior part '{folder}' cannot be loaded ({first_line(error)}): copy it again"
         ) from error
     return network
+
+
+def _check(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises UserError unless a config gives all sizes, and ones that fit together."""
+    path = folder / "config.json"
+    for name in _WHOLE:
+        if not isinstance(config.get(name), int):
+            raise damaged_key(path, name, config.get(name), "a whole number")
+    channels = config.get("block_out_channels")
+    if not isinstance(channels, list) or not all(isinstance(size, int) for size in channels):
+        raise damaged_key(path, "block_out_channels", channels, "a list of whole numbers")
+    if any(size % _GROUPS for size in channels):
+        raise damaged_key(path, "block_out_channels", channels, f"a list of multiples of {_GROUPS}")
+    for name in ("down_block_types", "up_block_types"):
+        if len(config[name]) != len(channels):
+            raise damaged_key(path, name, config[name], "a list as long as block_out_channels")
+    halvings = 2 ** (len(channels) - 1)
+    if config["sample_size"] % halvings:
+        raise damaged_key(path, "sample_size", config["sample_size"], f"a multiple of {halvings}")
 
 
 class PlainUNet(nn.Module):

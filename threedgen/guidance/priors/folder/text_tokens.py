@@ -32,15 +32,19 @@ class Tokens(NamedTuple):
 class Tokenizer:
     """Texts to tokens, each text padded or cut to `length` of them.
 
-    make: returns a tokenizer of the library. pad: its token for padding. folder: of its files, which are at fault
-    if anything fails: then UserError is raised.
+    make: returns a tokenizer of the library. pad: its token for padding. words: number of tokens that the encoder
+    knows. folder: of its files, which are at fault if anything fails: then UserError is raised.
     """
 
-    def __init__(self, make: Callable[[], Any], pad: str, length: int, folder: Path) -> None:
+    def __init__(self, make: Callable[[], Any], pad: str, length: int, words: int, folder: Path) -> None:
         try:
             self._tokenizer = make()
             pad_id = self._tokenizer.token_to_id(pad)
-            assert pad_id is not None, f"{pad} is not in its vocabulary"
+            if pad_id is None:
+                raise ValueError(f"{pad} is not in its vocabulary")
+            most = max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+            if most >= words:
+                raise ValueError(f"it has a token {most}, and the text encoder knows {words} tokens")
             self._tokenizer.enable_padding(pad_id=pad_id, pad_token=pad, length=length)
             self._tokenizer.enable_truncation(length)
         except Exception as error:  # the library raises exceptions of the most general kind
@@ -58,10 +62,10 @@ class Tokenizer:
         return Tokens(torch.tensor([item.ids for item in found]), read, torch.tensor(unread))
 
 
-def word_pieces(folder: Path, length: int) -> Tokenizer:
+def word_pieces(folder: Path, length: int, words: int) -> Tokenizer:
     """That of the vocab.txt of a folder: transformers' BertTokenizer (Devlin et al. 2019, arXiv:1810.04805).
 
-    Raises UserError for damaged files.
+    words: number of tokens that the encoder knows. Raises UserError for damaged files.
     """
     from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
@@ -69,7 +73,7 @@ def word_pieces(folder: Path, length: int) -> Tokenizer:
     lower = bool(config.get("do_lower_case", True))
     pad = str(config.get("pad_token", "[PAD]"))
     return Tokenizer(
-        lambda: BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lower), pad, length, folder
+        lambda: BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lower), pad, length, words, folder
     )
 
 
@@ -86,10 +90,10 @@ def has_byte_pairs(folder: Path) -> bool:
     )
 
 
-def byte_pairs(folder: Path, length: int) -> Tokenizer:
+def byte_pairs(folder: Path, length: int, words: int) -> Tokenizer:
     """That of the vocab.json and merges.txt of a folder: transformers' CLIPTokenizer.
 
-    Raises UserError for damaged files.
+    words: number of tokens that the encoder knows. Raises UserError for damaged files.
     """
     from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers, processors
     from tokenizers import Tokenizer as Pipeline
@@ -116,4 +120,4 @@ def byte_pairs(folder: Path, length: int) -> Tokenizer:
         )
         return made
 
-    return Tokenizer(make, pad, length, folder)
+    return Tokenizer(make, pad, length, words, folder)

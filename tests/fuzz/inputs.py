@@ -1,0 +1,333 @@
+"""The kinds of inputs that are damaged: how a small one is made, and what reads it.
+
+Only what takes no training and no long run is called, so that a try takes a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image, ImageDraw
+
+from fuzz.mutations import absurd_number, changed, damage
+from fuzz.sandbox import Use
+from threedgen.commands.main import main
+
+INPUTS = Path("inputs")
+_OUT = Path("out")
+_TINY = (
+    *("representation.count=60", "cameras.batch=1", "cameras.resolution=16", "guidance.0.prior.name=disc"),
+    *("export.mesh.resolution=16", "export.turntable.frames=2", "export.turntable.size=32"),
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """make: writes small, good inputs into a folder. damage: spoils them with numbers from a generator and says
+    how. use: reads them from the folder INPUTS of the current folder, see `fuzz.sandbox.attempt`."""
+
+    make: Callable[[Path], None]
+    use: Use
+    damage: Callable[[Random, Path], str] = damage
+
+
+def picture(size: int = 32, shift: int = 0) -> Image.Image:
+    """A disc with a square on it, on transparency."""
+    made = Image.new("RGBA", (size, size), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(made)
+    draw.ellipse([4 + shift, 4, size - 8 + shift, size - 5], fill=(40, 90, 200, 255))
+    draw.rectangle([10 + shift, 10, 18 + shift, 20], fill=(200, 60, 40, 255))
+    return made
+
+
+def _recipe(folder: Path) -> None:
+    from threedgen.recipes.load import load_recipe
+
+    recipe = load_recipe("text-to-3d", [*_TINY], prompt="a cube")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(dict(recipe.resolved)))
+
+
+def _use_recipe() -> int:
+    return main(["text-to-3d", "a cube", "--recipe", str(INPUTS / "recipe.yaml"), "--dry-run"])
+
+
+def _overrides(folder: Path) -> None:
+    (folder / "overrides.json").write_text(json.dumps([*_TINY, "optim.nothing=1"][:-1]))
+
+
+def _damage_overrides(random: Random, root: Path) -> str:
+    """Keys and values of the command line: text that is no file."""
+    file = root / "overrides.json"
+    words = json.loads(file.read_bytes())
+    number = random.randrange(len(words))
+    key, _, value = words[number].partition("=")
+    deed = random.randrange(5)
+    if deed == 0:
+        value = json.dumps(changed(random, {"a": [value]}).get("a"))
+    elif deed == 1:
+        value = (absurd_number(random, value.encode()) or b"[").decode()
+    elif deed == 2:
+        parts = key.split(".")
+        parts[random.randrange(len(parts))] = random.choice(
+            ["", "0", "-1", "99", "name", "é", "__class__", "a b"]
+        )
+        key = ".".join(parts)
+    elif deed == 3:
+        key = key.rpartition(".")[0] or key
+    else:
+        value = random.choice(
+            ["[" * 2000, "{a: ", "!!python/name:os.system", "&a [*a]", "'", "1e400", "\x01", "null"]
+        )
+    words[number] = random.choice([f"{key}={value}", key, value]) if deed == 4 else f"{key}={value}"
+    file.unlink()
+    file.write_text(json.dumps(words))
+    return f"override {words[number][:100]!r}"
+
+
+def _use_overrides() -> int:
+    return main(["text-to-3d", "a cube", "--dry-run", *json.loads((INPUTS / "overrides.json").read_bytes())])
+
+
+def _run(folder: Path) -> None:
+    assert main(["text-to-3d", "a cube", "--steps", "2", "--out", str(folder / "run"), *_TINY]) == 0
+
+
+def _use_run() -> int:
+    """A run is exported, and a copy of it continued."""
+    run = INPUTS / "run"
+    if main(["export", str(run), "--to", str(_OUT / "asset.ply")]) == 2:
+        return 2
+    shutil.copytree(run, _OUT / "copy", symlinks=True)
+    (_OUT / "copy" / "report.json").unlink(missing_ok=True)
+    return 0 if main(["resume", str(_OUT / "copy")]) in (0, 2) else 1
+
+
+def _meshes(folder: Path) -> None:
+    import trimesh
+    from splatting_scenes import random_cloud
+
+    from threedgen.datasets.splat_files import SplatParameters
+    from threedgen.export.splat import write_splats
+
+    box = trimesh.creation.box()
+    painted: Any = box.visual
+    painted.vertex_colors = np.full((8, 4), 200, np.uint8)
+    for suffix in ("glb", "ply", "stl", "off"):
+        box.export(folder / f"box.{suffix}")
+    (folder / "box.mtl").write_text("newmtl paint\nKd 0.8 0.2 0.1\nd 1.0\nmap_Kd paint.png\n")
+    picture().save(folder / "paint.png")
+    corners = "".join(f"v {x} {y} {z}\nvt {x} {y}\n" for x in (0, 1) for y in (0, 1) for z in (0, 1))
+    faces = "f 1/1 2/2 4/4 3/3\nf 5/5 7/7 8/8 6/6\nf 1/1 5/5 6/6 2/2\nf 3/3 4/4 8/8 7/7\n"
+    (folder / "box.obj").write_text(f"mtllib box.mtl\nusemtl paint\n{corners}{faces}")
+    write_splats(folder / "splats.ply", SplatParameters.from_cloud(random_cloud(20, degree=1, size=0.2)))
+
+
+def _use_meshes() -> None:
+    from threedgen.datasets.mesh_files import read_painted
+    from threedgen.datasets.splat_files import read_splats
+
+    _each(
+        *((lambda suffix=suffix: read_painted(INPUTS / f"box.{suffix}")) for suffix in ("glb", "obj", "ply")),
+        *((lambda suffix=suffix: read_painted(INPUTS / f"box.{suffix}")) for suffix in ("stl", "off")),
+        lambda: read_splats(INPUTS / "splats.ply"),
+    )
+
+
+def _pictures(folder: Path) -> None:
+    whole = picture()
+    for name in ("a.png", "a.webp", "a.gif", "a.tiff"):
+        whole.save(folder / name)
+    white = Image.new("RGB", whole.size, "white")
+    white.paste(whole, mask=whole.getchannel("A"))
+    for name in ("white.jpg", "white.bmp"):
+        white.save(folder / name)
+    whole.getchannel("A").save(folder / "mask.png")
+    Image.fromarray(np.arange(1024, dtype=np.uint16).reshape(32, 32) * 60).save(folder / "depth.png")
+
+
+def _use_pictures() -> None:
+    from threedgen.datasets.cut_outs import cut_out_of
+
+    names = ("a.png", "a.webp", "a.gif", "a.tiff")
+    _each(
+        *((lambda name=name: cut_out_of(INPUTS / name, size=32)) for name in names),
+        lambda: cut_out_of(INPUTS / "white.jpg", INPUTS / "mask.png", INPUTS / "depth.png", size=32),
+        lambda: cut_out_of(INPUTS / "white.bmp", INPUTS / "mask.png", size=32),
+    )
+
+
+def _films(folder: Path) -> None:
+    import imageio.v3 as imageio
+
+    frames = [picture(shift=shift) for shift in range(3)]
+    for name in ("film.gif", "film.webp"):
+        frames[0].save(folder / name, save_all=True, append_images=frames[1:], duration=100, disposal=2)
+    (folder / "frames").mkdir()
+    for number, frame in enumerate(frames):
+        frame.save(folder / "frames" / f"{number}.png")
+    white = [
+        np.asarray(Image.alpha_composite(Image.new("RGBA", (32, 32), "white"), frame).convert("RGB"))
+        for frame in frames
+    ]
+    imageio.imwrite(folder / "film.mp4", np.stack(white), fps=8, macro_block_size=2)
+
+
+def _use_films() -> None:
+    from threedgen.datasets.films import film_of
+
+    names = ("film.gif", "film.webp", "frames", "film.mp4")
+    _each(*((lambda name=name: film_of(INPUTS / name, size=32)) for name in names))
+
+
+def _data(folder: Path) -> None:
+    from threedgen.datasets.multiview import write_srn, write_transforms
+    from threedgen.datasets.objects import open_objects
+
+    views = open_objects("shape-world:mug", count=1, size=16, split="train", views=4).load(0)
+    write_transforms(folder / "transforms", views)
+    for name in ("a", "b"):
+        write_srn(folder / "objects" / name, views)
+    (folder / "objects" / "captions.json").write_text(json.dumps({"a": "a mug", "b": "a cup"}))
+
+
+def _use_data() -> None:
+    """What a training or a fit does with the views: it draws rays through them and needs finite ones."""
+    from threedgen.datasets.given import read_pictures
+    from threedgen.datasets.multiview import object_reach
+    from threedgen.datasets.objects import open_objects
+
+    def objects() -> None:
+        found = open_objects(str(INPUTS / "objects"))
+        for index in range(len(found)):
+            found.caption(index)
+            _sound(object_reach(found.load(index)))
+
+    _each(lambda: _sound(object_reach(read_pictures(INPUTS / "transforms"))), objects)
+
+
+def _sound(reach: float) -> None:
+    assert 0.0 <= reach < 1e6, f"views of an object that reaches {reach}"
+
+
+_SCENE = """
+fps: 8
+seconds: 2
+assets:
+  - name: cube
+    asset: cube.ply
+    prompt: a red cube
+    at: [-0.8, 0, 0]
+    motion:
+      - {prompt: sliding, seconds: 1}
+      - {prompt: spinning, seconds: 1, overlap: 0.25}
+  - {name: mug, asset: mug.obj, scale: 0.4}
+  - name: ball
+    prompt: a ball
+    path: {points: [{time: 0, at: [0.8, 0, 0]}, {time: 1.75, at: [0.8, 0.5, 0], turn: 30}]}
+"""
+
+
+def _scene(folder: Path) -> None:
+    from splatting_scenes import random_cloud
+
+    from threedgen.datasets.splat_files import SplatParameters
+    from threedgen.export.splat import write_splats
+
+    write_splats(folder / "cube.ply", SplatParameters.from_cloud(random_cloud(20, degree=0, size=0.2)))
+    (folder / "mug.obj").write_text(
+        "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\nf 2 3 4\nf 1 3 4\n"
+    )
+    (folder / "scene.yaml").write_text(_SCENE)
+
+
+def _use_scene() -> int:
+    return main(["compose", str(INPUTS / "scene.yaml"), "--dry-run", "--out", str(_OUT)])
+
+
+def _model(folder: Path) -> None:
+    """As `threedgen train prior` writes it: read without diffusers and transformers, unless it is damaged."""
+    from tiny_pipelines import diffusers, transformers
+
+    from threedgen.training.prior_model import PriorArchitecture, PriorModel, save_pipeline
+
+    # So that no try has to import them.
+    assert all((diffusers().AutoencoderKL, diffusers().DDPMScheduler, diffusers().UNet2DConditionModel))
+    assert all((transformers().AutoTokenizer, transformers().CLIPTextModel, transformers().CLIPTokenizer))
+    torch.manual_seed(0)
+    shape = PriorArchitecture(16, (8, 16), (False, True), embedding=32, text_width=16, text_layers=1)
+    save_pipeline(PriorModel(shape), folder / "model", torch.float32)
+
+
+def _diffusers_model(folder: Path) -> None:
+    from tiny_pipelines import stable_diffusion
+
+    torch.manual_seed(0)
+    stable_diffusion(folder / "model")
+
+
+def _use_model() -> None:
+    """Loads it, and takes one step of it."""
+    from threedgen.cameras.orbit import orbit
+    from threedgen.guidance.priors.base import Condition
+    from threedgen.guidance.priors.load import PriorConfig, load_prior
+
+    prior = load_prior(PriorConfig(path=str(INPUTS / "model"), executor="eager"))
+    size = prior.image_size
+    cameras = orbit(torch.zeros(1), torch.full((1,), 15.0), torch.full((1,), 3.0), 40.0, size, size)
+    with torch.no_grad():
+        z = prior.encode(torch.full((1, size, size, 3), 0.5))
+        prior.predict(z, torch.full((1,), 0.5), Condition(("a cube",), cameras=cameras))
+
+
+def _trained(folder: Path) -> None:
+    from latent_scenes import TINY, settings
+
+    quiet = ["--grid-every", "0", "--fid-every", "0"]
+    told = settings({**TINY, "steps": 1})
+    source = ["shape-world:car", "--objects", "2", "--size", "16"]
+    assert main(["train", "ssdnerf", *source, "--out", str(folder / "run"), *quiet, *told]) == 0
+
+
+def _use_trained() -> None:
+    from threedgen.ssdnerf.model import load_model
+    from threedgen.ssdnerf.sampling import sample_codes
+
+    sample_codes(load_model(INPUTS / "run"), range(1), seed=0, steps=1)
+
+
+def _each(*uses: Callable[[], object]) -> None:
+    """Calls all of them, and then raises the first UserError of theirs."""
+    from threedgen.core.errors import UserError
+
+    refused: list[UserError] = []
+    for use in uses:
+        try:
+            use()
+        except UserError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
+
+
+KINDS = {
+    "recipes": Kind(_recipe, _use_recipe),
+    "overrides": Kind(_overrides, _use_overrides, _damage_overrides),
+    "runs": Kind(_run, _use_run),
+    "meshes": Kind(_meshes, _use_meshes),
+    "pictures": Kind(_pictures, _use_pictures),
+    "films": Kind(_films, _use_films),
+    "data sets": Kind(_data, _use_data),
+    "scenes": Kind(_scene, _use_scene),
+    "models": Kind(_model, _use_model),
+    "diffusers models": Kind(_diffusers_model, _use_model),
+    "ssdnerf": Kind(_trained, _use_trained),
+}
