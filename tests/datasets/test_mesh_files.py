@@ -320,3 +320,9 @@ def test_numbers_that_are_not_finite_in_colours_and_texture_coordinates_are_name
     ):
         with pytest.raises(UserError, match="colours or texture coordinates with NaN"):
             read_painted(tmp_path / name, texture)
+
+
+def test_corners_of_two_coordinates_are_one_line(tmp_path):
+    (tmp_path / "flat.obj").write_text("v 0 0\nv 1 0\nv 0 1\nf 1 2 3\n")
+    with pytest.raises(UserError, match="corners of 2 coordinates"):
+        read_painted(tmp_path / "flat.obj")

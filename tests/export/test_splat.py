@@ -110,3 +110,12 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not finite"):
         write_splats(tmp_path / "b.ply", bad)
     assert not (tmp_path / "b.ply").exists()
+
+
+def test_a_property_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "twice.ply"
+    write_splats(file, random_parameters(0))
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b"property float opacity\n", b"property float opacity\nproperty float x\n"))
+    with pytest.raises(UserError, match="names a property twice"):
+        read_splats(file)

@@ -30,10 +30,6 @@ TRIES = {
     **dict.fromkeys(("runs", "scenes", "models"), 15),
     **dict.fromkeys(("films", "diffusers models", "ssdnerf"), 8),
 }
-STILL_WRONG = {
-    "runs": "recipes, states and metrics that were damaged",
-    "meshes": "pictures of materials that were damaged",
-}
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +43,7 @@ def process() -> Iterator[ProcessPoolExecutor]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory and time are those of Linux")
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=pytest.mark.xfail(reason=STILL_WRONG[kind], strict=False))
-        if kind in STILL_WRONG
-        else kind
-        for kind in KINDS
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_damaged_inputs_are_read_or_refused_in_one_line(kind: str, process: ProcessPoolExecutor) -> None:
     tally = process.submit(tally_of, kind, SEED, TRIES[kind]).result()
     assert not tally.findings, "\n".join(map(str, tally.findings))

@@ -71,6 +71,8 @@ def read_splats(path: str | Path) -> SplatParameters:
     if any(len(w) != 3 or w[1] not in ("float", "float32") for w in properties):
         raise UserError(f"{path} holds properties that are not float32")
     column = {w[2]: index for index, w in enumerate(properties)}
+    if len(column) != len(properties):
+        raise UserError(f"{path} names a property twice in its header: write the file again")
     coefficients = 1 + sum(name.startswith("f_rest_") for name in column) // 3
     missing = [n for n in _names(coefficients) if n not in column and n not in ("nx", "ny", "nz")]
     if missing or coefficients not in (1, 4, 9, 16):
