@@ -117,7 +117,7 @@ def test_memory_that_runs_out_later_leaves_the_checkpoint(error, tmp_path, monke
     said = capsys.readouterr().err.splitlines()[-1]
     assert ("asked for 20.00 GiB more" in said) == (type(error) is torch.OutOfMemoryError)
     assert "lower cameras.batch (2), cameras.resolution (4) in a new run; the checkpoint of 'run'" in said
-    assert main(["resume", "run"]) == 0
+    assert main(["resume", "run", "--trust"]) == 0
     assert RunDirectory.open("run").finished
 
 
@@ -145,4 +145,6 @@ def test_numbers_that_no_computer_counts_to_are_one_line(number, tmp_path, monke
     assert main(["text-to-3d", "x", "--recipe", "sds", f"representation.count={number}"]) == 2
     assert "'representation.count' is too large" in capsys.readouterr().err
     assert main(["text-to-3d", "x", "--recipe", "sds", f"cameras.fov=1{400 * '0'}"]) == 2
-    assert "'cameras.fov' is larger than any number" in capsys.readouterr().err
+    assert (
+        "cannot read the value of 'cameras.fov': it holds a number of 401 digits" in capsys.readouterr().err
+    )

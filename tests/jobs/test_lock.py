@@ -40,6 +40,7 @@ with holding(folder, str), replacing(folder / "deep" / "x.png"), replacing_folde
 def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("recipe.yaml").write_text(fake_parts.RECIPE)
+    monkeypatch.setenv("THREEDGEN_TRUST_RUNS", "1")  # the recipe names classes of the tests
 
 
 def held(folder: str) -> subprocess.Popen:

@@ -191,7 +191,9 @@ def _pieces(path: Path, told: bool) -> list[tuple[np.ndarray, np.ndarray, Any]]:
         if isinstance(piece, trimesh.Trimesh) and len(piece.faces):
             vertices = np.asarray(piece.vertices, dtype=np.float64)
             if vertices.shape[1:] != (3,):
-                raise UserError(f"{path} has corners of {vertices.shape[-1]} coordinates: write three for each")
+                raise UserError(
+                    f"{path} has corners of {vertices.shape[-1]} coordinates: write three for each"
+                )
             vertices = vertices @ matrix[:3, :3].T + matrix[:3, 3]
             faces = np.asarray(piece.faces, dtype=np.int64)
             _check_faces(faces, len(vertices), path)

@@ -210,10 +210,13 @@ def parse_value(key: str, raw: str) -> Any:
         check_yaml(raw)
         parsed = OmegaConf.from_dotlist([f"value={raw}"])
         value = OmegaConf.to_container(parsed)["value"]  # type: ignore[index,call-overload]
-        check_values(value)
     except (YAMLError, OmegaConfBaseException, ValueError) as error:
         shown = raw if len(raw) <= _LONGEST else f"{raw[:_LONGEST]}..."
         raise UserError(f"cannot read the value of '{key}': {shown!r} is not valid YAML") from error
+    try:
+        check_values(value)
+    except ValueError as error:
+        raise UserError(f"cannot read the value of '{key}': {error}") from error
     return value
 
 
