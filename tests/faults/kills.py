@@ -63,7 +63,7 @@ JOBS = {
     "train ssdnerf": Job(
         ("train", "ssdnerf", "shape-world:car", "--objects", "4", "--size", "16", *_LATENT),
         resumes=False,
-        kept="model/model.safetensors",
+        kept="model.safetensors",
     ),
 }
 
@@ -109,11 +109,26 @@ def run(words: list[str], folder: Path, limit: float) -> int | None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """The content of everything in a folder, by its name."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        for path in sorted(folder.rglob("*"))
-    }
+    """The content of everything in a folder, by its name. The order of tensors and of keys does not count."""
+    return {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*"))}
+
+
+def _digest(path: Path) -> str:
+    if path.is_dir():
+        return ""
+    content = path.read_bytes()
+    if path.suffix == ".json":
+        content = json.dumps(json.loads(content), sort_keys=True).encode()
+    if path.suffix == ".safetensors":
+        import torch
+        from safetensors.torch import load
+
+        parts = []
+        for name, tensor in sorted(load(content).items()):
+            flat = tensor.contiguous().flatten().view(torch.uint8)
+            parts += [f"{name} {tensor.dtype} {list(tensor.shape)} ".encode(), flat.numpy().tobytes()]
+        content = b"".join(parts)
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_inputs(folder: Path) -> None:

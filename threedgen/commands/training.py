@@ -114,7 +114,7 @@ def train(
 
     saved: called after every checkpoint.
     """
-    from threedgen.jobs.listeners.metrics import truncate
+    from threedgen.jobs.listeners.metrics import read, truncate
     from threedgen.jobs.listeners.progress import Progress
 
     losses = trainer.folder / "losses.jsonl"
@@ -124,7 +124,8 @@ def train(
         rendering = progress.task("rendering")
         bank = make_bank(lambda done, total: rendering.update(done, total=total))
         task = progress.task("training", trainer.config.steps, trainer.step)
-        latest = [float("nan")]
+        before = read(losses)  # a training may be resumed after its last step
+        latest = [float(before[-1]["loss"]) if before else float("nan")]
 
         def report(loss: float, wrote: bool) -> None:
             latest[0] = loss
