@@ -125,7 +125,8 @@ def train(
         bank = make_bank(lambda done, total: rendering.update(done, total=total))
         task = progress.task("training", trainer.config.steps, trainer.step)
         before = read(losses)  # a training may be resumed after its last step
-        latest = [float(before[-1]["loss"]) if before else float("nan")]
+        last = before[-1].get("loss") if before else None
+        latest = [float("nan") if last is None else float(last)]
 
         def report(loss: float, wrote: bool) -> None:
             latest[0] = loss
