@@ -84,13 +84,13 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--objects",
-        type=whole("--objects"),
+        type=whole,
         metavar="N",
         help="for a model: number of objects; default: all",
     )
     parser.add_argument(
         "--seed",
-        type=whole("--seed"),
+        type=whole,
         default=0,
         metavar="N",
         help="seed of the model and of KID; default: 0",

@@ -36,13 +36,13 @@ def build_parser() -> Parser:
     add_recipe(parser, "fit")
     parser.add_argument(
         "--resolution",
-        type=whole("--resolution"),
+        type=whole,
         metavar="R",
         help="height of the pictures in pixels; larger ones are scaled down; default: 128",
     )
     parser.add_argument(
         "--views",
-        type=whole("--views"),
+        type=whole,
         metavar="N",
         help="for a mesh: number of rendered views to train on; default: 24",
     )

@@ -25,13 +25,11 @@ def add_run_options(parser: Parser, default_out: str) -> None:
     parser.add_argument("--out", metavar="DIR", help=f"directory of the run; default: {default_out}")
     parser.add_argument(
         "--seed",
-        type=whole("--seed"),
+        type=whole,
         metavar="N",
         help="seed of every random draw; default: the recipe's, which is 0 unless it says otherwise",
     )
-    parser.add_argument(
-        "--steps", type=whole("--steps"), metavar="N", help="steps of the run; default: the recipe's"
-    )
+    parser.add_argument("--steps", type=whole, metavar="N", help="steps of the run; default: the recipe's")
     add_device(parser)
     add_backend(parser)
     add_dry_run(parser)
@@ -45,7 +43,7 @@ def add_device(parser: Parser) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=at_least_one("--threads"),
+        type=at_least_one,
         metavar="N",
         help="threads on the CPU; default: one for each core that is free when the command begins",
     )
@@ -159,24 +157,20 @@ def print_settings(settings: Mapping[str, Any]) -> None:
     print(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), end="")
 
 
-def at_least_one(option: str) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        value = whole(option)(text)
-        if value < 1:
-            raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-        return value
-
-    return parse
+def whole(text: str) -> int:
+    """The type of an option that takes a whole number; argparse names the option in the message."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'") from None
 
 
-def whole(option: str) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            return int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"must be a whole number, got '{text}'") from None
-
-    return parse
+def at_least_one(text: str) -> int:
+    """The type of an option that takes a whole number of at least 1."""
+    value = whole(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
 
 
 def print_results(folder: Path) -> None:

@@ -35,7 +35,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--guiding",
-        type=whole("--guiding"),
+        type=whole,
         metavar="N",
         help="number of steps of guided sampling; 0 leaves it out; default: guiding.steps of the model",
     )
@@ -47,13 +47,13 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--finetuning",
-        type=whole("--finetuning"),
+        type=whole,
         metavar="N",
         help="number of rounds of finetuning, of finetuning.inner steps each; 0 leaves it out; default: "
         "finetuning.outer of the model",
     )
     parser.add_argument(
-        "--seed", type=whole("--seed"), default=0, metavar="N", help="seed of every random draw; default: 0"
+        "--seed", type=whole, default=0, metavar="N", help="seed of every random draw; default: 0"
     )
     parser.add_argument(
         "--out",

@@ -31,7 +31,7 @@ def build_parser() -> Parser:
     parser.add_argument("run", metavar="RUN", help="the folder of a training with `threedgen train ssdnerf`")
     parser.add_argument(
         "--count",
-        type=at_least_one("--count"),
+        type=at_least_one,
         default=8,
         metavar="N",
         help="number of objects; default: 8",
@@ -47,7 +47,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--steps",
-        type=whole("--steps"),
+        type=whole,
         default=50,
         metavar="N",
         help="number of steps of ddim and dpm-solver++; default: 50",
@@ -60,12 +60,12 @@ def build_parser() -> Parser:
         "`threedgen train one-step` makes; default: ddim",
     )
     parser.add_argument(
-        "--seed", type=whole("--seed"), default=0, metavar="N", help="seed of every random draw; default: 0"
+        "--seed", type=whole, default=0, metavar="N", help="seed of every random draw; default: 0"
     )
     parser.add_argument(
         "--interpolate",
         nargs=2,
-        type=whole("--interpolate"),
+        type=whole,
         metavar=("A", "B"),
         help="draw --count objects on the way from sample A to sample B of the seed; default: samples 0, 1, 2 and "
         "so on",

@@ -36,21 +36,21 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--size",
-        type=whole("--size"),
+        type=whole,
         default=64,
         metavar="N",
         help="pixels of the pictures, and texels of the planes; default: 64",
     )
     parser.add_argument(
         "--features",
-        type=at_least_one("--features"),
+        type=at_least_one,
         default=8,
         metavar="N",
         help="numbers stored in each texel; default: 8",
     )
     parser.add_argument(
         "--objects",
-        type=whole("--objects"),
+        type=whole,
         default=0,
         metavar="N",
         help=f"number of objects to train on; default: 0, which is all, or {_OBJECTS} of the shape world",

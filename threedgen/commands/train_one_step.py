@@ -24,14 +24,14 @@ def build_parser() -> Parser:
     parser.add_argument("run", metavar="RUN", help="the folder of a training with `threedgen train ssdnerf`")
     parser.add_argument(
         "--steps",
-        type=whole("--steps"),
+        type=whole,
         default=2000,
         metavar="N",
         help="number of steps of the whole distillation; default: 2000",
     )
     parser.add_argument(
         "--batch",
-        type=whole("--batch"),
+        type=whole,
         default=16,
         metavar="N",
         help="number of noises in a step; default: 16",
@@ -44,7 +44,7 @@ def build_parser() -> Parser:
         help="learning rate of Adam after the warm-up of 100 steps; it falls to 0; default: 0.0002",
     )
     parser.add_argument(
-        "--seed", type=whole("--seed"), default=0, metavar="N", help="seed of every random draw; default: 0"
+        "--seed", type=whole, default=0, metavar="N", help="seed of every random draw; default: 0"
     )
     add_device(parser)
     add_dry_run(parser, "distillation")

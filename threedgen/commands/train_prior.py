@@ -79,7 +79,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--size",
-        type=whole("--size"),
+        type=whole,
         metavar="PIXELS",
         help="width and height of the pictures: 32 or a doubling of it, for picture 64 or a doubling of it; "
         "default: the smallest",

@@ -55,20 +55,20 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--steps",
-        type=whole("--steps"),
+        type=whole,
         metavar="N",
         help="number of outer steps of the whole training; default: the recipe's",
     )
     parser.add_argument(
         "--objects",
-        type=whole("--objects"),
+        type=whole,
         default=0,
         metavar="N",
         help=f"number of objects to train on; default: 0, which is all, or {_OBJECTS} of the shape world",
     )
     parser.add_argument(
         "--size",
-        type=whole("--size"),
+        type=whole,
         default=64,
         metavar="PIXELS",
         help="for the shape world: width and height of the pictures in pixels; default: 64",
@@ -94,21 +94,21 @@ def _add_intervals(parser: Parser) -> None:
     """How often a training saves and measures."""
     parser.add_argument(
         "--save-every",
-        type=at_least_one("--save-every"),
+        type=at_least_one,
         default=250,
         metavar="N",
         help="number of steps between checkpoints; default: 250",
     )
     parser.add_argument(
         "--grid-every",
-        type=whole("--grid-every"),
+        type=whole,
         default=500,
         metavar="N",
         help="number of steps between grids of pictures in watch/; 0 writes none; default: 500",
     )
     parser.add_argument(
         "--fid-every",
-        type=whole("--fid-every"),
+        type=whole,
         default=1000,
         metavar="N",
         help="number of steps between points of the FID curve in metrics.jsonl; 0 measures none; default: 1000",

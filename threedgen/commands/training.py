@@ -28,7 +28,7 @@ def add_config(options: argparse.ArgumentParser, kinds: Mapping[str, type[Traini
     which the help mentions where their defaults differ."""
     options.add_argument(
         "--save-every",
-        type=at_least_one("--save-every"),
+        type=at_least_one,
         default=500,
         metavar="N",
         help="steps between checkpoints; default: 500",
@@ -41,13 +41,12 @@ def add_config(options: argparse.ArgumentParser, kinds: Mapping[str, type[Traini
             defaults.setdefault(item.name, {})[kind] = item.default
             texts[item.name] = said[item.name].text
     for name, values in defaults.items():
+        first = next(iter(values.values()))
         same = len(set(values.values())) == 1 and len(values) == len(kinds)
-        shown = (
-            f"{next(iter(values.values()))}" if same else ", ".join(f"{v} ({k})" for k, v in values.items())
-        )
+        shown = f"{first}" if same else ", ".join(f"{v} ({k})" for k, v in values.items())
         options.add_argument(
             f"--{name.replace('_', '-')}",
-            type=_parsed(f"--{name.replace('_', '-')}", type(next(iter(values.values())))),
+            type=whole if isinstance(first, int) else type(first),
             choices=_CHOICES.get(name),
             metavar=None if name in _CHOICES else "N",
             help=f"{_phrase(texts[name])}; default: {shown}",
@@ -58,10 +57,6 @@ def _phrase(sentence: str) -> str:
     """A sentence as the help of an option is written."""
     words = sentence.rstrip(".").replace("%", "%%")
     return words[0].lower() + words[1:] if words[1:2].islower() else words
-
-
-def _parsed(option: str, kind: type) -> Callable[[str], Any]:
-    return whole(option) if kind is int else kind
 
 
 def config_of(arguments: argparse.Namespace, kind: type[Config]) -> Config:
