@@ -109,7 +109,8 @@ def run(words: list[str], folder: Path, limit: float) -> int | None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """The content of everything in a folder, by its name. The order of tensors and of keys does not count."""
+    """The content of everything in a folder, by its name. The order of tensors and of keys does not count, nor do
+    the seconds in rows of numbers."""
     return {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*"))}
 
 
@@ -119,6 +120,9 @@ def _digest(path: Path) -> str:
     content = path.read_bytes()
     if path.suffix == ".json":
         content = json.dumps(json.loads(content), sort_keys=True).encode()
+    if path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in content.splitlines()]
+        content = json.dumps([{**row, "seconds": None} for row in rows], sort_keys=True).encode()
     if path.suffix == ".safetensors":
         import torch
         from safetensors.torch import load

@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 def test_a_training_that_is_killed_ends_with_the_same_files(tmp_path):
-    words = ["--kills", "2", "--seed", "3", "--jobs", "train ssdnerf", "--work", str(tmp_path / "work")]
+    words = ["--kills", "1", "--seed", "3", "--jobs", "train nerfdiff", "--work", str(tmp_path / "work")]
     script = str(Path(__file__).with_name("kills.py"))
     result = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "| train ssdnerf | " in result.stdout
+    assert "| train nerfdiff | " in result.stdout

@@ -140,9 +140,9 @@ def document(random: Random, data: bytes) -> bytes | None:
 def _json(random: Random, data: bytes) -> bytes | None:
     try:
         values = json.loads(data)
+        return json.dumps(changed(random, values)).encode() if isinstance(values, dict | list) else None
     except (ValueError, RecursionError):
         return None
-    return json.dumps(changed(random, values)).encode() if isinstance(values, dict | list) else None
 
 
 def _lines(random: Random, data: bytes) -> bytes | None:
@@ -159,9 +159,9 @@ def _yaml(random: Random, data: bytes) -> bytes | None:
 
     try:
         values = yaml.safe_load(data)
-    except (ValueError, RecursionError, yaml.YAMLError):
+        return yaml.safe_dump(changed(random, values)).encode() if isinstance(values, dict | list) else None
+    except (ValueError, RecursionError, yaml.YAMLError):  # what is read may still be too deep to be written
         return None
-    return yaml.safe_dump(changed(random, values)).encode() if isinstance(values, dict | list) else None
 
 
 def changed(random: Random, values: Any) -> Any:
