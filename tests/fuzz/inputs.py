@@ -107,7 +107,9 @@ def _use_run() -> int:
     if main(["export", str(run), "--to", str(_OUT / "asset.ply")]) == 2:
         return 2
     shutil.copytree(run, _OUT / "copy", symlinks=True)
-    (_OUT / "copy" / "report.json").unlink(missing_ok=True)
+    report = _OUT / "copy" / "report.json"
+    if not report.is_dir():  # a finished run would not be continued
+        report.unlink(missing_ok=True)
     return 0 if main(["resume", str(_OUT / "copy")]) in (0, 2) else 1
 
 
