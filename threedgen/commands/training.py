@@ -109,17 +109,16 @@ def train(
 
     saved: called after every checkpoint.
     """
-    from threedgen.jobs.listeners.metrics import read, truncate
+    from threedgen.jobs.listeners.metrics import truncate
     from threedgen.jobs.listeners.progress import Progress
 
     losses = trainer.folder / "losses.jsonl"
-    if losses.is_file():
-        truncate(losses, trainer.step + 1)
+    before = truncate(losses, trainer.step + 1) if losses.is_file() else []
     with Progress() as progress:
         rendering = progress.task("rendering")
         bank = make_bank(lambda done, total: rendering.update(done, total=total))
         task = progress.task("training", trainer.config.steps, trainer.step)
-        before = read(losses)  # a training may be resumed after its last step
+        # A training may be resumed after its last step.
         last = before[-1].get("loss") if before else None
         latest = [float("nan") if last is None else float(last)]
 

@@ -96,15 +96,11 @@ def compose(
     """
     _check_out(out)
     with holding(out, lambda: f"the same command goes on with what is in '{out}'"):
-        return _compose_held(scene, out, making or Making(), listeners)
-
-
-def _compose_held(scene: SceneFile, out: Path, making: Making, listeners: Sequence[Listener]) -> RunDirectory:
-    """What `compose` does while this process holds the folder."""
-    whole, recipes = plan(scene, out, making)
-    named = (value for recipe in recipes.values() for _, value in leaves(recipe.resolved))
-    with trust.typed(value for value in named if isinstance(value, str)):
-        return _compose(scene, out, making, listeners, whole, recipes)
+        making = making or Making()
+        whole, recipes = plan(scene, out, making)
+        named = (value for recipe in recipes.values() for _, value in leaves(recipe.resolved))
+        with trust.typed(value for value in named if isinstance(value, str)):
+            return _compose(scene, out, making, listeners, whole, recipes)
 
 
 def _compose(
@@ -115,7 +111,7 @@ def _compose(
     whole: Recipe,
     recipes: dict[Path, Recipe],
 ) -> RunDirectory:
-    """`compose` with the recipe of the composed scene and those of its runs."""
+    """`compose` while this process holds the folder, with the recipes of the composed scene and of its runs."""
     for path, recipe in recipes.items():
         _check_as_before(path, recipe)
     begun = time.perf_counter()

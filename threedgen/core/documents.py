@@ -75,9 +75,8 @@ def check_yaml(text: str) -> None:
             if not isinstance(event, yaml.NodeEvent):
                 continue
             tag = getattr(event, "tag", None)
-            if (
-                tag is not None and tag not in _TAGS
-            ):  # PyYAML's constructors break on values that do not fit theirs
+            # PyYAML's constructors break on values that do not fit theirs.
+            if tag is not None and tag not in _TAGS:
                 raise ValueError(f"it has the tag {tag}: leave tags out")
             if isinstance(event, yaml.AliasEvent):
                 if sizes.get(event.anchor) == 0:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from threedgen.core import atomic, inside
+from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 
 LOCK, OWNER = ".threedgen-lock", ".threedgen-owner"
@@ -108,8 +109,8 @@ def _require_no_other_machine(folder: Path) -> None:
 def _owner(folder: Path) -> dict[str, Any] | None:
     """What the file OWNER says, None if there is none or it is damaged."""
     try:
-        owner = json.loads(inside.read_text(folder / OWNER, _LARGEST))
-    except (OSError, UserError, ValueError, RecursionError):
+        owner = parse_json(inside.read_text(folder / OWNER, _LARGEST))
+    except (OSError, UserError, ValueError):
         return None
     known = isinstance(owner, dict) and isinstance(owner.get("process"), int)
     return owner if known and isinstance(owner.get("machine"), str) else None

@@ -98,10 +98,7 @@ def _scalar(hint: Any, value: Any, path: str) -> Any:
     if isinstance(value, int) and abs(value) > sys.float_info.max:
         raise UserError(f"'{path}' is too large a number")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError as error:
-            raise UserError(f"'{path}' is larger than any number that can be computed with") from error
+        return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     if hint is int and isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:

@@ -82,9 +82,9 @@ def seconds(path: Path, step: int) -> float:
     return sum(row.get("seconds") or 0.0 for row in read(path) if row["step"] < step)
 
 
-def truncate(path: Path, step: int) -> None:
+def truncate(path: Path, step: int) -> list[dict[str, Any]]:
     """Removes the rows of `step` and later, which will be written again, and lines that are no rows: it warns of
-    them, except of a last one that was cut short."""
+    them, except of a last one that was cut short. Returns the rows that stay."""
     rows, lost = _read(path)
     if lost:
         count = "1 line that is no row was" if lost == 1 else f"{lost} lines that are no rows were"
@@ -92,6 +92,7 @@ def truncate(path: Path, step: int) -> None:
     kept = [row for row in rows if row["step"] < step]
     with replacing(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    return kept
 
 
 def _number(value: float) -> float | None:

@@ -82,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"prior file '{path}' is missing: copy the pipeline folder again") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"prior file '{path}' cannot be read ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"prior file '{path}' is not a JSON object: copy the folder again")
