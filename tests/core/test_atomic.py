@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from threedgen.core.atomic import replacing, replacing_folder
+from threedgen.core.atomic import replacing, replacing_all, replacing_folder
 from threedgen.core.errors import UserError
 
 
@@ -41,3 +42,34 @@ def test_a_link_in_place_of_the_file_is_replaced_and_not_followed(tmp_path):
         temporary.write_text("{}")
     assert (tmp_path / "outside").read_text() == "mine"
     assert not (tmp_path / "report.json").is_symlink()
+
+
+def test_what_is_moved_is_on_the_disk_before(tmp_path, monkeypatch):
+    """A power cut may lose what was not flushed, although it was renamed."""
+    flushed: set[int] = set()
+    moved: list[Path] = []
+    sync, replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        flushed.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    def move(source: Path, target: Path) -> None:
+        inside = [source, *source.rglob("*")]
+        assert {path.stat().st_ino for path in inside} <= flushed, f"{source} was not flushed"
+        moved.append(Path(target))
+        replace(source, target)
+        flushed.discard(Path(target).parent.stat().st_ino)  # its names are new now
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", move)
+    with replacing(tmp_path / "a.png") as path:
+        path.write_bytes(b"a")
+    with replacing_folder(tmp_path / "pipeline") as path:
+        (path / "unet").mkdir()
+        (path / "unet" / "config.json").write_bytes(b"{}")
+    with replacing_all(tmp_path / "codes") as path:
+        (path / "0.npz").write_bytes(b"0")
+    assert [path.name for path in moved] == ["a.png", "pipeline", "0.npz"]
+    for path in moved:
+        assert path.parent.stat().st_ino in flushed, f"the name of {path} was not flushed"

@@ -136,7 +136,7 @@ def test_stopping_before_or_after_any_single_file_operation_leaves_a_complete_ch
 
         return wrapper
 
-    for name in ("_write_durably", "_flush_folder"):
+    for name in ("_write_durably", "flush"):
         monkeypatch.setattr(checkpoint, name, counted(getattr(checkpoint, name)))
     monkeypatch.setattr(os, "replace", counted(os.replace))
     monkeypatch.setattr(Path, "unlink", counted(Path.unlink))
@@ -144,7 +144,7 @@ def test_stopping_before_or_after_any_single_file_operation_leaves_a_complete_ch
     seen = set()
     limit = 10**9
     checkpoint.save(tmp_path, *example(1))
-    for limit in range(12):
+    for limit in range(14):
         operations = 0
         stopped = False
         try:

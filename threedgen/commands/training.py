@@ -102,18 +102,21 @@ def train(
     trainer: DenoiserTrainer,
     make_bank: Callable[[Callable[[int, int], None]], Bank],
     every: int,
-    saved: Callable[[], Any],
+    saving: Callable[[], Any],
 ) -> float:
     """Makes the bank, trains to the end and leaves losses.jsonl in the trainer's folder; returns the last mean
     loss.
 
-    saved: called after every checkpoint.
+    saving: called before every checkpoint; what it adds to errors.jsonl is taken back if the checkpoint is never
+    written.
     """
     from threedgen.jobs.listeners.metrics import truncate
     from threedgen.jobs.listeners.progress import Progress
 
     losses = trainer.folder / "losses.jsonl"
-    before = truncate(losses, trainer.step + 1) if losses.is_file() else []
+    before = []
+    for table in (trainer.folder / "errors.jsonl", losses):
+        before = truncate(table, trainer.step + 1) if table.is_file() else []
     with Progress() as progress:
         rendering = progress.task("rendering")
         bank = make_bank(lambda done, total: rendering.update(done, total=total))
@@ -122,14 +125,14 @@ def train(
         last = before[-1].get("loss") if before else None
         latest = [float("nan") if last is None else float(last)]
 
-        def report(loss: float, wrote: bool) -> None:
+        def report(loss: float, saves: bool) -> None:
             latest[0] = loss
             task.update(trainer.step, f"loss {loss:.4f}")
             line = {"step": trainer.step, "loss": round(loss, 5), "seconds": round(trainer.seconds, 1)}
             with losses.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            if wrote:
-                saved()
+            if saves:
+                saving()
 
         trainer.fit(bank, every, report)
     return latest[0]

@@ -1,4 +1,7 @@
-"""Files and folders that are written completely or not at all: beside their place first, then moved over it."""
+"""Files and folders that are written completely or not at all: beside their place first, then moved over it.
+
+They are flushed to the disk before they are moved: after a power cut the earlier file is there, or the new one.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # with mkstemp's 0600 nobody else could read the file
+        flush(temporary)
         os.replace(temporary, path)
+        flush(path.parent)
         made = []
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -64,9 +69,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
+        _flush_all(temporary)
         if folder.exists():
             os.replace(folder, old)  # a folder can only be renamed over an empty one
         os.replace(temporary, folder)
+        flush(folder.parent)
     except OSError as error:
         if old.exists() and not folder.exists():
             os.replace(old, folder)
@@ -93,6 +100,25 @@ def sweep(folder: Path, stop: str) -> None:
             folders.remove(name)
             if _is_left_over(name):
                 shutil.rmtree(Path(place, name), ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Makes the content of a file, or the names in a folder, last through a power cut. Raises OSError.
+
+    Windows has no such call for folders, and does not need one.
+    """
+    if os.name != "posix" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_all(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        flush(path)
 
 
 def missing(folder: Path) -> list[Path]:
@@ -148,8 +174,10 @@ def replacing_all(folder: str | Path, last: str = "") -> Iterator[Path]:
         for name in names:
             if (folder / name).is_dir():  # known before the first file is replaced
                 raise OSError(f"{name} is a folder there")
+        _flush_all(temporary)
         for name in names:
             os.replace(temporary / name, folder / name)
+        flush(folder)
     except OSError as error:
         raise _unwritable(folder / last, error) from error
     finally:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from threedgen.core import inside
+from threedgen.core.atomic import flush
 from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 
@@ -236,24 +237,12 @@ def _write_atomically(path: Path, data: bytes) -> None:
     partial = path.with_name(path.name + _PARTIAL)
     _write_durably(partial, data)
     os.replace(partial, path)
-    _flush_folder(path.parent)
+    flush(path.parent)
 
 
 def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable. Windows has no such call and does not need one."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    path.write_bytes(data)
+    flush(path)
 
 
 def _current_tensor_file(folder: Path) -> str | None:

@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from threedgen.core.atomic import replacing
+from threedgen.core.atomic import flush, replacing
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.settings import at_least, finite, settings
@@ -233,8 +233,7 @@ class CodeBank:
         """
         for path in sorted(self._touched):
             try:
-                with path.open("r+b") as file:
-                    os.fsync(file.fileno())
+                flush(path)
             except OSError as error:
                 raise _unwritable(path, error) from error
         self._touched.clear()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -307,8 +306,6 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
         file.write(header)
         for name in places:  # in the order of the file
             file.write(np.ascontiguousarray(arrays[name]).data)
-        file.flush()
-        os.fsync(file.fileno())  # the index must not be on disk before the files that it names
 
 
 def _fingerprint(objects: ObjectSet, views: int | None) -> str:

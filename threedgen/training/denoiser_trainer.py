@@ -177,8 +177,8 @@ class DenoiserTrainer:
     def fit(self, bank: Bank, every: int, report: Callable[[float, bool], None]) -> None:
         """Trains up to config.steps, and saves every `every` steps and at the end.
 
-        report: called with the mean loss since the last report and whether a checkpoint was saved, every 50 steps
-        and after every checkpoint. Raises UserError if the loss is no longer finite.
+        report: called with the mean loss since the last report and whether a checkpoint follows, every 50 steps
+        and before every checkpoint. Raises UserError if the loss is no longer finite.
         """
         losses: list[float] = []
         while self.step < self.config.steps:
@@ -190,11 +190,11 @@ class DenoiserTrainer:
                     f"the loss became {losses[-1]} at step {self.step}: continue with a lower --learning-rate"
                 )
             saving = self.step % every == 0 or self.step == self.config.steps
-            if saving:
-                self.save()
             if saving or self.step % 50 == 0:
                 report(sum(losses) / len(losses), saving)
                 losses.clear()
+            if saving:
+                self.save()  # after the report: one that is cut short is made again
 
     def save(self) -> None:
         """Writes the checkpoint: weights, averages and moments of the optimizer."""

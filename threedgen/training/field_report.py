@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from threedgen.datasets.things import captions
 from threedgen.datasets.things.thing_set import ThingSet
 from threedgen.datasets.things.thing_views import DISTANCE, true_views
+from threedgen.export.video import write_png
 from threedgen.training.field_trainer import FieldTrainer
 
 AZIMUTHS = (20.0, 110.0, 200.0, 290.0)  # degrees
@@ -101,4 +103,4 @@ def _write_grid(shown: Float[Tensor, "W 4 H W 3"], examples: Examples, path: Pat
                 Image.fromarray((picture * 255.0).round().to(torch.uint8).numpy()), (x, y + line * size)
             )
         draw.text((x + 2, y + 2), word, fill="black")
-    grid.save(path)
+    write_png(path, np.asarray(grid))

@@ -18,6 +18,7 @@ from threedgen.core.random import derive_seed
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
 from threedgen.datasets.things.thing_set import ThingSet
 from threedgen.datasets.things.thing_views import DISTANCE, GIVEN, SIDES, unseen_sides
+from threedgen.export.video import to_uint8, write_png
 from threedgen.training.picture_trainer import PictureFieldTrainer
 from threedgen.training.things_store import cameras_of
 
@@ -93,9 +94,7 @@ def write_grid(
     true: Float[Tensor, "N 9 H W 3"], ours: Sequence[Float[Tensor, "N 8 H W 3"]], path: Path
 ) -> None:
     """A picture with rows for each object: the given picture and the true sides, then each of `ours`."""
-    import imageio.v3 as imageio
-
     given = torch.ones_like(true[:, :1])
     rows = torch.stack([true, *(torch.cat([given, views], dim=1) for views in ours)], dim=1).flatten(0, 1)
     picture = torch.cat([torch.cat(list(row), dim=1) for row in rows])
-    imageio.imwrite(path, (picture * 255.0).round().to(torch.uint8).numpy())
+    write_png(path, to_uint8(picture))

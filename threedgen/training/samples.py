@@ -13,6 +13,7 @@ from torch import Tensor
 
 from threedgen.cameras.orbit import orbit, view_features
 from threedgen.core.random import generator
+from threedgen.export.video import to_uint8, write_png
 from threedgen.training.render_bank import FOV
 
 if TYPE_CHECKING:
@@ -73,8 +74,6 @@ def ddim(
 
 def write_sample_grid(trainer: PriorTrainer, path: Path) -> None:
     """Writes a picture with a row for each prompt of PROMPTS and a column for each quarter turn of the camera."""
-    import imageio.v3 as imageio
-
     azimuth = torch.tensor([20.0, 110.0, 200.0, 290.0]).repeat(len(PROMPTS))
     full = torch.ones_like(azimuth)
     size = trainer.average.architecture.size
@@ -82,4 +81,4 @@ def write_sample_grid(trainer: PriorTrainer, path: Path) -> None:
     prompts = [prompt for prompt in PROMPTS for _ in range(4)]
     grid = sample(trainer, prompts, views).reshape(len(PROMPTS), 4, size, size, 3)
     picture = grid.permute(0, 2, 1, 3, 4).reshape(len(PROMPTS) * size, 4 * size, 3)
-    imageio.imwrite(path, (picture * 255.0).round().to(torch.uint8).numpy())
+    write_png(path, to_uint8(picture))

@@ -14,6 +14,7 @@ from threedgen.cameras.orbit import orbit, view_features
 from threedgen.core.random import generator
 from threedgen.datasets import motions, world
 from threedgen.datasets.shapes import CLASSES, COLORS
+from threedgen.export.video import to_uint8, write_png
 from threedgen.training.clip_bank import AZIMUTH, ELEVATION, RADIUS
 from threedgen.training.render_bank import FOV
 from threedgen.training.samples import ddim
@@ -118,8 +119,6 @@ def sample(
 
 def write_video_grid(trainer: VideoTrainer, path: Path) -> None:
     """Writes a picture with two rows for each prompt: the true clip, and what the prior draws."""
-    import imageio.v3 as imageio
-
     architecture = trainer.average.architecture
     azimuth = torch.full((len(_GRID),), 25.0)
     drawn = sample(trainer, [" ".join(("a", *words)) for words in _GRID], azimuth)
@@ -129,7 +128,7 @@ def write_video_grid(trainer: VideoTrainer, path: Path) -> None:
     )
     rows = torch.stack([true, drawn], dim=1).flatten(0, 1)
     picture = rows.permute(0, 2, 1, 3, 4).reshape(len(rows) * size, frames * size, 3)
-    imageio.imwrite(path, (picture * 255.0).round().to(torch.uint8).numpy())
+    write_png(path, to_uint8(picture))
 
 
 def write_video_card(trainer: VideoTrainer, folder: Path, loss: float, machine: str) -> None:

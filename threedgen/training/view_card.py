@@ -14,6 +14,7 @@ from threedgen.cameras.orbit import orbit, relative_view_features
 from threedgen.core.random import derive_seed, generator
 from threedgen.datasets import world
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
+from threedgen.export.video import to_uint8, write_png
 from threedgen.training.render_bank import ELEVATION, FOV, RADIUS
 from threedgen.training.samples import ddim
 from threedgen.training.view_bank import SHARES
@@ -108,14 +109,12 @@ def turned(
 def write_view_grid(trainer: ViewTrainer, path: Path) -> None:
     """Writes a picture with two rows for each of some held-out objects: true views from all around, and what the
     prior draws when it is given the first of them."""
-    import imageio.v3 as imageio
-
     size = trainer.average.architecture.size
     azimuth = torch.tensor([*GRID_TURNS])
     truth = held_out_pictures(size, azimuth + 25.0, torch.full_like(azimuth, 15.0))[::2]
     rows = [row for views in truth for row in (views, turned(trainer, views[0]))]
     picture = torch.stack(rows).permute(0, 2, 1, 3, 4).reshape(len(rows) * size, len(azimuth) * size, 3)
-    imageio.imwrite(path, (picture * 255.0).round().to(torch.uint8).numpy())
+    write_png(path, to_uint8(picture))
 
 
 def write_view_card(trainer: ViewTrainer, folder: Path, loss: float, machine: str) -> None:
