@@ -9,7 +9,7 @@ import argparse
 import time
 from pathlib import Path
 
-from fuzz.inputs import KINDS
+from fuzz.kinds import KINDS
 from fuzz.sandbox import GOOD
 
 

@@ -13,7 +13,8 @@ from random import Random
 
 import torch
 
-from fuzz.inputs import INPUTS, KINDS
+from fuzz.inputs import INPUTS
+from fuzz.kinds import KINDS
 from fuzz.sandbox import GOOD, HOME, OUT, TEMPORARY, VERDICTS, Outcome, attempt, rehearse
 
 

@@ -1,4 +1,4 @@
-"""The kinds of inputs that are damaged: how a small one is made, and what reads it.
+"""The kinds of files that are damaged: how small ones are made, and what reads them.
 
 Only what takes no training and no long run is called, so that a try takes a few milliseconds.
 """
@@ -14,7 +14,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from PIL import Image, ImageDraw
 
@@ -23,7 +22,7 @@ from fuzz.sandbox import Use
 from threedgen.commands.main import main
 
 INPUTS = Path("inputs")
-_OUT = Path("out")
+OUT = Path("out")
 _TINY = (
     *("representation.count=60", "cameras.batch=1", "cameras.resolution=16", "guidance.0.prior.name=disc"),
     *("export.mesh.resolution=16", "export.turntable.frames=2", "export.turntable.size=32"),
@@ -104,13 +103,13 @@ def _run(folder: Path) -> None:
 def _use_run() -> int:
     """A run is exported, and a copy of it continued."""
     run = INPUTS / "run"
-    if main(["export", str(run), "--to", str(_OUT / "asset.ply")]) == 2:
+    if main(["export", str(run), "--to", str(OUT / "asset.ply")]) == 2:
         return 2
-    shutil.copytree(run, _OUT / "copy", symlinks=True)
-    report = _OUT / "copy" / "report.json"
+    shutil.copytree(run, OUT / "copy", symlinks=True)
+    report = OUT / "copy" / "report.json"
     if not report.is_dir():  # a finished run would not be continued
         report.unlink(missing_ok=True)
-    return 0 if main(["resume", str(_OUT / "copy")]) in (0, 2) else 1
+    return 0 if main(["resume", str(OUT / "copy")]) in (0, 2) else 1
 
 
 def _meshes(folder: Path) -> None:
@@ -252,58 +251,7 @@ def _scene(folder: Path) -> None:
 
 
 def _use_scene() -> int:
-    return main(["compose", str(INPUTS / "scene.yaml"), "--dry-run", "--out", str(_OUT)])
-
-
-def _model(folder: Path) -> None:
-    """As `threedgen train prior` writes it: read without diffusers and transformers, unless it is damaged."""
-    from tiny_pipelines import diffusers, transformers
-
-    from threedgen.training.prior_model import PriorArchitecture, PriorModel, save_pipeline
-
-    # So that no try has to import them.
-    assert all((diffusers().AutoencoderKL, diffusers().DDPMScheduler, diffusers().UNet2DConditionModel))
-    assert all((transformers().AutoTokenizer, transformers().CLIPTextModel, transformers().CLIPTokenizer))
-    torch.manual_seed(0)
-    shape = PriorArchitecture(16, (8, 16), (False, True), embedding=32, text_width=16, text_layers=1)
-    save_pipeline(PriorModel(shape), folder / "model", torch.float32)
-
-
-def _diffusers_model(folder: Path) -> None:
-    from tiny_pipelines import stable_diffusion
-
-    torch.manual_seed(0)
-    stable_diffusion(folder / "model")
-
-
-def _use_model() -> None:
-    """Loads it, and takes one step of it."""
-    from threedgen.cameras.orbit import orbit
-    from threedgen.guidance.priors.base import Condition
-    from threedgen.guidance.priors.load import PriorConfig, load_prior
-
-    prior = load_prior(PriorConfig(path=str(INPUTS / "model"), executor="eager"))
-    size = prior.image_size
-    cameras = orbit(torch.zeros(1), torch.full((1,), 15.0), torch.full((1,), 3.0), 40.0, size, size)
-    with torch.no_grad():
-        z = prior.encode(torch.full((1, size, size, 3), 0.5))
-        prior.predict(z, torch.full((1,), 0.5), Condition(("a cube",), cameras=cameras))
-
-
-def _trained(folder: Path) -> None:
-    from latent_scenes import TINY, settings
-
-    quiet = ["--grid-every", "0", "--fid-every", "0"]
-    told = settings({**TINY, "steps": 1})
-    source = ["shape-world:car", "--objects", "2", "--size", "16"]
-    assert main(["train", "ssdnerf", *source, "--out", str(folder / "run"), *quiet, *told]) == 0
-
-
-def _use_trained() -> None:
-    from threedgen.ssdnerf.model import load_model
-    from threedgen.ssdnerf.sampling import sample_codes
-
-    sample_codes(load_model(INPUTS / "run"), range(1), seed=0, steps=1)
+    return main(["compose", str(INPUTS / "scene.yaml"), "--dry-run", "--out", str(OUT)])
 
 
 def _each(*uses: Callable[[], object]) -> None:
@@ -320,7 +268,7 @@ def _each(*uses: Callable[[], object]) -> None:
         raise refused[0]
 
 
-KINDS = {
+FILES = {
     "recipes": Kind(_recipe, _use_recipe),
     "overrides": Kind(_overrides, _use_overrides, _damage_overrides),
     "runs": Kind(_run, _use_run),
@@ -329,7 +277,4 @@ KINDS = {
     "films": Kind(_films, _use_films),
     "data sets": Kind(_data, _use_data),
     "scenes": Kind(_scene, _use_scene),
-    "models": Kind(_model, _use_model),
-    "diffusers models": Kind(_diffusers_model, _use_model),
-    "ssdnerf": Kind(_trained, _use_trained),
 }

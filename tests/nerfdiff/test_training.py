@@ -97,8 +97,11 @@ def test_a_stored_model_is_read_back(tmp_path):
     assert json.loads((tmp_path / "nerfdiff.json").read_text())["dataset"] == "shape-world:car"
 
 
+_SIZES = {"no size": ("size", 10**6), "odd size": ("size", 18), "odd width": ("planes", [8, 12])}
+
+
 @pytest.mark.parametrize(
-    "harm", ["absent", "no document", "other format", "no weights", "broken", "other shape"]
+    "harm", ["absent", "no document", "other format", "no weights", "broken", "other shape", *_SIZES]
 )
 def test_a_folder_that_is_no_model_is_one_line(tmp_path, harm):
     folder = tmp_path / "model"
@@ -114,6 +117,11 @@ def test_a_folder_that_is_no_model_is_one_line(tmp_path, harm):
         weights.unlink()
     elif harm == "broken":
         weights.write_bytes(b"PK\x03\x04 not safetensors")
+    elif harm in _SIZES:
+        name, value = _SIZES[harm]
+        values = json.loads(document.read_text())
+        values["architecture"][name] = value
+        document.write_text(json.dumps(values))
     else:
         document.write_text(document.read_text().replace('"hidden": 16', '"hidden": 8'))
     with pytest.raises(UserError) as caught:

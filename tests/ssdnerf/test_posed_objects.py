@@ -327,6 +327,16 @@ def test_an_index_that_does_not_fit_is_named(tmp_path: Path, change: dict[str, o
     assert posed_objects.INDEX in message(open_packed, tmp_path)
 
 
+@pytest.mark.parametrize(("near", "far"), [(1e30, 100.0), (-1.0, 2.0), (1.0, float("inf")), (0.0, 1.0)])
+def test_distances_of_an_index_that_make_no_sense_are_named(tmp_path: Path, near: float, far: float):
+    pack(object_set(pictures(0), pictures(1)), tmp_path)
+    path = tmp_path / posed_objects.INDEX
+    values = json.loads(path.read_text())
+    values["scenes"][1] |= {"near": near, "far": far}
+    path.write_text(json.dumps(values))
+    assert "the cameras of object 1" in message(open_packed, tmp_path)
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     assert "cannot" in message(pack, object_set(pictures(0)), tmp_path / "file" / "packed")

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from threedgen.core.settings import SettingError, at_least, between, settings
 from threedgen.core.types import RadianceField
 from threedgen.nerfdiff.field import SourceFrame, camera_field
 
 DECODER_LAYERS = 3
 _FOLD = 2
+_GROUPS = 8  # of the group norms, which every width is a multiple of
 
 
-@dataclass(frozen=True)
+@settings
 class NerfDiffArchitecture:
     """Sizes of the networks of a NerfDiff.
 
@@ -36,11 +37,21 @@ class NerfDiffArchitecture:
         denoiser: The same for the UNet that denoises views.
     """
 
-    size: int = 64
-    features: int = 8
-    hidden: int = 32
-    planes: tuple[int, ...] = (32, 48, 64, 96)
-    denoiser: tuple[int, ...] = (32, 48, 64, 96)
+    size: Annotated[int, between(2, 1024)] = 64
+    features: Annotated[int, at_least(1)] = 8
+    hidden: Annotated[int, at_least(1)] = 32
+    planes: tuple[Annotated[int, at_least(1)], ...] = (32, 48, 64, 96)
+    denoiser: tuple[Annotated[int, at_least(1)], ...] = (32, 48, 64, 96)
+
+    def __post_init__(self) -> None:
+        for name, widths in (("planes", self.planes), ("denoiser", self.denoiser)):
+            if not widths or any(width % _GROUPS for width in widths):
+                raise SettingError(name, f"is {list(widths)}; it must hold multiples of {_GROUPS}")
+        levels = _FOLD ** max(len(self.planes), len(self.denoiser))
+        if self.size % levels:
+            raise SettingError(
+                "size", f"is {self.size}; with so many levels it must be a multiple of {levels}"
+            )
 
 
 class NerfDiffModel(nn.Module):
@@ -106,6 +117,6 @@ def _unet(architecture: NerfDiffArchitecture, widths: tuple[int, ...], inputs: i
         up_block_types=tuple("AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)),
         layers_per_block=1,
         attention_head_dim=math.gcd(*widths[-2:]),
-        norm_num_groups=8,
+        norm_num_groups=_GROUPS,
         resnet_time_scale_shift="scale_shift",
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -199,6 +200,8 @@ def _places(folder: Path, index: _Index) -> list[_Place]:
         region = shards[entry.shard].get(f"{number:06d}")
         if region is None or region.dtype != np.uint8 or len(region.shape) != 4 or region.shape[3] != 3:
             raise DocumentError(f"object {number} has no pictures")
+        if not 0.0 < entry.near < entry.far < math.inf:
+            raise DocumentError(f"the cameras of object {number} see from {entry.near} to {entry.far}")
         places.append(_Place(_shard(folder, entry.shard), region, first, entry.near, entry.far))
         first += region.shape[0]
     return places
