@@ -9,7 +9,7 @@ DEMO_PROMPT ?= a penguin
 # One test process a processor, each with one thread.
 TEST_PROCESSES ?= logical
 
-.PHONY: demo test test-all fuzz lint install sanitize clean
+.PHONY: demo test test-all fuzz fuzz-parsers lint install sanitize clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -36,6 +36,7 @@ BLENDER ?= blender/bin/python
 CHROMIUM ?= chromium
 ANIMATION = build/animation
 test-all: test sanitize
+	if [ "$$(uname)" = Linux ]; then $(MAKE) fuzz-parsers MINUTES=1; fi
 	if $(BLENDER) -c "import bpy" 2>/dev/null; then \
 	  mkdir -p $(ANIMATION) && $(BIN)/python benchmarks/animation_files.py --out $(ANIMATION) && \
 	  $(BLENDER) benchmarks/play_in_blender.py $(ANIMATION)/anim.glb $(ANIMATION)/anim.usdz; \
@@ -49,6 +50,11 @@ test-all: test sanitize
 MINUTES ?= 10
 fuzz: install
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# The pure parsers, with atheris, which has wheels for Linux.
+fuzz-parsers: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt atheris
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz.parsers --minutes $(MINUTES)
 
 lint: install
 	$(BIN)/ruff check .

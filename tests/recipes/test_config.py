@@ -188,6 +188,7 @@ def test_one_clear_line_for_each_mistake(overrides, message):
         ("a: 1\na: 2\n", "is not a readable recipe"),
         ("- 1\n", "expected keys and values"),
         ("extends: text-to-3d\nsteps: ${nothing}\n", "is not a readable recipe"),
+        ("a0: x\n" + "".join(f"a{i + 1}: ${{a{i}}}${{a{i}}}\n" for i in range(25)), "50 references ${...}"),
     ],
 )
 def test_mistakes_in_files(write, text, message):
@@ -195,6 +196,11 @@ def test_mistakes_in_files(write, text, message):
         load(write(text))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_references_within_a_recipe_are_resolved(write):
+    recipe = load(write("extends: text-to-3d\ncameras: {fov: 40}\nseed: ${cameras.fov}\nsteps: ${seed}\n"))
+    assert (recipe.seed, recipe.steps) == (40, 40)
 
 
 def test_a_longer_circle_is_named(write):

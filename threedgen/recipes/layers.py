@@ -14,6 +14,7 @@ Paths that begin with "run:" are relative to the run's folder, so that a run can
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -26,6 +27,7 @@ from threedgen.core.plugins import did_you_mean
 
 WITH_PRIOR = "with_prior"
 WITH_VIDEO_PRIOR = "with_video_prior"
+LARGEST_RESOLVED = 2**26  # letters that the references in a recipe may stand for
 _LONGEST = 200  # letters of a text that a message repeats
 BUILTIN_FOLDER = Path(__file__).parents[1] / "configs"
 
@@ -239,7 +241,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     from yaml import YAMLError
 
     try:
-        loaded = OmegaConf.load(io.StringIO(read_yaml_text(path)))
+        text = read_yaml_text(path)
+        _check_references(text)
+        loaded = OmegaConf.load(io.StringIO(text))
         values = OmegaConf.to_container(loaded, resolve=True)
         check_values(values)
     except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
@@ -247,6 +251,20 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe: expected keys and values")
     return values  # type: ignore[return-value]
+
+
+def _check_references(text: str) -> None:
+    """Raises ValueError if the references ${key} of a recipe could stand for more than LARGEST_RESOLVED letters.
+
+    A value with k references is at most k times as long as the longest that they name, and the text. Of all ways to
+    chain n references, values with three each grow most: to 3^(n/3) times the text.
+    """
+    count = text.count("${")
+    most = int(3.0 * math.log(LARGEST_RESOLVED / max(1, len(text)), 3.0))
+    if count > most:
+        raise ValueError(
+            f"it has {count} references ${{...}}, and may have {most}: write values in their place"
+        )
 
 
 def first_line(error: Exception) -> str:
