@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from threedgen.commands.training import train
+from threedgen.commands.training import held, train
 from threedgen.core import checkpoint
 from threedgen.training.config import TrainingConfig
 from threedgen.training.denoiser_trainer import DenoiserTrainer
@@ -74,7 +74,7 @@ def _trained(folder: Path, stop_at: int | None, where: str, patch: pytest.Monkey
         real(*arguments)
 
     real = checkpoint.save
-    with patch.context() as inner:
+    with patch.context() as inner, held(folder):
         inner.setattr(checkpoint, "save", save)
         train(trainer, lambda progress: _Steps(), 2, samples)
 

@@ -199,7 +199,7 @@ def _until_done(job: Job, folder: Path, seconds: float, draw: random.Random, row
         killed += 1
         row.kills += 1
         begun = (folder / RUN / "recipe.yaml").is_file()
-        row.from_start += not begun
+        row.from_start += not (folder / RUN / "checkpoint" / "state.json").is_file()
         words = ["resume", RUN] if job.resumes and begun else [*job.words, "--out", RUN]
 
 
@@ -218,7 +218,7 @@ def main() -> int:
 
     torch.set_num_threads(1)  # a forked process cannot use the threads of the one before
     draw, wrong = random.Random(arguments.seed), 0
-    print("| command | kills | before there was a run | wrong |\n|---|---|---|---|")
+    print("| command | kills | before the first checkpoint | wrong |\n|---|---|---|---|")
     for number, name in enumerate(arguments.jobs):
         share = arguments.kills * (number + 1) // len(arguments.jobs)
         share -= arguments.kills * number // len(arguments.jobs)

@@ -23,7 +23,7 @@ from threedgen.commands.main import main
 
 INPUTS = Path("inputs")
 OUT = Path("out")
-_TINY = (
+TINY = (
     *("representation.count=60", "cameras.batch=1", "cameras.resolution=16", "guidance.0.prior.name=disc"),
     *("export.mesh.resolution=16", "export.turntable.frames=2", "export.turntable.size=32"),
 )
@@ -51,7 +51,7 @@ def picture(size: int = 32, shift: int = 0) -> Image.Image:
 def _recipe(folder: Path) -> None:
     from threedgen.recipes.load import load_recipe
 
-    recipe = load_recipe("text-to-3d", [*_TINY], prompt="a cube")
+    recipe = load_recipe("text-to-3d", [*TINY], prompt="a cube")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(dict(recipe.resolved)))
 
 
@@ -60,7 +60,7 @@ def _use_recipe() -> int:
 
 
 def _overrides(folder: Path) -> None:
-    (folder / "overrides.json").write_text(json.dumps([*_TINY, "optim.nothing=1"][:-1]))
+    (folder / "overrides.json").write_text(json.dumps([*TINY, "optim.nothing=1"][:-1]))
 
 
 def _damage_overrides(random: Random, root: Path) -> str:
@@ -97,7 +97,7 @@ def _use_overrides() -> int:
 
 
 def _run(folder: Path) -> None:
-    assert main(["text-to-3d", "a cube", "--steps", "2", "--out", str(folder / "run"), *_TINY]) == 0
+    assert main(["text-to-3d", "a cube", "--steps", "2", "--out", str(folder / "run"), *TINY]) == 0
 
 
 def _use_run() -> int:

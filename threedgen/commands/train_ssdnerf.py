@@ -203,6 +203,7 @@ def _train(
 ) -> None:
     from threedgen.commands.training import machine_name
     from threedgen.datasets.objects import SHAPE_WORLD
+    from threedgen.jobs.lock import require_held
     from threedgen.ssdnerf.trainer import Trainer
     from threedgen.ssdnerf.training import train
     from threedgen.ssdnerf.watch import Every, Watch
@@ -227,6 +228,7 @@ def _train(
         _write_settings(arguments, config)
 
     def report(step: int, headline: str) -> None:
+        require_held(arguments.out)
         training.update(step, headline)
 
     watch = Watch(arguments.out, trainer.step, every) if world.first else None

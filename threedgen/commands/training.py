@@ -104,14 +104,15 @@ def train(
     every: int,
     saving: Callable[[], Any],
 ) -> float:
-    """Makes the bank, trains to the end and leaves losses.jsonl in the trainer's folder; returns the last mean
-    loss.
+    """Makes the bank, trains to the end and leaves losses.jsonl in the trainer's folder, which this process holds;
+    returns the last mean loss.
 
     saving: called before every checkpoint; what it adds to errors.jsonl is taken back if the checkpoint is never
     written.
     """
     from threedgen.jobs.listeners.metrics import truncate
     from threedgen.jobs.listeners.progress import Progress
+    from threedgen.jobs.lock import require_held
 
     losses = trainer.folder / "losses.jsonl"
     before = []
@@ -126,6 +127,7 @@ def train(
         latest = [float("nan") if last is None else float(last)]
 
         def report(loss: float, saves: bool) -> None:
+            require_held(trainer.folder)
             latest[0] = loss
             task.update(trainer.step, f"loss {loss:.4f}")
             line = {"step": trainer.step, "loss": round(loss, 5), "seconds": round(trainer.seconds, 1)}
@@ -135,6 +137,7 @@ def train(
                 saving()
 
         trainer.fit(bank, every, report)
+        require_held(trainer.folder)
     return latest[0]
 
 

@@ -66,7 +66,8 @@ def holding(folder: Path, onward: Callable[[], str]) -> Iterator[None]:
         raise
     finally:
         # The lock is removed while it is held: who waits for this file sees that it is gone, and makes a new one.
-        for name in FILES if ours else (LOCK,):
+        # A folder that was removed may be there again and belong to another process.
+        for name in (FILES if is_held(folder) else ()) if ours else (LOCK,):
             with contextlib.suppress(OSError):
                 (folder / name).unlink(missing_ok=True)
         lock.release()
@@ -74,6 +75,21 @@ def holding(folder: Path, onward: Callable[[], str]) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 (folder / LOCK).unlink(missing_ok=True)
         atomic.remove_empty(made)
+
+
+def require_held(folder: Path) -> None:
+    """For use inside the block of `holding`: raises UserError if somebody has removed or moved the folder since."""
+    if not is_held(folder):
+        raise UserError(
+            f"'{folder}' was removed or moved while this command wrote into it: run it again, or continue what was "
+            "moved where it is now"
+        )
+
+
+def is_held(folder: Path) -> bool:
+    """Whether this process holds a folder, which is still the same."""
+    owner = _owner(folder)
+    return owner is not None and (owner["process"], owner["machine"]) == (os.getpid(), platform.node())
 
 
 def _prepare(folder: Path) -> None:

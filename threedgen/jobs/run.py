@@ -26,7 +26,7 @@ from threedgen.jobs.listeners.interruption import Interruption
 from threedgen.jobs.listeners.metrics import MetricsFile
 from threedgen.jobs.listeners.previews import Previews
 from threedgen.jobs.listeners.stillness import Stillness
-from threedgen.jobs.lock import holding
+from threedgen.jobs.lock import holding, is_held, require_held
 from threedgen.jobs.run_directory import RunDirectory, check_free
 from threedgen.jobs.sizes import what_to_lower
 from threedgen.jobs.standing import standing
@@ -77,7 +77,8 @@ def start(
                 run = run or create()
                 _run_and_finish(recipe, run, components, state, listeners, clock)
         except UserError:
-            if run is not None and (not run.metrics.is_file() or run.metrics.stat().st_size == 0):
+            unused = run is not None and (not run.metrics.is_file() or run.metrics.stat().st_size == 0)
+            if run is not None and unused and is_held(out):
                 run.discard()  # no step was done, so nothing in it is worth keeping
             raise
     return run
@@ -214,6 +215,7 @@ def _run_stage(
     stage = recipe.all_stages[state.stage]
     saver = Checkpoints(recipe.fixed["checkpoint"].config, run.checkpoint, stage.steps)
     own: list[Listener] = [
+        lambda event: require_held(run.path),
         # Snapshots in memory at the steps of the checkpoints on disk: a rollback after a resume goes back as far.
         Watchdog(saver.every),
         MetricsFile(run.metrics),
@@ -263,6 +265,7 @@ def _finish(
     scores = held_out_scores(cameras, scene, renderer)
     held_out = cameras.held_out.tolist() if scores else None
     scores |= reference_scores(cameras, components.guidances, scene, renderer)
+    require_held(run.path)
     facts = finish.write_assets(recipe, run, components, clock.begin)
     if held_out is not None:
         facts["held_out_views"] = held_out
