@@ -13,6 +13,7 @@ import torch
 
 from threedgen.commands.training import held, train
 from threedgen.core import checkpoint
+from threedgen.core.errors import UserError
 from threedgen.training.config import TrainingConfig
 from threedgen.training.denoiser_trainer import DenoiserTrainer
 
@@ -23,7 +24,14 @@ def test_a_training_that_was_stopped_after_its_last_step_knows_its_last_loss(tmp
     done: Any = SimpleNamespace(
         folder=tmp_path, step=4, config=SimpleNamespace(steps=4), fit=lambda bank, every, report: None
     )
-    assert train(done, lambda report: None, 2, lambda: None) == 0.25  # type: ignore[arg-type,return-value]
+    with held(tmp_path):
+        assert train(done, lambda report: None, 2, lambda: None) == 0.25  # type: ignore[arg-type,return-value]
+
+
+def test_a_folder_in_place_of_the_table_is_one_line(tmp_path):
+    (tmp_path / "losses.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"losses\.jsonl"):
+        train(_LineTrainer(TrainingConfig(), _Line, tmp_path), lambda progress: _Steps(), 2, lambda: None)
 
 
 @dataclass(frozen=True)

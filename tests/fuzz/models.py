@@ -158,13 +158,14 @@ def _training(folder: Path) -> None:
 
 def _continued(*words: str) -> int:
     """A copy of the training is continued. If that is refused, the copy must be what it was, and is removed; only
-    the packed scenes may have been made anew."""
+    the packed scenes may have been made anew, and the checkpoint may be a later one."""
     if (INPUTS / "run").is_dir():
         shutil.copytree(INPUTS / "run", OUT / "run", symlinks=True)
     status = main([*words, "--out", str(OUT / "run")])
     shutil.rmtree(OUT / "run" / "scenes", ignore_errors=True)
     names = {path.relative_to(INPUTS) for path in INPUTS.rglob("*")}
-    if status == 2 and OUT.is_dir() and {path.relative_to(OUT) for path in OUT.rglob("*")} <= names:
+    later = {path.relative_to(OUT) for path in OUT.glob("run/checkpoint/tensors-*.safetensors")}
+    if status == 2 and OUT.is_dir() and {path.relative_to(OUT) for path in OUT.rglob("*")} <= names | later:
         shutil.rmtree(OUT)
     return status
 

@@ -178,6 +178,32 @@ def test_values_that_no_config_can_have(folder, file, key, value):
 
 
 @pytest.mark.parametrize(
+    ("kind", "file", "key", "value"),
+    [
+        ("if", "text_encoder/config.json", "num_layers", 10**20),
+        ("flux", "transformer/config.json", "axes_dims_rope", [[4, 4], 8]),
+        ("flux", "transformer/config.json", "axes_dims_rope", {"a": 4}),
+        ("zero123", "image_encoder/config.json", "num_hidden_layers", 10**20),
+    ],
+)
+def test_values_that_no_part_of_other_pipelines_can_have(pipelines, tmp_path, kind, file, key, value):
+    folder = tmp_path / "model"
+    shutil.copytree(pipelines[kind], folder)
+    edit(folder / file, **{key: value})
+    assert f"is damaged, {key} in {file} is " in complaint(folder)
+
+
+def test_a_tokenizer_that_fails_with_the_first_unknown_letter(pipelines, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(pipelines["sd3"], folder)
+    file = folder / "tokenizer_2" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"] |= {"vocab": {"a": 1}, "merges": []}
+    file.write_text(json.dumps(content))
+    assert "tokenizer_2' cannot be loaded" in complaint(folder)
+
+
+@pytest.mark.parametrize(
     ("file", "content"),
     [("tokenizer.json", "[]"), ("tokenizer.json", "{}"), ("tokenizer_config.json", "[]")],
 )

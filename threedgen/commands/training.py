@@ -117,7 +117,7 @@ def train(
     losses = trainer.folder / "losses.jsonl"
     before = []
     for table in (trainer.folder / "errors.jsonl", losses):
-        before = truncate(table, trainer.step + 1) if table.is_file() else []
+        before = truncate(table, trainer.step + 1) if table.exists() else []
     with Progress() as progress:
         rendering = progress.task("rendering")
         bank = make_bank(lambda done, total: rendering.update(done, total=total))

@@ -64,6 +64,10 @@ def _all_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+def _all_widths(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(_WIDTH.fits(item) for item in value)
+
+
 _TEXT = _Rule("a text", lambda value: isinstance(value, str))
 _TEXTS = _Rule("a list of texts", _all_texts)
 _FLAG = _Rule("true or false", lambda value: isinstance(value, bool))
@@ -89,6 +93,7 @@ def _rules() -> Iterator[tuple[str, _Rule]]:
         ("sample_size image_size sample_height sample_width", _whole(1, LARGEST_SIDE, lists=1)),
         ("patch_size patch_size_t scale_factor_spatial scale_factor_temporal", _whole(1, 1024, lists=1)),
         ("temporal_compression_ratio", _whole(1, 1024)),
+        ("axes_dims_rope", _Rule("a list of whole numbers above 0", _all_widths)),
         ("layers_per_block transformer_layers_per_block", _whole(0, 1000, lists=2)),
         ("downsample_padding", _whole(0, 1)),
         ("num_train_timesteps", _whole(1, MOST_STEPS, null=False)),

@@ -33,6 +33,7 @@ def load_model(model: Any, part: Path, dtype_keyword: str, dtype: torch.dtype) -
             **{dtype_keyword: dtype},
         )
 
+    files.read_config(part / "config.json")
     with quiet():
         loaded, info = or_user_error(load, part)
     # Both libraries would fill missing weights with random numbers and continue.

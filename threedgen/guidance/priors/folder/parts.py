@@ -41,6 +41,7 @@ _NOISE_TABLE_KEYS = (
     _SHIFT_KEY,
 )
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+_ANY_TEXT = "a thing, 7\u00e9"  # letters, a sign, a digit, and what is no ASCII
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,9 @@ class PipelineParts:
         def load() -> Any:
             from transformers import AutoTokenizer
 
-            return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            made = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            made(_ANY_TEXT)  # some damage only shows when letters are read that are no words
+            return made
 
         require_sentencepiece(folder)
         tokenizer = or_user_error(load, folder)
