@@ -16,7 +16,7 @@ from fuzz.inputs import TINY
 
 from threedgen.commands.main import main
 from threedgen.core import checkpoint
-from threedgen.jobs.lock import OWNER
+from threedgen.jobs.lock import LOCK, OWNER
 
 RUN = ("text-to-3d", "a cube", "--steps", "4", *TINY, "checkpoint.every=2")
 TRAINING = ("train", "nerfdiff", "shape-world:cube", "--objects", "1", "--size", "16", "--batch", "1")
@@ -77,12 +77,14 @@ def test_a_folder_that_another_process_has_taken_meanwhile_is_left_to_it(tmp_pat
         shutil.rmtree(out)
         out.mkdir()
         (out / OWNER).write_text(owner)
+        (out / LOCK).touch()
         (out / "recipe.yaml").write_text("theirs")
 
     at_second_checkpoint(monkeypatch, taken)
     assert main([*RUN, "--out", str(out)]) == 2
     assert "was removed or moved" in one_line(capsys)
     assert (out / OWNER).read_text() == owner
+    assert (out / LOCK).is_file()
     assert (out / "recipe.yaml").read_text() == "theirs"
 
 

@@ -160,6 +160,7 @@ def test_a_folder_with_links_or_pipes_is_not_written(kind, capsys):
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert f"'{place}' is a {'link' if kind == 'link' else 'named pipe'}" in said
+        assert not any((run.path / name).exists() for name in lock.FILES)
         place.unlink()
         Path(f"aside-{number}").rename(place)
     assert {path: path.read_text() for path in outside.iterdir()} == before

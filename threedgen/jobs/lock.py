@@ -52,7 +52,7 @@ def holding(folder: Path, onward: Callable[[], str]) -> Iterator[None]:
         atomic.remove_empty(made)
         reason = error.strerror or error
         raise UserError(f"cannot write to '{folder}': {reason}; choose another folder") from error
-    ours = False
+    ours, identity = False, _identity(folder)
     try:
         _require_no_other_machine(folder)
         ours = True
@@ -66,15 +66,25 @@ def holding(folder: Path, onward: Callable[[], str]) -> Iterator[None]:
         raise
     finally:
         # The lock is removed while it is held: who waits for this file sees that it is gone, and makes a new one.
-        # A folder that was removed may be there again and belong to another process.
-        for name in (FILES if is_held(folder) else ()) if ours else (LOCK,):
-            with contextlib.suppress(OSError):
-                (folder / name).unlink(missing_ok=True)
+        # Another lock means that the folder was removed meanwhile, and that the new one is another process's.
+        if _identity(folder) == identity:
+            for name in FILES if ours else (LOCK,):
+                with contextlib.suppress(OSError):
+                    (folder / name).unlink(missing_ok=True)
         lock.release()
         if os.name == "nt":  # where a file that is open cannot be removed
             with contextlib.suppress(OSError):
                 (folder / LOCK).unlink(missing_ok=True)
         atomic.remove_empty(made)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells the file LOCK from others of its name; None if there is none."""
+    try:
+        status = (folder / LOCK).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def require_held(folder: Path) -> None:
