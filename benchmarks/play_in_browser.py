@@ -29,8 +29,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from threedgen.cameras.orbit import orbit
+from threedgen.core.png import write_png
 from threedgen.export.moving import MovingAsset
-from threedgen.export.video import write_png
 
 SIDE = 512  # pixels of a window; Chromium has none below 500
 NOWHERE = "http://127.0.0.1:9"  # a port that nothing listens on

@@ -11,9 +11,10 @@ import sys
 import torch
 
 from threedgen.cameras.orbit import OrbitSampler, orbit
+from threedgen.core.png import to_uint8
 from threedgen.core.types import Signal
 from threedgen.datasets import world
-from threedgen.export.video import to_uint8, write_contact_sheet
+from threedgen.export.video import write_contact_sheet
 from threedgen.loop.distill import distill
 from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.representations.gaussians import Config, Gaussians

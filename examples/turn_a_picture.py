@@ -12,10 +12,11 @@ import sys
 import torch
 
 from threedgen.cameras.orbit import orbit
+from threedgen.core.png import to_uint8
 from threedgen.core.random import generator
 from threedgen.datasets import world
 from threedgen.datasets.cut_outs import cut_out_of
-from threedgen.export.video import to_uint8, write_contact_sheet
+from threedgen.export.video import write_contact_sheet
 from threedgen.guidance.priors.base import Condition, ReferenceView
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 

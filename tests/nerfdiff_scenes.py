@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from threedgen.cameras.orbit import orbit
+from threedgen.core.png import write_png
 from threedgen.core.types import Cameras
 from threedgen.datasets import world
 from threedgen.datasets.multiview import PosedPictures
-from threedgen.export.video import write_png
 from threedgen.nerfdiff.model import NerfDiffArchitecture, NerfDiffModel
 from threedgen.nerfdiff.source import Source
 from threedgen.nerfdiff.virtual_views import around

@@ -16,12 +16,13 @@ from movements import rising_ball
 from test_gltf import icosphere
 
 from threedgen.core.errors import UserError
+from threedgen.core.png import write_png
 from threedgen.datasets.splat_files import SplatParameters
 from threedgen.export.gltf import write_glb
 from threedgen.export.obj import write_obj
 from threedgen.export.report import write_report
 from threedgen.export.splat import write_splats
-from threedgen.export.video import write_contact_sheet, write_png, write_video
+from threedgen.export.video import write_contact_sheet, write_video
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 NOISE = list(np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8))

@@ -12,8 +12,9 @@ from PIL import Image, ImageSequence
 
 from threedgen.cameras.orbit import spherical
 from threedgen.core.errors import UserError
+from threedgen.core.png import to_uint8
 from threedgen.core.types import Cameras
-from threedgen.export.video import orbit_frames, to_uint8, write_contact_sheet, write_frames, write_video
+from threedgen.export.video import orbit_frames, write_contact_sheet, write_frames, write_video
 
 
 def flat(count: int, height: int, width: int) -> list[np.ndarray]:

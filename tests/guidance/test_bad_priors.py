@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from typing import Any
 
 import pytest
 import torch
 from complaints import complaint
 from tiny_pipelines import edit
 
+from threedgen.core.errors import UserError
+from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.folder import libraries
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.training.prior_model import PriorArchitecture, PriorModel, save_pipeline
@@ -181,6 +184,8 @@ def test_values_that_no_config_can_have(folder, file, key, value):
     ("kind", "file", "key", "value"),
     [
         ("if", "text_encoder/config.json", "num_layers", 10**20),
+        ("if", "tokenizer/tokenizer_config.json", "extra_ids", 10**8),
+        ("sdxl", "unet/config.json", "freq_shift", None),
         ("flux", "transformer/config.json", "axes_dims_rope", [[4, 4], 8]),
         ("flux", "transformer/config.json", "axes_dims_rope", {"a": 4}),
         ("zero123", "image_encoder/config.json", "num_hidden_layers", 10**20),
@@ -191,6 +196,30 @@ def test_values_that_no_part_of_other_pipelines_can_have(pipelines, tmp_path, ki
     shutil.copytree(pipelines[kind], folder)
     edit(folder / file, **{key: value})
     assert f"is damaged, {key} in {file} is " in complaint(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [("transformer/config.json", "patch_size", 4), ("vae/config.json", "latents_mean", [0.0, 1.0, 2.0])],
+)
+def test_values_that_the_parts_of_a_video_model_disagree_about(video_pipelines, tmp_path, file, key, value):
+    folder = tmp_path / "model"
+    shutil.copytree(video_pipelines["wan"], folder)
+    edit(folder / file, **{key: value})
+    shown = "4, not a list of three" if value == 4 else "a list, not 4 numbers"
+    assert f"is damaged, {key} in {file} is {shown}" in complaint(folder)
+
+
+def test_configs_that_do_not_fit_one_another_are_named_with_the_first_answer(folder):
+    """What no single key tells: the projection of the text has another width than the network reads."""
+    prior: Any = load_prior(PriorConfig(path=str(folder), executor="eager"))
+    z, t = torch.zeros(1, 4, 16, 16), torch.full((1,), 0.5)
+    with pytest.raises(UserError, match=r"network of the prior '.*' cannot be computed \(RuntimeError: "):
+        prior.executor(sample=z, timestep=t, encoder_hidden_states=torch.zeros(1, 3, 7))
+    condition = Condition(("a cube",))
+    assert prior.predict(z, t, condition).eps.isfinite().all()
+    with pytest.raises(RuntimeError):  # what fails later is no fault of the folder
+        prior.executor(sample=z, timestep=t, encoder_hidden_states=torch.zeros(1, 3, 7))
 
 
 def test_a_tokenizer_that_fails_with_the_first_unknown_letter(pipelines, tmp_path):

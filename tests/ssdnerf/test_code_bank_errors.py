@@ -76,6 +76,16 @@ def test_a_shard_that_gets_shorter_while_it_is_open_is_named(folder: Path):
     assert "codes-00001.safetensors is truncated" in message(bank.read, [66])
 
 
+def test_numbers_that_are_not_finite_are_named(folder: Path):
+    bank = new_bank(folder)
+    bank.write([66], drawn(1, 1))
+    path = folder / "codes-00001.safetensors"
+    data = path.read_bytes()
+    header = 8 + int.from_bytes(data[:8], "little")
+    path.write_bytes(data[:header] + b"\xff" * (len(data) - header))
+    assert "codes-00001.safetensors is damaged" in message(bank.read, [66])
+
+
 @pytest.mark.parametrize(
     "change", [{"format": 99}, {"count": -1}, {"shape": [3, 2]}, {"cells": "many"}, {"scale": None}]
 )

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.errors import UserError
+from threedgen.core.png import to_uint8
 from threedgen.core.settings import above, between, finite, settings
 from threedgen.core.types import Frames, TriMesh
 from threedgen.export.carrying import carried
 from threedgen.export.mesh import vertex_normals
-from threedgen.export.video import Frame, to_uint8
+from threedgen.export.video import Frame
 from threedgen.renderers.base import Renderer
 
 _MOST_FRAMES = 5000  # more would take many minutes and gigabytes

@@ -24,8 +24,8 @@ from jaxtyping import Float
 from threedgen.core.atomic import store
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
+from threedgen.core.png import to_uint8
 from threedgen.core.types import TriMesh
-from threedgen.export.video import to_uint8
 from threedgen.representations.mesh_checks import check_mesh
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from jaxtyping import Float, UInt16
 
 from threedgen.core.atomic import store
 from threedgen.core.errors import UserError
+from threedgen.core.png import to_uint8
 from threedgen.core.types import TriMesh
-from threedgen.export.video import to_uint8
 from threedgen.representations.mesh_checks import check_mesh
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from threedgen.cameras.orbit import orbit
+from threedgen.core import png
 from threedgen.core.atomic import replacing, replacing_all, store, write_checked
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
@@ -50,13 +51,7 @@ def orbit_frames(
         cameras = orbit(group, elevation * same, radius * same, fov_y, size, size)
         with torch.no_grad():
             pictures = render(cameras)
-        yield from (to_uint8(picture) for picture in pictures)
-
-
-def to_uint8(picture: Float[torch.Tensor, "*shape 3"]) -> UInt8[np.ndarray, "*shape 3"]:
-    """Colours in [0, 1] as rounded numbers of 8 bits; values outside are clipped, and NaN becomes 0."""
-    numbers = picture.detach().cpu().nan_to_num(0.0)  # a copy, which may be changed
-    return numbers.clamp_(0.0, 1.0).mul_(255.0).round_().to(torch.uint8).numpy()
+        yield from (png.to_uint8(picture) for picture in pictures)
 
 
 def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, loop: bool = True) -> Path:
@@ -150,7 +145,7 @@ def write_frames(folder: str | Path, frames: Iterable[Frame]) -> Path:
     folder = Path(folder)
     with replacing_all(folder) as temporary:
         for index, frame in enumerate(_at_least_one(frames, folder)):
-            write_checked(temporary / f"frame_{index:05d}.png", _png(frame))
+            write_checked(temporary / f"frame_{index:05d}.png", png.encoded(frame))
     return folder
 
 
@@ -162,22 +157,9 @@ def write_contact_sheet(path: str | Path, frames: Sequence[Frame], columns: int 
     sheet = np.full((rows, columns, height, width, channels), 255, dtype=np.uint8)
     for index, tile in enumerate(tiles):
         sheet[index // columns, index % columns] = tile
-    return write_png(path, sheet.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels))
-
-
-def write_png(path: str | Path, frame: Frame) -> Path:
-    """Writes one picture as a PNG."""
-    path = Path(path)
-    store(path, _png(frame))
-    return path
-
-
-def _png(frame: Frame) -> bytes:
-    from PIL import Image
-
-    encoded = io.BytesIO()
-    Image.fromarray(frame).save(encoded, format="PNG")
-    return encoded.getvalue()
+    return png.write_png(
+        path, sheet.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    )
 
 
 def _at_least_one(frames: Iterable[Frame], path: Path) -> Iterator[Frame]:

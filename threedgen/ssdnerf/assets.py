@@ -20,11 +20,12 @@ from threedgen import export
 from threedgen.cameras.orbit import joined, orbit
 from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
+from threedgen.core.png import to_uint8
 from threedgen.core.types import Cameras, RadianceField
 from threedgen.datasets.multiview import PosedPictures, read_srn_pose
 from threedgen.datasets.picture import read_picture
 from threedgen.export.mesh import NoSurface
-from threedgen.export.video import to_uint8, write_contact_sheet
+from threedgen.export.video import write_contact_sheet
 from threedgen.jobs.listeners.previews import write_rows
 from threedgen.ssdnerf.model import LatentModel, Viewpoint
 from threedgen.ssdnerf.reconstruction import Reconstruction, reconstruct

@@ -179,7 +179,7 @@ class CodeBank:
         self._save_document()
 
     def read(self, indices: Sequence[int]) -> Records:
-        """The records of these objects, in this order, as copies."""
+        """The records of these objects, in this order, as copies. Raises UserError if one is not finite."""
         found = {
             name: np.zeros((len(indices), *shape), dtype) for name, (dtype, shape) in self._fields().items()
         }
@@ -192,6 +192,8 @@ class CodeBank:
             path, places, place = self._home(index)
             for name, values in found.items():
                 values[row] = mapped(path, places[name])[place, slot]
+                if values.dtype.kind == "f" and not np.isfinite(values[row]).all():
+                    raise UserError(f"{path} is damaged: it holds numbers that are not finite; train again")
         return Records(**{name: torch.from_numpy(values) for name, values in found.items()})
 
     def write(self, indices: Sequence[int], records: Records) -> None:

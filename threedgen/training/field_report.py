@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.png import write_png
 from threedgen.datasets.things import captions
 from threedgen.datasets.things.thing_set import ThingSet
 from threedgen.datasets.things.thing_views import DISTANCE, true_views
-from threedgen.export.video import write_png
 from threedgen.training.field_trainer import FieldTrainer
 
 AZIMUTHS = (20.0, 110.0, 200.0, 290.0)  # degrees

@@ -14,11 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.pictures import psnr, silhouette_iou
+from threedgen.core.png import to_uint8, write_png
 from threedgen.core.random import derive_seed
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
 from threedgen.datasets.things.thing_set import ThingSet
 from threedgen.datasets.things.thing_views import DISTANCE, GIVEN, SIDES, unseen_sides
-from threedgen.export.video import to_uint8, write_png
 from threedgen.training.picture_trainer import PictureFieldTrainer
 from threedgen.training.things_store import cameras_of
 

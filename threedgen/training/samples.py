@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.cameras.orbit import orbit, view_features
+from threedgen.core.png import to_uint8, write_png
 from threedgen.core.random import generator
-from threedgen.export.video import to_uint8, write_png
 from threedgen.training.render_bank import FOV
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from threedgen.cameras.clips import SPAN, as_channels, as_frames, time_features
 from threedgen.cameras.orbit import orbit, view_features
+from threedgen.core.png import to_uint8, write_png
 from threedgen.core.random import generator
 from threedgen.datasets import motions, world
 from threedgen.datasets.shapes import CLASSES, COLORS
-from threedgen.export.video import to_uint8, write_png
 from threedgen.training.clip_bank import AZIMUTH, ELEVATION, RADIUS
 from threedgen.training.render_bank import FOV
 from threedgen.training.samples import ddim

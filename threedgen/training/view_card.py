@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.cameras.orbit import orbit, relative_view_features
+from threedgen.core.png import to_uint8, write_png
 from threedgen.core.random import derive_seed, generator
 from threedgen.datasets import world
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
-from threedgen.export.video import to_uint8, write_png
 from threedgen.training.render_bank import ELEVATION, FOV, RADIUS
 from threedgen.training.samples import ddim
 from threedgen.training.view_bank import SHARES

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.atomic import replacing
+from threedgen.core.png import to_uint8
 from threedgen.core.schedule import every_steps
 from threedgen.core.settings import above, settings
-from threedgen.export.video import to_uint8
 from threedgen.loop.events import Event, StepDone
 
 

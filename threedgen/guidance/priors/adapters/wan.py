@@ -12,6 +12,7 @@ from threedgen.guidance.priors.adapters.video import DiffusersVideoPrior, divisi
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.clip_codec import VideoLatents
 from threedgen.guidance.priors.folder import encoders
+from threedgen.guidance.priors.folder.config_keys import damaged_key
 from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.folder.parts import PipelineParts
 
@@ -40,6 +41,8 @@ class DiffusersWanPrior(DiffusersVideoPrior):
         frames = cls.clip_frames(folder, options)
         patch = folder.config("transformer").get("patch_size", [1, 2, 2])
         reduction = folder.config("vae").get("scale_factor_spatial", 8)
+        if not isinstance(patch, list) or len(patch) != 3:
+            raise damaged_key(folder.path / "transformer/config.json", "patch_size", patch, "a list of three")
         size = divisible(folder, options.size, _SIDE, reduction * patch[1])
         process = parts.flow(
             tokens=0, scale=float(folder.config("scheduler").get("num_train_timesteps", 1000))
@@ -47,6 +50,10 @@ class DiffusersWanPrior(DiffusersVideoPrior):
         network = parts.network("WanTransformer3DModel", "transformer")
         vae = parts.autoencoder(cls.autoencoder)
         mean, std = torch.tensor(vae.config.latents_mean), torch.tensor(vae.config.latents_std)
+        for key, values in (("latents_mean", mean), ("latents_std", std)):
+            if values.shape != (vae.config.z_dim,):
+                wanted = f"{vae.config.z_dim} numbers"
+                raise damaged_key(folder.path / "vae/config.json", key, values.tolist(), wanted)
         codec = VideoLatents(vae, size, frames, _ratio(folder), reduction, mean, std)
         parts.plan.place_codec(codec)
         text = encoders.long_t5(parts, "UMT5EncoderModel", _TOKENS, masked=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from threedgen.core import cache, machine
+from threedgen.core import cache, machine, memory
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import WrappedPrior
 from threedgen.guidance.priors.executors import compiled
@@ -21,6 +21,7 @@ from threedgen.guidance.priors.executors.compiled import Graph
 from threedgen.guidance.priors.executors.deferred import DeferredNetwork
 from threedgen.guidance.priors.executors.identity import identity_of, signature, tensors_of
 from threedgen.guidance.priors.executors.store import GraphStore
+from threedgen.guidance.priors.folder.files import first_line
 
 Choice = Literal["auto", "eager", "openvino"]
 EXTRA = "pip install threedgen[openvino]"
@@ -57,6 +58,7 @@ class Executor:
         self._choice, self._exact = choice, exact
         self._why = why or _obstacle(network, choice)
         self._patience = 0 if choice == "openvino" else SEEN
+        self._answers = False  # whether the network has answered once
         self._few = "few passes of the same shape"
         self._seen: Counter[str] = Counter()
         self._graphs: dict[str, tuple[Graph | None, dict[str, Any]]] = {}
@@ -104,7 +106,23 @@ class Executor:
         if graph is not None:
             return (graph(tensors_of(arguments)),)
         self._note("eager", why=self._why or self._few)
-        return (self._network(**arguments, return_dict=False)[0],)
+        return (self._called(arguments),)
+
+    def _called(self, arguments: Mapping[str, Any]) -> Tensor:
+        """The network's own answer. Configs that do not fit one another can make the first one fail in any way."""
+        if self._answers:
+            return self._network(**arguments, return_dict=False)[0]
+        try:
+            answer = self._network(**arguments, return_dict=False)[0]
+        except Exception as error:
+            if isinstance(error, UserError) or memory.ran_out(error):
+                raise
+            raise UserError(
+                f"the network of the prior '{self._prior}' cannot be computed ({type(error).__name__}: "
+                f"{first_line(error)}), so its configs do not fit one another: copy it again"
+            ) from error
+        self._answers = True
+        return answer
 
     def _must_call(self, arguments: Mapping[str, Any]) -> bool:
         if self._why:

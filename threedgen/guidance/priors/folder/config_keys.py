@@ -87,6 +87,8 @@ def _rules() -> Iterator[tuple[str, _Rule]]:
         ("vocab_size", _whole(1, 100_000_000)),
         ("bos_token_id eos_token_id pad_token_id decoder_start_token_id", _whole(-1, 100_000_000)),
         ("num_hidden_layers num_layers num_single_layers num_decoder_layers", _whole(0, 1000)),
+        ("extra_ids", _whole(0, 10_000)),
+        ("freq_shift", _number(-1e3, 1e3, null=False)),
         ("max_position_embeddings pos_embed_max_size max_text_seq_length", _LENGTH),
         ("motion_max_seq_length sample_frames num_frames", _LENGTH),
         ("base_image_seq_len max_image_seq_len", _whole(0, 10_000_000, null=False)),

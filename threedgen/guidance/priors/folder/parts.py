@@ -12,7 +12,7 @@ from threedgen.core.errors import UserError
 from threedgen.guidance.priors.codec import Latents, Pixels
 from threedgen.guidance.priors.executors.deferred import DeferredNetwork, KnownNetworks
 from threedgen.guidance.priors.folder.config_keys import LARGEST_SIDE
-from threedgen.guidance.priors.folder.files import PipelineFolder, first_line
+from threedgen.guidance.priors.folder.files import PipelineFolder, first_line, read_config
 from threedgen.guidance.priors.folder.libraries import (
     class_of,
     diffusers_class,
@@ -183,6 +183,8 @@ class PipelineParts:
             return made
 
         require_sentencepiece(folder)
+        if (folder / "tokenizer_config.json").exists():
+            read_config(folder / "tokenizer_config.json")
         tokenizer = or_user_error(load, folder)
         if tokenizer.pad_token is None:
             raise UserError(
