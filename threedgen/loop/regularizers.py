@@ -7,6 +7,7 @@ parameters of a representation are in its own `penalty` (see docs/methods.md, "R
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -20,10 +21,23 @@ from threedgen.core.schedule import Schedule, value_at
 from threedgen.core.settings import settings
 from threedgen.core.types import Primitive, RenderOutput
 
+SOLID = 0.3  # the alpha from which on a pixel is made solid
+_SOLID_POWER = math.log(0.5) / math.log(SOLID)
+
 
 def alpha_binarising(output: RenderOutput) -> Float[Tensor, ""]:
     """The mean over pixels of 4 a (1 - a) of the rendered alpha: 0 if every pixel is object or background."""
     return (4.0 * output.alpha * (1.0 - output.alpha)).mean()
+
+
+def solidity(output: RenderOutput) -> Float[Tensor, ""]:
+    """The mean over pixels of 4 u (1 - u) with u = a^p of the rendered alpha, which is largest at a = SOLID.
+
+    What is less opaque than that fades, and what is more becomes solid, thin parts as well: with the threshold at
+    one half, as in `alpha_binarising`, legs that are seen as a haze are lost.
+    """
+    u = (output.alpha + 1e-4) ** _SOLID_POWER  # the constant keeps the slope at a = 0 finite
+    return (4.0 * u * (1.0 - u)).mean()
 
 
 def sparsity(output: RenderOutput) -> Float[Tensor, ""]:
@@ -49,6 +63,7 @@ def distortion(output: RenderOutput) -> Float[Tensor, ""]:
 TERMS: dict[str, Callable[[RenderOutput], Float[Tensor, ""]]] = {
     "alpha": alpha_binarising,
     "distortion": distortion,
+    "solidity": solidity,
     "sparsity": sparsity,
 }
 
@@ -61,11 +76,13 @@ class Config:
         alpha: Weight of the term that makes each pixel object or background: the mean of 4 a (1 - a) of alpha.
         distortion: Weight of the distortion of a NeRF's rays, which concentrates each ray's weight in one place. It
             needs renderer.distortion=true.
+        solidity: Weight of the term that makes each pixel solid if its alpha is above 0.3, and else background.
         sparsity: Weight of the term against haze: the mean of sqrt(a^2 + 0.01) - 0.1 of alpha.
     """
 
     alpha: Schedule = 0.0
     distortion: Schedule = 0.0
+    solidity: Schedule = 0.0
     sparsity: Schedule = 0.0
 
 

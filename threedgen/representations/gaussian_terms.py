@@ -38,10 +38,17 @@ def anisotropy(cloud: GaussianCloud) -> Float[Tensor, ""]:
     return torch.relu(logs.amax(-1) - logs.amin(-1) - math.log(LONGEST_RATIO)).mean()
 
 
+def flatness(cloud: GaussianCloud) -> Float[Tensor, ""]:
+    """mean_i min_k s_ik in world units: makes Gaussians flat, so that they show a surface and its silhouettes (the
+    scale term of PGSR, Chen et al. 2024, equation 9)."""
+    return cloud.scales.amin(-1).mean()
+
+
 TERMS: dict[str, Callable[[GaussianCloud], Float[Tensor, ""]]] = {
     "opacity": opacity_binarising,
     "scale": scale,
     "anisotropy": anisotropy,
+    "flatness": flatness,
 }
 
 
@@ -53,8 +60,10 @@ class Config:
         opacity: Weight of the mean of 4 o (1 - o) over the opacities o, which makes them 0 or 1.
         scale (per world unit): Weight of the mean standard deviation, which makes Gaussians smaller.
         anisotropy: Weight of the mean logarithm of how far the ratio of the longest axis to the shortest exceeds 4.
+        flatness (per world unit): Weight of the mean of the shortest axis, which makes Gaussians flat.
     """
 
     opacity: Schedule = 0.0
     scale: Schedule = 0.0
     anisotropy: Schedule = 0.0
+    flatness: Schedule = 0.0
