@@ -148,3 +148,12 @@ def test_numbers_that_no_computer_counts_to_are_one_line(number, tmp_path, monke
     assert (
         "cannot read the value of 'cameras.fov': it holds a number of 401 digits" in capsys.readouterr().err
     )
+
+
+def test_letters_that_a_terminal_does_not_have_are_escaped():
+    words = [sys.executable, "-m", "threedgen", "text-to-3d", "a \u2603 cube", "--dry-run"]
+    result = subprocess.run(
+        words, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert result.returncode == 0, result.stderr
+    assert "\\u2603" in result.stdout

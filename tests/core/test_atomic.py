@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 
-from threedgen.core.atomic import replacing, replacing_all, replacing_folder
+from threedgen.core.atomic import replacing, replacing_all, replacing_folder, sweep
 from threedgen.core.errors import UserError
 
 
@@ -73,3 +74,30 @@ def test_what_is_moved_is_on_the_disk_before(tmp_path, monkeypatch):
     assert [path.name for path in moved] == ["a.png", "pipeline", "0.npz"]
     for path in moved:
         assert path.parent.stat().st_ino in flushed, f"the name of {path} was not flushed"
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2])
+def test_a_kill_while_a_folder_is_replaced_leaves_the_earlier_or_the_new_one(tmp_path, monkeypatch, moves):
+    with replacing_folder(tmp_path / "model") as folder:
+        (folder / "first").touch()
+    left, replace = [moves], os.replace
+
+    def move(source: Path, target: Path) -> None:
+        if not left[0]:
+            raise Killed
+        left[0] -= 1
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", move)
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # what is killed cleans nothing up
+        patch.setattr(os, "getpid", lambda: 999_999_999)
+        with contextlib.suppress(Killed), replacing_folder(tmp_path / "model") as folder:
+            (folder / "second").touch()
+    sweep(tmp_path, "none")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["second" if moves == 2 else "first"]

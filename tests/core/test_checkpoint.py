@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import signal
@@ -256,3 +257,21 @@ def test_a_state_file_cannot_point_outside_the_folder(tmp_path: Path):
     (tmp_path / "here" / "state.json").write_text(state.replace(name, f"../elsewhere/{outside.name}"))
     with pytest.raises(UserError):
         checkpoint.load(tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tensors": "\0"},
+        {"tensors": "\ud800"},
+        {"tensors": "../other"},
+        {"sizes": {"a": 48.0}},
+        {"sizes": [1]},
+    ],
+)
+def test_a_state_file_with_values_of_another_kind_is_named(tmp_path: Path, change: dict[str, object]):
+    checkpoint.save(tmp_path, *example(1))
+    path = tmp_path / checkpoint.STATE_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match="is damaged or not a checkpoint"):
+        checkpoint.load(tmp_path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import platform
 import shutil
 import subprocess
 import time
@@ -143,3 +145,51 @@ def test_a_clock_that_goes_back_changes_nothing(tmp_path, monkeypatch):
     assert all(value >= 0.0 for value in report["seconds"].values())
     for name in ("asset.ply", "asset.glb", "contact_sheet.png"):
         assert (tmp_path / "run" / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_command_that_was_killed_before_its_recipe_can_be_given_again(killed, tmp_path, capsys):
+    out = tmp_path / "out"
+    (out / "previews").mkdir(parents=True)
+    (out / ".threedgen-999999999-x.yaml").touch()
+    (out / LOCK).touch()
+    if killed:
+        (out / OWNER).write_text(json.dumps({"process": 999_999_999, "machine": platform.node()}))
+    assert main([*RUN, "--out", str(out)]) == (0 if killed else 2)
+    if killed:
+        assert not list(out.glob(".threedgen-*"))
+    else:  # somebody else's folder
+        assert "is not empty and not a run" in one_line(capsys)
+
+
+def test_the_users_own_scene_file_is_not_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("assets").mkdir()
+    text = "# mine\nseconds: 1\nassets:\n- {name: cube, prompt: a cube}\n"
+    Path("scene.yaml").write_text(text)
+    assert main(["compose", "scene.yaml", "--out", "."]) == 2
+    assert "is not empty and not a run" in one_line(capsys)
+    assert Path("scene.yaml").read_text() == text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["image-to-3d", "pipe.png"], ["image-to-3d", "pipe.mp4"], ["fit", "pipe.glb"], ["fit", "pipe.ply"],
+        ["compose", "pipe.yaml"], ["text-to-4d", "a cube", "--video", "pipe.mp4"],
+    ],
+)  # fmt: skip
+def test_nobody_waits_for_a_named_pipe(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(words[-1])
+    assert main(words) == 2
+    assert words[-1] in one_line(capsys)
+
+
+def test_nobody_waits_for_a_named_pipe_in_a_model_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("model/tokenizer").mkdir(parents=True)
+    Path("model/model_index.json").write_text("{}")
+    os.mkfifo("model/tokenizer/vocab.json")
+    assert main(["text-to-3d", "a cube", "--prior", "model", "--out", "out"]) == 2
+    assert "model/tokenizer/vocab.json' is neither a file nor a folder" in one_line(capsys)

@@ -23,7 +23,12 @@ class _Watched:
 
     def write(self, text: str) -> int:
         with _explained():
-            return self._stream.write(text)
+            try:
+                return self._stream.write(text)
+            except UnicodeEncodeError as error:  # a terminal that has no such letters
+                return self._stream.write(
+                    text.encode(error.encoding, "backslashreplace").decode(error.encoding)
+                )
 
     def flush(self) -> None:
         with _explained():

@@ -25,8 +25,9 @@ import torch
 from threedgen import export
 from threedgen.composition.composition import Composition, body_configs, handovers
 from threedgen.composition.scene_file import Asset, SceneFile
-from threedgen.core import checkpoint, trust
+from threedgen.core import checkpoint, inside, trust
 from threedgen.core.atomic import replacing
+from threedgen.core.documents import LARGEST
 from threedgen.core.errors import UserError
 from threedgen.export import gltf
 from threedgen.export.mesh import NoSurface
@@ -48,6 +49,7 @@ from threedgen.representations.dynamic_gaussians import DynamicGaussians, read_a
 
 SCENE = "scene.yaml"
 _ASSETS = "assets"
+_HEAD = "# The scene as `threedgen compose` read it.\n"
 _HANDOVER = 10.0  # weight of the term that makes a motion begin as the one before continues
 _IN_SIGHT = 1.6  # world units from the middle that films show
 _KINDS = ("still", "motion", "export")
@@ -117,7 +119,7 @@ def _compose(
     begun = time.perf_counter()
     (out / _ASSETS).mkdir(parents=True, exist_ok=True)  # what tells `_check_out` that the scene file is ours
     with replacing(out / SCENE) as temporary:
-        temporary.write_text(_yaml(typed.plain(scene)), encoding="utf-8")
+        temporary.write_text(_HEAD + _yaml(typed.plain(scene)), encoding="utf-8")
     emit = Emitter(tuple(listeners))
     try:
         for path, recipe in recipes.items():
@@ -200,10 +202,19 @@ def _motion_recipe(scene: SceneFile, asset: Asset, number: int, out: Path, makin
 
 
 def _check_out(out: Path) -> None:
-    """UserError if `out` holds anything but an earlier state of this scene: a scene file alone may be the user's
-    own, which would be overwritten."""
-    if not ((out / SCENE).is_file() and (out / _ASSETS).is_dir()):
+    """UserError if `out` holds anything but an earlier state of this scene: a scene file may be the user's own,
+    which would be overwritten, and that of a composed scene says so or has runs beside it."""
+    ours = (out / SCENE).is_file() and (out / _ASSETS).is_dir()
+    ours = ours and (_begins(out / SCENE, _HEAD) or any((out / _ASSETS).rglob(RECIPE)))
+    if not ours:
         check_free(out)
+
+
+def _begins(path: Path, text: str) -> bool:
+    try:
+        return inside.read_text(path, LARGEST).startswith(text)
+    except (OSError, UserError, UnicodeDecodeError):
+        return False
 
 
 def _check_as_before(path: Path, recipe: Recipe) -> None:

@@ -19,6 +19,7 @@ from threedgen.core.errors import UserError
 _BLOCK = 1 << 20  # bytes that are compared at a time
 # The name of a temporary: the process that writes it comes first, so that others know when it is left over.
 _TEMPORARY = re.compile(r"\.threedgen-(\d+)-.+")
+_OLD = "-old-"
 
 
 @contextmanager
@@ -65,7 +66,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=_prefix(), dir=folder.parent))
     except OSError as error:
         raise _unwritable(folder, error) from error
-    old = temporary.with_name(f"{temporary.name}-old")
+    # Its name says whose place it had: a kill between the two moves below leaves nothing in that place.
+    old = temporary.with_name(f"{temporary.name}{_OLD}{folder.name}")
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -84,7 +86,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, stop: str) -> None:
-    """Removes the temporaries that processes which are gone have left in `folder` and below.
+    """Removes the temporaries that processes which are gone have left in `folder` and below, and puts a folder back
+    that was to be replaced.
 
     stop: the name of a file; folders below that have one belong to another process and are left alone. Links are
     not followed. What cannot be removed stays.
@@ -98,7 +101,13 @@ def sweep(folder: Path, stop: str) -> None:
                 Path(place, name).unlink()
         for name in [name for name in folders if _TEMPORARY.fullmatch(name)]:
             folders.remove(name)
-            if _is_left_over(name):
+            if not _is_left_over(name):
+                continue
+            replaced = Path(place, name.partition(_OLD)[2])
+            if _OLD in name and not replaced.exists():
+                with contextlib.suppress(OSError):
+                    os.replace(Path(place, name), replaced)
+            else:
                 shutil.rmtree(Path(place, name), ignore_errors=True)
 
 
@@ -135,6 +144,11 @@ def remove_empty(folders: list[Path]) -> None:
 
 def _prefix() -> str:
     return f".threedgen-{os.getpid()}-"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is a temporary of this module."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def _is_left_over(name: str) -> bool:

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from threedgen.core.errors import UserError
 
 FORMAT = 1
 STATE_FILE = "state.json"
+_TENSOR_FILE = re.compile(r"tensors-[0-9a-f]+\.safetensors")
 _PARTIAL = ".partial"
 
 
@@ -71,12 +73,12 @@ def save(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor], state: M
         _write_atomically(folder / tensor_file, data)
         _write_atomically(folder / STATE_FILE, text)
     except OSError as error:
-        _sweep_quietly(folder)
+        tidy(folder)
         raise UserError(
             f"cannot write the checkpoint {folder}: {error.strerror or error}; free some space or choose "
             "another folder (a previous checkpoint there is intact)"
         ) from error
-    _sweep_quietly(folder)
+    tidy(folder)
 
 
 def load(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -132,10 +134,16 @@ def _read_document(folder: Path) -> dict[str, Any]:
             f"{path} has format {document['format']}; this version of threedgen reads format {FORMAT}"
         )
     name, digest, state = (document.get(key) for key in ("tensors", "digest", "state"))
+    sizes = document.get("sizes")  # of each tensor in bytes; versions before this one wrote none
     if not (isinstance(name, str) and isinstance(digest, str) and isinstance(state, dict)):
         raise damaged
-    sizes = document.get("sizes")  # of each tensor in bytes; versions before this one wrote none
-    return {"tensors": Path(name).name, "digest": digest, "sizes": sizes, "state": state}
+    if not _TENSOR_FILE.fullmatch(name) or not (sizes is None or _are_sizes(sizes)):
+        raise damaged
+    return {"tensors": name, "digest": digest, "sizes": sizes, "state": state}
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, dict) and all(type(size) is int and size >= 0 for size in values.values())
 
 
 def _read_tensors(path: Path, sizes: Mapping[str, int] | None) -> bytes:
@@ -262,7 +270,8 @@ def _sweep(folder: Path, keep: str | None) -> None:
             path.unlink(missing_ok=True)
 
 
-def _sweep_quietly(folder: Path) -> None:
+def tidy(folder: Path) -> None:
+    """Removes what saves that were killed have left. Only for the process that writes the checkpoint."""
     # Files that cannot be removed now only cost space, and the next save tries again.
     with contextlib.suppress(OSError):
         _sweep(folder, keep=_current_tensor_file(folder))

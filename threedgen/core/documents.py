@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from threedgen.core import inside
+
 LARGEST = 2**20  # bytes of a YAML text
 DEEPEST = 100  # lists and sections inside each other
 MOST = 100_000  # values of a YAML text, those that aliases repeat included
@@ -35,8 +37,9 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_yaml_text(path: Path) -> str:
-    """The text of a YAML file within the limits of `check_yaml`. Raises OSError and ValueError."""
-    with path.open("rb") as file:
+    """The text of a YAML file within the limits of `check_yaml`. Raises OSError, ValueError, and UserError for what
+    is no file."""
+    with inside.opened(path) as file:
         data = file.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise ValueError(f"it is larger than {LARGEST // 2**20} MB")

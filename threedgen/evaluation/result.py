@@ -19,6 +19,8 @@ from threedgen.metrics.consistency import Consistency
 METRICS = ("psnr", "ssim", "lpips")
 # The order of columns, by their first words.
 _ORDER = ("", "PSNR", "SSIM", "LPIPS", "FID", "KID", "consistency", *MOVING_SCORES, "s")
+# The path of a run may hold bytes that are no UTF-8.
+_TEXT: Any = {"encoding": "utf-8", "errors": "backslashreplace"}
 _RESAMPLES, _TAIL = 1000, 0.025  # of the bootstrap: 95 of 100 resamples lie inside the interval
 
 OnProgress = Callable[[int, int], None]
@@ -148,12 +150,12 @@ class Evaluation:
     def write(self, folder: str | Path) -> None:
         """Writes eval.json, views.csv and table.md, each as a whole or not at all. Raises UserError."""
         folder = Path(folder)
-        with replacing(folder / "views.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
+        with replacing(folder / "views.csv") as path, path.open("w", newline="", **_TEXT) as stream:
             writer = csv.writer(stream)
             writer.writerow(ViewScore._fields)
             writer.writerows(self.views)
         with replacing(folder / "table.md") as path:
-            path.write_text(table([self]) + "\n", encoding="utf-8")
+            path.write_text(table([self]) + "\n", **_TEXT)
         write_report(folder / "eval.json", self.document())
 
     def _means(self, metric: str) -> list[float]:

@@ -78,6 +78,12 @@ def holding(folder: Path, onward: Callable[[], str]) -> Iterator[None]:
         atomic.remove_empty(made)
 
 
+def is_left(folder: Path) -> bool:
+    """Whether a process of this machine held a folder and did not let go of it, as after a kill."""
+    owner = _owner(folder)
+    return owner is not None and owner["machine"] == platform.node()
+
+
 def _identity(folder: Path) -> tuple[int, int] | None:
     """What tells the file LOCK from others of its name; None if there is none."""
     try:

@@ -18,13 +18,15 @@ from types import MappingProxyType
 from typing import Any
 
 from threedgen.core import inside
-from threedgen.core.atomic import replacing
+from threedgen.core.atomic import is_temporary, replacing
 from threedgen.core.errors import UserError
 from threedgen.jobs import lock
 
 RECIPE = "recipe.yaml"
 REPORT = "report.json"
 DEFAULT_PARENT = Path("runs")
+# What is in a run before its recipe, and in a composed scene before its scene file.
+_FIRST = ("previews", "assets", "pictures", "reference", "film")
 PICTURE = "reference/picture.png"  # the cut-out that a run from a picture begins with
 
 
@@ -87,6 +89,7 @@ class RunDirectory:
                 run.previews.mkdir(parents=True, exist_ok=True)
                 for name, folder in files.items():
                     run.given.append(run.path / name)
+                    shutil.rmtree(run.path / name, ignore_errors=True)  # of a command that was killed
                     shutil.move(folder, run.path / name)
             with replacing(run.recipe) as temporary:
                 temporary.write_text(text, encoding="utf-8")
@@ -126,6 +129,18 @@ def check_free(path: Path) -> None:
         _check_free(path)
 
 
+def _is_left_over(path: Path) -> bool:
+    """Whether a folder holds only what a command that was killed had put there before its recipe or its scene file.
+
+    A folder without the files of a lock was not made by this program, so that it must be empty.
+    """
+    ours = lock.is_left(path)
+    return all(
+        entry.name in lock.FILES or (ours and (is_temporary(entry.name) or entry.name in _FIRST))
+        for entry in path.iterdir()
+    )
+
+
 def _check_free(path: Path) -> None:
     if (path / RECIPE).is_file():
         state = "finished" if (path / REPORT).is_file() else "unfinished"
@@ -133,7 +148,7 @@ def _check_free(path: Path) -> None:
             f"'{path}' already holds a run ({state}): continue it with `threedgen resume {path}` "
             "or choose another --out"
         )
-    if path.is_dir() and any(entry.name not in lock.FILES for entry in path.iterdir()):
+    if path.is_dir() and not _is_left_over(path):
         raise UserError(f"'{path}' is not empty and not a run: choose another --out")
     if path.exists() and not path.is_dir():
         raise UserError(f"'{path}' is a file, not a folder: choose another --out")

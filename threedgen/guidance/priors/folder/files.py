@@ -43,6 +43,10 @@ class PipelineFolder:
         """The content of model_index.json, which names the class of each part."""
         if not self.path.is_dir():
             raise UserError(f"prior folder '{self.path}' does not exist: name a diffusers pipeline folder")
+        for entry in (*self.path.iterdir(), *self.path.glob("*/*")):
+            # To open a named pipe may wait for ever. A link to nothing is reported as a file that is missing.
+            if entry.exists() and not (entry.is_file() or entry.is_dir()):
+                raise UserError(f"prior file '{entry}' is neither a file nor a folder: copy the folder again")
         if not (self.path / "model_index.json").is_file():
             raise UserError(
                 f"prior folder '{self.path}' is not a diffusers pipeline: it has no model_index.json "
