@@ -44,6 +44,7 @@ from threedgen.recipes.recipe import Recipe
 SIMPLE = ("red cube", "blue sphere", "yellow cylinder", "orange cone", "green torus")
 PARAMETRIC = ("blue chair", "red chair", "green table", "purple table", "cyan mug", "red mug", "yellow car")
 HELD_OUT = tuple(f"{color} {shape}" for color, shape in sorted(world.HELD_OUT))
+PROMPTS = [f"{'an' if words[0] in 'aeiou' else 'a'} {words}" for words in (*SIMPLE, *PARAMETRIC, *HELD_OUT)]
 
 
 class Oracle:
@@ -208,9 +209,7 @@ def main() -> None:
     parser.add_argument("--no-oracle", action="store_true", help="our runs only")
     parser.add_argument("overrides", nargs="*", help="key=value settings for both sides")
     arguments = parser.parse_args()
-    prompts = arguments.only or [
-        f"{'an' if words[0] in 'aeiou' else 'a'} {words}" for words in (*SIMPLE, *PARAMETRIC, *HELD_OUT)
-    ]
+    prompts = arguments.only or PROMPTS
     command = ["--recipe", arguments.recipe, *arguments.overrides]
     command += [] if arguments.steps is None else ["--steps", str(arguments.steps)]
     rows: list[dict[str, Any]] = []

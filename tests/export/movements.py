@@ -40,7 +40,7 @@ MESH = MeshConfig(resolution=24, faces=500)
 
 @functools.cache
 def ball_mesh() -> TriMesh:
-    return as_mesh(ball(), MESH)
+    return as_mesh(ball(), MESH.plain())
 
 
 class MeshedBall(RisingBall):

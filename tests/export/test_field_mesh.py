@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,6 +137,7 @@ def test_a_field_is_written_as_a_mesh_that_other_software_reads(tmp_path: Path, 
     path = tmp_path / f"ball{suffix}"
     mesh = write(solid(sphere), path, mesh=QUICK)
     assert isinstance(mesh, TriMesh)
-    read = trimesh.load(path, force="mesh")
-    assert read.is_watertight  # type: ignore[union-attr]
-    assert len(read.faces) == len(mesh.faces)  # type: ignore[union-attr]
+    read: Any = trimesh.load(path, force="mesh")
+    read.merge_vertices(merge_tex=True, merge_norm=True)  # the seams of the texture
+    assert read.is_watertight
+    assert len(read.faces) == len(mesh.faces)

@@ -55,6 +55,8 @@ def test_each_suffix_writes_its_format(tmp_path: Path) -> None:
         "asset.GLB",
         "asset.OBJ",
         "asset.PLY",
+        "asset.mtl",
+        "asset.png",
     ]
 
 

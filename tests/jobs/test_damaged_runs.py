@@ -23,6 +23,7 @@ SETTINGS = (
     f"steps={STEPS}",
     "guidance.0.prior.name=disc",
     "representation.count=30",
+    "regularizers.solidity=0",  # with which Gaussians would be added and removed
     "cameras.batch=1",
     "cameras.resolution=8",
     "export.mesh.resolution=16",

@@ -46,6 +46,28 @@ def test_binarising_pushes_to_the_nearer_end(term, wrap):
     assert float(term(wrap(torch.full((4,), 0.5)))) == pytest.approx(1.0)
 
 
+def test_solidity_keeps_what_is_seen_through_a_haze():
+    values = torch.tensor([0.02, 0.2, 0.4, 0.9], requires_grad=True)
+    regularizers.solidity(output(values)).backward()
+    assert values.grad is not None
+    assert (values.grad[:2] > 0).all()  # descent lowers these
+    assert (values.grad[2:] < 0).all()
+    assert float(regularizers.solidity(output(torch.full((4,), regularizers.SOLID)))) == pytest.approx(
+        1.0, abs=1e-3
+    )
+    for end, most in ((0.0, 0.03), (1.0, 1e-3)):
+        assert float(regularizers.solidity(output(torch.full((4,), end))).abs()) < most
+
+
+def test_flatness_is_the_shortest_axis():
+    scales = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.2, 0.6]], requires_grad=True)
+    term = gaussian_terms.flatness(cloud(torch.full((2,), 0.5), scales))
+    assert float(term.detach()) == pytest.approx(0.15)
+    term.backward()
+    assert scales.grad is not None
+    assert torch.equal(scales.grad > 0, torch.tensor([[True, False, False], [False, True, False]]))
+
+
 def test_sparsity_is_dreamfusions_and_free_for_an_empty_picture():
     assert float(regularizers.sparsity(EMPTY)) == pytest.approx(0.0, abs=1e-7)
     alpha = torch.tensor([0.0, 0.3, 1.0], requires_grad=True)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from threedgen.cameras.orbit import orbit
+from threedgen.core.memory import peak_memory
 from threedgen.core.pictures import silhouette_iou
 from threedgen.datasets import world
 from threedgen.jobs.asset import asset_of
@@ -25,12 +26,12 @@ def views():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    recipe = load_recipe("text-to-3d", prompt="an orange cone", steps=STEPS)
-    return recipe, start(recipe, tmp_path_factory.mktemp("runs") / "cone")
+    recipe, before = load_recipe("text-to-3d", prompt="an orange cone", steps=STEPS), peak_memory() or 0
+    return recipe, before, start(recipe, tmp_path_factory.mktemp("runs") / "cone")
 
 
 def test_the_asset_is_an_orange_cone(finished):
-    recipe, run = finished
+    recipe, _, run = finished
     asset: Any = asset_of(recipe, load_scene(run, recipe))
     with torch.no_grad():
         output = SplattingRenderer(SplattingRenderer.Config())(asset, views(), torch.ones(3))
@@ -45,7 +46,7 @@ def test_the_asset_is_an_orange_cone(finished):
 
 
 def test_the_run_leaves_every_file(finished):
-    _, run = finished
+    _, before, run = finished
     names = {path.name for path in run.path.iterdir()}
     assert names >= {
         *("asset.glb", "asset.ply", "turntable.mp4", "contact_sheet.png", "report.json", "recipe.yaml"),
@@ -54,4 +55,5 @@ def test_the_run_leaves_every_file(finished):
     report = json.loads(run.report.read_text())
     assert report["prompt"] == "an orange cone"
     assert report["scores"]["watertight"] is True
-    assert 0 < report["peak_memory_bytes"] < 2.5e9
+    # The peak is that of the process, which may have run other tests before.
+    assert before <= report["peak_memory_bytes"] < max(2.5e9, before + 1e9)

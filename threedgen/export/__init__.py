@@ -6,7 +6,7 @@ it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,7 @@ from threedgen.core.errors import UserError
 if TYPE_CHECKING:
     from threedgen.core.types import Primitive, TriMesh
     from threedgen.export.mesh import MeshConfig
+    from threedgen.export.views import View
     from threedgen.representations.base import Representation
 
 _EXPORTERS = {
@@ -24,8 +25,14 @@ _EXPORTERS = {
 }
 
 
+_VIEWS, _PIXELS = 24, 192  # of the renders that a mesh must look like
+
+
 class Exporter(Protocol):
-    """A class, made without arguments, whose objects write a primitive in one file format."""
+    """A class, made without arguments, whose objects write a primitive in one file format.
+
+    It may have an attribute `holds_mesh`, which is true if it is to be given the surface of every asset.
+    """
 
     def write(
         self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
@@ -49,14 +56,15 @@ def write(
     *,
     note: Mapping[str, Any] | None = None,
     mesh: MeshConfig | None = None,
+    given: Sequence[View] = (),
 ) -> TriMesh | None:
     """Writes an asset in the format of its suffix; returns the mesh if the format holds one.
 
     asset: a representation (as it is at time 0) or a primitive. .glb and .obj hold a mesh with its texture or
     vertex colours, .ply holds 3D Gaussians. note: plain JSON values (prompt, seed and so on) for the metadata
     of the file: asset.extras of a GLB, comments in other formats. mesh: how Gaussians and fields become a mesh.
-    Raises UserError for an unknown suffix, an asset that does not fit the format and a place that cannot be
-    written.
+    given: pictures that the asset was made from, for its texture. Raises UserError for an unknown suffix, an asset
+    that does not fit the format and a place that cannot be written.
     """
     from threedgen.core.plugins import load
     from threedgen.core.types import Primitive
@@ -65,13 +73,18 @@ def write(
     path = Path(path)
     exporter: Exporter = load(exporter_of(path))()
     primitive: Any = asset if isinstance(asset, Primitive) else asset.at()
-    return exporter.write(primitive, path, note=note or {}, mesh=mesh or MeshConfig())
+    config = mesh or MeshConfig()
+    if getattr(exporter, "holds_mesh", False):
+        primitive = as_mesh(primitive, config, given)
+    return exporter.write(primitive, path, note=note or {}, mesh=config)
 
 
-def as_mesh(primitive: Primitive, config: MeshConfig) -> TriMesh:
-    """The surface of any primitive, in world coordinates, with normals.
+def as_mesh(primitive: Primitive, config: MeshConfig, given: Sequence[View] = ()) -> TriMesh:
+    """The surface of any primitive, in world coordinates, with normals, and with a texture unless the config wants
+    none. A mesh stays as it is.
 
-    Raises NoSurface if none is visible, and UserError for a mesh that no file can hold (`check_mesh`).
+    given: pictures that the asset was made from, which count more than its own renders. Raises NoSurface if none is
+    visible, and UserError for a mesh that no file can hold (`check_mesh`).
     """
     from threedgen.core.types import GaussianCloud, TriMesh
 
@@ -80,10 +93,24 @@ def as_mesh(primitive: Primitive, config: MeshConfig) -> TriMesh:
     if isinstance(primitive, GaussianCloud):
         from threedgen.export.mesh import extract_mesh
 
-        return extract_mesh(primitive, config)
-    from threedgen.export.field_mesh import extract_field_mesh
+        mesh = extract_mesh(primitive, config)
+    else:
+        from threedgen.export.field_mesh import extract_field_mesh
 
-    return extract_field_mesh(primitive, config)
+        mesh = extract_field_mesh(primitive, config)
+    moves = config.outline > 0 and bool(given)
+    if not moves and config.texture_size == 0:
+        return mesh
+    from threedgen.export.outline import fit_outline
+    from threedgen.export.painting import paint
+    from threedgen.export.views import around, renders
+
+    views = list(given)
+    if isinstance(primitive, GaussianCloud):  # of a field, renders take long, and its surface has its colours
+        views += renders(primitive, around(mesh, _VIEWS, _PIXELS))
+    # The level set has the outlines of the asset already; those of pictures are known better than any asset shows.
+    mesh = fit_outline(mesh, views, config.outline) if moves else mesh
+    return paint(mesh, views, config.texture_size) if config.texture_size else mesh
 
 
 def _with_normals(mesh: TriMesh) -> TriMesh:

@@ -9,7 +9,6 @@ from typing import Any
 from threedgen.core.errors import UserError
 from threedgen.core.types import GaussianCloud, Primitive, TriMesh
 from threedgen.datasets.splat_files import SplatParameters
-from threedgen.export import as_mesh
 from threedgen.export.gltf import write_glb
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.obj import write_obj
@@ -19,23 +18,27 @@ from threedgen.export.splat import write_splats
 class Glb:
     """A mesh with a texture or vertex colours, for Blender, Unity and three.js. The note is in `asset.extras`."""
 
+    holds_mesh = True
+
     def write(
         self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
     ) -> TriMesh:
-        surface = as_mesh(primitive, mesh)
-        write_glb(path, surface, note)
-        return surface
+        assert isinstance(primitive, TriMesh)
+        write_glb(path, primitive, note)
+        return primitive
 
 
 class Obj:
     """A mesh with a texture (in a .mtl and a .png beside it) or vertex colours. The note is in comments."""
 
+    holds_mesh = True
+
     def write(
         self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
     ) -> TriMesh:
-        surface = as_mesh(primitive, mesh)
-        write_obj(path, surface, lines_of(note))
-        return surface
+        assert isinstance(primitive, TriMesh)
+        write_obj(path, primitive, lines_of(note))
+        return primitive
 
 
 class SplatPly:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -39,13 +40,22 @@ class MeshConfig:
             null the level is chosen whose silhouettes agree with the pictures.
         floaters: Connected pieces below this share of the volume of the largest piece are dropped; 0 keeps all.
         smoothing: Number of Taubin passes, which keep the volume, before decimation; 0 for none.
+        outline (steps): Steps in which the vertices move towards the outlines of the pictures that the asset was
+            made from, if there are any; 0 for none.
+        texture_size (texels): Width and height of the texture; 0 gives the vertices colours instead.
     """
 
     resolution: Annotated[int, between(16, 512)] = 128
-    faces: Annotated[int, at_least(FEWEST_FACES)] = 50_000
+    faces: Annotated[int, at_least(FEWEST_FACES)] = 8_000
     level: Annotated[float, above(0.0)] | None = None
     floaters: Annotated[float, between(0.0, 1.0, open_high=True)] = 0.01
     smoothing: Annotated[int, at_least(0)] = 20
+    outline: Annotated[int, at_least(0)] = 40
+    texture_size: Annotated[int, between(0, 8192)] = 512
+
+    def plain(self) -> MeshConfig:
+        """The same for meshes with colours at their vertices: those that move, or that are worked on further."""
+        return replace(self, outline=0, texture_size=0)
 
 
 def extract_mesh(cloud: GaussianCloud, config: MeshConfig | None = None) -> TriMesh:

@@ -68,11 +68,12 @@ class MovingAsset:
     @cached_property
     def surface(self) -> tuple[TriMesh, Animation]:
         """The mesh at the first moment, and its animation. Raises NoSurface if nothing is opaque enough."""
+        config = self.mesh.plain()
         with torch.no_grad():
             if isinstance(self.scene, OwnSurface):
-                mesh, motion = self.scene.surface(self.mesh, self.moved, self.config)
+                mesh, motion = self.scene.surface(config, self.moved, self.config)
             else:
-                mesh = as_mesh(self.scene.at(None), self.mesh)
+                mesh = as_mesh(self.scene.at(None), config)
                 motion = animated(mesh, self.scene.means, self.moved, self.config)
         return dataclasses.replace(mesh, vertices=motion.vertices[0], normals=motion.normals[0]), motion
 

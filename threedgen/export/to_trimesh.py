@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
+from threedgen.core.png import to_uint8
 from threedgen.core.types import TriMesh
 
 if TYPE_CHECKING:
@@ -27,12 +27,7 @@ def to_trimesh(mesh: TriMesh) -> trimesh.Trimesh:
     visual: ColorVisuals | TextureVisuals | None = None
     if mesh.texture is not None and mesh.uvs is not None:
         uvs = mesh.uvs.detach().cpu().numpy() * np.array([1.0, -1.0]) + np.array([0.0, 1.0])
-        visual = TextureVisuals(uv=uvs, image=Image.fromarray(_bytes(mesh.texture)))
+        visual = TextureVisuals(uv=uvs, image=Image.fromarray(to_uint8(mesh.texture)))
     elif mesh.vertex_colors is not None:
-        visual = ColorVisuals(vertex_colors=_bytes(mesh.vertex_colors))
+        visual = ColorVisuals(vertex_colors=to_uint8(mesh.vertex_colors))
     return trimesh.Trimesh(vertices, faces, vertex_normals=normals, visual=visual, process=False)
-
-
-def _bytes(colors: Tensor) -> np.ndarray:
-    values = colors.detach().cpu().numpy()
-    return (255.0 * values.clip(0.0, 1.0) + 0.5).astype(np.uint8)

@@ -162,6 +162,15 @@ def write_contact_sheet(path: str | Path, frames: Sequence[Frame], columns: int 
     )
 
 
+def labelled(frame: Frame, text: str) -> Frame:
+    """The frame with a line of text in its upper left corner."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(frame)
+    ImageDraw.Draw(picture).text((4, 2), text, fill=(90, 90, 90))
+    return np.asarray(picture)
+
+
 def _at_least_one(frames: Iterable[Frame], path: Path) -> Iterator[Frame]:
     empty = True
     for frame in frames:

@@ -8,15 +8,20 @@ from typing import Annotated, Any
 
 import torch
 
+from threedgen.cameras.reference import ReferenceOrbit
 from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.settings import above, at_least, between, settings
 from threedgen.core.types import GaussianCloud, Primitive, TriMesh
+from threedgen.datasets.cut_outs import read_cut_out
 from threedgen.export import animation, video
 from threedgen.export.low_pass import as_seen, pixel_size
 from threedgen.export.mesh import FEWEST_FACES, MeshConfig
 from threedgen.export.moving import MovingAsset
+from threedgen.export.views import View
+from threedgen.guidance.reference_picture import ReferencePicture
 from threedgen.recipes.recipe import Recipe
 
+_TRUST = 1000.0  # of a given picture, beside a render
 _LAST_STEPS = 64  # the blur is measured over the views of this many steps: the distance of one step is random
 
 
@@ -70,6 +75,24 @@ def asset_of(recipe: Recipe, scene: Any, pixel: float = 0.0) -> Primitive:
         views = [sampler(recipe.seed, step, stage.steps) for step in last]
         return as_seen(primitive, max(0.0, pixel_size(*views) ** 2 - pixel**2) ** 0.5)
     return primitive
+
+
+def given_views(recipe: Recipe) -> list[View]:
+    """The pictures that an asset was made from, with their cameras; [] for one that was not, or that moves.
+
+    Raises UserError if a picture cannot be read.
+    """
+    stage = recipe.all_stages[-1]
+    sampler = stage.cameras.make()
+    guides = [choice for choice in stage.guidance if choice.is_a(ReferencePicture)]
+    if not isinstance(sampler, ReferenceOrbit) or not guides:
+        return []
+    views = []
+    for number, path in enumerate((guides[0].config.image, *guides[0].config.views)):
+        image, alpha = read_cut_out(path)
+        camera = sampler.reference(len(image))[number : number + 1]
+        views.append(View(camera, image - (1.0 - alpha), alpha, _TRUST))
+    return views
 
 
 def moving_asset(recipe: Recipe, scene: Any) -> MovingAsset:

@@ -10,7 +10,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.export import video
 from threedgen.export.moving import MOTION_SUFFIXES, holds_motion
-from threedgen.jobs.asset import asset_of, moving_asset, note_of, renderer_here, viewer_of
+from threedgen.jobs.asset import asset_of, given_views, moving_asset, note_of, renderer_here, viewer_of
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.recipes.load import read_resolved
@@ -42,7 +42,8 @@ def export_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> N
             f"cannot write '{path}': nothing moves in '{run.path}'; `threedgen render` makes a turntable of it"
         )
     primitive = asset_of(recipe, scene)
-    export.write(primitive, path, note=note_of(recipe), mesh=recipe.fixed["export"].config.mesh)
+    mesh = recipe.fixed["export"].config.mesh
+    export.write(primitive, path, note=note_of(recipe), mesh=mesh, given=given_views(recipe))
 
 
 def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = (), backend: str = "auto") -> None:

@@ -11,14 +11,17 @@ import torch
 from threedgen import export
 from threedgen.core import threads
 from threedgen.core.roles import RepresentationRoles, declared
-from threedgen.core.types import GaussianCloud, Primitive
+from threedgen.core.types import GaussianCloud, Primitive, TriMesh
 from threedgen.export import report, video
 from threedgen.export.mesh import NoSurface, is_watertight
-from threedgen.jobs.asset import Turntable, asset_of, moving_asset, note_of, viewer_of
+from threedgen.export.views import View
+from threedgen.jobs.asset import Turntable, asset_of, given_views, moving_asset, note_of, viewer_of
 from threedgen.jobs.build import Components
 from threedgen.jobs.listeners import metrics
 from threedgen.jobs.run_directory import RunDirectory
+from threedgen.jobs.scores.exported import exported_scores, read_back
 from threedgen.recipes.recipe import Recipe
+from threedgen.renderers.mesh import MeshRenderer
 
 _SHEET_VIEWS = 8
 _FILM = "anim.mp4"
@@ -27,23 +30,27 @@ _MESH_ANIMATIONS = ("anim.glb", "player.html")
 
 def write_assets(
     recipe: Recipe, run: RunDirectory, components: Components, begin: Callable[[str], None]
-) -> dict[str, Any]:
-    """Writes the asset in every format that holds it, a turntable and a contact sheet.
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Writes the asset in every format that holds it, a turntable and a contact sheet, which show the mesh.
 
-    Returns counts for the report. begin: called with the name of each phase. An asset without a surface is a
-    warning, because the other files are still useful. Raises UserError if a place cannot be written.
+    Returns counts for the report, and the scores of the mesh. begin: called with the name of each phase. An asset
+    without a surface is a warning, because the other files are still useful. Raises UserError if a place cannot be
+    written.
     """
     primitive = asset_of(recipe, components.scene)
     if not isinstance(primitive, Primitive):
         warnings.warn(f"no exporter for {type(primitive).__name__}: no asset files are written", stacklevel=1)
-        return {}
+        return {}, {}
     facts: dict[str, Any] = {}
     if isinstance(primitive, GaussianCloud):
         begin("writing splats")
         export.write(primitive, run.path / "asset.ply", note=note_of(recipe))
         facts["gaussians"] = len(primitive)
     begin("extracting the mesh")
-    facts |= _write_mesh(recipe, run, primitive)
+    given = given_views(recipe)
+    facts |= _write_mesh(recipe, run, primitive, given)
+    mesh = read_back(run.path / "asset.glb") if "mesh" not in facts else None
+    scores = {} if mesh is None or isinstance(primitive, TriMesh) else exported_scores(mesh, primitive, given)
     if declared(type(components.scene), RepresentationRoles).moves:
         begin("writing the animation")
         moving = moving_asset(recipe, components.scene)
@@ -51,11 +58,18 @@ def write_assets(
         for name in (_FILM,) if "mesh" in facts else (_FILM, *_MESH_ANIMATIONS):
             moving.write(run.path / name)
     begin("rendering the turntable")
-    _write_pictures(run, viewer_of(components.renderer, primitive), recipe.fixed["export"].config.turntable)
-    return facts
+    table = recipe.fixed["export"].config.turntable
+    view = viewer_of(components.renderer, primitive)
+    if mesh is None:
+        _write_pictures(run, view, table)
+    else:
+        _write_pictures(run, viewer_of(MeshRenderer(), mesh), table, view)
+    return facts, scores
 
 
-def _write_mesh(recipe: Recipe, run: RunDirectory, primitive: Primitive) -> dict[str, Any]:
+def _write_mesh(
+    recipe: Recipe, run: RunDirectory, primitive: Primitive, given: Sequence[View]
+) -> dict[str, Any]:
     """Writes asset.glb; returns its counts, or under "mesh" why there is none."""
     try:
         mesh = export.write(
@@ -63,6 +77,7 @@ def _write_mesh(recipe: Recipe, run: RunDirectory, primitive: Primitive) -> dict
             run.path / "asset.glb",
             note=note_of(recipe),
             mesh=recipe.fixed["export"].config.mesh,
+            given=given,
         )
     except NoSurface as error:
         warnings.warn(str(error), stacklevel=1)
@@ -71,7 +86,10 @@ def _write_mesh(recipe: Recipe, run: RunDirectory, primitive: Primitive) -> dict
     return {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "watertight": is_watertight(mesh)}
 
 
-def _write_pictures(run: RunDirectory, view: video.Render, table: Turntable) -> None:
+def _write_pictures(
+    run: RunDirectory, view: video.Render, table: Turntable, beside: video.Render | None = None
+) -> None:
+    """A film of one turn and a sheet of eight views, and below them those of `beside`, the asset as optimised."""
     sheet: list[video.Frame] = []
     shared = table.frames % _SHEET_VIEWS == 0  # then every view of the sheet is a frame of the turn
     frames = video.orbit_frames(view, table.frames, elevation=table.elevation, size=table.size)
@@ -80,6 +98,10 @@ def _write_pictures(run: RunDirectory, view: video.Render, table: Turntable) -> 
     video.write_video(run.path / "turntable.mp4", frames, table.fps)
     if not shared:
         sheet += video.orbit_frames(view, _SHEET_VIEWS, elevation=table.elevation, size=table.size)
+    if beside is not None:
+        sheet[0] = video.labelled(sheet[0], "mesh")
+        others = list(video.orbit_frames(beside, _SHEET_VIEWS, elevation=table.elevation, size=table.size))
+        sheet += [video.labelled(others[0], "as optimised"), *others[1:]]
     video.write_contact_sheet(run.path / "contact_sheet.png", sheet)
 
 

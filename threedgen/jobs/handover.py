@@ -26,6 +26,6 @@ def next_scene(recipe: Recipe, stage: int, scene: Any) -> Any:
     from_asset = take_over(choice)
     asset = asset_of(recipe.all_stages[stage - 1], scene.to("cpu"))
     if needs_mesh(choice, type(asset)):
-        asset = as_mesh(asset, recipe.fixed["export"].config.mesh)
+        asset = as_mesh(asset, recipe.fixed["export"].config.mesh.plain())
     seed = derive_seed(recipe.seed, "stage", stage)
     return continue_earlier(from_asset(choice.config, seed, asset), foreign_classes(recipe.resolved))

@@ -128,6 +128,7 @@ def _continue(recipe: Recipe, run: RunDirectory, listeners: Sequence[Listener], 
         components = build(recipe.all_stages[0], device)
         state = _state(recipe, 0, components)
     else:
+        checkpoint.tidy(run.checkpoint)
         clock.stage = stage = stage_of(run.checkpoint, recipe)
         components = build(recipe.all_stages[stage], device, blank_scene(recipe.all_stages[stage]))
         state = _state(recipe, stage, components)
@@ -266,7 +267,8 @@ def _finish(
     held_out = cameras.held_out.tolist() if scores else None
     scores |= reference_scores(cameras, components.guidances, scene, renderer)
     require_held(run.path)
-    facts = finish.write_assets(recipe, run, components, clock.begin)
+    facts, of_the_mesh = finish.write_assets(recipe, run, components, clock.begin)
+    scores |= of_the_mesh
     if held_out is not None:
         facts["held_out_views"] = held_out
     if declared(type(scene), RepresentationRoles).moves:

@@ -15,7 +15,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.types import GaussianCloud
 from threedgen.export import as_mesh
 from threedgen.export.to_trimesh import to_trimesh
-from threedgen.jobs.asset import asset_of
+from threedgen.jobs.asset import asset_of, given_views
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.export_run import export_run, render_run
 from threedgen.jobs.run import resume
@@ -86,7 +86,8 @@ class Run:
         Raises UserError if there is no surface, or no checkpoint of the last stage yet.
         """
         recipe = self.recipe
-        return to_trimesh(as_mesh(asset_of(recipe, self.scene), recipe.fixed["export"].config.mesh))
+        config = recipe.fixed["export"].config.mesh
+        return to_trimesh(as_mesh(asset_of(recipe, self.scene), config, given_views(recipe)))
 
     @torch.no_grad()
     def splats(self) -> GaussianCloud:

@@ -1,0 +1,61 @@
+"""The scores of the mesh that a run writes."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from splatting_scenes import random_cloud
+
+from threedgen import export
+from threedgen.export.mesh import MeshConfig
+from threedgen.export.views import View, around, renders
+from threedgen.jobs.scores.exported import exported_scores, read_back
+
+SMALL = MeshConfig(resolution=32, faces=1000, texture_size=128)
+
+
+@pytest.fixture(scope="module")
+def cloud():
+    return random_cloud(60, degree=0, size=0.35)
+
+
+@pytest.fixture(scope="module")
+def file(cloud, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "asset.glb"
+    mesh = export.write(cloud, path, mesh=SMALL)
+    return path, mesh
+
+
+def test_the_file_is_read_back_as_it_was_written(file):
+    path, mesh = file
+    read = read_back(path)
+    torch.testing.assert_close(read.vertices, mesh.vertices)
+    assert torch.equal(read.faces, mesh.faces)
+    torch.testing.assert_close(read.uvs, mesh.uvs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(read.texture, mesh.texture, atol=0.003, rtol=0)
+
+
+def test_colours_of_vertices_are_not_read_back(cloud, tmp_path):
+    export.write(cloud, tmp_path / "plain.glb", mesh=SMALL.plain())
+    assert read_back(tmp_path / "plain.glb") is None
+
+
+def test_a_mesh_agrees_with_the_asset_that_it_was_made_of(file, cloud):
+    scores = exported_scores(read_back(file[0]), cloud, [])
+    assert scores["mesh_agreement_iou"] > 0.8
+    assert scores["mesh_agreement_psnr"] > 15.0
+    assert not any("reference" in name for name in scores)
+
+
+def test_a_mesh_that_shows_the_picture_worse_than_the_asset_is_a_warning(file, cloud):
+    mesh = read_back(file[0])
+    (own,) = renders(cloud, around(mesh, 1, 64))
+    with pytest.warns(UserWarning, match="the mesh shows the picture worse than the asset"):
+        scores = exported_scores(mesh, cloud, [own])  # the asset shows its own render exactly
+    assert {"mesh_reference_psnr", "mesh_reference_iou"} <= scores.keys()
+    grey = View(own.camera, torch.full_like(own.rgb, 0.5), torch.ones_like(own.alpha))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exported_scores(mesh, cloud, [grey])  # neither shows this picture

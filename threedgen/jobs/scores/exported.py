@@ -1,0 +1,84 @@
+"""How well the mesh that a run writes shows what the run made: the file is read back and rendered."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from threedgen.core.pictures import psnr, silhouette_iou
+from threedgen.core.types import GaussianCloud, Primitive, TriMesh
+from threedgen.export.views import View, around, renders
+from threedgen.renderers.mesh import MeshRenderer
+
+_OF_SPLATS = 16, 128  # views, and their pixels on each side
+_OF_FIELDS = 4, 64  # whose renders take long
+_SUPERSAMPLING = 2
+MOST_DB, MOST_IOU = 3.0, 0.03
+"""By how much the mesh may show a given picture worse than the Gaussians before a run warns."""
+
+
+def read_back(path: Path) -> TriMesh | None:
+    """The mesh of a .glb as trimesh reads it, in the coordinates of the file; None if it has no texture, because
+    trimesh leaves out the colours of vertices beside a material."""
+    import trimesh
+
+    loaded: Any = trimesh.load_scene(path, process=False)
+    (piece,) = loaded.geometry.values()
+    material = getattr(piece.visual, "material", None)
+    image = getattr(material, "baseColorTexture", None)
+    if image is None:
+        return None
+    uvs = np.asarray(piece.visual.uv, dtype=np.float32) * [1.0, -1.0] + [0.0, 1.0]
+    return TriMesh(
+        torch.from_numpy(np.asarray(piece.vertices, dtype=np.float32)),
+        torch.from_numpy(np.asarray(piece.faces, dtype=np.int64)),
+        uvs=torch.from_numpy(uvs.astype(np.float32)),
+        texture=torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0),
+    )
+
+
+@torch.no_grad()
+def exported_scores(mesh: TriMesh, primitive: Primitive, given: Sequence[View]) -> dict[str, float]:
+    """mesh_agreement_psnr (dB) and mesh_agreement_iou: of renders of the mesh beside those of the asset that it was
+    made of, from several sides. With given pictures also mesh_reference_psnr and mesh_reference_iou, of the first.
+
+    Warns if the mesh shows the given picture worse than the asset itself by more than MOST_DB or MOST_IOU.
+    """
+    views = around(mesh, *(_OF_SPLATS if isinstance(primitive, GaussianCloud) else _OF_FIELDS))
+    beside = _means(mesh, renders(primitive, views))
+    scores = {"mesh_agreement_psnr": beside[0], "mesh_agreement_iou": beside[1]}
+    if given:
+        first = given[0]
+        ours = _means(mesh, [first])
+        (own,) = renders(primitive, first.camera)
+        asset = _compared(own.rgb + 1.0 - own.alpha, own.alpha, first)
+        scores |= {"mesh_reference_psnr": ours[0], "mesh_reference_iou": ours[1]}
+        if asset[0] - ours[0] > MOST_DB or asset[1] - ours[1] > MOST_IOU:
+            warnings.warn(
+                f"the mesh shows the picture worse than the asset that it was made of: {ours[0]:.1f} dB and an "
+                f"overlap of {ours[1]:.2f} instead of {asset[0]:.1f} dB and {asset[1]:.2f}; a larger "
+                "export.mesh.resolution or export.mesh.texture_size may help",
+                stacklevel=1,
+            )
+    return {name: round(value, 4) for name, value in scores.items()}
+
+
+def _means(mesh: TriMesh, views: Sequence[View]) -> tuple[float, float]:
+    renderer = MeshRenderer(MeshRenderer.Config(supersampling=_SUPERSAMPLING))
+    rows = []
+    for view in views:
+        output = renderer(mesh, view.camera, torch.ones(3))
+        rows.append(_compared(output.rgb[0], output.alpha[0], view))
+    decibels, overlaps = zip(*rows, strict=True)
+    return sum(decibels) / len(rows), sum(overlaps) / len(rows)
+
+
+def _compared(rgb: torch.Tensor, alpha: torch.Tensor, view: View) -> tuple[float, float]:
+    """PSNR on white and the overlap of the silhouettes."""
+    white = view.rgb + 1.0 - view.alpha
+    return float(psnr(rgb[None], white[None])), float(silhouette_iou(alpha[None], view.alpha[None]))
