@@ -17,7 +17,8 @@ from threedgen.core.types import GaussianCloud, TriMesh
 from threedgen.datasets.splat_files import read_splats
 from threedgen.export.animation import Config, film
 from threedgen.export.gltf import read_glb
-from threedgen.export.moving import MovingAsset, holds_motion
+from threedgen.export.moving import MovingAsset
+from threedgen.export.names import holds_motion
 from threedgen.renderers.splatting import SplattingRenderer
 
 

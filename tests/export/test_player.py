@@ -19,7 +19,7 @@ from movements import rising_ball
 
 from threedgen.core.errors import UserError
 from threedgen.export import player
-from threedgen.export.player import quantised, write_player
+from threedgen.export.player import quantised, write_page
 
 
 class Page(HTMLParser):
@@ -130,9 +130,7 @@ def test_a_coordinate_that_is_constant_is_exact():
 def test_a_mesh_without_colors_is_grey_and_a_page_without_title_has_one(tmp_path):
     asset = rising_ball()
     mesh, motion = asset.surface
-    write_player(
-        tmp_path / "a.html", dataclasses.replace(mesh, vertex_colors=None), motion, asset.config, " "
-    )
+    write_page(tmp_path / "a.html", dataclasses.replace(mesh, vertex_colors=None), motion, title=" ")
     page = Page(tmp_path / "a.html")
     assert set(np.unique(decoded(page)[3])) == {178}
     assert page.texts["h1"] == "an asset in motion"
@@ -143,7 +141,7 @@ def test_a_mesh_that_no_file_can_hold_is_refused(tmp_path):
     mesh, motion = asset.surface
     broken = dataclasses.replace(mesh, vertices=mesh.vertices * torch.tensor(float("nan")))
     with pytest.raises(UserError, match="not finite"):
-        write_player(tmp_path / "a.html", broken, motion, asset.config)
+        write_page(tmp_path / "a.html", broken, motion)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,6 +21,12 @@ _EXPORTERS = {
     ".glb": "threedgen.export.formats:Glb",
     ".obj": "threedgen.export.formats:Obj",
     ".ply": "threedgen.export.formats:SplatPly",
+    ".gltf": "threedgen.export.formats:Glb",
+    ".stl": "threedgen.export.formats:Stl",
+    ".usdz": "threedgen.export.formats:Usd",
+    ".usda": "threedgen.export.formats:Usd",
+    ".usdc": "threedgen.export.formats:Usd",
+    ".html": "threedgen.export.formats:Page",
 }
 
 
@@ -52,9 +58,9 @@ def write(
 ) -> TriMesh | None:
     """Writes an asset in the format of its suffix; returns the mesh if the format holds one.
 
-    asset: a representation (as it is at time 0) or a primitive. .glb and .obj hold a mesh with its texture or
-    vertex colours, .ply holds 3D Gaussians. note: plain JSON values (prompt, seed and so on) for the metadata
-    of the file: asset.extras of a GLB, comments in other formats. mesh: how Gaussians and fields become a mesh.
+    asset: a representation (as it is at time 0) or a primitive. .ply holds 3D Gaussians, .stl a bare mesh, and the
+    other formats a mesh with its texture or vertex colours. note: plain JSON values (prompt, seed and so on) for
+    the metadata of the file, in formats that have a place for it. mesh: how Gaussians and fields become a mesh.
     Raises UserError for an unknown suffix, an asset that does not fit the format and a place that cannot be
     written.
     """
@@ -92,7 +98,8 @@ def _with_normals(mesh: TriMesh) -> TriMesh:
 
     import torch
 
-    from threedgen.export.mesh import NoSurface, vertex_normals
+    from threedgen.export.mesh import NoSurface
+    from threedgen.export.seams import smooth_normals, welds
     from threedgen.representations.mesh_checks import check_mesh
 
     if len(mesh.faces) == 0:
@@ -101,7 +108,8 @@ def _with_normals(mesh: TriMesh) -> TriMesh:
     if mesh.normals is not None:
         return mesh
 
-    normals = vertex_normals(mesh.vertices.detach().cpu().double().numpy(), mesh.faces.cpu().numpy())
+    vertices, faces = mesh.vertices.detach().cpu().double().numpy(), mesh.faces.cpu().numpy()
+    normals = smooth_normals(vertices, faces, welds(mesh))
     return replace(mesh, normals=torch.from_numpy(normals).to(mesh.vertices))
 
 

@@ -14,10 +14,12 @@ from threedgen.export.gltf import write_glb
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.obj import write_obj
 from threedgen.export.splat import write_splats
+from threedgen.export.stl import write_stl
 
 
 class Glb:
-    """A mesh with a texture or vertex colours, for Blender, Unity and three.js. The note is in `asset.extras`."""
+    """A mesh with a texture or vertex colours, for Blender, Unity and three.js, as .glb, or as .gltf with all
+    of it in one file of text. The note is in `asset.extras`."""
 
     def write(
         self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
@@ -35,6 +37,44 @@ class Obj:
     ) -> TriMesh:
         surface = as_mesh(primitive, mesh)
         write_obj(path, surface, lines_of(note))
+        return surface
+
+
+class Stl:
+    """The bare triangles, for 3D printers. There is no place for the note."""
+
+    def write(
+        self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
+    ) -> TriMesh:
+        surface = as_mesh(primitive, mesh)
+        write_stl(path, surface)
+        return surface
+
+
+class Usd:
+    """A mesh with a texture or vertex colours, for Apple's programs and film tools. The note is in
+    customLayerData."""
+
+    def write(
+        self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
+    ) -> TriMesh:
+        from threedgen.export.usd import write_usd
+
+        surface = as_mesh(primitive, mesh)
+        write_usd(path, surface, note=note)
+        return surface
+
+
+class Page:
+    """A web page that shows a mesh with its texture or vertex colours. Its title is the prompt of the note."""
+
+    def write(
+        self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
+    ) -> TriMesh:
+        from threedgen.export.player import write_page
+
+        surface = as_mesh(primitive, mesh)
+        write_page(path, surface, title=str(note.get("prompt", "")))
         return surface
 
 

@@ -1,4 +1,4 @@
-"""glTF 2.0 binary files (.glb), written and read without a library: one mesh, one material, one animation.
+"""glTF 2.0 files, binary (.glb) or text (.gltf), written without a library: one mesh, one material, one animation.
 
 glTF stores vertex colours in linear light (specification 3.7.2.1, COLOR_0), while the colours of threedgen are
 display-referred sRGB, as in pictures: `write_glb` converts them to linear light and `read_glb` back. Base colour
@@ -11,6 +11,7 @@ vertices move along straight lines between frames (docs/methods.md, "Files of mo
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 from collections.abc import Mapping
@@ -19,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from threedgen.core.atomic import store
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
-from threedgen.core.png import to_uint8
 from threedgen.core.types import TriMesh
+from threedgen.export.textures import encoded
 from threedgen.representations.mesh_checks import check_mesh
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ def write_glb(
     extras: Mapping[str, Any] | None = None,
     animation: Animation | None = None,
 ) -> Path:
-    """Writes a mesh with its normals, colours, uvs and texture, as far as it has them.
+    """Writes a mesh with its normals, colours, uvs and texture, as far as it has them, into one file.
 
+    A path that ends in .gltf gets the JSON document with the binary data in it, any other one the binary container.
     extras: JSON values for `asset.extras`. animation: the motion of its vertices; the mesh is the first frame.
     vertex_colors are display-referred sRGB and stored in linear light; beside a texture they are left out, because
     viewers would multiply the two. The material is a rough dielectric with base colour 1, so that viewers show the
@@ -76,13 +77,16 @@ def write_glb(
         document["meshes"][0]["weights"] = [0.0] * len(targets)
         document["animations"] = [_weights(buffer, animation)]
     if mesh.texture is not None:
-        document["images"] = [{"bufferView": buffer.add_bytes(png(mesh.texture)), "mimeType": "image/png"}]
+        document["images"] = [
+            {"bufferView": buffer.add_bytes(encoded(mesh.texture)), "mimeType": "image/png"}
+        ]
         document["samplers"] = [_SAMPLER]
         document["textures"] = [{"source": 0, "sampler": 0}]
         surface["baseColorTexture"] = {"index": 0}
     document |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
     document["buffers"] = [{"byteLength": len(buffer.data)}]
-    store(path, _container(document, bytes(buffer.data)))
+    content = _text if path.suffix.lower() == ".gltf" else _container
+    store(path, content(document, bytes(buffer.data)))
     return path
 
 
@@ -97,6 +101,12 @@ def _attributes(buffer: _Buffer, mesh: TriMesh) -> dict[str, int]:
     if mesh.uvs is not None:
         attributes["TEXCOORD_0"] = buffer.add(_array(mesh.uvs), _VERTEX_BUFFER)
     return attributes
+
+
+def _text(document: dict[str, Any], data: bytes) -> bytes:
+    """A JSON document that holds the binary data, so that nothing has to lie beside the file."""
+    document["buffers"][0]["uri"] = f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
+    return json.dumps(document, indent=1, allow_nan=False).encode()
 
 
 def _container(document: dict[str, Any], data: bytes) -> bytes:
@@ -246,10 +256,3 @@ def _read_texture(document: dict[str, Any], data: memoryview) -> np.ndarray | No
     except OSError as error:
         raise ValueError(f"its texture is no PNG ({error})") from error
     return pixels[..., :3] / 255.0
-
-
-def png(texture: Float[torch.Tensor, "H W 3"]) -> bytes:
-    """A display-referred picture in [0, 1] as a PNG with 8 bits per channel."""
-    import imageio.v3 as iio
-
-    return iio.imwrite("<bytes>", to_uint8(texture), extension=".png")
