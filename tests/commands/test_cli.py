@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import fake_parts
@@ -192,6 +193,9 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
         assert said[1] == name
         assert float(said[3]) == pytest.approx(size / 1000.0, abs=0.051)
         assert (said[2] is None) if name == "x.ply" else 0 < int(said[2]) <= 500
+    if find_spec("DracoPy"):
+        assert main(["export", str(run), "--to", "small.glb", "--faces", "500", "--draco"]) == 0
+        assert Path("small.glb").stat().st_size < 0.5 * Path("x.glb").stat().st_size
     assert Path("x.ply").read_bytes() == (run / "asset.ply").read_bytes()
     assert Path("x.glb").stat().st_size < (run / "asset.glb").stat().st_size
     assert main(["render", str(run), "--to", "x.gif"]) == 0
@@ -212,6 +216,8 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
         (["export", str(run), "--to", "x"], "the file name has no suffix"),
         (["export", str(run), "--to", "d/f0.ply", "d/f1.ply"], "write --to 'DIR/*.ply' in quotes"),
         (["export", str(run), "--to", "x.glb", "mesh.fases=3"], "did you mean 'export.mesh.faces'?"),
+        (["export", str(run), "--to", "x.stl", "--texture-format", "webp"], "Draco are for .glb and .gltf"),
+        (["export", str(run), "--to", "x.obj", "--draco"], "Draco are for .glb and .gltf"),
         (["export", str(run), "--to", "x.glb", "--faces", "few"], "must be a whole number, got 'few'"),
         (["export", str(run), "--to", "x.glb", "--faces", "50"], "must be at least 100"),
         (["render", str(run), "--to", "x.avi"], "use one of .mp4, .gif"),

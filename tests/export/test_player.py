@@ -96,6 +96,8 @@ def test_a_page_holds_the_texture_and_what_is_one_point_of_the_surface(tmp_path,
     assert mesh.texture is not None
     mesh = dataclasses.replace(mesh, **again, uvs=torch.cat([mesh.uvs, torch.tensor([[0.9, 0.25]])]))
     assert mesh.normals is not None
+    assert mesh.uvs is not None
+    assert mesh.texture is not None
     frames = torch.stack([mesh.vertices, mesh.vertices + 1.0, mesh.vertices])
     motion = Animation(torch.tensor([0.0, 0.5, 1.0]), frames, mesh.normals.expand_as(frames))
     write_page(tmp_path / "asset.html", mesh, motion if moving else None)

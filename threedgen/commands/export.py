@@ -9,6 +9,7 @@ from threedgen.commands.options import add_target, trusting, whole
 from threedgen.commands.parser import Parser
 from threedgen.core.imports import without_collection
 from threedgen.export.names import check_suffix
+from threedgen.export.packing import TEXTURE_KINDS, Packing
 
 _FACES = ("mesh.faces", "moving_faces")  # of what stands still, and of what moves
 
@@ -31,6 +32,18 @@ def build_parser() -> Parser:
         metavar="N",
         help="largest number of triangles of the mesh; the same as mesh.faces=N moving_faces=N",
     )
+    parser.add_argument(
+        "--texture-format",
+        choices=TEXTURE_KINDS,
+        default=Packing().texture,
+        help="of the texture in a .glb or .gltf; webp is smaller, but not every program reads it; default: png",
+    )
+    parser.add_argument(
+        "--draco",
+        action="store_true",
+        help="compress the triangles of a .glb or .gltf that stands still, to about a tenth; needs threedgen[draco], "
+        "and not every program reads it",
+    )
     return parser
 
 
@@ -38,11 +51,13 @@ def build_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Writes the file and prints its path, what it holds and its size. Raises UserError."""
     path = Path(arguments.to)
+    packing = Packing(arguments.texture_format, arguments.draco)
     check_suffix(path)  # before torch is imported, which takes seconds
+    packing.check(path)
     with without_collection():
         from threedgen.jobs.export_run import export_run, summary
         from threedgen.jobs.run_directory import RunDirectory
 
     budget = [] if arguments.faces is None else [f"{key}={arguments.faces}" for key in _FACES]
-    mesh = export_run(RunDirectory.open(arguments.run), path, [*budget, *arguments.settings])
+    mesh = export_run(RunDirectory.open(arguments.run), path, [*budget, *arguments.settings], packing)
     print(summary(path, mesh))

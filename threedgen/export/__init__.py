@@ -15,6 +15,7 @@ from threedgen.core.errors import UserError
 if TYPE_CHECKING:
     from threedgen.core.types import Primitive, TriMesh
     from threedgen.export.mesh import MeshConfig
+    from threedgen.export.packing import Packing
     from threedgen.representations.base import Representation
 
 _EXPORTERS = {
@@ -55,21 +56,27 @@ def write(
     *,
     note: Mapping[str, Any] | None = None,
     mesh: MeshConfig | None = None,
+    packing: Packing | None = None,
 ) -> TriMesh | None:
     """Writes an asset in the format of its suffix; returns the mesh if the format holds one.
 
     asset: a representation (as it is at time 0) or a primitive. .ply holds 3D Gaussians, .stl a bare mesh, and the
     other formats a mesh with its texture or vertex colours. note: plain JSON values (prompt, seed and so on) for
     the metadata of the file, in formats that have a place for it. mesh: how Gaussians and fields become a mesh.
+    packing: how a .glb or .gltf is made smaller; other formats cannot be.
     Raises UserError for an unknown suffix, an asset that does not fit the format and a place that cannot be
     written.
     """
     from threedgen.core.plugins import load
     from threedgen.core.types import Primitive
     from threedgen.export.mesh import MeshConfig
+    from threedgen.export.packing import Packing
 
     path = Path(path)
-    exporter: Exporter = load(exporter_of(path))()
+    kind = load(exporter_of(path))
+    if packing is not None:
+        packing.check(path)
+    exporter: Exporter = kind() if packing is None or packing == Packing() else kind(packing)
     primitive: Any = asset if isinstance(asset, Primitive) else asset.at()
     return exporter.write(primitive, path, note=note or {}, mesh=mesh or MeshConfig())
 

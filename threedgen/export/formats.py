@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,23 @@ from threedgen.export import as_mesh
 from threedgen.export.gltf import write_glb
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.obj import write_obj
+from threedgen.export.packing import Packing
 from threedgen.export.splat import write_splats
 from threedgen.export.stl import write_stl
 
 
+@dataclass(frozen=True)
 class Glb:
     """A mesh with a texture or vertex colours, for Blender, Unity and three.js, as .glb, or as .gltf with all
     of it in one file of text. The note is in `asset.extras`."""
+
+    packing: Packing = field(default_factory=Packing)
 
     def write(
         self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig
     ) -> TriMesh:
         surface = as_mesh(primitive, mesh)
-        write_glb(path, surface, note)
+        write_glb(path, surface, note, packing=self.packing)
         return surface
 
 

@@ -18,8 +18,10 @@ from threedgen.export import as_mesh, gltf, sequence, video
 from threedgen.export.animation import Animation, Config, Timing, animated, film
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.names import SEQUENCE, USD
+from threedgen.export.packing import Packing
 from threedgen.renderers.base import Renderer
 
+_PLAIN = Packing()
 _AT_ONCE = 32  # moments in one call of a scene
 
 
@@ -75,13 +77,15 @@ class MovingAsset:
         away = torch.linalg.vector_norm(self.moved - self.scene.means, dim=2)
         return float(away.mean(1).max())
 
-    def write(self, path: str | Path) -> TriMesh | None:
+    def write(self, path: str | Path, packing: Packing = _PLAIN) -> TriMesh | None:
         """Writes .glb, .gltf, .usdz, .usda, .usdc, .html, .mp4, .gif, .webp, DIR/*.ply or PNGs in a folder.
 
-        Returns the mesh at the first moment if the format holds one. Raises UserError for another name, for an
-        asset without a surface if the format holds a mesh, and if the place cannot be written.
+        packing: how a .glb or .gltf is made smaller. Returns the mesh at the first moment if the format holds one.
+        Raises UserError for another name, for an asset without a surface if the format holds a mesh, and if the
+        place cannot be written.
         """
         path = Path(path)
+        packing.check(path)
         suffix = path.suffix.lower()
         if "*" in path.name:
             if path.name != SEQUENCE:
@@ -90,7 +94,7 @@ class MovingAsset:
             return None
         if suffix in (".glb", ".gltf"):
             mesh, motion = self.surface
-            gltf.write_glb(path, mesh, self.note, motion)
+            gltf.write_glb(path, mesh, self.note, motion, packing)
         elif suffix in USD:
             from threedgen.export.usd import write_usd
 

@@ -11,32 +11,40 @@ from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import TriMesh
 from threedgen.export import video
 from threedgen.export.names import FILMS, check_suffix, holds_motion, needs_motion
+from threedgen.export.packing import Packing
 from threedgen.jobs.asset import asset_of, moving_asset, note_of, renderer_here, viewer_of
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.recipes.load import read_resolved
 
+_PLAIN = Packing()
 
-def export_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> TriMesh | None:
+
+def export_run(
+    run: RunDirectory, path: Path, settings: Sequence[str] = (), packing: Packing = _PLAIN
+) -> TriMesh | None:
     """Writes the asset of a run to `path`, in a format of `export.write`, or of `MovingAsset.write` if it moves.
 
-    settings: key=value under the recipe's `export`. Returns the mesh if the format holds one. Raises UserError.
+    settings: key=value under the recipe's `export`. packing: how a .glb or .gltf is made smaller.
+    Returns the mesh if the format holds one. Raises UserError.
     """
     if any(setting.endswith(".ply") for setting in settings):
         raise UserError(
             "the shell replaced the star by the names of existing files: write --to 'DIR/*.ply' in quotes"
         )
     check_suffix(path)  # before anything is loaded
+    packing.check(path)
     recipe = read_resolved(run.recipe, [f"export.{setting}" for setting in settings])
     scene = load_scene(run, recipe)
     if declared(type(scene), RepresentationRoles).moves and holds_motion(path):
-        return moving_asset(recipe, scene).write(path)
+        return moving_asset(recipe, scene).write(path, packing)
     if needs_motion(path):
         raise UserError(
             f"cannot write '{path}': nothing moves in '{run.path}'; `threedgen render` makes a turntable of it"
         )
     primitive = asset_of(recipe, scene)
-    return export.write(primitive, path, note=note_of(recipe), mesh=recipe.fixed["export"].config.mesh)
+    config = recipe.fixed["export"].config.mesh
+    return export.write(primitive, path, note=note_of(recipe), mesh=config, packing=packing)
 
 
 def summary(path: Path, mesh: TriMesh | None) -> str:
