@@ -41,8 +41,8 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--draco",
         action="store_true",
-        help="compress the triangles of a .glb or .gltf that stands still, to about a tenth; needs threedgen[draco], "
-        "and not every program reads it",
+        help="compress the triangles of a .glb or .gltf that stands still, to a tenth; needs threedgen[draco]; "
+        "not every program reads it",
     )
     return parser
 

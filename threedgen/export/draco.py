@@ -27,7 +27,7 @@ def compressed(faces: Int[np.ndarray, "F 3"], arrays: dict[str, Float[np.ndarray
     """arrays: POSITION, and NORMAL, TEXCOORD_0 and COLOR_0 (linear light in [0, 1]) as far as there are any.
 
     The order of the vertices changes, and equal ones become one. Positions are rounded to 1/16383 of the largest
-    side of the mesh, uvs to 1/4095, and normals to about 0.1 degrees. Raises ImportError if DracoPy is not installed.
+    side of the mesh, uvs to 1/4095, and normals to about 0.1 degrees. Raises ImportError without DracoPy.
     """
     import DracoPy
 
