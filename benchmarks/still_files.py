@@ -28,11 +28,13 @@ PACKED = {"small.glb": Packing("webp", draco=True)}
 def axes() -> TriMesh:
     """Three rods from the origin, thinner than 0.1."""
     import trimesh
+    from trimesh.visual import ColorVisuals
 
     body = trimesh.creation.axis(origin_size=0.05, axis_radius=0.03, axis_length=1.0)
     assert isinstance(body, trimesh.Trimesh)
+    assert isinstance(body.visual, ColorVisuals)
     vertices = np.asarray(body.vertices) * [1.0, 2.0, 3.0]
-    colors = np.asarray(body.visual.to_color().vertex_colors)[:, :3] / 255.0
+    colors = np.asarray(body.visual.vertex_colors)[:, :3] / 255.0
     return TriMesh(
         torch.from_numpy(vertices).float(),
         torch.from_numpy(np.asarray(body.faces)).long(),
