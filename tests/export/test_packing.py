@@ -102,7 +102,9 @@ def test_draco_makes_a_file_small(tmp_path: Path) -> None:
 def test_a_moving_asset_takes_a_webp_texture_and_no_draco(tmp_path: Path) -> None:
     pytest.importorskip("DracoPy")
     asset = rising_ball()
-    assert asset.write(tmp_path / "anim.glb", WEBP) is asset.surface[0]
+    assert asset.write(tmp_path / "anim.gltf", WEBP) is asset.surface[0]
+    found = issues(tmp_path / "anim.gltf")
+    assert (found["numErrors"], found["numWarnings"]) == (0, 0), found["messages"]
     with pytest.raises(UserError, match=r"anim.glb: Draco is for what stands still"):
         asset.write(tmp_path / "anim.glb", DRACO)
 

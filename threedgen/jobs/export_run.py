@@ -52,7 +52,7 @@ def summary(path: Path, mesh: TriMesh | None) -> str:
     if path.is_file():
         files, counts = [path], []
     else:
-        files = [file for file in (path.parent.glob(path.name) if "*" in path.name else path.iterdir())]
+        files = list(path.parent.glob(path.name) if "*" in path.name else path.iterdir())
         counts = [f"{len(files):,} files"]
     if mesh is not None:
         counts.append(f"{len(mesh.faces):,} triangles")
