@@ -13,6 +13,7 @@ import trimesh
 from corners import SIDES, arms
 from khronos import issues
 from movements import rising_ball
+from scipy.spatial import KDTree
 
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import srgb_from_linear
@@ -89,7 +90,7 @@ def test_the_khronos_validator_finds_no_errors(tmp_path: Path, textured: bool) -
     assert found["numErrors"] == 0, found["messages"]
 
 
-def test_draco_makes_a_file_small(tmp_path: Path) -> None:
+def test_draco_makes_a_file_small_and_keeps_places(tmp_path: Path) -> None:
     pytest.importorskip("DracoPy")
     body = trimesh.creation.icosphere(subdivisions=4)
     vertices = torch.from_numpy(np.array(body.vertices)).float()
@@ -97,6 +98,8 @@ def test_draco_makes_a_file_small(tmp_path: Path) -> None:
     write(mesh, tmp_path / "plain.glb")
     write(mesh, tmp_path / "small.glb", packing=DRACO)
     assert (tmp_path / "small.glb").stat().st_size < 0.2 * (tmp_path / "plain.glb").stat().st_size
+    distance, _ = KDTree(body.vertices).query(read(tmp_path / "small.glb").vertices)
+    assert distance.max() < 2.0 / 16383  # the ball is 2 units wide
 
 
 def test_a_moving_asset_takes_a_webp_texture_and_no_draco(tmp_path: Path) -> None:
