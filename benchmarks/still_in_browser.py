@@ -83,10 +83,10 @@ document.getElementById('said').textContent = JSON.stringify({tips: box.max.toAr
 def in_three(browser: Browser, address: str, file: str, picture: Path) -> bool:
     """Prints where the tips of a file are in three.js, and what colours it; whether they are right."""
     page = f"{address}/page.html#{file}"
-    browser.picture(page, picture)
-    for _ in range(3):  # on a busy machine a page may be read before it has loaded its file
+    for _ in range(5):  # on a busy machine a page may be looked at before it has loaded its file
+        drawn = browser.picture(page, picture).min() < 220
         said = re.search(r'<pre id="said"[^>]*>(.+?)</pre>', browser.text(page))
-        if said is not None:
+        if drawn and said is not None:
             break
     else:
         print(f"{file}: three.js did not show it")
