@@ -35,14 +35,17 @@ test: install node_modules/gltf-validator lint
 BLENDER ?= blender/bin/python
 CHROMIUM ?= chromium
 ANIMATION = build/animation
+STILL = build/still
 test-all: test sanitize
 	if [ "$$(uname)" = Linux ]; then $(MAKE) fuzz-parsers MINUTES=1; fi
 	if $(BLENDER) -c "import bpy" 2>/dev/null; then \
 	  mkdir -p $(ANIMATION) && $(BIN)/python benchmarks/animation_files.py --out $(ANIMATION) && \
-	  $(BLENDER) benchmarks/play_in_blender.py $(ANIMATION)/anim.glb $(ANIMATION)/anim.usdz; \
+	  $(BLENDER) benchmarks/play_in_blender.py $(ANIMATION)/anim.glb $(ANIMATION)/anim.usdz && \
+	  $(BIN)/python benchmarks/still_files.py --out $(STILL) && $(BLENDER) benchmarks/still_in_blender.py $(STILL); \
 	else echo "not tested in Blender: '$(BLENDER)' has no bpy (see benchmarks/play_in_blender.py)"; fi
 	if command -v $(CHROMIUM) >/dev/null && test -d node_modules/three; then \
-	  $(BIN)/python benchmarks/play_in_browser.py --chromium $(CHROMIUM); \
+	  $(BIN)/python benchmarks/play_in_browser.py --chromium $(CHROMIUM) && \
+	  $(BIN)/python benchmarks/still_in_browser.py --chromium $(CHROMIUM); \
 	else echo "not tested in a browser: $(CHROMIUM) or node_modules/three is missing (see benchmarks/play_in_browser.py)"; fi
 
 # Damaged inputs of all kinds with new seeds. Those that end badly are kept in runs/fuzz; SEED=N repeats a session, and

@@ -13,6 +13,7 @@ side.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import http.server
 import json
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +74,16 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder, for pages that load files, which a browser does not let them do from a disk."""
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 class Browser:
@@ -221,12 +233,8 @@ def main() -> None:
         (folder / "three").symlink_to(arguments.three.resolve())
         browser = Browser(arguments.chromium, folder / "profile")
         moments = [0, (len(asset.surface[1].times) - 1) // 4]
-        handler = functools.partial(Quiet, directory=str(folder))
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            address = f"http://127.0.0.1:{server.server_port}"
+        with served(folder) as address:
             good = play_in_three(browser, address, asset, moments, folder)
-            server.shutdown()
         good = play_by_itself(browser, asset, moments, folder) and good
         if arguments.images is not None:
             for name in ("three-js.png", "player.png"):

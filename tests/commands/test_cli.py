@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import fake_parts
@@ -62,6 +64,18 @@ def test_help_imports_nothing_heavy():
 def test_every_command_has_help(command, capsys):
     assert main([command, "--help"]) == 0
     assert "usage: threedgen" in capsys.readouterr().out
+
+
+def test_an_unknown_suffix_is_refused_before_anything_heavy_is_imported():
+    code = (
+        "import sys; from threedgen.commands.main import main\n"
+        "status = main(['export', 'nowhere', '--to', 'asset.fbx'])\n"
+        "heavy = {'torch', 'numpy', 'trimesh', 'scipy', 'PIL', 'omegaconf', 'yaml'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    done = python("-c", code)
+    assert done.returncode == 2, done.stderr
+    assert "the suffix '.fbx' is unknown; use one of .glb, " in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -170,9 +184,18 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
     assert main(["resume", str(run)]) == 0
     assert "is finished" in capsys.readouterr().out
 
-    for name in ("x.glb", "x.obj", "x.ply"):
-        assert main(["export", str(run), "--to", name, "mesh.faces=500"]) == 0
-        assert Path(name).stat().st_size > 0
+    for name in ("x.glb", "x.gltf", "x.obj", "x.stl", "x.usdz", "x.html", "x.ply"):
+        capsys.readouterr()
+        assert main(["export", str(run), "--to", name, "--faces", "500"]) == 0
+        size = Path(name).stat().st_size
+        said = re.fullmatch(r"(\S+): (?:(\d+) triangles, )?([\d.]+) kB\n", capsys.readouterr().out)
+        assert said is not None
+        assert said[1] == name
+        assert float(said[3]) == pytest.approx(size / 1000.0, abs=0.051)
+        assert (said[2] is None) if name == "x.ply" else 0 < int(said[2]) <= 500
+    if find_spec("DracoPy"):
+        assert main(["export", str(run), "--to", "small.glb", "--faces", "500", "--draco"]) == 0
+        assert Path("small.glb").stat().st_size < 0.5 * Path("x.glb").stat().st_size
     assert Path("x.ply").read_bytes() == (run / "asset.ply").read_bytes()
     assert Path("x.glb").stat().st_size < (run / "asset.glb").stat().st_size
     assert main(["render", str(run), "--to", "x.gif"]) == 0
@@ -186,13 +209,17 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
     capsys.readouterr()
     for arguments, message in (
         (
-            ["export", str(run), "--to", "x.stl"],
-            "use one of .glb, .obj, .ply; an asset that moves can also be written as .usdz",
+            ["export", str(run), "--to", "x.fbx"],
+            ".usdz, .usda, .usdc, .html; an asset that moves can also be written as .mp4, .gif, .webp or DIR/*.ply",
         ),
         (["export", str(run), "--to", "x.mp4"], "nothing moves in"),
         (["export", str(run), "--to", "x"], "the file name has no suffix"),
         (["export", str(run), "--to", "d/f0.ply", "d/f1.ply"], "write --to 'DIR/*.ply' in quotes"),
         (["export", str(run), "--to", "x.glb", "mesh.fases=3"], "did you mean 'export.mesh.faces'?"),
+        (["export", str(run), "--to", "x.stl", "--texture-format", "webp"], "Draco are for .glb and .gltf"),
+        (["export", str(run), "--to", "x.obj", "--draco"], "Draco are for .glb and .gltf"),
+        (["export", str(run), "--to", "x.glb", "--faces", "few"], "must be a whole number, got 'few'"),
+        (["export", str(run), "--to", "x.glb", "--faces", "50"], "must be at least 100"),
         (["render", str(run), "--to", "x.avi"], "use one of .mp4, .gif"),
     ):
         assert main(arguments) == 2

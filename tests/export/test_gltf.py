@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 import torch
 import trimesh
 from clouds import torus
+from khronos import issues
 
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
@@ -21,13 +19,6 @@ from threedgen.core.random import generator
 from threedgen.core.types import TriMesh
 from threedgen.export.gltf import read_glb, write_glb
 from threedgen.export.mesh import MeshConfig, extract_mesh, vertex_normals
-
-_VALIDATE = """
-const fs = require('fs');
-const validator = require(process.argv[1]);
-validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[2])))
-  .then(report => console.log(JSON.stringify(report.issues)));
-"""
 
 
 def icosphere(textured: bool = False) -> TriMesh:
@@ -43,26 +34,6 @@ def icosphere(textured: bool = False) -> TriMesh:
         uvs=torch.rand(count, 2, generator=rng) if textured else None,
         texture=torch.rand(5, 7, 3, generator=rng) if textured else None,
     )
-
-
-def issues(path: Path) -> dict:
-    """The issues that gltf-validator finds; skips the test if node or the package is not installed."""
-    here = os.environ.get("THREEDGEN_GLTF_VALIDATOR")
-    root = Path(__file__).resolve().parents[2]
-    places = [Path(here)] if here else [root / "node_modules" / "gltf-validator"]
-    found = next((place for place in places if place.is_dir()), None)
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed")
-    if found is None:
-        pytest.skip("no gltf-validator: npm install gltf-validator, or set THREEDGEN_GLTF_VALIDATOR to it")
-    done = subprocess.run(
-        ["node", "-e", _VALIDATE, str(found.resolve()), str(path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("textured", [False, True])

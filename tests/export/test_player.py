@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -15,11 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from corners import arms
 from movements import rising_ball
+from PIL import Image
 
 from threedgen.core.errors import UserError
-from threedgen.export import player
-from threedgen.export.player import quantised, write_player
+from threedgen.export import player, write
+from threedgen.export.animation import Animation
+from threedgen.export.player import quantised, write_page
 
 
 class Page(HTMLParser):
@@ -65,6 +69,48 @@ def test_a_page_holds_the_moving_mesh(tmp_path):
     assert (np.abs(positions - motion.vertices.numpy()) <= 0.5001 * box / 65535 + 1e-9).all()
     assert mesh.vertex_colors is not None
     np.testing.assert_array_equal(colors, (255.0 * mesh.vertex_colors.numpy()).round())
+
+
+def test_a_page_of_what_stands_still_has_one_frame_and_no_controls(tmp_path):
+    mesh = arms(textured=False)
+    write(mesh, tmp_path / "asset.html", note={"prompt": "three arms"})
+    page = Page(tmp_path / "asset.html")
+    scene, faces, positions, colors = decoded(page)
+    assert (scene["frames"], scene["seconds"], scene["loop"]) == (1, 0.0, False)
+    np.testing.assert_array_equal(faces, mesh.faces.numpy())
+    np.testing.assert_allclose(positions[0], mesh.vertices.numpy(), atol=4.0 / 65535)
+    np.testing.assert_array_equal(colors, np.concatenate([255 * np.eye(3), np.zeros((3, 3))]))
+    assert page.texts["h1"] == "three arms"
+    assert ("body", {"class": "still"}) in page.elements
+    assert ".still #controls, .still .motion { display: none; }" in page.texts["style"]
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_page_holds_the_texture_and_what_is_one_point_of_the_surface(tmp_path, moving):
+    mesh = arms(textured=True)
+    # One more vertex, a copy of the first, as where a texture is cut.
+    again = {
+        name: torch.cat([getattr(mesh, name), getattr(mesh, name)[:1]]) for name in ("vertices", "normals")
+    }
+    assert mesh.uvs is not None
+    assert mesh.texture is not None
+    mesh = dataclasses.replace(mesh, **again, uvs=torch.cat([mesh.uvs, torch.tensor([[0.9, 0.25]])]))
+    assert mesh.normals is not None
+    assert mesh.uvs is not None
+    assert mesh.texture is not None
+    frames = torch.stack([mesh.vertices, mesh.vertices + 1.0, mesh.vertices])
+    motion = Animation(torch.tensor([0.0, 0.5, 1.0]), frames, mesh.normals.expand_as(frames))
+    write_page(tmp_path / "asset.html", mesh, motion if moving else None)
+    page = Page(tmp_path / "asset.html")
+    scene = json.loads(page.texts["scene"])
+    assert (scene["textured"], scene["welded"]) == (True, True)
+    raw = base64.b64decode(page.texts["data"], validate=True)
+    count, at = len(mesh.vertices), 12 * len(mesh.faces)
+    np.testing.assert_array_equal(np.frombuffer(raw, "<u4", count, at), [0, 1, 2, 3, 4, 5, 0])
+    np.testing.assert_array_equal(np.frombuffer(raw, "<f4", 2 * count, at + 4 * count), mesh.uvs.reshape(-1))
+    picture = raw[at + 12 * count + 6 * count * scene["frames"] :]
+    pixels = np.asarray(Image.open(io.BytesIO(picture)))
+    np.testing.assert_array_equal(pixels, 255 * mesh.texture.numpy())
 
 
 def test_a_page_may_run_its_own_script_and_nothing_else(tmp_path):
@@ -130,9 +176,7 @@ def test_a_coordinate_that_is_constant_is_exact():
 def test_a_mesh_without_colors_is_grey_and_a_page_without_title_has_one(tmp_path):
     asset = rising_ball()
     mesh, motion = asset.surface
-    write_player(
-        tmp_path / "a.html", dataclasses.replace(mesh, vertex_colors=None), motion, asset.config, " "
-    )
+    write_page(tmp_path / "a.html", dataclasses.replace(mesh, vertex_colors=None), motion, title=" ")
     page = Page(tmp_path / "a.html")
     assert set(np.unique(decoded(page)[3])) == {178}
     assert page.texts["h1"] == "an asset in motion"
@@ -143,7 +187,7 @@ def test_a_mesh_that_no_file_can_hold_is_refused(tmp_path):
     mesh, motion = asset.surface
     broken = dataclasses.replace(mesh, vertices=mesh.vertices * torch.tensor(float("nan")))
     with pytest.raises(UserError, match="not finite"):
-        write_player(tmp_path / "a.html", broken, motion, asset.config)
+        write_page(tmp_path / "a.html", broken, motion)
     assert list(tmp_path.iterdir()) == []
 
 

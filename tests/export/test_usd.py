@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from corners import arms
 from movements import rising_ball
 
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import linear_from_srgb
+from threedgen.export.animation import Animation
+from threedgen.export.usd import write_usd
 
 pytest.importorskip("pxr")
 
@@ -20,6 +24,27 @@ def opened(path) -> Any:
     from pxr import Usd
 
     return Usd.Stage.Open(str(path))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("suffix", [".usdz", ".usda"])
+def test_a_mesh_that_moves_keeps_its_texture(tmp_path, suffix):
+    UsdValidation = pytest.importorskip("pxr.UsdValidation")
+    mesh = arms(textured=True)
+    assert mesh.normals is not None
+    frames = torch.stack([mesh.vertices, mesh.vertices + 1.0])
+    motion = Animation(torch.tensor([0.0, 0.5]), frames, mesh.normals.expand_as(frames))
+    write_usd(tmp_path / f"anim{suffix}", mesh, motion, fps=2.0)
+    stage = opened(tmp_path / f"anim{suffix}")
+    assert stage.GetEndTimeCode() == 1.0
+    surface = stage.GetPrimAtPath("/asset/mesh")
+    np.testing.assert_array_equal(np.array(surface.GetAttribute("points").Get(1.0)), frames[1].numpy())
+    assert len(surface.GetAttribute("primvars:st").Get()) == len(mesh.vertices)
+    assert not surface.GetAttribute("primvars:displayColor").HasAuthoredValue()
+    picture = stage.GetPrimAtPath("/asset/surface/texture").GetAttribute("inputs:file").Get()
+    assert picture.path == ("./texture.png" if suffix == ".usdz" else "./anim.png")
+    validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
+    found = UsdValidation.ValidationContext(validators).Validate(stage)
+    assert [error.GetErrorAsString() for error in found] == []
 
 
 @pytest.mark.parametrize("suffix", [".usdz", ".usda", ".usdc"])

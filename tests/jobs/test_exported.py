@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,13 +30,17 @@ def file(cloud, tmp_path_factory):
     return path, mesh
 
 
+def read(path: Path) -> Any:
+    return read_back(path)
+
+
 def test_the_file_is_read_back_as_it_was_written(file):
     path, mesh = file
-    read = read_back(path)
-    torch.testing.assert_close(read.vertices, mesh.vertices)
-    assert torch.equal(read.faces, mesh.faces)
-    torch.testing.assert_close(read.uvs, mesh.uvs, atol=1e-6, rtol=0)
-    torch.testing.assert_close(read.texture, mesh.texture, atol=0.003, rtol=0)
+    there = read(path)
+    torch.testing.assert_close(there.vertices, mesh.vertices)
+    assert torch.equal(there.faces, mesh.faces)
+    torch.testing.assert_close(there.uvs, mesh.uvs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(there.texture, mesh.texture, atol=0.003, rtol=0)
 
 
 def test_colours_of_vertices_are_not_read_back(cloud, tmp_path):
@@ -43,14 +49,14 @@ def test_colours_of_vertices_are_not_read_back(cloud, tmp_path):
 
 
 def test_a_mesh_agrees_with_the_asset_that_it_was_made_of(file, cloud):
-    scores = exported_scores(read_back(file[0]), cloud, [])
+    scores = exported_scores(read(file[0]), cloud, [])
     assert scores["mesh_agreement_iou"] > 0.8
     assert scores["mesh_agreement_psnr"] > 15.0
     assert not any("reference" in name for name in scores)
 
 
 def test_a_mesh_that_shows_the_picture_worse_than_the_asset_is_a_warning(file, cloud):
-    mesh = read_back(file[0])
+    mesh = read(file[0])
     (own,) = renders(cloud, around(mesh, 1, 64))
     with pytest.warns(UserWarning, match="the mesh shows the picture worse than the asset"):
         scores = exported_scores(mesh, cloud, [own])  # the asset shows its own render exactly

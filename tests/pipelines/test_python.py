@@ -81,7 +81,7 @@ def test_it_exports_and_renders_to_text_and_paths(run, kind, tmp_path):
     frames = run.render(kind(tmp_path / "frames"), {"frames": 2})
     assert len(list(frames.glob("*.png"))) == 2
     with pytest.raises(UserError, match=r"use one of .glb"):
-        run.export(kind(tmp_path / "x.stl"))
+        run.export(kind(tmp_path / "x.fbx"))
 
 
 def test_load_run_opens_what_commands_wrote(run):

@@ -5,31 +5,59 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from threedgen.commands.options import add_target, trusting
+from threedgen.commands.options import add_target, trusting, whole
 from threedgen.commands.parser import Parser
 from threedgen.core.imports import without_collection
+from threedgen.export.names import check_suffix
+from threedgen.export.packing import TEXTURE_KINDS, Packing
+
+_FACES = ("mesh.faces", "moving_faces")  # of what stands still, and of what moves
 
 
 def build_parser() -> Parser:
     parser = Parser(
         prog="threedgen export",
-        description="Write the asset of a run to a file: a mesh (.glb, .obj) or its Gaussians (.ply); a run that "
-        "moves also as .mp4, .gif, .webp, .usdz, .html, or as one .ply per frame (DIR/*.ply, in quotes).",
+        description="Write the asset of a run to a file: a mesh (.glb, .gltf, .obj, .stl, .usdz, or .html for a "
+        "page that shows it) or its Gaussians (.ply); a run that moves also as .mp4, .gif, .webp, or as one .ply "
+        "per frame (DIR/*.ply, in quotes).",
     )
     add_target(
         parser,
-        "FILE.{glb,ply,obj,mp4,gif,webp,usdz,html}|DIR/*.ply",
+        "FILE.{glb,gltf,obj,stl,usdz,html,ply,mp4,gif,webp}|DIR/*.ply",
         "an export setting, such as mesh.faces=5000",
+    )
+    parser.add_argument(
+        "--faces",
+        type=whole,
+        metavar="N",
+        help="largest number of triangles of the mesh; the same as mesh.faces=N moving_faces=N",
+    )
+    parser.add_argument(
+        "--texture-format",
+        choices=TEXTURE_KINDS,
+        default=Packing().texture,
+        help="of the texture in a .glb or .gltf; webp is smaller, but not every program reads it; default: png",
+    )
+    parser.add_argument(
+        "--draco",
+        action="store_true",
+        help="compress the triangles of a .glb or .gltf that stands still, to a tenth; needs threedgen[draco]; "
+        "not every program reads it",
     )
     return parser
 
 
 @trusting
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the file and prints its path. Raises UserError."""
+    """Writes the file and prints its path, what it holds and its size. Raises UserError."""
+    path = Path(arguments.to)
+    packing = Packing(arguments.texture_format, arguments.draco)
+    check_suffix(path)  # before torch is imported, which takes seconds
+    packing.check(path)
     with without_collection():
-        from threedgen.jobs.export_run import export_run
+        from threedgen.jobs.export_run import export_run, summary
         from threedgen.jobs.run_directory import RunDirectory
 
-    export_run(RunDirectory.open(arguments.run), Path(arguments.to), arguments.settings)
-    print(arguments.to)
+    budget = [] if arguments.faces is None else [f"{key}={arguments.faces}" for key in _FACES]
+    mesh = export_run(RunDirectory.open(arguments.run), path, [*budget, *arguments.settings], packing)
+    print(summary(path, mesh))

@@ -15,6 +15,7 @@ from threedgen.core.errors import UserError
 if TYPE_CHECKING:
     from threedgen.core.types import Primitive, TriMesh
     from threedgen.export.mesh import MeshConfig
+    from threedgen.export.packing import Packing
     from threedgen.export.views import View
     from threedgen.representations.base import Representation
 
@@ -22,6 +23,12 @@ _EXPORTERS = {
     ".glb": "threedgen.export.formats:Glb",
     ".obj": "threedgen.export.formats:Obj",
     ".ply": "threedgen.export.formats:SplatPly",
+    ".gltf": "threedgen.export.formats:Glb",
+    ".stl": "threedgen.export.formats:Stl",
+    ".usdz": "threedgen.export.formats:Usd",
+    ".usda": "threedgen.export.formats:Usd",
+    ".usdc": "threedgen.export.formats:Usd",
+    ".html": "threedgen.export.formats:Page",
 }
 
 
@@ -56,22 +63,28 @@ def write(
     *,
     note: Mapping[str, Any] | None = None,
     mesh: MeshConfig | None = None,
+    packing: Packing | None = None,
     given: Sequence[View] = (),
 ) -> TriMesh | None:
     """Writes an asset in the format of its suffix; returns the mesh if the format holds one.
 
-    asset: a representation (as it is at time 0) or a primitive. .glb and .obj hold a mesh with its texture or
-    vertex colours, .ply holds 3D Gaussians. note: plain JSON values (prompt, seed and so on) for the metadata
-    of the file: asset.extras of a GLB, comments in other formats. mesh: how Gaussians and fields become a mesh.
-    given: pictures that the asset was made from, for its texture. Raises UserError for an unknown suffix, an asset
-    that does not fit the format and a place that cannot be written.
+    asset: a representation (as it is at time 0) or a primitive. .ply holds 3D Gaussians, .stl a bare mesh, and the
+    other formats a mesh with its texture or vertex colours. note: plain JSON values (prompt, seed and so on) for
+    the metadata of the file, in formats that have a place for it. mesh: how Gaussians and fields become a mesh.
+    packing: how a .glb or .gltf is made smaller; other formats cannot be. given: pictures that the asset was made
+    from, for its texture. Raises UserError for an unknown suffix, an asset that does not fit the format and a place
+    that cannot be written.
     """
     from threedgen.core.plugins import load
     from threedgen.core.types import Primitive
     from threedgen.export.mesh import MeshConfig
+    from threedgen.export.packing import Packing
 
     path = Path(path)
-    exporter: Exporter = load(exporter_of(path))()
+    kind = load(exporter_of(path))
+    if packing is not None:
+        packing.check(path)
+    exporter: Exporter = kind() if packing is None or packing == Packing() else kind(packing)
     primitive: Any = asset if isinstance(asset, Primitive) else asset.at()
     config = mesh or MeshConfig()
     if getattr(exporter, "holds_mesh", False):
@@ -119,7 +132,8 @@ def _with_normals(mesh: TriMesh) -> TriMesh:
 
     import torch
 
-    from threedgen.export.mesh import NoSurface, vertex_normals
+    from threedgen.export.mesh import NoSurface
+    from threedgen.export.seams import smooth_normals, welds
     from threedgen.representations.mesh_checks import check_mesh
 
     if len(mesh.faces) == 0:
@@ -128,7 +142,8 @@ def _with_normals(mesh: TriMesh) -> TriMesh:
     if mesh.normals is not None:
         return mesh
 
-    normals = vertex_normals(mesh.vertices.detach().cpu().double().numpy(), mesh.faces.cpu().numpy())
+    vertices, faces = mesh.vertices.detach().cpu().double().numpy(), mesh.faces.cpu().numpy()
+    normals = smooth_normals(vertices, faces, welds(mesh))
     return replace(mesh, normals=torch.from_numpy(normals).to(mesh.vertices))
 
 

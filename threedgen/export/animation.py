@@ -17,7 +17,7 @@ from threedgen.core.png import to_uint8
 from threedgen.core.settings import above, between, finite, settings
 from threedgen.core.types import Frames, TriMesh
 from threedgen.export.carrying import carried
-from threedgen.export.mesh import vertex_normals
+from threedgen.export.seams import smooth_normals, welds
 from threedgen.export.video import Frame
 from threedgen.renderers.base import Renderer
 
@@ -105,8 +105,8 @@ def animated(
 ) -> Animation:
     """The animation of a mesh that was extracted from the points `rest`. moved: the points at timing.moments()."""
     vertices = carried(mesh.vertices, rest, moved)
-    faces = mesh.faces.cpu().numpy()
-    normals = np.stack([vertex_normals(frame.double().numpy(), faces) for frame in vertices])
+    faces, same = mesh.faces.cpu().numpy(), welds(mesh)
+    normals = np.stack([smooth_normals(frame.double().numpy(), faces, same) for frame in vertices])
     return Animation(
         timing.seconds * timing.moments(), vertices, torch.from_numpy(normals).float(), timing.loop
     )

@@ -1,9 +1,9 @@
-"""glTF 2.0 binary files (.glb), written and read without a library: one mesh, one material, one animation.
+"""glTF 2.0 files, binary (.glb) or text (.gltf), written without a library: one mesh, one material, one animation.
 
 glTF stores vertex colours in linear light (specification 3.7.2.1, COLOR_0), while the colours of threedgen are
 display-referred sRGB, as in pictures: `write_glb` converts them to linear light and `read_glb` back. Base colour
-textures of glTF are in sRGB, so textures pass unchanged, as PNG. Axes need no change: both have +Y up and the front
-on +Z.
+textures of glTF are in sRGB, so textures pass unchanged, as PNG or WebP. Axes need no change: both have +Y up
+and the front on +Z.
 
 An animation is one morph target for each frame after the first, and weights of which at most two are not 0, so that
 vertices move along straight lines between frames (docs/methods.md, "Files of motions").
@@ -11,6 +11,7 @@ vertices move along straight lines between frames (docs/methods.md, "Files of mo
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 from collections.abc import Mapping
@@ -19,24 +20,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from threedgen.core.atomic import store
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
-from threedgen.core.png import to_uint8
 from threedgen.core.types import TriMesh
+from threedgen.export.packing import Packing
+from threedgen.export.textures import encoded
 from threedgen.representations.mesh_checks import check_mesh
 
 if TYPE_CHECKING:
     from threedgen.export.animation import Animation
 
 _MAGIC, _JSON, _BIN = 0x46546C67, 0x4E4F534A, 0x004E4942
-_FLOAT, _UINT32 = 5126, 5125
+_FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
 _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
 _TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
 # Linear filters with mipmaps; the border is repeated, as the renderers of threedgen do.
 _SAMPLER = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}
+_DRACO, _WEBP = "KHR_draco_mesh_compression", "EXT_texture_webp"
+_PLAIN = Packing()
 _DTYPES = {_FLOAT: "<f4", _UINT32: "<u4"}
 
 
@@ -45,10 +48,13 @@ def write_glb(
     mesh: TriMesh,
     extras: Mapping[str, Any] | None = None,
     animation: Animation | None = None,
+    packing: Packing = _PLAIN,
 ) -> Path:
-    """Writes a mesh with its normals, colours, uvs and texture, as far as it has them.
+    """Writes a mesh with its normals, colours, uvs and texture, as far as it has them, into one file.
 
+    A path that ends in .gltf gets the JSON document with the binary data in it, any other one the binary container.
     extras: JSON values for `asset.extras`. animation: the motion of its vertices; the mesh is the first frame.
+    packing: what is compressed, and how; the triangles of a mesh that moves cannot be.
     vertex_colors are display-referred sRGB and stored in linear light; beside a texture they are left out, because
     viewers would multiply the two. The material is a rough dielectric with base colour 1, so that viewers show the
     vertex colours. Raises UserError for a mesh that no file can hold (`check_mesh`), and if the place cannot be
@@ -56,47 +62,93 @@ def write_glb(
     """
     path = Path(path)
     check_mesh(mesh, f"cannot write {path}")
+    packing.check(path)
+    if packing.draco and animation is not None:
+        raise UserError(
+            f"cannot write {path}: Draco is for what stands still, and this asset moves; leave it out"
+        )
     buffer = _Buffer()
-    attributes = _attributes(buffer, mesh)
-    targets = [] if animation is None else _targets(buffer, mesh, animation)
-    indices = buffer.add(mesh.faces.cpu().numpy().reshape(-1, 1).astype("<u4"), _INDEX_BUFFER)
+    primitive = _compressed(buffer, mesh) if packing.draco else _primitive(buffer, mesh)
     surface: dict[str, Any] = {"baseColorFactor": [1.0] * 4, "metallicFactor": 0.0, "roughnessFactor": 1.0}
     document: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": "threedgen"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": "asset"}],
-        "meshes": [{"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
+        "meshes": [{"primitives": [primitive]}],
         "materials": [{"name": "surface", "pbrMetallicRoughness": surface}],
     }
     if extras:
         document["asset"]["extras"] = dict(extras)
     if animation is not None:
-        document["meshes"][0]["primitives"][0]["targets"] = targets
+        targets = primitive["targets"] = _targets(buffer, mesh, animation)
         document["meshes"][0]["weights"] = [0.0] * len(targets)
         document["animations"] = [_weights(buffer, animation)]
     if mesh.texture is not None:
-        document["images"] = [{"bufferView": buffer.add_bytes(png(mesh.texture)), "mimeType": "image/png"}]
+        picture = buffer.add_bytes(encoded(mesh.texture, packing.texture))
+        document["images"] = [{"bufferView": picture, "mimeType": f"image/{packing.texture}"}]
         document["samplers"] = [_SAMPLER]
-        document["textures"] = [{"source": 0, "sampler": 0}]
+        webp = packing.texture == "webp"
+        source = {"extensions": {_WEBP: {"source": 0}}} if webp else {"source": 0}
+        document["textures"] = [{"sampler": 0, **source}]
         surface["baseColorTexture"] = {"index": 0}
+    used = [_DRACO] * packing.draco + [_WEBP] * (mesh.texture is not None and packing.texture == "webp")
+    if used:  # without a fallback, so that the file does not hold everything twice
+        document |= {"extensionsUsed": used, "extensionsRequired": used}
     document |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
     document["buffers"] = [{"byteLength": len(buffer.data)}]
-    store(path, _container(document, bytes(buffer.data)))
+    content = _text if path.suffix.lower() == ".gltf" else _container
+    store(path, content(document, bytes(buffer.data)))
     return path
 
 
-def _attributes(buffer: _Buffer, mesh: TriMesh) -> dict[str, int]:
-    """The accessors of what each vertex has."""
-    attributes = {"POSITION": buffer.add(_array(mesh.vertices), _VERTEX_BUFFER, bounds=True)}
+def _attributes(mesh: TriMesh) -> dict[str, np.ndarray]:
+    """What each vertex has, under the names of glTF."""
+    attributes = {"POSITION": _array(mesh.vertices)}
     if mesh.normals is not None:
-        attributes["NORMAL"] = buffer.add(_array(mesh.normals), _VERTEX_BUFFER)
+        attributes["NORMAL"] = _array(mesh.normals)
     if mesh.vertex_colors is not None and mesh.texture is None:
-        linear = linear_from_srgb(_array(mesh.vertex_colors)).astype(np.float32)
-        attributes["COLOR_0"] = buffer.add(linear, _VERTEX_BUFFER)
+        attributes["COLOR_0"] = linear_from_srgb(_array(mesh.vertex_colors)).astype(np.float32)
     if mesh.uvs is not None:
-        attributes["TEXCOORD_0"] = buffer.add(_array(mesh.uvs), _VERTEX_BUFFER)
+        attributes["TEXCOORD_0"] = _array(mesh.uvs)
     return attributes
+
+
+def _primitive(buffer: _Buffer, mesh: TriMesh) -> dict[str, Any]:
+    attributes = {
+        name: buffer.add(array, _VERTEX_BUFFER, bounds=name == "POSITION")
+        for name, array in _attributes(mesh).items()
+    }
+    indices = buffer.add(mesh.faces.cpu().numpy().reshape(-1, 1).astype("<u4"), _INDEX_BUFFER)
+    return {"attributes": attributes, "indices": indices, "material": 0}
+
+
+def _compressed(buffer: _Buffer, mesh: TriMesh) -> dict[str, Any]:
+    """The same with its arrays in one block, of which the accessors only say what it holds."""
+    from threedgen.export.draco import compressed
+
+    packed = compressed(mesh.faces.cpu().numpy(), _attributes(mesh))
+    attributes = {
+        name: buffer.describe(array, _FLOAT, bounds=name == "POSITION")
+        for name, array in packed.arrays.items()
+        if name != "COLOR_0"
+    }
+    if "COLOR_0" in packed.arrays:
+        attributes["COLOR_0"] = buffer.describe(packed.arrays["COLOR_0"], _UINT16, normalized=True)
+    indices = buffer.describe(packed.faces.reshape(-1, 1), _UINT32)
+    block = {"bufferView": buffer.add_bytes(packed.content), "attributes": packed.identifiers}
+    return {
+        "attributes": attributes,
+        "indices": indices,
+        "material": 0,
+        "extensions": {_DRACO: block},
+    }
+
+
+def _text(document: dict[str, Any], data: bytes) -> bytes:
+    """A JSON document that holds the binary data, so that nothing has to lie beside the file."""
+    document["buffers"][0]["uri"] = f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
+    return json.dumps(document, indent=1, allow_nan=False).encode()
 
 
 def _container(document: dict[str, Any], data: bytes) -> bytes:
@@ -148,6 +200,8 @@ def _chunks(raw: bytes) -> tuple[dict[str, Any], memoryview]:
 
 def _first_mesh(document: dict[str, Any], data: memoryview) -> TriMesh:
     """Raises ValueError or LookupError for a document that has another layout than those of `write_glb`."""
+    if needed := document.get("extensionsRequired"):
+        raise ValueError(f"it needs {', '.join(map(str, needed))}, which is not read here")
     primitive = document["meshes"][0]["primitives"][0]
     arrays = {name: _read(document, data, index) for name, index in primitive["attributes"].items()}
     faces = _read(document, data, primitive["indices"]).reshape(-1, 3).astype(np.int64)
@@ -209,12 +263,14 @@ class _Buffer:
     def add(self, array: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
         """Returns the number of the new accessor. array: [N, 1 to 3]. bounds: whether it states its smallest and
         largest values."""
-        accessor: dict[str, Any] = {
-            "bufferView": self.add_bytes(np.ascontiguousarray(array).tobytes(), target),
-            "componentType": _UINT32 if array.dtype == np.uint32 else _FLOAT,
-            "count": len(array),
-            "type": _TYPES[array.shape[1]],
-        }
+        view = self.add_bytes(np.ascontiguousarray(array).tobytes(), target)
+        kind = _UINT32 if array.dtype == np.uint32 else _FLOAT
+        return self.describe(array, kind, bounds, bufferView=view)
+
+    def describe(self, array: np.ndarray, kind: int, bounds: bool = False, **where: Any) -> int:
+        """The same for an array that is stored elsewhere. kind: the type of its numbers. where: fields that say how
+        it is stored."""
+        accessor = {**where, "componentType": kind, "count": len(array), "type": _TYPES[array.shape[1]]}
         if bounds:
             accessor |= {"min": array.min(axis=0).tolist(), "max": array.max(axis=0).tolist()}
         self.accessors.append(accessor)
@@ -246,10 +302,3 @@ def _read_texture(document: dict[str, Any], data: memoryview) -> np.ndarray | No
     except OSError as error:
         raise ValueError(f"its texture is no PNG ({error})") from error
     return pixels[..., :3] / 255.0
-
-
-def png(texture: Float[torch.Tensor, "H W 3"]) -> bytes:
-    """A display-referred picture in [0, 1] as a PNG with 8 bits per channel."""
-    import imageio.v3 as iio
-
-    return iio.imwrite("<bytes>", to_uint8(texture), extension=".png")

@@ -17,17 +17,12 @@ from threedgen.core.types import Frames, TriMesh
 from threedgen.export import as_mesh, gltf, sequence, video
 from threedgen.export.animation import Animation, Config, Timing, animated, film
 from threedgen.export.mesh import MeshConfig
+from threedgen.export.names import SEQUENCE, USD
+from threedgen.export.packing import Packing
 from threedgen.renderers.base import Renderer
 
-_USD = (".usdz", ".usda", ".usdc")
-MOTION_SUFFIXES = (*_USD, ".html", *video.SUFFIXES)  # of formats for moving assets only
-_PATTERN = "*.ply"
+_PLAIN = Packing()
 _AT_ONCE = 32  # moments in one call of a scene
-
-
-def holds_motion(path: Path) -> bool:
-    """Whether a file of that name holds a motion: by its suffix, as DIR/*.ply, or as a folder name (PNG frames)."""
-    return path.suffix.lower() in ("", ".glb", *MOTION_SUFFIXES) or "*" in path.name
 
 
 @runtime_checkable
@@ -83,29 +78,35 @@ class MovingAsset:
         away = torch.linalg.vector_norm(self.moved - self.scene.means, dim=2)
         return float(away.mean(1).max())
 
-    def write(self, path: str | Path) -> None:
-        """Writes .glb, .usdz, .usda, .usdc, .html (a player), .mp4, .gif, .webp, DIR/*.ply or a folder of PNGs.
+    def write(self, path: str | Path, packing: Packing = _PLAIN) -> TriMesh | None:
+        """Writes .glb, .gltf, .usdz, .usda, .usdc, .html, .mp4, .gif, .webp, DIR/*.ply or PNGs in a folder.
 
+        packing: how a .glb or .gltf is made smaller. Returns the mesh at the first moment if the format holds one.
         Raises UserError for another name, for an asset without a surface if the format holds a mesh, and if the
         place cannot be written.
         """
         path = Path(path)
+        packing.check(path)
         suffix = path.suffix.lower()
         if "*" in path.name:
-            if path.name != _PATTERN:
-                raise UserError(f"cannot export to {path}: write a sequence of splats as DIR/{_PATTERN}")
+            if path.name != SEQUENCE:
+                raise UserError(f"cannot export to {path}: write a sequence of splats as DIR/{SEQUENCE}")
             sequence.write_sequence(path.parent, self.scene, self.config, self.note)
-        elif suffix == ".glb":
+            return None
+        if suffix in (".glb", ".gltf"):
             mesh, motion = self.surface
-            gltf.write_glb(path, mesh, self.note, motion)
-        elif suffix in _USD:
+            gltf.write_glb(path, mesh, self.note, motion, packing)
+        elif suffix in USD:
             from threedgen.export.usd import write_usd
 
             write_usd(path, *self.surface, fps=self.config.fps, note=self.note)
         elif suffix == ".html":
-            from threedgen.export.player import write_player
+            from threedgen.export.player import write_page
 
-            write_player(path, *self.surface, self.config, title=str(self.note.get("prompt", "")))
+            title = str(self.note.get("prompt", ""))
+            write_page(path, *self.surface, azimuth=self.config.azimuth, title=title)
         else:
             frames = film(self.renderer, self.scene, self.config, self.size)
             video.write_video(path, frames, self.config.fps, self.config.loop)
+            return None
+        return self.surface[0]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.atomic import replacing_all, write_checked
-from threedgen.core.errors import UserError
 from threedgen.core.types import TriMesh
-from threedgen.export.gltf import png
+from threedgen.export.textures import beside, encoded
 from threedgen.representations.mesh_checks import check_mesh
 
 _MARK = "# threedgen: written with its .png, both are overwritten by the next export to the same name\n"
@@ -39,7 +36,7 @@ def write_obj(path: str | Path, mesh: TriMesh, comment: str = "") -> Path:
     """
     path = Path(path)
     check_mesh(mesh, f"cannot write {path}")
-    material = None if mesh.texture is None else _material_path(path)
+    material = None if mesh.texture is None else beside(path, (".mtl", ".png"), _written_here)
     text = io.StringIO()
     for line in ("threedgen", *comment.splitlines()):
         text.write(f"# {line}\n")
@@ -66,7 +63,7 @@ def write_obj(path: str | Path, mesh: TriMesh, comment: str = "") -> Path:
         if material is not None:
             assert mesh.texture is not None
             picture = material.with_suffix(".png").name
-            write_checked(temporary / picture, png(mesh.texture))
+            write_checked(temporary / picture, encoded(mesh.texture))
             write_checked(temporary / material.name, _material(picture).encode())
         write_checked(temporary / path.name, text.getvalue().encode())
     return path
@@ -74,21 +71,6 @@ def write_obj(path: str | Path, mesh: TriMesh, comment: str = "") -> Path:
 
 def _rows(values: Tensor) -> Float[np.ndarray, "V C"]:
     return values.detach().cpu().numpy()
-
-
-def _material_path(path: Path) -> Path:
-    """The first of NAME.mtl, NAME-2.mtl, ... that is free together with its .png, or was written here."""
-    # The name is a line of the .obj: characters that are not printable could end the line, or are no UTF-8.
-    stem = "".join(letter if letter.isprintable() else "_" for letter in path.stem)
-    for number in itertools.count(1):
-        material = path.with_name(f"{stem}.mtl" if number == 1 else f"{stem}-{number}.mtl")
-        try:
-            taken = any(map(os.path.lexists, (material, material.with_suffix(".png"))))
-            if not taken or _written_here(material):
-                return material
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from error
-    raise AssertionError("numbers do not end")
 
 
 def _written_here(material: Path) -> bool:

@@ -1,5 +1,6 @@
 
-// Plays the mesh of this page, which holds the positions of every frame (16 bits) and the colours of every vertex.
+// Shows the mesh of this page, and plays it if it moves. The page holds the positions of every frame (16 bits), and the
+// colours of every vertex, or places in a picture and that picture.
 'use strict';
 
 const byId = id => document.getElementById(id);
@@ -11,15 +12,18 @@ const FOV = 40 * Math.PI / 180;
 
 const VERTEX = `#version 300 es
 in vec3 from, to, fromNormal, toNormal, color;
+in vec2 spot;
 uniform vec3 low, span, eye, right, up, back;
 uniform vec2 focal, depth;
 uniform float share;
 out vec3 normal, tint, toEye;
+out vec2 place;
 void main() {
   vec3 position = low + span * mix(from, to, share);
   toEye = eye - position;
   normal = mix(fromNormal, toNormal, share);
   tint = color;
+  place = spot;
   vec3 seen = vec3(dot(right, -toEye), dot(up, -toEye), dot(back, -toEye));
   float near = depth.x, far = depth.y;
   gl_Position = vec4(seen.xy * focal, (seen.z * (far + near) + 2.0 * far * near) / (near - far), -seen.z);
@@ -28,23 +32,34 @@ void main() {
 // only makes the shape visible.
 const FRAGMENT = `#version 300 es
 precision highp float;
+uniform sampler2D picture;
 in vec3 normal, tint, toEye;
+in vec2 place;
 out vec4 pixel;
 void main() {
   float facing = abs(dot(normalize(normal), normalize(toEye)));
-  pixel = vec4(tint * (0.65 + 0.35 * facing), 1.0);
+  pixel = vec4(tint * texture(picture, place).rgb * (0.65 + 0.35 * facing), 1.0);
 }`;
 
 function decoded() {
   const bytes = Uint8Array.from(atob(byId('data').textContent), letter => letter.charCodeAt(0));
-  const faces = new Uint32Array(bytes.buffer, 0, 3 * scene.faces);
-  const positions = new Uint16Array(bytes.buffer, faces.byteLength, 3 * scene.frames * scene.vertices);
-  const colors = bytes.subarray(faces.byteLength + positions.byteLength);
-  return {faces, positions, colors};
+  let at = 0;
+  const take = (kind, count) => {
+    const part = new kind(bytes.buffer, at, count);
+    at += part.byteLength;
+    return part;
+  };
+  const faces = take(Uint32Array, 3 * scene.faces);
+  const twins = scene.welded ? take(Uint32Array, scene.vertices) : null;
+  const spots = scene.textured ? take(Float32Array, 2 * scene.vertices) : null;
+  const positions = take(Uint16Array, 3 * scene.frames * scene.vertices);
+  return {faces, twins, spots, positions, rest: bytes.subarray(at)}; // the colours, or the picture
 }
 
-// Unit normals of every frame, four signed bytes each: area-weighted means of the normals of the faces.
-function smoothNormals(faces, positions) {
+// Unit normals of every frame, four signed bytes each: area-weighted means of the normals of the faces. The twin of a
+// vertex is the one that it is a copy of, made where the texture is cut.
+function smoothNormals(faces, twins, positions) {
+  const owners = twins ? faces.map(vertex => twins[vertex]) : faces;
   const count = scene.vertices;
   const result = new Int8Array(4 * scene.frames * count);
   const sums = new Float32Array(3 * count);
@@ -57,16 +72,18 @@ function smoothNormals(faces, positions) {
       const ux = sx * (p[b] - p[a]), uy = sy * (p[b + 1] - p[a + 1]), uz = sz * (p[b + 2] - p[a + 2]);
       const vx = sx * (p[c] - p[a]), vy = sy * (p[c + 1] - p[a + 1]), vz = sz * (p[c + 2] - p[a + 2]);
       const x = uy * vz - uz * vy, y = uz * vx - ux * vz, z = ux * vy - uy * vx;
-      for (const corner of [a, b, c]) {
+      for (let side = 0; side < 3; side++) {
+        const corner = 3 * owners[f + side];
         sums[corner] += x;
         sums[corner + 1] += y;
         sums[corner + 2] += z;
       }
     }
     for (let v = 0; v < count; v++) {
-      const length = Math.hypot(sums[3 * v], sums[3 * v + 1], sums[3 * v + 2]) || 1;
+      const place = 3 * (twins ? twins[v] : v);
+      const length = Math.hypot(sums[place], sums[place + 1], sums[place + 2]) || 1;
       for (let axis = 0; axis < 3; axis++) {
-        result[4 * (frame * count + v) + axis] = Math.round(127 * sums[3 * v + axis] / length);
+        result[4 * (frame * count + v) + axis] = Math.round(127 * sums[place + axis] / length);
       }
     }
   }
@@ -93,12 +110,25 @@ function buffer(target, data) {
   return made;
 }
 
-function start() {
+// The picture as the texture that the shader reads; without one, a white pixel. Its first row is at v = 0.
+async function painted(picture) {
+  gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
+  const plain = {premultiplyAlpha: 'none', colorSpaceConversion: 'none'};
+  const source = picture ? await createImageBitmap(new Blob([picture], {type: 'image/png'}), plain)
+    : new ImageData(new Uint8ClampedArray(4).fill(255), 1, 1);
+  gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, source);
+  gl.generateMipmap(gl.TEXTURE_2D);
+  gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR_MIPMAP_LINEAR);
+  for (const wrap of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, wrap, gl.CLAMP_TO_EDGE);
+}
+
+async function start() {
   const program = compiled();
-  const {faces, positions, colors} = decoded();
+  const {faces, twins, spots, positions, rest} = decoded();
   const places = buffer(gl.ARRAY_BUFFER, positions);
-  const normals = buffer(gl.ARRAY_BUFFER, smoothNormals(faces, positions));
-  const tints = buffer(gl.ARRAY_BUFFER, colors);
+  const normals = buffer(gl.ARRAY_BUFFER, smoothNormals(faces, twins, positions));
+  const paint = buffer(gl.ARRAY_BUFFER, spots || rest);
+  await painted(spots && rest);
   buffer(gl.ELEMENT_ARRAY_BUFFER, faces);
   gl.useProgram(program);
   gl.enable(gl.DEPTH_TEST);
@@ -110,15 +140,15 @@ function start() {
   const home = {azimuth: scene.azimuth * Math.PI / 180, elevation: 15 * Math.PI / 180, radius: size / Math.sin(FOV / 2)};
   const camera = {...home};
   const last = scene.frames - 1;
-  let share = 0, playing = true, before = null, stale = true;
+  let share = 0, playing = last > 0, before = null, stale = true;
   byId('loop').checked = scene.loop;
 
-  function attribute(name, source, type, stride, frame) {
+  function attribute(name, source, type, stride, frame, size = 3) {
     const place = gl.getAttribLocation(program, name);
     gl.bindBuffer(gl.ARRAY_BUFFER, source);
     gl.enableVertexAttribArray(place);
     // Numbers of 16 bits stay whole, because `span` is the size of one step; the others become shares of 1.
-    gl.vertexAttribPointer(place, 3, type, type !== gl.UNSIGNED_SHORT, stride, frame * scene.vertices * stride);
+    gl.vertexAttribPointer(place, size, type, type !== gl.UNSIGNED_SHORT, stride, frame * scene.vertices * stride);
   }
 
   function draw() {
@@ -128,12 +158,17 @@ function start() {
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, {width, height});
     gl.viewport(0, 0, width, height);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-    const frame = Math.min(Math.floor(share * last), last - 1);
+    const frame = Math.max(0, Math.min(Math.floor(share * last), last - 1)), next = Math.min(frame + 1, last);
     attribute('from', places, gl.UNSIGNED_SHORT, 6, frame);
-    attribute('to', places, gl.UNSIGNED_SHORT, 6, frame + 1);
+    attribute('to', places, gl.UNSIGNED_SHORT, 6, next);
     attribute('fromNormal', normals, gl.BYTE, 4, frame);
-    attribute('toNormal', normals, gl.BYTE, 4, frame + 1);
-    attribute('color', tints, gl.UNSIGNED_BYTE, 3, 0);
+    attribute('toNormal', normals, gl.BYTE, 4, next);
+    if (spots) {
+      attribute('spot', paint, gl.FLOAT, 8, 0, 2);
+      gl.vertexAttrib3f(gl.getAttribLocation(program, 'color'), 1, 1, 1);
+    } else {
+      attribute('color', paint, gl.UNSIGNED_BYTE, 3, 0);
+    }
     const {azimuth: a, elevation: e, radius} = camera;
     const back = [Math.cos(e) * Math.sin(a), Math.sin(e), Math.cos(e) * Math.cos(a)];
     const focal = 1 / Math.tan(FOV / 2) * Math.min(1, width / height);
@@ -183,7 +218,7 @@ function start() {
   slider.addEventListener('input', () => goTo(Number(slider.value)));
   addEventListener('resize', () => { stale = true; });
   addEventListener('keydown', event => {
-    if (event.target.tagName === 'BUTTON' || event.target.type === 'checkbox') return;
+    if (!last || event.target.tagName === 'BUTTON' || event.target.type === 'checkbox') return;
     const step = {ArrowLeft: -1, ArrowRight: 1}[event.key];
     if (event.key === ' ') toggle();
     else if (step) goTo((Math.round(share * last) + step) / last);
@@ -220,9 +255,9 @@ function start() {
   canvas.addEventListener('dblclick', () => { Object.assign(camera, home); stale = true; });
 
   const asked = /^#t=([\d.]+)$/.exec(location.hash); // player.html#t=0.5 opens at half a second, paused
-  if (asked) goTo(Number(asked[1]) / scene.seconds);
+  if (asked && last) goTo(Number(asked[1]) / scene.seconds);
   requestAnimationFrame(tick);
 }
 
 if (gl) start();
-else byId('said').textContent = 'This browser has no WebGL 2: open anim.glb or anim.mp4 instead.';
+else byId('said').textContent = 'This browser has no WebGL 2: open the .glb instead.';

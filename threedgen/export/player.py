@@ -1,6 +1,6 @@
-"""A moving mesh as one HTML page that plays it, without a library, a server or a network.
+"""A mesh as one HTML page that shows it, and plays it if it moves, without a library, a server or a network.
 
-The page holds positions of 16 bits, colours of 8 bits and its own WebGL 2 code (player.js). Its
+The page holds positions of 16 bits, colours of 8 bits or a texture, and its own WebGL 2 code (player.js). Its
 Content-Security-Policy allows that script and that style, by their hashes, and nothing else, so that the page
 cannot open any connection.
 """
@@ -23,49 +23,66 @@ from threedgen.core.atomic import store
 from threedgen.core.errors import UserError
 from threedgen.core.png import to_uint8
 from threedgen.core.types import TriMesh
+from threedgen.export.seams import welds
+from threedgen.export.textures import encoded
 from threedgen.representations.mesh_checks import check_mesh
 
 if TYPE_CHECKING:
-    from threedgen.export.animation import Animation, Config
+    from threedgen.export.animation import Animation
 
 _HERE = Path(__file__).parent
 _STEPS = 65535  # steps of a position along each side of the box around the whole motion
 MOST_BYTES = 16_000_000  # of positions; a motion that needs more gets fewer frames
 _GREY = 0.7
-_UNTITLED = "an asset in motion"
+_UNTITLED = {"still": "an asset", "moving": "an asset in motion"}
 
 
-def write_player(
-    path: str | Path, mesh: TriMesh, animation: Animation, config: Config, title: str = ""
+def write_page(
+    path: str | Path,
+    mesh: TriMesh,
+    animation: Animation | None = None,
+    *,
+    azimuth: float = 25.0,
+    title: str = "",
 ) -> Path:
-    """Writes a page that plays, pauses, scrubs, turns and zooms.
+    """Writes a page that shows a mesh, which can be turned and zoomed, and that plays and scrubs its animation.
 
-    Opened as PAGE#t=SECONDS it is paused at that time. Positions are exact to half of 1/65535 of the box around
-    the motion, and change linearly between frames. A motion of more than MOST_BYTES gets fewer frames, evenly
-    spaced. A mesh without vertex colours is grey. config: its azimuth is the first direction of view. title:
-    shown above the mesh, as plain text. Raises UserError for a mesh that no file can hold or that is too large
-    for a page, and if the place cannot be written.
+    A page that moves, opened as PAGE#t=SECONDS, is paused at that time. Positions are exact to half of 1/65535 of
+    the box around the mesh and its motion, and change linearly between frames. A motion of more than MOST_BYTES
+    gets fewer frames, evenly spaced. The mesh has its texture, or its vertex colours, or is grey. azimuth: of
+    the first view, in degrees from the front. title: shown above the mesh, as plain text. Raises UserError for a
+    mesh that no file can hold or that is too large for a page, and if the place cannot be written.
     """
     path = Path(path)
     check_mesh(mesh, f"cannot write {path}")
-    vertices = animation.vertices.detach().cpu().numpy().astype(np.float64)
-    kept = _fitting(vertices, path)
+    moving = mesh.vertices[None] if animation is None else animation.vertices
+    kept = _fitting(moving.detach().cpu().numpy().astype(np.float64), path)
     low, span, positions = quantised(kept)
-    faces = mesh.faces.cpu().numpy().astype("<u4")
-    colors = torch.full_like(mesh.vertices, _GREY) if mesh.vertex_colors is None else mesh.vertex_colors
+    faces, same = mesh.faces.cpu().numpy().astype("<u4"), welds(mesh)
     scene = {
         "frames": len(kept),
         "vertices": len(mesh.vertices),
         "faces": len(faces),
-        "seconds": config.seconds,
-        "loop": animation.loop,
-        "azimuth": config.azimuth,
+        "welded": bool((same != np.arange(len(same))).any()),
+        "textured": mesh.texture is not None,
+        "seconds": 0.0 if animation is None else round(float(animation.times[-1]), 4),
+        "loop": animation is not None and animation.loop,
+        "azimuth": azimuth,
         "low": low.tolist(),
         "span": span.tolist(),
     }
-    raw = faces.tobytes() + positions.astype("<u2").tobytes() + to_uint8(colors).tobytes()
-    page = _page(scene, base64.b64encode(raw).decode(), title.strip() or _UNTITLED)
-    store(path, page.encode("utf-8"))
+    parts = [faces.tobytes()]
+    if scene["welded"]:
+        parts.append(same.astype("<u4").tobytes())
+    if mesh.texture is not None and mesh.uvs is not None:
+        uvs = mesh.uvs.detach().cpu().numpy().astype("<f4")
+        parts += [uvs.tobytes(), positions.astype("<u2").tobytes(), encoded(mesh.texture)]
+    else:
+        colors = torch.full_like(mesh.vertices, _GREY) if mesh.vertex_colors is None else mesh.vertex_colors
+        parts += [positions.astype("<u2").tobytes(), to_uint8(colors).tobytes()]
+    kind = "still" if animation is None else "moving"
+    data = base64.b64encode(b"".join(parts)).decode()
+    store(path, _page(kind, scene, data, title.strip() or _UNTITLED[kind]).encode("utf-8"))
     return path
 
 
@@ -84,8 +101,9 @@ def _fitting(vertices: Float[np.ndarray, "T V 3"], path: Path) -> Float[np.ndarr
     if most >= len(vertices):
         return vertices
     if most < 2:
+        setting = "mesh.faces" if len(vertices) == 1 else "moving_faces"
         raise UserError(
-            f"cannot write {path}: {vertices.shape[1]} vertices are too many for a page; lower moving_faces"
+            f"cannot write {path}: {vertices.shape[1]} vertices are too many for a page; lower {setting}"
         )
     places = np.linspace(0.0, len(vertices) - 1.0, most)
     before = np.minimum(places.astype(int), len(vertices) - 2)
@@ -93,13 +111,14 @@ def _fitting(vertices: Float[np.ndarray, "T V 3"], path: Path) -> Float[np.ndarr
     return (1.0 - share) * vertices[before] + share * vertices[before + 1]
 
 
-def _page(scene: dict[str, Any], data: str, title: str) -> str:
+def _page(kind: str, scene: dict[str, Any], data: str, title: str) -> str:
     script, style = ((_HERE / name).read_text(encoding="utf-8") for name in ("player.js", "player.css"))
     allowed = {"script-src": script, "style-src": style}
     rules = [f"{kind} 'sha256-{_digest(text)}'" for kind, text in allowed.items()]
     policy = "; ".join(["default-src 'none'", *rules, "base-uri 'none'", "form-action 'none'"])
     page = Template((_HERE / "player.html").read_text(encoding="utf-8"))
     return page.substitute(
+        kind=kind,
         policy=policy,
         title=html.escape(title),
         style=style,

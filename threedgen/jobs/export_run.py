@@ -8,42 +8,59 @@ from pathlib import Path
 from threedgen import export
 from threedgen.core.errors import UserError
 from threedgen.core.roles import RepresentationRoles, declared
+from threedgen.core.types import TriMesh
 from threedgen.export import video
-from threedgen.export.moving import MOTION_SUFFIXES, holds_motion
+from threedgen.export.names import FILMS, check_suffix, holds_motion, needs_motion
+from threedgen.export.packing import Packing
 from threedgen.jobs.asset import asset_of, given_views, moving_asset, note_of, renderer_here, viewer_of
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.recipes.load import read_resolved
 
+_PLAIN = Packing()
 
-def export_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> None:
-    """Writes the asset of a run to `path`: .glb, .obj or .ply, or a format of `MovingAsset.write` if it moves.
 
-    settings: key=value under the recipe's `export`. Raises UserError.
+def export_run(
+    run: RunDirectory, path: Path, settings: Sequence[str] = (), packing: Packing = _PLAIN
+) -> TriMesh | None:
+    """Writes the asset of a run to `path`, in a format of `export.write`, or of `MovingAsset.write` if it moves.
+
+    settings: key=value under the recipe's `export`. packing: how a .glb or .gltf is made smaller.
+    Returns the mesh if the format holds one. Raises UserError.
     """
     if any(setting.endswith(".ply") for setting in settings):
         raise UserError(
             "the shell replaced the star by the names of existing files: write --to 'DIR/*.ply' in quotes"
         )
-    if not holds_motion(path):  # a wrong suffix is reported before anything is loaded
-        try:
-            export.exporter_of(path)
-        except UserError as error:
-            raise UserError(
-                f"{error}; an asset that moves can also be written as {', '.join(MOTION_SUFFIXES)} or DIR/*.ply"
-            ) from None
+    check_suffix(path)  # before anything is loaded
+    packing.check(path)
     recipe = read_resolved(run.recipe, [f"export.{setting}" for setting in settings])
     scene = load_scene(run, recipe)
     if declared(type(scene), RepresentationRoles).moves and holds_motion(path):
-        moving_asset(recipe, scene).write(path)
-        return
-    if path.suffix.lower() in MOTION_SUFFIXES or "*" in path.name:
+        return moving_asset(recipe, scene).write(path, packing)
+    if needs_motion(path):
         raise UserError(
             f"cannot write '{path}': nothing moves in '{run.path}'; `threedgen render` makes a turntable of it"
         )
     primitive = asset_of(recipe, scene)
-    mesh = recipe.fixed["export"].config.mesh
-    export.write(primitive, path, note=note_of(recipe), mesh=mesh, given=given_views(recipe))
+    config = recipe.fixed["export"].config.mesh
+    given = given_views(recipe)
+    return export.write(primitive, path, note=note_of(recipe), mesh=config, packing=packing, given=given)
+
+
+def summary(path: Path, mesh: TriMesh | None) -> str:
+    """What was written to `path`, as "asset.glb: 12,000 triangles, 1.8 MB". mesh: what the file holds, if any."""
+    if path.is_file():
+        files, counts = [path], []
+    else:
+        files = list(path.parent.glob(path.name) if "*" in path.name else path.iterdir())
+        counts = [f"{len(files):,} files"]
+    if mesh is not None:
+        counts.append(f"{len(mesh.faces):,} triangles")
+    size = sum(file.stat().st_size for file in files)
+    return (
+        f"{path}: {', '.join([*counts, f'{size / 1e6:.1f} MB' if size >= 1e6 else f'{size / 1e3:.1f} kB'])}"
+    )
 
 
 def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = (), backend: str = "auto") -> None:
@@ -52,8 +69,8 @@ def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = (), back
     settings: key=value under the recipe's `export.turntable`. backend: of the renderer, on this machine.
     Raises UserError.
     """
-    if path.suffix and path.suffix.lower() not in video.SUFFIXES:
-        raise UserError(f"cannot write '{path.name}': use one of {', '.join(video.SUFFIXES)}")
+    if path.suffix and path.suffix.lower() not in FILMS:
+        raise UserError(f"cannot write '{path.name}': use one of {', '.join(FILMS)}")
     recipe = read_resolved(run.recipe, [f"export.turntable.{setting}" for setting in settings])
     table = recipe.fixed["export"].config.turntable
     primitive = asset_of(recipe, load_scene(run, recipe))

@@ -14,6 +14,7 @@ from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.core.types import GaussianCloud
 from threedgen.export import as_mesh
+from threedgen.export.packing import Packing, TextureKind
 from threedgen.export.to_trimesh import to_trimesh
 from threedgen.jobs.asset import asset_of, given_views
 from threedgen.jobs.build import load_scene
@@ -98,13 +99,23 @@ class Run:
             raise UserError(f"'{self.path}' ends in a {name}, which has no Gaussians: use mesh()")
         return asset
 
-    def export(self, path: str | Path, settings: Settings = ()) -> Path:
+    def export(
+        self,
+        path: str | Path,
+        settings: Settings = (),
+        *,
+        texture_format: TextureKind = "png",
+        draco: bool = False,
+    ) -> Path:
         """Writes the asset, or its motion, to a file whose suffix says the format; returns its path.
 
-        settings: of the recipe's `export`, such as {"mesh.faces": 5000}. Raises UserError for an unknown suffix.
+        settings: of the recipe's `export`, such as {"mesh.faces": 5000}. texture_format: of the texture in a
+        .glb or .gltf, "png" or "webp". draco: whether Draco compresses the triangles in one, which needs DracoPy.
+        Raises UserError for an unknown suffix, and for options that do not fit it.
         """
         with trust.runs(self._trusted):
-            export_run(self._directory, Path(path), as_settings(settings))
+            packing = Packing(texture_format, draco)
+            export_run(self._directory, Path(path), as_settings(settings), packing)
         return Path(path)
 
     def render(self, path: str | Path, settings: Settings = (), backend: str = "auto") -> Path:
