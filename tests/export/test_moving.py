@@ -115,7 +115,7 @@ def test_a_sequence_has_the_same_gaussians_in_every_file(tmp_path):
     index = json.loads((tmp_path / "frames" / "animation.json").read_text())
     assert index == {
         **{"pattern": "frame_%05d.ply", "frames": 7, "fps": 6.0, "seconds": 1.0, "loop": False},
-        **{"up_axis": "Y", "meters_per_unit": 1.0, "note": {"prompt": "a ball rising"}},
+        **{"up_axis": "-Y", "meters_per_unit": 1.0, "note": {"prompt": "a ball rising"}},
     }
 
 
