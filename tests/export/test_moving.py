@@ -17,7 +17,8 @@ from threedgen.core.types import GaussianCloud, TriMesh
 from threedgen.datasets.splat_files import read_splats
 from threedgen.export.animation import Config, film
 from threedgen.export.gltf import read_glb
-from threedgen.export.moving import MovingAsset, holds_motion
+from threedgen.export.moving import MovingAsset
+from threedgen.export.targets import holds_motion
 from threedgen.renderers.splatting import SplattingRenderer
 
 
@@ -154,7 +155,7 @@ def test_names_of_no_format_are_refused(tmp_path, name, message):
 def test_which_names_hold_a_motion(tmp_path):
     for name in ("a.GLB", "a.mp4", "a.webp", "a.usdz", "a.usda", "player.html", "d/*.ply", "pictures"):
         assert holds_motion(tmp_path / name), name
-    for name in ("a.ply", "a.obj", "a.avi"):
+    for name in ("a.ply", "a.obj", "a.avi", "a.splats.glb", "a.compressed.ply"):
         assert not holds_motion(tmp_path / name), name
 
 

@@ -25,6 +25,7 @@ from threedgen.export.gltf import read_glb, write_glb
 from threedgen.export.mesh import MeshConfig, extract_mesh
 from threedgen.export.obj import write_obj
 from threedgen.export.report import build_report, versions, write_report
+from threedgen.export.targets import holds_splats
 
 SMALL = MeshConfig(resolution=24, faces=1000)
 
@@ -45,17 +46,15 @@ def test_each_suffix_writes_its_format(tmp_path: Path) -> None:
     for suffix in suffixes():
         path = folder / f"asset{suffix.upper()}"
         mesh = write(scene, path, note={"prompt": "a ball"}, mesh=SMALL)  # type: ignore[arg-type]
-        assert (mesh is None) == (suffix == ".ply")
+        assert (mesh is None) == holds_splats(path)
     mesh, extras = read_glb(folder / "asset.GLB")
     assert extras == {"prompt": "a ball"}
     assert 0 < len(mesh.faces) <= SMALL.faces
     assert len(read_splats(folder / "asset.PLY").means) == len(ball())
     assert "# prompt: a ball" in (folder / "asset.OBJ").read_text()
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "asset.GLB",
-        "asset.OBJ",
-        "asset.PLY",
-    ]
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        f"asset{suffix.upper()}" for suffix in suffixes()
+    )
 
 
 @pytest.mark.parametrize("name", ["asset.fbx", "asset"])

@@ -80,8 +80,11 @@ class SplatParameters:
             sh=rotate(self.sh, rotation),
         )
 
-    def of_degree(self, degree: int) -> SplatParameters:
-        """The Gaussians with the spherical harmonics up to `degree`: those that they lack are 0."""
+    def of_degree(self, degree: int | None) -> SplatParameters:
+        """The Gaussians with the spherical harmonics up to `degree`: those that they lack are 0. None: as they
+        are."""
+        if degree is None:
+            return self
         count, kept = (degree + 1) ** 2, self.sh[:, : (degree + 1) ** 2]
         lacking = kept.new_zeros(len(kept), count - kept.shape[1], 3)
         return replace(self, sh=torch.cat([kept, lacking], dim=1))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _MAGIC, _JSON, _BIN = 0x46546C67, 0x4E4F534A, 0x004E4942
 _FLOAT, _UINT32 = 5126, 5125
 _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
-_TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
+_TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
 # Linear filters with mipmaps; the border is repeated, as the renderers of threedgen do.
 _SAMPLER = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}
 _DTYPES = {_FLOAT: "<f4", _UINT32: "<u4"}
@@ -56,7 +56,7 @@ def write_glb(
     """
     path = Path(path)
     check_mesh(mesh, f"cannot write {path}")
-    buffer = _Buffer()
+    buffer = Buffer()
     attributes = _attributes(buffer, mesh)
     targets = [] if animation is None else _targets(buffer, mesh, animation)
     indices = buffer.add(mesh.faces.cpu().numpy().reshape(-1, 1).astype("<u4"), _INDEX_BUFFER)
@@ -82,11 +82,11 @@ def write_glb(
         surface["baseColorTexture"] = {"index": 0}
     document |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
     document["buffers"] = [{"byteLength": len(buffer.data)}]
-    store(path, _container(document, bytes(buffer.data)))
+    store(path, container(document, bytes(buffer.data)))
     return path
 
 
-def _attributes(buffer: _Buffer, mesh: TriMesh) -> dict[str, int]:
+def _attributes(buffer: Buffer, mesh: TriMesh) -> dict[str, int]:
     """The accessors of what each vertex has."""
     attributes = {"POSITION": buffer.add(_array(mesh.vertices), _VERTEX_BUFFER, bounds=True)}
     if mesh.normals is not None:
@@ -99,7 +99,7 @@ def _attributes(buffer: _Buffer, mesh: TriMesh) -> dict[str, int]:
     return attributes
 
 
-def _container(document: dict[str, Any], data: bytes) -> bytes:
+def container(document: dict[str, Any], data: bytes) -> bytes:
     """A GLB of two chunks: the JSON document and the binary data."""
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
@@ -166,7 +166,7 @@ def _tensor(array: np.ndarray | None) -> torch.Tensor | None:
     return None if array is None else torch.from_numpy(array.astype(np.float32))
 
 
-def _targets(buffer: _Buffer, mesh: TriMesh, animation: Animation) -> list[dict[str, int]]:
+def _targets(buffer: Buffer, mesh: TriMesh, animation: Animation) -> list[dict[str, int]]:
     """A morph target for each frame after the first: its positions and normals minus those of the mesh."""
     targets = []
     for vertices, normals in zip(animation.vertices[1:], animation.normals[1:], strict=True):
@@ -178,7 +178,7 @@ def _targets(buffer: _Buffer, mesh: TriMesh, animation: Animation) -> list[dict[
     return targets
 
 
-def _weights(buffer: _Buffer, animation: Animation) -> dict[str, Any]:
+def _weights(buffer: Buffer, animation: Animation) -> dict[str, Any]:
     """The animation of the weights: frame k is target k - 1 alone, and frame 0 has no target."""
     count = len(animation.times)
     rows = np.eye(count, count - 1, -1, dtype="<f4").reshape(-1, 1)
@@ -189,7 +189,7 @@ def _weights(buffer: _Buffer, animation: Animation) -> dict[str, Any]:
     return {"name": "motion", "samplers": [sampler], "channels": [channel], "extras": extras}
 
 
-class _Buffer:
+class Buffer:
     """Collects the binary chunk with its views and accessors; every view starts at a multiple of 4 bytes."""
 
     def __init__(self) -> None:
@@ -207,7 +207,7 @@ class _Buffer:
         return len(self.views) - 1
 
     def add(self, array: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
-        """Returns the number of the new accessor. array: [N, 1 to 3]. bounds: whether it states its smallest and
+        """Returns the number of the new accessor. array: [N, 1 to 4]. bounds: whether it states its smallest and
         largest values."""
         accessor: dict[str, Any] = {
             "bufferView": self.add_bytes(np.ascontiguousarray(array).tobytes(), target),

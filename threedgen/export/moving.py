@@ -17,17 +17,11 @@ from threedgen.core.types import Frames, TriMesh
 from threedgen.export import as_mesh, gltf, sequence, video
 from threedgen.export.animation import Animation, Config, Timing, animated, film
 from threedgen.export.mesh import MeshConfig
+from threedgen.export.splat_settings import SplatConfig
+from threedgen.export.targets import SEQUENCE, USD
 from threedgen.renderers.base import Renderer
 
-_USD = (".usdz", ".usda", ".usdc")
-MOTION_SUFFIXES = (*_USD, ".html", *video.SUFFIXES)  # of formats for moving assets only
-_PATTERN = "*.ply"
 _AT_ONCE = 32  # moments in one call of a scene
-
-
-def holds_motion(path: Path) -> bool:
-    """Whether a file of that name holds a motion: by its suffix, as DIR/*.ply, or as a folder name (PNG frames)."""
-    return path.suffix.lower() in ("", ".glb", *MOTION_SUFFIXES) or "*" in path.name
 
 
 @runtime_checkable
@@ -48,7 +42,7 @@ class MovingAsset:
     scene: on the CPU, with `means` [N, 3], `moved(times [T]) -> [T, N, 3]` and `at`; it may be an OwnSurface.
     config: the times and the camera of films. mesh: how the surface is made of the scene at rest. renderer: of
     its Frames. size: of a film, in pixels. note: JSON values (prompt, seed and so on) for the metadata of the
-    files.
+    files. splats: how its Gaussians are written.
     """
 
     scene: Any
@@ -57,6 +51,7 @@ class MovingAsset:
     renderer: Renderer[Frames]
     size: int = 256
     note: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    splats: SplatConfig = dataclasses.field(default_factory=SplatConfig)
 
     @cached_property
     def moved(self) -> Float[Tensor, "T N 3"]:
@@ -91,13 +86,13 @@ class MovingAsset:
         path = Path(path)
         suffix = path.suffix.lower()
         if "*" in path.name:
-            if path.name != _PATTERN:
-                raise UserError(f"cannot export to {path}: write a sequence of splats as DIR/{_PATTERN}")
-            sequence.write_sequence(path.parent, self.scene, self.config, self.note)
+            if path.name != SEQUENCE:
+                raise UserError(f"cannot export to {path}: write a sequence of splats as DIR/{SEQUENCE}")
+            sequence.write_sequence(path.parent, self.scene, self.config, self.splats, self.note)
         elif suffix == ".glb":
             mesh, motion = self.surface
             gltf.write_glb(path, mesh, self.note, motion)
-        elif suffix in _USD:
+        elif suffix in USD:
             from threedgen.export.usd import write_usd
 
             write_usd(path, *self.surface, fps=self.config.fps, note=self.note)

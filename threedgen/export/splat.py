@@ -22,8 +22,8 @@ def write_splats(path: str | Path, parameters: SplatParameters, comment: str = "
     """Writes the parameters, turned so that the axis `up` of the file (y, -y, z or -z) points up.
 
     `read_splats` gives them back bit for bit if `up` is y or -y. comment: each line becomes a comment of the
-    header, in which characters that are not printable ASCII become spaces. Raises UserError if there is no Gaussian,
-    if a number is not finite and if the place cannot be written.
+    header, in which characters that are not printable ASCII become spaces. Raises UserError if there is no
+    Gaussian, if a number is not finite and if the place cannot be written.
     """
     path = Path(path)
     store(path, splat_bytes(path, parameters, comment, up))
@@ -33,7 +33,11 @@ def write_splats(path: str | Path, parameters: SplatParameters, comment: str = "
 def splat_bytes(path: Path, parameters: SplatParameters, comment: str = "", up: str = UP) -> bytes:
     """The content of the file that `write_splats` writes. path: its name, for the same errors."""
     check_splats(path, parameters)
-    parameters = parameters.turned(TURNS[up])
+    return encode(parameters.turned(TURNS[up]), comment, up)
+
+
+def encode(parameters: SplatParameters, comment: str, up: str) -> bytes:
+    """The content of the file, with the axes of the parameters. up: what it says is up."""
     count, coefficients = parameters.sh.shape[:2]
     columns = [
         parameters.means,

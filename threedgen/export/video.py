@@ -22,11 +22,11 @@ from threedgen.core.atomic import replacing, replacing_all, store, write_checked
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.export.h264 import encode
+from threedgen.export.targets import FILMS
 
 Frame = UInt8[np.ndarray, "H W 3"]
 Render = Callable[[Cameras], Float[torch.Tensor, "B H W 3"]]
 
-SUFFIXES = (".mp4", ".gif", ".webp")
 _GIF_FPS = 50.0
 
 
@@ -71,7 +71,7 @@ def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 24.0, lo
     if suffix == "":
         return write_frames(path, frames)
     raise UserError(
-        f"cannot write {path.name}: use one of {', '.join(SUFFIXES)}, or the name of a folder for PNG frames"
+        f"cannot write {path.name}: use one of {', '.join(FILMS)}, or the name of a folder for PNG frames"
     )
 
 

@@ -9,7 +9,7 @@ from threedgen import export
 from threedgen.core.errors import UserError
 from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.export import video
-from threedgen.export.moving import MOTION_SUFFIXES, holds_motion
+from threedgen.export.targets import FILMS, MOTION_SUFFIXES, check_target, holds_motion
 from threedgen.jobs.asset import asset_of, moving_asset, note_of, renderer_here, viewer_of
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
@@ -17,7 +17,7 @@ from threedgen.recipes.load import read_resolved
 
 
 def export_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> None:
-    """Writes the asset of a run to `path`: .glb, .obj or .ply, or a format of `MovingAsset.write` if it moves.
+    """Writes the asset of a run to `path` in a format of `export.write`, or of `MovingAsset.write` if it moves.
 
     settings: key=value under the recipe's `export`. Raises UserError.
     """
@@ -25,24 +25,19 @@ def export_run(run: RunDirectory, path: Path, settings: Sequence[str] = ()) -> N
         raise UserError(
             "the shell replaced the star by the names of existing files: write --to 'DIR/*.ply' in quotes"
         )
-    if not holds_motion(path):  # a wrong suffix is reported before anything is loaded
-        try:
-            export.exporter_of(path)
-        except UserError as error:
-            raise UserError(
-                f"{error}; an asset that moves can also be written as {', '.join(MOTION_SUFFIXES)} or DIR/*.ply"
-            ) from None
+    check_target(path)  # before anything is loaded
     recipe = read_resolved(run.recipe, [f"export.{setting}" for setting in settings])
     scene = load_scene(run, recipe)
     if declared(type(scene), RepresentationRoles).moves and holds_motion(path):
         moving_asset(recipe, scene).write(path)
         return
-    if path.suffix.lower() in MOTION_SUFFIXES or "*" in path.name:
+    if export.suffix_of(path) in MOTION_SUFFIXES or "*" in path.name:
         raise UserError(
             f"cannot write '{path}': nothing moves in '{run.path}'; `threedgen render` makes a turntable of it"
         )
     primitive = asset_of(recipe, scene)
-    export.write(primitive, path, note=note_of(recipe), mesh=recipe.fixed["export"].config.mesh)
+    config = recipe.fixed["export"].config
+    export.write(primitive, path, note=note_of(recipe), mesh=config.mesh, splats=config.splats)
 
 
 def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = (), backend: str = "auto") -> None:
@@ -51,8 +46,8 @@ def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = (), back
     settings: key=value under the recipe's `export.turntable`. backend: of the renderer, on this machine.
     Raises UserError.
     """
-    if path.suffix and path.suffix.lower() not in video.SUFFIXES:
-        raise UserError(f"cannot write '{path.name}': use one of {', '.join(video.SUFFIXES)}")
+    if path.suffix and path.suffix.lower() not in FILMS:
+        raise UserError(f"cannot write '{path.name}': use one of {', '.join(FILMS)}")
     recipe = read_resolved(run.recipe, [f"export.turntable.{setting}" for setting in settings])
     table = recipe.fixed["export"].config.turntable
     primitive = asset_of(recipe, load_scene(run, recipe))
