@@ -22,7 +22,15 @@ _ORDER = {0: (1, 2, 3), 1: (0, 2, 3), 2: (0, 1, 3), 3: (0, 1, 2)}
 
 def decode(path: Path) -> SplatParameters:
     """The Gaussians in the axes of the file, in its order."""
-    readers = {".splat": _records, ".spz": _spz, ".ply": _compressed, ".sog": _sog, ".glb": _gltf}
+    readers = {
+        ".splat": _records,
+        ".spz": _spz,
+        ".ply": _compressed,
+        ".sog": _sog,
+        ".glb": _gltf,
+        ".usda": _usd,
+    }
+    readers[".usdz"] = _usd
     values = readers[path.suffix](path)
     return SplatParameters(*(torch.from_numpy(np.array(value, np.float32)) for value in values))
 
@@ -179,3 +187,20 @@ def _gltf(path: Path) -> tuple[np.ndarray, ...]:
     np.testing.assert_allclose(rgba, np.concatenate([linear, own("OPACITY")], axis=1), atol=1e-6)
     quats = own("ROTATION")[:, [3, 0, 1, 2]]
     return read("POSITION"), quats, np.log(own("SCALE")), _logits(own("OPACITY")[:, 0]), sh
+
+
+def _usd(path: Path) -> tuple[np.ndarray, ...]:
+    from pxr import Usd, UsdVol
+
+    stage = Usd.Stage.Open(str(path))
+    (prim,) = (prim for prim in stage.Traverse() if prim.IsA(UsdVol.ParticleField))
+    field = UsdVol.ParticleField3DGaussianSplat(prim)
+    count = (field.GetRadianceSphericalHarmonicsDegreeAttr().Get() + 1) ** 2
+    means = np.array(field.GetPositionsAttr().Get())
+    sh = np.array(field.GetRadianceSphericalHarmonicsCoefficientsAttr().Get()).reshape(len(means), count, 3)
+    quats = np.array([[q.GetReal(), *q.GetImaginary()] for q in field.GetOrientationsAttr().Get()])
+    low, high = np.array(field.GetExtentAttr().Get())
+    assert bool((low <= means.min(axis=0)).all())
+    assert bool((high >= means.max(axis=0)).all())
+    scales, opacities = (np.array(one.Get()) for one in (field.GetScalesAttr(), field.GetOpacitiesAttr()))
+    return means, quats, np.log(scales), _logits(opacities), sh

@@ -30,8 +30,18 @@ FORMATS = {
     ".spz": (2e-6, 1e-4, 0.032, 2.1e-3, 0.05, 3),
     ".sog": (1e-4, 4e-4, 0.03, 2.1e-3, 0.05, 3),
     ".splats.glb": (0.0, 1e-6, 1e-6, 1e-6, 1e-5, 3),
+    ".splats.usda": (0.0, 1e-6, 1e-6, 1e-6, 1e-5, 3),
+    ".splats.usdz": (0.0, 1e-6, 1e-6, 1e-6, 1e-5, 3),
 }
-UP = {".compressed.ply": "-y", ".splat": "-y", ".spz": "y", ".sog": "-y", ".splats.glb": "y"}
+UP = {
+    ".compressed.ply": "-y",
+    ".splat": "-y",
+    ".spz": "y",
+    ".sog": "-y",
+    ".splats.glb": "y",
+    ".splats.usda": "y",
+}
+UP[".splats.usdz"] = "y"
 
 
 def cloud(degree: int, count: int = 700) -> GaussianCloud:
@@ -241,3 +251,26 @@ def test_the_note_is_kept(tmp_path: Path) -> None:
     data = (tmp_path / "a.splats.glb").read_bytes()
     length = int(np.frombuffer(data, "<u4", 1, 12)[0])
     assert json.loads(data[20 : 20 + length])["asset"]["extras"] == note
+
+
+def test_the_validators_of_usd_find_nothing(tmp_path: Path) -> None:
+    from pxr import Usd, UsdGeom, UsdValidation
+
+    for up, axis in (("auto", "Y"), ("z", "Z")):
+        path = tmp_path / f"{axis}.splats.usdz"
+        write(cloud(1, 30), path, note={"prompt": "a cube"}, splats=SplatConfig(up=up))  # type: ignore[arg-type]
+        stage = Usd.Stage.Open(str(path))
+        validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
+        found = UsdValidation.ValidationContext(validators).Validate(stage)
+        assert [error.GetMessage() for error in found] == []
+        assert UsdGeom.GetStageUpAxis(stage) == axis
+        assert stage.GetRootLayer().customLayerData["threedgen"] == {"prompt": "a cube"}
+
+
+def test_gaussians_in_usd_need_a_recent_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pxr import UsdVol
+
+    monkeypatch.delattr(UsdVol, "ParticleField3DGaussianSplat")
+    with pytest.raises(UserError, match=r"usd-core 26\.3 or newer"):
+        write(cloud(0, 3), tmp_path / "a.splats.usda")
+    assert list(tmp_path.iterdir()) == []

@@ -27,6 +27,8 @@ _EXPORTERS = {
     ".spz": "threedgen.export.splat_formats:Spz",
     ".sog": "threedgen.export.splat_formats:Sog",
     ".splats.glb": "threedgen.export.splat_formats:SplatGlb",
+    ".splats.usda": "threedgen.export.splat_formats:SplatUsda",
+    ".splats.usdz": "threedgen.export.splat_formats:SplatUsdz",
 }
 
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from threedgen.datasets.splat_files import SplatParameters
-from threedgen.export import splat, splat_compressed, splat_gltf, splat_records, splat_sog, splat_spz
+from threedgen.export import (
+    splat,
+    splat_compressed,
+    splat_gltf,
+    splat_records,
+    splat_sog,
+    splat_spz,
+    splat_usd,
+)
 from threedgen.export.formats import lines_of
 from threedgen.export.splat import UP
 from threedgen.export.splat_exporter import SplatExporter
@@ -77,3 +85,21 @@ class SplatGlb(SplatExporter):
         self, splats: SplatParameters, up: str, note: Mapping[str, Any], config: SplatConfig
     ) -> bytes:
         return splat_gltf.encode(splats, note)
+
+
+class SplatUsda(SplatExporter):
+    """USD as text. The note is in customLayerData."""
+
+    up = "y"
+    suffix: ClassVar[str] = ".usda"
+
+    def content(
+        self, splats: SplatParameters, up: str, note: Mapping[str, Any], config: SplatConfig
+    ) -> bytes:
+        return splat_usd.encode(splats, self.suffix, up, note)
+
+
+class SplatUsdz(SplatUsda):
+    """USD as a package of one binary layer."""
+
+    suffix: ClassVar[str] = ".usdz"
