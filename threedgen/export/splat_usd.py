@@ -28,7 +28,7 @@ def encode(splats: SplatParameters, suffix: str, up: str, note: Mapping[str, Any
     """The content of a .usda or .usdz file, with the axes of `splats`. up: the axis that points up; z becomes the
     upAxis of the stage. note: JSON values for customLayerData["threedgen"].
 
-    Raises UserError without usd-core 26.3 or newer.
+    Raises UserError without usd-core 26.3 or newer, and if it cannot write into the folder for temporary files.
     """
     try:
         UsdUtils, UsdVol = _modules("UsdUtils", "UsdVol")
@@ -39,12 +39,17 @@ def encode(splats: SplatParameters, suffix: str, up: str, note: Mapping[str, Any
         ) from error
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ("asset.usda" if suffix == ".usda" else "asset.usdc")
-        _write_layer(path, schema, splats, up, note)
-        if suffix == ".usdz":
-            layer, path = path, Path(folder) / "asset.usdz"
-            if not UsdUtils.CreateNewUsdzPackage(str(layer), str(path)):
-                raise OSError("usd-core cannot pack it")
-        return path.read_bytes()
+        try:
+            _write_layer(path, schema, splats, up, note)
+            if suffix == ".usdz":
+                layer, path = path, Path(folder) / "asset.usdz"
+                if not UsdUtils.CreateNewUsdzPackage(str(layer), str(path)):
+                    raise RuntimeError("not packed")
+            return path.read_bytes()
+        except RuntimeError as error:  # of OpenUSD, whose messages are pages about its own files
+            raise UserError(
+                f"usd-core cannot write into {folder}, where files are made first: make room there"
+            ) from error
 
 
 def _write_layer(path: Path, schema: Any, splats: SplatParameters, up: str, note: Mapping[str, Any]) -> None:
