@@ -19,11 +19,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from threedgen.core.random import generator
@@ -97,11 +99,10 @@ def by_splat_transform(program: Path, path: Path) -> SplatParameters:
 
 def by_gsply(path: Path) -> SplatParameters | None:
     """What gsply finds in a file, which it gives in the axes of the file; None if it cannot read the format."""
-    import gsply
-    from gsply.sog_reader import sogread
-    from gsply.spz import read_spz
-
-    readers = {".ply": gsply.plyread, ".spz": read_spz, ".sog": sogread}
+    names = {".ply": ("", "plyread"), ".spz": (".spz", "read_spz"), ".sog": (".sog_reader", "sogread")}
+    readers = {
+        suffix: getattr(import_module(f"gsply{module}"), name) for suffix, (module, name) in names.items()
+    }
     if path.suffix not in readers:
         return None
     try:
@@ -119,7 +120,7 @@ def by_gsply(path: Path) -> SplatParameters | None:
 
 def errors(found: SplatParameters, meant: SplatParameters, degree: int) -> Allowed:
     """The largest differences of Gaussians that are matched by their places, up to a degree of the harmonics."""
-    away, index = cKDTree(found.means.numpy()).query(meant.means.numpy())
+    away, index = map(np.asarray, KDTree(found.means.numpy()).query(meant.means.numpy()))
     if len(found.means) != len(meant.means) or len(set(index.tolist())) != len(index):
         raise SystemExit(f"{len(found.means)} Gaussians, not the {len(meant.means)} that were written")
     order = torch.from_numpy(index)
@@ -167,9 +168,7 @@ def main() -> None:
     cloud = truth(arguments.count)
     meant = SplatParameters.from_cloud(cloud)
     cases = [(name, SplatConfig(), allowed) for name, allowed in FORMATS.items()]
-    try:
-        import zstandard  # noqa: F401
-    except ImportError:
+    if find_spec("zstandard") is None:
         print("not written: version 4 of .spz, because zstandard is missing")
     else:
         cases.append(("v4.spz", SplatConfig(spz_version=4), FORMATS["a.spz"]))

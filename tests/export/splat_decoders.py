@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,7 @@ def _spz(path: Path) -> tuple[np.ndarray, ...]:
         assert (magic, version) == (0x5053474E, 3)
         content = content[16:]
     else:
-        import zstandard
-
+        zstandard = import_module("zstandard")
         magic, version, count, degree, bits, _, streams, start = struct.unpack_from("<IIIBBBBI", data)
         assert (magic, version) == (0x5053474E, 4)
         sizes = np.frombuffer(data, "<u8", 2 * streams, start).reshape(-1, 2)
@@ -162,6 +162,8 @@ def _sog(path: Path) -> tuple[np.ndarray, ...]:
 def _gltf(path: Path) -> tuple[np.ndarray, ...]:
     document = GLTF2().load_binary(str(path))
     assert document is not None
+    blob = document.binary_blob()
+    assert blob is not None
     (primitive,) = document.meshes[0].primitives
     assert primitive.mode == 0
     assert primitive.extensions == {
@@ -173,7 +175,7 @@ def _gltf(path: Path) -> tuple[np.ndarray, ...]:
         accessor = document.accessors[attributes[name]]
         view = document.bufferViews[accessor.bufferView]
         width = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}[accessor.type]
-        data = np.frombuffer(document.binary_blob(), "<f4", accessor.count * width, view.byteOffset)
+        data = np.frombuffer(blob, "<f4", accessor.count * width, view.byteOffset)
         return data.reshape(accessor.count, width)
 
     def own(name: str) -> np.ndarray:
@@ -190,8 +192,7 @@ def _gltf(path: Path) -> tuple[np.ndarray, ...]:
 
 
 def _usd(path: Path) -> tuple[np.ndarray, ...]:
-    from pxr import Usd, UsdVol
-
+    Usd, UsdVol = import_module("pxr.Usd"), import_module("pxr.UsdVol")
     stage = Usd.Stage.Open(str(path))
     (prim,) = (prim for prim in stage.Traverse() if prim.IsA(UsdVol.ParticleField))
     field = UsdVol.ParticleField3DGaussianSplat(prim)

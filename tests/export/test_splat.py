@@ -36,6 +36,7 @@ def random_parameters(degree: int, count: int = 37) -> SplatParameters:
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_round_trip_is_bitwise(tmp_path: Path, degree: int, up: str) -> None:
     parameters = random_parameters(degree)
+    parameters.sh[:, ::2] *= 1e-10  # beside them, a rounding error of the others would show
     back = read_splats(write_splats(tmp_path / "a.ply", parameters, "a cube\nwith é", up))
     for name in FIELDS:
         one, two = getattr(parameters, name), getattr(back, name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -143,15 +145,18 @@ def test_one_gaussian_and_extreme_ones(tmp_path: Path, suffix: str) -> None:
         torch.zeros(1),
         torch.zeros(1, 1, 3),
     )
+    three = torch.zeros(3, dtype=torch.long)
+    colors = torch.tensor([-50.0, 0.0, 50.0])[:, None, None].expand(3, 4, 3).contiguous()
     many = GaussianCloud(
-        *(value.repeat(3, *[1] * (value.ndim - 1)) for value in (one.means, one.quats, one.scales)),
-        torch.tensor([0.0, 1.0, 1.0]),
-        torch.tensor([-50.0, 0.0, 50.0])[:, None, None].expand(3, 4, 3).contiguous(),
+        one.means[three], one.quats[three], one.scales[three], torch.tensor([0.0, 1.0, 1.0]), colors
     )
     for asset in (one, many):
         write(asset, tmp_path / f"a{suffix}")
         found = decode(tmp_path / f"a{suffix}").turned(-TURNS[UP[suffix]])
         torch.testing.assert_close(found.means, asset.means, atol=1e-3, rtol=1e-3)
+        still = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(len(found.quats), 4)
+        torch.testing.assert_close(axes(found.quats), axes(still), atol=0.02, rtol=0.0)
+        assert bool((found.quats.norm(dim=1) - 1.0).abs().max() < 0.02)
         for value in vars(found).values():
             assert bool(torch.isfinite(value).all())
 
@@ -179,7 +184,7 @@ def test_version_4_of_spz(tmp_path: Path) -> None:
 
 
 def test_version_4_of_spz_needs_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "zstandard", None)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(
         UserError, match=r"needs zstandard, pip install \"threedgen\[spz\]\", or write version 3"
     ):
@@ -254,8 +259,9 @@ def test_the_note_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_validators_of_usd_find_nothing(tmp_path: Path) -> None:
-    from pxr import Usd, UsdGeom, UsdValidation
-
+    Usd, UsdGeom, UsdValidation = (
+        import_module(f"pxr.{name}") for name in ("Usd", "UsdGeom", "UsdValidation")
+    )
     for up, axis in (("auto", "Y"), ("z", "Z")):
         path = tmp_path / f"{axis}.splats.usdz"
         write(cloud(1, 30), path, note={"prompt": "a cube"}, splats=SplatConfig(up=up))  # type: ignore[arg-type]
@@ -268,9 +274,25 @@ def test_the_validators_of_usd_find_nothing(tmp_path: Path) -> None:
 
 
 def test_gaussians_in_usd_need_a_recent_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pxr import UsdVol
-
-    monkeypatch.delattr(UsdVol, "ParticleField3DGaussianSplat")
+    monkeypatch.delattr(import_module("pxr.UsdVol"), "ParticleField3DGaussianSplat")
     with pytest.raises(UserError, match=r"usd-core 26\.3 or newer"):
         write(cloud(0, 3), tmp_path / "a.splats.usda")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_neighbours_share_the_bounds_of_a_chunk(tmp_path: Path) -> None:
+    """Two small clusters far from each other, in turns: positions are as fine as the clusters are small."""
+    meant = cloud(0, 512)
+    meant.means.mul_(0.1)
+    meant.means[::2, 0] += 50.0
+    write(meant, tmp_path / "a.compressed.ply")
+    found = decode(tmp_path / "a.compressed.ply").turned(-TURNS["-y"])
+    away = torch.cdist(meant.means.double(), found.means.double()).amin(dim=1)
+    assert float(away.max()) < 3e-4
+
+
+def test_what_is_transparent_keeps_its_colour(tmp_path: Path) -> None:
+    meant = cloud(0, 40)
+    meant.opacities.fill_(0.0)
+    write(meant, tmp_path / "a.sog")
+    torch.testing.assert_close(read(tmp_path / "a.sog", "-y", meant).sh, meant.sh, atol=0.05, rtol=0.0)

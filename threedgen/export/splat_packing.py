@@ -15,7 +15,8 @@ def morton_order(means: Float[np.ndarray, "N 3"]) -> Int[np.ndarray, " N"]:
     """The numbers of the points along a Z curve through their bounding box, so that neighbours follow each
     other."""
     low, high = means.min(axis=0), means.max(axis=0)
-    cells = ((means - low) / np.maximum(high - low, 1e-30) * (_CELLS - 1)).astype(np.int64)
+    size = max(float((high - low).max()), 1e-30)  # one for all axes: cells are cubes, so neighbours are near
+    cells = ((means - low) / size * (_CELLS - 1)).astype(np.int64)
     code = np.zeros(len(means), np.int64)
     for bit in range(10):
         for axis in range(3):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+from importlib import import_module
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def _packed(quats: np.ndarray) -> np.ndarray:
 
 def _zstandard(streams: list[bytes]) -> list[bytes]:
     try:
-        import zstandard
+        zstandard = import_module("zstandard")  # which type checkers do not find where it is not installed
     except ImportError as error:
         raise UserError(
             'version 4 of .spz needs zstandard, pip install "threedgen[spz]", or write version 3'
