@@ -208,7 +208,7 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
     for arguments, message in (
         (
             ["export", str(run), "--to", "x.fbx"],
-            ".splats.glb; an asset that moves can also be written as .usdz",
+            "; an asset that moves can also be written as .usdz",
         ),
         (["export", str(run), "--to", "x.mp4"], "nothing moves in"),
         (["export", str(run), "--to", "x"], "the file name has no suffix"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import imageio.v3 as iio
 import numpy as np
@@ -18,6 +19,7 @@ from threedgen.datasets.splat_files import read_splats
 from threedgen.export.animation import Config, film
 from threedgen.export.gltf import read_glb
 from threedgen.export.moving import MovingAsset
+from threedgen.export.splat_settings import SplatConfig
 from threedgen.export.targets import holds_motion
 from threedgen.renderers.splatting import SplattingRenderer
 
@@ -193,3 +195,13 @@ def test_two_seconds_of_five_thousand_vertices_are_below_ten_megabytes(tmp_path)
     for name in ("anim.glb", "player.html"):
         asset.write(tmp_path / name)
         assert 1e6 < (tmp_path / name).stat().st_size <= 10e6
+
+
+def test_a_sequence_is_written_as_its_settings_say(tmp_path):
+    asset = replace(rising_ball(), splats=SplatConfig(up="z", degree=1))
+    asset.write(tmp_path / "*.ply")
+    assert json.loads((tmp_path / "animation.json").read_text())["up_axis"] == "Z"
+    assert b"comment up: z\n" in (tmp_path / "frame_00000.ply").read_bytes()
+    read = read_splats(tmp_path / "frame_00000.ply")
+    torch.testing.assert_close(read.means, asset.scene.moved(asset.config.moments()[:1])[0])
+    assert read.sh.shape[1] == 4

@@ -18,7 +18,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="threedgen export",
         description="Write the asset of a run to a file: a mesh (.glb, .obj) or its Gaussians (.ply, "
-        ".compressed.ply, .splat, .spz, .sog, .splats.glb); a run that moves also as .mp4, .gif, .webp, .usdz, "
+        ".compressed.ply, .splat, .spz, .sog, .splats.glb, .splats.usdz); a run that moves also as .mp4, .gif, .webp, .usdz, "
         ".html, or as one .ply per frame (DIR/*.ply, in quotes).",
     )
     add_target(
