@@ -213,6 +213,7 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
         (["export", str(run), "--to", "x.mp4"], "nothing moves in"),
         (["export", str(run), "--to", "x"], "the file name has no suffix"),
         (["export", str(run), "--to", "x.obj", "--up", "-y"], "--up is for files of 3D Gaussians, and x.obj"),
+        (["export", str(run), "--to", "x.mp4", "--up", "z"], "--up is for files of 3D Gaussians, and x.mp4"),
         (["export", str(run), "--to", "x.ply", "--up", "-x"], "--up"),
         (
             ["export", str(run), "--to", "x.ply", "splats.degree=4"],

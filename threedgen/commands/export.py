@@ -18,8 +18,8 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="threedgen export",
         description="Write the asset of a run to a file: a mesh (.glb, .obj) or its Gaussians (.ply, "
-        ".compressed.ply, .splat, .spz, .sog, .splats.glb, .splats.usdz); a run that moves also as .mp4, .gif, .webp, .usdz, "
-        ".html, or as one .ply per frame (DIR/*.ply, in quotes).",
+        ".compressed.ply, .splat, .spz, .sog, .splats.glb, .splats.usdz); a run that moves also as .mp4, .gif, "
+        ".webp, .usdz, .html, or as one .ply per frame (DIR/*.ply, in quotes).",
     )
     add_target(
         parser,

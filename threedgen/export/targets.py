@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from threedgen.core.errors import UserError
-from threedgen.export import exporter_of, suffix_of
+from threedgen.export import exporter_of, suffix_of, suffixes
 
 FILMS = (".mp4", ".gif", ".webp")
 USD = (".usdz", ".usda", ".usdc")
@@ -19,8 +19,10 @@ def holds_motion(path: Path) -> bool:
 
 
 def holds_splats(path: Path) -> bool:
-    """Whether a file of that name holds 3D Gaussians. Raises UserError for an unknown suffix."""
-    return path.name == SEQUENCE or exporter_of(path).startswith("threedgen.export.splat_formats:")
+    """Whether a file of that name holds 3D Gaussians, in a format of threedgen itself."""
+    if path.name == SEQUENCE:
+        return True
+    return suffix_of(path) in suffixes() and exporter_of(path).startswith("threedgen.export.splat_formats:")
 
 
 def check_target(path: Path) -> None:
