@@ -47,6 +47,11 @@ test-all: test sanitize
 	  $(BIN)/python benchmarks/play_in_browser.py --chromium $(CHROMIUM) && \
 	  $(BIN)/python benchmarks/still_in_browser.py --chromium $(CHROMIUM); \
 	else echo "not tested in a browser: $(CHROMIUM) or node_modules/three is missing (see benchmarks/play_in_browser.py)"; fi
+	if command -v $(CHROMIUM) >/dev/null && test -d node_modules/@sparkjsdev/spark; then \
+	  $(BIN)/python benchmarks/show_splats.py --chromium $(CHROMIUM); \
+	else echo "splats not shown in a browser: $(CHROMIUM) or Spark is missing (see benchmarks/show_splats.py)"; fi
+	if test -d node_modules/@playcanvas/splat-transform; then $(BIN)/python benchmarks/splat_files.py; \
+	else echo "splat files not read by splat-transform, which is missing (see benchmarks/splat_files.py)"; fi
 
 # Damaged inputs of all kinds with new seeds. Those that end badly are kept in runs/fuzz; SEED=N repeats a session, and
 # OMP_NUM_THREADS=1 PYTHONPATH=tests python -m fuzz --kinds KIND --replay SEED one try.

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from threedgen.core.spherical_harmonics import dc_from_rgb
 from threedgen.core.types import Frames, GaussianCloud
 from threedgen.export.animation import Config
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.moving import MovingAsset
 from threedgen.renderers.splatting import SplattingRenderer
-from threedgen.representations.spherical_harmonics import dc_from_rgb
 
 NAMES = (
     *("anim.glb", "player.html", "anim.usdz", "anim.usdc", "anim.usda"),

@@ -35,10 +35,10 @@ from torch.nn import functional as F
 from threedgen.core import checkpoint
 from threedgen.core.random import generator
 from threedgen.core.schedule import value_at
+from threedgen.core.spherical_harmonics import basis
 from threedgen.core.types import Cameras
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.objects import ObjectSet, open_objects
-from threedgen.representations.spherical_harmonics import basis
 from threedgen.ssdnerf.code_bank import CodeBank
 from threedgen.ssdnerf.config import Config, load_config
 from threedgen.ssdnerf.decoder import TriplaneDecoder, activate, as_pictures, truncated_exp

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import fake_parts
 import pytest
+import torch
 import trimesh
 import yaml
 
 import threedgen
 from threedgen.commands.main import COMMANDS, main
+from threedgen.datasets.splat_files import read_splats
 
 TINY = [
     "steps=4",
@@ -46,6 +48,18 @@ def test_help_names_every_command():
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in COMMANDS)
     assert "4D" in done.stdout
+
+
+def test_a_suffix_of_no_format_is_refused_before_anything_heavy_is_imported():
+    code = (
+        "import sys; from threedgen.commands.main import main\n"
+        "assert main(['export', 'nowhere', '--to', 'a.fbx']) == 2\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'trimesh', 'omegaconf'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "the suffix '.fbx' is unknown" in done.stderr
 
 
 def test_help_imports_nothing_heavy():
@@ -175,7 +189,9 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 4
     mesh = trimesh.load(run / "asset.glb", force="mesh", process=False)
     assert isinstance(mesh, trimesh.Trimesh)
-    assert report["scores"]["watertight"] is bool(mesh.is_watertight)
+    merged = mesh.copy()
+    merged.merge_vertices(merge_tex=True, merge_norm=True)  # the seams of the texture
+    assert report["scores"]["watertight"] is bool(merged.is_watertight)
     assert report["scores"]["faces"] == report["asset"]["faces"] == len(mesh.faces)
     assert report["scores"]["vertices"] == len(mesh.vertices)
 
@@ -194,9 +210,21 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
         assert float(said[3]) == pytest.approx(size / 1000.0, abs=0.051)
         assert (said[2] is None) if name == "x.ply" else 0 < int(said[2]) <= 500
     if find_spec("DracoPy"):
-        assert main(["export", str(run), "--to", "small.glb", "--faces", "500", "--draco"]) == 0
-        assert Path("small.glb").stat().st_size < 0.5 * Path("x.glb").stat().st_size
+        bare = ["--faces", "500", "mesh.texture_size=0"]
+        assert main(["export", str(run), "--to", "bare.glb", *bare]) == 0
+        assert main(["export", str(run), "--to", "small.glb", *bare, "--draco"]) == 0
+        assert Path("small.glb").stat().st_size < 0.5 * Path("bare.glb").stat().st_size
+    for name in ("x.compressed.ply", "x.splat", "x.spz", "x.sog", "x.splats.glb"):
+        assert main(["export", str(run), "--to", name, "mesh.faces=500"]) == 0
+        assert Path(name).stat().st_size > 0
     assert Path("x.ply").read_bytes() == (run / "asset.ply").read_bytes()
+    plain = read_splats(run / "asset.ply")
+    for up in ("y", "-y", "z", "-z"):
+        assert main(["export", str(run), "--to", "up.ply", "--up", up, "splats.degree=1"]) == 0
+        assert f"comment up: {up}\n".encode() in Path("up.ply").read_bytes()
+        back = read_splats("up.ply")
+        torch.testing.assert_close(back.means, plain.means)
+        assert back.sh.shape[1] == 4
     assert Path("x.glb").stat().st_size < (run / "asset.glb").stat().st_size
     assert main(["render", str(run), "--to", "x.gif"]) == 0
     assert main(["render", str(run), "--to", "frames", "frames=2"]) == 0
@@ -210,10 +238,17 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
     for arguments, message in (
         (
             ["export", str(run), "--to", "x.fbx"],
-            ".usdz, .usda, .usdc, .html; an asset that moves can also be written as .mp4, .gif, .webp or DIR/*.ply",
+            "; an asset that moves can also be written as .mp4, .gif, .webp or DIR/*.ply",
         ),
         (["export", str(run), "--to", "x.mp4"], "nothing moves in"),
         (["export", str(run), "--to", "x"], "the file name has no suffix"),
+        (["export", str(run), "--to", "x.obj", "--up", "-y"], "--up is for files of 3D Gaussians, and x.obj"),
+        (["export", str(run), "--to", "x.mp4", "--up", "z"], "--up is for files of 3D Gaussians, and x.mp4"),
+        (["export", str(run), "--to", "x.ply", "--up", "-x"], "--up"),
+        (
+            ["export", str(run), "--to", "x.ply", "splats.degree=4"],
+            "splats.degree is 4; it must be between",
+        ),
         (["export", str(run), "--to", "d/f0.ply", "d/f1.ply"], "write --to 'DIR/*.ply' in quotes"),
         (["export", str(run), "--to", "x.glb", "mesh.fases=3"], "did you mean 'export.mesh.faces'?"),
         (["export", str(run), "--to", "x.stl", "--texture-format", "webp"], "Draco are for .glb and .gltf"),

@@ -17,6 +17,7 @@ from threedgen.composition.composition import Composition, Track, handovers, joi
 from threedgen.composition.path import places
 from threedgen.composition.scene_file import Asset, Key, Route, SceneFile, Segment, read_scene
 from threedgen.core.errors import UserError
+from threedgen.core.transforms import covariances, transform
 from threedgen.core.types import Frames, GaussianCloud
 from threedgen.export.animation import Timing
 from threedgen.export.mesh import MeshConfig
@@ -26,7 +27,6 @@ from threedgen.representations import deformation
 from threedgen.representations.dynamic_gaussians import Config, DynamicGaussians
 from threedgen.representations.extension import Closed, Handover
 from threedgen.representations.extension import Config as After
-from threedgen.representations.transforms import covariances, transform
 
 SMALL = deformation.Config(width=8, depth=1)
 

@@ -18,7 +18,7 @@ from threedgen.datasets.splat_files import SplatParameters
 from threedgen.export.splat import write_splats
 from threedgen.jobs.build import continue_earlier, load_scene
 from threedgen.jobs.run_directory import RunDirectory
-from threedgen.loop.events import Event, StepDone
+from threedgen.loop.events import Event, PhaseStarted, StepDone
 from threedgen.recipes.load import read_resolved
 from threedgen.representations.dynamic_gaussians import DynamicGaussians
 from threedgen.training.video_model import VideoArchitecture, VideoModel, save_video_pipeline
@@ -140,7 +140,10 @@ def test_what_is_finished_is_kept_and_the_rest_is_made_anew(out, folder, capsys)
     before = {path: path.stat().st_mtime_ns for path in out.glob("assets/**/report.json")}
     (folder / "moved.yaml").write_text(SCENE.replace("[-0.8, 0, 0]", "[-0.5, 0, 0]"))
     there = scene_of(out).means
-    compose(read_scene(folder / "moved.yaml"), out, making(folder))
+    events: list[Event] = []
+    compose(read_scene(folder / "moved.yaml"), out, making(folder), [events.append])
+    told = [event.name for event in events if isinstance(event, PhaseStarted)]
+    assert told[1].startswith("mug: mug.ply: 50 Gaussians, up is -y in the file")
     assert {path: path.stat().st_mtime_ns for path in out.glob("assets/**/report.json")} == before
     shift = scene_of(out).means - there
     torch.testing.assert_close(shift[:80], torch.tensor([0.3, 0.0, 0.0]).expand(80, 3), atol=1e-5, rtol=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import imageio.v3 as iio
 import numpy as np
@@ -19,6 +20,7 @@ from threedgen.export.animation import Config, film
 from threedgen.export.gltf import read_glb
 from threedgen.export.moving import MovingAsset
 from threedgen.export.names import holds_motion
+from threedgen.export.splat_settings import SplatConfig
 from threedgen.renderers.splatting import SplattingRenderer
 
 
@@ -48,7 +50,7 @@ def test_a_scene_that_makes_its_own_mesh_is_written_with_that_mesh():
     class Composed(RisingBall):
         def surface(self, mesh, moved, timing):
             assert moved.shape == (7, len(self.means), 3)
-            assert (mesh, timing) == (asset.mesh.plain(), asset.config)
+            assert (mesh, timing) == (asset.mesh, asset.config)
             return asset.surface
 
     scene = MovingAsset(Composed(), asset.config, asset.mesh, asset.renderer)
@@ -116,7 +118,7 @@ def test_a_sequence_has_the_same_gaussians_in_every_file(tmp_path):
     index = json.loads((tmp_path / "frames" / "animation.json").read_text())
     assert index == {
         **{"pattern": "frame_%05d.ply", "frames": 7, "fps": 6.0, "seconds": 1.0, "loop": False},
-        **{"up_axis": "Y", "meters_per_unit": 1.0, "note": {"prompt": "a ball rising"}},
+        **{"up_axis": "-Y", "meters_per_unit": 1.0, "note": {"prompt": "a ball rising"}},
     }
 
 
@@ -155,7 +157,7 @@ def test_names_of_no_format_are_refused(tmp_path, name, message):
 def test_which_names_hold_a_motion(tmp_path):
     for name in ("a.GLB", "a.mp4", "a.webp", "a.usdz", "a.usda", "player.html", "d/*.ply", "pictures"):
         assert holds_motion(tmp_path / name), name
-    for name in ("a.ply", "a.obj", "a.avi"):
+    for name in ("a.ply", "a.obj", "a.avi", "a.splats.glb", "a.compressed.ply"):
         assert not holds_motion(tmp_path / name), name
 
 
@@ -193,3 +195,13 @@ def test_two_seconds_of_five_thousand_vertices_are_below_ten_megabytes(tmp_path)
     for name in ("anim.glb", "player.html"):
         asset.write(tmp_path / name)
         assert 1e6 < (tmp_path / name).stat().st_size <= 10e6
+
+
+def test_a_sequence_is_written_as_its_settings_say(tmp_path):
+    asset = replace(rising_ball(), splats=SplatConfig(up="z", degree=1))
+    asset.write(tmp_path / "*.ply")
+    assert json.loads((tmp_path / "animation.json").read_text())["up_axis"] == "Z"
+    assert b"comment up: z\n" in (tmp_path / "frame_00000.ply").read_bytes()
+    read = read_splats(tmp_path / "frame_00000.ply")
+    torch.testing.assert_close(read.means, asset.scene.moved(asset.config.moments()[:1])[0])
+    assert read.sh.shape[1] == 4

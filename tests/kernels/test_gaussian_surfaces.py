@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch_threads import torch_threads
 
+from threedgen.core.spherical_harmonics import basis as sh_basis
 from threedgen.core.types import GaussianCloud
 from threedgen.export import density as density_module
 from threedgen.export import silhouettes, surface_color
 from threedgen.export.density import Ellipsoids, Grid, density, density_numpy, ellipsoids
 from threedgen.kernels import load_native, why_absent
-from threedgen.representations.spherical_harmonics import basis as sh_basis
 
 needs_native = pytest.mark.skipif(why_absent() is not None, reason=f"no native kernels: {why_absent()}")
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.random import generator
+from threedgen.core.transforms import matrix_from_quat
 from threedgen.datasets import motions
 from threedgen.metrics.motion import (
     NONE,
@@ -23,7 +24,6 @@ from threedgen.metrics.motion import (
     true_paths,
     truth_scores,
 )
-from threedgen.representations.transforms import matrix_from_quat
 
 T = 25
 TIMES = torch.linspace(0.0, 1.0, T)

@@ -16,7 +16,7 @@ from threedgen.guidance.priors.load import EMBEDDED_WEIGHTS, load_folder
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.listeners import stillness
 from threedgen.jobs.run_directory import RunDirectory
-from threedgen.pipelines.text_to_4d import MotionWish, motion_recipe
+from threedgen.pipelines.text_to_4d import MotionWish, motion_recipe, prepare
 from threedgen.recipes.load import read_resolved
 from threedgen.training.video_model import VideoArchitecture, VideoModel, save_video_pipeline
 
@@ -222,3 +222,14 @@ def test_what_could_not_move_is_said_before_anything_is_made(arguments, said, tm
     assert main(["text-to-4d", "a blue cube bouncing", "--out", str(tmp_path / "run"), *arguments]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_the_user_is_told_where_the_asset_was_put(asset, tmp_path):
+    own = prepare("a cube bouncing", asset=asset, out=tmp_path / "run").about
+    assert own == (
+        "asset.ply: 200 Gaussians, up is -y in the file; it is a file of threedgen, so they stay where they are",
+    )
+    foreign = tmp_path / "scan.ply"
+    foreign.write_bytes(asset.read_bytes().replace(b"comment threedgen\n", b""))
+    (about,) = prepare("a cube bouncing", asset=foreign, out=tmp_path / "run").about
+    assert about.endswith("centred and scaled into a ball of radius 0.9")

@@ -10,12 +10,12 @@ from torch import Tensor
 from threedgen.core import checkpoint
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
+from threedgen.core.transforms import covariances
 from threedgen.core.types import GaussianCloud, RenderOutput, ScreenStatistics
 from threedgen.loop.optim import Config as OptimizerConfig
 from threedgen.loop.optim import Optimizer, build_optimizer
 from threedgen.representations import density_control as dc
 from threedgen.representations.gaussians import PARAMETERS, Config, Gaussians
-from threedgen.representations.transforms import covariances
 
 
 def flat_render(scene: Gaussians, size: int, loss_factor: float, mean: bool) -> RenderOutput:

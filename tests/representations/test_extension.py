@@ -12,6 +12,7 @@ from splatting_scenes import random_cloud
 from torch import Tensor, nn
 
 from threedgen.core.errors import UserError
+from threedgen.core.transforms import matrix_from_quat, quat_from_vector, vector_from_quat
 from threedgen.core.types import Frames, GaussianCloud
 from threedgen.jobs.build import continue_earlier
 from threedgen.representations import deformation, motion_terms, trajectory
@@ -23,7 +24,6 @@ from threedgen.representations.gaussians import Config as GaussiansConfig
 from threedgen.representations.gaussians import Gaussians
 from threedgen.representations.motion_terms import MovedPoints, handover, loop, nearest
 from threedgen.representations.trajectory import CarriedField
-from threedgen.representations.transforms import matrix_from_quat, quat_from_vector, vector_from_quat
 
 SMALL = deformation.Config(width=8, depth=1, resolution=4, moments=3, channels=4)
 FRAMES = 48

@@ -12,20 +12,20 @@ from torch import Tensor
 from threedgen.core import checkpoint
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
-from threedgen.core.types import GaussianCloud, RenderOutput, TriMesh
-from threedgen.datasets.mesh_files import read_mesh
-from threedgen.loop.optim import Config as OptimizerConfig
-from threedgen.loop.optim import build_optimizer
-from threedgen.representations import initialisers
-from threedgen.representations.gaussians import DARKEST, PARAMETERS, Config, Gaussians
-from threedgen.representations.spherical_harmonics import DC, basis, dc_from_rgb, rotate
-from threedgen.representations.transforms import (
+from threedgen.core.spherical_harmonics import DC, basis, dc_from_rgb, rotate
+from threedgen.core.transforms import (
     covariances,
     matrix_from_quat,
     quat_from_matrix,
     quat_multiply,
     transform,
 )
+from threedgen.core.types import GaussianCloud, RenderOutput, TriMesh
+from threedgen.datasets.mesh_files import read_mesh
+from threedgen.loop.optim import Config as OptimizerConfig
+from threedgen.loop.optim import build_optimizer
+from threedgen.representations import initialisers
+from threedgen.representations.gaussians import DARKEST, PARAMETERS, Config, Gaussians
 
 
 def random_cloud(count: int = 12, degree: int = 3) -> GaussianCloud:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
+from threedgen.core.transforms import covariances, matrix_from_quat, quat_from_vector, transform
 from threedgen.core.types import Frames, GaussianCloud
 from threedgen.representations import deformation, motion_terms
 from threedgen.representations.dynamic_gaussians import Config, DynamicGaussians
 from threedgen.representations.trajectory import CarriedField, Trajectory, series
 from threedgen.representations.trajectory import Config as TrajectoryConfig
-from threedgen.representations.transforms import covariances, matrix_from_quat, quat_from_vector, transform
 
 SMALL = deformation.Config(width=8, depth=1)
 BOTH = TrajectoryConfig(degree=2, terms=2)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from threedgen.commands.options import add_target, trusting, whole
 from threedgen.commands.parser import Parser
+from threedgen.core.errors import UserError
 from threedgen.core.imports import without_collection
-from threedgen.export.names import check_suffix
+from threedgen.export.names import check_suffix, holds_splats
 from threedgen.export.packing import TEXTURE_KINDS, Packing
+from threedgen.export.splat_settings import Up
 
 _FACES = ("mesh.faces", "moving_faces")  # of what stands still, and of what moves
 
@@ -18,19 +21,21 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="threedgen export",
         description="Write the asset of a run to a file: a mesh (.glb, .gltf, .obj, .stl, .usdz, or .html for a "
-        "page that shows it) or its Gaussians (.ply); a run that moves also as .mp4, .gif, .webp, or as one .ply "
-        "per frame (DIR/*.ply, in quotes).",
+        "page that shows it) or its Gaussians (.ply, .compressed.ply, .splat, .spz, .sog, .splats.glb, "
+        ".splats.usdz); a run that moves also as .mp4, .gif, .webp, or as one .ply per frame (DIR/*.ply, in "
+        "quotes).",
     )
     add_target(
         parser,
-        "FILE.{glb,gltf,obj,stl,usdz,html,ply,mp4,gif,webp}|DIR/*.ply",
+        "FILE.{glb,gltf,obj,stl,usdz,html,ply,splat,spz,sog,mp4,gif,webp}|DIR/*.ply",
         "an export setting, such as mesh.faces=5000",
     )
     parser.add_argument(
         "--faces",
         type=whole,
         metavar="N",
-        help="largest number of triangles of the mesh; the same as mesh.faces=N moving_faces=N",
+        help="largest number of triangles, for meshes that stand still and for those that move; the same as "
+        "mesh.faces=N moving_faces=N",
     )
     parser.add_argument(
         "--texture-format",
@@ -44,20 +49,29 @@ def build_parser() -> Parser:
         help="compress the triangles of a .glb or .gltf that stands still, to a tenth; needs threedgen[draco]; "
         "not every program reads it",
     )
+    parser.add_argument(
+        "--up",
+        choices=[up for up in get_args(Up) if up != "auto"],
+        help="axis of a file of Gaussians that points up; default: what readers of the format expect",
+    )
     return parser
 
 
 @trusting
 def run(arguments: argparse.Namespace) -> None:
     """Writes the file and prints its path, what it holds and its size. Raises UserError."""
-    path = Path(arguments.to)
+    path, settings = Path(arguments.to), list(arguments.settings)
     packing = Packing(arguments.texture_format, arguments.draco)
     check_suffix(path)  # before torch is imported, which takes seconds
     packing.check(path)
+    if arguments.up is not None:
+        if not holds_splats(path):
+            raise UserError(f"--up is for files of 3D Gaussians, and {path} is none: leave it out")
+        settings.append(f"splats.up={arguments.up}")
     with without_collection():
         from threedgen.jobs.export_run import export_run, summary
         from threedgen.jobs.run_directory import RunDirectory
 
     budget = [] if arguments.faces is None else [f"{key}={arguments.faces}" for key in _FACES]
-    mesh = export_run(RunDirectory.open(arguments.run), path, [*budget, *arguments.settings], packing)
+    mesh = export_run(RunDirectory.open(arguments.run), path, [*budget, *settings], packing)
     print(summary(path, mesh))

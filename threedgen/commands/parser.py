@@ -19,7 +19,24 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """The arguments of a command; options may stand between `key=value` settings. Raises UserError."""
-        return self.parse_intermixed_args(list(argv))
+        return self.parse_intermixed_args(self._joined(argv))
+
+    def _joined(self, argv: Sequence[str]) -> list[str]:
+        """The same arguments, with `--up -y` as `--up=-y`: argparse would take -y for another option."""
+        pairs = {
+            (option, choice)
+            for action in self._actions
+            for choice in action.choices or ()
+            for option in action.option_strings
+            if str(choice).startswith("-")
+        }
+        joined: list[str] = []
+        for word in argv:
+            if joined and (joined[-1], word) in pairs:
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return joined
 
     def error(self, message: str) -> NoReturn:
         # The settings are listed among what is missing, although there may be none of them.

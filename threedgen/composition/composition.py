@@ -159,7 +159,7 @@ class Composition(Representation):
         config: its number of faces is that of all assets together. moved: centres at the moments of `timing`.
         """
         made, first = [], 0
-        config = replace(config, faces=max(_FEWEST_FACES, config.faces // len(self.animated)))
+        config = replace(config.plain(), faces=max(_FEWEST_FACES, config.faces // len(self.animated)))
         for at_rest in self._at_begin():
             last = first + len(at_rest)
             mesh = as_mesh(at_rest, config)

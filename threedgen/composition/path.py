@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.composition.scene_file import Asset, SceneFile
+from threedgen.core.transforms import matrix_from_quat, quat_from_vector, transform
 from threedgen.core.types import GaussianCloud
 from threedgen.representations.extension import chi
-from threedgen.representations.transforms import matrix_from_quat, quat_from_vector, transform
 
 
 @dataclass(frozen=True)

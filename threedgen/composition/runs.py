@@ -45,7 +45,7 @@ from threedgen.recipes.load import load_recipe, read_resolved, resolve
 from threedgen.recipes.overrides import apply_override
 from threedgen.recipes.recipe import Recipe
 from threedgen.recipes.typed import leaves
-from threedgen.representations.dynamic_gaussians import DynamicGaussians, read_asset
+from threedgen.representations.dynamic_gaussians import DynamicGaussians, describe_asset, read_asset
 
 SCENE = "scene.yaml"
 _ASSETS = "assets"
@@ -121,6 +121,9 @@ def _compose(
     with replacing(out / SCENE) as temporary:
         temporary.write_text(_HEAD + _yaml(typed.plain(scene)), encoding="utf-8")
     emit = Emitter(tuple(listeners))
+    for asset in scene.assets:
+        if asset.asset is not None:
+            emit(PhaseStarted(f"{asset.name}: {describe_asset(asset_file(asset.asset))[1]}"))
     try:
         for path, recipe in recipes.items():
             emit(PhaseStarted(f"{path.relative_to(out / _ASSETS)}: {recipe.prompt}"))

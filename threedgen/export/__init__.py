@@ -16,19 +16,27 @@ if TYPE_CHECKING:
     from threedgen.core.types import Primitive, TriMesh
     from threedgen.export.mesh import MeshConfig
     from threedgen.export.packing import Packing
+    from threedgen.export.splat_settings import SplatConfig
     from threedgen.export.views import View
     from threedgen.representations.base import Representation
 
 _EXPORTERS = {
     ".glb": "threedgen.export.formats:Glb",
     ".obj": "threedgen.export.formats:Obj",
-    ".ply": "threedgen.export.formats:SplatPly",
     ".gltf": "threedgen.export.formats:Glb",
     ".stl": "threedgen.export.formats:Stl",
     ".usdz": "threedgen.export.formats:Usd",
     ".usda": "threedgen.export.formats:Usd",
     ".usdc": "threedgen.export.formats:Usd",
     ".html": "threedgen.export.formats:Page",
+    ".ply": "threedgen.export.splat_formats:SplatPly",
+    ".compressed.ply": "threedgen.export.splat_formats:CompressedPly",
+    ".splat": "threedgen.export.splat_formats:SplatRecords",
+    ".spz": "threedgen.export.splat_formats:Spz",
+    ".sog": "threedgen.export.splat_formats:Sog",
+    ".splats.glb": "threedgen.export.splat_formats:SplatGlb",
+    ".splats.usda": "threedgen.export.splat_formats:SplatUsda",
+    ".splats.usdz": "threedgen.export.splat_formats:SplatUsdz",
 }
 
 
@@ -57,35 +65,49 @@ def suffixes() -> list[str]:
     return list(_EXPORTERS)
 
 
+def suffix_of(path: str | Path) -> str:
+    """The end of a file name that says its format, in lower case: .compressed.ply of a.compressed.ply, .ply of
+    a.b.ply; empty if there is none."""
+    ends = [part.lower() for part in Path(path).suffixes]
+    both = "".join(ends[-2:])
+    return both if both in _EXPORTERS else "".join(ends[-1:])
+
+
 def write(
     asset: Representation | Primitive,
     path: str | Path,
     *,
     note: Mapping[str, Any] | None = None,
     mesh: MeshConfig | None = None,
+    splats: SplatConfig | None = None,
     packing: Packing | None = None,
     given: Sequence[View] = (),
 ) -> TriMesh | None:
     """Writes an asset in the format of its suffix; returns the mesh if the format holds one.
 
-    asset: a representation (as it is at time 0) or a primitive. .ply holds 3D Gaussians, .stl a bare mesh, and the
-    other formats a mesh with its texture or vertex colours. note: plain JSON values (prompt, seed and so on) for
-    the metadata of the file, in formats that have a place for it. mesh: how Gaussians and fields become a mesh.
-    packing: how a .glb or .gltf is made smaller; other formats cannot be. given: pictures that the asset was made
-    from, for its texture. Raises UserError for an unknown suffix, an asset that does not fit the format and a place
-    that cannot be written.
+    asset: a representation (as it is at time 0) or a primitive. docs/formats.md says which suffix holds a mesh and
+    which 3D Gaussians. note: plain JSON values (prompt, seed and so on) for the metadata of the file, in formats
+    that have a place for it. mesh: how Gaussians and fields become a mesh. splats: how Gaussians are written in
+    formats that hold them. packing: how a .glb or .gltf is made smaller; other formats cannot be. given: pictures
+    that the asset was made from, for its texture. Raises UserError for an unknown suffix, an asset that does not
+    fit the format and a place that cannot be written.
     """
+    path = Path(path)
+    name = exporter_of(path)
     from threedgen.core.plugins import load
     from threedgen.core.types import Primitive
     from threedgen.export.mesh import MeshConfig
     from threedgen.export.packing import Packing
+    from threedgen.export.splat_exporter import SplatExporter
+    from threedgen.export.splat_settings import SplatConfig
 
-    path = Path(path)
-    kind = load(exporter_of(path))
+    kind = load(name)
     if packing is not None:
         packing.check(path)
-    exporter: Exporter = kind() if packing is None or packing == Packing() else kind(packing)
+    exporter: Exporter | SplatExporter = kind() if packing is None or packing == Packing() else kind(packing)
     primitive: Any = asset if isinstance(asset, Primitive) else asset.at()
+    if isinstance(exporter, SplatExporter):
+        return exporter.write(primitive, path, note=note or {}, splats=splats or SplatConfig())
     config = mesh or MeshConfig()
     if getattr(exporter, "holds_mesh", False):
         primitive = as_mesh(primitive, config, given)
@@ -153,7 +175,7 @@ def exporter_of(path: str | Path) -> str:
     A built-in format wins over a plug-in. Plug-ins are entry points in the group `threedgen.exporter`, named by the
     suffix without its dot. Raises UserError for an unknown suffix; the message names the known ones.
     """
-    suffix = Path(path).suffix.lower()
+    suffix = suffix_of(path)
     if suffix in _EXPORTERS:
         return _EXPORTERS[suffix]
     from importlib.metadata import entry_points

@@ -1,4 +1,4 @@
-"""The built-in exporters: each turns a primitive into what its format holds, and writes it."""
+"""The built-in exporters of meshes: each turns a primitive into what its format holds, and writes it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from threedgen.core.errors import UserError
-from threedgen.core.types import GaussianCloud, Primitive, TriMesh
-from threedgen.datasets.splat_files import SplatParameters
+from threedgen.core.types import Primitive, TriMesh
 from threedgen.export import as_mesh
 from threedgen.export.gltf import write_glb
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.obj import write_obj
 from threedgen.export.packing import Packing
-from threedgen.export.splat import write_splats
 from threedgen.export.stl import write_stl
 
 
@@ -89,17 +86,6 @@ class Page:
         assert isinstance(primitive, TriMesh)
         write_page(path, primitive, title=str(note.get("prompt", "")))
         return primitive
-
-
-class SplatPly:
-    """3D Gaussians for splat viewers. The note is in comments."""
-
-    def write(self, primitive: Primitive, path: Path, *, note: Mapping[str, Any], mesh: MeshConfig) -> None:
-        if not isinstance(primitive, GaussianCloud):
-            raise UserError(
-                f"cannot write {path}: .ply holds 3D Gaussians, this asset has none; use .glb or .obj"
-            )
-        write_splats(path, SplatParameters.from_cloud(primitive), lines_of(note))
 
 
 def lines_of(note: Mapping[str, Any]) -> str:

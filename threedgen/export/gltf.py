@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _MAGIC, _JSON, _BIN = 0x46546C67, 0x4E4F534A, 0x004E4942
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
 _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
-_TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
+_TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
 # Linear filters with mipmaps; the border is repeated, as the renderers of threedgen do.
 _SAMPLER = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}
 _DRACO, _WEBP = "KHR_draco_mesh_compression", "EXT_texture_webp"
@@ -67,7 +67,7 @@ def write_glb(
         raise UserError(
             f"cannot write {path}: Draco is for what stands still, and this asset moves; leave it out"
         )
-    buffer = _Buffer()
+    buffer = Buffer()
     primitive = _compressed(buffer, mesh) if packing.draco else _primitive(buffer, mesh)
     surface: dict[str, Any] = {"baseColorFactor": [1.0] * 4, "metallicFactor": 0.0, "roughnessFactor": 1.0}
     document: dict[str, Any] = {
@@ -97,7 +97,7 @@ def write_glb(
         document |= {"extensionsUsed": used, "extensionsRequired": used}
     document |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
     document["buffers"] = [{"byteLength": len(buffer.data)}]
-    content = _text if path.suffix.lower() == ".gltf" else _container
+    content = _text if path.suffix.lower() == ".gltf" else container
     store(path, content(document, bytes(buffer.data)))
     return path
 
@@ -114,7 +114,7 @@ def _attributes(mesh: TriMesh) -> dict[str, np.ndarray]:
     return attributes
 
 
-def _primitive(buffer: _Buffer, mesh: TriMesh) -> dict[str, Any]:
+def _primitive(buffer: Buffer, mesh: TriMesh) -> dict[str, Any]:
     attributes = {
         name: buffer.add(array, _VERTEX_BUFFER, bounds=name == "POSITION")
         for name, array in _attributes(mesh).items()
@@ -123,7 +123,7 @@ def _primitive(buffer: _Buffer, mesh: TriMesh) -> dict[str, Any]:
     return {"attributes": attributes, "indices": indices, "material": 0}
 
 
-def _compressed(buffer: _Buffer, mesh: TriMesh) -> dict[str, Any]:
+def _compressed(buffer: Buffer, mesh: TriMesh) -> dict[str, Any]:
     """The same with its arrays in one block, of which the accessors only say what it holds."""
     from threedgen.export.draco import compressed
 
@@ -151,7 +151,7 @@ def _text(document: dict[str, Any], data: bytes) -> bytes:
     return json.dumps(document, indent=1, allow_nan=False).encode()
 
 
-def _container(document: dict[str, Any], data: bytes) -> bytes:
+def container(document: dict[str, Any], data: bytes) -> bytes:
     """A GLB of two chunks: the JSON document and the binary data."""
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
@@ -220,7 +220,7 @@ def _tensor(array: np.ndarray | None) -> torch.Tensor | None:
     return None if array is None else torch.from_numpy(array.astype(np.float32))
 
 
-def _targets(buffer: _Buffer, mesh: TriMesh, animation: Animation) -> list[dict[str, int]]:
+def _targets(buffer: Buffer, mesh: TriMesh, animation: Animation) -> list[dict[str, int]]:
     """A morph target for each frame after the first: its positions and normals minus those of the mesh."""
     targets = []
     for vertices, normals in zip(animation.vertices[1:], animation.normals[1:], strict=True):
@@ -232,7 +232,7 @@ def _targets(buffer: _Buffer, mesh: TriMesh, animation: Animation) -> list[dict[
     return targets
 
 
-def _weights(buffer: _Buffer, animation: Animation) -> dict[str, Any]:
+def _weights(buffer: Buffer, animation: Animation) -> dict[str, Any]:
     """The animation of the weights: frame k is target k - 1 alone, and frame 0 has no target."""
     count = len(animation.times)
     rows = np.eye(count, count - 1, -1, dtype="<f4").reshape(-1, 1)
@@ -243,7 +243,7 @@ def _weights(buffer: _Buffer, animation: Animation) -> dict[str, Any]:
     return {"name": "motion", "samplers": [sampler], "channels": [channel], "extras": extras}
 
 
-class _Buffer:
+class Buffer:
     """Collects the binary chunk with its views and accessors; every view starts at a multiple of 4 bytes."""
 
     def __init__(self) -> None:
@@ -261,7 +261,7 @@ class _Buffer:
         return len(self.views) - 1
 
     def add(self, array: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
-        """Returns the number of the new accessor. array: [N, 1 to 3]. bounds: whether it states its smallest and
+        """Returns the number of the new accessor. array: [N, 1 to 4]. bounds: whether it states its smallest and
         largest values."""
         view = self.add_bytes(np.ascontiguousarray(array).tobytes(), target)
         kind = _UINT32 if array.dtype == np.uint32 else _FLOAT

@@ -19,6 +19,7 @@ from threedgen.export.animation import Animation, Config, Timing, animated, film
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.names import SEQUENCE, USD
 from threedgen.export.packing import Packing
+from threedgen.export.splat_settings import SplatConfig
 from threedgen.renderers.base import Renderer
 
 _PLAIN = Packing()
@@ -43,7 +44,7 @@ class MovingAsset:
     scene: on the CPU, with `means` [N, 3], `moved(times [T]) -> [T, N, 3]` and `at`; it may be an OwnSurface.
     config: the times and the camera of films. mesh: how the surface is made of the scene at rest. renderer: of
     its Frames. size: of a film, in pixels. note: JSON values (prompt, seed and so on) for the metadata of the
-    files.
+    files. splats: how its Gaussians are written.
     """
 
     scene: Any
@@ -52,6 +53,7 @@ class MovingAsset:
     renderer: Renderer[Frames]
     size: int = 256
     note: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    splats: SplatConfig = dataclasses.field(default_factory=SplatConfig)
 
     @cached_property
     def moved(self) -> Float[Tensor, "T N 3"]:
@@ -63,12 +65,11 @@ class MovingAsset:
     @cached_property
     def surface(self) -> tuple[TriMesh, Animation]:
         """The mesh at the first moment, and its animation. Raises NoSurface if nothing is opaque enough."""
-        config = self.mesh.plain()
         with torch.no_grad():
             if isinstance(self.scene, OwnSurface):
-                mesh, motion = self.scene.surface(config, self.moved, self.config)
+                mesh, motion = self.scene.surface(self.mesh, self.moved, self.config)
             else:
-                mesh = as_mesh(self.scene.at(None), config)
+                mesh = as_mesh(self.scene.at(None), self.mesh.plain())
                 motion = animated(mesh, self.scene.means, self.moved, self.config)
         return dataclasses.replace(mesh, vertices=motion.vertices[0], normals=motion.normals[0]), motion
 
@@ -91,7 +92,7 @@ class MovingAsset:
         if "*" in path.name:
             if path.name != SEQUENCE:
                 raise UserError(f"cannot export to {path}: write a sequence of splats as DIR/{SEQUENCE}")
-            sequence.write_sequence(path.parent, self.scene, self.config, self.note)
+            sequence.write_sequence(path.parent, self.scene, self.config, self.splats, self.note)
             return None
         if suffix in (".glb", ".gltf"):
             mesh, motion = self.surface

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from threedgen.core.errors import UserError
-from threedgen.export import exporter_of
+from threedgen.export import exporter_of, suffix_of, suffixes
 
 FILMS = (".mp4", ".gif", ".webp")
 USD = (".usdz", ".usda", ".usdc")
@@ -15,12 +15,19 @@ _MOTIONS = ("", ".glb", ".gltf", *USD, ".html", *FILMS)
 
 def holds_motion(path: Path) -> bool:
     """Whether a file of that name can hold a motion: by its suffix, as DIR/*.ply, or as a folder (PNG frames)."""
-    return path.suffix.lower() in _MOTIONS or "*" in path.name
+    return suffix_of(path) in _MOTIONS or "*" in path.name
 
 
 def needs_motion(path: Path) -> bool:
     """Whether a file of that name can hold nothing else: films, and DIR/*.ply."""
-    return path.suffix.lower() in FILMS or "*" in path.name
+    return suffix_of(path) in FILMS or "*" in path.name
+
+
+def holds_splats(path: Path) -> bool:
+    """Whether a file of that name holds 3D Gaussians, in a format of threedgen itself."""
+    if path.name == SEQUENCE:
+        return True
+    return suffix_of(path) in suffixes() and exporter_of(path).startswith("threedgen.export.splat_formats:")
 
 
 def check_suffix(path: Path) -> None:

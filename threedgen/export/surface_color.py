@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from threedgen.core.spherical_harmonics import basis as sh_basis
 from threedgen.export.density import MIN_ALPHA, Ellipsoids
 from threedgen.export.silhouettes import MAX_ALPHA
 from threedgen.kernels import load_native
-from threedgen.representations.spherical_harmonics import basis as sh_basis
 
 _TILT = 40.0  # degrees
 

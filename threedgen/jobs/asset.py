@@ -17,6 +17,7 @@ from threedgen.export import animation, video
 from threedgen.export.low_pass import as_seen, pixel_size
 from threedgen.export.mesh import FEWEST_FACES, MeshConfig
 from threedgen.export.moving import MovingAsset
+from threedgen.export.splat_settings import SplatConfig
 from threedgen.export.views import View
 from threedgen.guidance.reference_picture import ReferencePicture
 from threedgen.recipes.recipe import Recipe
@@ -51,12 +52,14 @@ class Config:
         turntable: The video of one turn around the asset. The pictures of the contact sheet have its size, too.
         animation: Times of the files of an asset that moves, and the camera of its film.
         moving_faces (triangles): Largest number of triangles in a mesh that moves, every frame of which is stored.
+        splats: How `threedgen export` writes 3D Gaussians.
     """
 
     mesh: MeshConfig = field(default_factory=MeshConfig)
     turntable: Turntable = field(default_factory=Turntable)
     animation: animation.Config = field(default_factory=animation.Config)
     moving_faces: Annotated[int, at_least(FEWEST_FACES)] = 10_000
+    splats: SplatConfig = field(default_factory=SplatConfig)
 
 
 def asset_of(recipe: Recipe, scene: Any, pixel: float = 0.0) -> Primitive:
@@ -105,6 +108,7 @@ def moving_asset(recipe: Recipe, scene: Any) -> MovingAsset:
         renderer_here(recipe, "auto"),
         config.turntable.size,
         note_of(recipe),
+        config.splats,
     )
 
 

@@ -43,9 +43,16 @@ def export_run(
             f"cannot write '{path}': nothing moves in '{run.path}'; `threedgen render` makes a turntable of it"
         )
     primitive = asset_of(recipe, scene)
-    config = recipe.fixed["export"].config.mesh
-    given = given_views(recipe)
-    return export.write(primitive, path, note=note_of(recipe), mesh=config, packing=packing, given=given)
+    config = recipe.fixed["export"].config
+    return export.write(
+        primitive,
+        path,
+        note=note_of(recipe),
+        mesh=config.mesh,
+        splats=config.splats,
+        packing=packing,
+        given=given_views(recipe),
+    )
 
 
 def summary(path: Path, mesh: TriMesh | None) -> str:

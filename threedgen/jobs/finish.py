@@ -44,7 +44,8 @@ def write_assets(
     facts: dict[str, Any] = {}
     if isinstance(primitive, GaussianCloud):
         begin("writing splats")
-        export.write(primitive, run.path / "asset.ply", note=note_of(recipe))
+        splats = recipe.fixed["export"].config.splats
+        export.write(primitive, run.path / "asset.ply", note=note_of(recipe), splats=splats)
         facts["gaussians"] = len(primitive)
     begin("extracting the mesh")
     given = given_views(recipe)

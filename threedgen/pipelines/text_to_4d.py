@@ -24,6 +24,7 @@ from threedgen.recipes.layers import WITH_VIDEO_PRIOR, merge
 from threedgen.recipes.load import load_recipe
 from threedgen.recipes.priors import asks_about_a_picture, guidance_roles, guides_of
 from threedgen.recipes.recipe import Choice, Recipe
+from threedgen.representations.dynamic_gaussians import describe_asset
 
 
 def text_to_4d(
@@ -97,9 +98,10 @@ def prepare(
         view,
     )
     loaded = motion_recipe(str(recipe), wish, overrides(common), base=path, **top_level(common))
+    about = () if wish.asset is None else (describe_asset(wish.asset)[1],)
     if followed is None:
-        return Prepared(loaded, path)
-    return Prepared(loaded, path, (followed.about,), partial(films.write_files, followed, loaded))
+        return Prepared(loaded, path, about)
+    return Prepared(loaded, path, (*about, followed.about), partial(films.write_files, followed, loaded))
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from threedgen.core.settings import SettingError, at_least, between, settings
+from threedgen.core.transforms import matrix_from_quat
 from threedgen.core.types import ScreenStatistics
 from threedgen.representations.initialisers import neighbour_distance
-from threedgen.representations.transforms import matrix_from_quat
 
 SHRINK = 1.6  # the scale of each half of a split is that of the whole divided by this (3DGS)
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed, generator
 from threedgen.core.settings import SettingError, above, at_least, between, settings
+from threedgen.core.spherical_harmonics import dc_from_rgb
+from threedgen.core.transforms import quat_from_vector, quat_multiply
 from threedgen.core.types import Frames, GaussianCloud, TriMesh
 from threedgen.loop.regularizers import weigh
 from threedgen.representations import deformation, extension, initialisers, motion_terms, trajectory
 from threedgen.representations.base import Representation
 from threedgen.representations.motion_terms import MovedPoints, nearest
-from threedgen.representations.spherical_harmonics import dc_from_rgb
-from threedgen.representations.transforms import quat_from_vector, quat_multiply
 
 _OPAQUE = 0.95  # opacity of Gaussians on a mesh
 CLOUD = ("means", "quats", "scales", "opacities", "sh")
@@ -325,11 +325,22 @@ def _read(config: Config, seed: int) -> GaussianCloud:
 
 
 def read_asset(path: str | Path) -> GaussianCloud | TriMesh:
-    """The Gaussians of a .ply file, or a mesh of any other. Raises UserError if it cannot be read."""
+    """The Gaussians of a .ply file, or a mesh of any other, in its place in the world (`read_asset_splats`).
+
+    Raises UserError if it cannot be read.
+    """
+    return describe_asset(path)[0]
+
+
+def describe_asset(path: str | Path) -> tuple[GaussianCloud | TriMesh, str]:
+    """What `read_asset` reads, and a line for the user about it: how many parts it has and where it was put."""
+    from threedgen.datasets.mesh_files import RADIUS, read_mesh
+
     if str(path).lower().endswith(".ply"):
-        from threedgen.datasets.splat_files import read_splats
+        from threedgen.datasets.splat_files import read_asset_splats
 
-        return read_splats(path).cloud()
-    from threedgen.datasets.mesh_files import read_mesh
-
-    return read_mesh(path)
+        splats, about = read_asset_splats(path, RADIUS)
+        return splats.cloud(), about
+    mesh = read_mesh(path)
+    placed = f"centred and scaled into a ball of radius {RADIUS:g}"
+    return mesh, f"{Path(path).name}: {len(mesh.faces)} triangles, {placed}"

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from threedgen.core.settings import between, settings
+from threedgen.core.transforms import quat_from_vector, quat_multiply
 from threedgen.representations.trajectory import CarriedField, Similarity
-from threedgen.representations.transforms import quat_from_vector, quat_multiply
 
 
 @settings

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.settings import SettingError, above, at_least, between, settings
+from threedgen.core.spherical_harmonics import DC, dc_from_rgb
 from threedgen.core.types import GaussianCloud, RenderOutput
 from threedgen.loop.regularizers import weigh
 from threedgen.representations import density_control, gaussian_terms, initialisers
 from threedgen.representations.base import Representation, RowOptimizer
-from threedgen.representations.spherical_harmonics import DC, dc_from_rgb
 
 # Colours stay slightly above zero: at zero the renderer's max(0, .) stops the gradient for good.
 DARKEST = 1.0 / 512.0

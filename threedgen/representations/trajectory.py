@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from threedgen.core.settings import above, at_least, settings
-from threedgen.representations.transforms import (
+from threedgen.core.transforms import (
     matrix_from_quat,
     quat_from_vector,
     quat_multiply,

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from threedgen.core.spherical_harmonics import basis
 from threedgen.core.types import RadianceField
 from threedgen.kernels.plane_sampling import sample_planes
-from threedgen.representations.spherical_harmonics import basis
 from threedgen.ssdnerf.config import Codes, Decoder, Rendering
 
 _LARGEST_EXPONENT = 15.0

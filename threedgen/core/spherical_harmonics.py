@@ -67,6 +67,8 @@ def rotate(sh: Float[Tensor, "N K 3"], rotation: Float[Tensor, "3 3"]) -> Float[
     fitted = basis(directions, degree)
     turned = basis(directions @ rotation.double().cpu(), degree)  # rows are R^T d
     matrix = torch.linalg.lstsq(fitted, turned).solution
+    whole = matrix.round()  # half turns about an axis only change signs: they shall be exact
+    matrix = torch.where((matrix - whole).abs() < 1e-12, whole, matrix)
     return torch.einsum("kl,nlc->nkc", matrix.to(sh), sh)
 
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.spherical_harmonics import rotate
 from threedgen.core.types import GaussianCloud
-from threedgen.representations.spherical_harmonics import rotate
 
 
 def transform(
