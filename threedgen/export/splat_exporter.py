@@ -37,10 +37,9 @@ class SplatExporter(ABC):
         up = self.up if splats.up == "auto" else splats.up
         parameters = SplatParameters.from_cloud(primitive).of_degree(splats.degree)
         check_splats(path, parameters)
-        store(path, self.content(parameters.turned(TURNS[up]), up, note, splats))
+        store(path, self.content(parameters.turned(TURNS[up]), up, note, splats.spz_version))
 
     @abstractmethod
-    def content(
-        self, splats: SplatParameters, up: str, note: Mapping[str, Any], config: SplatConfig
-    ) -> bytes:
-        """The content of the file. splats: with the axes of the file, of which `up` points up."""
+    def content(self, splats: SplatParameters, up: str, note: Mapping[str, Any], spz_version: int) -> bytes:
+        """The content of the file. splats: with the axes of the file, of which `up` points up. spz_version: of .spz
+        files."""

@@ -18,7 +18,6 @@ from threedgen.export import (
 from threedgen.export.formats import lines_of
 from threedgen.export.splat import UP
 from threedgen.export.splat_exporter import SplatExporter
-from threedgen.export.splat_settings import SplatConfig
 
 
 class SplatPly(SplatExporter):
@@ -26,9 +25,7 @@ class SplatPly(SplatExporter):
 
     up = UP
 
-    def content(
-        self, splats: SplatParameters, up: str, note: Mapping[str, Any], config: SplatConfig
-    ) -> bytes:
+    def content(self, splats: SplatParameters, up: str, note: Mapping[str, Any], spz_version: int) -> bytes:
         return splat.encode(splats, lines_of(note), up)
 
 
@@ -37,9 +34,7 @@ class CompressedPly(SplatExporter):
 
     up = UP
 
-    def content(
-        self, splats: SplatParameters, up: str, note: Mapping[str, Any], config: SplatConfig
-    ) -> bytes:
+    def content(self, splats: SplatParameters, up: str, note: Mapping[str, Any], spz_version: int) -> bytes:
         return splat_compressed.encode(splats, lines_of(note), up)
 
 
@@ -48,9 +43,7 @@ class SplatRecords(SplatExporter):
 
     up = UP
 
-    def content(
-        self, splats: SplatParameters, up: str, note: Mapping[str, Any], config: SplatConfig
-    ) -> bytes:
+    def content(self, splats: SplatParameters, up: str, note: Mapping[str, Any], spz_version: int) -> bytes:
         return splat_records.encode(splats)
 
 
@@ -59,9 +52,7 @@ class Sog(SplatExporter):
 
     up = UP
 
-    def content(
-        self, splats: SplatParameters, up: str, note: Mapping[str, Any], config: SplatConfig
-    ) -> bytes:
+    def content(self, splats: SplatParameters, up: str, note: Mapping[str, Any], spz_version: int) -> bytes:
         return splat_sog.encode(splats, note, up)
 
 
@@ -70,10 +61,8 @@ class Spz(SplatExporter):
 
     up = "y"
 
-    def content(
-        self, splats: SplatParameters, up: str, note: Mapping[str, Any], config: SplatConfig
-    ) -> bytes:
-        return splat_spz.encode(splats, config.spz_version)
+    def content(self, splats: SplatParameters, up: str, note: Mapping[str, Any], spz_version: int) -> bytes:
+        return splat_spz.encode(splats, spz_version)
 
 
 class SplatGlb(SplatExporter):
@@ -81,9 +70,7 @@ class SplatGlb(SplatExporter):
 
     up = "y"
 
-    def content(
-        self, splats: SplatParameters, up: str, note: Mapping[str, Any], config: SplatConfig
-    ) -> bytes:
+    def content(self, splats: SplatParameters, up: str, note: Mapping[str, Any], spz_version: int) -> bytes:
         return splat_gltf.encode(splats, note)
 
 
@@ -93,9 +80,7 @@ class SplatUsda(SplatExporter):
     up = "y"
     suffix: ClassVar[str] = ".usda"
 
-    def content(
-        self, splats: SplatParameters, up: str, note: Mapping[str, Any], config: SplatConfig
-    ) -> bytes:
+    def content(self, splats: SplatParameters, up: str, note: Mapping[str, Any], spz_version: int) -> bytes:
         return splat_usd.encode(splats, self.suffix, up, note)
 
 
