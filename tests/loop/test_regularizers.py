@@ -47,7 +47,7 @@ def test_binarising_pushes_to_the_nearer_end(term, wrap):
 
 
 def test_solidity_keeps_what_is_seen_through_a_haze():
-    values = torch.tensor([0.02, 0.2, 0.4, 0.9], requires_grad=True)
+    values = torch.tensor([0.02, 0.3, 0.45, 0.9], requires_grad=True)
     regularizers.solidity(output(values)).backward()
     assert values.grad is not None
     assert (values.grad[:2] > 0).all()  # descent lowers these

@@ -21,7 +21,7 @@ from threedgen.core.schedule import Schedule, value_at
 from threedgen.core.settings import settings
 from threedgen.core.types import Primitive, RenderOutput
 
-SOLID = 0.3  # the alpha from which on a pixel is made solid
+SOLID = 0.4  # the alpha from which on a pixel is made solid
 _SOLID_POWER = math.log(0.5) / math.log(SOLID)
 
 
@@ -76,7 +76,7 @@ class Config:
         alpha: Weight of the term that makes each pixel object or background: the mean of 4 a (1 - a) of alpha.
         distortion: Weight of the distortion of a NeRF's rays, which concentrates each ray's weight in one place. It
             needs renderer.distortion=true.
-        solidity: Weight of the term that makes each pixel solid if its alpha is above 0.3, and else background.
+        solidity: Weight of the term that makes each pixel solid if its alpha is above 0.4, and else background.
         sparsity: Weight of the term against haze: the mean of sqrt(a^2 + 0.01) - 0.1 of alpha.
     """
 
