@@ -226,7 +226,12 @@ def test_a_damaged_model_is_reported(objects, tmp_path, change):
 def test_moments_of_another_network_are_reported(objects, tmp_path):
     trainer(tiny(), objects, tmp_path, steps=1).save()
     tensors, state = checkpoint.load(tmp_path / "checkpoint")
-    name = next(name for name in tensors if name.endswith(".exp_avg") and tensors[name].ndim > 1)
+    # Of more than one row: the order of tensors in a file is none, and the first may have one row only.
+    name = next(
+        name
+        for name, values in tensors.items()
+        if name.endswith(".exp_avg") and values.ndim > 1 and len(values) > 1
+    )
     tensors[name] = tensors[name][:1]  # would broadcast
     checkpoint.save(tmp_path / "checkpoint", tensors, state)
     with pytest.raises(UserError, match="optimizer state"):
