@@ -24,7 +24,7 @@ import torch
 import yaml
 from text_to_3d import PROMPTS
 
-from threedgen.core.pictures import psnr, ssim
+from threedgen.core.pictures import psnr, silhouette_iou, ssim
 from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets.given import GivenViews, read_pictures
 from threedgen.export.views import around, renders
@@ -62,8 +62,8 @@ def row(folder: Path) -> dict[str, Any]:
     for view in views:
         rgb, alpha = shown(mesh, view.camera)
         white = (view.rgb + 1.0 - view.alpha)[None]
-        both = torch.minimum(alpha[0], view.alpha).sum() / torch.maximum(alpha[0], view.alpha).sum()
-        numbers.append((float(psnr(rgb, white)), float(ssim(rgb, white)), float(both)))
+        overlap = silhouette_iou(alpha, view.alpha[None])
+        numbers.append((float(psnr(rgb, white)), float(ssim(rgb, white)), float(overlap)))
     means = [statistics.fmean(column) for column in zip(*numbers, strict=True)]
     return {
         "asset": folder.name,

@@ -19,7 +19,7 @@ from threedgen.export.gltf import read_glb, write_glb
 from threedgen.export.mesh import is_closed, is_watertight
 from threedgen.export.obj import write_obj
 from threedgen.renderers.mesh import MeshRenderer
-from threedgen.representations.texture_atlas import bake, bake_vertex_colors, unwrap
+from threedgen.representations.texture_atlas import bake_vertex_colors, texels_of, texture_of, unwrap
 
 pytest.importorskip("xatlas")
 
@@ -56,20 +56,14 @@ def test_unwrapping_keeps_the_surface_and_lays_it_flat_without_overlap(atlas: Tr
 
 
 def bake_coverage(mesh: TriMesh, size: int) -> float:
-    counted: list[int] = []
-
-    def count(points: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
-        counted.append(len(points))
-        return points
-
-    bake(mesh, size, count)
-    return counted[0] / size**2
+    return len(texels_of(mesh, size).points) / size**2
 
 
 def test_position_as_color_comes_back_from_every_side(atlas: TriMesh) -> None:
     """The error is below 1/255 + texel size x gradient, also beside seams (docs/methods.md, "Textures")."""
     assert atlas.uvs is not None
-    texture = bake(atlas, SIZE, lambda points, _: color(points))
+    texels = texels_of(atlas, SIZE)
+    texture = texture_of(texels, color(texels.points))
     cameras = orbit(
         torch.tensor([0.0, 130.0, 250.0]), torch.tensor([0.0, 60.0, -50.0]), torch.full((3,), 3.0), 35, 96, 96
     )
@@ -86,17 +80,15 @@ def test_position_as_color_comes_back_from_every_side(atlas: TriMesh) -> None:
 
 def test_colors_are_carried_over_seams(atlas: TriMesh) -> None:
     """Four texels around each covered one have its colours instead of the grey of the empty atlas."""
-    texture = bake(atlas, SIZE, lambda points, _: torch.tensor([[1.0, 0.0, 0.0]]).expand(len(points), 3))
+    texels = texels_of(atlas, SIZE)
+    texture = texture_of(texels, torch.tensor([[1.0, 0.0, 0.0]]).expand(len(texels.points), 3))
     assert torch.equal(texture, torch.tensor([1.0, 0.0, 0.0]).expand(SIZE, SIZE, 3))
 
 
 def test_normals_are_those_of_the_faces(atlas: TriMesh) -> None:
-    def check(points: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
-        outward = torch.nn.functional.normalize(points, dim=1)
-        assert ((normals * outward).sum(1) > 0.98).all()
-        return points
-
-    bake(atlas, 64, check)
+    texels = texels_of(atlas, 64)
+    outward = torch.nn.functional.normalize(texels.points, dim=1)
+    assert ((texels.normals * outward).sum(1) > 0.98).all()
 
 
 def test_vertex_colors_become_a_texture_that_files_keep(tmp_path: Path) -> None:
@@ -142,7 +134,7 @@ def test_bad_meshes_are_refused() -> None:
         with pytest.raises(UserError, match=f"cannot unwrap: .*{message}"):
             unwrap(replace(mesh, **change), 32)
     with pytest.raises(ValueError, match="uvs"):
-        bake(mesh, 16, lambda points, _: points)
+        texels_of(mesh, 16)
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e-9, 1e6])

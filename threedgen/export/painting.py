@@ -17,7 +17,7 @@ from torch.nn.functional import grid_sample, normalize
 from threedgen.core.types import TriMesh
 from threedgen.export.views import View
 from threedgen.renderers.rasterize import rasterize
-from threedgen.representations.texture_atlas import bake, unwrap
+from threedgen.representations.texture_atlas import texels_of, texture_of, unwrap
 
 _FLATTEST = 0.1  # cosine between the normal and the direction to a view below which the view does not count
 _POWER = 4.0  # of the cosine: views that look squarely are sharper
@@ -32,25 +32,14 @@ def paint(mesh: TriMesh, views: Sequence[View], size: int) -> TriMesh:
     UserError if it cannot be laid flat.
     """
     laid = unwrap(mesh, size)
-    assert laid.vertex_colors is not None
-    known: list[Tensor] = []
-
-    def remembered(colors: Tensor, _: Tensor) -> Tensor:
-        known.append(colors)
-        return colors
-
-    # With the colours as positions, the interpolated "position" of a texel is its colour.
-    bake(dataclasses.replace(laid, vertices=laid.vertex_colors), size, remembered)
-
-    def seen(points: Tensor, normals: Tensor) -> Tensor:
-        colors, weights = _LEAST * known[0], torch.full_like(points[:, :1], _LEAST)
-        for view in views:
-            rows, shown, weight = _shown(mesh, view, points, normals)
-            colors[rows] += weight * shown
-            weights[rows] += weight
-        return (colors / weights).clamp(0.0, 1.0)
-
-    return dataclasses.replace(laid, vertex_colors=None, texture=bake(laid, size, seen))
+    texels = texels_of(laid, size)
+    colors, weights = _LEAST * texels.colors, torch.full_like(texels.points[:, :1], _LEAST)
+    for view in views:
+        rows, shown, weight = _shown(mesh, view, texels.points, texels.normals)
+        colors[rows] += weight * shown
+        weights[rows] += weight
+    texture = texture_of(texels, (colors / weights).clamp(0.0, 1.0))
+    return dataclasses.replace(laid, vertex_colors=None, texture=texture)
 
 
 def _shown(

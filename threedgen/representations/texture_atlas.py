@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import xatlas
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
@@ -18,8 +18,6 @@ from threedgen.renderers.rasterize import rasterize
 from threedgen.representations.mesh_checks import check_mesh
 
 GUTTER = 4  # texels between the charts of an atlas
-
-ColorOf = Callable[[Float[Tensor, "M 3"], Float[Tensor, "M 3"]], Float[Tensor, "M 3"]]
 
 
 def unwrap(mesh: TriMesh, size: int = 512) -> TriMesh:
@@ -63,47 +61,67 @@ def unwrap(mesh: TriMesh, size: int = 512) -> TriMesh:
     )
 
 
-def bake(mesh: TriMesh, size: int, color_of: ColorOf) -> Float[Tensor, "size size 3"]:
-    """A texture that shows color_of(points [M, 3], unit normals [M, 3]) -> rgb [M, 3] on a mesh with uvs.
+@dataclass(frozen=True)
+class Texels:
+    """The places of a surface that the centres of the texels of its texture show.
 
-    A texel whose centre lies on no face takes the colour of the nearest one whose centre does, so that filtering
-    mixes no other colour in at a seam. If the mesh covers no texel, all of them are mid grey. Normals are those of
-    the mesh, interpolated, or those of its faces. Runs on the CPU without gradients. Raises ValueError if the mesh
-    has no uvs or size is below 1.
+    covered: [size, size], whether the centre of a texel lies on a face; M of them do. points: [M, 3]. normals:
+    [M, 3], unit, those of the mesh, interpolated, or those of its faces. colors: [M, 3], interpolated between the
+    vertices, or mid grey.
+    """
+
+    covered: Bool[Tensor, "size size"]
+    points: Float[Tensor, "M 3"]
+    normals: Float[Tensor, "M 3"]
+    colors: Float[Tensor, "M 3"]
+
+
+def texels_of(mesh: TriMesh, size: int) -> Texels:
+    """The texels of a texture of size x size of a mesh with uvs, on the CPU, without gradients.
+
+    Raises ValueError if the mesh has no uvs or size is below 1.
     """
     if mesh.uvs is None or size < 1:
-        raise ValueError("bake needs a mesh with uvs and a size of at least 1")
+        raise ValueError("a texture needs a mesh with uvs and a size of at least 1")
     uvs, vertices, faces = (value.detach().cpu() for value in (mesh.uvs, mesh.vertices, mesh.faces))
     # The atlas is rendered as a flat mesh at z = 1 by a camera whose pixels are its texels.
     flat = TriMesh(torch.cat([uvs, torch.ones_like(uvs[:, :1])], dim=1).float(), faces)
     pixels = torch.diag(torch.tensor([float(size), float(size), 1.0]))[None]
     seen = rasterize(flat, Cameras(torch.eye(4)[None], pixels, size, size, torch.zeros(1), 0.5, 2.0))
     covered = seen.face_id[0] >= 0
-    texture = torch.full((size, size, 3), 0.5)
-    if not covered.any():
-        return texture
     face = seen.face_id[0][covered].long()
     weights = seen.bary[0][covered][..., None].to(vertices)
-    points = (weights * vertices[faces[face]]).sum(1)
+
+    def between(values: Float[Tensor, "V 3"]) -> Float[Tensor, "M 3"]:
+        return (weights * values.detach().cpu()[faces[face]]).sum(1)
+
     if mesh.normals is None:
         normals = face_normals(vertices, faces)[face]
     else:
-        smooth = (weights * mesh.normals.detach().cpu()[faces[face]]).sum(1)
-        normals = torch.nn.functional.normalize(smooth, dim=1)
-    with torch.no_grad():
-        texture[covered] = color_of(points, normals).detach().cpu().float()
-    return _dilated(texture, covered.numpy())
+        normals = torch.nn.functional.normalize(between(mesh.normals), dim=1)
+    points = between(vertices)
+    colors = torch.full_like(points, 0.5) if mesh.vertex_colors is None else between(mesh.vertex_colors)
+    return Texels(covered, points, normals, colors)
+
+
+def texture_of(texels: Texels, colors: Float[Tensor, "M 3"]) -> Float[Tensor, "size size 3"]:
+    """The texture that has these colours at the texels.
+
+    A texel whose centre lies on no face takes the colour of the nearest one whose centre does, so that filtering
+    mixes no other colour in at a seam. If the mesh covers no texel, all of them are mid grey.
+    """
+    texture = torch.full((*texels.covered.shape, 3), 0.5)
+    if not texels.covered.any():
+        return texture
+    texture[texels.covered] = colors.detach().cpu().float()
+    return _dilated(texture, texels.covered.numpy())
 
 
 def bake_vertex_colors(mesh: TriMesh, size: int) -> TriMesh:
     """The mesh with a texture instead of its vertex colours (or mid grey), unwrapped if it has no uvs."""
     laid = mesh if mesh.uvs is not None else unwrap(mesh, size)
-    if laid.vertex_colors is None:
-        texture = torch.full((size, size, 3), 0.5)
-    else:
-        # With the colours as positions, the interpolated "position" of a texel is its colour.
-        painted = dataclasses.replace(laid, vertices=laid.vertex_colors)
-        texture = bake(painted, size, lambda colors, _: colors)
+    texels = texels_of(laid, size)
+    texture = texture_of(texels, texels.colors)
     return dataclasses.replace(laid, vertex_colors=None, texture=texture.to(laid.vertices))
 
 
