@@ -209,6 +209,7 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
         assert said[1] == name
         assert float(said[3]) == pytest.approx(size / 1000.0, abs=0.051)
         assert (said[2] is None) if name == "x.ply" else 0 < int(said[2]) <= 500
+    assert main(["export", str(run), "--to", "x.ply"]) == 0
     if find_spec("DracoPy"):
         bare = ["--faces", "500", "mesh.texture_size=0"]
         assert main(["export", str(run), "--to", "bare.glb", *bare]) == 0

@@ -50,7 +50,7 @@ class MeshConfig:
     level: Annotated[float, above(0.0)] | None = None
     floaters: Annotated[float, between(0.0, 1.0, open_high=True)] = 0.01
     smoothing: Annotated[int, at_least(0)] = 20
-    outline: Annotated[int, at_least(0)] = 40
+    outline: Annotated[int, at_least(0)] = 60
     texture_size: Annotated[int, between(0, 8192)] = 512
 
     def plain(self) -> MeshConfig:

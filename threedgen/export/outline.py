@@ -18,9 +18,9 @@ from threedgen.export.views import View
 from threedgen.renderers.mesh import MeshRenderer
 from threedgen.representations.smooth_offsets import Smoother
 
-_SMOOTHNESS = 10.0
-_RATE = 0.004  # of the diameter, a step of Adam at the start
-_TRUSTED = 0.35  # share of the steps that look at one of the trusted views, if there are any
+_SMOOTHNESS = 2.0
+_RATE = 0.003  # of the diameter, a step of Adam at the start
+_TRUSTED = 0.7  # share of the steps that look at one of the trusted views, if there are any
 
 
 def fit_outline(mesh: TriMesh, views: Sequence[View], steps: int) -> TriMesh:

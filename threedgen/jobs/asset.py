@@ -53,6 +53,8 @@ class Config:
         animation: Times of the files of an asset that moves, and the camera of its film.
         moving_faces (triangles): Largest number of triangles in a mesh that moves, every frame of which is stored.
         splats: How `threedgen export` writes 3D Gaussians.
+        settle (steps): Steps in which the Gaussians of files are fitted to the renders of the asset's own mesh, so
+            that both show the same; 0 writes them as they were optimised.
     """
 
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -60,6 +62,7 @@ class Config:
     animation: animation.Config = field(default_factory=animation.Config)
     moving_faces: Annotated[int, at_least(FEWEST_FACES)] = 10_000
     splats: SplatConfig = field(default_factory=SplatConfig)
+    settle: Annotated[int, at_least(0)] = 0
 
 
 def asset_of(recipe: Recipe, scene: Any, pixel: float = 0.0) -> Primitive:
@@ -78,6 +81,13 @@ def asset_of(recipe: Recipe, scene: Any, pixel: float = 0.0) -> Primitive:
         views = [sampler(recipe.seed, step, stage.steps) for step in last]
         return as_seen(primitive, max(0.0, pixel_size(*views) ** 2 - pixel**2) ** 0.5)
     return primitive
+
+
+def settling_steps(recipe: Recipe, scene: Any) -> int:
+    """How long Gaussians are fitted to the asset's mesh before they are written; 0 for a scene that moves, whose
+    film shows them as they were optimised."""
+    moves = declared(type(scene), RepresentationRoles).moves
+    return 0 if moves else recipe.fixed["export"].config.settle
 
 
 def given_views(recipe: Recipe) -> list[View]:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from threedgen import export
 from threedgen.core.errors import UserError
 from threedgen.core.roles import RepresentationRoles, declared
-from threedgen.core.types import TriMesh
+from threedgen.core.types import GaussianCloud, TriMesh
 from threedgen.export import video
-from threedgen.export.names import FILMS, check_suffix, holds_motion, needs_motion
+from threedgen.export.mesh import NoSurface
+from threedgen.export.names import FILMS, check_suffix, holds_motion, holds_splats, needs_motion
 from threedgen.export.packing import Packing
-from threedgen.jobs.asset import asset_of, given_views, moving_asset, note_of, renderer_here, viewer_of
+from threedgen.export.settling import settle
+from threedgen.jobs.asset import (
+    asset_of,
+    given_views,
+    moving_asset,
+    note_of,
+    renderer_here,
+    settling_steps,
+    viewer_of,
+)
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.recipes.load import read_resolved
@@ -43,7 +54,11 @@ def export_run(
             f"cannot write '{path}': nothing moves in '{run.path}'; `threedgen render` makes a turntable of it"
         )
     primitive = asset_of(recipe, scene)
-    config = recipe.fixed["export"].config
+    config, given = recipe.fixed["export"].config, given_views(recipe)
+    steps = settling_steps(recipe, scene) if holds_splats(path) else 0
+    if steps and isinstance(primitive, GaussianCloud):
+        with contextlib.suppress(NoSurface):
+            primitive = settle(primitive, export.as_mesh(primitive, config.mesh, given), steps)
     return export.write(
         primitive,
         path,
@@ -51,7 +66,7 @@ def export_run(
         mesh=config.mesh,
         splats=config.splats,
         packing=packing,
-        given=given_views(recipe),
+        given=given,
     )
 
 

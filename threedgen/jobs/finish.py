@@ -14,8 +14,17 @@ from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import GaussianCloud, Primitive, TriMesh
 from threedgen.export import report, video
 from threedgen.export.mesh import NoSurface, is_watertight
+from threedgen.export.settling import settle
 from threedgen.export.views import View
-from threedgen.jobs.asset import Turntable, asset_of, given_views, moving_asset, note_of, viewer_of
+from threedgen.jobs.asset import (
+    Turntable,
+    asset_of,
+    given_views,
+    moving_asset,
+    note_of,
+    settling_steps,
+    viewer_of,
+)
 from threedgen.jobs.build import Components
 from threedgen.jobs.listeners import metrics
 from threedgen.jobs.run_directory import RunDirectory
@@ -41,16 +50,17 @@ def write_assets(
     if not isinstance(primitive, Primitive):
         warnings.warn(f"no exporter for {type(primitive).__name__}: no asset files are written", stacklevel=1)
         return {}, {}
-    facts: dict[str, Any] = {}
+    begin("extracting the mesh")
+    given = given_views(recipe)
+    surface, facts = _write_mesh(recipe, run, primitive, given)
+    mesh = None if surface is None else read_back(run.path / "asset.glb")
     if isinstance(primitive, GaussianCloud):
         begin("writing splats")
+        if surface is not None:
+            primitive = settle(primitive, surface, settling_steps(recipe, components.scene))
         splats = recipe.fixed["export"].config.splats
         export.write(primitive, run.path / "asset.ply", note=note_of(recipe), splats=splats)
         facts["gaussians"] = len(primitive)
-    begin("extracting the mesh")
-    given = given_views(recipe)
-    facts |= _write_mesh(recipe, run, primitive, given)
-    mesh = read_back(run.path / "asset.glb") if "mesh" not in facts else None
     scores = {} if mesh is None or isinstance(primitive, TriMesh) else exported_scores(mesh, primitive, given)
     if declared(type(components.scene), RepresentationRoles).moves:
         begin("writing the animation")
@@ -64,14 +74,15 @@ def write_assets(
     if mesh is None:
         _write_pictures(run, view, table)
     else:
-        _write_pictures(run, viewer_of(MeshRenderer(), mesh), table, view)
+        name = "splats" if isinstance(primitive, GaussianCloud) else "as optimised"
+        _write_pictures(run, viewer_of(MeshRenderer(), mesh), table, (name, view))
     return facts, scores
 
 
 def _write_mesh(
     recipe: Recipe, run: RunDirectory, primitive: Primitive, given: Sequence[View]
-) -> dict[str, Any]:
-    """Writes asset.glb; returns its counts, or under "mesh" why there is none."""
+) -> tuple[TriMesh | None, dict[str, Any]]:
+    """Writes asset.glb; returns its mesh and its counts, or None and under "mesh" why there is none."""
     try:
         mesh = export.write(
             primitive,
@@ -82,15 +93,16 @@ def _write_mesh(
         )
     except NoSurface as error:
         warnings.warn(str(error), stacklevel=1)
-        return {"mesh": str(error)}
+        return None, {"mesh": str(error)}
     assert mesh is not None  # a .glb holds one
-    return {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "watertight": is_watertight(mesh)}
+    counts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "watertight": is_watertight(mesh)}
+    return mesh, counts
 
 
 def _write_pictures(
-    run: RunDirectory, view: video.Render, table: Turntable, beside: video.Render | None = None
+    run: RunDirectory, view: video.Render, table: Turntable, beside: tuple[str, video.Render] | None = None
 ) -> None:
-    """A film of one turn and a sheet of eight views, and below them those of `beside`, the asset as optimised."""
+    """A film of one turn and a sheet of eight views, and below them those of `beside`, with its name."""
     sheet: list[video.Frame] = []
     shared = table.frames % _SHEET_VIEWS == 0  # then every view of the sheet is a frame of the turn
     frames = video.orbit_frames(view, table.frames, elevation=table.elevation, size=table.size)
@@ -101,8 +113,9 @@ def _write_pictures(
         sheet += video.orbit_frames(view, _SHEET_VIEWS, elevation=table.elevation, size=table.size)
     if beside is not None:
         sheet[0] = video.labelled(sheet[0], "mesh")
-        others = list(video.orbit_frames(beside, _SHEET_VIEWS, elevation=table.elevation, size=table.size))
-        sheet += [video.labelled(others[0], "as optimised"), *others[1:]]
+        name, other = beside
+        others = list(video.orbit_frames(other, _SHEET_VIEWS, elevation=table.elevation, size=table.size))
+        sheet += [video.labelled(others[0], name), *others[1:]]
     video.write_contact_sheet(run.path / "contact_sheet.png", sheet)
 
 
