@@ -24,6 +24,7 @@ import imageio.v3 as imageio
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from tables import add_markdown, write_markdown
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.pictures import psnr, silhouette_iou
@@ -151,7 +152,7 @@ def main() -> None:
     parser.add_argument("--meshes", nargs="*", default=[], metavar="MESH[@TEXTURE]")
     parser.add_argument("--recipe", default="image-to-3d")
     parser.add_argument("--out", type=Path, default=Path("runs/image-to-3d"))
-    parser.add_argument("--markdown", type=Path)
+    add_markdown(parser)
     parser.add_argument("--sheet", type=Path)
     arguments = parser.parse_args()
     jobs: list[tuple[Path, str | None]] = [(picture, None) for picture in arguments.pictures]
@@ -164,8 +165,7 @@ def main() -> None:
         runs.append((picture.stem, folder))
         lines.append(row(picture.stem, folder, mesh))
         print(lines[-1], flush=True)
-    if arguments.markdown:
-        arguments.markdown.write_text("\n".join(lines) + "\n")
+    write_markdown(arguments.markdown, "\n".join(lines))
     if arguments.sheet:
         sheet(runs, arguments.sheet)
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tables import add_markdown, write_markdown
 from torch import Tensor
 
 from threedgen.core.types import Cameras, RenderOutput, Signal
@@ -204,7 +205,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help='prompts instead of the 16, for example "a red cube"')
     parser.add_argument("--recipe", default="sds", help="name or YAML file")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
-    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
+    add_markdown(parser)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--no-oracle", action="store_true", help="our runs only")
     parser.add_argument("overrides", nargs="*", help="key=value settings for both sides")
@@ -223,9 +224,7 @@ def main() -> None:
         print(json.dumps(rows[-1]), flush=True)
     text = table(rows)
     print("\n" + text)
-    if arguments.markdown is not None:
-        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text(text + "\n", encoding="utf-8")
+    write_markdown(arguments.markdown, text)
 
 
 if __name__ == "__main__":

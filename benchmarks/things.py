@@ -33,6 +33,7 @@ from typing import Any
 import torch
 import yaml
 from PIL import Image, ImageDraw
+from tables import add_markdown, write_markdown
 from text_to_3d import fit_truth, viewer
 from things_classifier import add_scores, make_scorer, text_image_figures
 from torch import Tensor
@@ -238,7 +239,7 @@ def main() -> None:
     )
     parser.add_argument("--share", default="1/1", help="which part of the prompts to make, such as 1/2")
     parser.add_argument("--wall", type=Path, metavar="PNG", help="a picture of all assets")
-    parser.add_argument("--markdown", type=Path)
+    add_markdown(parser)
     parser.add_argument("overrides", nargs="*", help="key=value settings of all runs")
     arguments = parser.parse_intermixed_args()
     out: Path = arguments.out
@@ -290,8 +291,7 @@ def main() -> None:
         text += f"\nceiling: IoU {statistics.mean(ious):.3f}, {len(ious)} things fitted to true pictures"
     print(text)
     (out / "rows.json").write_text(json.dumps(rows, indent=1))
-    if arguments.markdown:
-        arguments.markdown.write_text(text + "\n")
+    write_markdown(arguments.markdown, text)
 
 
 if __name__ == "__main__":

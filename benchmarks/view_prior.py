@@ -25,6 +25,7 @@ from typing import Any
 import image_to_3d as assets
 import imageio.v3 as imageio
 import torch
+from tables import add_markdown, write_markdown
 from torch import Tensor
 
 from threedgen.cameras.orbit import DISTANCE, FOV, orbit
@@ -188,7 +189,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="*", default=["zero123", "image-to-3d"])
     parser.add_argument("--out", type=Path, default=Path("runs/view-prior"))
     parser.add_argument("--sheet", type=Path, metavar="PNG")
-    parser.add_argument("--markdown", type=Path)
+    add_markdown(parser)
     arguments = parser.parse_args()
     things = thing_set(arguments.catalogue)
     held_out = held_out_views(things, SIZE, arguments.objects)
@@ -220,8 +221,7 @@ def main() -> None:
             cells += [f"{max(row['gigabytes'] for row in rows):.2f}"]
             lines.append(f"| {recipe} | " + " | ".join(cells) + " |")
     print("\n".join(lines))
-    if arguments.markdown:
-        arguments.markdown.write_text("\n".join(lines) + "\n")
+    write_markdown(arguments.markdown, "\n".join(lines))
 
 
 if __name__ == "__main__":
