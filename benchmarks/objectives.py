@@ -31,9 +31,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from looks import optimised
 from PIL import Image, ImageDraw, ImageFont
 from tables import add_markdown, write_markdown
-from text_to_3d import scene_of, viewer
+from text_to_3d import scene_of
 from torch import Tensor
 
 from threedgen.guidance.priors.load import PriorConfig, load_prior
@@ -102,7 +103,7 @@ def time_steps(out: Path, prior: Any) -> None:
 def run(name: str, prompt: str, seed: int, prior: Any, out: Path, steps: int | None) -> dict[str, Any]:
     """One asset: its scores, and its pictures beside them."""
     recipe, scene, _ = distilled(name, prompt, seed, prior, steps)
-    view = viewer(recipe, scene)
+    view = optimised(recipe, scene)
     color, shape = scene_of(prompt)
     with torch.no_grad():
         rgb, alpha = view(ring(VIEWS, RESOLUTION))
