@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from tables import add_markdown, write_markdown
 from torch import Tensor, nn
 
 from threedgen.core.spherical_harmonics import dc_from_rgb
@@ -91,7 +92,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, help="keep the files in this folder")
-    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
+    add_markdown(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.out or Path(temporary)
@@ -115,9 +116,7 @@ def main() -> None:
             lines.append(f"| {name}{many} | {size / 1e6:.3g} | {took:.2f} |")
     text = "\n".join(lines)
     print(text)
-    if arguments.markdown is not None:
-        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text(text + "\n", encoding="utf-8")
+    write_markdown(arguments.markdown, text)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tables import add_markdown, write_markdown
 
 from threedgen.ssdnerf.code_bank import CodeBank, Records
 
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--reads", type=int, default=100, help="batches to read in each way")
     parser.add_argument("--pause", type=float, default=0.1, help="seconds between batches")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
+    add_markdown(parser)
     arguments = parser.parse_args()
     before = peak_memory()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
@@ -109,9 +110,7 @@ def main() -> None:
     )
     lines = ["| code bank | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows)]
     print("\n".join(lines))
-    if arguments.markdown is not None:
-        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_markdown(arguments.markdown, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from tables import add_markdown, write_markdown
 
 from threedgen.cameras.orbit import orbit
 from threedgen.guidance.priors.base import Condition, ReferenceView
@@ -77,14 +77,13 @@ def main() -> None:
     )
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
+    add_markdown(parser)
     arguments = parser.parse_args()
     rows = ["| Prior | `dtype: float32`, ms | as `auto` does, ms |", "|---|---|---|"]
     for name in NAMES:
         rows.append(measure(name, arguments.views, arguments.rounds))
         print(rows[-1], flush=True)
-    if arguments.markdown is not None:
-        arguments.markdown.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    write_markdown(arguments.markdown, "\n".join(rows))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from tables import add_markdown, write_markdown
+
 SETTINGS = {
     "gaussians": ["--representation", "gaussians"],
     "triplane": ["--representation", "triplane"],
@@ -64,7 +66,7 @@ def main() -> None:
     parser.add_argument("meshes", nargs="+", metavar="MESH[@TEXTURE]")
     parser.add_argument("--representations", nargs="+", choices=tuple(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--out", type=Path, default=Path("runs/fit"))
-    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
+    add_markdown(parser)
     arguments = parser.parse_args()
     lines = ["| mesh | representation | PSNR | IoU | s | GB |", "|---|---|---|---|---|---|"]
     print("\n".join(lines))
@@ -72,9 +74,7 @@ def main() -> None:
         for representation in arguments.representations:
             lines.append("| " + " | ".join(run(mesh, representation, arguments.out)) + " |")
             print(lines[-1], flush=True)
-    if arguments.markdown is not None:
-        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_markdown(arguments.markdown, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""One picture of many runs, two views of each with its prompt below: the picture at the top of the README.
+"""One picture of the meshes of many runs, two views of each with its prompt below: that at the top of the README.
+
+The meshes are those of asset.glb, read back from the files.
 
 python benchmarks/gallery.py OUT.png RUN [RUN ...]
 """
@@ -10,13 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from looks import both
 from PIL import Image, ImageDraw, ImageFont
 
+from threedgen import load_run
 from threedgen.cameras.orbit import orbit
-from threedgen.jobs.asset import asset_of
-from threedgen.jobs.build import load_scene
-from threedgen.jobs.run_directory import RunDirectory
-from threedgen.recipes.load import read_resolved
 
 SIZE = 150
 COLUMNS = 4
@@ -25,20 +25,18 @@ LABEL = 22
 
 
 def tile(folder: str) -> Image.Image:
-    """Front and back of one run's asset, side by side on white."""
-    run = RunDirectory.open(folder)
-    recipe = read_resolved(run.recipe)
+    """Front and back of one run's mesh, side by side on white."""
     azimuth = torch.tensor(AZIMUTHS)
     full = torch.ones_like(azimuth)
     cameras = orbit(azimuth, 25.0 * full, 2.7 * full, 40.0, SIZE, SIZE)
-    with torch.no_grad():
-        asset = asset_of(recipe, load_scene(run, recipe))
-        rgb = recipe.renderer.make()(asset, cameras, torch.ones(3)).rgb
+    rgb, _ = both(Path(folder))[0](cameras)
     pixels = (rgb.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
     picture = Image.new("RGB", (2 * SIZE, SIZE + LABEL), "white")
     picture.paste(Image.fromarray(np.concatenate(list(pixels), axis=1)))
     font = ImageFont.load_default(size=14)
-    ImageDraw.Draw(picture).text((SIZE, SIZE), recipe.prompt, fill="black", font=font, anchor="ma")
+    ImageDraw.Draw(picture).text(
+        (SIZE, SIZE), load_run(folder).recipe.prompt, fill="black", font=font, anchor="ma"
+    )
     return picture
 
 

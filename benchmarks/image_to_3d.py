@@ -5,7 +5,8 @@
 
 Each row is the command a user types, in a process of its own. A mesh is rendered from the front, cut out, and
 the asset is compared with the mesh from seven more sides a turn of 45 degrees apart: side PSNR and IoU, where
-the back is what the prior made of it. Rows whose run is in --out are not made again.
+the back is what the prior made of it. Scores and pictures are of asset.glb, read back from the file; the scores of
+the Gaussians are beside them. Rows whose run is in --out are not made again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 import torch
+from looks import Looks, both
 from PIL import Image, ImageDraw, ImageFont
+from tables import add_markdown, write_markdown
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.pictures import psnr, silhouette_iou
@@ -31,15 +34,13 @@ from threedgen.core.types import Cameras
 from threedgen.datasets import mesh_files
 from threedgen.datasets.cut_outs import DISTANCE, FILL, FOV
 from threedgen.datasets.multiview import PosedPictures
-from threedgen.jobs.asset import renderer_here
-from threedgen.jobs.build import load_scene
-from threedgen.jobs.run_directory import RunDirectory
-from threedgen.recipes.load import read_resolved
-from threedgen.renderers.base import on_white
 
 LIGHT = 0.4
 SHOWN = (0.0, 45.0, 90.0, 180.0, 270.0, 315.0)
-HEADER = "| picture | reference PSNR | mask IoU | side PSNR | side IoU | s | GB |"
+HEADER = (
+    "| picture | reference PSNR | mask IoU | side PSNR | side IoU | Gaussians: reference PSNR | mask IoU "
+    "| side PSNR | side IoU | s | GB |\n" + "|---" * 11 + "|"
+)
 
 
 def ring(azimuths: tuple[float, ...], size: int) -> Cameras:
@@ -86,16 +87,6 @@ def picture_of(mesh: str, out: Path) -> Path:
     return target
 
 
-def views_of(folder: Path, cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
-    """The run's asset as it was optimised, on white: [V, size, size, 3] and alphas."""
-    run = RunDirectory.open(folder)
-    recipe = read_resolved(run.recipe)
-    primitive, renderer = load_scene(run, recipe).at(None), renderer_here(recipe, "auto")
-    with torch.no_grad():
-        output = on_white(renderer, primitive, cameras)
-    return output.rgb, output.alpha
-
-
 def run(picture: Path, recipe: str, folder: Path, options: Sequence[str] = ()) -> None:
     """The command, if its run is not there; seconds go into a file of their own."""
     if (folder / "seconds").is_file():
@@ -110,20 +101,31 @@ def row(name: str, folder: Path, mesh: str | None) -> str:
     """One line of the table."""
     report = json.loads((folder / "report.json").read_text())
     scores, seconds = report["scores"], float((folder / "seconds").read_text())
-    cells = [name, f"{scores['reference_psnr']:.1f}", f"{scores['reference_mask_iou']:.3f}"]
-    if mesh is None:
-        cells += ["-", "-"]
-    else:
-        sides = tuple(45.0 * turn for turn in range(1, 8))
-        truth = mesh_files.render(framed_file(mesh), ring(sides, 128), LIGHT)
-        rgb, alpha = views_of(folder, ring(sides, 128))
-        cells += [f"{psnr(rgb, truth.images).mean():.1f}", f"{silhouette_iou(alpha, truth.alpha).mean():.3f}"]
+    truth, cameras = None, ring(tuple(45.0 * turn for turn in range(1, 8)), 128)
+    if mesh is not None:
+        truth = mesh_files.render(framed_file(mesh), cameras, LIGHT)
+    cells = [name]
+    keys = (("mesh_reference_psnr", "mesh_reference_iou"), ("reference_psnr", "reference_mask_iou"))
+    for looks, (decibels, overlap) in zip(both(folder), keys, strict=True):
+        # A run that found no surface has no mesh, nor its scores.
+        cells += [f"{scores[decibels]:.1f}", f"{scores[overlap]:.3f}"] if decibels in scores else ["-", "-"]
+        if truth is None:
+            cells += ["-", "-"]
+        else:
+            side = side_scores(looks, cameras, truth)
+            cells += [f"{side[0]:.1f}", f"{side[1]:.3f}"]
     cells += [f"{seconds:.0f}", f"{report['peak_memory_bytes'] / 1e9:.2f}"]
     return "| " + " | ".join(cells) + " |"
 
 
+def side_scores(looks: Looks, cameras: Cameras, truth: PosedPictures) -> tuple[float, float]:
+    """PSNR and IoU of an asset, means over cameras whose true pictures are known."""
+    rgb, alpha = looks(cameras)
+    return float(psnr(rgb, truth.images).mean()), float(silhouette_iou(alpha, truth.alpha).mean())
+
+
 def sheet(runs: list[tuple[str, Path]], path: Path, size: int = 160) -> None:
-    """One row a run: the cut-out, then the asset from SHOWN."""
+    """One row a run: the cut-out, then the mesh from SHOWN."""
     rows = []
     for _, folder in runs:
         cut_out = Image.open(folder / "reference" / "picture.png").resize(
@@ -131,7 +133,7 @@ def sheet(runs: list[tuple[str, Path]], path: Path, size: int = 160) -> None:
         )
         white = Image.new("RGBA", cut_out.size, "white")
         seen = np.asarray(Image.alpha_composite(white, cut_out.convert("RGBA")).convert("RGB"))
-        rgb, _ = views_of(folder, ring(SHOWN, size))
+        rgb, _ = both(folder)[0](ring(SHOWN, size))
         views = [(view.clamp(0.0, 1.0) * 255.0).round().byte().numpy() for view in rgb]
         rows.append(np.concatenate([seen, *views], axis=1))
     picture = Image.fromarray(np.concatenate(rows))
@@ -151,21 +153,20 @@ def main() -> None:
     parser.add_argument("--meshes", nargs="*", default=[], metavar="MESH[@TEXTURE]")
     parser.add_argument("--recipe", default="image-to-3d")
     parser.add_argument("--out", type=Path, default=Path("runs/image-to-3d"))
-    parser.add_argument("--markdown", type=Path)
+    add_markdown(parser)
     parser.add_argument("--sheet", type=Path)
     arguments = parser.parse_args()
     jobs: list[tuple[Path, str | None]] = [(picture, None) for picture in arguments.pictures]
     jobs += [(picture_of(mesh, arguments.out / "pictures"), mesh) for mesh in arguments.meshes]
-    lines, runs = [HEADER, "|---|---|---|---|---|---|---|"], []
-    print("\n".join(lines))
+    lines, runs = [HEADER], []
+    print(HEADER)
     for picture, mesh in jobs:
         folder = arguments.out / arguments.recipe / picture.stem
         run(picture, arguments.recipe, folder)
         runs.append((picture.stem, folder))
         lines.append(row(picture.stem, folder, mesh))
         print(lines[-1], flush=True)
-    if arguments.markdown:
-        arguments.markdown.write_text("\n".join(lines) + "\n")
+    write_markdown(arguments.markdown, "\n".join(lines))
     if arguments.sheet:
         sheet(runs, arguments.sheet)
 

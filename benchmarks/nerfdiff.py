@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from tables import add_markdown, write_markdown
 
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.objects import open_objects
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--ablate", action="store_true")
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--collect", action="store_true")
-    parser.add_argument("--markdown", type=Path)
+    add_markdown(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/nerfdiff-benchmark"))
     arguments = parser.parse_args()
     out = arguments.out / ("ablation" if arguments.ablate else "table")
@@ -146,8 +147,7 @@ def main() -> None:
         )
     text = collect(out)
     print(text)
-    if arguments.markdown:
-        arguments.markdown.write_text(text + "\n")
+    write_markdown(arguments.markdown, text)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from looks import optimised
 from PIL import Image, ImageDraw, ImageFont
-from text_to_3d import scene_of, viewer
+from tables import add_markdown, write_markdown
+from text_to_3d import scene_of
 from torch import Tensor
 
 from threedgen.guidance.priors.load import PriorConfig, load_prior
@@ -101,7 +103,7 @@ def time_steps(out: Path, prior: Any) -> None:
 def run(name: str, prompt: str, seed: int, prior: Any, out: Path, steps: int | None) -> dict[str, Any]:
     """One asset: its scores, and its pictures beside them."""
     recipe, scene, _ = distilled(name, prompt, seed, prior, steps)
-    view = viewer(recipe, scene)
+    view = optimised(recipe, scene)
     color, shape = scene_of(prompt)
     with torch.no_grad():
         rgb, alpha = view(ring(VIEWS, RESOLUTION))
@@ -204,7 +206,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/objectives"))
     parser.add_argument("--time", action="store_true", help="only measure the time of a step")
     parser.add_argument("--collect", action="store_true", help="compute nothing, print what is there")
-    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
+    add_markdown(parser)
     parser.add_argument("--picture", type=Path, help="write a picture of all objectives")
     arguments = parser.parse_args()
     out = arguments.out
@@ -228,9 +230,7 @@ def main() -> None:
             print(json.dumps(row), flush=True)
     text = table(out)
     print(text)
-    if arguments.markdown is not None:
-        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text(text + "\n", encoding="utf-8")
+    write_markdown(arguments.markdown, text)
     if arguments.picture is not None:
         picture(out, arguments.picture)
 

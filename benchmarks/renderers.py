@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 
 import renderers_mesh
 import renderers_nerf
+from tables import add_markdown, write_markdown
 
 SECTIONS = {"nerf": renderers_nerf, "mesh": renderers_mesh}
 
@@ -28,7 +28,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", choices=tuple(SECTIONS))
-    parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
+    add_markdown(parser)
     arguments = parser.parse_args()
     texts = []
     for name, section in SECTIONS.items():
@@ -37,9 +37,7 @@ def main() -> None:
             print(texts[-1], flush=True)
     texts.append(f"Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.")
     print(texts[-1])
-    if arguments.markdown is not None:
-        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    write_markdown(arguments.markdown, "\n".join(texts))
 
 
 if __name__ == "__main__":

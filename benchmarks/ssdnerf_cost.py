@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from tables import add_markdown, write_markdown
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -364,7 +365,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="recipes")
     parser.add_argument("--warm", type=int, default=60, help="steps of training before anything is measured")
     parser.add_argument("--repeats", type=int, default=5, help="of a median; 1 for recipes of one scene")
-    parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
+    add_markdown(parser)
     parser.add_argument("--alone", choices=("ours", "plain"), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -379,9 +380,7 @@ def main() -> None:
             for line in measured(recipe, arguments.warm, arguments.repeats, Path(name)):
                 print(line, flush=True)
                 lines.append(line)
-    if arguments.markdown is not None:
-        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_markdown(arguments.markdown, "\n".join(lines))
 
 
 if __name__ == "__main__":

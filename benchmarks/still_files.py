@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tables import add_markdown, write_markdown
 
 from threedgen.core.types import TriMesh
 from threedgen.export import write
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep the files in this folder, in colours/ and texture/")
     parser.add_argument("--run", help="a finished run whose mesh has vertex colours")
     parser.add_argument("--texture-size", type=int, default=512, help="pixels along a side; default: 512")
-    parser.add_argument("--markdown", type=Path, help="also write the table to this file")
+    add_markdown(parser)
     arguments = parser.parse_args()
     plain = mesh_of(arguments.run)
     meshes = {"colours": plain, "texture": bake_vertex_colors(plain, arguments.texture_size)}
@@ -81,9 +82,7 @@ def main() -> None:
             lines.append(f"| {name} | {' | '.join(cells)} |")
     text = "\n".join(lines)
     print(text)
-    if arguments.markdown is not None:
-        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text(text + "\n", encoding="utf-8")
+    write_markdown(arguments.markdown, text)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tables import add_markdown, write_markdown
 
 from threedgen.datasets import motions
 from threedgen.jobs.asset import renderer_here
@@ -170,7 +171,7 @@ def main() -> None:
     parser.add_argument("--ablations", action="store_true", help="after the prompts")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-4d"))
-    parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
+    add_markdown(parser)
     parser.add_argument("settings", nargs="*", help="key=value, --video-prior=FOLDER and so on for every run")
     arguments, more = parser.parse_known_args()
     settings = [*arguments.settings, *more]
@@ -186,9 +187,7 @@ def main() -> None:
         if arguments.ablations:
             text += "\n\n" + ablation_table(_ablations(pool, arguments.out, settings))
     print("\n" + text)
-    if arguments.markdown is not None:
-        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text(text + "\n", encoding="utf-8")
+    write_markdown(arguments.markdown, text)
 
 
 def _ablations(

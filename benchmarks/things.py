@@ -5,9 +5,10 @@
                                 [--markdown FILE] [key=value ...]
 
 Each prompt is the command that a user types, in a process of its own. Finished prompts in --out are not made again,
-so a stopped benchmark goes on. Scores are of the Gaussians of asset.ply, by threedgen/metrics/named_things.py: an
-asset is right if of all known things that of its prompt is nearest by shape and colour, and, where the prompt names
-a colour, in that colour. --camera asks the embedded prior about true pictures. --ceiling fits the same Gaussians
+so a stopped benchmark goes on. Scores and pictures are of the mesh, asset.glb as it is read back from the file, and
+the scores of the Gaussians of asset.ply are beside them, by threedgen/metrics/named_things.py: an asset is right if
+of all known things that of its prompt is nearest by shape and colour, and, where the prompt names a colour, in that
+colour. --camera asks the embedded prior about true pictures. --ceiling fits the same Gaussians
 to true pictures of the first N things. --classifier adds text-image scores, see things_classifier.py.
 
 sheet-*.png show all assets in a drawn order, with numbers and four views. --answers takes a YAML file that someone
@@ -32,8 +33,10 @@ from typing import Any
 
 import torch
 import yaml
+from looks import Looks, both, has_mesh, optimised
 from PIL import Image, ImageDraw
-from text_to_3d import fit_truth, viewer
+from tables import add_markdown, write_markdown
+from text_to_3d import fit_truth
 from things_classifier import add_scores, make_scorer, text_image_figures
 from torch import Tensor
 
@@ -42,11 +45,10 @@ from threedgen.datasets.things.thing_set import INSTALLED, ThingSet, thing_set
 from threedgen.datasets.things.thing_views import class_layers, natural_colors, true_views
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.load import THINGS, PriorConfig, load_prior
-from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.metrics.named_things import SIZE, VIEWS, Gallery, Judge, make_gallery
 from threedgen.metrics.shape_world import ring
-from threedgen.recipes.load import load_recipe, read_resolved
+from threedgen.recipes.load import load_recipe
 
 PROMPTS = Path(__file__).with_name("things_prompts.yaml")
 KINDS = ("known", "unseen", "scenes")
@@ -55,9 +57,9 @@ WALL = 10  # assets beside one another
 AZIMUTHS, LEVEL = (20.0, 110.0, 200.0, 290.0), 0.9  # degrees and t, of the errors of x0
 
 
-def seen(recipe: Any, scene: Any, size: int = SIZE) -> Tensor:
-    """[VIEWS, 4, size, size] premultiplied pictures of the Gaussians as users get them."""
-    rgb, alpha = viewer(recipe, scene)(ring(VIEWS, size))
+def seen(looks: Looks, size: int = SIZE) -> Tensor:
+    """[VIEWS, 4, size, size] premultiplied pictures of an asset."""
+    rgb, alpha = looks(ring(VIEWS, size))
     return torch.cat([rgb - (1.0 - alpha), alpha], dim=-1).permute(0, 3, 1, 2)
 
 
@@ -88,10 +90,8 @@ def make(prompt: str, out: Path, settings: Sequence[str]) -> dict[str, Any]:
 
 
 def asset_views(prompt: str, out: Path, size: int = SIZE) -> Tensor:
-    """See `seen`, of a finished prompt."""
-    run = RunDirectory.open(folder_of(out, prompt))
-    recipe = read_resolved(run.recipe)
-    return seen(recipe, load_scene(run, recipe), size)
+    """See `seen`, of the mesh of a finished prompt."""
+    return seen(both(folder_of(out, prompt))[0], size)
 
 
 def write_wall(rows: Sequence[dict[str, Any]], out: Path, path: Path) -> None:
@@ -157,7 +157,7 @@ def ceiling(things: ThingSet, judge: Judge, words: Sequence[str], settings: Sequ
         assert source.thing is not None
         colors = natural_colors(source.thing)
         scene = fit_truth(word, recipe, lambda cameras, s=source: class_layers(s, cameras), colors)
-        ious.append(judge.score(seen(recipe, scene), word).iou)
+        ious.append(judge.score(seen(optimised(recipe, scene)), word).iou)
         print(f"ceiling of {word}: IoU {ious[-1]:.3f}", flush=True)
     return ious
 
@@ -169,29 +169,33 @@ def named(answer: Any, row: dict[str, Any]) -> bool:
     return answer == row["thing"]
 
 
-def right(row: dict[str, Any]) -> bool:
-    """Whether the nearest thing is that of the prompt, in the colour that it names."""
-    scores, asked = row["scores"], row.get("color")
+def right(row: dict[str, Any], key: str = "scores") -> bool:
+    """Whether the nearest thing is that of the prompt, in the colour that it names. key: of the mesh's scores, or
+    "optimised"."""
+    scores, asked = row[key], row.get("color")
     return scores["rank"] == 0 and (asked is None or scores["color"] in (asked, None))
 
 
 def table(rows: Sequence[dict[str, Any]], answers: dict[int, Any] | None) -> str:
     """The markdown table of all prompts, and the figures below it."""
     lines = [
-        "| prompt | nearest | rank | colour | IoU | IoU, trained | turn | named | CPU s |",
-        "|---" * 9 + "|",
+        "| prompt | nearest | rank | colour | IoU | IoU, trained | turn | Gaussians: nearest | IoU | named "
+        "| CPU s |",
+        "|---" * 11 + "|",
     ]
     for row in rows:
         scores, called = row.get("scores"), "" if answers is None else answers.get(row["number"], "-")
         if scores is None:
-            cells = ["-"] * 6
+            cells = ["-"] * 8
         else:
             turn = "-" if scores["worst_turn"] is None else f"{scores['worst_turn']:.0f}°"
             cells = [scores["nearest"], scores["rank"], scores["color"] or "-"]
             cells += [f"{scores['iou']:.3f}", f"{scores['trained_iou']:.3f}", turn]
+            cells += [row["optimised"]["nearest"], f"{row['optimised']['iou']:.3f}"]
         name = ", ".join(called) if isinstance(called, list) else called
         text = " | ".join(str(cell) for cell in cells)
         held = " (held out)" if row.get("held_out") else ""
+        held += "" if row["has_mesh"] else " (no mesh)"
         lines.append(f"| {row['prompt']}{held} | {text} | {name} | {row['cpu_seconds']:.0f} |")
     lines.append("")
     for kind in KINDS:
@@ -207,6 +211,9 @@ def table(rows: Sequence[dict[str, Any]], answers: dict[int, Any] | None) -> str
                 figures.append(f"{key} {statistics.mean(row['scores'][key] for row in part):.3f}")
             fronts = [row["scores"]["janus"] for row in part if row["scores"]["janus"] is not None]
             figures.append(f"Janus {sum(fronts)} of {len(fronts)}")
+            own = statistics.mean(right(row, "optimised") for row in part)
+            iou = statistics.mean(row["optimised"]["iou"] for row in part)
+            figures.append(f"Gaussians: R-precision {own:.3f}, iou {iou:.3f}")
         figures += text_image_figures(part)
         if answers is not None:
             good = statistics.mean(named(answers.get(row["number"]), row) for row in part)
@@ -238,7 +245,7 @@ def main() -> None:
     )
     parser.add_argument("--share", default="1/1", help="which part of the prompts to make, such as 1/2")
     parser.add_argument("--wall", type=Path, metavar="PNG", help="a picture of all assets")
-    parser.add_argument("--markdown", type=Path)
+    add_markdown(parser)
     parser.add_argument("overrides", nargs="*", help="key=value settings of all runs")
     arguments = parser.parse_intermixed_args()
     out: Path = arguments.out
@@ -265,11 +272,13 @@ def main() -> None:
     judge = Judge(Gallery.load(file))
     numbered = []
     for row in rows:
-        rgba = asset_views(row["prompt"], out)
-        row |= make(row["prompt"], out, ())
-        numbered.append((row["number"], rgba))
+        folder = folder_of(out, row["prompt"])
+        mesh, own = (seen(looks) for looks in both(folder))
+        row |= {**make(row["prompt"], out, ()), "has_mesh": has_mesh(folder)}
+        numbered.append((row["number"], mesh))
         if row["kind"] != "scenes":
-            row["scores"] = asdict(judge.score(rgba, row["thing"]))
+            for key, rgba in (("scores", mesh), ("optimised", own)):
+                row[key] = asdict(judge.score(rgba, row["thing"]))
     if scorer is not None:
         add_scores(scorer, rows, things, lambda prompt, size: asset_views(prompt, out, size))
     write_sheets(sorted(numbered, key=lambda item: item[0]), out)
@@ -290,8 +299,7 @@ def main() -> None:
         text += f"\nceiling: IoU {statistics.mean(ious):.3f}, {len(ious)} things fitted to true pictures"
     print(text)
     (out / "rows.json").write_text(json.dumps(rows, indent=1))
-    if arguments.markdown:
-        arguments.markdown.write_text(text + "\n")
+    write_markdown(arguments.markdown, text)
 
 
 if __name__ == "__main__":

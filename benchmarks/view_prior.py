@@ -9,7 +9,8 @@ sides. Its answer is the better, in PSNR, of two: what it takes the clean views 
 its alpha; of another one it is what is not white, by the threshold that suits it best.
 
 --assets makes `threedgen image-to-3d` of every so many-th object with each of the recipes, in a process of its
-own. The object stands where the cut-out of its picture says. Finished runs in --out are not made again.
+own. The object stands where the cut-out of its picture says. The scores are of asset.glb, read back from the file,
+and beside them of the Gaussians. Finished runs in --out are not made again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from typing import Any
 import image_to_3d as assets
 import imageio.v3 as imageio
 import torch
+from looks import both
+from tables import add_markdown, write_markdown
 from torch import Tensor
 
 from threedgen.cameras.orbit import DISTANCE, FOV, orbit
@@ -43,6 +46,7 @@ from threedgen.training.picture_report import HeldOutViews, held_out_views, writ
 TURNS = tuple(azimuth - GIVEN[0] for azimuth in SIDES)  # degrees, of the sides in the frame of the picture
 SIZE = 64  # pixels, of all comparisons
 NOISE, DRAWS, STEPS = 0.98, 4, 24  # t and number of answers to noise alone, steps of samples
+SCORED = ("psnr", "iou", "own_psnr", "own_iou")  # of an asset: of its mesh, and of its Gaussians
 WHITE = (0.03, 0.06, 0.1, 0.2, 0.3)  # how much a pixel of an object may differ from white at least
 SHOWN = 12  # objects on the sheet
 
@@ -140,7 +144,8 @@ def ring(azimuths: Sequence[float], size: int) -> Cameras:
 
 
 def asset_scores(sources: Sequence[ThingSource], recipe: str, out: Path) -> list[dict[str, float]]:
-    """Runs `image-to-3d` of each object, and compares the Gaussians with the object from the other sides."""
+    """Runs `image-to-3d` of each object, and compares its mesh and its Gaussians with it from the other
+    sides."""
     rows = []
     for source in sources:
         painted, folder = of_picture(source), out / recipe / source.name
@@ -153,12 +158,11 @@ def asset_scores(sources: Sequence[ThingSource], recipe: str, out: Path) -> list
             imageio.imwrite(picture, (rgba * 255.0).round().byte().numpy())
         assets.run(picture, recipe, folder, ("--elevation", str(GIVEN[1])))
         truth = render(painted, ring(TURNS, SIZE))
-        rgb, alpha = assets.views_of(folder, ring(TURNS, SIZE))
+        mesh, own = (assets.side_scores(looks, ring(TURNS, SIZE), truth) for looks in both(folder))
         report = json.loads((folder / "report.json").read_text())
         rows.append(
             {
-                "psnr": float(psnr(rgb, truth.images).mean()),
-                "iou": float(silhouette_iou(alpha, truth.alpha).mean()),
+                **dict(zip(SCORED, (*mesh, *own), strict=True)),
                 "seconds": float((folder / "seconds").read_text()),
                 "gigabytes": report["peak_memory_bytes"] / 1e9,
             }
@@ -188,7 +192,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="*", default=["zero123", "image-to-3d"])
     parser.add_argument("--out", type=Path, default=Path("runs/view-prior"))
     parser.add_argument("--sheet", type=Path, metavar="PNG")
-    parser.add_argument("--markdown", type=Path)
+    add_markdown(parser)
     arguments = parser.parse_args()
     things = thing_set(arguments.catalogue)
     held_out = held_out_views(things, SIZE, arguments.objects)
@@ -209,19 +213,19 @@ def main() -> None:
             :: arguments.assets
         ]
         lines += ["", f"{len(sources)} assets of `threedgen image-to-3d`", ""]
-        lines += ["| recipe | side PSNR | side IoU | s | GB |", "|---|---|---|---|---|"]
+        lines += [
+            "| recipe | side PSNR | side IoU | Gaussians: side PSNR | side IoU | s | GB |",
+            "|---" * 7 + "|",
+        ]
         for recipe in arguments.recipes:
             rows = asset_scores(sources, recipe, arguments.out)
-            cells = [
-                f"{mean([row['psnr'] for row in rows]):.2f}",
-                f"{mean([row['iou'] for row in rows]):.3f}",
-            ]
+            digits = dict(zip(SCORED, (2, 3, 2, 3), strict=True))
+            cells = [f"{mean([row[key] for row in rows]):.{count}f}" for key, count in digits.items()]
             cells += [f"{statistics.median(row['seconds'] for row in rows):.0f}"]
             cells += [f"{max(row['gigabytes'] for row in rows):.2f}"]
             lines.append(f"| {recipe} | " + " | ".join(cells) + " |")
     print("\n".join(lines))
-    if arguments.markdown:
-        arguments.markdown.write_text("\n".join(lines) + "\n")
+    write_markdown(arguments.markdown, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -230,6 +230,8 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
     assert main(["render", str(run), "--to", "x.gif"]) == 0
     assert main(["render", str(run), "--to", "frames", "frames=2"]) == 0
     assert len(list(Path("frames").glob("*.png"))) == 2
+    assert main(["render", str(run), "--to", "own", "--show", "optimised", "frames=2"]) == 0
+    assert Path("own/frame_00000.png").read_bytes() != Path("frames/frame_00000.png").read_bytes()
     # A run made on a GPU is rendered here, where its backend may not exist.
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("backend: auto", "backend: gsplat"))

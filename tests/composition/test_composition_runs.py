@@ -135,6 +135,16 @@ def test_a_composed_scene_is_exported_as_a_run_is(out, name, tmp_path):
     assert (tmp_path / name).stat().st_size > 100
 
 
+def test_the_gaussians_of_a_scene_are_written_as_the_settings_of_splats_say(folder, tmp_path):
+    (folder / "still.yaml").write_text("fps: 8\nseconds: 0.5\nassets: [{name: mug, asset: mug.ply}]\n")
+    scene, settings = read_scene(folder / "still.yaml"), making(folder, "export.splats.degree=3")
+    run = compose(scene, tmp_path / "out", settings)
+    (header, _) = (run.path / "asset.ply").read_bytes().split(b"end_header", 1)
+    assert header.count(b"f_rest_") == 45
+    assert main(["export", str(run.path), "--to", str(tmp_path / "again.ply")]) == 0
+    assert (tmp_path / "again.ply").read_bytes() == (run.path / "asset.ply").read_bytes()
+
+
 def test_what_is_finished_is_kept_and_the_rest_is_made_anew(out, folder, capsys):
     """Only a place changed."""
     before = {path: path.stat().st_mtime_ns for path in out.glob("assets/**/report.json")}

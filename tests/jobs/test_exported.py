@@ -11,6 +11,7 @@ import torch
 from splatting_scenes import random_cloud
 
 from threedgen import export
+from threedgen.core.errors import UserError
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.views import View, around, renders
 from threedgen.jobs.scores.exported import exported_scores, read_back
@@ -43,9 +44,20 @@ def test_the_file_is_read_back_as_it_was_written(file):
     torch.testing.assert_close(there.texture, mesh.texture, atol=0.003, rtol=0)
 
 
-def test_colours_of_vertices_are_not_read_back(cloud, tmp_path):
-    export.write(cloud, tmp_path / "plain.glb", mesh=SMALL.plain())
-    assert read_back(tmp_path / "plain.glb") is None
+def test_colours_of_vertices_are_read_back(cloud, tmp_path):
+    mesh = export.write(cloud, tmp_path / "plain.glb", mesh=SMALL.plain())
+    assert mesh is not None
+    there = read(tmp_path / "plain.glb")
+    torch.testing.assert_close(there.vertex_colors, mesh.vertex_colors)
+    assert there.texture is None
+
+
+def test_a_damaged_file_is_one_line_that_names_it(file, tmp_path):
+    content = file[0].read_bytes()
+    for damaged in (b"", content[:200], b"x" * 100, content.replace(b'"POSITION":0', b'"POSITION":9')):
+        (tmp_path / "asset.glb").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"asset\.glb"):
+            read_back(tmp_path / "asset.glb")
 
 
 def test_a_mesh_agrees_with_the_asset_that_it_was_made_of(file, cloud):

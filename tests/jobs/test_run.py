@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import platform
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,8 @@ from threedgen.core.types import GaussianCloud, RenderOutput, Signal
 from threedgen.jobs import finish
 from threedgen.jobs import run as job
 from threedgen.jobs.listeners.previews import Previews
-from threedgen.jobs.run_directory import RunDirectory, check_free, choose_path
+from threedgen.jobs.lock import LOCK, OWNER
+from threedgen.jobs.run_directory import FILM, PICTURES, REFERENCE, RunDirectory, check_free, choose_path
 from threedgen.loop.events import RunStarted, StepDone
 from threedgen.recipes.load import load_recipe
 
@@ -113,6 +115,21 @@ def test_a_full_disk_while_creating_leaves_nothing(out, fails, tmp_path, monkeyp
             RunDirectory.create(Path(out), {"prompt": "x"})
     assert sorted(tmp_path.rglob("*")) == before
     assert RunDirectory.create(Path(out), {"prompt": "x"}).recipe.is_file()
+
+
+@pytest.mark.parametrize("given", [REFERENCE, PICTURES, FILM])
+def test_what_a_run_was_given_is_not_in_the_way_after_a_kill(given, tmp_path):
+    """The folders are moved into a run before its recipe is written, which says that it is one."""
+    (tmp_path / "made").mkdir()
+    out = tmp_path / "run"
+    (out / given).mkdir(parents=True)
+    for name, text in ((LOCK, ""), (OWNER, json.dumps({"process": 999_999_999, "machine": platform.node()}))):
+        (out / name).write_text(text)
+    run = RunDirectory.create(out, {"prompt": "x"}, {given: tmp_path / "made"})
+    assert (run.path / given).is_dir()
+    (tmp_path / "other").mkdir()
+    with pytest.raises(AssertionError):  # which would be in the way
+        RunDirectory.create(tmp_path / "new", {"prompt": "x"}, {"other": tmp_path / "other"})
 
 
 def test_a_run_that_appeared_in_the_meantime_is_not_touched(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,37 @@ def test_it_exports_and_renders_to_text_and_paths(run, kind, tmp_path):
     assert len(list(frames.glob("*.png"))) == 2
     with pytest.raises(UserError, match=r"use one of .glb"):
         run.export(kind(tmp_path / "x.fbx"))
+
+
+def test_a_turntable_shows_the_mesh_and_on_request_what_was_optimised(run, tmp_path):
+    """The same views as on the contact sheet: the mesh above, the Gaussians below."""
+    mesh, own = (
+        np.asarray(Image.open(run.render(tmp_path / name, {"frames": 8}, show=show) / "frame_00001.png"))
+        for name, show in (("mesh", None), ("own", "optimised"))
+    )
+    sheet, size = np.asarray(Image.open(run.path / "contact_sheet.png")), len(mesh)
+    np.testing.assert_array_equal(mesh, sheet[:size, size : 2 * size])
+    np.testing.assert_array_equal(own, sheet[2 * size : 3 * size, size : 2 * size])
+    assert not np.array_equal(mesh, own)
+
+
+def test_a_run_without_a_mesh_is_shown_as_optimised(run, tmp_path):
+    def frames(folder, name, **options):
+        path = load_run(folder).render(tmp_path / name, {"frames": 1}, **options)
+        return (path / "frame_00000.png").read_bytes()
+
+    expected = frames(run.path, "expected", show="optimised")
+    assert frames(run.path, "mesh", show="mesh") != expected
+    for missing in ("report.json", "asset.glb"):  # a mesh of a run that goes on may be of an earlier state
+        copy = tmp_path / missing.replace(".", "-")
+        shutil.copytree(run.path, copy)
+        (copy / missing).unlink()
+        assert frames(copy, f"{copy.name}-frames") == expected
+    with pytest.raises(UserError, match=r"there is no mesh to show, because .*asset\.glb is missing"):
+        frames(copy, "refused", show="mesh")
+    (copy / "asset.glb").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"cannot read .*asset\.glb"):
+        frames(copy, "refused")
 
 
 def test_load_run_opens_what_commands_wrote(run):

@@ -35,7 +35,7 @@ from threedgen.jobs import finish
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.lock import holding
 from threedgen.jobs.run import resume, start
-from threedgen.jobs.run_directory import RECIPE, RunDirectory, check_free, slug
+from threedgen.jobs.run_directory import ASSETS, RECIPE, RunDirectory, check_free, slug
 from threedgen.jobs.scores.motion import moving_scores
 from threedgen.loop.events import Emitter, Listener, PhaseStarted
 from threedgen.pipelines.text_to_4d import MotionWish, asset_file, motion_recipe
@@ -48,7 +48,6 @@ from threedgen.recipes.typed import leaves
 from threedgen.representations.dynamic_gaussians import DynamicGaussians, describe_asset, read_asset
 
 SCENE = "scene.yaml"
-_ASSETS = "assets"
 _HEAD = "# The scene as `threedgen compose` read it.\n"
 _HANDOVER = 10.0  # weight of the term that makes a motion begin as the one before continues
 _IN_SIGHT = 1.6  # world units from the middle that films show
@@ -117,7 +116,7 @@ def _compose(
     for path, recipe in recipes.items():
         _check_as_before(path, recipe)
     begun = time.perf_counter()
-    (out / _ASSETS).mkdir(parents=True, exist_ok=True)  # what tells `_check_out` that the scene file is ours
+    (out / ASSETS).mkdir(parents=True, exist_ok=True)  # what tells `_check_out` that the scene file is ours
     with replacing(out / SCENE) as temporary:
         temporary.write_text(_HEAD + _yaml(typed.plain(scene)), encoding="utf-8")
     emit = Emitter(tuple(listeners))
@@ -126,12 +125,12 @@ def _compose(
             emit(PhaseStarted(f"{asset.name}: {describe_asset(asset_file(asset.asset))[1]}"))
     try:
         for path, recipe in recipes.items():
-            emit(PhaseStarted(f"{path.relative_to(out / _ASSETS)}: {recipe.prompt}"))
+            emit(PhaseStarted(f"{path.relative_to(out / ASSETS)}: {recipe.prompt}"))
             _make(path, recipe, listeners)
     except UserError:
-        if not any((out / _ASSETS).iterdir()):  # no run was begun, so nothing is worth keeping
+        if not any((out / ASSETS).iterdir()):  # no run was begun, so nothing is worth keeping
             (out / SCENE).unlink()
-            (out / _ASSETS).rmdir()
+            (out / ASSETS).rmdir()
         raise
     emit(PhaseStarted("composing"))
     made = time.perf_counter()
@@ -150,7 +149,7 @@ def plan(scene: SceneFile, out: Path, making: Making) -> tuple[Recipe, dict[Path
 
 def still_folder(out: Path, asset: Asset) -> Path:
     """The folder of the run that makes an asset from its prompt."""
-    return out / _ASSETS / asset.name
+    return out / ASSETS / asset.name
 
 
 def motion_folders(out: Path, asset: Asset) -> list[Path]:
@@ -207,8 +206,8 @@ def _motion_recipe(scene: SceneFile, asset: Asset, number: int, out: Path, makin
 def _check_out(out: Path) -> None:
     """UserError if `out` holds anything but an earlier state of this scene: a scene file may be the user's own,
     which would be overwritten, and that of a composed scene says so or has runs beside it."""
-    ours = (out / SCENE).is_file() and (out / _ASSETS).is_dir()
-    ours = ours and (_begins(out / SCENE, _HEAD) or any((out / _ASSETS).rglob(RECIPE)))
+    ours = (out / SCENE).is_file() and (out / ASSETS).is_dir()
+    ours = ours and (_begins(out / SCENE, _HEAD) or any((out / ASSETS).rglob(RECIPE)))
     if not ours:
         check_free(out)
 
@@ -330,7 +329,7 @@ def _write(
             stacklevel=1,
         )
     moving.write(out / "anim.mp4")
-    export.write(scene, out / "asset.ply", note=moving.note)
+    export.write(scene, out / "asset.ply", note=moving.note, splats=moving.splats)
     try:
         mesh, _ = moving.surface
     except NoSurface as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from threedgen import export
 from threedgen.core.errors import UserError
@@ -26,7 +27,11 @@ from threedgen.jobs.asset import (
 )
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
+from threedgen.jobs.scores.exported import read_back
 from threedgen.recipes.load import read_resolved
+from threedgen.renderers.mesh import MeshRenderer
+
+Show = Literal["mesh", "optimised"]
 
 _PLAIN = Packing()
 
@@ -85,17 +90,41 @@ def summary(path: Path, mesh: TriMesh | None) -> str:
     )
 
 
-def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = (), backend: str = "auto") -> None:
+def render_run(
+    run: RunDirectory,
+    path: Path,
+    settings: Sequence[str] = (),
+    backend: str = "auto",
+    show: Show | None = None,
+) -> None:
     """Renders one turn around the asset of a run to .mp4, .gif or .webp, or to PNG frames in a folder.
 
-    settings: key=value under the recipe's `export.turntable`. backend: of the renderer, on this machine.
-    Raises UserError.
+    settings: key=value under the recipe's `export.turntable`. backend: of the renderer, on this machine. show:
+    the mesh of asset.glb, or the asset as the last checkpoint has it; None: the mesh, as in turntable.mp4, if the
+    run is finished and has one. Raises UserError.
     """
     if path.suffix and path.suffix.lower() not in FILMS:
         raise UserError(f"cannot write '{path.name}': use one of {', '.join(FILMS)}")
     recipe = read_resolved(run.recipe, [f"export.turntable.{setting}" for setting in settings])
     table = recipe.fixed["export"].config.turntable
-    primitive = asset_of(recipe, load_scene(run, recipe))
-    view = viewer_of(renderer_here(recipe, backend), primitive)
+    mesh = None if show == "optimised" else _mesh_of(run, needed=show == "mesh")
+    if mesh is None:
+        view = viewer_of(renderer_here(recipe, backend), asset_of(recipe, load_scene(run, recipe)))
+    else:
+        view = viewer_of(MeshRenderer(MeshRenderer.Config(backend=backend)), mesh)
     frames = video.orbit_frames(view, table.frames, elevation=table.elevation, size=table.size)
     video.write_video(path, frames, table.fps)
+
+
+def _mesh_of(run: RunDirectory, needed: bool) -> TriMesh | None:
+    """The mesh of asset.glb; if it is not needed, None where there is none or the run is not finished, because the
+    file may then be of an earlier state. Raises UserError."""
+    file = run.path / "asset.glb"
+    if file.is_file() and (needed or run.finished):
+        return read_back(file)
+    if needed:
+        raise UserError(
+            f"there is no mesh to show, because {file} is missing: write it with `threedgen export {run.path} --to "
+            f"{file}`, or show the asset as optimised"
+        )
+    return None

@@ -25,9 +25,12 @@ from threedgen.jobs import lock
 RECIPE = "recipe.yaml"
 REPORT = "report.json"
 DEFAULT_PARENT = Path("runs")
+_PREVIEWS = "previews"
+REFERENCE, PICTURES, FILM = "reference", "pictures", "film"  # folders of what a run was given
+ASSETS = "assets"  # the folder of the runs of a composed scene
 # What is in a run before its recipe, and in a composed scene before its scene file.
-_FIRST = ("previews", "assets", "pictures", "reference", "film")
-PICTURE = "reference/picture.png"  # the cut-out that a run from a picture begins with
+_FIRST = (_PREVIEWS, REFERENCE, PICTURES, FILM, ASSETS)
+PICTURE = f"{REFERENCE}/picture.png"  # the cut-out that a run from a picture begins with
 
 
 def slug(prompt: str) -> str:
@@ -46,7 +49,7 @@ class RunDirectory:
         self.path = path
         self.recipe = path / RECIPE
         self.metrics = path / "metrics.jsonl"
-        self.previews = path / "previews"
+        self.previews = path / _PREVIEWS
         self.checkpoint = path / "checkpoint"
         self.report = path / REPORT
 
@@ -74,9 +77,12 @@ class RunDirectory:
         """A new run at `path`, with its recipe written. If that fails, nothing of it is left.
 
         resolved: the recipe with every default written out. files: folders that are moved into the run (name in the
-        run -> present path). Raises UserError as `check_free` does.
+        run, one of REFERENCE, PICTURES and FILM -> present path). Raises UserError as `check_free` does.
         """
         import yaml
+
+        # Another name would be in the way of the same command after a kill before the recipe is written.
+        assert files.keys() <= set(_FIRST)
 
         check_free(path)
         run = cls(path)

@@ -17,14 +17,12 @@ from threedgen.core.roles import GuidanceRoles, declared
 from threedgen.core.settings import SettingError
 from threedgen.datasets.cut_outs import cut_out_of, write_cut_out
 from threedgen.datasets.films import Film, film_of, write_film
-from threedgen.jobs.run_directory import PICTURE
-from threedgen.pipelines.image_to_3d import FOLDER as REFERENCE
+from threedgen.jobs.run_directory import FILM, PICTURE, REFERENCE
 from threedgen.recipes import stages
 from threedgen.recipes.layers import RUN, merge
 from threedgen.recipes.priors import asks_about_a_picture, guidance_roles, guides_of
 from threedgen.recipes.recipe import Recipe
 
-FOLDER = "film"  # in the run
 _CAMERAS = {"clips": "filmed-clips", "filmed-clips": "filmed-clips", "filmed-orbit": "filmed-orbit"}
 _FPS = 24.0  # frames per second of pictures in a folder, which do not say it
 
@@ -88,7 +86,7 @@ def filmed(values: Mapping[str, Any], film: Film, view: Mapping[str, float]) -> 
     cameras = {**cameras, "name": name, "pictures": len(film), "film": seen}
     guides = list(stages.merged(values)[-1].get("guidance", ()))
     if all(guide["name"] != "reference-clip" for guide in guides):
-        guides.append({"name": "reference-clip", "film": f"{RUN}{FOLDER}"})
+        guides.append({"name": "reference-clip", "film": f"{RUN}{FILM}"})
     return stages.over_last(values, lambda own: {**own, "cameras": cameras, "guidance": guides})
 
 
@@ -108,15 +106,15 @@ def write_files(film: Film, recipe: Recipe, folder: Path) -> Mapping[str, Path]:
 
     Raises UserError if the film's first picture is too small to make an asset of.
     """
-    write_film(folder / FOLDER, film)
-    files = {FOLDER: folder / FOLDER}
+    write_film(folder / FILM, film)
+    files = {FILM: folder / FILM}
     settings = [
         (guide, declared(guide.cls, GuidanceRoles).picture_setting)
         for stage in recipe.all_stages
         for guide in stage.guidance
     ]
     if any(setting and str(getattr(guide.config, setting)).endswith(PICTURE) for guide, setting in settings):
-        write_cut_out(folder / PICTURE, cut_out_of(folder / FOLDER / "00000.png"))
+        write_cut_out(folder / PICTURE, cut_out_of(folder / FILM / "00000.png"))
         files[REFERENCE] = folder / REFERENCE
     return files
 

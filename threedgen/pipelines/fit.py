@@ -20,7 +20,7 @@ from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets import mesh_files
 from threedgen.datasets.given import SMALLEST, read_pictures
 from threedgen.datasets.multiview import PosedPictures, object_reach, write_transforms
-from threedgen.jobs.run_directory import check_free, choose_path
+from threedgen.jobs.run_directory import PICTURES, check_free, choose_path
 from threedgen.loop.events import Listener
 from threedgen.pipelines.common import Common, overrides, top_level
 from threedgen.pipelines.prepared import Prepared
@@ -28,7 +28,6 @@ from threedgen.pipelines.result import Run
 from threedgen.recipes.load import load_recipe
 from threedgen.recipes.recipe import Recipe
 
-PICTURES = "pictures"  # the folder in the run
 SHAPE = f"{PICTURES}/shape.ply"  # the mesh that the pictures show, without colours
 VIEWS, HELD_OUT, RESOLUTION = 24, 8, 128
 _LIGHT_OF_PLAIN = 0.6  # a mesh of one colour is lit, or nothing but its outline would show

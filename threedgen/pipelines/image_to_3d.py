@@ -20,7 +20,7 @@ from threedgen.core.roles import GuidanceRoles, RepresentationRoles, declared
 from threedgen.core.settings import SettingError
 from threedgen.datasets.cut_outs import CutOut, cut_out_of, write_cut_out, write_nearness
 from threedgen.guidance.reference_picture import ReferencePicture
-from threedgen.jobs.run_directory import PICTURE, check_free, choose_path
+from threedgen.jobs.run_directory import PICTURE, REFERENCE, check_free, choose_path
 from threedgen.loop.events import Listener
 from threedgen.pipelines.common import Common, overrides, top_level
 from threedgen.pipelines.prepared import Prepared
@@ -29,9 +29,8 @@ from threedgen.recipes.layers import RUN
 from threedgen.recipes.load import load_recipe
 from threedgen.recipes.recipe import Choice, Recipe
 
-FOLDER = "reference"  # in the run
-DEPTH = f"{FOLDER}/depth.png"
-VIEW = f"{FOLDER}/view-{{}}.png"
+DEPTH = f"{REFERENCE}/depth.png"
+VIEW = f"{REFERENCE}/view-{{}}.png"
 _POSE = re.compile(r"@[-+.\d]+(,[-+.\d]+)?$")
 
 
@@ -160,7 +159,7 @@ def _write(cut_out: CutOut, views: Sequence[View], folder: Path) -> Mapping[str,
         write_nearness(folder / DEPTH, cut_out.nearness)
     for number, view in enumerate(views, 1):
         write_cut_out(folder / VIEW.format(number), view.cut_out)
-    return {FOLDER: folder / FOLDER}
+    return {REFERENCE: folder / REFERENCE}
 
 
 def image_recipe(

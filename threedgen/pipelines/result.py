@@ -18,7 +18,7 @@ from threedgen.export.packing import Packing, TextureKind
 from threedgen.export.to_trimesh import to_trimesh
 from threedgen.jobs.asset import asset_of, given_views
 from threedgen.jobs.build import load_scene
-from threedgen.jobs.export_run import export_run, render_run
+from threedgen.jobs.export_run import Show, export_run, render_run
 from threedgen.jobs.run import resume
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.pipelines.common import Settings, as_settings, overrides, showing
@@ -118,14 +118,23 @@ class Run:
             export_run(self._directory, Path(path), as_settings(settings), packing)
         return Path(path)
 
-    def render(self, path: str | Path, settings: Settings = (), backend: str = "auto") -> Path:
+    def render(
+        self,
+        path: str | Path,
+        settings: Settings = (),
+        backend: str = "auto",
+        *,
+        show: Show | None = None,
+    ) -> Path:
         """Renders a turntable to .mp4, .gif or .webp, or to PNG files in a folder; returns its path.
 
-        settings: of the recipe's `export.turntable`, such as {"frames": 90}. Raises UserError for an unknown
-        suffix.
+        settings: of the recipe's `export.turntable`, such as {"frames": 90}. show: "mesh", that of asset.glb, or
+        "optimised", the Gaussians, the field or the mesh of the last checkpoint; None: the mesh, but as optimised
+        where the run is not finished or has no mesh. Raises UserError for an unknown suffix, and for "mesh" where
+        there is none.
         """
         with trust.runs(self._trusted):
-            render_run(self._directory, Path(path), as_settings(settings), backend)
+            render_run(self._directory, Path(path), as_settings(settings), backend, show)
         return Path(path)
 
     def resume(self, device: str | None = None, backend: str | None = None, progress: bool = True) -> Run:

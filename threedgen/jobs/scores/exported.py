@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from threedgen.core.pictures import psnr, silhouette_iou
+from threedgen.core.errors import UserError
+from threedgen.core.pictures import psnr, silhouette_iou, srgb_from_linear
 from threedgen.core.types import GaussianCloud, Primitive, TriMesh
 from threedgen.export.views import View, around, renders
 from threedgen.renderers.mesh import MeshRenderer
+from threedgen.representations.mesh_checks import check_mesh
 
 _OF_SPLATS = 16, 128  # views, and their pixels on each side
 _OF_FIELDS = 4, 64  # whose renders take long
@@ -22,24 +24,38 @@ MOST_DB, MOST_IOU = 3.0, 0.03
 """By how much the mesh may show a given picture worse than the Gaussians before a run warns."""
 
 
-def read_back(path: Path) -> TriMesh | None:
-    """The mesh of a .glb as trimesh reads it, in the coordinates of the file; None if it has no texture, because
-    trimesh leaves out the colours of vertices beside a material."""
+def read_back(path: Path) -> TriMesh:
+    """The mesh of a .glb as trimesh reads it, in the coordinates of the file, with its texture or the colours of
+    its vertices. Raises UserError for a file that it cannot read."""
     import trimesh
 
-    loaded: Any = trimesh.load_scene(path, process=False)
-    (piece,) = loaded.geometry.values()
-    material = getattr(piece.visual, "material", None)
-    image = getattr(material, "baseColorTexture", None)
+    try:
+        loaded: Any = trimesh.load_scene(path, process=False)
+        (piece,) = loaded.geometry.values()
+        colors = _colors_of(piece.visual)
+        vertices, faces = np.asarray(piece.vertices, np.float32), np.asarray(piece.faces, np.int64)
+    except Exception as error:  # whatever a damaged file makes of its parsers
+        raise UserError(
+            f"cannot read {path} ({type(error).__name__}: {error}): write it again with `threedgen export`"
+        ) from error
+    mesh = TriMesh(torch.from_numpy(vertices), torch.from_numpy(faces), **colors)
+    check_mesh(mesh, f"cannot read {path}")
+    return mesh
+
+
+def _colors_of(visual: Any) -> dict[str, torch.Tensor]:
+    """What a mesh of trimesh is coloured by, as fields of a TriMesh: a texture, or else the colours of its vertices
+    if it has any, which a .glb holds in linear light and trimesh keeps as an attribute beside the material."""
+    image = getattr(getattr(visual, "material", None), "baseColorTexture", None)
     if image is None:
-        return None
-    uvs = np.asarray(piece.visual.uv, dtype=np.float32) * [1.0, -1.0] + [0.0, 1.0]
-    return TriMesh(
-        torch.from_numpy(np.asarray(piece.vertices, dtype=np.float32)),
-        torch.from_numpy(np.asarray(piece.faces, dtype=np.int64)),
-        uvs=torch.from_numpy(uvs.astype(np.float32)),
-        texture=torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0),
-    )
+        linear = visual.vertex_attributes.get("color")
+        if linear is None:
+            return {}
+        linear = np.asarray(linear, dtype=np.float32)[:, :3]
+        return {"vertex_colors": torch.from_numpy(srgb_from_linear(linear).astype(np.float32))}
+    uvs = np.asarray(visual.uv, dtype=np.float32) * [1.0, -1.0] + [0.0, 1.0]
+    texture = np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
+    return {"uvs": torch.from_numpy(uvs.astype(np.float32)), "texture": torch.from_numpy(texture)}
 
 
 @torch.no_grad()
