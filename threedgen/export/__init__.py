@@ -136,6 +136,7 @@ def as_mesh(primitive: Primitive, config: MeshConfig, given: Sequence[View] = ()
     moves = config.outline > 0 and bool(given)
     if not moves and config.texture_size == 0:
         return mesh
+    from threedgen.export.fewer import simplified
     from threedgen.export.outline import fit_outline
     from threedgen.export.painting import paint
     from threedgen.export.views import around, renders
@@ -145,7 +146,9 @@ def as_mesh(primitive: Primitive, config: MeshConfig, given: Sequence[View] = ()
         views += renders(primitive, around(mesh, _VIEWS, _PIXELS))
     # The level set has the outlines of the asset already; those of pictures are known better than any asset shows.
     mesh = fit_outline(mesh, views, config.outline) if moves else mesh
-    return paint(mesh, views, config.texture_size) if config.texture_size else mesh
+    if config.texture_size == 0:  # its colours need the vertices
+        return mesh
+    return paint(simplified(mesh, config.deviation), views, config.texture_size)
 
 
 def _with_normals(mesh: TriMesh) -> TriMesh:

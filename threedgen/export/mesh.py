@@ -36,6 +36,8 @@ class MeshConfig:
     Attributes:
         resolution (voxels): Number of voxels along the longest side of the asset.
         faces (triangles): Largest number of triangles after decimation.
+        deviation (share of the diameter): A mesh with a texture gets fewer triangles than `faces` as long as 99 %
+            of its surface moves by less than this; 0 always uses all of them.
         level: Density at the surface: of Gaussians, the sum of their opacities; of a field, per world unit. With
             null the level is chosen whose silhouettes agree with the pictures.
         floaters: Connected pieces below this share of the volume of the largest piece are dropped; 0 keeps all.
@@ -47,6 +49,7 @@ class MeshConfig:
 
     resolution: Annotated[int, between(16, 512)] = 128
     faces: Annotated[int, at_least(FEWEST_FACES)] = 8_000
+    deviation: Annotated[float, between(0.0, 0.1)] = 0.001
     level: Annotated[float, above(0.0)] | None = None
     floaters: Annotated[float, between(0.0, 1.0, open_high=True)] = 0.01
     smoothing: Annotated[int, at_least(0)] = 20
