@@ -47,9 +47,9 @@ test-all: test sanitize
 	  $(BIN)/python benchmarks/play_in_browser.py --chromium $(CHROMIUM) && \
 	  $(BIN)/python benchmarks/still_in_browser.py --chromium $(CHROMIUM); \
 	else echo "not tested in a browser: $(CHROMIUM) or node_modules/three is missing (see benchmarks/play_in_browser.py)"; fi
-	if command -v $(CHROMIUM) >/dev/null && test -d node_modules/@sparkjsdev/spark; then \
+	if command -v $(CHROMIUM) >/dev/null && test -d node_modules/three; then \
 	  $(BIN)/python benchmarks/show_splats.py --chromium $(CHROMIUM); \
-	else echo "splats not shown in a browser: $(CHROMIUM) or Spark is missing (see benchmarks/show_splats.py)"; fi
+	else echo "splats not shown in a browser: $(CHROMIUM) or node_modules/three is missing (see benchmarks/show_splats.py)"; fi
 	if test -d node_modules/@playcanvas/splat-transform; then $(BIN)/python benchmarks/splat_files.py; \
 	else echo "splat files not read by splat-transform, which is missing (see benchmarks/splat_files.py)"; fi
 

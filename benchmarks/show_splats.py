@@ -1,12 +1,14 @@
-"""Do viewers show our files of 3D Gaussians, and the right way up? Spark and three.js in a headless Chromium.
+"""Do viewers show our files of 3D Gaussians, and the right way up? Five of them in a headless Chromium.
 
-    npm install --no-save three @sparkjsdev/spark; apt install chromium
-    python benchmarks/show_splats.py [--images DIR] [--chromium PROGRAM]
+    npm install --no-save three @sparkjsdev/spark @mkkellogg/gaussian-splats-3d playcanvas
+    npm install --no-save babylonjs babylonjs-loaders
+    apt install chromium
+    python benchmarks/show_splats.py [--images DIR] [--chromium PROGRAM] [--viewers VIEWER ...]
 
 A red, a green and a blue bar along +X, +Y and +Z are written in every format that a viewer reads. Files with Y
 down are shown as these viewers show other files of those formats, after half a turn about X. The bars must be
-where the camera sees them, up to the scale and the place of the picture. --images writes splats.png, the pictures
-side by side.
+where the camera sees them, up to the scale and the place of the picture. Viewers that are not installed are left
+out. --images writes splats.png, the pictures side by side, a row for each viewer.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from play_in_browser import Browser, Quiet
+from splat_viewers import CENTER, EYE, PACKAGES, page_of
 
 from threedgen.core.png import write_png
 from threedgen.core.types import GaussianCloud
@@ -31,60 +35,15 @@ from threedgen.export import write
 
 SECONDS = 7.0  # that a page has to draw its file
 NEAR = 6.0  # pixels: how far the middle of a bar may be from where it should be
-EYE, CENTER = np.array([1.5, 1.2, 2.6]), np.array([0.3, 0.3, 0.3])
-SHOWN = {  # viewer and file: whether it is turned there
-    ("spark", "a.ply"): True,
-    ("spark", "a.compressed.ply"): True,
-    ("spark", "a.splat"): True,
-    ("spark", "a.sog"): True,
-    ("spark", "a.spz"): False,
-    ("three", "a.ply"): True,
-    ("three", "a.splat"): True,
-    ("three", "a.splats.glb"): False,
+_AS_SCANS = {"a.ply": True, "a.compressed.ply": True, "a.splat": True, "a.sog": True}  # Y is down in them
+SHOWN = {  # by each viewer: the files, and whether each is turned there
+    "spark": {**_AS_SCANS, "a.spz": False},
+    "three": {"a.ply": True, "a.splat": True, "a.splats.glb": False},
+    "mkkellogg": {"a.ply": True, "a.splat": True},
+    "playcanvas": {"a.ply": True, "a.compressed.ply": True, "a.sog": True},
+    # It mirrors Y of all but glTF, as its world is left-handed: what is Y down is upright in it, and .spz is not.
+    "babylon": {**dict.fromkeys(_AS_SCANS, False), "a.spz": True, "a.splats.glb": False},
 }
-
-PAGE = """<!DOCTYPE html><meta charset="utf-8">
-<style>body { margin: 0; overflow: hidden; } img { display: none; }</style>
-<img src="/wait">
-<script type="importmap">{"imports": {
-  "three": "/modules/three/build/three.BUILD.js",
-  "three/webgpu": "/modules/three/build/three.webgpu.js",
-  "three/tsl": "/modules/three/build/three.tsl.js",
-  "three/addons/": "/modules/three/examples/jsm/",
-  "spark": "/modules/@sparkjsdev/spark/dist/spark.module.js"}}</script>
-<script type="module"> import * as three from
-'three'; const [file, turned] = location.hash.slice(1).split(','); const scene = new three.Scene();
-scene.background = new three.Color('white'); LOAD if (turned === 'true') splats.quaternion.set(1, 0, 0, 0);
-scene.add(splats); renderer.setSize(innerWidth, innerHeight); document.body.append(renderer.domElement); const
-camera = new three.PerspectiveCamera(40, innerWidth / innerHeight, 0.01, 100); camera.position.set(EYE);
-camera.lookAt(CENTER); renderer.setAnimationLoop(() => renderer.render(scene, camera)); </script>
-"""
-SPARK = """
-const {SplatMesh, SparkRenderer} = await import('spark');
-const renderer = new three.WebGLRenderer({preserveDrawingBuffer: true});
-scene.add(new SparkRenderer({renderer}));
-const splats = new SplatMesh({url: file});
-await splats.initialized;
-"""
-THREE = """
-const addons = 'three/addons/';
-const {GLTFLoader} = await import(addons + 'loaders/GLTFLoader.js');
-const {GLTFGaussianSplatLoaderExtension} = await import(addons + 'loaders/GLTFGaussianSplatLoaderExtension.js');
-const {GaussianSplatPLYLoader} = await import(addons + 'loaders/GaussianSplatPLYLoader.js');
-const {SPLATLoader} = await import(addons + 'loaders/SPLATLoader.js');
-const {GaussianSplat} = await import(addons + 'objects/GaussianSplat.js');
-const renderer = new three.WebGPURenderer({forceWebGL: true});
-await renderer.init();
-let splats;
-if (file.endsWith('.glb')) {
-  const loader = new GLTFLoader();
-  loader.register(parser => new GLTFGaussianSplatLoaderExtension(parser));
-  splats = (await loader.loadAsync(file)).scene;
-} else {
-  const Loader = file.endsWith('.ply') ? GaussianSplatPLYLoader : SPLATLoader;
-  splats = new GaussianSplat(await new Loader().loadAsync(file));
-}
-"""
 
 
 class Slow(Quiet):
@@ -133,6 +92,18 @@ def distance(picture: UInt8[np.ndarray, "H W 3"]) -> float:
     return float(np.abs(seen - scale * meant).max())
 
 
+def sheet(rows: list[list[UInt8[np.ndarray, "H W 3"]]]) -> UInt8[np.ndarray, "h w 3"]:
+    """The pictures side by side and a fourth as large, a row for each viewer; empty places are white."""
+    across = max(map(len, rows))
+    small = []
+    for row in rows:
+        pictures = [Image.fromarray(one[: 3 * len(one) // 4]) for one in row]
+        cells = [np.asarray(one.resize((one.width // 4, one.height // 4))) for one in pictures]
+        cells += [np.full_like(cells[0], 255)] * (across - len(cells))
+        small.append(np.concatenate(cells, axis=1))
+    return np.concatenate(small, axis=0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -140,35 +111,36 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="folder for the picture")
     parser.add_argument("--chromium", default="chromium", help="the browser's program")
     parser.add_argument("--modules", type=Path, default=Path("node_modules"), help="npm's folder")
+    parser.add_argument("--viewers", nargs="+", choices=list(SHOWN), default=list(SHOWN), metavar="VIEWER")
     arguments = parser.parse_args()
-    for name in ("three", "@sparkjsdev/spark"):
-        if not (arguments.modules / name).is_dir():
-            parser.error(f"no {name} in {arguments.modules}: npm install --no-save three @sparkjsdev/spark")
     good, pictures = True, []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "modules").symlink_to(arguments.modules.resolve())
-        for viewer, build, load in (("spark", "module", SPARK), ("three", "webgpu", THREE)):
-            page = PAGE.replace("BUILD", build).replace("LOAD", load)
-            for name, place in (("EYE", EYE), ("CENTER", CENTER)):
-                page = page.replace(name, ", ".join(map(str, place)))
-            (folder / f"{viewer}.html").write_text(page, encoding="utf-8")
         browser = Browser(arguments.chromium, folder / "profile", fast=False)
         handler = functools.partial(Slow, directory=str(folder))
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            for (viewer, name), turned in SHOWN.items():
-                write(bars(), folder / name)
-                address = f"http://127.0.0.1:{server.server_port}/{viewer}.html#/{name},{str(turned).lower()}"
-                pictures.append(browser.picture(address, folder / "picture.png"))
-                far = distance(pictures[-1])
-                good = good and far <= NEAR
-                print(f"{viewer:6} {name:18} the bars are {far:.1f} pixels off")
+            for viewer in arguments.viewers:
+                missing = [name for name in PACKAGES[viewer] if not (arguments.modules / name).is_dir()]
+                if missing:
+                    print(f"{viewer}: not tried, for want of {' and '.join(missing)} in {arguments.modules}")
+                    continue
+                (folder / f"{viewer}.html").write_text(page_of(viewer), encoding="utf-8")
+                pictures.append([])
+                for name, turned in SHOWN[viewer].items():
+                    write(bars(), folder / name)
+                    page = f"{viewer}.html#/{name},{str(turned).lower()}"
+                    address = f"http://127.0.0.1:{server.server_port}/{page}"
+                    pictures[-1].append(browser.picture(address, folder / "picture.png"))
+                    far = distance(pictures[-1][-1])
+                    good = good and far <= NEAR
+                    print(f"{viewer:12} {name:18} the bars are {far:.1f} pixels off", flush=True)
             server.shutdown()
+    if not pictures:
+        parser.error(f"no viewer in {arguments.modules}: see the beginning of {Path(__file__).name}")
     if arguments.images is not None:
-        small = [picture[: 3 * len(picture) // 4 : 2, ::2] for picture in pictures]
-        rows = [np.concatenate(small[first : first + 4], axis=1) for first in range(0, len(small), 4)]
-        write_png(arguments.images / "splats.png", np.concatenate(rows, axis=0))
+        write_png(arguments.images / "splats.png", sheet(pictures))
     sys.exit(0 if good else 1)
 
 

@@ -1,13 +1,14 @@
 """Do other programs read our files of 3D Gaussians as they were meant, and the right way up?
 
     npm install --no-save @playcanvas/splat-transform
-    pip install "gsply[spz,sogs]"
+    pip install "gsply[spz,sogs]" open3d
     python benchmarks/splat_files.py [--splat-transform FOLDER] [--count N]
 
 Random Gaussians of degree 3, and one far out on each axis, are written in every format that other programs read:
-splat-transform turns each into a table, and gsply, if it is installed, reads it. The Gaussians are matched by their
-places. The table has the largest errors of positions (world units), axes (degrees), scales (relative), opacities,
-and colours in 64 directions; the program fails if one is larger than the steps of the format allow.
+splat-transform turns each into a table, and gsply and Open3D, where they are installed, read it. The Gaussians are
+matched by their places. The table has the largest errors of positions (world units), axes (degrees), scales
+(relative), opacities, and colours in 64 directions; the program fails if one is larger than the steps of the format
+allow.
 """
 
 from __future__ import annotations
@@ -118,6 +119,23 @@ def by_gsply(path: Path) -> SplatParameters | None:
     return SplatParameters(*found).turned(0 if path.suffix == ".spz" else -TURNS["-y"])
 
 
+def by_open3d(path: Path) -> SplatParameters | None:
+    """What Open3D finds in a file, which it gives in the axes of the file; None if it cannot read the format."""
+    if path.suffix not in (".ply", ".splat", ".spz") or path.name.endswith(".compressed.ply"):
+        return None
+    point = import_module("open3d").t.io.read_point_cloud(str(path)).point
+    values = {name: torch.from_numpy(value.numpy().copy()) for name, value in point.items()}
+    color = values["f_dc"].unsqueeze(1)
+    found = SplatParameters(
+        means=values["positions"],
+        quats=values["rot"],
+        log_scales=values["scale"].log(),
+        opacity_logits=values["opacity"][:, 0],
+        sh=torch.cat([color, values["f_rest"]], dim=1) if "f_rest" in values else color,
+    )
+    return found.turned(0 if path.suffix == ".spz" else -TURNS["-y"])
+
+
 def errors(found: SplatParameters, meant: SplatParameters, degree: int) -> Allowed:
     """The largest differences of Gaussians that are matched by their places, up to a degree of the harmonics."""
     away, index = map(np.asarray, KDTree(found.means.numpy()).query(meant.means.numpy()))
@@ -147,12 +165,13 @@ def readings(path: Path, program: Path) -> Iterator[tuple[str, SplatParameters]]
     """The programs that are there, and what each finds."""
     if (program / "bin" / "cli.mjs").is_file():
         yield "splat-transform", by_splat_transform(program, path)
-    try:
-        found = by_gsply(path)
-    except ModuleNotFoundError:
-        return
-    if found is not None:
-        yield "gsply", found
+    for name, read in (("gsply", by_gsply), ("Open3D", by_open3d)):
+        try:
+            found = read(path)
+        except ImportError:  # it is not installed, or a library that it needs is not
+            continue
+        if found is not None:
+            yield name, found
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from clouds import ball
 from corners import SIDES, arms
 from khronos import issues
 from movements import rising_ball
@@ -118,6 +119,9 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
             write(arms(textured=True), tmp_path / name, packing=WEBP)
     with pytest.raises(UserError, match=r"WebP textures and Draco are for \.glb and \.gltf"):
         rising_ball().write(tmp_path / "anim.usdz", WEBP)
+    for packed in (WEBP, DRACO):  # glTF too, but of Gaussians
+        with pytest.raises(UserError, match=r"a\.splats\.glb: .* that hold a mesh"):
+            write(ball(), tmp_path / "a.splats.glb", packing=packed)
     with pytest.raises(UserError, match="unknown format of textures 'jpeg': use png or webp"):
         Packing("jpeg")  # type: ignore[arg-type]
     monkeypatch.setattr(packing, "find_spec", lambda name: None)

@@ -23,7 +23,7 @@ from threedgen.datasets.splat_files import read_splats
 from threedgen.export import suffixes, write
 from threedgen.export.gltf import read_glb, write_glb
 from threedgen.export.mesh import MeshConfig, extract_mesh
-from threedgen.export.names import holds_splats
+from threedgen.export.names import check_suffix, holds_splats
 from threedgen.export.obj import write_obj
 from threedgen.export.report import build_report, versions, write_report
 
@@ -60,6 +60,17 @@ def test_unknown_suffixes_name_the_known_ones(tmp_path: Path, name: str) -> None
     with pytest.raises(UserError, match=r"\.glb, \.obj, .*\.ply"):
         write(ball(), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".gltf", ".usdc", ".obj", ".html"])
+def test_who_asks_for_splats_is_not_given_a_mesh(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(UserError, match=rf"the suffix '\.splats\{suffix}' is unknown; .*\.splats\.glb"):
+        write(ball(), tmp_path / f"asset.splats{suffix}")
+    with pytest.raises(UserError, match=rf"'\.splats\{suffix}' is unknown"):  # also of an asset that moves
+        check_suffix(tmp_path / f"asset.splats{suffix.upper()}")
+    assert list(tmp_path.iterdir()) == []
+    check_suffix(tmp_path / "asset.splats.ply")  # holds Gaussians whatever it is called
+    check_suffix(tmp_path / f"splats{suffix}")
 
 
 def test_a_mesh_cannot_be_written_as_splats(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ _EXPORTERS = {
     ".splats.usdz": "threedgen.export.splat_formats:SplatUsdz",
 }
 
+_OF_MESHES = "threedgen.export.formats:"
 
 _VIEWS, _PIXELS = 24, 192  # of the renders that a mesh must look like
 
@@ -67,10 +68,14 @@ def suffixes() -> list[str]:
 
 def suffix_of(path: str | Path) -> str:
     """The end of a file name that says its format, in lower case: .compressed.ply of a.compressed.ply, .ply of
-    a.b.ply; empty if there is none."""
+    a.b.ply; empty if there is none.
+
+    Of a.splats.gltf it is .splats.gltf, which no exporter has: who asks for Gaussians is not given a mesh.
+    """
     ends = [part.lower() for part in Path(path).suffixes]
-    both = "".join(ends[-2:])
-    return both if both in _EXPORTERS else "".join(ends[-1:])
+    both, last = "".join(ends[-2:]), "".join(ends[-1:])
+    asks_for_splats = both == f".splats{last}" and _EXPORTERS.get(last, "").startswith(_OF_MESHES)
+    return both if both in _EXPORTERS or asks_for_splats else last
 
 
 def write(

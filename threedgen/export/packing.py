@@ -30,10 +30,12 @@ class Packing:
 
     def check(self, path: Path) -> None:
         """Raises UserError if `path` has no such format, or if the library is missing."""
-        if self != Packing() and path.suffix.lower() not in (".glb", ".gltf"):
+        name = path.name.lower()
+        holds_mesh = name.endswith((".glb", ".gltf")) and not name.endswith(".splats.glb")
+        if self != Packing() and not holds_mesh:
             raise UserError(
-                f"cannot write {path}: WebP textures and Draco are for .glb and .gltf; choose one of them, or "
-                "leave the options out"
+                f"cannot write {path}: WebP textures and Draco are for .glb and .gltf that hold a mesh; choose one "
+                "of them, or leave the options out"
             )
         if self.draco and find_spec("DracoPy") is None:
             raise UserError(f'cannot write {path}: Draco needs DracoPy, pip install "threedgen[draco]"')

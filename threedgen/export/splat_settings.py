@@ -17,7 +17,7 @@ class SplatConfig:
         up: The axis of the file that points up: y, -y, z or -z. auto: what readers of the format expect.
         degree: Highest degree of the spherical harmonics in the file: what is above it is left out, what the asset
             lacks is written as 0 (some viewers read files of degree 3 only). None: that of the asset.
-        spz_version: Version of .spz files: 3, which every reader knows, or 4, which is smaller.
+        spz_version: Version of .spz files: 3, which most readers know, or 4, which is smaller.
     """
 
     up: Up = "auto"

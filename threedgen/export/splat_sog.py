@@ -74,12 +74,14 @@ def encode(splats: SplatParameters, note: Mapping[str, Any], up: str) -> bytes:
 def _tabled(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A table of 256 numbers and the number of the entry that is nearest to each value.
 
-    Values that are no more than 256 different ones are kept. Otherwise half of the entries begin at equal steps, so
+    Values that are no more than 256 different ones are kept, spread over the table, because Babylon.js in Chromium
+    takes the entry below where the opacity is less than 1. Otherwise half of the entries begin at equal steps, so
     that rare values are met as well, half where the values are dense, and all move to the means of their values.
     """
     flat = np.unique(values)
     if len(flat) <= _TABLE:
-        table = np.concatenate([flat, np.full(_TABLE - len(flat), flat[-1])])
+        places = np.linspace(0, _TABLE - 1, len(flat)).round()
+        table = np.interp(np.arange(_TABLE), places, flat)
     else:
         whole = np.sort(values, axis=None)
         dense = np.quantile(whole, (np.arange(_TABLE // 2) + 0.5) / (_TABLE // 2))
