@@ -4,9 +4,10 @@
                                  [--out runs/exports] [--markdown FILE]
 
 Each row is the command a user types (text-to-3d with the prior of solids, text-to-3d, image-to-3d, fit). Its
-asset.glb is read back by trimesh and rendered from 16 sides with 128 x 128 pixels, beside renders of the asset as
-it was optimised. "truth" is the given picture, with its own pixels, or held-out renders of the fitted mesh: PSNR of
-the asset, then of the mesh. Rows whose run is in --out are not made again.
+asset.glb is read back by trimesh and rendered from 16 sides with 128 x 128 pixels, which the asset fills, beside
+renders of asset.ply. "truth" is the given picture, with its own pixels, held-out renders of the fitted mesh, or the
+solid of the world that the prompt names, seen as in text_to_3d.py: PSNR of asset.ply, then of the mesh. Rows whose
+run is in --out are not made again.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ from typing import Any
 
 import torch
 import yaml
-from text_to_3d import PROMPTS
+from looks import Looks, both
+from text_to_3d import PROMPTS, scene_of
 
 from threedgen.core.pictures import psnr, silhouette_iou, ssim
 from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets.given import GivenViews, read_pictures
+from threedgen.datasets.splat_files import read_splats
 from threedgen.export.views import around, renders
 from threedgen.jobs.asset import asset_of, given_views
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.exported import read_back
+from threedgen.metrics.shape_world import score_asset
 from threedgen.recipes.load import read_resolved
 from threedgen.renderers.mesh import MeshRenderer
 
@@ -50,11 +54,13 @@ def run(words: Sequence[str], folder: Path) -> None:
 
 
 @torch.no_grad()
-def row(folder: Path) -> dict[str, Any]:
-    """The measures of a finished run."""
+def row(folder: Path, solid: bool) -> dict[str, Any]:
+    """The measures of a finished run. solid: whether its prompt names a solid of the world."""
     found = RunDirectory.open(folder)
     recipe = read_resolved(found.recipe)
-    asset, report = asset_of(recipe, load_scene(found, recipe)), json.loads(found.report.read_text())
+    report = json.loads(found.report.read_text())
+    splats = folder / "asset.ply"
+    asset = read_splats(splats).cloud() if splats.is_file() else asset_of(recipe, load_scene(found, recipe))
     mesh = read_back(folder / "asset.glb")
     assert mesh is not None
     views = renders(asset, around(mesh, 16, 128))
@@ -68,7 +74,7 @@ def row(folder: Path) -> dict[str, Any]:
     return {
         "asset": folder.name,
         **dict(zip(("psnr", "ssim", "iou"), means, strict=True)),
-        "truth": truth(recipe, asset, mesh),
+        "truth": truth_of_a_solid(*both(folder), recipe.prompt) if solid else truth(recipe, asset, mesh),
         "triangles": len(mesh.faces),
         "megabytes": (folder / "asset.glb").stat().st_size / 1e6,
         "seconds": report["seconds"]["extracting the mesh"],
@@ -100,6 +106,12 @@ def truth(recipe: Any, asset: Any, mesh: TriMesh) -> tuple[float, float] | None:
         scores.append([float(psnr(one, picture[None])) for one in (white[None], shown(mesh, camera)[0])])
     first, second = (statistics.fmean(column) for column in zip(*scores, strict=True))
     return first, second
+
+
+def truth_of_a_solid(mesh: Looks, asset: Looks, prompt: str) -> tuple[float, float]:
+    """PSNR of the asset and of the mesh."""
+    color, shape = scene_of(prompt)
+    return score_asset(asset, shape, color).psnr, score_asset(mesh, shape, color).psnr
 
 
 def line(values: dict[str, Any]) -> str:
@@ -139,7 +151,7 @@ def main() -> None:
     for words, group, name in jobs:
         folder = arguments.out / group / name.replace(" ", "-")
         run(words, folder)
-        values = row(folder)
+        values = row(folder, group == "solids")
         groups.setdefault(group, []).append(values)
         lines.append(line(values))
         print(lines[-1], flush=True)

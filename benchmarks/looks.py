@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from threedgen.core.types import Cameras
+from threedgen.datasets.splat_files import read_splats
 from threedgen.jobs.asset import asset_of, renderer_here
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
@@ -24,16 +25,20 @@ Looks = Callable[[Cameras], tuple[Tensor, Tensor]]
 
 
 def optimised(recipe: Recipe, scene: Any) -> Looks:
-    """What was optimised, as users get it: the Gaussians that asset.ply holds, or the field or the mesh."""
+    """What was optimised, in the pictures of any size: Gaussians, before they are settled, a field or a mesh."""
     return _looks(renderer_here(recipe, "auto"), asset_of(recipe, scene))
 
 
 def both(folder: Path) -> tuple[Looks, Looks]:
-    """The mesh of asset.glb, read back from the file, and what was optimised. A run that found no surface has no
-    mesh: then both are what was optimised (see `has_mesh`)."""
+    """The mesh of asset.glb, read back from the file, and beside it the Gaussians of asset.ply, or the field or the
+    mesh that was optimised. A run that found no surface has no mesh: then both are what was optimised (see `has_mesh`)."""
     run = RunDirectory.open(folder)
     recipe = read_resolved(run.recipe)
-    own = optimised(recipe, load_scene(run, recipe))
+    splats = folder / "asset.ply"
+    if splats.is_file():
+        own = _looks(renderer_here(recipe, "auto"), read_splats(splats).cloud())
+    else:
+        own = optimised(recipe, load_scene(run, recipe))
     if not has_mesh(folder):
         return own, own
     return _looks(MeshRenderer(MeshRenderer.Config(supersampling=2)), read_back(folder / "asset.glb")), own
