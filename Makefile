@@ -47,6 +47,9 @@ test-all: test sanitize
 	  $(BIN)/python benchmarks/play_in_browser.py --chromium $(CHROMIUM) && \
 	  $(BIN)/python benchmarks/still_in_browser.py --chromium $(CHROMIUM); \
 	else echo "not tested in a browser: $(CHROMIUM) or node_modules/three is missing (see benchmarks/play_in_browser.py)"; fi
+	if command -v $(CHROMIUM) >/dev/null && test -d node_modules/babylonjs; then \
+	  $(BIN)/python benchmarks/still_in_viewers.py --chromium $(CHROMIUM); \
+	else echo "not tested in further viewers: $(CHROMIUM) or babylonjs is missing (see benchmarks/still_in_viewers.py)"; fi
 	if command -v $(CHROMIUM) >/dev/null && test -d node_modules/three; then \
 	  $(BIN)/python benchmarks/show_splats.py --chromium $(CHROMIUM); \
 	else echo "splats not shown in a browser: $(CHROMIUM) or node_modules/three is missing (see benchmarks/show_splats.py)"; fi
