@@ -113,7 +113,7 @@ Object.assign(canvas.style, size);
 BABYLON.OBJFileLoader.IMPORT_VERTEX_COLORS = true; // it leaves them out otherwise
 const engine = new BABYLON.Engine(canvas, true, {preserveDrawingBuffer: true});
 const scene = new BABYLON.Scene(engine);
-scene.useRightHandedSystem = !file.endsWith('.stl'); // it reads STL for a left-handed world only
+scene.useRightHandedSystem = !file.endsWith('.stl'); // findings/babylonjs-stl-mirrored-in-right-handed-scenes.sh
 const back = scene.useRightHandedSystem ? 1 : -1;
 scene.clearColor = new BABYLON.Color4(0.85, 0.85, 0.85, 1);
 scene.ambientColor = BABYLON.Color3.White();
