@@ -33,6 +33,8 @@ test: install node_modules/gltf-validator lint
 # Everything: also the sanitizers, and the programs that open what is exported, as far as they are installed.
 # Blender as a Python module needs Python's version that it was built for: python3 -m venv blender, pip install bpy.
 BLENDER ?= blender/bin/python
+# Open3D needs system libraries that are not everywhere, and much space: python3 -m venv open3d, pip install open3d.
+OPEN3D ?= open3d/bin/python
 CHROMIUM ?= chromium
 ANIMATION = build/animation
 STILL = build/still
@@ -43,10 +45,16 @@ test-all: test sanitize
 	  $(BLENDER) benchmarks/play_in_blender.py $(ANIMATION)/anim.glb $(ANIMATION)/anim.usdz && \
 	  $(BIN)/python benchmarks/still_files.py --out $(STILL) && $(BLENDER) benchmarks/still_in_blender.py $(STILL); \
 	else echo "not tested in Blender: '$(BLENDER)' has no bpy (see benchmarks/play_in_blender.py)"; fi
+	if $(OPEN3D) -c "import open3d" 2>/dev/null; then \
+	  $(BIN)/python benchmarks/still_files.py --out $(STILL) && $(OPEN3D) benchmarks/still_in_open3d.py $(STILL); \
+	else echo "not tested in Open3D: '$(OPEN3D)' has none (see benchmarks/still_in_open3d.py)"; fi
 	if command -v $(CHROMIUM) >/dev/null && test -d node_modules/three; then \
 	  $(BIN)/python benchmarks/play_in_browser.py --chromium $(CHROMIUM) && \
 	  $(BIN)/python benchmarks/still_in_browser.py --chromium $(CHROMIUM); \
 	else echo "not tested in a browser: $(CHROMIUM) or node_modules/three is missing (see benchmarks/play_in_browser.py)"; fi
+	if command -v $(CHROMIUM) >/dev/null && test -d node_modules/babylonjs; then \
+	  $(BIN)/python benchmarks/still_in_viewers.py --chromium $(CHROMIUM); \
+	else echo "not tested in further viewers: $(CHROMIUM) or babylonjs is missing (see benchmarks/still_in_viewers.py)"; fi
 	if command -v $(CHROMIUM) >/dev/null && test -d node_modules/three; then \
 	  $(BIN)/python benchmarks/show_splats.py --chromium $(CHROMIUM); \
 	else echo "splats not shown in a browser: $(CHROMIUM) or node_modules/three is missing (see benchmarks/show_splats.py)"; fi

@@ -100,20 +100,22 @@ def in_three(browser: Browser, address: str, file: str, picture: Path) -> bool:
 def by_itself(browser: Browser, page: Path, picture: Path) -> bool:
     """Whether the page shows the tips in their colours where they should be."""
     shown = browser.picture(page.resolve().as_uri(), picture)
-    seen = [middle(shown, channel) for channel in range(3)]
-    print(
-        f"{page.parent.name}/{page.name}: red, green and blue are around {[tuple(place) for place in seen]}"
-    )
+    good = shows_tips(shown)
+    print(f"{page.parent.name}/{page.name}: colours where they should be: {good}")
+    return good
+
+
+def shows_tips(picture: UInt8[np.ndarray, "H W 3"]) -> bool:
+    """Whether red is on the right, green in between and above, and blue on the left."""
+    values, seen = picture.astype(int), []
+    for channel in range(3):
+        others = np.delete(values, channel, axis=2).max(axis=2)
+        rows, columns = np.nonzero(values[..., channel] - others > 60)
+        if len(rows) == 0:
+            return False
+        seen.append((columns.mean(), rows.mean()))
     red, green, blue = seen
     return bool(blue[0] < green[0] < red[0] and green[1] < min(red[1], blue[1]))
-
-
-def middle(picture: UInt8[np.ndarray, "H W 3"], channel: int) -> tuple[int, int]:
-    """Column and row around which one colour is."""
-    values = picture.astype(int)
-    others = np.delete(values, channel, axis=2).max(axis=2)
-    rows, columns = np.nonzero(values[..., channel] - others > 60)
-    return int(columns.mean()), int(rows.mean())
 
 
 def main() -> None:

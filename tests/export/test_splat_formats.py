@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 from clouds import ball
 from splat_decoders import decode
 from test_gltf import issues
@@ -126,6 +127,21 @@ def test_the_right_way_up_in_each_format(tmp_path: Path, suffix: str) -> None:
         torch.testing.assert_close(right, torch.eye(3)[0], atol=1e-3, rtol=0.0)
         torch.testing.assert_close(top, where, atol=1e-3, rtol=0.0)
         torch.testing.assert_close(torch.linalg.cross(right, top, dim=0), front, atol=1e-3, rtol=0.0)
+
+
+@pytest.mark.parametrize(("suffix", "up"), [(".ply", -1.0), (".splats.glb", 1.0)])
+def test_trimesh_finds_the_points_the_right_way_up(tmp_path: Path, suffix: str, up: float) -> None:
+    """Points on the three axes; of glTF also their colours, which programs show that know no Gaussians."""
+    parts = cloud(0, 3)
+    parts.means.copy_(torch.diag(torch.tensor([1.0, 2.0, 3.0])))
+    parts.opacities.fill_(1.0)
+    parts.sh.copy_(((torch.eye(3) - 0.5) / 0.28209479).unsqueeze(1))
+    write(parts, tmp_path / f"a{suffix}")
+    (found,) = trimesh.load_scene(tmp_path / f"a{suffix}").geometry.values()
+    assert isinstance(found, trimesh.PointCloud)
+    np.testing.assert_allclose(found.vertices, np.diag([1.0, 2.0 * up, 3.0 * up]), atol=1e-6)
+    if suffix == ".splats.glb":
+        np.testing.assert_allclose(found.colors, np.insert(255 * np.eye(3), 3, 255, axis=1), atol=2.0)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
