@@ -186,6 +186,14 @@ def test_crumbs_and_inner_walls_are_removed() -> None:
     np.testing.assert_allclose(np.linalg.norm(vertices, axis=1), 1.0)
 
 
+def test_a_small_part_that_is_seen_is_kept() -> None:
+    """The ball at the end of an antenna, of a two hundredth of the volume, is no floater."""
+    body, small = ball(0.5, 0.1, 0.06), ball(0.07, 0.035, 0.03)
+    lifted = replace(small, means=small.means + torch.tensor([0.0, 0.8, 0.0]))
+    mesh = extract_mesh(joined(body, lifted), MeshConfig(resolution=64))
+    assert float(mesh.vertices[:, 1].max()) > 0.8
+
+
 def test_floaters_are_removed_and_do_not_cost_resolution() -> None:
     places = torch.tensor([[9.0, 9.0, 9.0], [-1.1, 0.9, 0.5], [0.9, 0.5, 1.1], [0.5, -1.0, -0.9]])
     floater = cloud_at(places, torch.zeros(4, 3), 0.05)
