@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ def test_levels_of_detail_look_like_the_mesh(textured: TriMesh) -> None:
         assert found.texture is not None
         mesh = found
         assert len(finer.faces) // 5 < len(mesh.faces) <= len(finer.faces) // 4
-        assert mesh.texture.shape[0] * 2 == finer.texture.shape[0]
+        assert found.texture.shape[0] * 2 == finer.texture.shape[0]
         assert is_watertight(mesh)
         assert mesh.vertex_colors is None
         after = show(mesh, cameras, torch.ones(3))
@@ -181,6 +182,14 @@ def test_a_level_that_tears_the_surface_open_is_made_of_fewer_triangles(
     assert level is not None
     assert is_closed(level.faces.numpy())
     assert len(level.faces) <= budgets[1] < budgets[0]
+
+
+def test_the_documentation_has_the_table_of_qualities() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "formats-meshes.md").read_text(encoding="utf-8")
+    rows = [[key, *(str(row[key]) for row in QUALITIES.values())] for key in QUALITIES["default"]]
+    for key, *values in [["setting", *QUALITIES], *rows]:
+        label = key if key == "setting" else f"`{key}`"
+        assert f"| {label} | {' | '.join(values)} |" in page
 
 
 def test_the_default_quality_is_the_defaults() -> None:
