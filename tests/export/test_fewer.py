@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,16 @@ from clouds import torus
 
 from threedgen import export
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import psnr, silhouette_iou
 from threedgen.core.types import TriMesh
-from threedgen.export.fewer import simplified
-from threedgen.export.mesh import FEWEST_FACES, MeshConfig, extract_mesh, is_closed, is_watertight
+from threedgen.export.fewer import coarser, simplified
+from threedgen.export.mesh import FEWEST_FACES, MeshConfig, decimate, extract_mesh, is_closed, is_watertight
 from threedgen.export.nearest import Surface, apart
+from threedgen.export.quality import QUALITIES, settings_of
+from threedgen.export.views import around
+from threedgen.jobs.asset import Config
+from threedgen.recipes.typed import leaves, plain
+from threedgen.renderers.mesh import MeshRenderer
 
 SMALL = MeshConfig(resolution=40, faces=3000, texture_size=128, outline=0)
 
@@ -118,3 +125,78 @@ def test_textured_meshes_get_the_triangles_that_they_need(textured: TriMesh) -> 
     # The colours of vertices need their vertices.
     plain = export.as_mesh(torus(), replace(SMALL, texture_size=0))
     assert len(plain.faces) == len(extract_mesh(torus(), SMALL).faces)
+
+
+def test_levels_of_detail_look_like_the_mesh(textured: TriMesh) -> None:
+    cameras = around(textured, 4, 96)
+    show = MeshRenderer(MeshRenderer.Config(supersampling=2))
+    before = show(textured, cameras, torch.ones(3))
+    mesh, overlaps, decibels = textured, [], []
+    for _ in range(2):
+        finer, found = mesh, coarser(mesh)
+        assert found is not None
+        assert finer.texture is not None
+        assert found.texture is not None
+        mesh = found
+        assert len(finer.faces) // 5 < len(mesh.faces) <= len(finer.faces) // 4
+        assert found.texture.shape[0] * 2 == finer.texture.shape[0]
+        assert is_watertight(mesh)
+        assert mesh.vertex_colors is None
+        after = show(mesh, cameras, torch.ones(3))
+        overlaps.append(float(silhouette_iou(after.alpha, before.alpha).mean()))
+        decibels.append(float(psnr(after.rgb, before.rgb).mean()))
+    assert overlaps[0] > 0.98  # a bend of the tube has few triangles here
+    assert decibels[0] > 28.0
+    assert decibels[1] > 20.0
+
+
+def test_the_first_level_of_a_ball_has_its_outline() -> None:
+    mesh = ball()
+    level = coarser(mesh)
+    assert level is not None
+    assert level.texture is None
+    assert level.vertex_colors is not None
+    torch.testing.assert_close(level.vertex_colors, level.vertices * 0.5 + 0.5, atol=0.01, rtol=0)
+    cameras = around(mesh, 4, 96)
+    one, other = (MeshRenderer()(shape, cameras, torch.ones(3)).alpha for shape in (mesh, level))
+    assert float(silhouette_iou(other, one).min()) > 0.99
+
+
+def test_a_mesh_of_few_triangles_has_no_further_level() -> None:
+    assert coarser(as_triangles(trimesh.creation.box())) is None
+
+
+def test_a_level_that_tears_the_surface_open_is_made_of_fewer_triangles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budgets = []
+
+    def torn_at_first(vertices: np.ndarray, faces: np.ndarray, budget: int) -> Any:
+        budgets.append(budget)
+        found = decimate(vertices, faces, budget)
+        assert found is not None
+        return (found[0], found[1][1:]) if len(budgets) == 1 else found
+
+    monkeypatch.setattr("threedgen.export.fewer.decimate", torn_at_first)
+    level = coarser(ball())
+    assert level is not None
+    assert is_closed(level.faces.numpy())
+    assert len(level.faces) <= budgets[1] < budgets[0]
+
+
+def test_the_documentation_has_the_table_of_qualities() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "formats-meshes.md").read_text(encoding="utf-8")
+    rows = [[key, *(str(row[key]) for row in QUALITIES.values())] for key in QUALITIES["default"]]
+    for key, *values in [["setting", *QUALITIES], *rows]:
+        label = key if key == "setting" else f"`{key}`"
+        assert f"| {label} | {' | '.join(values)} |" in page
+
+
+def test_the_default_quality_is_the_defaults() -> None:
+    values = dict(leaves(plain(Config())))
+    assert {key: values[key] for key in QUALITIES["default"]} == QUALITIES["default"]
+    assert all(row.keys() == QUALITIES["default"].keys() for row in QUALITIES.values())
+    assert settings_of(None) == []
+    assert "mesh.faces=2000" in settings_of("draft")
+    with pytest.raises(UserError, match="unknown quality 'best': use one of draft, default, high"):
+        settings_of("best")

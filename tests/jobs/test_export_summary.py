@@ -20,6 +20,8 @@ def test_a_file_has_triangles_and_a_size(tmp_path: Path, size: int, said: str) -
     mesh = TriMesh(torch.zeros(3, 3), torch.zeros(12_000, 3, dtype=torch.int64))
     assert summary(path, mesh) == f"{path}: 12,000 triangles, {said}"
     assert summary(path, None) == f"{path}: {said}"
+    textured = TriMesh(mesh.vertices, mesh.faces, uvs=torch.zeros(3, 2), texture=torch.zeros(128, 256, 3))
+    assert summary(path, textured) == f"{path}: 12,000 triangles, texture of 256 x 128, {said}"
 
 
 def test_a_folder_and_a_sequence_have_a_number_of_files(tmp_path: Path) -> None:

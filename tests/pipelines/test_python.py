@@ -20,6 +20,7 @@ import threedgen
 from threedgen import UserError, fit, image_to_3d, load_run, text_to_3d, text_to_4d
 from threedgen.commands.main import main
 from threedgen.loop.events import StepDone
+from threedgen.pipelines.text_to_3d import prepare
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -114,6 +115,51 @@ def test_a_run_without_a_mesh_is_shown_as_optimised(run, tmp_path):
     (copy / "asset.glb").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"cannot read .*asset\.glb"):
         frames(copy, "refused")
+
+
+def test_quality_and_levels_of_detail(run, tmp_path, capsys):
+    """A setting that is given wins over the quality, in Python as on the command line."""
+    path = run.export(
+        tmp_path / "a.glb", {"mesh.resolution": 24, "mesh.texture_size": 64}, quality="draft", lods=2
+    )
+    sizes = {}
+    for name in ("a.glb", "a.lod1.glb", "a.lod2.glb"):
+        mesh: Any = trimesh.load(path.with_name(name), force="mesh", process=False)
+        sizes[name] = len(mesh.faces), mesh.visual.material.baseColorTexture.size[0]
+        assert trimesh.Trimesh(mesh.vertices, mesh.faces).is_watertight
+    triangles, texels = zip(*sizes.values(), strict=True)
+    assert texels == (64, 32, 16)
+    assert 0 < triangles[2] <= triangles[1] // 4 <= triangles[0] // 16
+    options = ["--quality", "draft", "--texture-size", "64", "--lods", "2", "mesh.resolution=24"]
+    assert main(["export", str(run.path), "--to", str(tmp_path / "b.glb"), *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [
+        str(tmp_path / name.replace("a", "b", 1)) for name in sizes
+    ]
+    assert "texture of 32 x 32" in lines[1]
+    for name in sizes:
+        assert (tmp_path / name).read_bytes() == (tmp_path / name.replace("a", "b", 1)).read_bytes()
+
+
+def test_more_levels_than_there_are_is_a_warning(run, tmp_path):
+    with pytest.warns(UserWarning, match="lod4.obj is not written: no mesh with so few triangles"):
+        run.export(tmp_path / "a.obj", {"mesh.texture_size": 0, "mesh.faces": 3000}, lods=9)
+    assert (tmp_path / "a.lod3.obj").is_file()
+    assert not (tmp_path / "a.lod4.obj").exists()
+
+
+@pytest.mark.parametrize("name", ["x.ply", "x.gif", "frames"])
+def test_levels_of_detail_are_for_meshes(run, name, tmp_path):
+    with pytest.raises(UserError, match="levels of detail are for meshes"):
+        run.export(tmp_path / name, lods=1)
+
+
+def test_the_quality_of_a_run(tmp_path):
+    common: Any = {"quality": "draft", "settings": {"export.mesh.faces": 700}}
+    mesh = prepare("a disc", out=tmp_path / "x", **common).recipe.fixed["export"].config.mesh
+    assert (mesh.resolution, mesh.texture_size, mesh.faces) == (64, 256, 700)
+    with pytest.raises(UserError, match="unknown quality 'best'"):
+        prepare("a disc", quality="best")
 
 
 def test_load_run_opens_what_commands_wrote(run):

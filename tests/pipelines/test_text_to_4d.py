@@ -117,6 +117,12 @@ def test_a_motion_that_does_not_come_is_said_while_there_is_time(prior, asset, t
     assert said.index("nothing has moved") < said.index("writing splats")
 
 
+def test_levels_of_detail_of_what_moves_are_refused(run, tmp_path, capsys):
+    assert main(["export", str(run), "--to", str(tmp_path / "again.glb"), "--lods", "1"]) == 2
+    assert "levels of detail are for what stands still" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "name", ["again.glb", "again.mp4", "again.gif", "again.webp", "again.html", "still.ply"]
 )

@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from threedgen.commands.options import add_target, trusting, whole
+from threedgen.commands.options import add_quality, add_target, at_least_one, trusting, whole
 from threedgen.commands.parser import Parser
 from threedgen.core.errors import UserError
 from threedgen.core.imports import without_collection
 from threedgen.export.names import check_suffix, holds_splats
 from threedgen.export.packing import TEXTURE_KINDS, Packing
+from threedgen.export.quality import settings_of
 from threedgen.export.splat_settings import Up
 
 _FACES = ("mesh.faces", "moving_faces")  # of what stands still, and of what moves
@@ -30,12 +31,27 @@ def build_parser() -> Parser:
         "FILE.{glb,gltf,obj,stl,usdz,html,ply,splat,spz,sog,mp4,gif,webp}|DIR/*.ply",
         "an export setting, such as mesh.faces=5000",
     )
+    add_quality(parser)
     parser.add_argument(
         "--faces",
         type=whole,
         metavar="N",
         help="largest number of triangles, for meshes that stand still and for those that move; the same as "
         "mesh.faces=N moving_faces=N",
+    )
+    parser.add_argument(
+        "--texture-size",
+        type=whole,
+        metavar="N",
+        help="width and height of the texture in texels, for meshes that stand still, and 0 for colours at their "
+        "vertices; the same as mesh.texture_size=N",
+    )
+    parser.add_argument(
+        "--lods",
+        type=at_least_one,
+        metavar="N",
+        help="for meshes that stand still: also write N levels of detail beside the file (NAME.lod1.glb and so "
+        "on), each with a quarter of the triangles and half the texture of the one before",
     )
     parser.add_argument(
         "--texture-format",
@@ -59,8 +75,8 @@ def build_parser() -> Parser:
 
 @trusting
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the file and prints its path, what it holds and its size. Raises UserError."""
-    path, settings = Path(arguments.to), list(arguments.settings)
+    """Writes the file or files and prints the path, the content and the size of each. Raises UserError."""
+    path, settings = Path(arguments.to), _sizes(arguments)
     packing = Packing(arguments.texture_format, arguments.draco)
     check_suffix(path)  # before torch is imported, which takes seconds
     packing.check(path)
@@ -72,6 +88,17 @@ def run(arguments: argparse.Namespace) -> None:
         from threedgen.jobs.export_run import export_run, summary
         from threedgen.jobs.run_directory import RunDirectory
 
-    budget = [] if arguments.faces is None else [f"{key}={arguments.faces}" for key in _FACES]
-    mesh = export_run(RunDirectory.open(arguments.run), path, [*budget, *settings], packing)
-    print(summary(path, mesh))
+    settings += arguments.settings
+    written = export_run(RunDirectory.open(arguments.run), path, settings, packing, arguments.lods or 0)
+    for file, mesh in written.items():
+        print(summary(file, mesh))
+
+
+def _sizes(arguments: argparse.Namespace) -> list[str]:
+    """The settings of the options about size; what is said by itself comes after the quality, and so wins."""
+    settings = settings_of(arguments.quality)
+    if arguments.faces is not None:
+        settings += [f"{key}={arguments.faces}" for key in _FACES]
+    if arguments.texture_size is not None:
+        settings.append(f"mesh.texture_size={arguments.texture_size}")
+    return settings

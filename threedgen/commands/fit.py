@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from threedgen.commands.options import (
+    add_quality,
     add_recipe,
     add_run_options,
     add_settings,
@@ -60,6 +61,7 @@ def build_parser() -> Parser:
         choices=("y", "z"),
         help="for a data set: axis of its world that points up; default: detected from its cameras",
     )
+    add_quality(parser)
     add_run_options(parser, "runs/<name of the source>")
     return parser
 

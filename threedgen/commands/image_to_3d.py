@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from threedgen.commands.options import add_recipe, add_run_options, add_settings, common, finish, require_free
+from threedgen.commands.options import (
+    add_quality,
+    add_recipe,
+    add_run_options,
+    add_settings,
+    common,
+    finish,
+    require_free,
+)
 from threedgen.commands.parser import Parser
 from threedgen.core.imports import without_collection
 
@@ -54,6 +62,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--prompt", metavar="TEXT", help="description for the text prior; default: the name of the picture"
     )
+    add_quality(parser)
     add_run_options(parser, "runs/<name of the picture>")
     return parser
 

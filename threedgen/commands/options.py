@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from threedgen.commands.parser import Parser
 from threedgen.core import trust
 from threedgen.core.errors import UserError
+from threedgen.export.quality import QUALITIES
 
 if TYPE_CHECKING:
     from threedgen.pipelines.common import Common
@@ -54,6 +55,14 @@ def add_backend(parser: Parser) -> None:
         "--backend",
         choices=BACKENDS,
         help="library that renders; default: auto, the fastest one that works here",
+    )
+
+
+def add_quality(parser: Parser) -> None:
+    parser.add_argument(
+        "--quality",
+        choices=list(QUALITIES),
+        help="how detailed meshes and their textures are, and how large their files; default: as the recipe says",
     )
 
 
@@ -138,6 +147,7 @@ def common(arguments: argparse.Namespace) -> Common:
         "steps": arguments.steps,
         "device": arguments.device,
         "backend": arguments.backend,
+        "quality": arguments.quality,
         "settings": arguments.settings,
     }
 

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from threedgen.commands.options import (
+    add_quality,
     add_recipe,
     add_run_options,
     add_settings,
@@ -58,6 +59,7 @@ def build_parser() -> Parser:
         action="store_true",
         help="refuse a prompt with words that the embedded prior of things has not learnt",
     )
+    add_quality(parser)
     add_run_options(parser, "runs/<prompt>")
     return parser
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from threedgen.commands.options import (
+    add_quality,
     add_recipe,
     add_run_options,
     add_settings,
@@ -60,6 +61,7 @@ def build_parser() -> Parser:
         metavar="AZ[,EL[,DIST]]",
         help="where the film was taken from, in degrees and world units; default: 0,0,4.9",
     )
+    add_quality(parser)
     add_run_options(parser, "runs/<prompt>")
     add_trust(parser)
     return parser

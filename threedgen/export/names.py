@@ -30,6 +30,11 @@ def holds_splats(path: Path) -> bool:
     return suffix_of(path) in suffixes() and exporter_of(path).startswith("threedgen.export.splat_formats:")
 
 
+def level_of(path: Path, number: int) -> Path:
+    """Where a level of detail lies beside the file: asset.lod1.glb for number 1 of asset.glb."""
+    return path.with_name(f"{path.stem}.lod{number}{path.suffix}")
+
+
 def check_suffix(path: Path) -> None:
     """Raises UserError for a name whose format is unknown; the message names the known ones."""
     if holds_motion(path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,14 @@ from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import GaussianCloud, TriMesh
 from threedgen.export import video
 from threedgen.export.mesh import NoSurface
-from threedgen.export.names import FILMS, check_suffix, holds_motion, holds_splats, needs_motion
+from threedgen.export.names import (
+    FILMS,
+    check_suffix,
+    holds_motion,
+    holds_splats,
+    level_of,
+    needs_motion,
+)
 from threedgen.export.packing import Packing
 from threedgen.export.settling import settle
 from threedgen.jobs.asset import (
@@ -37,12 +45,14 @@ _PLAIN = Packing()
 
 
 def export_run(
-    run: RunDirectory, path: Path, settings: Sequence[str] = (), packing: Packing = _PLAIN
-) -> TriMesh | None:
+    run: RunDirectory, path: Path, settings: Sequence[str] = (), packing: Packing = _PLAIN, lods: int = 0
+) -> dict[Path, TriMesh | None]:
     """Writes the asset of a run to `path`, in a format of `export.write`, or of `MovingAsset.write` if it moves.
 
-    settings: key=value under the recipe's `export`. packing: how a .glb or .gltf is made smaller.
-    Returns the mesh if the format holds one. Raises UserError.
+    settings: key=value under the recipe's `export`. packing: how a .glb or .gltf is made smaller. lods: number of
+    levels of detail beside the file (`level_of`), each with a quarter of the triangles and half the texture of the
+    one before; fewer, with a warning, if the mesh cannot be made of so few triangles. Returns the files that were
+    written, each with its mesh if its format holds one. Raises UserError.
     """
     if any(setting.endswith(".ply") for setting in settings):
         raise UserError(
@@ -50,33 +60,62 @@ def export_run(
         )
     check_suffix(path)  # before anything is loaded
     packing.check(path)
+    if lods and (holds_splats(path) or needs_motion(path) or not path.suffix):
+        raise UserError(f"levels of detail are for meshes, and {path} holds none: leave them out")
     recipe = read_resolved(run.recipe, [f"export.{setting}" for setting in settings])
     scene = load_scene(run, recipe)
     if declared(type(scene), RepresentationRoles).moves and holds_motion(path):
-        return moving_asset(recipe, scene).write(path, packing)
+        if lods:
+            raise UserError(
+                f"levels of detail are for what stands still, and '{run.path}' moves: leave them out, or write .obj"
+            )
+        return {path: moving_asset(recipe, scene).write(path, packing)}
     if needs_motion(path):
         raise UserError(
             f"cannot write '{path}': nothing moves in '{run.path}'; `threedgen render` makes a turntable of it"
         )
     primitive = asset_of(recipe, scene)
-    config, given = recipe.fixed["export"].config, given_views(recipe)
+    config, given, note = recipe.fixed["export"].config, given_views(recipe), note_of(recipe)
     steps = settling_steps(recipe, scene) if holds_splats(path) else 0
     if steps and isinstance(primitive, GaussianCloud):
         with contextlib.suppress(NoSurface):
             primitive = settle(primitive, export.as_mesh(primitive, config.mesh, given), steps)
-    return export.write(
+    mesh = export.write(
         primitive,
         path,
-        note=note_of(recipe),
+        note=note,
         mesh=config.mesh,
         splats=config.splats,
         packing=packing,
         given=given,
     )
+    return {path: mesh, **dict(_levels(path, mesh, lods, note, packing))}
+
+
+def _levels(
+    path: Path, mesh: TriMesh | None, count: int, note: Mapping[str, Any], packing: Packing
+) -> Iterator[tuple[Path, TriMesh]]:
+    """Writes the levels of detail of a mesh that is at `path`."""
+    from threedgen.export.fewer import coarser
+
+    for number in range(1, count + 1):
+        reduced = None if mesh is None else coarser(mesh)
+        if reduced is None:
+            warnings.warn(
+                f"{level_of(path, number)} is not written: no mesh with so few triangles can be made",
+                stacklevel=2,
+            )
+            return
+        mesh = reduced
+        export.write(mesh, level_of(path, number), note=note, packing=packing)
+        yield level_of(path, number), mesh
 
 
 def summary(path: Path, mesh: TriMesh | None) -> str:
-    """What was written to `path`, as "asset.glb: 12,000 triangles, 1.8 MB". mesh: what the file holds, if any."""
+    """What was written to `path`, as "asset.glb: 12,000 triangles, texture of 512 x 512, 1.8 MB".
+
+    mesh: what the file holds, if any.
+    """
     if path.is_file():
         files, counts = [path], []
     else:
@@ -84,6 +123,8 @@ def summary(path: Path, mesh: TriMesh | None) -> str:
         counts = [f"{len(files):,} files"]
     if mesh is not None:
         counts.append(f"{len(mesh.faces):,} triangles")
+        if mesh.texture is not None:
+            counts.append(f"texture of {mesh.texture.shape[1]} x {mesh.texture.shape[0]}")
     size = sum(file.stat().st_size for file in files)
     return (
         f"{path}: {', '.join([*counts, f'{size / 1e6:.1f} MB' if size >= 1e6 else f'{size / 1e3:.1f} kB'])}"

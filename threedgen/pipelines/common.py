@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
+from threedgen.export.quality import settings_of
 from threedgen.jobs.listeners.progress import ProgressBar
 from threedgen.loop.events import Listener
 
@@ -18,21 +19,24 @@ class Common(TypedDict, total=False):
     """What every task takes.
 
     seed: of every random draw. steps: of the whole run. device: "auto", "cpu" or "cuda". backend: the library that
-    renders, "auto" for the fastest one that works here. settings: of the recipe, {"cameras.batch": 8} or
-    ["cameras.batch=8"]. What is not given is as the recipe says.
+    renders, "auto" for the fastest one that works here. quality: of the meshes, "draft", "default" or "high".
+    settings: of the recipe, {"cameras.batch": 8} or ["cameras.batch=8"]; they win over the quality. What is not
+    given is as the recipe says.
     """
 
     seed: int | None
     steps: int | None
     device: str | None
     backend: str | None
+    quality: str | None
     settings: Settings
 
 
 def overrides(common: Common) -> list[str]:
-    """The `key=value` settings of a recipe that a task was given."""
+    """The `key=value` settings of a recipe that a task was given. Raises UserError for an unknown quality."""
     backend = common.get("backend")
-    own = [] if backend is None else [f"renderer.backend={backend}"]
+    own = [f"export.{setting}" for setting in settings_of(common.get("quality"))]
+    own += [] if backend is None else [f"renderer.backend={backend}"]
     return [*own, *as_settings(common.get("settings", ()))]
 
 

@@ -15,6 +15,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.types import GaussianCloud
 from threedgen.export import as_mesh
 from threedgen.export.packing import Packing, TextureKind
+from threedgen.export.quality import settings_of
 from threedgen.export.to_trimesh import to_trimesh
 from threedgen.jobs.asset import asset_of, given_views
 from threedgen.jobs.build import load_scene
@@ -106,16 +107,21 @@ class Run:
         *,
         texture_format: TextureKind = "png",
         draco: bool = False,
+        quality: str | None = None,
+        lods: int = 0,
     ) -> Path:
         """Writes the asset, or its motion, to a file whose suffix says the format; returns its path.
 
         settings: of the recipe's `export`, such as {"mesh.faces": 5000}. texture_format: of the texture in a
         .glb or .gltf, "png" or "webp". draco: whether Draco compresses the triangles in one, which needs DracoPy.
-        Raises UserError for an unknown suffix, and for options that do not fit it.
+        quality: of the mesh, "draft", "default" or "high"; settings win over it. lods: number of levels of detail
+        beside the file, NAME.lod1.glb and so on. Raises UserError for an unknown suffix, and for options that do
+        not fit it.
         """
         with trust.runs(self._trusted):
             packing = Packing(texture_format, draco)
-            export_run(self._directory, Path(path), as_settings(settings), packing)
+            chosen = [*settings_of(quality), *as_settings(settings)]
+            export_run(self._directory, Path(path), chosen, packing, lods)
         return Path(path)
 
     def render(
