@@ -1,6 +1,8 @@
 """One picture of the meshes of many runs, two views of each with its prompt below: that at the top of the README.
 
-The meshes are those of asset.glb, read back from the files.
+The meshes are those of asset.glb, read back from the files. The runs of that picture are `threedgen text-to-3d`
+of "a cat", "a penguin", "a green tractor", "a red mushroom", "a bird on a house", "a hot air balloon", "a grand
+piano" and "a robot beside a rocket".
 
 python benchmarks/gallery.py OUT.png RUN [RUN ...]
 """

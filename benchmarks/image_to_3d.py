@@ -5,8 +5,10 @@
 
 Each row is the command a user types, in a process of its own. A mesh is rendered from the front, cut out, and
 the asset is compared with the mesh from seven more sides a turn of 45 degrees apart: side PSNR and IoU, where
-the back is what the prior made of it. Scores and pictures are of asset.glb, read back from the file; the scores of
-the Gaussians are beside them. Rows whose run is in --out are not made again.
+the back is what the prior made of it. The reference PSNR and the mask IoU are of the given picture, with its
+pixels; those of report.json are of the pixels in which the Gaussians were optimised. Scores and pictures are of
+asset.glb, read back from the file; the scores of the Gaussians are beside them. Rows whose run is in --out are not
+made again.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ from threedgen.core.types import Cameras
 from threedgen.datasets import mesh_files
 from threedgen.datasets.cut_outs import DISTANCE, FILL, FOV
 from threedgen.datasets.multiview import PosedPictures
+from threedgen.jobs.asset import given_views
+from threedgen.jobs.run_directory import RunDirectory
+from threedgen.recipes.load import read_resolved
 
 LIGHT = 0.4
 SHOWN = (0.0, 45.0, 90.0, 180.0, 270.0, 315.0)
@@ -99,29 +104,29 @@ def run(picture: Path, recipe: str, folder: Path, options: Sequence[str] = ()) -
 
 def row(name: str, folder: Path, mesh: str | None) -> str:
     """One line of the table."""
-    report = json.loads((folder / "report.json").read_text())
-    scores, seconds = report["scores"], float((folder / "seconds").read_text())
-    truth, cameras = None, ring(tuple(45.0 * turn for turn in range(1, 8)), 128)
+    report, seconds = (
+        json.loads((folder / "report.json").read_text()),
+        float((folder / "seconds").read_text()),
+    )
+    given = given_views(read_resolved(RunDirectory.open(folder).recipe))[0]
+    true = [PosedPictures((given.rgb + 1.0 - given.alpha)[None], given.alpha[None], given.camera)]
     if mesh is not None:
-        truth = mesh_files.render(framed_file(mesh), cameras, LIGHT)
+        sides = ring(tuple(45.0 * turn for turn in range(1, 8)), 128)
+        true.append(mesh_files.render(framed_file(mesh), sides, LIGHT))
     cells = [name]
-    keys = (("mesh_reference_psnr", "mesh_reference_iou"), ("reference_psnr", "reference_mask_iou"))
-    for looks, (decibels, overlap) in zip(both(folder), keys, strict=True):
-        # A run that found no surface has no mesh, nor its scores.
-        cells += [f"{scores[decibels]:.1f}", f"{scores[overlap]:.3f}"] if decibels in scores else ["-", "-"]
-        if truth is None:
-            cells += ["-", "-"]
-        else:
-            side = side_scores(looks, cameras, truth)
-            cells += [f"{side[0]:.1f}", f"{side[1]:.3f}"]
+    for looks in both(folder):
+        for pictures in true:
+            decibels, overlap = compared(looks, pictures)
+            cells += [f"{decibels:.1f}", f"{overlap:.3f}"]
+        cells += ["-", "-"] * (2 - len(true))
     cells += [f"{seconds:.0f}", f"{report['peak_memory_bytes'] / 1e9:.2f}"]
     return "| " + " | ".join(cells) + " |"
 
 
-def side_scores(looks: Looks, cameras: Cameras, truth: PosedPictures) -> tuple[float, float]:
-    """PSNR and IoU of an asset, means over cameras whose true pictures are known."""
-    rgb, alpha = looks(cameras)
-    return float(psnr(rgb, truth.images).mean()), float(silhouette_iou(alpha, truth.alpha).mean())
+def compared(looks: Looks, true: PosedPictures) -> tuple[float, float]:
+    """PSNR and IoU of an asset, means over pictures on white."""
+    rgb, alpha = looks(true.cameras)
+    return float(psnr(rgb, true.images).mean()), float(silhouette_iou(alpha, true.alpha).mean())
 
 
 def sheet(runs: list[tuple[str, Path]], path: Path, size: int = 160) -> None:

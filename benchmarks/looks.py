@@ -31,7 +31,7 @@ def optimised(recipe: Recipe, scene: Any) -> Looks:
 
 def both(folder: Path) -> tuple[Looks, Looks]:
     """The mesh of asset.glb, read back from the file, and beside it the Gaussians of asset.ply, or the field or the
-    mesh that was optimised. A run that found no surface has no mesh: then both are what was optimised (see `has_mesh`)."""
+    mesh that was optimised. A run that found no surface has no mesh: then both are the latter (see `has_mesh`)."""
     run = RunDirectory.open(folder)
     recipe = read_resolved(run.recipe)
     splats = folder / "asset.ply"

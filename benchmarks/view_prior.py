@@ -158,7 +158,7 @@ def asset_scores(sources: Sequence[ThingSource], recipe: str, out: Path) -> list
             imageio.imwrite(picture, (rgba * 255.0).round().byte().numpy())
         assets.run(picture, recipe, folder, ("--elevation", str(GIVEN[1])))
         truth = render(painted, ring(TURNS, SIZE))
-        mesh, own = (assets.side_scores(looks, ring(TURNS, SIZE), truth) for looks in both(folder))
+        mesh, own = (assets.compared(looks, truth) for looks in both(folder))
         report = json.loads((folder / "report.json").read_text())
         rows.append(
             {

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from splatting_scenes import random_cloud
 
 from threedgen.commands.main import main
@@ -133,6 +135,17 @@ def test_one_motion_hands_over_to_the_next_without_a_jump(out, folder):
 def test_a_composed_scene_is_exported_as_a_run_is(out, name, tmp_path):
     assert main(["export", str(out), "--to", str(tmp_path / name), "animation.fps=4"]) == 0
     assert (tmp_path / name).stat().st_size > 100
+
+
+def test_a_turntable_of_a_scene_shows_its_mesh_with_the_colours_of_its_vertices(out, tmp_path):
+    def first(*options: str) -> np.ndarray:
+        assert main(["render", str(out), "--to", str(tmp_path / "frames"), "frames=1", *options]) == 0
+        return np.asarray(Image.open(tmp_path / "frames/frame_00000.png"))
+
+    shown = first()
+    np.testing.assert_array_equal(shown, first("--show", "mesh"))
+    assert not np.array_equal(shown, first("--show", "optimised"))
+    assert np.ptp(shown.astype(int), axis=2).max() > 20  # it is not grey
 
 
 def test_the_gaussians_of_a_scene_are_written_as_the_settings_of_splats_say(folder, tmp_path):
