@@ -16,6 +16,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.types import Frames, TriMesh
 from threedgen.export import as_mesh, gltf, sequence, video
 from threedgen.export.animation import Animation, Config, Timing, animated, film
+from threedgen.export.materials import Look, dressed
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.names import SEQUENCE, USD
 from threedgen.export.packing import Packing
@@ -44,7 +45,7 @@ class MovingAsset:
     scene: on the CPU, with `means` [N, 3], `moved(times [T]) -> [T, N, 3]` and `at`; it may be an OwnSurface.
     config: the times and the camera of films. mesh: how the surface is made of the scene at rest. renderer: of
     its Frames. size: of a film, in pixels. note: JSON values (prompt, seed and so on) for the metadata of the
-    files. splats: how its Gaussians are written.
+    files. splats: how its Gaussians are written. look: what is known of the light in its colours.
     """
 
     scene: Any
@@ -54,6 +55,7 @@ class MovingAsset:
     size: int = 256
     note: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     splats: SplatConfig = dataclasses.field(default_factory=SplatConfig)
+    look: Look = dataclasses.field(default_factory=Look)
 
     @cached_property
     def moved(self) -> Float[Tensor, "T N 3"]:
@@ -71,6 +73,7 @@ class MovingAsset:
             else:
                 mesh = as_mesh(self.scene.at(None), self.mesh.plain())
                 motion = animated(mesh, self.scene.means, self.moved, self.config)
+            mesh = dressed(mesh, self.mesh.material, self.look)  # in the pose in which it was lit
         return dataclasses.replace(mesh, vertices=motion.vertices[0], normals=motion.normals[0]), motion
 
     @property

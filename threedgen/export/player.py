@@ -11,6 +11,7 @@ import base64
 import hashlib
 import html
 import json
+from dataclasses import asdict
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from jaxtyping import Float, UInt16
 
 from threedgen.core.atomic import store
 from threedgen.core.errors import UserError
+from threedgen.core.material import Light, Material
 from threedgen.core.png import to_uint8
 from threedgen.core.types import TriMesh
 from threedgen.export.seams import welds
@@ -34,6 +36,7 @@ _HERE = Path(__file__).parent
 _STEPS = 65535  # steps of a position along each side of the box around the whole motion
 MOST_BYTES = 16_000_000  # of positions; a motion that needs more gets fewer frames
 _GREY = 0.7
+_BARE = Light(1.0, 0.0, (0.0, 1.0, 0.0))  # shows colours as they are
 _UNTITLED = {"still": "an asset", "moving": "an asset in motion"}
 
 
@@ -49,9 +52,10 @@ def write_page(
 
     A page that moves, opened as PAGE#t=SECONDS, is paused at that time. Positions are exact to half of 1/65535 of
     the box around the mesh and its motion, and change linearly between frames. A motion of more than MOST_BYTES
-    gets fewer frames, evenly spaced. The mesh has its texture, or its vertex colours, or is grey. azimuth: of
-    the first view, in degrees from the front. title: shown above the mesh, as plain text. Raises UserError for a
-    mesh that no file can hold or that is too large for a page, and if the place cannot be written.
+    gets fewer frames, evenly spaced. The mesh has its texture, or its vertex colours, or is grey; an albedo is
+    shown in its own light, and what is unlit as it is. azimuth: of the first view, in degrees from the front.
+    title: shown above the mesh, as plain text. Raises UserError for a mesh that no file can hold or that is too
+    large for a page, and if the place cannot be written.
     """
     path = Path(path)
     check_mesh(mesh, f"cannot write {path}")
@@ -68,6 +72,7 @@ def write_page(
         "seconds": 0.0 if animation is None else round(float(animation.times[-1]), 4),
         "loop": animation is not None and animation.loop,
         "azimuth": azimuth,
+        "light": _light(mesh.material),
         "low": low.tolist(),
         "span": span.tolist(),
     }
@@ -84,6 +89,13 @@ def write_page(
     data = base64.b64encode(b"".join(parts)).decode()
     store(path, _page(kind, scene, data, title.strip() or _UNTITLED[kind]).encode("utf-8"))
     return path
+
+
+def _light(material: Material | None) -> dict[str, Any] | None:
+    """The light of a page; None is a faint lamp at the camera, which makes the shape visible."""
+    if material is None or material.colors == "lit":
+        return None
+    return asdict(material.light or _BARE)
 
 
 def quantised(

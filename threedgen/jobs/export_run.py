@@ -14,6 +14,7 @@ from threedgen.export.names import FILMS, check_suffix, holds_motion, needs_moti
 from threedgen.export.packing import Packing
 from threedgen.jobs.asset import asset_of, given_views, moving_asset, note_of, renderer_here, viewer_of
 from threedgen.jobs.build import load_scene
+from threedgen.jobs.look import look_of
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.recipes.load import read_resolved
 
@@ -52,11 +53,13 @@ def export_run(
         splats=config.splats,
         packing=packing,
         given=given_views(recipe),
+        look=look_of(recipe),
     )
 
 
 def summary(path: Path, mesh: TriMesh | None) -> str:
-    """What was written to `path`, as "asset.glb: 12,000 triangles, 1.8 MB". mesh: what the file holds, if any."""
+    """What was written to `path`, as "asset.glb: 12,000 triangles, 1.8 MB", and what its colours are and why. mesh:
+    what the file holds, if any."""
     if path.is_file():
         files, counts = [path], []
     else:
@@ -65,9 +68,10 @@ def summary(path: Path, mesh: TriMesh | None) -> str:
     if mesh is not None:
         counts.append(f"{len(mesh.faces):,} triangles")
     size = sum(file.stat().st_size for file in files)
-    return (
-        f"{path}: {', '.join([*counts, f'{size / 1e6:.1f} MB' if size >= 1e6 else f'{size / 1e3:.1f} kB'])}"
-    )
+    counts.append(f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB")
+    material = None if mesh is None else mesh.material
+    colors = "" if material is None else f"\ncolours: {material.colors}, because {material.why}"
+    return f"{path}: {', '.join(counts)}{colors}"
 
 
 def render_run(run: RunDirectory, path: Path, settings: Sequence[str] = (), backend: str = "auto") -> None:

@@ -13,11 +13,13 @@ from threedgen.core import threads
 from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import GaussianCloud, Primitive, TriMesh
 from threedgen.export import report, video
+from threedgen.export.materials import facts_of
 from threedgen.export.mesh import NoSurface, is_watertight
 from threedgen.export.views import View
 from threedgen.jobs.asset import Turntable, asset_of, given_views, moving_asset, note_of, viewer_of
 from threedgen.jobs.build import Components
 from threedgen.jobs.listeners import metrics
+from threedgen.jobs.look import look_of
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.exported import exported_scores, read_back
 from threedgen.recipes.recipe import Recipe
@@ -49,8 +51,12 @@ def write_assets(
         facts["gaussians"] = len(primitive)
     begin("extracting the mesh")
     given = given_views(recipe)
-    facts |= _write_mesh(recipe, run, primitive, given)
-    mesh = read_back(run.path / "asset.glb") if "mesh" not in facts else None
+    written = _write_mesh(recipe, run, primitive, given)
+    if isinstance(written, str):
+        facts["mesh"], mesh = written, None
+    else:
+        facts |= _facts_of(written)
+        mesh = read_back(run.path / "asset.glb", None if written.material is None else written.material.light)
     scores = {} if mesh is None or isinstance(primitive, TriMesh) else exported_scores(mesh, primitive, given)
     if declared(type(components.scene), RepresentationRoles).moves:
         begin("writing the animation")
@@ -70,8 +76,8 @@ def write_assets(
 
 def _write_mesh(
     recipe: Recipe, run: RunDirectory, primitive: Primitive, given: Sequence[View]
-) -> dict[str, Any]:
-    """Writes asset.glb; returns its counts, or under "mesh" why there is none."""
+) -> TriMesh | str:
+    """Writes asset.glb; returns what it holds, or why there is none."""
     try:
         mesh = export.write(
             primitive,
@@ -79,12 +85,19 @@ def _write_mesh(
             note=note_of(recipe),
             mesh=recipe.fixed["export"].config.mesh,
             given=given,
+            look=look_of(recipe),
         )
     except NoSurface as error:
         warnings.warn(str(error), stacklevel=1)
-        return {"mesh": str(error)}
+        return str(error)
     assert mesh is not None  # a .glb holds one
-    return {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "watertight": is_watertight(mesh)}
+    return mesh
+
+
+def _facts_of(mesh: TriMesh) -> dict[str, Any]:
+    """Counts for the report, and what the colours mean."""
+    counts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "watertight": is_watertight(mesh)}
+    return counts if mesh.material is None else {**counts, "material": facts_of(mesh.material)}
 
 
 def _write_pictures(

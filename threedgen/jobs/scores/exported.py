@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from threedgen.core.material import Light
 from threedgen.core.pictures import psnr, silhouette_iou
 from threedgen.core.types import GaussianCloud, Primitive, TriMesh
+from threedgen.export.materials import relit
 from threedgen.export.views import View, around, renders
 from threedgen.renderers.mesh import MeshRenderer
 
@@ -22,9 +24,12 @@ MOST_DB, MOST_IOU = 3.0, 0.03
 """By how much the mesh may show a given picture worse than the Gaussians before a run warns."""
 
 
-def read_back(path: Path) -> TriMesh | None:
+def read_back(path: Path, light: Light | None = None) -> TriMesh | None:
     """The mesh of a .glb as trimesh reads it, in the coordinates of the file; None if it has no texture, because
-    trimesh leaves out the colours of vertices beside a material."""
+    trimesh leaves out the colours of vertices beside a material.
+
+    light: the one in which its albedo is shown again; None if its texture is shown as it is.
+    """
     import trimesh
 
     loaded: Any = trimesh.load_scene(path, process=False)
@@ -34,12 +39,14 @@ def read_back(path: Path) -> TriMesh | None:
     if image is None:
         return None
     uvs = np.asarray(piece.visual.uv, dtype=np.float32) * [1.0, -1.0] + [0.0, 1.0]
-    return TriMesh(
+    mesh = TriMesh(
         torch.from_numpy(np.asarray(piece.vertices, dtype=np.float32)),
         torch.from_numpy(np.asarray(piece.faces, dtype=np.int64)),
+        normals=torch.from_numpy(np.array(piece.vertex_normals, dtype=np.float32)),
         uvs=torch.from_numpy(uvs.astype(np.float32)),
         texture=torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0),
     )
+    return mesh if light is None else relit(mesh, light)
 
 
 @torch.no_grad()
