@@ -4,9 +4,9 @@
                                  [--out runs/exports] [--markdown FILE]
 
 Each row is the command a user types (text-to-3d with the prior of solids, text-to-3d, image-to-3d, fit). Its
-asset.glb is read back by trimesh and rendered from 16 sides with 128 x 128 pixels, beside renders of the asset as
-it was optimised. "truth" is the given picture, with its own pixels, or held-out renders of the fitted mesh: PSNR of
-the asset, then of the mesh. Rows whose run is in --out are not made again.
+asset.glb is read back by trimesh and rendered from 16 sides with 128 x 128 pixels, an albedo in its own light,
+beside renders of the asset as it was optimised. "truth" is the given picture, with its own pixels, or held-out
+renders of the fitted mesh: PSNR of the asset, then of the mesh. Rows whose run is in --out are not made again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 import yaml
 from text_to_3d import PROMPTS
 
+from threedgen.core.material import Light
 from threedgen.core.pictures import psnr, silhouette_iou, ssim
 from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets.given import GivenViews, read_pictures
@@ -32,6 +33,7 @@ from threedgen.jobs.asset import asset_of, given_views
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.exported import read_back
+from threedgen.recipes import typed
 from threedgen.recipes.load import read_resolved
 from threedgen.renderers.mesh import MeshRenderer
 
@@ -55,7 +57,8 @@ def row(folder: Path) -> dict[str, Any]:
     found = RunDirectory.open(folder)
     recipe = read_resolved(found.recipe)
     asset, report = asset_of(recipe, load_scene(found, recipe)), json.loads(found.report.read_text())
-    mesh = read_back(folder / "asset.glb")
+    light = report["asset"].get("material", {}).get("light")
+    mesh = read_back(folder / "asset.glb", None if light is None else typed.build(Light, light, "light"))
     assert mesh is not None
     views = renders(asset, around(mesh, 16, 128))
     numbers = []

@@ -54,7 +54,8 @@ def dressed(mesh: TriMesh, wish: Wish, look: Look) -> TriMesh:
     """The mesh with a material, and with albedo for its colours if the light is to be divided out of them.
 
     mesh: with normals, of which an albedo loses the small bumps. wish: "auto" is albedo where the light is known,
-    and else unlit; a mesh without colours is lit. Raises UserError if albedo is asked for and the light is not known.
+    and else unlit; a mesh without colours is lit. Raises UserError if albedo is asked for and the light is not
+    known.
     """
     if mesh.texture is None and mesh.vertex_colors is None:
         return _lit(mesh, "lit", look, "it has no colours")
