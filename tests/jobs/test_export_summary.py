@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from threedgen.core.material import Material
 from threedgen.core.types import TriMesh
 from threedgen.jobs.export_run import summary
 
@@ -20,6 +22,9 @@ def test_a_file_has_triangles_and_a_size(tmp_path: Path, size: int, said: str) -
     mesh = TriMesh(torch.zeros(3, 3), torch.zeros(12_000, 3, dtype=torch.int64))
     assert summary(path, mesh) == f"{path}: 12,000 triangles, {said}"
     assert summary(path, None) == f"{path}: {said}"
+    dressed = replace(mesh, material=Material("unlit", "it was asked for"))
+    told = f"{path}: 12,000 triangles, {said}\ncolours: unlit, because it was asked for"
+    assert summary(path, dressed) == told
 
 
 def test_a_folder_and_a_sequence_have_a_number_of_files(tmp_path: Path) -> None:
