@@ -178,7 +178,7 @@ def test_a_full_disk_is_not_reported_as_a_missing_surface(monkeypatch):
 )
 def test_the_report_says_what_the_colours_of_the_mesh_are(prior, colors, why):
     text = fake_parts.REAL_RECIPE.replace("disc", prior).replace('  - {name: "fake_parts:Pull"}\n', "")
-    settings = ("steps=1", "checkpoint.every=1", "representation.opacity=0.9")
+    settings = ("steps=1", "checkpoint.every=1", "representation.opacity=0.9", "export.mesh.texture_size=64")
     run = job.start(recipe(text, *settings), Path("run"))
     report = json.loads(run.report.read_text())
     material = report["asset"]["material"]
