@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
 import re
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 import torch
 import trimesh
 from khronos import issues
+from movements import rising_ball
+from PIL import Image
 from test_gltf import icosphere
 from trimesh.visual.material import PBRMaterial
 
@@ -25,6 +29,7 @@ from threedgen.export import write
 from threedgen.export.calm_normals import calm_normals
 from threedgen.export.materials import Look, dressed, relit, substance_of
 from threedgen.export.mesh import MeshConfig, vertex_normals
+from threedgen.export.player import write_page
 from threedgen.export.views import around
 from threedgen.renderers.mesh import MeshRenderer
 from threedgen.representations.texture_atlas import bake_vertex_colors
@@ -235,17 +240,33 @@ def test_what_is_unlit_emits_its_colours_in_usd(tmp_path: Path, textured: bool):
         assert [error.GetErrorAsString() for error in found] == []
 
 
-def test_a_page_shows_an_albedo_in_its_light_and_other_colours_as_they_are(tmp_path: Path):
-    def light(look: Look, wish: Any = "auto") -> Any:
-        write(solid(), tmp_path / "a.html", look=look, mesh=MeshConfig(material=wish))
-        said = re.search(r'id="scene">(.+?)</script>', (tmp_path / "a.html").read_text())
-        assert said is not None
-        return json.loads(said[1])["light"]
+def test_a_page_shows_colours_with_the_light_that_they_had(tmp_path: Path):
+    painted = solid()
 
-    assert light(KNOWN) == {
-        "ambient": world.AMBIENT,
-        "diffuse": world.DIFFUSE,
-        "toward": list(world.LIGHT),
-    }
-    assert (light(Look())["ambient"], light(Look())["diffuse"]) == (1.0, 0.0)
-    assert light(KNOWN, "lit") is None
+    def page(look: Look, wish: Any) -> tuple[float, np.ndarray]:
+        write(painted, tmp_path / "a.html", look=look, mesh=MeshConfig(material=wish))
+        text = (tmp_path / "a.html").read_text()
+        said, data = (re.search(rf'id="{name}">(.+?)</script>', text) for name in ("scene", "data"))
+        assert said is not None
+        assert data is not None
+        raw = base64.b64decode(data[1])
+        return json.loads(said[1])["lamp"], np.array(Image.open(io.BytesIO(raw[raw.index(b"\x89PNG") :])))
+
+    lamp, picture = page(KNOWN, "lit")
+    assert lamp > 0.0
+    for look in (KNOWN, Look()):
+        lamp, shown = page(look, "auto")
+        assert lamp == 0.0
+        assert (np.abs(shown.astype(int) - picture).max(2) > 1).mean() < 0.01
+
+
+def test_the_page_of_a_mesh_that_moves_has_its_painted_colours(tmp_path: Path):
+    asset = dataclasses.replace(rising_ball(), look=KNOWN)
+    mesh, motion = asset.surface
+    assert mesh.material is not None
+    assert mesh.material.colors == "albedo"
+    painted = dataclasses.replace(asset, look=Look()).surface[0]
+    assert float((colors_of(mesh) - colors_of(painted)).abs().mean()) > 0.03
+    asset.write(tmp_path / "a.html")
+    write_page(tmp_path / "b.html", painted, motion, azimuth=asset.config.azimuth)
+    assert (tmp_path / "a.html").read_text() == (tmp_path / "b.html").read_text()

@@ -59,5 +59,9 @@ def test_a_real_model_and_given_pictures_have_no_known_light(tmp_path: Path):
     picture = look_of(load_recipe("image-to-3d", ["guidance.1.image=a.png"], prompt="a cube"))
     assert picture.light is None
     assert picture.why == "it was made from pictures, whose light is not known"
+    moved = look_of(
+        load_recipe("text-to-4d", ["stages.1.representation.asset=a.ply"], prompt="a cube spinning")
+    )
+    assert moved.why == "its colours come from a file, which does not say in which light they are"
     fitted = look_of(load_recipe("fit", ["cameras.path=there"], prompt="spot"))
     assert fitted.light is None

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
+from threedgen.core.material import Wish
 from threedgen.core.types import Frames, TriMesh
 from threedgen.export import as_mesh, gltf, sequence, video
 from threedgen.export.animation import Animation, Config, Timing, animated, film
@@ -66,15 +67,24 @@ class MovingAsset:
 
     @cached_property
     def surface(self) -> tuple[TriMesh, Animation]:
-        """The mesh at the first moment, and its animation. Raises NoSurface if nothing is opaque enough."""
+        """The mesh at the first moment, with its material, and its animation. Raises NoSurface if nothing is opaque
+        enough."""
+        return self._at_begin(self.mesh.material)
+
+    def _at_begin(self, wish: Wish) -> tuple[TriMesh, Animation]:
+        mesh, motion = self._at_rest
+        mesh = dressed(mesh, wish, self.look)  # in the pose in which it was lit
+        return dataclasses.replace(mesh, vertices=motion.vertices[0], normals=motion.normals[0]), motion
+
+    @cached_property
+    def _at_rest(self) -> tuple[TriMesh, Animation]:
         with torch.no_grad():
             if isinstance(self.scene, OwnSurface):
                 mesh, motion = self.scene.surface(self.mesh, self.moved, self.config)
             else:
                 mesh = as_mesh(self.scene.at(None), self.mesh.plain())
                 motion = animated(mesh, self.scene.means, self.moved, self.config)
-            mesh = dressed(mesh, self.mesh.material, self.look)  # in the pose in which it was lit
-        return dataclasses.replace(mesh, vertices=motion.vertices[0], normals=motion.normals[0]), motion
+            return mesh, motion
 
     @property
     def distance(self) -> float:
@@ -108,7 +118,8 @@ class MovingAsset:
             from threedgen.export.player import write_page
 
             title = str(self.note.get("prompt", ""))
-            write_page(path, *self.surface, azimuth=self.config.azimuth, title=title)
+            wish = "lit" if self.mesh.material == "lit" else "unlit"  # a page has no lights of its own
+            write_page(path, *self._at_begin(wish), azimuth=self.config.azimuth, title=title)
         else:
             frames = film(self.renderer, self.scene, self.config, self.size)
             video.write_video(path, frames, self.config.fps, self.config.loop)

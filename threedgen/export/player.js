@@ -28,18 +28,17 @@ void main() {
   float near = depth.x, far = depth.y;
   gl_Position = vec4(seen.xy * focal, (seen.z * (far + near) + 2.0 * far * near) / (near - far), -seen.z);
 }`;
-// What is shown is the colour times a shade: of a light of the world, and of a lamp at the camera.
+// Colours that are to be lit get a faint lamp at the camera, which only makes the shape visible; others have their light.
 const FRAGMENT = `#version 300 es
 precision highp float;
 uniform sampler2D picture;
-uniform vec3 toward, strength; // strength: of light from everywhere, from the source, from the lamp
+uniform float lamp;
 in vec3 normal, tint, toEye;
 in vec2 place;
 out vec4 pixel;
 void main() {
-  vec3 along = normalize(normal);
-  vec3 shares = vec3(1.0, max(dot(along, toward), 0.0), abs(dot(along, normalize(toEye))));
-  pixel = vec4(tint * texture(picture, place).rgb * dot(strength, shares), 1.0);
+  float facing = abs(dot(normalize(normal), normalize(toEye)));
+  pixel = vec4(tint * texture(picture, place).rgb * (1.0 - lamp + lamp * facing), 1.0);
 }`;
 
 function decoded() {
@@ -141,9 +140,7 @@ async function start() {
   const home = {azimuth: scene.azimuth * Math.PI / 180, elevation: 15 * Math.PI / 180, radius: size / Math.sin(FOV / 2)};
   const camera = {...home};
   const last = scene.frames - 1;
-  const {ambient, diffuse, toward} = scene.light || {ambient: 0.65, diffuse: 0, toward: [0, 1, 0]};
-  gl.uniform3f(uniform('strength'), ambient, diffuse, scene.light ? 0 : 0.35);
-  gl.uniform3fv(uniform('toward'), toward.map(value => value / Math.hypot(...toward)));
+  gl.uniform1f(uniform('lamp'), scene.lamp);
   let share = 0, playing = last > 0, before = null, stale = true;
   byId('loop').checked = scene.loop;
 

@@ -8,10 +8,10 @@ cannot open any connection.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import html
 import json
-from dataclasses import asdict
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,10 @@ from jaxtyping import Float, UInt16
 
 from threedgen.core.atomic import store
 from threedgen.core.errors import UserError
-from threedgen.core.material import Light, Material
+from threedgen.core.material import Material
 from threedgen.core.png import to_uint8
 from threedgen.core.types import TriMesh
+from threedgen.export.materials import relit
 from threedgen.export.seams import welds
 from threedgen.export.textures import encoded
 from threedgen.representations.mesh_checks import check_mesh
@@ -36,7 +37,7 @@ _HERE = Path(__file__).parent
 _STEPS = 65535  # steps of a position along each side of the box around the whole motion
 MOST_BYTES = 16_000_000  # of positions; a motion that needs more gets fewer frames
 _GREY = 0.7
-_BARE = Light(1.0, 0.0, (0.0, 1.0, 0.0))  # shows colours as they are
+_LAMP = 0.35  # share of the shade that a lamp at the camera makes
 _UNTITLED = {"still": "an asset", "moving": "an asset in motion"}
 
 
@@ -59,6 +60,8 @@ def write_page(
     """
     path = Path(path)
     check_mesh(mesh, f"cannot write {path}")
+    if mesh.material is not None and mesh.material.light is not None:
+        mesh = dataclasses.replace(relit(mesh, mesh.material.light), material=Material("unlit"))
     moving = mesh.vertices[None] if animation is None else animation.vertices
     kept = _fitting(moving.detach().cpu().numpy().astype(np.float64), path)
     low, span, positions = quantised(kept)
@@ -72,7 +75,7 @@ def write_page(
         "seconds": 0.0 if animation is None else round(float(animation.times[-1]), 4),
         "loop": animation is not None and animation.loop,
         "azimuth": azimuth,
-        "light": _light(mesh.material),
+        "lamp": _LAMP if mesh.material is None or mesh.material.colors == "lit" else 0.0,
         "low": low.tolist(),
         "span": span.tolist(),
     }
@@ -89,13 +92,6 @@ def write_page(
     data = base64.b64encode(b"".join(parts)).decode()
     store(path, _page(kind, scene, data, title.strip() or _UNTITLED[kind]).encode("utf-8"))
     return path
-
-
-def _light(material: Material | None) -> dict[str, Any] | None:
-    """The light of a page; None is a faint lamp at the camera, which makes the shape visible."""
-    if material is None or material.colors == "lit":
-        return None
-    return asdict(material.light or _BARE)
 
 
 def quantised(
