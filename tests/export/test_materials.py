@@ -268,5 +268,6 @@ def test_the_page_of_a_mesh_that_moves_has_its_painted_colours(tmp_path: Path):
     painted = dataclasses.replace(asset, look=Look()).surface[0]
     assert float((colors_of(mesh) - colors_of(painted)).abs().mean()) > 0.03
     asset.write(tmp_path / "a.html")
-    write_page(tmp_path / "b.html", painted, motion, azimuth=asset.config.azimuth)
+    title = str(asset.note.get("prompt", ""))
+    write_page(tmp_path / "b.html", painted, motion, azimuth=asset.config.azimuth, title=title)
     assert (tmp_path / "a.html").read_text() == (tmp_path / "b.html").read_text()
