@@ -120,6 +120,7 @@ class MovingAsset:
             title = str(self.note.get("prompt", ""))
             wish = "lit" if self.mesh.material == "lit" else "unlit"  # a page has no lights of its own
             write_page(path, *self._at_begin(wish), azimuth=self.config.azimuth, title=title)
+            return dataclasses.replace(self.surface[0], material=None)
         else:
             frames = film(self.renderer, self.scene, self.config, self.size)
             video.write_video(path, frames, self.config.fps, self.config.loop)
