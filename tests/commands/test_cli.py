@@ -204,12 +204,15 @@ def test_a_run_from_prompt_to_files_and_what_may_be_done_with_it(tmp_path, capsy
         capsys.readouterr()
         assert main(["export", str(run), "--to", name, "--faces", "500"]) == 0
         size = Path(name).stat().st_size
-        said = re.fullmatch(
-            r"(\S+): (?:(\d+) triangles, )?(?:texture of 512 x 512, )?([\d.]+) kB\n", capsys.readouterr().out
+        words = (
+            r"(\S+): (?:(\d+) triangles, )?(?:texture of 512 x 512, )?([\d.]+) kB\n"
+            r"(?:colours: (\w+), because .+\n)?"
         )
+        said = re.fullmatch(words, capsys.readouterr().out)
         assert said is not None
         assert said[1] == name
         assert float(said[3]) == pytest.approx(size / 1000.0, abs=0.051)
+        assert said[4] == (None if name in ("x.stl", "x.html", "x.ply") else "unlit")
         assert (said[2] is None) if name == "x.ply" else 0 < int(said[2]) <= 500
     assert main(["export", str(run), "--to", "x.ply"]) == 0
     if find_spec("DracoPy"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from threedgen.core.material import Material
 from threedgen.core.types import TriMesh
-from threedgen.jobs.export_run import summary
+from threedgen.jobs.export_run import colors_of, summary
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,10 @@ def test_a_file_has_triangles_and_a_size(tmp_path: Path, size: int, said: str) -
     assert summary(path, None) == f"{path}: {said}"
     textured = TriMesh(mesh.vertices, mesh.faces, uvs=torch.zeros(3, 2), texture=torch.zeros(128, 256, 3))
     assert summary(path, textured) == f"{path}: 12,000 triangles, texture of 256 x 128, {said}"
+    dressed = replace(mesh, material=Material("unlit", "it was asked for"))
+    assert colors_of(dressed) == "colours: unlit, because it was asked for"
+    assert colors_of(mesh) is None
+    assert colors_of(None) is None
 
 
 def test_a_folder_and_a_sequence_have_a_number_of_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from splatting_scenes import random_cloud
 
 from threedgen import export
 from threedgen.core.errors import UserError
+from threedgen.datasets.world import FIXED_LIGHT
+from threedgen.export.materials import Look
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.views import View, around, renders
 from threedgen.jobs.scores.exported import exported_scores, read_back
@@ -28,7 +31,8 @@ def cloud():
 def file(cloud, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "asset.glb"
     mesh = export.write(cloud, path, mesh=SMALL)
-    return path, mesh
+    assert mesh is not None
+    return path, replace(mesh, material=None)
 
 
 def read(path: Path) -> Any:
@@ -65,6 +69,21 @@ def test_a_mesh_agrees_with_the_asset_that_it_was_made_of(file, cloud):
     assert scores["mesh_agreement_iou"] > 0.8
     assert scores["mesh_agreement_psnr"] > 15.0
     assert not any("reference" in name for name in scores)
+
+
+def test_an_albedo_is_compared_in_its_own_light(file, cloud, tmp_path):
+    look = Look(FIXED_LIGHT, "its light is known")
+    mesh = export.write(file[1], tmp_path / "a.glb", mesh=replace(SMALL, material="albedo"), look=look)
+    assert mesh is not None
+    bare = replace(mesh, material=None)
+    assert mesh.material is not None
+    assert mesh.material.colors == "albedo"
+    painted, bare, lit = (
+        exported_scores(there, cloud, [])["mesh_agreement_psnr"]
+        for there in (read(file[0]), bare, read(tmp_path / "a.glb"))
+    )
+    assert abs(lit - painted) < 0.2
+    assert bare < painted - 1.0
 
 
 def test_a_mesh_that_shows_the_picture_worse_than_the_asset_is_a_warning(file, cloud):

@@ -189,6 +189,22 @@ def test_a_full_disk_is_not_reported_as_a_missing_surface(monkeypatch):
     assert (run.path / "asset.glb").is_file()
 
 
+@pytest.mark.parametrize(
+    ("prior", "colors", "why"),
+    [("disc", "unlit", "its prior does not say"), ("embedded", "albedo", "which is divided out")],
+)
+def test_the_report_says_what_the_colours_of_the_mesh_are(prior, colors, why):
+    text = fake_parts.REAL_RECIPE.replace("disc", prior).replace('  - {name: "fake_parts:Pull"}\n', "")
+    settings = ("steps=1", "checkpoint.every=1", "representation.opacity=0.9", "export.mesh.texture_size=64")
+    run = job.start(recipe(text, *settings), Path("run"))
+    report = json.loads(run.report.read_text())
+    material = report["asset"]["material"]
+    assert material["colors"] == colors
+    assert why in material["why"]
+    assert ("light" in material) == (colors == "albedo")
+    assert report["scores"]["mesh_agreement_psnr"] > 18.0
+
+
 def test_an_asset_without_a_surface_is_a_warning():
     settings = ("steps=1", "checkpoint.every=1", "representation.opacity=0.001")
     with pytest.warns(UserWarning, match="no Gaussian is opaque enough"):

@@ -13,9 +13,11 @@ import torch
 from threedgen.cameras.orbit import orbit
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
+from threedgen.datasets.world import FIXED_LIGHT
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.field_scene import place, render_placed
 from threedgen.guidance.priors.folder.files import PipelineFolder
+from threedgen.guidance.priors.folder.light import read_light
 from threedgen.guidance.priors.known_words import things_of
 from threedgen.guidance.priors.load import PriorConfig, load_folder
 from threedgen.guidance.priors.radiance_field import as_pictures
@@ -150,6 +152,10 @@ def test_words_that_were_not_learnt_are_named_before_the_first_step(pipeline: Pa
     strict.words.cosines = prior.words.cosines
     with pytest.raises(UserError, match="'zebra'"):
         strict.prepare(["a zebra"])
+
+
+def test_a_folder_says_the_light_of_its_things(pipeline: Path) -> None:
+    assert read_light(pipeline) == FIXED_LIGHT
 
 
 def test_an_index_without_things_is_refused(pipeline: Path, tmp_path: Path) -> None:

@@ -103,8 +103,9 @@ def test_tokenizer_on_disk_reads_known_words_whole_and_others_by_letter(tmp_path
 
 def test_stored_pipeline_predicts_what_the_model_predicts(tmp_path):
     from threedgen.cameras.orbit import orbit, view_features
+    from threedgen.datasets.world import FIXED_LIGHT
     from threedgen.guidance.priors.base import Condition
-    from threedgen.guidance.priors.load import PriorConfig, load_prior
+    from threedgen.guidance.priors.load import PriorConfig, light_of, load_prior
 
     torch.manual_seed(0)
     model = PriorModel(TINY)
@@ -112,6 +113,7 @@ def test_stored_pipeline_predicts_what_the_model_predicts(tmp_path):
     save_pipeline(model, tmp_path / "pipeline", torch.float32)
     index = json.loads((tmp_path / "pipeline/model_index.json").read_text())
     assert index["_class_name"] == "IFPipeline"
+    assert light_of(PriorConfig(path=str(tmp_path / "pipeline"))) == FIXED_LIGHT
     assert not [p for p in (tmp_path / "pipeline").rglob("*") if p.suffix in {".bin", ".ckpt", ".pt", ".pkl"}]
 
     prior = load_prior(PriorConfig(path=str(tmp_path / "pipeline")))

@@ -19,6 +19,8 @@ from threedgen.cameras.orbit import VIEW_FEATURES
 from threedgen.commands.main import main
 from threedgen.datasets import motions, world
 from threedgen.datasets.shapes import COLORS
+from threedgen.datasets.world import FIXED_LIGHT
+from threedgen.guidance.priors.folder.light import read_light
 from threedgen.training.clip_bank import CLIPS_PER_OBJECT, ClipBank
 from threedgen.training.config import VideoTrainingConfig
 from threedgen.training.prior_model import PriorArchitecture, PriorModel
@@ -168,6 +170,7 @@ def test_the_folder_is_one_of_diffusers(tmp_path):
     model = VideoModel(TINY)
     torch.nn.init.normal_(model.unet.conv_out.weight, std=0.1)
     save_video_pipeline(model, tmp_path / "pipeline", torch.float32)
+    assert read_light(tmp_path / "pipeline") == FIXED_LIGHT
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "pipeline" / "unet")
     noisy, told = torch.randn(2, 9, 16, 16), torch.randn(2, VIEW_FEATURES + TIME_FEATURES)
     tokenizer = make_tokenizer(motions.MORE_WORDS)

@@ -85,13 +85,15 @@ def run(arguments: argparse.Namespace) -> None:
             raise UserError(f"--up is for files of 3D Gaussians, and {path} is none: leave it out")
         settings.append(f"splats.up={arguments.up}")
     with without_collection():
-        from threedgen.jobs.export_run import export_run, summary
+        from threedgen.jobs.export_run import colors_of, export_run, summary
         from threedgen.jobs.run_directory import RunDirectory
 
     settings += arguments.settings
     written = export_run(RunDirectory.open(arguments.run), path, settings, packing, arguments.lods or 0)
     for file, mesh in written.items():
         print(summary(file, mesh))
+    if colors := colors_of(written[path]):
+        print(colors)
 
 
 def _sizes(arguments: argparse.Namespace) -> list[str]:

@@ -30,6 +30,7 @@ from threedgen.core.atomic import replacing
 from threedgen.core.documents import LARGEST
 from threedgen.core.errors import UserError
 from threedgen.export import gltf
+from threedgen.export.materials import facts_of
 from threedgen.export.mesh import NoSurface
 from threedgen.jobs import finish
 from threedgen.jobs.build import load_scene
@@ -337,6 +338,7 @@ def _write(
         facts["mesh"] = str(error)
     else:
         facts |= {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
+        facts |= {} if mesh.material is None else {"material": facts_of(mesh.material)}
         gltf.write_glb(out / "asset.glb", mesh, moving.note)
         for name in ("anim.glb", "player.html"):
             moving.write(out / name)

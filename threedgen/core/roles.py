@@ -21,6 +21,7 @@ class RepresentationRoles:
     learns: it has parameters to optimise.
     model_setting: the folder of a trained model from which it starts.
     pose_setting: the pose of the given picture, a ReferencePose.
+    asset_setting: the file of the asset whose colours it keeps.
     """
 
     renderer: ClassVar[str] = ""
@@ -29,6 +30,7 @@ class RepresentationRoles:
     learns: ClassVar[bool] = True
     model_setting: ClassVar[str] = ""
     pose_setting: ClassVar[str] = ""
+    asset_setting: ClassVar[str] = ""
 
 
 class RendererRoles:

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from threedgen.core.material import Material
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -183,7 +185,7 @@ class TriMesh:
 
     vertices: [V, 3] in the world. faces: [F, 3] int64, counter-clockwise seen from outside. vertex_colors: [V, 3]
     display-referred (sRGB) in [0, 1]. normals: [V, 3] unit vectors. uvs: [V, 2] with v = 0 at the top. texture:
-    [H, W, 3] in [0, 1], only together with uvs.
+    [H, W, 3] in [0, 1], only together with uvs. material: what the colours mean to programs that show the mesh.
 
     Raises ValueError for other shapes. The values of the tensors (finite numbers, faces of existing vertices)
     are not checked.
@@ -195,6 +197,7 @@ class TriMesh:
     normals: Float[Tensor, "V 3"] | None = None
     uvs: Float[Tensor, "V 2"] | None = None
     texture: Float[Tensor, "H W 3"] | None = None
+    material: Material | None = None
 
     def __post_init__(self) -> None:
         _require(

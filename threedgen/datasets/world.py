@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.material import Light
 from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets.shapes import CLASSES, COLORS, FIXED_PAINTS, Piece
 from threedgen.renderers.rasterize import box_filter, interpolate, rasterize
@@ -23,6 +24,8 @@ from threedgen.renderers.rasterize import box_filter, interpolate, rasterize
 AMBIENT = 0.58
 DIFFUSE = 0.42
 LIGHT = (0.45, 0.75, 0.48)
+FIXED_LIGHT = Light(AMBIENT, DIFFUSE, LIGHT)
+"""The light of all pictures of this world, and of those of things. Models that learn only from them say so."""
 
 # Pairs of (colour, class) that the embedded prior is never trained on: they test that it combines the two.
 HELD_OUT = frozenset({("green", "cube"), ("purple", "torus"), ("orange", "chair"), ("cyan", "car")})
@@ -150,8 +153,8 @@ def shade(normals: Float[Tensor, "V 3"], light: Sequence[float] = LIGHT) -> Floa
 
     light: towards the source, of any length.
     """
-    toward = torch.nn.functional.normalize(normals.new_tensor(light), dim=0)
-    return AMBIENT + DIFFUSE * (normals @ toward).clamp_min(0.0).unsqueeze(1)
+    x, y, z = light
+    return Light(AMBIENT, DIFFUSE, (x, y, z)).shade(normals)
 
 
 def paint(scene: Scene, layered: LayeredMesh | None = None) -> TriMesh:

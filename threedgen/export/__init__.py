@@ -14,6 +14,7 @@ from threedgen.core.errors import UserError
 
 if TYPE_CHECKING:
     from threedgen.core.types import Primitive, TriMesh
+    from threedgen.export.materials import Look
     from threedgen.export.mesh import MeshConfig
     from threedgen.export.packing import Packing
     from threedgen.export.splat_settings import SplatConfig
@@ -87,6 +88,7 @@ def write(
     splats: SplatConfig | None = None,
     packing: Packing | None = None,
     given: Sequence[View] = (),
+    look: Look | None = None,
 ) -> TriMesh | None:
     """Writes an asset in the format of its suffix; returns the mesh if the format holds one.
 
@@ -94,13 +96,15 @@ def write(
     which 3D Gaussians. note: plain JSON values (prompt, seed and so on) for the metadata of the file, in formats
     that have a place for it. mesh: how Gaussians and fields become a mesh. splats: how Gaussians are written in
     formats that hold them. packing: how a .glb or .gltf is made smaller; other formats cannot be. given: pictures
-    that the asset was made from, for its texture. Raises UserError for an unknown suffix, an asset that does not
-    fit the format and a place that cannot be written.
+    that the asset was made from, for its texture. look: what is known of the light in its colours, for the
+    material; a mesh that has one keeps it. Raises UserError for an unknown suffix, an asset that does not fit the
+    format and a place that cannot be written.
     """
     path = Path(path)
     name = exporter_of(path)
     from threedgen.core.plugins import load
     from threedgen.core.types import Primitive
+    from threedgen.export.materials import Look, dressed
     from threedgen.export.mesh import MeshConfig
     from threedgen.export.packing import Packing
     from threedgen.export.splat_exporter import SplatExporter
@@ -116,6 +120,8 @@ def write(
     config = mesh or MeshConfig()
     if getattr(exporter, "holds_mesh", False):
         primitive = as_mesh(primitive, config, given)
+        if primitive.material is None:
+            primitive = dressed(primitive, config.material, look or Look())
     return exporter.write(primitive, path, note=note or {}, mesh=config)
 
 

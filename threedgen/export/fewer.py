@@ -104,4 +104,5 @@ def _carried(mesh: TriMesh, before: Surface, vertices: np.ndarray, faces: np.nda
         faces=torch.from_numpy(faces.astype(np.int64)),
         vertex_colors=colors,
         normals=torch.from_numpy(vertex_normals(vertices, faces).astype(np.float32)),
+        material=mesh.material,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,9 @@ class Page:
 
         assert isinstance(primitive, TriMesh)
         write_page(path, primitive, title=str(note.get("prompt", "")))
-        return primitive
+        return replace(
+            primitive, material=None
+        )  # no program lights a page, so nothing is to be said about that
 
 
 def lines_of(note: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ import base64
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ import torch
 
 from threedgen.core.atomic import store
 from threedgen.core.errors import UserError
+from threedgen.core.material import Material
 from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
 from threedgen.core.types import TriMesh
 from threedgen.export.packing import Packing
@@ -39,6 +41,7 @@ _TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
 # Linear filters with mipmaps; the border is repeated, as the renderers of threedgen do.
 _SAMPLER = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}
 _DRACO, _WEBP = "KHR_draco_mesh_compression", "EXT_texture_webp"
+_UNLIT = "KHR_materials_unlit"
 _PLAIN = Packing()
 _DTYPES = {_FLOAT: "<f4", _UINT32: "<u4"}
 
@@ -56,9 +59,9 @@ def write_glb(
     extras: JSON values for `asset.extras`. animation: the motion of its vertices; the mesh is the first frame.
     packing: what is compressed, and how; the triangles of a mesh that moves cannot be.
     vertex_colors are display-referred sRGB and stored in linear light; beside a texture they are left out, because
-    viewers would multiply the two. The material is a rough dielectric with base colour 1, so that viewers show the
-    vertex colours. Raises UserError for a mesh that no file can hold (`check_mesh`), and if the place cannot be
-    written.
+    viewers would multiply the two. The material is that of the mesh, or a rough dielectric, with base colour 1. One
+    that is not to be lit has KHR_materials_unlit; viewers that do not know it light it. Raises UserError for a mesh
+    that no file can hold (`check_mesh`), and if the place cannot be written.
     """
     path = Path(path)
     check_mesh(mesh, f"cannot write {path}")
@@ -69,14 +72,15 @@ def write_glb(
         )
     buffer = Buffer()
     primitive = _compressed(buffer, mesh) if packing.draco else _primitive(buffer, mesh)
-    surface: dict[str, Any] = {"baseColorFactor": [1.0] * 4, "metallicFactor": 0.0, "roughnessFactor": 1.0}
+    material = _material(mesh.material or Material("lit"))
+    surface = material["pbrMetallicRoughness"]
     document: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": "threedgen"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": "asset"}],
         "meshes": [{"primitives": [primitive]}],
-        "materials": [{"name": "surface", "pbrMetallicRoughness": surface}],
+        "materials": [material],
     }
     if extras:
         document["asset"]["extras"] = dict(extras)
@@ -94,12 +98,24 @@ def write_glb(
         surface["baseColorTexture"] = {"index": 0}
     used = [_DRACO] * packing.draco + [_WEBP] * (mesh.texture is not None and packing.texture == "webp")
     if used:  # without a fallback, so that the file does not hold everything twice
-        document |= {"extensionsUsed": used, "extensionsRequired": used}
+        document["extensionsRequired"] = used
+    if used := [*used, *material.get("extensions", ())]:
+        document["extensionsUsed"] = used
     document |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
     document["buffers"] = [{"byteLength": len(buffer.data)}]
     content = _text if path.suffix.lower() == ".gltf" else container
     store(path, content(document, bytes(buffer.data)))
     return path
+
+
+def _material(of: Material) -> dict[str, Any]:
+    surface = {"baseColorFactor": [1.0] * 4, "metallicFactor": of.metallic, "roughnessFactor": of.roughness}
+    material: dict[str, Any] = {"name": "surface", "pbrMetallicRoughness": surface}
+    if of.colors == "unlit":
+        material["extensions"] = {_UNLIT: {}}
+    if of.light is not None:
+        material["extras"] = {"light": asdict(of.light)}  # in which it looks like what it was made of
+    return material
 
 
 def _attributes(mesh: TriMesh) -> dict[str, np.ndarray]:
@@ -172,17 +188,32 @@ def read_glb(path: str | Path) -> tuple[TriMesh, dict[str, Any]]:
     mesh that `write_glb` would refuse.
     """
     path = Path(path)
+    document, data = _opened(path)
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
-        document, data = _chunks(raw)
         mesh = _first_mesh(document, data)
     except (ValueError, LookupError) as error:
         raise UserError(f"cannot read {path} as a mesh: {error}") from error
     check_mesh(mesh, f"cannot read {path}")
     return mesh, document["asset"].get("extras", {})
+
+
+def light_in(path: Path) -> Any:
+    """The light in which the albedo of a GLB looks like what the mesh was made of, as the file says; None if it says
+    none. Raises UserError for a file that is no GLB."""
+    document, _ = _opened(path)
+    try:
+        return document["materials"][0]["extras"]["light"]
+    except (LookupError, TypeError):
+        return None
+
+
+def _opened(path: Path) -> tuple[dict[str, Any], memoryview]:
+    try:
+        return _chunks(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"cannot read {path} as a mesh: {error}") from error
 
 
 def _chunks(raw: bytes) -> tuple[dict[str, Any], memoryview]:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 
 from threedgen.core.errors import UserError
+from threedgen.core.material import Wish
 from threedgen.core.settings import above, at_least, between, settings
 from threedgen.core.types import GaussianCloud, TriMesh
 from threedgen.export.connected import grown, mesh_pieces, taubin, voxel_pieces
@@ -45,6 +46,9 @@ class MeshConfig:
         outline (steps): Steps in which the vertices move towards the outlines of the pictures that the asset was
             made from, if there are any; 0 for none.
         texture_size (texels): Width and height of the texture; 0 gives the vertices colours instead.
+        material: What the colours in the file mean. albedo: the light of the prior's pictures is divided out of
+            them, and programs light them. unlit: they are shown as they are. lit: they are left as they are, and
+            programs light them nevertheless. auto: albedo where that light is known, and else unlit.
     """
 
     resolution: Annotated[int, between(16, 512)] = 128
@@ -55,6 +59,7 @@ class MeshConfig:
     smoothing: Annotated[int, at_least(0)] = 20
     outline: Annotated[int, at_least(0)] = 60
     texture_size: Annotated[int, between(0, 8192)] = 512
+    material: Wish = "auto"
 
     def plain(self) -> MeshConfig:
         """The same for meshes with colours at their vertices: those that move, or that are worked on further."""

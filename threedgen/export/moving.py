@@ -13,9 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
+from threedgen.core.material import Wish
 from threedgen.core.types import Frames, TriMesh
 from threedgen.export import as_mesh, gltf, sequence, video
 from threedgen.export.animation import Animation, Config, Timing, animated, film
+from threedgen.export.materials import Look, dressed
 from threedgen.export.mesh import MeshConfig
 from threedgen.export.names import SEQUENCE, USD
 from threedgen.export.packing import Packing
@@ -44,7 +46,7 @@ class MovingAsset:
     scene: on the CPU, with `means` [N, 3], `moved(times [T]) -> [T, N, 3]` and `at`; it may be an OwnSurface.
     config: the times and the camera of films. mesh: how the surface is made of the scene at rest. renderer: of
     its Frames. size: of a film, in pixels. note: JSON values (prompt, seed and so on) for the metadata of the
-    files. splats: how its Gaussians are written.
+    files. splats: how its Gaussians are written. look: what is known of the light in its colours.
     """
 
     scene: Any
@@ -54,6 +56,7 @@ class MovingAsset:
     size: int = 256
     note: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     splats: SplatConfig = dataclasses.field(default_factory=SplatConfig)
+    look: Look = dataclasses.field(default_factory=Look)
 
     @cached_property
     def moved(self) -> Float[Tensor, "T N 3"]:
@@ -64,14 +67,24 @@ class MovingAsset:
 
     @cached_property
     def surface(self) -> tuple[TriMesh, Animation]:
-        """The mesh at the first moment, and its animation. Raises NoSurface if nothing is opaque enough."""
+        """The mesh at the first moment, with its material, and its animation. Raises NoSurface if nothing is opaque
+        enough."""
+        return self._at_begin(self.mesh.material)
+
+    def _at_begin(self, wish: Wish) -> tuple[TriMesh, Animation]:
+        mesh, motion = self._at_rest
+        mesh = dressed(mesh, wish, self.look)  # in the pose in which it was lit
+        return dataclasses.replace(mesh, vertices=motion.vertices[0], normals=motion.normals[0]), motion
+
+    @cached_property
+    def _at_rest(self) -> tuple[TriMesh, Animation]:
         with torch.no_grad():
             if isinstance(self.scene, OwnSurface):
                 mesh, motion = self.scene.surface(self.mesh, self.moved, self.config)
             else:
                 mesh = as_mesh(self.scene.at(None), self.mesh.plain())
                 motion = animated(mesh, self.scene.means, self.moved, self.config)
-        return dataclasses.replace(mesh, vertices=motion.vertices[0], normals=motion.normals[0]), motion
+            return mesh, motion
 
     @property
     def distance(self) -> float:
@@ -105,7 +118,9 @@ class MovingAsset:
             from threedgen.export.player import write_page
 
             title = str(self.note.get("prompt", ""))
-            write_page(path, *self.surface, azimuth=self.config.azimuth, title=title)
+            wish = "lit" if self.mesh.material == "lit" else "unlit"  # a page has no lights of its own
+            write_page(path, *self._at_begin(wish), azimuth=self.config.azimuth, title=title)
+            return dataclasses.replace(self.surface[0], material=None)
         else:
             frames = film(self.renderer, self.scene, self.config, self.size)
             video.write_video(path, frames, self.config.fps, self.config.loop)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.atomic import replacing_all, write_checked
+from threedgen.core.material import Material
 from threedgen.core.types import TriMesh
 from threedgen.export.textures import beside, encoded
 from threedgen.representations.mesh_checks import check_mesh
@@ -64,7 +65,9 @@ def write_obj(path: str | Path, mesh: TriMesh, comment: str = "") -> Path:
             assert mesh.texture is not None
             picture = material.with_suffix(".png").name
             write_checked(temporary / picture, encoded(mesh.texture))
-            write_checked(temporary / material.name, _material(picture).encode())
+            write_checked(
+                temporary / material.name, _material(picture, mesh.material or Material("lit")).encode()
+            )
         write_checked(temporary / path.name, text.getvalue().encode())
     return path
 
@@ -81,5 +84,8 @@ def _written_here(material: Path) -> bool:
         return file.read(len(_MARK)) == _MARK.encode()
 
 
-def _material(picture: str) -> str:
-    return f"{_MARK}newmtl surface\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture}\n"
+def _material(picture: str, of: Material) -> str:
+    """illum 0 is the bare colour. Pr and Pm, roughness and metal, are of the extension for physically based
+    rendering, which Blender reads."""
+    light = "illum 0" if of.colors == "unlit" else f"illum 1\nPr {of.roughness:g}\nPm {of.metallic:g}"
+    return f"{_MARK}newmtl surface\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\n{light}\nmap_Kd {picture}\n"

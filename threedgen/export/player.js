@@ -28,17 +28,17 @@ void main() {
   float near = depth.x, far = depth.y;
   gl_Position = vec4(seen.xy * focal, (seen.z * (far + near) + 2.0 * far * near) / (near - far), -seen.z);
 }`;
-// The colours are those of the pictures that the asset was made from and contain their light. A faint lamp at the camera
-// only makes the shape visible.
+// Colours that are to be lit get a faint lamp at the camera, which only makes the shape visible; others have their light.
 const FRAGMENT = `#version 300 es
 precision highp float;
 uniform sampler2D picture;
+uniform float lamp;
 in vec3 normal, tint, toEye;
 in vec2 place;
 out vec4 pixel;
 void main() {
   float facing = abs(dot(normalize(normal), normalize(toEye)));
-  pixel = vec4(tint * texture(picture, place).rgb * (0.65 + 0.35 * facing), 1.0);
+  pixel = vec4(tint * texture(picture, place).rgb * (1.0 - lamp + lamp * facing), 1.0);
 }`;
 
 function decoded() {
@@ -140,6 +140,7 @@ async function start() {
   const home = {azimuth: scene.azimuth * Math.PI / 180, elevation: 15 * Math.PI / 180, radius: size / Math.sin(FOV / 2)};
   const camera = {...home};
   const last = scene.frames - 1;
+  gl.uniform1f(uniform('lamp'), scene.lamp);
   let share = 0, playing = last > 0, before = null, stale = true;
   byId('loop').checked = scene.loop;
 

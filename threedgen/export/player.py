@@ -8,6 +8,7 @@ cannot open any connection.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import html
 import json
@@ -21,8 +22,10 @@ from jaxtyping import Float, UInt16
 
 from threedgen.core.atomic import store
 from threedgen.core.errors import UserError
+from threedgen.core.material import Material
 from threedgen.core.png import to_uint8
 from threedgen.core.types import TriMesh
+from threedgen.export.materials import relit
 from threedgen.export.seams import welds
 from threedgen.export.textures import encoded
 from threedgen.representations.mesh_checks import check_mesh
@@ -34,6 +37,7 @@ _HERE = Path(__file__).parent
 _STEPS = 65535  # steps of a position along each side of the box around the whole motion
 MOST_BYTES = 16_000_000  # of positions; a motion that needs more gets fewer frames
 _GREY = 0.7
+_LAMP = 0.35  # share of the shade that a lamp at the camera makes
 _UNTITLED = {"still": "an asset", "moving": "an asset in motion"}
 
 
@@ -49,12 +53,15 @@ def write_page(
 
     A page that moves, opened as PAGE#t=SECONDS, is paused at that time. Positions are exact to half of 1/65535 of
     the box around the mesh and its motion, and change linearly between frames. A motion of more than MOST_BYTES
-    gets fewer frames, evenly spaced. The mesh has its texture, or its vertex colours, or is grey. azimuth: of
-    the first view, in degrees from the front. title: shown above the mesh, as plain text. Raises UserError for a
-    mesh that no file can hold or that is too large for a page, and if the place cannot be written.
+    gets fewer frames, evenly spaced. The mesh has its texture, or its vertex colours, or is grey; an albedo is
+    shown in its own light, and what is unlit as it is. azimuth: of the first view, in degrees from the front.
+    title: shown above the mesh, as plain text. Raises UserError for a mesh that no file can hold or that is too
+    large for a page, and if the place cannot be written.
     """
     path = Path(path)
     check_mesh(mesh, f"cannot write {path}")
+    if mesh.material is not None and mesh.material.light is not None:
+        mesh = dataclasses.replace(relit(mesh, mesh.material.light), material=Material("unlit"))
     moving = mesh.vertices[None] if animation is None else animation.vertices
     kept = _fitting(moving.detach().cpu().numpy().astype(np.float64), path)
     low, span, positions = quantised(kept)
@@ -68,6 +75,7 @@ def write_page(
         "seconds": 0.0 if animation is None else round(float(animation.times[-1]), 4),
         "loop": animation is not None and animation.loop,
         "azimuth": azimuth,
+        "lamp": _LAMP if mesh.material is None or mesh.material.colors == "lit" else 0.0,
         "low": low.tolist(),
         "span": span.tolist(),
     }

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from threedgen.core.atomic import replacing_all, write_checked
 from threedgen.core.errors import UserError
+from threedgen.core.material import Material
 from threedgen.core.pictures import linear_from_srgb
 from threedgen.core.types import TriMesh
 from threedgen.export.textures import beside, encoded, is_ours
@@ -40,10 +41,11 @@ def write_usd(
 
     +Y is up, units are metres, and a time code is 1 / fps seconds. Points move along straight lines between
     frames, as in the GLB. A UsdPreviewSurface shows the texture, or the vertex colours, which are
-    primvars:displayColor. The texture is in the package of a .usdz; beside a .usda or .usdc it is NAME.png, or
-    NAME-2.png and so on if a file of that name was not written here. customLayerData of the layer has a dictionary
-    `threedgen` with loop (USD leaves loops to the player) and the note. Raises UserError if usd-core is not
-    installed, for a mesh that no file can hold (`check_mesh`), and if the place cannot be written.
+    primvars:displayColor; as it cannot be unlit, colours that are not to be lit are what a black surface emits.
+    The texture is in the package of a .usdz; beside a .usda or .usdc it is NAME.png, or NAME-2.png and so on if a
+    file of that name was not written here. customLayerData of the layer has a dictionary `threedgen` with loop (USD
+    leaves loops to the player) and the note. Raises UserError if usd-core is not installed, for a mesh that no file
+    can hold (`check_mesh`), and if the place cannot be written.
     """
     path = Path(path)
     check_mesh(mesh, f"cannot write {path}")
@@ -159,7 +161,7 @@ def _set_faces(surface: Any, mesh: TriMesh) -> None:
 
 
 def _bind_material(stage: Any, surface: Any, mesh: TriMesh, picture: str) -> None:
-    """A rough surface in the texture, or in displayColor for viewers that do not show it without a material."""
+    """A surface in the texture, or in displayColor for viewers that do not show it without a material."""
     Sdf, UsdShade = _modules("Sdf", "UsdShade")
 
     types = Sdf.ValueTypeNames
@@ -186,10 +188,16 @@ def _bind_material(stage: Any, surface: Any, mesh: TriMesh, picture: str) -> Non
         reader = shader("color", "UsdPrimvarReader_float3")
         reader.CreateInput("varname", types.String).Set("displayColor")
         color = reader.CreateOutput("result", types.Float3)
-    look = shader("shader", "UsdPreviewSurface")
-    look.CreateInput("diffuseColor", types.Color3f).ConnectToSource(color)
-    look.CreateInput("roughness", types.Float).Set(1.0)
-    look.CreateInput("metallic", types.Float).Set(0.0)
+    look, of = shader("shader", "UsdPreviewSurface"), mesh.material or Material("lit")
+    if of.colors == "unlit":
+        look.CreateInput("emissiveColor", types.Color3f).ConnectToSource(color)
+        look.CreateInput("diffuseColor", types.Color3f).Set((0.0, 0.0, 0.0))
+        look.CreateInput("useSpecularWorkflow", types.Int).Set(1)  # which can reflect nothing at all
+        look.CreateInput("specularColor", types.Color3f).Set((0.0, 0.0, 0.0))
+    else:
+        look.CreateInput("diffuseColor", types.Color3f).ConnectToSource(color)
+        look.CreateInput("metallic", types.Float).Set(of.metallic)
+    look.CreateInput("roughness", types.Float).Set(of.roughness)
     material.CreateSurfaceOutput().ConnectToSource(look.CreateOutput("surface", types.Token))
     UsdShade.MaterialBindingAPI.Apply(surface.GetPrim()).Bind(material)
 

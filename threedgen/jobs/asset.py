@@ -20,6 +20,7 @@ from threedgen.export.moving import MovingAsset
 from threedgen.export.splat_settings import SplatConfig
 from threedgen.export.views import View
 from threedgen.guidance.reference_picture import ReferencePicture
+from threedgen.jobs.look import look_of
 from threedgen.recipes.recipe import Recipe
 
 _TRUST = 1000.0  # of a given picture, beside a render
@@ -119,6 +120,7 @@ def moving_asset(recipe: Recipe, scene: Any) -> MovingAsset:
         config.turntable.size,
         note_of(recipe),
         config.splats,
+        look_of(recipe),
     )
 
 

@@ -34,6 +34,7 @@ from threedgen.jobs.asset import (
     viewer_of,
 )
 from threedgen.jobs.build import load_scene
+from threedgen.jobs.look import look_of
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.exported import read_back
 from threedgen.recipes.load import read_resolved
@@ -88,6 +89,7 @@ def export_run(
         splats=config.splats,
         packing=packing,
         given=given,
+        look=look_of(recipe),
     )
     return {path: mesh, **dict(_levels(path, mesh, lods, note, packing))}
 
@@ -126,9 +128,14 @@ def summary(path: Path, mesh: TriMesh | None) -> str:
         if mesh.texture is not None:
             counts.append(f"texture of {mesh.texture.shape[1]} x {mesh.texture.shape[0]}")
     size = sum(file.stat().st_size for file in files)
-    return (
-        f"{path}: {', '.join([*counts, f'{size / 1e6:.1f} MB' if size >= 1e6 else f'{size / 1e3:.1f} kB'])}"
-    )
+    counts.append(f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB")
+    return f"{path}: {', '.join(counts)}"
+
+
+def colors_of(mesh: TriMesh | None) -> str | None:
+    """What the colours of an exported mesh are and why, as a line; None if it has no material."""
+    material = None if mesh is None else mesh.material
+    return None if material is None else f"colours: {material.colors}, because {material.why}"
 
 
 def render_run(

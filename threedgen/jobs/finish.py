@@ -13,6 +13,7 @@ from threedgen.core import threads
 from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import GaussianCloud, Primitive, TriMesh
 from threedgen.export import report, video
+from threedgen.export.materials import facts_of
 from threedgen.export.mesh import NoSurface, is_watertight
 from threedgen.export.settling import settle
 from threedgen.export.views import View
@@ -27,6 +28,7 @@ from threedgen.jobs.asset import (
 )
 from threedgen.jobs.build import Components
 from threedgen.jobs.listeners import metrics
+from threedgen.jobs.look import look_of
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.exported import exported_scores, read_back
 from threedgen.recipes.recipe import Recipe
@@ -82,21 +84,18 @@ def write_assets(
 def _write_mesh(
     recipe: Recipe, run: RunDirectory, primitive: Primitive, given: Sequence[View]
 ) -> tuple[TriMesh | None, dict[str, Any]]:
-    """Writes asset.glb; returns its mesh and its counts, or None and under "mesh" why there is none."""
+    """Writes asset.glb; returns the surface in the colours of the asset, and counts and material of what the file
+    holds. Without a surface: None, and under "mesh" why there is none."""
+    config, note = recipe.fixed["export"].config.mesh, note_of(recipe)
     try:
-        mesh = export.write(
-            primitive,
-            run.path / "asset.glb",
-            note=note_of(recipe),
-            mesh=recipe.fixed["export"].config.mesh,
-            given=given,
-        )
+        surface = export.as_mesh(primitive, config, given)
     except NoSurface as error:
         warnings.warn(str(error), stacklevel=1)
         return None, {"mesh": str(error)}
+    mesh = export.write(surface, run.path / "asset.glb", note=note, mesh=config, look=look_of(recipe))
     assert mesh is not None  # a .glb holds one
-    counts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "watertight": is_watertight(mesh)}
-    return mesh, counts
+    facts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces), "watertight": is_watertight(mesh)}
+    return surface, facts if mesh.material is None else {**facts, "material": facts_of(mesh.material)}
 
 
 def _write_pictures(

@@ -78,6 +78,7 @@ class DynamicGaussians(Representation):
     renderer = "splatting"
     starts_from = (GaussianCloud, TriMesh)
     moves = True
+    asset_setting = "asset"
 
     means: Float[Tensor, "N 3"]
     quats: Float[Tensor, "N 4"]

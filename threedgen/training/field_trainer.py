@@ -14,6 +14,8 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.datasets.things.scenes import size_of
 from threedgen.datasets.things.wording import synonyms_of
+from threedgen.datasets.world import FIXED_LIGHT
+from threedgen.guidance.priors.folder.light import write_light
 from threedgen.guidance.priors.instances import save_instances
 from threedgen.guidance.priors.radiance_field import save_field
 from threedgen.guidance.priors.text_field import FieldArchitecture, TextField, load_text_field
@@ -81,6 +83,7 @@ def save_field_pipeline(trainer: FieldTrainer, bank: ThingsBank, folder: Path) -
     def write(path: Path) -> None:
         shutil.copytree(trainer.reader.folder / "tokenizer", path / "tokenizer")
         trainer.reader.save_encoder(path / "text_encoder")
+        write_light(path, FIXED_LIGHT)
         save_field(trainer.average, path / "field")
         save_instances(bank.instances(trainer.reader.vectors, trainer.config.seed), path / "field")
 

@@ -15,6 +15,9 @@ from threedgen.cameras.orbit import VIEW_FEATURES
 from threedgen.core.atomic import replacing_folder
 from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
+from threedgen.core.material import Light
+from threedgen.datasets.world import FIXED_LIGHT
+from threedgen.guidance.priors.folder.light import write_light
 from threedgen.training.tokenizer import MAX_TOKENS, vocabulary, write_tokenizer
 
 
@@ -207,7 +210,7 @@ def save_pipeline(model: PriorModel, folder: Path, dtype: torch.dtype = torch.fl
         "watermarker": [None, None],
     }
     networks = {"unet": copy.unet, "text_encoder": copy.text_encoder}
-    write_pipeline(folder, networks, "IFPipeline", index, write_tokenizer)
+    write_pipeline(folder, networks, "IFPipeline", index, write_tokenizer, FIXED_LIGHT)
 
 
 def write_pipeline(
@@ -216,12 +219,13 @@ def write_pipeline(
     kind: str,
     index: Mapping[str, Any],
     tokenizer: Callable[[Path], None] | None = None,
+    light: Light | None = None,
 ) -> None:
     """Writes a pipeline folder of these networks, our scheduler and model_index.json, replacing `folder` in one
     step.
 
     kind: _class_name of the index. index: the other entries of the index, except for the scheduler. tokenizer:
-    writes a tokenizer into a folder.
+    writes a tokenizer into a folder. light: of all pictures that the networks learned from, if there is one.
     """
 
     def write(path: Path) -> None:
@@ -229,6 +233,8 @@ def write_pipeline(
             network.save_pretrained(path / name, safe_serialization=True)
         if tokenizer is not None:
             tokenizer(path / "tokenizer")
+        if light is not None:
+            write_light(path, light)
 
     write_folder(folder, kind, index, write)
 

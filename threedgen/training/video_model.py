@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from threedgen.cameras.clips import TIME_FEATURES
 from threedgen.cameras.orbit import VIEW_FEATURES
 from threedgen.datasets.motions import MORE_WORDS
+from threedgen.datasets.world import FIXED_LIGHT
 from threedgen.training.prior_model import PriorArchitecture, make_text_encoder, make_unet, write_pipeline
 from threedgen.training.tokenizer import vocabulary, write_tokenizer
 
@@ -89,5 +90,10 @@ def save_video_pipeline(model: VideoModel, folder: Path, dtype: torch.dtype = to
     }
     networks = {"unet": copy.unet, "text_encoder": copy.text_encoder}
     write_pipeline(
-        folder, networks, "ThreedgenVideoPipeline", index, lambda at: write_tokenizer(at, MORE_WORDS)
+        folder,
+        networks,
+        "ThreedgenVideoPipeline",
+        index,
+        lambda at: write_tokenizer(at, MORE_WORDS),
+        FIXED_LIGHT,
     )

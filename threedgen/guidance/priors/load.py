@@ -14,10 +14,11 @@ import torch
 
 from threedgen.core import plugins, trust
 from threedgen.core.errors import UserError
+from threedgen.core.material import Light
 from threedgen.core.settings import SettingError, at_least, finite, settings
 from threedgen.guidance.priors.base import Prior
 from threedgen.guidance.priors.executors.executor import Choice, Executor, can_defer
-from threedgen.guidance.priors.folder import files, memory
+from threedgen.guidance.priors.folder import files, light, memory
 from threedgen.guidance.priors.folder.files import PipelineFolder, first_line, readable
 from threedgen.guidance.priors.folder.libraries import or_user_error
 from threedgen.recipes import typed
@@ -36,6 +37,7 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 # the copies for other libraries, and not the single-file checkpoints).
 _WANTED = [
     "model_index.json",
+    light.NAME,
     "*/*.json",
     "tokenizer*/*",
     *(f"*/{stem}{end}.safetensors" for stem in ("model", "diffusion_pytorch_model") for end in ("", "-*")),
@@ -138,6 +140,24 @@ def _load(config: PriorConfig, device: torch.device) -> Prior:
     if config.name == _REQUIRED_VIDEO:
         raise UserError("this recipe needs --video-prior FOLDER, a text-to-video model (docs/priors.md)")
     return plugins.find("prior", config.name)(config, device)
+
+
+_SHIPPED = {
+    "embedded": EMBEDDED_WEIGHTS,
+    THINGS: EMBEDDED_THINGS_WEIGHTS,
+    "embedded-view": EMBEDDED_VIEW_WEIGHTS,
+    "embedded-picture": EMBEDDED_PICTURE_WEIGHTS,
+    "embedded-video": EMBEDDED_VIDEO_WEIGHTS,
+}
+
+
+def light_of(config: PriorConfig) -> Light | None:
+    """The light in which a prior shows everything, as its folder says; None if it says none or is not here.
+
+    No weights are loaded and nothing is fetched. Raises UserError for a damaged light.json.
+    """
+    folder = Path(config.path).expanduser() if config.path else _SHIPPED.get(config.name)
+    return None if folder is None else light.read_light(folder)
 
 
 def load_embedded(config: PriorConfig, device: torch.device) -> Prior:

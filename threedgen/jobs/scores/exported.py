@@ -11,9 +11,13 @@ import numpy as np
 import torch
 
 from threedgen.core.errors import UserError
+from threedgen.core.material import Light
 from threedgen.core.pictures import psnr, silhouette_iou, srgb_from_linear
 from threedgen.core.types import GaussianCloud, Primitive, TriMesh
+from threedgen.export.gltf import light_in
+from threedgen.export.materials import relit
 from threedgen.export.views import View, around, renders
+from threedgen.recipes import typed
 from threedgen.renderers.mesh import MeshRenderer
 from threedgen.representations.mesh_checks import check_mesh
 
@@ -26,7 +30,8 @@ MOST_DB, MOST_IOU = 3.0, 0.03
 
 def read_back(path: Path) -> TriMesh:
     """The mesh of a .glb as trimesh reads it, in the coordinates of the file, with its texture or the colours of
-    its vertices. Raises UserError for a file that it cannot read."""
+    its vertices; an albedo as it looks in the light that the file names. Raises UserError for a file that it cannot
+    read."""
     import trimesh
 
     try:
@@ -34,16 +39,18 @@ def read_back(path: Path) -> TriMesh:
         (piece,) = loaded.geometry.values()
         colors = _colors_of(piece.visual)
         vertices, faces = np.asarray(piece.vertices, np.float32), np.asarray(piece.faces, np.int64)
+        normals = torch.from_numpy(np.array(piece.vertex_normals, dtype=np.float32))
     except Exception as error:  # whatever a damaged file makes of its parsers
         raise UserError(
             f"cannot read {path} ({type(error).__name__}: {error}): write it again with `threedgen export`"
         ) from error
-    mesh = TriMesh(torch.from_numpy(vertices), torch.from_numpy(faces), **colors)
+    mesh = TriMesh(torch.from_numpy(vertices), torch.from_numpy(faces), normals=normals, **colors)
     check_mesh(mesh, f"cannot read {path}")
-    return mesh
+    light = light_in(path)
+    return mesh if light is None else relit(mesh, typed.build(Light, light, f"the light in {path}"))
 
 
-def _colors_of(visual: Any) -> dict[str, torch.Tensor]:
+def _colors_of(visual: Any) -> dict[str, Any]:
     """What a mesh of trimesh is coloured by, as fields of a TriMesh: a texture, or else the colours of its vertices
     if it has any, which a .glb holds in linear light and trimesh keeps as an attribute beside the material."""
     image = getattr(getattr(visual, "material", None), "baseColorTexture", None)
