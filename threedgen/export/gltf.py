@@ -198,8 +198,8 @@ def read_glb(path: str | Path) -> tuple[TriMesh, dict[str, Any]]:
 
 
 def light_in(path: Path) -> Any:
-    """The light in which the albedo of a GLB looks like what the mesh was made of, as the file says; None if it says
-    none. Raises UserError for a file that is no GLB."""
+    """The light in which the albedo of a GLB looks like what the mesh was made of, as the file says; None if it
+    says none. Raises UserError for a file that is no GLB."""
     document, _ = _opened(path)
     try:
         return document["materials"][0]["extras"]["light"]
