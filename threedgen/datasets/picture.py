@@ -62,6 +62,17 @@ def read_picture(path: str | Path, largest: int = LARGEST) -> Picture:
     return Picture(np.asarray(picture.convert("RGB")), alpha, *size)
 
 
+def read_rgba(path: str | Path, upright: bool = True) -> UInt8[np.ndarray, "H W 4"]:
+    """The picture of a file with all of its pixels, which are straight RGBA; alpha is 255 if the file has none.
+
+    upright: whether it is turned as its EXIF data says; cameras of posed pictures may be meant for the pixels as
+    they are stored. It reads what `read_picture` reads, of any size up to MOST_PIXELS, and raises the same errors.
+    """
+    place = existing(path, "there is no picture '{path}'")
+    picture, _ = _decode(place, None, _eight_bits, upright=upright)
+    return np.asarray(picture.convert("RGBA"))
+
+
 def read_mask(path: str | Path, like: Picture) -> UInt8[np.ndarray, "H W"]:
     """The mask in a file for the picture `like`, at the size of that: 255 is object, 0 and transparent are not.
 
@@ -108,11 +119,16 @@ def size_of(path: Path, smallest: int = SMALLEST) -> tuple[int, int]:
         return file.size
 
 
-def _decode(path: Path, largest: int, convert: Callable[[Any], Any]) -> tuple[Any, tuple[int, int]]:
-    """The picture that `convert` makes of the open file, upright and reduced; and the size in the file, upright."""
+def _decode(
+    path: Path, largest: int | None, convert: Callable[[Any], Any], upright: bool = True
+) -> tuple[Any, tuple[int, int]]:
+    """The picture that `convert` makes of the open file, upright and reduced; and the size in the file, upright.
+
+    largest: pixels per side of the result; None keeps all pixels of a picture of any size.
+    """
     with _opened(path) as (file, frames):
-        _check_header(path, file, frames)
-        return _upright(path, file, largest, convert)
+        _check_header(path, file, frames, 1 if largest is None else SMALLEST, whole=largest is None)
+        return _turned(path, file, largest, convert, upright)
 
 
 @contextlib.contextmanager
@@ -152,24 +168,24 @@ def _check_header(path: Path, file: Any, frames: int, smallest: int = SMALLEST, 
         )
 
 
-def _upright(
-    path: Path, file: Any, largest: int, convert: Callable[[Any], Any]
+def _turned(
+    path: Path, file: Any, largest: int | None, convert: Callable[[Any], Any], upright: bool
 ) -> tuple[Any, tuple[int, int]]:
     from PIL import Image, ImageOps
 
     size = file.size
     with decoding(path, partial(_unreadable, path)):
-        if file.format in (
-            "JPEG",
-            "MPO",
-        ):  # decodes at 1/2, 1/4 or 1/8, never below the size that is asked for
+        # Decodes at 1/2, 1/4 or 1/8, never below the size that is asked for.
+        if largest is not None and file.format in ("JPEG", "MPO"):
             file.draft(None, (largest, largest))
             if file.size[0] * file.size[1] > MOST_PIXELS:  # a long and thin picture
                 raise UserError(f"'{path}' has {size[0]} x {size[1]} pixels: make it smaller")
         file.load()
-        swapped = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        swapped = upright and file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     picture = convert(file)
-    if max(picture.size) > largest:
+    if not upright:
+        return picture, size
+    if largest is not None and max(picture.size) > largest:
         ratio = largest / max(picture.size)
         sides = [max(1, round(side * ratio)) for side in picture.size]
         picture = picture.resize(sides, Image.Resampling.BOX)
