@@ -204,7 +204,7 @@ def _picture(pixels: UInt8[np.ndarray, "H W C"]) -> Picture:
 
 def _cut_out(picture: Picture, number: int, path: str | Path) -> UInt8[np.ndarray, "H W 4"]:
     try:
-        alpha, source = alpha_of(picture, path)
+        alpha, source, _ = alpha_of(picture, path)
     except UserError as error:
         raise UserError(
             f"frame {number + 1} of '{path}' shows no object that stands out ({str(error).partition(':')[0]}): cut "

@@ -21,6 +21,7 @@ from jaxtyping import Float, UInt8
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.datasets.decoding import decoding, reason
+from threedgen.datasets.masks import GREY, levels_of_16_bits, object_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SMALLEST = 16  # pixels per side: below it there is nothing to see in a picture
@@ -30,7 +31,8 @@ _MOST_REDUCED = (
     170_000_000  # pixels of a JPEG, which is reduced while it is decoded; Pillow refuses 178 million
 )
 _LONG_EDGE = 65_500  # pixels, the limit of JPEG; other files with such sides are made to break readers
-_GREY = 8  # levels by which the channels of a grey picture may differ, as they do after JPEG
+# How files of phones and browsers begin that only some builds of Pillow read, whatever their suffix is.
+_UNREAD = {b"ftypavif": "AVIF", b"ftypheic": "HEIC", b"ftypheix": "HEIC", b"ftypmif1": "HEIF"}
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # modes of 16-bit grey, which Pillow would clip to 8 bits
 
 
@@ -74,17 +76,16 @@ def read_rgba(path: str | Path, upright: bool = True) -> UInt8[np.ndarray, "H W 
 
 
 def read_mask(path: str | Path, like: Picture) -> UInt8[np.ndarray, "H W"]:
-    """The mask in a file for the picture `like`, at the size of that: 255 is object, 0 and transparent are not.
+    """The mask in a file for the picture `like`, at the size of that: 255 is object, 0 is not (see
+    `threedgen.datasets.masks.object_of`).
 
-    Raises UserError as `read_picture` does, and for a mask whose size is not that of the file of the picture.
+    Raises UserError as `read_picture` and `object_of` do, and for a mask whose size is not that of the file of the
+    picture.
     """
-    picture = _beside(path, like, "mask", _eight_bits)
     from PIL import Image
 
-    if picture.mode == "RGBA":
-        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
-        picture = Image.alpha_composite(black, picture)
-    return np.asarray(picture.convert("L").resize(like.rgb.shape[1::-1], Image.Resampling.BOX))
+    picture = _beside(path, like, "mask", _object)
+    return np.asarray(picture.resize(like.rgb.shape[1::-1], Image.Resampling.BOX))
 
 
 def read_depth(path: str | Path, like: Picture) -> Float[np.ndarray, "H W"]:
@@ -216,6 +217,14 @@ def _eight_bits(file: Any) -> Any:
         return file.convert("RGBA" if transparent else "RGB")
 
 
+def _object(file: Any) -> Any:
+    """A loaded mask as mode L, white where the object is."""
+    from PIL import Image
+
+    deep = levels_of_16_bits(np.asarray(file)) if file.mode in _DEEP else None
+    return Image.fromarray(object_of(np.asarray(_eight_bits(file).convert("RGBA")), deep, file.filename))
+
+
 def _nearness(file: Any) -> Any:
     """A loaded grey file as mode F in [0, 1]."""
     from PIL import Image
@@ -224,7 +233,7 @@ def _nearness(file: Any) -> Any:
         values, most = np.clip(np.asarray(file), 0, 65535), 65535.0
     else:
         rgb = np.asarray(_eight_bits(file).convert("RGB"))
-        if int((rgb.max(axis=2) - rgb.min(axis=2)).max()) > _GREY:
+        if int((rgb.max(axis=2) - rgb.min(axis=2)).max()) > GREY:
             raise UserError(f"'{file.filename}' is coloured: a depth picture is grey, nearer is brighter")
         values, most = rgb[..., 1], 255.0
     return Image.fromarray(np.multiply(values, 1.0 / most, dtype=np.float32))
@@ -237,6 +246,7 @@ def _unreadable(path: Path, error: Exception) -> str:
         return f"the picture '{path}' is broken or truncated ({reason(error)}): copy it again"
     if path.stat().st_size == 0:
         return f"'{path}' is empty (0 bytes): copy it again"
-    phone = path.suffix.lower() in (".heic", ".heif")
-    hint = " (HEIC pictures of phones: export them as JPEG)" if phone else ""
+    with path.open("rb") as file:
+        kind = _UNREAD.get(file.read(12)[4:])
+    hint = f": it is in the format {kind}, so save it as a JPEG or PNG" if kind else ""
     return f"'{path}' is not a PNG, JPEG or WebP picture{hint}"
