@@ -34,7 +34,8 @@ _HALO = 2  # pixels around a speck that are half transparent because of it
 class CutOut:
     """The object of a picture.
 
-    rgba: [SIZE, SIZE, 4]. source: what separated object and background: alpha, mask or border. about: one line for
+    rgba: [SIZE, SIZE, 4]. source: what separated object and background: alpha, mask, isnet,
+    rembg or border. about: one line for
     the user. nearness: [SIZE, SIZE] in [0, 1] if a depth picture was given, 1 at the nearest point of the object
     and 0 at its farthest; it extends a little beyond the outline and is 0 outside.
     """
@@ -57,7 +58,7 @@ def cut_out_of(
     picture = read_picture(path)
     alpha, source, specks = alpha_of(picture, path, mask)
     rgb = picture.rgb if source == "alpha" else without_bleeding(picture.rgb, alpha)
-    center, radius = _circle(alpha, source)
+    center, radius = _circle(alpha)
     if 2.0 * radius < _LEAST_OBJECT:
         raise UserError(
             f"the object in '{path}' is {2.0 * radius:.0f} pixels large, {_LEAST_OBJECT} are needed: crop the "
@@ -72,6 +73,8 @@ def cut_out_of(
         "alpha": "the object is what is not transparent",
         "mask": "the object is what the mask shows",
         "border": "no transparency and no mask, so what the border shows was taken for background",
+        "isnet": "no transparency and no mask, so ISNet told it from the background",
+        "rembg": "no transparency and no mask, so rembg told it from the background",
     }[source]
     share = 100.0 * float((alpha >= _SOLID).mean())
     about = (
@@ -119,8 +122,8 @@ def read_cut_out(path: str | Path) -> tuple[Float[Tensor, "S S 3"], Float[Tensor
 def alpha_of(
     picture: Picture, path: str | Path, mask: str | Path | None = None
 ) -> tuple[UInt8[np.ndarray, "H W"], str, int]:
-    """The alpha of the object; its source: mask, alpha or border; and how many specks were left out, parts that are
-    far smaller than the largest. Raises UserError if there is no object."""
+    """The alpha of the object; its source, as of a CutOut; and how many specks were left out, parts that are far
+    smaller than the largest. Raises UserError if there is no object."""
     if mask is not None:
         alpha, source = read_mask(mask, picture), "mask"
     elif picture.alpha is not None:
@@ -133,7 +136,7 @@ def alpha_of(
                 "mask (--mask MASK.png, white where the object is)"
             )
     else:
-        alpha, source = remove_background(picture.rgb), "border"
+        alpha, source = remove_background(picture.rgb)
     kept, specks = _without_specks(alpha)
     return kept, source, specks
 
@@ -167,11 +170,11 @@ def without_bleeding(
     return rgb[rows, columns]
 
 
-def _circle(alpha: UInt8[np.ndarray, "H W"], source: str) -> tuple[tuple[float, float], float]:
+def _circle(alpha: UInt8[np.ndarray, "H W"]) -> tuple[tuple[float, float], float]:
     """The centre (x, y) of the bounding box of the object, and the distance to the farthest corner of a pixel."""
     rows, columns = np.nonzero(alpha >= _SOLID)
     if len(rows) == 0:
-        raise UserError(f"nothing of the object is left after cutting it out by its {source}: give a --mask")
+        raise UserError("nothing of the object is left after cutting it out: give a --mask")
     x = 0.5 * (columns.min() + columns.max() + 1)
     y = 0.5 * (rows.min() + rows.max() + 1)
     corners = np.hypot(np.abs(columns + 0.5 - x) + 0.5, np.abs(rows + 0.5 - y) + 0.5)
