@@ -250,9 +250,11 @@ def test_bad_objects(tmp_path):
     tiny = save(tmp_path / "tiny.png", picture, disc(4.0))
     plain = save(tmp_path / "plain.png", picture)
     black = save(tmp_path / "black.png", np.zeros((SIDE, SIDE), dtype=np.uint8))
-    small = save(tmp_path / "small.png", np.zeros((SIDE, SIDE - 1), dtype=np.uint8))
+    small = save(tmp_path / "small.png", np.round(255 * disc(9.0)[:, :-1]).astype(np.uint8))
+    glass = save(tmp_path / "glass.png", picture, 0.4 * disc())
     for arguments, message in (
         ((clear,), "transparent all over"),
+        ((glass,), "at most 40% opaque"),
         ((tiny,), "pixels large, 16 are needed"),
         ((plain, black), "black all over"),
         ((plain, small), "must be of one size"),
@@ -260,6 +262,31 @@ def test_bad_objects(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             cut_out_of(*arguments)
+
+
+@pytest.mark.parametrize("source", ["alpha", "mask", "border"])
+def test_stray_pixels_do_not_move_the_frame(tmp_path, source):
+    """Parts far smaller than the object are left out and counted; a part of some size belongs to it."""
+    cover, white = disc(20.0, 50.0, 40.0), backgrounds()["white"]
+    stray = cover.copy()
+    stray[2, 2] = stray[90, 90] = 1.0
+    stray[2, 3] = 0.3
+
+    def found(shown):
+        name = tmp_path / "a.png"
+        if source == "mask":
+            mask = save(tmp_path / "m.png", np.round(255 * shown).astype(np.uint8))
+            return cut_out_of(save(name, on(white, cover)), mask)
+        return cut_out_of(save(name, on(white, shown), shown if source == "alpha" else None))
+
+    clean, dusty = found(cover), found(stray)
+    assert "left out" not in clean.about
+    assert np.abs(clean.rgba[..., 3].astype(int) - dusty.rgba[..., 3]).mean() < 1.0
+    if source != "border":
+        assert dusty.about.endswith("; 2 specks were left out")
+        beside = found(np.maximum(cover, disc(4.0, 84.0, 84.0)))
+        assert "left out" not in beside.about
+        assert beside.rgba[380:, 380:, 3].max() == 255
 
 
 def test_a_depth_picture_is_cut_like_the_picture(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import wave
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
@@ -82,6 +84,85 @@ def test_long_films_are_thinned_evenly(tmp_path):
     assert film.count == 16
     assert film.seconds == pytest.approx(0.75)
     np.testing.assert_allclose(middles(film)[:, 0], np.linspace(0, 2, 6), atol=0.05)
+
+
+def _ffmpeg(*arguments):
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *map(str, arguments)], check=True
+    )
+
+
+def _numbered(folder, frames=FRAMES):
+    folder.mkdir()
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).resize((122, 90)).save(folder / f"{number}.png")
+    return folder / "%d.png"
+
+
+def test_a_film_of_a_changing_rate_keeps_its_duration(tmp_path):
+    """The disc rests for a second between two quick moves: the frames are shown when they were taken."""
+    _numbered(tmp_path / "raw")
+    shown = [(0, 0.1), (1, 1.0), (2, 0.1)]
+    lines = [f"file 'raw/{number}.png'\nduration {seconds}\n" for number, seconds in shown]
+    (tmp_path / "list.txt").write_text("".join(lines))
+    made = ["-fps_mode", "vfr", "-pix_fmt", "yuv444p", "-qp", 0, tmp_path / "a.mp4"]
+    _ffmpeg("-f", "concat", "-safe", 0, "-i", tmp_path / "list.txt", *made)
+    first, *others = [Image.fromarray(FRAMES[number]) for number, _ in shown]
+    durations = [round(1000 * seconds) for _, seconds in shown]
+    first.save(tmp_path / "a.webp", save_all=True, append_images=others, duration=durations, lossless=True)
+    for name in ("a.mp4", "a.webp"):
+        film = film_of(tmp_path / name, size=32)
+        assert film.seconds == pytest.approx(1.1, abs=0.05), name
+        assert film.count == 3
+        assert "on average" in film.about
+        middle = middles(film)[:, 0]
+        np.testing.assert_allclose(
+            middle, np.select([middle < 0.3, middle < 1.0], [0.0, 0.63], 1.26), atol=0.1
+        )
+        assert 0.6 < (np.abs(middle - 0.63) < 0.1).mean() < 0.95, "it rests for most of the time"
+
+
+def test_a_film_of_a_phone_held_upright_is_turned(tmp_path):
+    frames = _numbered(tmp_path / "raw")
+    _ffmpeg("-framerate", 10, "-i", frames, "-pix_fmt", "yuv444p", tmp_path / "a.mp4")
+    _ffmpeg("-display_rotation", 90, "-i", tmp_path / "a.mp4", "-c", "copy", tmp_path / "b.mp4")
+    film = film_of(tmp_path / "b.mp4", size=32)
+    assert "of 90 x 122 pixels, 10 a second" in film.about
+    turned = middles(film_of(tmp_path / "a.mp4", size=32))[:, ::-1] * [1, -1]
+    np.testing.assert_allclose(middles(film), turned, atol=0.1)
+
+
+def test_the_transparency_of_a_film_is_read(tmp_path):
+    """A black disc on hidden black, which no border tells apart, and sound beside it."""
+    frames = _numbered(tmp_path / "raw", [np.dstack([0 * frame[..., :3], frame[..., 3]]) for frame in FRAMES])
+    sound = ["-f", "lavfi", "-i", "sine=d=0.3"]
+    _ffmpeg(
+        "-framerate",
+        10,
+        "-i",
+        frames,
+        *sound,
+        "-c:v",
+        "libvpx-vp9",
+        "-pix_fmt",
+        "yuva420p",
+        tmp_path / "a.webm",
+    )
+    _ffmpeg("-framerate", 10, "-i", frames, *sound, "-c:v", "qtrle", "-pix_fmt", "argb", tmp_path / "a.mov")
+    for name in ("a.webm", "a.mov"):
+        film = film_of(tmp_path / name, size=32)
+        assert film.seconds == pytest.approx(0.2, rel=0.02)
+        np.testing.assert_allclose(middles(film)[:, 0], [0, 0.63, 1.26], atol=0.1)
+
+
+def test_a_folder_is_in_the_order_of_its_numbers(tmp_path):
+    names = ["frame_9.png", "frame_10.png", "frame_100.PNG"]
+    for name, frame in zip(names, FRAMES, strict=True):
+        Image.fromarray(frame).save(tmp_path / name)
+        (tmp_path / f"._{name}").write_bytes(b"\0\5\x16\7" + bytes(99))
+    film = film_of(tmp_path, size=32)
+    assert film.count == 3
+    assert (np.diff(middles(film)[:, 0]) > 0.3).all()
 
 
 def test_what_was_written_is_read(tmp_path):

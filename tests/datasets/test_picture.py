@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from threedgen.core.errors import UserError
-from threedgen.datasets.picture import LARGEST, read_depth, read_mask, read_picture
+from threedgen.datasets.picture import LARGEST, read_depth, read_picture, read_rgba
 
 # Left half red, right half blue, green in the upper left corner: shows turns and mirrorings.
 WIDTH, HEIGHT = 48, 32
@@ -167,6 +167,33 @@ def test_orientation(tmp_path, orientation):
     assert (picture.width, picture.height) == (WIDTH, HEIGHT)
 
 
+@pytest.mark.parametrize("mode", ["P", "CMYK", "L", "LA", "RGB", "RGBA", "I;16"])
+def test_a_picture_with_all_of_its_pixels(tmp_path, mode):
+    """Whatever the file holds comes as straight RGBA, of any size, also where `read_picture` reduces or refuses."""
+    name = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    grey = Image.fromarray((np.arange(8 * 1500) % 256).astype(np.uint16).reshape(8, 1500) * 257)
+    picture = grey if mode == "I;16" else Image.fromarray(np.tile(sample()[:8], (1, 32, 1))).convert(mode)
+    if mode in ("LA", "RGBA"):
+        picture.putpixel((3, 5), (9,) * (len(mode) - 1) + (0,))
+    if mode == "P":
+        picture.info["transparency"] = picture.getpixel((3, 5))
+    picture.save(name)
+    rgba = read_rgba(name)
+    assert rgba.shape == (*picture.size[::-1], 4)
+    assert rgba[5, 3, 3] == (0 if mode in ("P", "LA", "RGBA") else 255)
+    assert rgba[0, -1, 3] == 255
+    assert near(rgba[:, -1:, :3], np.asarray(picture.convert("RGB"))[:, -1:], 1.0) or mode == "I;16"
+    assert mode != "I;16" or rgba[0, 7, 0] == 7
+
+
+def test_posed_pictures_may_be_read_as_they_are_stored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(sample()).save(tmp_path / "a.png", exif=exif)
+    assert read_rgba(tmp_path / "a.png").shape == (WIDTH, HEIGHT, 4)
+    assert near(read_rgba(tmp_path / "a.png", upright=False)[..., :3], sample(), 0.0)
+
+
 def test_a_large_jpeg_is_reduced_while_it_is_decoded(tmp_path):
     """It has more pixels than are ever decoded at once."""
     Image.new("RGB", (7000, 6000), (200, 30, 20)).save(tmp_path / "a.jpg")
@@ -238,7 +265,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     files = {
         "text.png": (b"hello, I am text", "is not a PNG, JPEG or WebP picture"),
-        "phone.heic": (b"\x00\x00\x00\x18ftypheic", "export them as JPEG"),
+        "phone.heic": (b"\x00\x00\x00\x18ftypheic", "format HEIC, so save it as a JPEG"),
         "empty.png": (b"", "is empty"),
         "cut.png": (good[: len(good) // 2], "is broken or truncated"),
         "cut.jpg": ((tmp_path / "noise.jpg").read_bytes()[:900], "is broken or truncated"),
@@ -313,16 +340,8 @@ def test_a_depth_picture(tmp_path):
             read_depth(tmp_path / name, picture)
 
 
-def test_a_mask_has_the_pictures_size(tmp_path):
-    Image.new("RGB", (2048, 1024)).save(tmp_path / "a.png")
-    picture = read_picture(tmp_path / "a.png")
-    mask = np.zeros((1024, 2048), dtype=np.uint8)
-    mask[:, 1024:] = 255
-    Image.fromarray(mask).save(tmp_path / "m.png")
-    found = read_mask(tmp_path / "m.png", picture)
-    assert found.shape == picture.rgb.shape[:2]
-    assert (found[:, : LARGEST // 2] == 0).all()
-    assert (found[:, LARGEST // 2 :] == 255).all()
-    Image.fromarray(mask[:, :-1]).save(tmp_path / "m.png")
-    with pytest.raises(UserError, match="2047 x 1024 pixels and the picture 2048 x 1024"):
-        read_mask(tmp_path / "m.png", picture)
+@pytest.mark.parametrize(("brand", "kind"), [(b"avif", "AVIF"), (b"heic", "HEIC")])
+def test_pictures_of_phones_are_named(tmp_path, brand, kind):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x1cftyp" + brand + bytes(99))
+    with pytest.raises(UserError, match=f"it is in the format {kind}, so save it as a JPEG or PNG"):
+        read_picture(tmp_path / "a.jpg")

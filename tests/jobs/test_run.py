@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import platform
+import re
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from threedgen.jobs.listeners.previews import Previews
 from threedgen.jobs.lock import LOCK, OWNER
 from threedgen.jobs.run_directory import FILM, PICTURES, REFERENCE, RunDirectory, check_free, choose_path
 from threedgen.loop.events import RunStarted, StepDone
-from threedgen.recipes.load import load_recipe
+from threedgen.recipes.load import load_recipe, read_resolved
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:no exporter for Tensor"),
@@ -213,6 +214,46 @@ def test_an_asset_without_a_surface_is_a_warning():
     assert "no Gaussian is opaque enough" in report["asset"]["mesh"]
     assert "watertight" not in report["scores"]
     assert not (run.path / "asset.glb").exists()
+
+
+def test_a_finished_run_goes_on_with_more_steps(capsys):
+    """Its files and its report are then those of all steps; the first steps are as they were."""
+    run = job.start(recipe(fake_parts.RECIPE, "steps=10"), Path("run"))
+    rows = run.metrics.read_text().splitlines()
+    assert run.finished
+    assert main(["resume", "run"]) == 0
+    assert "nothing to do; --steps N gives it more steps" in capsys.readouterr().out
+    assert main(["resume", "run", "--steps", "14"]) == 0
+    assert run.finished
+    after = run.metrics.read_text().splitlines()
+    assert after[:10] == rows
+    assert len(after) == 14
+    assert json.loads(run.report.read_text())["steps"] == 14
+    for steps in ("14", "3"):
+        assert main(["resume", "run", "--steps", steps]) == 2
+        assert f"--steps {steps}: 'run' has done 14 steps; name" in capsys.readouterr().err
+    assert "steps: 14" in run.recipe.read_text()
+
+
+def test_a_run_whose_recipe_asks_for_more_steps_is_not_finished():
+    run = job.start(recipe(fake_parts.RECIPE, "steps=10"), Path("run"))
+    run.recipe.write_text(run.recipe.read_text().replace("steps: 10\n", "steps: 12\n"))
+    assert not run.finished
+    job.resume(run)
+    assert run.finished
+    assert len(run.metrics.read_text().splitlines()) == 12
+    (run.checkpoint / "state.json").write_text("damaged")
+    assert run.finished, "what is damaged is reported by those who need it"
+
+
+def test_more_steps_are_those_of_the_last_stage(capsys):
+    # Shorter than an interval that is a default: the files of such a run can be read nevertheless.
+    stages = "stages:\n  - {steps: 6}\n  - {steps: 4}\n"
+    text = re.sub(r"(?m)^steps:.*\n", "", fake_parts.RECIPE) + stages
+    run = job.start(recipe(text), Path("run"))
+    assert main(["resume", "run", "--steps", "15"]) == 0
+    assert len(run.metrics.read_text().splitlines()) == 15
+    assert [stage.steps for stage in read_resolved(run.recipe).all_stages] == [6, 9]
 
 
 def test_the_report_of_a_resumed_run_counts_the_time_of_earlier_processes():

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from threedgen.commands.options import add_backend, add_device, add_trust, print_results, trusting
+from threedgen.commands.options import (
+    add_backend,
+    add_device,
+    add_trust,
+    at_least_one,
+    print_results,
+    trusting,
+)
 from threedgen.commands.parser import Parser
 from threedgen.core.imports import without_collection
 
@@ -13,9 +20,15 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="threedgen resume",
         description="Continue a run from its last checkpoint. It ends with the same bits "
-        "as one that was not stopped.",
+        "as one that was not stopped. A finished run continues with --steps.",
     )
     parser.add_argument("run", metavar="RUN", help="the directory of the run")
+    parser.add_argument(
+        "--steps",
+        type=at_least_one,
+        metavar="N",
+        help="steps of the whole run; if it has fewer, a finished run continues; default: the recipe's",
+    )
     add_device(parser)
     add_backend(parser)
     add_trust(parser)
@@ -29,8 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
         from threedgen.pipelines.result import load_run
 
     opened = load_run(arguments.run)
-    if opened.finished:
-        print(f"{opened.path} is finished: nothing to do")
+    if opened.finished and arguments.steps is None:
+        print(f"{opened.path} is finished: nothing to do; --steps N gives it more steps")
         return
-    opened.resume(arguments.device, arguments.backend)
+    opened.resume(arguments.device, arguments.backend, steps=arguments.steps)
     print_results(opened.path)

@@ -4,23 +4,19 @@ If the colours of the border lie near a smooth surface, the background is plain,
 belong to it. Any other background is separated by GrabCut (Rother et al. 2004) with the border instead of a
 rectangle that a user draws: mixtures of Gaussians over colour and position for both sides and a minimum cut between
 them, repeated until the cut does not change. Then a random walker (Grady 2006) refines the outline at the full size
-of the picture. Nothing is learned or downloaded, and the result is deterministic. If the package rembg and a model
-of it are already on the machine, they are used instead.
+of the picture. Nothing is learned or downloaded, and the result is deterministic. A network that has learned what
+objects are is used instead if it is on the machine (see `threedgen.datasets.learned_removal`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import os
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from threedgen.core.errors import UserError
+from threedgen.datasets.learned_removal import learned_alpha
 
 _SIDE = 192  # pixels of the longer side of the picture that is cut
 _BORDER = 0.03  # width of the border as a share of that side; it is certainly background
@@ -37,14 +33,17 @@ _LEAST, _MOST = 0.003, 0.85  # share of the picture that an object can cover
 _SPECK = 0.03  # of the area of the largest piece: smaller pieces are removed
 _TOUCHING = 0.5  # share of the border from which on a "foreground" along it is the background itself
 _WALKER = 50.0  # beta of the random walker: how strongly edges stop it
-_REMBG_MODEL = "u2net"
 
 
-def remove_background(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
-    """Alpha of the object in an opaque picture, by rembg if it and its model are installed, else by `cut_out`.
-    Raises UserError if no object is found."""
-    alpha = _by_rembg(rgb)
-    return cut_out(rgb) if alpha is None else alpha
+def remove_background(rgb: UInt8[np.ndarray, "H W 3"]) -> tuple[UInt8[np.ndarray, "H W"], str]:
+    """Alpha of the object in an opaque picture, and by what it was found: isnet or rembg if they are installed,
+    else border, which is `cut_out`. Raises UserError if no object is found, and as `learned_alpha` does."""
+    found = learned_alpha(rgb)
+    if found is None:
+        return cut_out(rgb), "border"
+    if found[0].max() < 128:
+        raise _nothing_found()
+    return found
 
 
 def cut_out(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
@@ -272,48 +271,3 @@ def _refined(rgb: UInt8[np.ndarray, "H W 3"], inside: Bool[np.ndarray, "h w"]) -
     else:  # the object is too thin to have an inside
         alpha = solid
     return np.round(255.0 * np.clip(alpha, 0.0, 1.0)).astype(np.uint8)
-
-
-def _by_rembg(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"] | None:
-    """Alpha by rembg, None if it or its model is not installed. rembg would download a model that it does not find,
-    or whose checksum it does not know. So it is used only if the file exists, from its folder and unchecked."""
-    packages = ("rembg", "onnxruntime")
-    folder = next((home for home in _rembg_homes() if (home / f"{_REMBG_MODEL}.onnx").is_file()), None)
-    if folder is None or not all(importlib.util.find_spec(package) for package in packages):
-        return None
-    from PIL import Image
-
-    rembg = importlib.import_module("rembg")
-    with _environment(U2NET_HOME=str(folder), MODEL_CHECKSUM_DISABLED="1"):
-        session = rembg.new_session(_REMBG_MODEL)
-    mask = rembg.remove(Image.fromarray(rgb), session=session, only_mask=True)
-    alpha = np.asarray(mask.convert("L"))
-    if alpha.max() < 128:
-        raise _nothing_found()
-    return alpha
-
-
-def _rembg_homes() -> Iterator[Path]:
-    """The folders in which rembg keeps models: that of current versions, and that of older ones."""
-    data, own = os.environ.get("XDG_DATA_HOME"), os.environ.get("REMBG_HOME")
-    if chosen := os.environ.get("U2NET_HOME"):
-        current = older = Path(chosen)
-    else:
-        current = Path(own) if own else Path(data) / "rembg" if data else Path.home() / ".rembg"
-        older = Path(data or Path.home()) / ".u2net"
-    yield current.expanduser() / "models" / _REMBG_MODEL
-    yield older.expanduser()
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -26,13 +26,16 @@ RADIUS = DISTANCE * math.sin(math.atan(FILL * math.tan(math.radians(FOV / 2.0)))
 SIZE = 512  # pixels per side: the most that any prior or render has
 _LEAST_OBJECT = 16  # pixels of the diameter of that circle
 _SOLID = 128  # alpha from which on a pixel belongs to the object
+_SPECK = 0.001  # of the area of the largest part of the object: smaller ones are stray pixels
+_HALO = 2  # pixels around a speck that are half transparent because of it
 
 
 @dataclass(frozen=True)
 class CutOut:
     """The object of a picture.
 
-    rgba: [SIZE, SIZE, 4]. source: what separated object and background: alpha, mask or border. about: one line for
+    rgba: [SIZE, SIZE, 4]. source: what separated object and background: alpha, mask, isnet,
+    rembg or border. about: one line for
     the user. nearness: [SIZE, SIZE] in [0, 1] if a depth picture was given, 1 at the nearest point of the object
     and 0 at its farthest; it extends a little beyond the outline and is 0 outside.
     """
@@ -53,9 +56,9 @@ def cut_out_of(
     do, and if there is no object, one of less than _LEAST_OBJECT pixels, or one of the same depth everywhere.
     """
     picture = read_picture(path)
-    alpha, source = alpha_of(picture, path, mask)
+    alpha, source, specks = alpha_of(picture, path, mask)
     rgb = picture.rgb if source == "alpha" else without_bleeding(picture.rgb, alpha)
-    center, radius = _circle(alpha, source)
+    center, radius = _circle(alpha)
     if 2.0 * radius < _LEAST_OBJECT:
         raise UserError(
             f"the object in '{path}' is {2.0 * radius:.0f} pixels large, {_LEAST_OBJECT} are needed: crop the "
@@ -70,11 +73,15 @@ def cut_out_of(
         "alpha": "the object is what is not transparent",
         "mask": "the object is what the mask shows",
         "border": "no transparency and no mask, so what the border shows was taken for background",
+        "isnet": "no transparency and no mask, so ISNet told it from the background",
+        "rembg": "no transparency and no mask, so rembg told it from the background",
     }[source]
     share = 100.0 * float((alpha >= _SOLID).mean())
     about = (
         f"{Path(path).name}: {picture.width} x {picture.height} pixels, {how}; the object covers {share:.0f}%"
     )
+    if specks:
+        about += f"; {specks} {'speck was' if specks == 1 else 'specks were'} left out"
     return CutOut(rgba, source, about, nearness)
 
 
@@ -114,19 +121,39 @@ def read_cut_out(path: str | Path) -> tuple[Float[Tensor, "S S 3"], Float[Tensor
 
 def alpha_of(
     picture: Picture, path: str | Path, mask: str | Path | None = None
-) -> tuple[UInt8[np.ndarray, "H W"], str]:
-    """The alpha of the object, and its source: mask, alpha or border. Raises UserError if there is no object."""
+) -> tuple[UInt8[np.ndarray, "H W"], str, int]:
+    """The alpha of the object; its source, as of a CutOut; and how many specks were left out, parts that are far
+    smaller than the largest. Raises UserError if there is no object."""
     if mask is not None:
         alpha, source = read_mask(mask, picture), "mask"
-        if alpha.max() < _SOLID:
-            raise UserError(f"the mask '{mask}' is black all over: it must be white where the object is")
     elif picture.alpha is not None:
         alpha, source = picture.alpha, "alpha"
-        if alpha.max() < _SOLID:
+        if alpha.max() == 0:
             raise UserError(f"'{path}' is transparent all over: there is nothing to see")
+        if alpha.max() < _SOLID:
+            raise UserError(
+                f"'{path}' is at most {100.0 * alpha.max() / 255.0:.0f}% opaque: make the object opaque, or give a "
+                "mask (--mask MASK.png, white where the object is)"
+            )
     else:
-        alpha, source = remove_background(picture.rgb), "border"
-    return alpha, source
+        alpha, source = remove_background(picture.rgb)
+    kept, specks = _without_specks(alpha)
+    return kept, source, specks
+
+
+def _without_specks(alpha: UInt8[np.ndarray, "H W"]) -> tuple[UInt8[np.ndarray, "H W"], int]:
+    """The alpha without stray pixels, which would move and shrink the frame of the object; and their number."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(alpha >= _SOLID, structure=np.ones((3, 3)))  # type: ignore[misc]
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    areas[0] = 0
+    small = (areas < _SPECK * areas.max()) & (areas > 0)
+    if not small.any():
+        return alpha, 0
+    kept = (labels > 0) & ~small[labels]
+    near = ndimage.binary_dilation(small[labels], iterations=_HALO) & ~kept
+    return np.where(near, 0, alpha).astype(np.uint8), int(small.sum())
 
 
 def without_bleeding(
@@ -143,11 +170,11 @@ def without_bleeding(
     return rgb[rows, columns]
 
 
-def _circle(alpha: UInt8[np.ndarray, "H W"], source: str) -> tuple[tuple[float, float], float]:
+def _circle(alpha: UInt8[np.ndarray, "H W"]) -> tuple[tuple[float, float], float]:
     """The centre (x, y) of the bounding box of the object, and the distance to the farthest corner of a pixel."""
     rows, columns = np.nonzero(alpha >= _SOLID)
     if len(rows) == 0:
-        raise UserError(f"nothing of the object is left after cutting it out by its {source}: give a --mask")
+        raise UserError("nothing of the object is left after cutting it out: give a --mask")
     x = 0.5 * (columns.min() + columns.max() + 1)
     y = 0.5 * (rows.min() + rows.max() + 1)
     corners = np.hypot(np.abs(columns + 0.5 - x) + 0.5, np.abs(rows + 0.5 - y) + 0.5)

@@ -7,7 +7,6 @@ once, so the memory is bounded whatever the size of the film.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +23,8 @@ from threedgen.core.paths import existing
 from threedgen.datasets.cut_outs import alpha_of, framed, without_bleeding
 from threedgen.datasets.decoding import decoding
 from threedgen.datasets.picture import FORMATS, SMALLEST, Picture, read_picture
+from threedgen.datasets.picture_files import picture_files
+from threedgen.datasets.videos import video_frames
 
 SIZE = 256  # pixels per side of the frames that are kept
 KEPT = 32  # frames that are kept: more than a motion of a few seconds needs
@@ -31,7 +32,6 @@ MOST = 900  # frames that are read
 _LARGEST = 384  # pixels of the longer side of a frame before it is cut out
 _MARGIN = 1.15  # of the side of the window to that of the object
 _SOLID = 128  # alpha from which on a pixel belongs to the object
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _ANIMATIONS = (".gif", ".webp", ".png", ".apng")
 
 
@@ -39,7 +39,8 @@ _ANIMATIONS = (".gif", ".webp", ".png", ".apng")
 class Film:
     """The object of a film at F >= 2 evenly spaced moments, the first and the last frame among them.
 
-    rgba: [F, SIZE, SIZE, 4]; the moments are evenly spaced to within half a frame. count: number of frames in the
+    rgba: [F, SIZE, SIZE, 4]; the moments are evenly spaced in time to within half a frame. If the rate changes,
+    they are what a player shows, and a frame that lasts long comes several times. count: number of frames in the
     file. interval: seconds between two of these, their mean if it changes; None for a folder of pictures, in which
     it is not known. about: one line for the user.
     """
@@ -65,7 +66,7 @@ def film_of(path: str | Path, size: int = SIZE, most: int = KEPT) -> Film:
     with the number of the frame, if frames differ in size or one shows no object that stands out.
     """
     place = existing(path, "there is no film '{path}'")
-    pictures, interval = _pictures(place)
+    pictures, starts = _pictures(place)
     if not pictures:
         raise UserError(f"'{path}' has no frames: name an mp4, a gif, a webp or a folder of pictures")
     if len(pictures) == 1:
@@ -77,13 +78,32 @@ def film_of(path: str | Path, size: int = SIZE, most: int = KEPT) -> Film:
                 f"frame {number + 1} of '{path}' has {picture.width} x {picture.height} pixels and the first "
                 f"{pictures[0].width} x {pictures[0].height}: they must be of one size"
             )
-    chosen = np.unique(np.linspace(0, len(pictures) - 1, min(most, len(pictures))).round().astype(int))
-    cut = [_cut_out(pictures[number], int(number), path) for number in chosen]
     count, first = len(pictures), pictures[0]
-    rate = "" if interval is None else f", {1.0 / interval:.3g} a second"
+    chosen, even = _even_moments(np.arange(count) if starts is None else np.array(starts), most)
+    cut = {number: _cut_out(pictures[number], number, path) for number in dict.fromkeys(chosen)}
+    interval = None if starts is None else (starts[-1] - starts[0]) / (count - 1)
+    rate = "" if interval is None else f", {1.0 / interval:.3g} a second{'' if even else ' on average'}"
     about = f"{Path(path).name}: {count} frames of {first.width} x {first.height} pixels{rate}"
     about += f"; {len(cut)} are compared"
-    return Film(_through_one_window(np.stack(cut), size), count, interval, about)
+    rgba = np.stack([cut[number] for number in chosen])
+    return Film(_through_one_window(rgba, size), count, interval, about)
+
+
+def _even_moments(starts: Float[np.ndarray, " N"], most: int) -> tuple[list[int], bool]:
+    """The numbers of the frames that are shown at evenly spaced moments, at most `most`; and whether the frames are
+    evenly spaced themselves. starts: when each of N >= 2 frames begins, in any unit, increasing.
+
+    There are as many moments as frames that are evenly spaced, else so many that few short frames are missed.
+    """
+    count, length = len(starts), float(starts[-1] - starts[0])
+    half = 0.5 * length / (count - 1)
+    if np.abs(starts - np.linspace(starts[0], starts[-1], count)).max() <= half:
+        return np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist(), True
+    moments = round(length / float(np.quantile(np.diff(starts), 0.1))) + 1
+    wanted = np.linspace(starts[0], starts[-1], max(2, min(most, moments)))
+    # The last digits of times differ from those of the moments.
+    shown = np.searchsorted(starts, wanted + 1e-3 * half, side="right") - 1
+    return shown.tolist(), False
 
 
 def write_film(folder: Path, film: Film) -> None:
@@ -112,10 +132,10 @@ def read_film(folder: str | Path) -> Float[Tensor, "F S S 4"]:
     return torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], dim=3)
 
 
-def _pictures(path: Path) -> tuple[list[Picture], float | None]:
-    """All frames, reduced, and the seconds between two of them, None for a folder."""
+def _pictures(path: Path) -> tuple[list[Picture], list[float] | None]:
+    """All frames, reduced, and when each of them begins, in seconds; None for a folder."""
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
+        files = picture_files(path)
         if len(files) > MOST:
             raise _too_long(path)
         return [read_picture(file, _LARGEST) for file in files], None
@@ -126,10 +146,10 @@ def _pictures(path: Path) -> tuple[list[Picture], float | None]:
     return _video(path)
 
 
-def _animation(path: Path) -> tuple[list[Picture], float]:
+def _animation(path: Path) -> tuple[list[Picture], list[float]]:
     from PIL import Image
 
-    pictures, seconds = [], []
+    pictures, starts, now = [], [], 0.0
     with decoding(path, partial(_unreadable, path)):
         file = Image.open(path, formats=FORMATS)
     with file:
@@ -138,9 +158,10 @@ def _animation(path: Path) -> tuple[list[Picture], float]:
             if len(pictures) == MOST:
                 raise _too_long(path)
             pictures.append(_picture(rgba))
+            starts.append(now)
             # Browsers show a frame without a duration for a tenth of a second.
-            seconds.append((milliseconds or 100.0) / 1000.0)
-    return pictures, float(np.mean(seconds[:-1] or seconds))
+            now += (milliseconds or 100.0) / 1000.0
+    return pictures, starts
 
 
 def _frames(path: Path, file: Any) -> Iterator[tuple[UInt8[np.ndarray, "H W 4"], float | None]]:
@@ -157,32 +178,15 @@ def _frames(path: Path, file: Any) -> Iterator[tuple[UInt8[np.ndarray, "H W 4"],
         yield rgba, milliseconds
 
 
-def _video(path: Path) -> tuple[list[Picture], float]:
-    """Decoded by the ffmpeg that belongs to imageio."""
-    import imageio_ffmpeg
-
-    stream: Iterator[Any] = imageio_ffmpeg.read_frames(str(path), pix_fmt="rgb24")
-    header = _next(stream, path)
-    width, height = header["size"]
-    fps = float(header["fps"])
-    _check_size(path, width, height)
+def _video(path: Path) -> tuple[list[Picture], list[float]]:
     pictures: list[Picture] = []
-    while (data := _next(stream, path)) is not None:
-        if len(pictures) == MOST:
-            raise _too_long(path)
-        pictures.append(_picture(np.frombuffer(data, np.uint8).reshape(height, width, 3)))
-    if not 0.0 < fps < math.inf:
-        raise UserError(_unreadable(path))
-    return pictures, 1.0 / fps
-
-
-def _next(stream: Iterator[Any], path: Path) -> Any:
-    """The next item of imageio's reader, None at its end."""
-    try:
-        return next(stream, None)
-    except (OSError, RuntimeError, ValueError, LookupError, AttributeError) as error:
-        # It parses what ffmpeg prints, and fails in any of these ways for a file without pictures.
-        raise UserError(_unreadable(path)) from error
+    with video_frames(path, _unreadable(path)) as video:
+        _check_size(path, *video.size)
+        for rgba in video.frames:
+            if len(pictures) == MOST:
+                raise _too_long(path)
+            pictures.append(_picture(rgba))
+        return pictures, video.starts()
 
 
 def _picture(pixels: UInt8[np.ndarray, "H W C"]) -> Picture:
@@ -200,7 +204,7 @@ def _picture(pixels: UInt8[np.ndarray, "H W C"]) -> Picture:
 
 def _cut_out(picture: Picture, number: int, path: str | Path) -> UInt8[np.ndarray, "H W 4"]:
     try:
-        alpha, source = alpha_of(picture, path)
+        alpha, source, _ = alpha_of(picture, path)
     except UserError as error:
         raise UserError(
             f"frame {number + 1} of '{path}' shows no object that stands out ({str(error).partition(':')[0]}): cut "

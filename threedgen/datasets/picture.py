@@ -21,6 +21,7 @@ from jaxtyping import Float, UInt8
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.datasets.decoding import decoding, reason
+from threedgen.datasets.masks import GREY, levels_of_16_bits, object_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SMALLEST = 16  # pixels per side: below it there is nothing to see in a picture
@@ -30,7 +31,8 @@ _MOST_REDUCED = (
     170_000_000  # pixels of a JPEG, which is reduced while it is decoded; Pillow refuses 178 million
 )
 _LONG_EDGE = 65_500  # pixels, the limit of JPEG; other files with such sides are made to break readers
-_GREY = 8  # levels by which the channels of a grey picture may differ, as they do after JPEG
+# How files of phones and browsers begin that only some builds of Pillow read, whatever their suffix is.
+_UNREAD = {b"ftypavif": "AVIF", b"ftypheic": "HEIC", b"ftypheix": "HEIC", b"ftypmif1": "HEIF"}
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # modes of 16-bit grey, which Pillow would clip to 8 bits
 
 
@@ -62,18 +64,28 @@ def read_picture(path: str | Path, largest: int = LARGEST) -> Picture:
     return Picture(np.asarray(picture.convert("RGB")), alpha, *size)
 
 
-def read_mask(path: str | Path, like: Picture) -> UInt8[np.ndarray, "H W"]:
-    """The mask in a file for the picture `like`, at the size of that: 255 is object, 0 and transparent are not.
+def read_rgba(path: str | Path, upright: bool = True) -> UInt8[np.ndarray, "H W 4"]:
+    """The picture of a file with all of its pixels, which are straight RGBA; alpha is 255 if the file has none.
 
-    Raises UserError as `read_picture` does, and for a mask whose size is not that of the file of the picture.
+    upright: whether it is turned as its EXIF data says; cameras of posed pictures may be meant for the pixels as
+    they are stored. It reads what `read_picture` reads, of any size up to MOST_PIXELS, and raises the same errors.
     """
-    picture = _beside(path, like, "mask", _eight_bits)
+    place = existing(path, "there is no picture '{path}'")
+    picture, _ = _decode(place, None, _eight_bits, upright=upright)
+    return np.asarray(picture.convert("RGBA"))
+
+
+def read_mask(path: str | Path, like: Picture) -> UInt8[np.ndarray, "H W"]:
+    """The mask in a file for the picture `like`, at the size of that: 255 is object, 0 is not (see
+    `threedgen.datasets.masks.object_of`).
+
+    Raises UserError as `read_picture` and `object_of` do, and for a mask whose size is not that of the file of the
+    picture.
+    """
     from PIL import Image
 
-    if picture.mode == "RGBA":
-        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
-        picture = Image.alpha_composite(black, picture)
-    return np.asarray(picture.convert("L").resize(like.rgb.shape[1::-1], Image.Resampling.BOX))
+    picture = _beside(path, like, "mask", _object)
+    return np.asarray(picture.resize(like.rgb.shape[1::-1], Image.Resampling.BOX))
 
 
 def read_depth(path: str | Path, like: Picture) -> Float[np.ndarray, "H W"]:
@@ -108,11 +120,16 @@ def size_of(path: Path, smallest: int = SMALLEST) -> tuple[int, int]:
         return file.size
 
 
-def _decode(path: Path, largest: int, convert: Callable[[Any], Any]) -> tuple[Any, tuple[int, int]]:
-    """The picture that `convert` makes of the open file, upright and reduced; and the size in the file, upright."""
+def _decode(
+    path: Path, largest: int | None, convert: Callable[[Any], Any], upright: bool = True
+) -> tuple[Any, tuple[int, int]]:
+    """The picture that `convert` makes of the open file, upright and reduced; and the size in the file, upright.
+
+    largest: pixels per side of the result; None keeps all pixels of a picture of any size.
+    """
     with _opened(path) as (file, frames):
-        _check_header(path, file, frames)
-        return _upright(path, file, largest, convert)
+        _check_header(path, file, frames, 1 if largest is None else SMALLEST, whole=largest is None)
+        return _turned(path, file, largest, convert, upright)
 
 
 @contextlib.contextmanager
@@ -152,24 +169,24 @@ def _check_header(path: Path, file: Any, frames: int, smallest: int = SMALLEST, 
         )
 
 
-def _upright(
-    path: Path, file: Any, largest: int, convert: Callable[[Any], Any]
+def _turned(
+    path: Path, file: Any, largest: int | None, convert: Callable[[Any], Any], upright: bool
 ) -> tuple[Any, tuple[int, int]]:
     from PIL import Image, ImageOps
 
     size = file.size
     with decoding(path, partial(_unreadable, path)):
-        if file.format in (
-            "JPEG",
-            "MPO",
-        ):  # decodes at 1/2, 1/4 or 1/8, never below the size that is asked for
+        # Decodes at 1/2, 1/4 or 1/8, never below the size that is asked for.
+        if largest is not None and file.format in ("JPEG", "MPO"):
             file.draft(None, (largest, largest))
             if file.size[0] * file.size[1] > MOST_PIXELS:  # a long and thin picture
                 raise UserError(f"'{path}' has {size[0]} x {size[1]} pixels: make it smaller")
         file.load()
-        swapped = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        swapped = upright and file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     picture = convert(file)
-    if max(picture.size) > largest:
+    if not upright:
+        return picture, size
+    if largest is not None and max(picture.size) > largest:
         ratio = largest / max(picture.size)
         sides = [max(1, round(side * ratio)) for side in picture.size]
         picture = picture.resize(sides, Image.Resampling.BOX)
@@ -200,6 +217,14 @@ def _eight_bits(file: Any) -> Any:
         return file.convert("RGBA" if transparent else "RGB")
 
 
+def _object(file: Any) -> Any:
+    """A loaded mask as mode L, white where the object is."""
+    from PIL import Image
+
+    deep = levels_of_16_bits(np.asarray(file)) if file.mode in _DEEP else None
+    return Image.fromarray(object_of(np.asarray(_eight_bits(file).convert("RGBA")), deep, file.filename))
+
+
 def _nearness(file: Any) -> Any:
     """A loaded grey file as mode F in [0, 1]."""
     from PIL import Image
@@ -208,7 +233,7 @@ def _nearness(file: Any) -> Any:
         values, most = np.clip(np.asarray(file), 0, 65535), 65535.0
     else:
         rgb = np.asarray(_eight_bits(file).convert("RGB"))
-        if int((rgb.max(axis=2) - rgb.min(axis=2)).max()) > _GREY:
+        if int((rgb.max(axis=2) - rgb.min(axis=2)).max()) > GREY:
             raise UserError(f"'{file.filename}' is coloured: a depth picture is grey, nearer is brighter")
         values, most = rgb[..., 1], 255.0
     return Image.fromarray(np.multiply(values, 1.0 / most, dtype=np.float32))
@@ -221,6 +246,7 @@ def _unreadable(path: Path, error: Exception) -> str:
         return f"the picture '{path}' is broken or truncated ({reason(error)}): copy it again"
     if path.stat().st_size == 0:
         return f"'{path}' is empty (0 bytes): copy it again"
-    phone = path.suffix.lower() in (".heic", ".heif")
-    hint = " (HEIC pictures of phones: export them as JPEG)" if phone else ""
+    with path.open("rb") as file:
+        kind = _UNREAD.get(file.read(12)[4:])
+    hint = f": it is in the format {kind}, so save it as a JPEG or PNG" if kind else ""
     return f"'{path}' is not a PNG, JPEG or WebP picture{hint}"

@@ -89,15 +89,38 @@ def resume(
     listeners: Sequence[Listener] = (),
     device: str | None = None,
     overrides: Sequence[str] = (),
+    steps: int | None = None,
 ) -> list[str]:
     """Continues a run from its last checkpoint, or from the start if there is none, and finishes it.
 
     device: another one than that of the recipe. overrides: `key=value`, for what may differ on another machine,
-    such as renderer.backend. Returns warnings. Raises UserError for every mistake that a user can correct, and if
-    another process writes into the run.
+    such as renderer.backend. steps: how many the whole run shall have, also if it was finished with fewer; its
+    recipe is changed. Returns warnings. Raises UserError for every mistake that a user can correct, and if another
+    process writes into the run.
     """
     with holding(run.path, partial(standing, run.path)):
+        if steps is not None:
+            _set_steps(run, steps)
         return _resume(run, listeners, device, overrides)
+
+
+def _set_steps(run: RunDirectory, steps: int) -> None:
+    """Changes the number of steps of the whole run by those of its last stage. Raises UserError if as many have
+    been done."""
+    recipe = read_resolved(run.recipe)
+    last = len(recipe.all_stages) - 1
+    stage, own = 0, 0
+    if checkpoint.exists(run.checkpoint):
+        stage, own = stage_of(run.checkpoint, recipe), checkpoint.load_state(run.checkpoint).get("step") or 0
+    begun = _steps_before(recipe, last)
+    done = _steps_before(recipe, stage) + own
+    if steps <= max(begun, done):
+        earlier = f", and its stages before the last have {begun}" if begun > done else ""
+        raise UserError(
+            f"--steps {steps}: '{run.path}' has done {done} steps{earlier}; name the steps of the whole run, "
+            "which must be more"
+        )
+    run.set_steps(steps - begun)
 
 
 def _resume(

@@ -19,6 +19,7 @@ from typing import Any
 
 from threedgen.core import inside
 from threedgen.core.atomic import is_temporary, replacing
+from threedgen.core.documents import LARGEST, parse_yaml
 from threedgen.core.errors import UserError
 from threedgen.jobs import lock
 
@@ -55,8 +56,36 @@ class RunDirectory:
 
     @property
     def finished(self) -> bool:
-        """Whether it has its report, which is written last."""
-        return self.report.is_file()
+        """Whether it has its report, which is written last, and as many steps as its recipe asks for."""
+        return self.report.is_file() and not self._asks_for_more_steps()
+
+    def _asks_for_more_steps(self) -> bool:
+        """Whether the steps of its recipe were raised after its last checkpoint. What is damaged is reported by
+        those who need it."""
+        from threedgen.core import checkpoint
+
+        try:
+            state = checkpoint.load_state(self.checkpoint)
+            stages = _stages(parse_yaml(inside.read_text(self.recipe, LARGEST)))
+            return (state["stage"], state["step"]) < (len(stages) - 1, stages[-1]["steps"])
+        except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError):
+            return False
+
+    def set_steps(self, steps: int) -> None:
+        """Writes another number of steps of the last stage into its recipe. Raises UserError."""
+        with _writing_to(self.path):
+            values = parse_yaml(inside.read_text(self.recipe, LARGEST))
+            _stages(values)[-1]["steps"] = steps
+            self._write_recipe(values)
+
+    def _write_recipe(self, resolved: Mapping[str, Any]) -> None:
+        import yaml
+
+        text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
+        if "\x85" in text:  # PyYAML writes this line break unchanged, but reads it as another one
+            text = yaml.safe_dump(dict(resolved), sort_keys=False)
+        with replacing(self.recipe) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
@@ -79,16 +108,11 @@ class RunDirectory:
         resolved: the recipe with every default written out. files: folders that are moved into the run (name in the
         run, one of REFERENCE, PICTURES and FILM -> present path). Raises UserError as `check_free` does.
         """
-        import yaml
-
         # Another name would be in the way of the same command after a kill before the recipe is written.
         assert files.keys() <= set(_FIRST)
 
         check_free(path)
         run = cls(path)
-        text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
-        if "\x85" in text:  # PyYAML writes this line break unchanged, but reads it as another one
-            text = yaml.safe_dump(dict(resolved), sort_keys=False)
         try:
             with _writing_to(path):
                 run.made = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -97,8 +121,7 @@ class RunDirectory:
                     run.given.append(run.path / name)
                     shutil.rmtree(run.path / name, ignore_errors=True)  # of a command that was killed
                     shutil.move(folder, run.path / name)
-            with replacing(run.recipe) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            run._write_recipe(resolved)
         except BaseException:
             run.discard()
             raise
@@ -113,6 +136,11 @@ class RunDirectory:
                 file.unlink(missing_ok=True)
             for folder in self.made:
                 folder.rmdir()
+
+
+def _stages(recipe: Any) -> list[dict[str, Any]]:
+    """The plain values of the stages of a resolved recipe; itself if it has none."""
+    return recipe.get("stages") or [recipe]
 
 
 def choose_path(out: str | Path | None, prompt: str) -> Path:

@@ -143,16 +143,23 @@ class Run:
             render_run(self._directory, Path(path), as_settings(settings), backend, show)
         return Path(path)
 
-    def resume(self, device: str | None = None, backend: str | None = None, progress: bool = True) -> Run:
+    def resume(
+        self,
+        device: str | None = None,
+        backend: str | None = None,
+        progress: bool = True,
+        steps: int | None = None,
+    ) -> Run:
         """Continues the run from its last checkpoint and finishes it; a finished run stays as it is.
 
-        Raises UserError, and KeyboardInterrupt(path) after Ctrl-C.
+        steps: how many the whole run shall have; with more than it has, a finished run goes on too. Raises
+        UserError, and KeyboardInterrupt(path) after Ctrl-C.
         """
-        if self.finished:
+        if self.finished and steps is None:
             return self
         own = overrides({"backend": backend})
         with trust.runs(self._trusted), showing(progress, ()) as listeners:
-            for warning in resume(self._directory, listeners, device, own):
+            for warning in resume(self._directory, listeners, device, own, steps):
                 warnings.warn(warning, stacklevel=2)
         self.__dict__.pop("scene", None)
         return self

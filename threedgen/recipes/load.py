@@ -112,24 +112,29 @@ def read_resolved(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"{path} is not a recipe: expected keys and values")
     for name in plugins.foreign_classes(values):
         trust.check_class(path.parent, name)
-    recipe = resolve(_overridden(values, split_overrides(overrides)), path.parent)
+    recipe = resolve(_overridden(values, split_overrides(overrides)), path.parent, written=True)
     # All values are written out there, defaults too, so that none of them counts as given.
     facts = {"given": frozenset(), "folder": path.parent}
     own = tuple(dataclasses.replace(stage, **facts) for stage in recipe.stages)
     return dataclasses.replace(recipe, **facts, stages=own)
 
 
-def resolve(values: Mapping[str, Any], base: Path | None = None) -> Recipe:
-    """The recipe of merged plain values, checked against the schemas of the chosen components. Raises UserError."""
+def resolve(values: Mapping[str, Any], base: Path | None = None, written: bool = False) -> Recipe:
+    """The recipe of merged plain values, checked against the schemas of the chosen components.
+
+    written: a run wrote the values with every default, among which intervals may be longer than the run. Raises
+    UserError.
+    """
     if not values.get("stages"):
-        return _resolve({key: value for key, value in values.items() if key != "stages"}, "", base)
-    own = tuple(_resolve(section, f"stages.{i}", base) for i, section in enumerate(stages.merged(values)))
+        return _resolve({key: value for key, value in values.items() if key != "stages"}, "", base, written)
+    sections = enumerate(stages.merged(values))
+    own = tuple(_resolve(section, f"stages.{i}", base, written) for i, section in sections)
     total = sum(stage.steps for stage in own)
     document = stages.document(own[-1].resolved, [stage.resolved for stage in own])
     return dataclasses.replace(own[-1], steps=total, stages=own, resolved=document)
 
 
-def _resolve(values: Mapping[str, Any], prefix: str, base: Path | None) -> Recipe:
+def _resolve(values: Mapping[str, Any], prefix: str, base: Path | None, written: bool) -> Recipe:
     """A recipe without stages, or the stage at the path `prefix`."""
     checks.check_keys(values, KEYS, prefix)
     values = merge(DEFAULTS, located(values, base))
@@ -156,7 +161,8 @@ def _resolve(values: Mapping[str, Any], prefix: str, base: Path | None) -> Recip
         representation, renderer, cameras, guidance, fixed,
         relative(resolved, base), frozenset(_paths(values, prefix)),
     )  # fmt: skip
-    checks.check_intervals(recipe, prefix)
+    if not written:
+        checks.check_intervals(recipe, prefix)
     return recipe
 
 

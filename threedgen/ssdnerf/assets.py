@@ -132,7 +132,7 @@ def _on_white(path: str) -> Float[Tensor, "H W 3"]:
         border = torch.cat([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
         if float(border.mean()) >= _WHITE:
             return rgb
-        alpha = remove_background(picture.rgb)
+        alpha, _ = remove_background(picture.rgb)
     share = torch.from_numpy(np.asarray(alpha, dtype=np.float32) / 255.0)[..., None]
     return rgb * share + (1.0 - share)
 
