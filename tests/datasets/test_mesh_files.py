@@ -181,7 +181,7 @@ def test_bad_files(tmp_path):
         ("mesh.blend", None, "is neither a mesh"),
         ("mesh.zip", None, "is an archive: unpack it"),
         ("mesh.tar.gz", None, "is an archive: unpack it"),
-        ("noise.glb", None, "cannot read the mesh|holds no triangles"),
+        ("noise.glb", None, "cannot read"),
         ("noise.obj", None, "cannot read the mesh|holds no triangles"),
         ("cut.stl", None, "cannot read the mesh|holds no triangles"),
         ("points.ply", None, "holds no triangles"),

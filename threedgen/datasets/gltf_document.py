@@ -81,6 +81,10 @@ class Document:
         number = view["buffer"]
         if number not in self._buffers:
             buffer = self.part("buffers", number)
+            if "uri" not in buffer and number != 0:
+                raise ValueError(
+                    f"buffer {number} is not stored: its data are in an extension that is not read"
+                )
             self._buffers[number] = self.uri(buffer["uri"]) if "uri" in buffer else self._binary
         start, length = view.get("byteOffset", 0), view["byteLength"]
         if start < 0 or length < 0 or start + length > len(self._buffers[number]):
@@ -103,6 +107,12 @@ class Document:
             values = np.zeros((count, width), dtype)
         if "sparse" in accessor:
             values = self._filled(values.copy(), accessor["sparse"])
+        return self.normalised(index, values)
+
+    def normalised(self, index: Any, values: np.ndarray) -> np.ndarray:
+        """The values of an accessor as it means them: integers that stand for shares become such numbers."""
+        accessor = self.part("accessors", index)
+        dtype = np.dtype(_TYPES[accessor["componentType"]])
         if not accessor.get("normalized") or dtype.kind == "f":
             return values
         return np.maximum(values / np.iinfo(dtype).max, -1.0)
