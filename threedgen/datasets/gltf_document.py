@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -14,32 +13,13 @@ from urllib.parse import unquote
 import numpy as np
 
 from threedgen.core.documents import parse_json
-from threedgen.core.errors import UserError
-from threedgen.datasets.decoding import reason
+from threedgen.datasets.decoding import damaged
 
 SUFFIXES = (".glb", ".gltf")
 _MAGIC, _JSON, _BINARY = b"glTF", 0x4E4F534A, 0x004E4942
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _MOST = 1 << 28  # numbers of an accessor without data
-
-
-@contextlib.contextmanager
-def damaged(path: Path) -> Iterator[None]:
-    """For code that follows the numbers of a document: those that lead nowhere become a UserError."""
-    try:
-        yield
-    except (
-        KeyError,
-        IndexError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        OverflowError,
-        struct.error,
-    ) as error:
-        said = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else reason(error)
-        raise UserError(f"cannot read {path}: {said}") from error
 
 
 class Document:

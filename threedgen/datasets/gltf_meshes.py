@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from threedgen.core.errors import UserError
-from threedgen.datasets.gltf_document import Document, damaged, node_matrix, placed
+from threedgen.datasets.decoding import damaged
+from threedgen.datasets.gltf_document import Document, node_matrix, placed
 from threedgen.datasets.gltf_materials import Materials
 from threedgen.datasets.mesh_paint import Piece, unit
 from threedgen.datasets.mesh_references import References

@@ -24,7 +24,7 @@ from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.core.types import Cameras, TriMesh
-from threedgen.datasets import gltf_document
+from threedgen.datasets import gltf_document, usd_files
 from threedgen.datasets.decoding import decoding, reason
 from threedgen.datasets.mesh_paint import Piece, finite_colors, paint_of
 from threedgen.datasets.multiview import PosedPictures
@@ -35,8 +35,8 @@ from threedgen.renderers.rasterize import box_filter
 if TYPE_CHECKING:
     from threedgen.datasets.mesh_references import References
 
-SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off")
-ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".7z", ".rar", ".zst", ".usdz", ".3mf")
+SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off", *usd_files.SUFFIXES)
+ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".7z", ".rar", ".zst", ".3mf")
 RADIUS = 0.9  # world units, of the ball to which a mesh is scaled
 SUPERSAMPLING = 4  # pixels per side of each pixel that are rendered and averaged
 _NOT_FINITE = "{path} has colours or texture coordinates with NaN or infinite numbers"
@@ -165,12 +165,14 @@ def _check_name(path: Path) -> None:
 
 def _pieces(path: Path, image: np.ndarray | None) -> list[Piece]:
     """The pieces of a file. image: [h, w, 4], a texture that replaces those that the file names."""
-    from threedgen.datasets import gltf_meshes
+    from threedgen.datasets import gltf_meshes, usd_meshes
     from threedgen.datasets.mesh_references import References
 
     references = References(path)
     if path.suffix.lower() in gltf_document.SUFFIXES:
         pieces = gltf_meshes.read(path, path.read_bytes(), references, image)
+    elif path.suffix.lower() in usd_files.SUFFIXES:
+        pieces = usd_meshes.read(path, references, image)
     else:
         pieces = _by_trimesh(path, references, image)
     if image is None:

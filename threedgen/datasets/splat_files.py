@@ -19,13 +19,12 @@ from threedgen.core.errors import UserError
 from threedgen.core.spherical_harmonics import rotate
 from threedgen.core.transforms import quat_multiply
 from threedgen.core.types import GaussianCloud
-from threedgen.datasets import gltf_document, splat_packed, splat_ply, splat_scenes
+from threedgen.datasets import gltf_document, splat_packed, splat_ply, splat_scenes, usd_files
 from threedgen.datasets.splat_stored import LARGEST_LOGIT, Stored
 
 # Which axis of a file points up: the degrees by which the world is turned about +X to become that file.
 TURNS = {"y": 0, "-y": 180, "z": 90, "-z": -90}
 SUFFIXES = (".ply", ".splat", ".spz", ".sog")  # beside those of scenes: glTF and USD
-USD_SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")
 
 _BARELY = 0.05  # opacity of Gaussians that count when an asset is measured
 _HIGHEST = 3  # degree of the spherical harmonics of threedgen
@@ -118,8 +117,8 @@ def holds_splats(path: str | Path) -> bool:
     suffix = path.suffix.lower()
     if suffix in (".splat", ".spz", ".sog") or path.name == "meta.json":
         return True
-    if suffix in USD_SUFFIXES:
-        return path.is_file() and bool(splat_scenes.usd_fields(splat_scenes.usd_stage(path)))
+    if suffix in usd_files.SUFFIXES:
+        return path.is_file() and bool(splat_scenes.usd_fields(usd_files.opened(path)))
     if suffix not in (".ply", *gltf_document.SUFFIXES) or not path.is_file():
         return False
     if suffix == ".ply":
@@ -166,7 +165,7 @@ def read_asset_splats(path: str | Path, radius: float) -> tuple[SplatParameters,
 def _parse(path: Path) -> Stored:
     """The Gaussians as the file holds them, and what it says about itself."""
     suffix = path.suffix.lower()
-    if suffix in USD_SUFFIXES and path.is_file():
+    if suffix in usd_files.SUFFIXES and path.is_file():
         return splat_scenes.read_usd(path)
     try:
         data = path.read_bytes()

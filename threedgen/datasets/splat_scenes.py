@@ -17,7 +17,9 @@ import torch
 from threedgen.core.errors import UserError
 from threedgen.core.spherical_harmonics import rotate
 from threedgen.core.transforms import quat_from_matrix, quat_multiply
-from threedgen.datasets.gltf_document import Document, damaged, node_matrix
+from threedgen.datasets import usd_files
+from threedgen.datasets.decoding import damaged
+from threedgen.datasets.gltf_document import Document, node_matrix
 from threedgen.datasets.splat_stored import SIGNATURE, Stored, logits, logs
 
 GLTF_NAME = "KHR_gaussian_splatting"
@@ -85,35 +87,22 @@ def _of_primitive(document: Document, primitive: Any, matrix: np.ndarray) -> _Pi
     )
 
 
-def usd_stage(path: Path) -> Any:
-    """The stage of a USD file. Raises UserError without usd-core, and if it cannot be read."""
-    try:
-        Usd = import_module("pxr.Usd")
-        Tf = import_module("pxr.Tf")
-    except ImportError as error:
-        raise UserError(f'{path} needs usd-core: pip install "threedgen[usd]"') from error
-    try:
-        return Usd.Stage.Open(str(path))
-    except Tf.ErrorException as error:  # its messages are pages about its own files
-        raise UserError(f"{path} is no USD file, or damaged") from error
-
-
 def usd_fields(stage: Any) -> list[Any]:
     """The prims of a stage that are Gaussians; empty where usd-core is too old to know them."""
     return [prim for prim in stage.Traverse() if str(prim.GetTypeName()) == "ParticleField3DGaussianSplat"]
 
 
 def read_usd(path: Path) -> Stored:
-    """The Gaussians of a .usd, .usda, .usdc or .usdz file. Raises UserError like `usd_stage`, and if it holds none
-    that can be read."""
-    stage = usd_stage(path)
-    Usd, UsdGeom = import_module("pxr.Usd"), import_module("pxr.UsdGeom")
+    """The Gaussians of a .usd, .usda, .usdc or .usdz file. Raises UserError without usd-core, and if it holds
+    none that can be read."""
+    stage = usd_files.opened(path)
+    Usd, UsdGeom = usd_files.modules(path, "Usd", "UsdGeom")
     cache = UsdGeom.XformCache(Usd.TimeCode.EarliestTime())
     with damaged(path):
         pieces = [
             _of_prim(prim, np.array(cache.GetLocalToWorldTransform(prim)).T) for prim in usd_fields(stage)
         ]
-    up = "z" if UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.z else "y"
+    up = "z" if usd_files.z_is_up(stage) else "y"
     return _joined(path, pieces, up, SIGNATURE in stage.GetRootLayer().customLayerData)
 
 
