@@ -1,14 +1,14 @@
-"""Do other programs read our files of 3D Gaussians as they were meant, and the right way up?
+"""Do other programs read our files of 3D Gaussians as they were meant, and do we read theirs, the right way up?
 
     npm install --no-save @playcanvas/splat-transform
     pip install "gsply[spz,sogs]" open3d
     python benchmarks/splat_files.py [--splat-transform FOLDER] [--count N]
 
 Random Gaussians of degree 3, and one far out on each axis, are written in every format that other programs read:
-splat-transform turns each into a table, and gsply and Open3D, where they are installed, read it. The Gaussians are
-matched by their places. The table has the largest errors of positions (world units), axes (degrees), scales
-(relative), opacities, and colours in 64 directions; the program fails if one is larger than the steps of the format
-allow.
+splat-transform turns each into a table, and gsply and Open3D, where they are installed, read it. Then they write
+the same Gaussians, and threedgen reads their files. The Gaussians are matched by their places. Each line has
+the largest errors of positions (world units), axes (degrees), scales (relative), opacities, and colours in 64
+directions; the program fails if one is larger than the steps of the format allow.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from torch import Tensor
 
 from threedgen.core.random import generator
 from threedgen.core.spherical_harmonics import basis
-from threedgen.core.transforms import matrix_from_quat
+from threedgen.core.transforms import matrix_from_quat, transform
 from threedgen.core.types import GaussianCloud
-from threedgen.datasets.splat_files import TURNS, SplatParameters
+from threedgen.datasets.splat_files import TURNS, SplatParameters, read_splats
 from threedgen.export import write
 from threedgen.export.splat_settings import SplatConfig
 
@@ -59,6 +59,16 @@ FORMATS = {
     "a.splat": Allowed(1e-6, 2.0, 1e-5, 3e-3, 3e-3, 0),
     "a.spz": Allowed(1e-5, 0.3, 0.04, 3e-3, 0.05),
     "a.sog": Allowed(1e-4, 1.0, 0.03, 3e-3, 0.1),
+}
+# Of the files of other programs, whose steps are coarser. In .sog, splat-transform gives random colours to a few
+# entries of a palette, so its file is compared with what it reads there itself.
+WRITTEN = {
+    ".ply": FORMATS["a.ply"],
+    ".compressed.ply": FORMATS["a.compressed.ply"],
+    ".splat": FORMATS["a.splat"],
+    ".spz": Allowed(3e-4, 0.3, 0.04, 3e-3, 0.3),
+    ".sog": Allowed(1e-6, 0.01, 1e-5, 1e-6, 1e-5),
+    ".glb": FORMATS["a.ply"],
 }
 
 
@@ -136,6 +146,59 @@ def by_open3d(path: Path) -> SplatParameters | None:
     return found.turned(0 if path.suffix == ".spz" else -TURNS["-y"])
 
 
+def written(folder: Path, cloud: GaussianCloud, program: Path) -> Iterator[tuple[str, Path]]:
+    """The programs that are there, and the files that they write of a PLY of the Gaussians.
+
+    gsply and Open3D turn nothing, so for .spz, whose axes are others, they are given a PLY that has Y up.
+    """
+    plain, up = folder / "plain.ply", folder / "up.ply"
+    write(cloud, plain)
+    write(cloud, up, splats=SplatConfig(up="y"))
+    if (program / "bin" / "cli.mjs").is_file():
+        for suffix in (".ply", ".compressed.ply", ".spz", ".sog", ".glb"):
+            path = folder / f"splat-transform{suffix}"
+            command = [
+                "node",
+                str(program / "bin" / "cli.mjs"),
+                "-q",
+                "-w",
+                "-g",
+                "cpu",
+                str(plain),
+                str(path),
+            ]
+            subprocess.run(command, check=True, capture_output=True, timeout=300)
+            yield "splat-transform", path
+    try:
+        gsply = import_module("gsply")
+        for suffix in (".ply", ".compressed.ply"):
+            gsply.plywrite(
+                str(folder / f"gsply{suffix}"), gsply.plyread(str(plain)), compressed=suffix != ".ply"
+            )
+            yield "gsply", folder / f"gsply{suffix}"
+        gsply.write_spz(str(folder / "gsply.spz"), gsply.plyread(str(up)))
+        yield "gsply", folder / "gsply.spz"
+    except ImportError:
+        pass
+    try:
+        files = import_module("open3d").t.io
+    except (ImportError, OSError):
+        return
+    for suffix in (".ply", ".splat", ".spz"):
+        cloud_of = files.read_point_cloud(str(up if suffix == ".spz" else plain))
+        if files.write_point_cloud(str(folder / f"open3d{suffix}"), cloud_of):
+            yield "Open3D", folder / f"open3d{suffix}"
+
+
+def as_meant(path: Path) -> SplatParameters:
+    """What threedgen reads of another program's file. splat-transform turns its GLB half about Z, so that the front
+    is behind."""
+    found = read_splats(path)
+    if path.suffix != ".glb":
+        return found
+    return SplatParameters.from_cloud(transform(found.cloud(), torch.diag(torch.tensor([-1.0, 1.0, -1.0]))))
+
+
 def errors(found: SplatParameters, meant: SplatParameters, degree: int) -> Allowed:
     """The largest differences of Gaussians that are matched by their places, up to a degree of the harmonics."""
     away, index = map(np.asarray, KDTree(found.means.numpy()).query(meant.means.numpy()))
@@ -174,6 +237,16 @@ def readings(path: Path, program: Path) -> Iterator[tuple[str, SplatParameters]]
             yield name, found
 
 
+def report(name: str, program: str, path: Path, off: Allowed, allowed: Allowed) -> bool:
+    """Prints a line about one file; whether an error is larger than it may be."""
+    names = ("position", "rotation", "scale", "opacity", "color")
+    wrong = [one for one in names if not getattr(off, one) <= getattr(allowed, one)]
+    numbers = "  ".join(f"{one} {getattr(off, one):.2g}" for one in names)
+    verdict = f"WRONG: {', '.join(wrong)}" if wrong else "ok"
+    print(f"{name:19}{program:17}{path.stat().st_size / 1000:8.0f} kB  {numbers}  {verdict}")
+    return bool(wrong)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -197,14 +270,14 @@ def main() -> None:
             path = Path(folder) / name
             write(cloud, path, splats=config)
             for reader, found in readings(path, arguments.splat_transform):
-                off = errors(found, meant, allowed.degree)
-                names = ("position", "rotation", "scale", "opacity", "color")
-                wrong = [one for one in names if not getattr(off, one) <= getattr(allowed, one)]
-                bad = bad or bool(wrong)
-                numbers = "  ".join(f"{one} {getattr(off, one):.2g}" for one in names)
-                kilobytes = path.stat().st_size / 1000
-                verdict = f"WRONG: {', '.join(wrong)}" if wrong else "ok"
-                print(f"{name:18}{reader:17}{kilobytes:8.0f} kB  {numbers}  {verdict}")
+                bad |= report(path.name, reader, path, errors(found, meant, allowed.degree), allowed)
+        for program, path in written(Path(folder), cloud, arguments.splat_transform):
+            suffix = path.name[path.name.index(".") :]
+            allowed, expected = WRITTEN[suffix], meant
+            if suffix == ".sog":
+                expected = by_splat_transform(arguments.splat_transform, path)
+            off = errors(as_meant(path), expected, allowed.degree)
+            bad |= report(f"{suffix} of ", program, path, off, allowed)
     sys.exit(bad)
 
 

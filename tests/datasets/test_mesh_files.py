@@ -39,7 +39,7 @@ def close(color, expected):
     )
 
 
-@pytest.mark.parametrize("suffix", mesh_files.SUFFIXES)
+@pytest.mark.parametrize("suffix", [".glb", ".gltf", ".obj", ".ply", ".stl", ".off"])
 def test_every_suffix_is_read_and_placed(suffix, tmp_path):
     path = tmp_path / f"box{suffix.upper() if suffix == '.ply' else suffix}"
     mesh = box()
@@ -181,7 +181,7 @@ def test_bad_files(tmp_path):
         ("mesh.blend", None, "is neither a mesh"),
         ("mesh.zip", None, "is an archive: unpack it"),
         ("mesh.tar.gz", None, "is an archive: unpack it"),
-        ("noise.glb", None, "cannot read the mesh|holds no triangles"),
+        ("noise.glb", None, "cannot read"),
         ("noise.obj", None, "cannot read the mesh|holds no triangles"),
         ("cut.stl", None, "cannot read the mesh|holds no triangles"),
         ("points.ply", None, "holds no triangles"),

@@ -10,6 +10,7 @@ import torch
 from furniture import RED, camera, things
 
 from threedgen.cameras.orbit import orbit
+from threedgen.datasets.painted_mesh import REPEATED
 from threedgen.datasets.things.captions import Palette, article, caption, color_names, palette, phrase
 from threedgen.datasets.things.catalogue import Words, read_thing
 from threedgen.datasets.things.painted_layers import find_paints, painted_layers, recolor, render
@@ -63,6 +64,7 @@ def test_a_texture_of_one_colour_is_a_paint_and_another_is_not(tmp_path):
             painted,
             textures=(texture,),
             alphas=(None,),
+            wraps=(REPEATED,),
             texture=torch.zeros_like(painted.texture),
             corner_uvs=uvs * torch.tensor([1.0, 0.8]) + 0.1,
             corner_colors=torch.ones_like(painted.corner_colors),

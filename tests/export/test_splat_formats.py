@@ -21,7 +21,7 @@ from threedgen.core.random import generator
 from threedgen.core.spherical_harmonics import basis
 from threedgen.core.transforms import covariances
 from threedgen.core.types import GaussianCloud
-from threedgen.datasets.splat_files import TURNS, SplatParameters
+from threedgen.datasets.splat_files import TURNS, SplatParameters, read_splats
 from threedgen.export import splat_sog, write
 from threedgen.export.splat_settings import SplatConfig
 
@@ -63,9 +63,10 @@ def cloud(degree: int, count: int = 700) -> GaussianCloud:
     )
 
 
-def read(path: Path, up: str, like: GaussianCloud) -> SplatParameters:
-    """What the file holds, turned into the world and in the order of the cloud that was written."""
-    found = decode(path).turned(-TURNS[up])
+def read(path: Path, up: str, like: GaussianCloud, own: bool = False) -> SplatParameters:
+    """What the file holds, turned into the world and in the order of the cloud that was written. own: as threedgen
+    reads it, else as its description says."""
+    found = read_splats(path) if own else decode(path).turned(-TURNS[up])
     assert len(found.means) == len(like)
     order = torch.cdist(like.means.double(), found.means.double()).argmin(dim=1)
     assert len(order.unique()) == len(order)
@@ -81,13 +82,14 @@ def axes(quats: torch.Tensor) -> torch.Tensor:
     )
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["by its description", "by threedgen"])
 @pytest.mark.parametrize("degree", [0, 1, 3])
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_what_is_read_is_what_was_written(tmp_path: Path, suffix: str, degree: int) -> None:
+def test_what_is_read_is_what_was_written(tmp_path: Path, suffix: str, degree: int, own: bool) -> None:
     position, cosine, scale, opacity, color, highest = FORMATS[suffix]
     meant = cloud(degree)
     write(meant, tmp_path / f"a{suffix}", note={"prompt": "a cube"})
-    found = read(tmp_path / f"a{suffix}", UP[suffix], meant)
+    found = read(tmp_path / f"a{suffix}", UP[suffix], meant, own)
     assert float((found.means - meant.means).abs().max()) <= position
     torch.testing.assert_close(
         axes(found.quats), axes(meant.quats), atol=2.0 * (2.0 * cosine) ** 0.5, rtol=0.0

@@ -21,12 +21,15 @@ from threedgen.core.imports import without_collection
 def build_parser() -> Parser:
     parser = Parser(
         prog="threedgen fit",
-        description="Fit an asset to a folder of posed pictures (transforms.json or SRN) or to a mesh file (.glb, "
-        ".obj, .ply, .stl, .off). The run directory gets the files of text-to-3d.",
+        description="Fit an asset to a folder of posed pictures (transforms.json or SRN), to a mesh file (.glb, "
+        ".obj, .ply, .stl, .off) or to a file of Gaussians (.ply, .splat, .spz, .sog). The run directory gets the "
+        "files of text-to-3d.",
         epilog="key=value changes a setting of the recipe, such as representation.count=8000.",
     )
     parser.add_argument(
-        "source", metavar="DATASET|MESH", help="a folder, a transforms .json file or a mesh file"
+        "source",
+        metavar="DATASET|MESH",
+        help="a folder, a transforms .json file, a mesh file or a file of Gaussians",
     )
     add_settings(parser)
     parser.add_argument(
@@ -45,7 +48,7 @@ def build_parser() -> Parser:
         "--views",
         type=whole,
         metavar="N",
-        help="for a mesh: number of rendered views to train on; default: 24",
+        help="for a mesh or Gaussians: number of rendered views to train on; default: 24",
     )
     parser.add_argument(
         "--light",

@@ -1,4 +1,4 @@
-"""Pillow's exceptions as one-line errors for users."""
+"""Exceptions about damaged pictures and documents as one-line errors for users."""
 
 from __future__ import annotations
 
@@ -35,3 +35,21 @@ def decoding(path: Path, message: Callable[[Exception], str]) -> Iterator[None]:
 def reason(error: Exception) -> str:
     """What an exception says, on one line of bounded length; its name if it says nothing."""
     return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+@contextlib.contextmanager
+def damaged(path: Path) -> Iterator[None]:
+    """For code that follows the numbers of the document `path`: those that lead nowhere become a UserError."""
+    try:
+        yield
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        struct.error,
+    ) as error:
+        said = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else reason(error)
+        raise UserError(f"cannot read {path}: {said}") from error

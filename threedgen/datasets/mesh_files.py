@@ -1,9 +1,9 @@
 """Mesh files: they are read with the colours that viewers display, and rendered from all sides.
 
-trimesh reads them, with nothing but the file itself and the files of materials and textures in its folder:
-references out of that folder are not followed, and nothing is downloaded. How transparent a face is, the `d` (or,
-without it, Tr = 1 - d) of an .mtl and the alpha of its textures say, and in a .glb alphaMode. The alpha of the
-colours of corners and faces is ignored.
+glTF is read by `gltf_meshes`, all else by trimesh, with nothing but the file itself and the files of materials and
+textures in its folder: references out of that folder are not followed, and nothing is downloaded. How transparent
+a face is, the `d` (or, without it, Tr = 1 - d) of an .mtl and the alpha of its textures say, and in glTF alphaMode.
+The alpha of the colours of corners and faces is ignored.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,19 +23,23 @@ from torch import Tensor
 from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
-from threedgen.core.pictures import linear_from_srgb, srgb_from_linear
 from threedgen.core.types import Cameras, TriMesh
+from threedgen.datasets import gltf_document, usd_files
 from threedgen.datasets.decoding import decoding, reason
+from threedgen.datasets.mesh_paint import Piece, finite_colors, paint_of
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.obj_polygons import triangulated
 from threedgen.datasets.painted_mesh import PaintedMesh, fragments, sample, surface
 from threedgen.renderers.rasterize import box_filter
 
-SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".off")
-ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".7z", ".rar", ".zst", ".usdz", ".3mf")
+if TYPE_CHECKING:
+    from threedgen.datasets.mesh_references import References
+
+SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off", *usd_files.SUFFIXES)
+ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".7z", ".rar", ".zst", ".3mf")
 RADIUS = 0.9  # world units, of the ball to which a mesh is scaled
 SUPERSAMPLING = 4  # pixels per side of each pixel that are rendered and averaged
-_GREY = 0.7  # colour of a mesh without colours
+_NOT_FINITE = "{path} has colours or texture coordinates with NaN or infinite numbers"
 _BARELY = 0.05  # opacity that a mesh must have somewhere
 _NO_AREA = 1e-12  # world units squared: a cross product of edges up to this is a rounding error
 _LIGHT = (0.3, 0.8, 0.5)  # direction towards the light: above, in front, to the right
@@ -47,7 +51,7 @@ def may_be_mesh(path: Path) -> bool:
 
 
 def read_painted(path: str | Path, texture: str | Path | None = None) -> PaintedMesh:
-    """The triangles of a .glb, .obj, .ply, .stl or .off file, all pieces of it in one mesh.
+    """The triangles of a .glb, .gltf, .obj, .ply, .stl or .off file, all pieces of it in one mesh.
 
     The mesh is moved so that the middle of its bounding box is the origin, and scaled so that its farthest corner
     is at RADIUS. Corners that no triangle uses are dropped. texture: a picture to use for every piece that has
@@ -59,16 +63,16 @@ def read_painted(path: str | Path, texture: str | Path | None = None) -> Painted
     path = existing(path, "there is no file or folder '{path}'")
     _check_name(path)
     image = None if texture is None else _image(Path(texture))
-    pieces = _pieces(path, told=image is None)
+    pieces = _pieces(path, image)
     if not pieces:
         raise UserError(f"{path} holds no triangles: give a surface mesh")
     vertices, faces, colors, uvs, which, opacity = [], [], [], [], [], []
-    textures, alphas = [], []
+    textures, alphas, wraps = [], [], []
     count = 0
-    for points, corners, piece in pieces:
-        paint = _paint(piece, corners, path, image)
-        if not (np.isfinite(paint.colors).all() and np.isfinite(paint.uvs).all() and _finite_colors(piece)):
-            raise UserError(f"{path} has colours or texture coordinates with NaN or infinite numbers")
+    for points, corners, paint in pieces:
+        _check_faces(corners, len(points), path)
+        if not (np.isfinite(paint.colors).all() and np.isfinite(paint.uvs).all()):
+            raise UserError(_NOT_FINITE.format(path=path))
         vertices.append(points)
         faces.append(corners + count)
         count += len(points)
@@ -79,6 +83,7 @@ def read_painted(path: str | Path, texture: str | Path | None = None) -> Painted
         if paint.texture is not None:
             textures.append(torch.from_numpy(paint.texture[..., :3]).float())
             alphas.append(torch.from_numpy(paint.texture[..., 3:]).float())
+            wraps.append(paint.wrap)
     if image is not None and not textures:
         raise UserError(f"{path} has no texture coordinates, so --texture has nothing to cover")
     mesh = _placed(np.concatenate(vertices), np.concatenate(faces), path)
@@ -90,6 +95,7 @@ def read_painted(path: str | Path, texture: str | Path | None = None) -> Painted
         tuple(textures),
         torch.from_numpy(np.concatenate(opacity)).float(),
         tuple(alpha if float(alpha.min()) < 1.0 else None for alpha in alphas),
+        tuple(wraps),
     )
     return painted if _visible(painted) else opaque(painted)
 
@@ -101,7 +107,8 @@ def read_mesh(path: str | Path, radius: float = RADIUS) -> TriMesh:
     colors = painted.corner_colors.clone()
     for index, texture in enumerate(painted.textures):
         chosen = painted.texture == index
-        colors[chosen] *= sample(texture, painted.corner_uvs[chosen].flatten(0, 1)).unflatten(0, (-1, 3))
+        uvs = painted.corner_uvs[chosen].flatten(0, 1)
+        colors[chosen] *= sample(texture, uvs, painted.wraps[index]).unflatten(0, (-1, 3))
     corners = painted.mesh.faces.flatten()
     total = torch.zeros_like(painted.mesh.vertices).index_add_(0, corners, colors.flatten(0, 1))
     count = torch.bincount(corners, minlength=len(total)).clamp_min(1).unsqueeze(1)
@@ -156,20 +163,31 @@ def _check_name(path: Path) -> None:
         )
 
 
-def _pieces(path: Path, told: bool) -> list[tuple[np.ndarray, np.ndarray, Any]]:
-    """The triangle meshes of a file: corners [v, 3], moved to their positions, faces [f, 3], object of trimesh.
-
-    told: whether to warn of files of materials and textures that are missing."""
-    import trimesh
-
+def _pieces(path: Path, image: np.ndarray | None) -> list[Piece]:
+    """The pieces of a file. image: [h, w, 4], a texture that replaces those that the file names."""
+    from threedgen.datasets import gltf_meshes, usd_meshes
     from threedgen.datasets.mesh_references import References
+
+    references = References(path)
+    if path.suffix.lower() in gltf_document.SUFFIXES:
+        pieces = gltf_meshes.read(path, path.read_bytes(), references, image)
+    elif path.suffix.lower() in usd_files.SUFFIXES:
+        pieces = usd_meshes.read(path, references, image)
+    else:
+        pieces = _by_trimesh(path, references, image)
+    if image is None:
+        references.warn()
+    return pieces
+
+
+def _by_trimesh(path: Path, references: References, image: np.ndarray | None) -> list[Piece]:
+    import trimesh
 
     quiet = logging.getLogger("trimesh")
     level = quiet.level
     quiet.setLevel(logging.CRITICAL)  # it prints tracebacks about textures that are missing
     try:
         with path.open("rb") as file:
-            references = References(path)
             obj = path.suffix.lower() == ".obj"
             loaded = trimesh.load_scene(
                 io.BytesIO(triangulated(file.read())) if obj else file,
@@ -183,8 +201,6 @@ def _pieces(path: Path, told: bool) -> list[tuple[np.ndarray, np.ndarray, Any]]:
         raise UserError(f"cannot read the mesh {path}: {reason(error)}") from error
     finally:
         quiet.setLevel(level)
-    if told:
-        references.warn()
     pieces = []
     for matrix, name in placed:
         piece = loaded.geometry[name]
@@ -197,9 +213,9 @@ def _pieces(path: Path, told: bool) -> list[tuple[np.ndarray, np.ndarray, Any]]:
             vertices = vertices @ matrix[:3, :3].T + matrix[:3, 3]
             faces = np.asarray(piece.faces, dtype=np.int64)
             _check_faces(faces, len(vertices), path)
-            # A mirrored piece would be inside out, so the order of the corners of its faces is reversed.
-            mirrored = np.linalg.det(matrix[:3, :3]) < 0
-            pieces.append((vertices, faces[:, ::-1] if mirrored else faces, piece))
+            if not finite_colors(piece):
+                raise UserError(_NOT_FINITE.format(path=path))
+            pieces.append(Piece(vertices, faces, paint_of(piece, faces, path, image)))
     return pieces
 
 
@@ -231,126 +247,6 @@ def _placed(vertices: np.ndarray, faces: np.ndarray, path: Path) -> TriMesh:
             f"{path} has no area: all its triangles are lines or points, so nothing of it is visible"
         )
     return TriMesh(torch.from_numpy(placed).float(), torch.from_numpy(faces))
-
-
-def _finite_colors(piece: Any) -> bool:
-    """Whether all colours of a .ply are finite. trimesh turns colours into bytes, and NaN into black, but also
-    keeps the numbers of the file."""
-    for element in piece.metadata.get("_ply_raw", {}).values():
-        data = element.get("data")
-        names = data if isinstance(data, dict) else getattr(getattr(data, "dtype", None), "names", None)
-        for name in set(names or ()) & {"red", "green", "blue"}:
-            if not np.isfinite(np.asarray(data[name], dtype=np.float64)).all():
-                return False
-    return True
-
-
-class _Paint(NamedTuple):
-    """The paint of a piece. colors: [f, 3, 3], and uvs: [f, 3, 2], of the corners. texture: [h, w, 4] or None.
-    opacity: that of the material, by which the alpha of the texture is multiplied."""
-
-    colors: np.ndarray
-    uvs: np.ndarray
-    texture: np.ndarray | None = None
-    opacity: float = 1.0
-
-
-def _paint(piece: Any, faces: np.ndarray, path: Path, image: np.ndarray | None) -> _Paint:
-    """The paint of a piece of the file `path`. image: [h, w, 4], a texture that replaces its material."""
-    linear = path.suffix.lower() == ".glb"  # colours and factors of glTF are of linear light
-    visual, corners = piece.visual, (*faces.shape, 3)
-    display = srgb_from_linear if linear else (lambda color: color)
-    none = np.zeros((*faces.shape, 2))
-    if visual.kind == "face":
-        return _Paint(np.repeat(display(_unit(visual.face_colors))[:, None], 3, axis=1), none)
-    if visual.kind == "vertex":
-        return _Paint(display(_unit(visual.vertex_colors))[faces], none)
-    if visual.kind != "texture":
-        return _Paint(np.full(corners, _GREY), none)
-    attributes = getattr(visual, "vertex_attributes", {})
-    own = _unit(attributes["color"]) if "color" in attributes else None
-    found = _material_image(visual.material, path) if image is None else image
-    if visual.uv is None or len(visual.uv) != len(piece.vertices):
-        found = None
-    factor = _factor(visual.material, found is not None) if image is None else None
-    opacity = _opacity(visual.material) if image is None else 1.0
-    if found is None:
-        if own is None and factor is None:
-            return _Paint(np.full(corners, _GREY), none, None, opacity)
-        color = np.ones(corners) if own is None else own[faces]
-        return _Paint(display(color if factor is None else color * factor), none, None, opacity)
-    if factor is not None:
-        light = srgb_from_linear(linear_from_srgb(found[..., :3]) * factor)
-        found = np.concatenate([light, found[..., 3:]], axis=2)
-    # The product of displayed colours is nearly the displayed product of light, because sRGB is nearly a power.
-    colors = np.ones(corners) if own is None else display(own)[faces]
-    return _Paint(colors, np.asarray(visual.uv)[faces], found, opacity)
-
-
-def _unit(colors: Any) -> np.ndarray:
-    """RGB in [0, 1] of colours of any of the types that files have."""
-    rgb = np.asarray(colors)[:, :3]
-    whole = np.issubdtype(rgb.dtype, np.integer)
-    return rgb / np.iinfo(rgb.dtype).max if whole else rgb.astype(np.float64).clip(0.0, 1.0)
-
-
-def _material_image(material: Any, path: Path) -> np.ndarray | None:
-    """The texture of a material with the alpha that viewers use, [h, w, 4] in [0, 1], or None. Raises UserError
-    if it is damaged. path: of the mesh file."""
-    for name in ("baseColorTexture", "image"):
-        picture = getattr(material, name, None)
-        if picture is not None:
-            with decoding(path, lambda error: f"cannot read a texture of {path}: {reason(error)}"):
-                whole = picture.convert("RGBA")
-            rgba = np.asarray(whole, dtype=np.float64) / 255.0
-            mode = getattr(material, "alphaMode", "BLEND" if name == "image" else None) or "OPAQUE"
-            if mode == "MASK":
-                rgba[..., 3] = rgba[..., 3] * _alpha(material) >= _cutoff(material)
-            elif mode != "BLEND":
-                rgba[..., 3] = 1.0
-            return rgba
-    return None
-
-
-def _opacity(material: Any) -> float:
-    """The opacity of a material in [0, 1], without that of its texture."""
-    if hasattr(material, "baseColorFactor"):
-        if material.alphaMode == "BLEND":
-            return _alpha(material)
-        bare = material.alphaMode == "MASK" and material.baseColorTexture is None
-        return float(not bare or _alpha(material) >= _cutoff(material))
-    for name in ("d", "tr"):  # `d -halo 0.5` is also allowed
-        words = getattr(material, "kwargs", {}).get(name, ())
-        try:
-            value = float(words[-1])
-        except (ValueError, IndexError):
-            continue
-        if math.isfinite(value):
-            return min(max(value if name == "d" else 1.0 - value, 0.0), 1.0)
-    return 1.0
-
-
-def _alpha(material: Any) -> float:
-    """The alpha of the colour of a material of a .glb."""
-    value = material.baseColorFactor
-    if value is None or len(value) < 4:
-        return 1.0
-    alpha = np.asarray(value)[3]
-    return float(alpha) / 255.0 if np.issubdtype(type(alpha), np.integer) else float(alpha)
-
-
-def _cutoff(material: Any) -> float:
-    return 0.5 if material.alphaCutoff is None else float(material.alphaCutoff)
-
-
-def _factor(material: Any, textured: bool) -> np.ndarray | None:
-    """The colour of a material, by which its texture is multiplied if it has one: [3] in [0, 1], or None."""
-    name = "baseColorFactor" if hasattr(material, "baseColorFactor") else "diffuse"
-    value = getattr(material, name, None)
-    if value is None or (name == "diffuse" and textured):
-        return None  # viewers ignore the Kd of an .mtl that has a texture
-    color = np.asarray(value)[:3]
-    return color / 255.0 if np.issubdtype(color.dtype, np.integer) else color.astype(np.float64)
 
 
 def _image(path: Path) -> np.ndarray:

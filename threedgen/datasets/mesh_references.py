@@ -40,6 +40,10 @@ class References(FilePathResolver):
         self._lost[_OPTIONS.sub("", name.strip(), count=1)] = "is not in its folder"
         raise FileNotFoundError(name)
 
+    def lose(self, name: str, why: str) -> None:
+        """Notes something else that cannot be read, and why."""
+        self._lost[name] = why
+
     def warn(self) -> None:
         """One warning that names the files that could not be read, if there are any."""
         if not self._lost:

@@ -17,6 +17,9 @@ _CHUNK = 1 << 20  # pixels of the bounding boxes of faces that are tested at a t
 _INVISIBLE = 1.0 / 255.0  # pieces of at most this opacity are left out
 _IN_FRONT = 1e-4  # share of the depth by which glass may be behind what it lies on
 
+Wrap = tuple[str, str]  # what a texture does outside [0, 1] along u and v: "repeat", "mirror" or "clamp"
+REPEATED: Wrap = ("repeat", "repeat")
+
 
 @dataclass(frozen=True)
 class PaintedMesh:
@@ -24,9 +27,10 @@ class PaintedMesh:
     texture if it has one.
 
     corner_colors: [F, 3, 3], and textures: [h, w, 3] each, display-referred in [0, 1]. corner_uvs: [F, 3, 2], v = 0
-    at the bottom; the texture repeats outside [0, 1]. texture: [F], the index into `textures`, -1 for none.
+    at the bottom. texture: [F], the index into `textures`, -1 for none.
     opacity: [F] in [0, 1], of the material of a face, by which the opacity of its texture is multiplied. alphas:
-    [h, w, 1] in [0, 1] for each texture, its opacity, or None if all of it is opaque.
+    [h, w, 1] in [0, 1] for each texture, its opacity, or None if all of it is opaque. wraps: what each texture does
+    outside [0, 1].
     """
 
     mesh: TriMesh
@@ -36,6 +40,7 @@ class PaintedMesh:
     textures: tuple[Float[Tensor, "h w 3"], ...]
     opacity: Float[Tensor, " F"]
     alphas: tuple[Float[Tensor, "h w 1"] | None, ...]
+    wraps: tuple[Wrap, ...]
 
     @property
     def plain(self) -> bool:
@@ -112,28 +117,41 @@ def surface(
     color = (weights * painted.corner_colors[face]).sum(1)
     uv = (weights * painted.corner_uvs[face]).sum(1)
     opacity = painted.opacity[face]
-    for index, (texture, alpha) in enumerate(zip(painted.textures, painted.alphas, strict=True)):
+    layers = zip(painted.textures, painted.alphas, painted.wraps, strict=True)
+    for index, (texture, alpha, wrap) in enumerate(layers):
         chosen = painted.texture[face] == index
         if alpha is None:
-            color[chosen] *= sample(texture, uv[chosen])
+            color[chosen] *= sample(texture, uv[chosen], wrap)
         else:  # what is clear has no say in the colour
-            mixed = sample(torch.cat([texture * alpha, alpha], dim=2), uv[chosen])
+            mixed = sample(torch.cat([texture * alpha, alpha], dim=2), uv[chosen], wrap)
             color[chosen] *= mixed[:, :3] / mixed[:, 3:].clamp_min(1e-6)
             opacity[chosen] *= mixed[:, 3]
     return color, opacity
 
 
-def sample(texture: Float[Tensor, "h w C"], uv: Float[Tensor, "n 2"]) -> Float[Tensor, "n C"]:
-    """The texture at texture coordinates, bilinear and repeating; the centres of texels are at half integers."""
+def sample(
+    texture: Float[Tensor, "h w C"], uv: Float[Tensor, "n 2"], wrap: Wrap = REPEATED
+) -> Float[Tensor, "n C"]:
+    """The texture at texture coordinates, bilinear; the centres of texels are at half integers."""
     height, width = texture.shape[:2]
     x = uv[:, 0] * width - 0.5
     y = (1.0 - uv[:, 1]) * height - 0.5
     left, top = x.floor(), y.floor()
     fx, fy = (x - left)[:, None], (y - top)[:, None]
-    columns = [(left.long() + i) % width for i in (0, 1)]
-    rows = [(top.long() + i) % height for i in (0, 1)]
+    columns = [_wrapped(left.long() + i, width, wrap[0]) for i in (0, 1)]
+    rows = [_wrapped(top.long() + i, height, wrap[1]) for i in (0, 1)]
     upper, lower = (texture[row, columns[0]] * (1 - fx) + texture[row, columns[1]] * fx for row in rows)
     return upper * (1 - fy) + lower * fy
+
+
+def _wrapped(index: Int[Tensor, " n"], size: int, wrap: str) -> Int[Tensor, " n"]:
+    """The texels that are shown at numbers outside of a texture of so many."""
+    if wrap == "clamp":
+        return index.clamp(0, size - 1)
+    if wrap == "mirror":
+        index = index % (2 * size)
+        return torch.minimum(index, 2 * size - 1 - index)
+    return index % size
 
 
 def _opaque(mesh: TriMesh, camera: Cameras) -> tuple[Fragments, Float[Tensor, " P"]]:

@@ -1,13 +1,12 @@
-"""Gaussian clouds as files: the .ply layout of 3D Gaussian Splatting (Kerbl et al. 2023).
+"""Files of Gaussians in all formats that are read: which is which, which way is up, and what cannot be used.
 
-The world of threedgen has +Y up, files of that layout usually have Y down. A comment in the files of threedgen says
-which way is up in them.
+The world of threedgen has +Y up. Each format has its own axes, and files of threedgen say which way is up in them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,14 +19,16 @@ from threedgen.core.errors import UserError
 from threedgen.core.spherical_harmonics import rotate
 from threedgen.core.transforms import quat_multiply
 from threedgen.core.types import GaussianCloud
+from threedgen.datasets import gltf_document, splat_packed, splat_ply, splat_scenes, usd_files
+from threedgen.datasets.splat_stored import LARGEST_LOGIT, Stored
 
 # Which axis of a file points up: the degrees by which the world is turned about +X to become that file.
 TURNS = {"y": 0, "-y": 180, "z": 90, "-z": -90}
-SIGNATURE = "threedgen"  # the first comment of our files
-UP_COMMENT = "up: "
+SUFFIXES = (".ply", ".splat", ".spz", ".sog")  # beside those of scenes: glTF and USD
 
-_MAX_LOGIT = 16.0  # opacities 0 and 1 have no finite logit; float32's sigmoid(+-16) is within 1.2e-7 of them
 _BARELY = 0.05  # opacity of Gaussians that count when an asset is measured
+_HIGHEST = 3  # degree of the spherical harmonics of threedgen
+_HEADER = 1 << 16  # bytes in which the header of a PLY is looked for, to tell what it is
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class SplatParameters:
             means=cloud.means.detach().cpu().float(),
             quats=cloud.quats.detach().cpu().float(),
             log_scales=cloud.scales.detach().cpu().double().log().float(),
-            opacity_logits=torch.logit(opacities).clamp(-_MAX_LOGIT, _MAX_LOGIT).float(),
+            opacity_logits=torch.logit(opacities).clamp(-LARGEST_LOGIT, LARGEST_LOGIT).float(),
             sh=cloud.sh.detach().cpu().float(),
         )
 
@@ -107,30 +108,52 @@ class SplatParameters:
         )
 
 
-def read_splats(path: str | Path) -> SplatParameters:
-    """Reads such a file, and turns it so that +Y is up.
+def holds_splats(path: str | Path) -> bool:
+    """Whether a file is one of Gaussians, and not of a mesh: by its suffix, or by what it holds.
 
-    A comment `up: AXIS` says which axis of the file points up, as in the files of threedgen; files without it have
-    Y down, as those of the paper. Properties are found by name, in any order; others are ignored.
-    Raises UserError if it is missing, is no binary PLY of float32 Gaussians, or is cut short.
+    False if that cannot be told. Raises UserError for a USD file that cannot be read.
     """
-    splats, lines = _parse(Path(path))
-    return splats.turned(-TURNS[_up_of(lines)])
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in (".splat", ".spz", ".sog") or path.name == "meta.json":
+        return True
+    if suffix in usd_files.SUFFIXES:
+        return path.is_file() and bool(splat_scenes.usd_fields(usd_files.opened(path)))
+    if suffix not in (".ply", *gltf_document.SUFFIXES) or not path.is_file():
+        return False
+    if suffix == ".ply":
+        with path.open("rb") as file:
+            data = file.read(_HEADER)
+        try:
+            return splat_ply.holds_gaussians(splat_ply.read_header(path, data))
+        except UserError:
+            return False
+    return splat_scenes.GLTF_NAME.encode() in path.read_bytes()
+
+
+def read_splats(path: str | Path) -> SplatParameters:
+    """Reads a file of Gaussians, and turns it so that +Y is up.
+
+    .ply (of the paper's code, or compact), .splat, .spz, .sog or its meta.json, .glb and .gltf with
+    KHR_gaussian_splatting, and USD with ParticleField3DGaussianSplat. Gaussians with a number that is not finite,
+    or without a rotation, are left out with a warning, and so are spherical harmonics above degree 3.
+    Raises UserError if it is missing, is none of these, is damaged, or holds nothing that can be used.
+    """
+    return _usable(Path(path), _parse(Path(path)))
 
 
 def read_asset_splats(path: str | Path, radius: float) -> tuple[SplatParameters, str]:
     """The Gaussians of a file that a user gives, and a line for the user about them.
 
-    Those of threedgen are in their place already. Those of other programs may be anywhere and of any size, so they
-    are placed as meshes are (`SplatParameters.within`). radius: in world units. Raises UserError like
-    `read_splats`, and if they have no extent.
+    Those of threedgen are in their place already, as far as their format says that they are. Those of other
+    programs may be anywhere and of any size, so they are placed as meshes are (`SplatParameters.within`).
+    radius: in world units. Raises UserError like `read_splats`, and if they have no extent.
     """
     path = Path(path)
-    splats, lines = _parse(path)
-    up = _up_of(lines)
-    splats = splats.turned(-TURNS[up])
-    about = f"{path.name}: {len(splats.means)} Gaussians, up is {up} in the file"
-    if _is_ours(lines):
+    stored = _parse(path)
+    splats = _usable(path, stored)
+    about = f"{path.name}: {len(splats.means)} Gaussians, up is {stored.up} in the file"
+    if stored.ours:
         return splats, f"{about}; it is a file of threedgen, so they stay where they are"
     try:
         placed = splats.within(radius)
@@ -139,68 +162,50 @@ def read_asset_splats(path: str | Path, radius: float) -> tuple[SplatParameters,
     return placed, f"{about}; centred and scaled into a ball of radius {radius:g}"
 
 
-def _is_ours(lines: Sequence[str]) -> bool:
-    return f"comment {SIGNATURE}" in lines
-
-
-def _up_of(lines: Sequence[str]) -> str:
-    """The axis that points up in a file with these lines in its header."""
-    prefix = f"comment {UP_COMMENT}"
-    told = next((line.removeprefix(prefix) for line in lines if line.startswith(prefix)), "")
-    if told in TURNS:
-        return told
-    return "y" if _is_ours(lines) else "-y"  # our first files did not say it
-
-
-def _parse(path: Path) -> tuple[SplatParameters, list[str]]:
-    """The Gaussians as the file holds them, and the lines of its header."""
+def _parse(path: Path) -> Stored:
+    """The Gaussians as the file holds them, and what it says about itself."""
+    suffix = path.suffix.lower()
+    if suffix in usd_files.SUFFIXES and path.is_file():
+        return splat_scenes.read_usd(path)
     try:
-        raw = path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    header, marker, body = raw.partition(b"end_header\n")
-    lines = header.decode("ascii", errors="replace").split("\n")
-    if lines[0] != "ply" or not marker or "format binary_little_endian 1.0" not in lines:
-        raise UserError(f"{path} is no binary little-endian PLY file")
-    words = [line.split() for line in lines]
-    counts = [int(w[2]) for w in words if w[:2] == ["element", "vertex"] and len(w) == 3 and w[2].isdigit()]
-    properties = [w for w in words if w[:1] == ["property"]]
-    if len(counts) != 1 or sum(w[:1] == ["element"] for w in words) != 1:
-        raise UserError(f"{path} holds other things than Gaussians: it must have the one element 'vertex'")
-    if any(len(w) != 3 or w[1] not in ("float", "float32") for w in properties):
-        raise UserError(f"{path} holds properties that are not float32")
-    column = {w[2]: index for index, w in enumerate(properties)}
-    if len(column) != len(properties):
-        raise UserError(f"{path} names a property twice in its header: write the file again")
-    coefficients = 1 + sum(name.startswith("f_rest_") for name in column) // 3
-    missing = [n for n in _names(coefficients) if n not in column and n not in ("nx", "ny", "nz")]
-    if missing or coefficients not in (1, 4, 9, 16):
-        lacking = missing[0] if missing else "f_rest_*"
-        raise UserError(f"{path} holds no 3D Gaussians: property {lacking} is missing")
-    if len(body) < 4 * counts[0] * len(column):
-        raise UserError(
-            f"{path} is cut short: its header announces {counts[0]} Gaussians, but it holds fewer"
+    if suffix == ".splat":
+        return splat_packed.read_records(path, data)
+    if suffix == ".spz" or splat_packed.is_spz(data):
+        return splat_packed.read_spz(path, data)
+    if suffix == ".sog" or path.name == "meta.json":
+        return splat_packed.read_sog(path, data)
+    if suffix in gltf_document.SUFFIXES:
+        return splat_scenes.read_gltf(path, data)
+    return splat_ply.read_ply(path, data)
+
+
+def _usable(path: Path, stored: Stored) -> SplatParameters:
+    """The Gaussians that can be shown, with +Y up."""
+    arrays = [np.array(one, np.float32) for one in stored[:5]]
+    kept = (_HIGHEST + 1) ** 2
+    if arrays[4].shape[1] > kept:
+        degree = math.isqrt(arrays[4].shape[1]) - 1
+        warnings.warn(
+            f"'{path}' has spherical harmonics of degree {degree}: those above {_HIGHEST} are left out",
+            stacklevel=3,
         )
-    table = np.frombuffer(body, "<f4", counts[0] * len(column)).reshape(counts[0], len(column))
-
-    def take(*names: str) -> Tensor:
-        return torch.from_numpy(table[:, [column[name] for name in names]].astype(np.float32))
-
-    rest = take(*(f"f_rest_{i}" for i in range(3 * (coefficients - 1))))
-    dc = take("f_dc_0", "f_dc_1", "f_dc_2").unsqueeze(1)
-    splats = SplatParameters(
-        means=take("x", "y", "z"),
-        quats=take("rot_0", "rot_1", "rot_2", "rot_3"),
-        log_scales=take("scale_0", "scale_1", "scale_2"),
-        opacity_logits=take("opacity").squeeze(1),
-        sh=torch.cat([dc, rest.reshape(counts[0], 3, coefficients - 1).transpose(1, 2)], dim=1),
-    )
-    return splats, lines
-
-
-def _names(coefficients: int) -> list[str]:
-    """The properties of a file of Gaussians with so many coefficients, in the order in which they are written."""
-    rest = [f"f_rest_{i}" for i in range(3 * (coefficients - 1))]
-    dc = ["f_dc_0", "f_dc_1", "f_dc_2"]
-    scale_and_rotation = ["scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
-    return ["x", "y", "z", "nx", "ny", "nz", *dc, *rest, "opacity", *scale_and_rotation]
+        arrays[4] = arrays[4][:, :kept]
+    good = np.linalg.norm(arrays[1], axis=1) > 0.0
+    for values in arrays:
+        good &= np.isfinite(values.reshape(len(good), -1)).all(axis=1)
+    left_out = len(good) - int(good.sum())
+    if left_out == len(good):
+        raise UserError(
+            f"{path} holds no Gaussians whose numbers are finite and that have a rotation and an extent"
+        )
+    if left_out:
+        warnings.warn(
+            f"'{path}': {left_out} of {len(good)} Gaussians are left out, because they have numbers that are not "
+            "finite, or no rotation",
+            stacklevel=3,
+        )
+        arrays = [values[good] for values in arrays]
+    return SplatParameters(*(torch.from_numpy(values) for values in arrays)).turned(-TURNS[stored.up])

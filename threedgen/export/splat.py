@@ -13,7 +13,9 @@ import torch
 
 from threedgen.core.atomic import store
 from threedgen.core.errors import UserError
-from threedgen.datasets.splat_files import SIGNATURE, TURNS, UP_COMMENT, SplatParameters, _names
+from threedgen.datasets.splat_files import TURNS, SplatParameters
+from threedgen.datasets.splat_ply import UP_COMMENT, names
+from threedgen.datasets.splat_stored import SIGNATURE
 
 UP = "-y"  # the axis that points up in this layout
 
@@ -51,7 +53,7 @@ def encode(parameters: SplatParameters, comment: str, up: str) -> bytes:
     table = torch.cat([column.detach().cpu().float() for column in columns], dim=1).numpy().astype("<f4")
     header = ["ply", "format binary_little_endian 1.0", *comments(comment, up)]
     header.append(f"element vertex {count}")
-    header += [f"property float {name}" for name in _names(coefficients)]
+    header += [f"property float {name}" for name in names(coefficients)]
     return header_bytes(header) + table.tobytes()
 
 

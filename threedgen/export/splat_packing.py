@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from threedgen.datasets.splat_files import SplatParameters
+from threedgen.datasets.splat_stored import OTHERS
 
 _CELLS = 1024  # of the grid along each axis: 10 bits
-_OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # the components beside each of four
 
 
 def morton_order(means: Float[np.ndarray, "N 3"]) -> Int[np.ndarray, " N"]:
@@ -41,7 +41,7 @@ def smallest_three(
     largest = np.abs(quats).argmax(axis=1)
     rows = np.arange(len(quats))
     sign = np.where(quats[rows, largest] < 0.0, -1.0, 1.0)
-    return largest, np.take_along_axis(quats * sign[:, None], _OTHERS[largest], axis=1)
+    return largest, np.take_along_axis(quats * sign[:, None], OTHERS[largest], axis=1)
 
 
 def opacities(splats: SplatParameters) -> Float[np.ndarray, " N"]:

@@ -1,4 +1,4 @@
-"""Posed pictures, or a mesh rendered from all around, become an asset by the same loop as a prompt.
+"""Posed pictures, or a mesh or Gaussians rendered from all around, become an asset by the same loop as a prompt.
 
 The pictures are written into the run as a transforms.json data set (RUN/pictures), so a run needs nothing but its
 folder. Held-out views score the asset: PSNR, SSIM and the overlap of the silhouettes go to report.json.
@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
+import torch
+
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.core.pictures import resize
 from threedgen.core.types import Cameras, TriMesh
-from threedgen.datasets import mesh_files
+from threedgen.datasets import mesh_files, splat_files
 from threedgen.datasets.given import SMALLEST, read_pictures
 from threedgen.datasets.multiview import PosedPictures, object_reach, write_transforms
 from threedgen.jobs.run_directory import PICTURES, check_free, choose_path
@@ -27,6 +29,7 @@ from threedgen.pipelines.prepared import Prepared
 from threedgen.pipelines.result import Run
 from threedgen.recipes.load import load_recipe
 from threedgen.recipes.recipe import Recipe
+from threedgen.renderers.splatting import SplattingRenderer
 
 SHAPE = f"{PICTURES}/shape.ply"  # the mesh that the pictures show, without colours
 VIEWS, HELD_OUT, RESOLUTION = 24, 8, 128
@@ -64,12 +67,14 @@ def target_of(
     texture: str | Path | None = None,
     up: str | None = None,
 ) -> Target:
-    """The pictures of a data set's folder (or transforms file), or of a mesh file rendered from all around.
+    """The pictures of a data set's folder (or transforms file), or of a file of a mesh or of Gaussians rendered
+    from all around.
 
     resolution: height of the pictures in pixels, default RESOLUTION; larger pictures of a data set are scaled down,
-    smaller ones stay. Only for a mesh: views to train on (8 more are held out), light in [0, 1] (default: only on a
-    mesh of one colour), texture: a picture file for a mesh that names none. Only for a data set: up, the axis ("y",
-    "z") of its world that points up; None: detected by `read_pictures`. Raises UserError.
+    smaller ones stay. Only for what is rendered: views to train on (8 more are held out). Only for a mesh: light in
+    [0, 1] (default: only on a mesh of one colour), texture: a picture file for a mesh that names none. Only for a
+    data set: up, the axis ("y", "z") of its world that points up; None: detected by `read_pictures`. Raises
+    UserError.
     """
     path = existing(source, "there is no file or folder '{path}'")
     size = RESOLUTION if resolution is None else resolution
@@ -81,6 +86,11 @@ def target_of(
         raise UserError(f"--light must lie between 0 and 1, got {light:g}")
     if up not in ("y", "z", None):
         raise UserError(f"--up must be y or z, got '{up}'")
+    if splat_files.holds_splats(path):
+        for option, value in (("--light", light), ("--texture", texture), ("--up", up)):
+            if value is not None:
+                raise UserError(f"{option} is not for Gaussians, which '{path}' holds: leave it out")
+        return _of_splats(path, VIEWS if views is None else views, size)
     if mesh_files.may_be_mesh(path):
         if up is not None:
             raise UserError(f"--up is for a data set: '{path}' is not one, meshes have +Y up")
@@ -108,12 +118,12 @@ def fit(
     listeners: Sequence[Listener] = (),
     **common: Unpack[Common],
 ) -> Run:
-    """Fits an asset to posed pictures or to a mesh file, as `threedgen fit` does; it is scored on held-out views.
+    """Fits an asset to posed pictures, a mesh file or a file of Gaussians, as `threedgen fit` does; it is scored on
+    held-out views.
 
-    source: a folder of posed pictures, a transforms .json or a mesh file. representation: instead of the
-    recipe's. A "mesh" of a mesh file keeps its shape and learns its texture. views, light, texture: of a mesh;
-    up: of a data set; resolution: of both; see `target_of`. The rest is as of `text_to_3d`, and so are the
-    errors.
+    source: a folder of posed pictures, a transforms .json, a mesh file or a file of Gaussians. representation:
+    instead of the recipe's. A "mesh" of a mesh file keeps its shape and learns its texture. views, light, texture,
+    resolution, up: see `target_of`. The rest is as of `text_to_3d`, and so are the errors.
     """
     prepared = prepare(
         source,
@@ -212,6 +222,17 @@ def _of_mesh(path: Path, views: int, size: int, light: float | None, texture: st
         f"{mesh_files.RADIUS:g}{lit}; {views} views to train on and {HELD_OUT} held out, {size} x {size} pixels"
     )
     return Target(pictures, HELD_OUT, about, painted.mesh)
+
+
+def _of_splats(path: Path, views: int, size: int) -> Target:
+    splats, about = splat_files.read_asset_splats(path, mesh_files.RADIUS)
+    cloud = splats.cloud()
+    cameras = mesh_files.fibonacci_views(views + HELD_OUT, size)
+    with torch.no_grad():
+        seen = [SplattingRenderer()(cloud, cameras[i : i + 1], torch.ones(3)) for i in range(len(cameras))]
+    images, alphas = (torch.cat([getattr(one, name) for one in seen]) for name in ("rgb", "alpha"))
+    about = f"{about}; {views} views to train on and {HELD_OUT} held out, {size} x {size} pixels"
+    return Target(PosedPictures(images.clamp(0.0, 1.0), alphas, cameras), HELD_OUT, about)
 
 
 def _of_folder(path: Path, size: int, up: str | None) -> Target:

@@ -326,7 +326,7 @@ def _read(config: Config, seed: int) -> GaussianCloud:
 
 
 def read_asset(path: str | Path) -> GaussianCloud | TriMesh:
-    """The Gaussians of a .ply file, or a mesh of any other, in its place in the world (`read_asset_splats`).
+    """The Gaussians or the mesh of a file, in its place in the world (`read_asset_splats`).
 
     Raises UserError if it cannot be read.
     """
@@ -336,10 +336,9 @@ def read_asset(path: str | Path) -> GaussianCloud | TriMesh:
 def describe_asset(path: str | Path) -> tuple[GaussianCloud | TriMesh, str]:
     """What `read_asset` reads, and a line for the user about it: how many parts it has and where it was put."""
     from threedgen.datasets.mesh_files import RADIUS, read_mesh
+    from threedgen.datasets.splat_files import holds_splats, read_asset_splats
 
-    if str(path).lower().endswith(".ply"):
-        from threedgen.datasets.splat_files import read_asset_splats
-
+    if holds_splats(path):
         splats, about = read_asset_splats(path, RADIUS)
         return splats.cloud(), about
     mesh = read_mesh(path)
