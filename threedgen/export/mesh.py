@@ -55,7 +55,7 @@ class MeshConfig:
     faces: Annotated[int, at_least(FEWEST_FACES)] = 8_000
     deviation: Annotated[float, between(0.0, 0.1)] = 0.001
     level: Annotated[float, above(0.0)] | None = None
-    floaters: Annotated[float, between(0.0, 1.0, open_high=True)] = 0.002
+    floaters: Annotated[float, between(0.0, 1.0, open_high=True)] = 0.001
     smoothing: Annotated[int, at_least(0)] = 20
     outline: Annotated[int, at_least(0)] = 60
     texture_size: Annotated[int, between(0, 8192)] = 512
