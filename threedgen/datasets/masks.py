@@ -48,8 +48,10 @@ def object_of(
 
 
 def require_object(found: UInt8[np.ndarray, "H W"], name: str | Path) -> None:
-    """Raises UserError for a mask that shows no object, and for one in which black and white are exchanged; masks of
-    posed pictures may be like that. found: what `object_of` found in the file `name`."""
+    """Raises UserError for a mask that shows no object, and for one in which black and white are exchanged.
+
+    Masks of posed pictures may be like that. found: what `object_of` found in the file `name`.
+    """
     if found.max() < 128:
         raise UserError(f"the mask '{name}' is black all over: it must be white where the object is")
     solid = found >= 128
