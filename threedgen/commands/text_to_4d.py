@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from threedgen.commands.options import (
+    above_zero,
     add_quality,
     add_recipe,
     add_run_options,
@@ -39,8 +40,10 @@ def build_parser() -> Parser:
         metavar="RUN|FILE",
         help="object that moves: a finished run, a .ply with Gaussians or a mesh file; default: made first",
     )
-    parser.add_argument("--seconds", type=float, metavar="S", help="length of the motion; default: 2")
-    parser.add_argument("--fps", type=float, metavar="F", help="frames per second of the files; default: 24")
+    parser.add_argument("--seconds", type=above_zero, metavar="S", help="length of the motion; default: 2")
+    parser.add_argument(
+        "--fps", type=above_zero, metavar="F", help="frames per second of the files; default: 24"
+    )
     parser.add_argument(
         "--prior",
         metavar="embedded|FOLDER|HUB_ID",

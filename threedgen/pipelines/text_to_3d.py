@@ -9,7 +9,7 @@ from typing import Unpack
 
 from threedgen.core.errors import UserError
 from threedgen.core.roles import GuidanceRoles, declared
-from threedgen.guidance.priors.load import THINGS
+from threedgen.guidance.priors.load import THINGS, load_prior
 from threedgen.jobs.run_directory import PICTURE, choose_path
 from threedgen.loop.events import Listener
 from threedgen.pipelines.common import Common, overrides, top_level
@@ -63,6 +63,8 @@ def prepare(
         **top_level(common),
     )
     require_no_picture(loaded, str(recipe))
+    if strict:
+        _require_known_words(loaded)
     return Prepared(loaded, choose_path(out, loaded.prompt))
 
 
@@ -80,6 +82,17 @@ def _things_options(strict: bool, recipe: Recipe) -> list[str]:
     if strict and not settings:
         raise UserError("--strict is for the embedded prior of things, which is not used here: leave it out")
     return settings
+
+
+def _require_known_words(recipe: Recipe) -> None:
+    """UserError for words of the prompt that the embedded prior of things has not learnt. It says so itself too,
+    but when the run has begun."""
+    for stage in recipe.all_stages:
+        for guide in stage.guidance:
+            setting = declared(guide.cls, GuidanceRoles).prior_setting
+            asked = getattr(guide.config, setting) if setting else None
+            if asked is not None and asked.name == THINGS and not asked.path:
+                load_prior(asked).prepare([recipe.prompt])
 
 
 def require_no_picture(recipe: Recipe, source: str) -> None:
