@@ -36,7 +36,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--asset",
         metavar="RUN|FILE",
-        help="object that moves: a finished run, a .ply with Gaussians or a mesh file; default: made first",
+        help="object that moves: a finished run, a file of Gaussians or a mesh file; default: made first",
     )
     parser.add_argument("--seconds", type=float, metavar="S", help="length of the motion; default: 2")
     parser.add_argument("--fps", type=float, metavar="F", help="frames per second of the files; default: 24")

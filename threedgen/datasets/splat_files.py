@@ -185,6 +185,10 @@ def _parse(path: Path) -> Stored:
 def _usable(path: Path, stored: Stored) -> SplatParameters:
     """The Gaussians that can be shown, with +Y up."""
     arrays = [np.array(one, np.float32) for one in stored[:5]]
+    if not len(arrays[0]) or len({len(values) for values in arrays}) > 1:
+        raise UserError(
+            f"{path} holds no Gaussians, or not as many rotations, scales and colours as positions"
+        )
     kept = (_HIGHEST + 1) ** 2
     if arrays[4].shape[1] > kept:
         degree = math.isqrt(arrays[4].shape[1]) - 1
