@@ -173,7 +173,11 @@ def _pieces(path: Path, image: np.ndarray | None) -> list[Piece]:
 
     references = References(path)
     if path.suffix.lower() in gltf_document.SUFFIXES:
-        pieces = gltf_meshes.read(path, path.read_bytes(), references, image)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read the mesh {path}: {error.strerror}") from error
+        pieces = gltf_meshes.read(path, data, references, image)
     elif path.suffix.lower() in usd_files.SUFFIXES:
         pieces = usd_meshes.read(path, references, image)
     else:
