@@ -125,6 +125,7 @@ def test_harmonics_of_degree_4_are_read_up_to_degree_3(tmp_path: Path) -> None:
     ("data", "words"),
     [
         (ply(table()[:, :3], ["x", "y", "z"]), "holds no 3D Gaussians: property opacity is missing"),
+        (ply(table()[:0], names(4)), "it has no vertices"),
         (ply(table(), names(4))[:-1], "cut short"),
         (ply(table(), names(4), order="ascii")[:-40], "cut short"),
         (ply(table(), names(4), before="element k 1|property list uchar int of"), "lists before"),
@@ -277,6 +278,10 @@ def test_nodes_of_gltf_place_their_gaussians(tmp_path: Path) -> None:
     close(read_splats(save()), transform(cloud, TURN, torch.tensor([1.0, 2.0, 3.0]), 2.0))
     nodes[1]["scale"] = [2, 1, 1]
     with pytest.raises(UserError, match="mirrors or stretches"):
+        read_splats(save())
+    nodes[1]["scale"] = [2, 2, 2]
+    tree["accessors"][2]["count"] = 3
+    with pytest.raises(UserError, match="not as many rotations, scales and colours as positions"):
         read_splats(save())
     tree["extensionsRequired"] = ["KHR_gaussian_splatting_compression_spz_2"]
     with pytest.raises(UserError, match="needs KHR_gaussian_splatting_compression_spz_2"):

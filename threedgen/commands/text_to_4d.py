@@ -38,7 +38,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--asset",
         metavar="RUN|FILE",
-        help="object that moves: a finished run, a .ply with Gaussians or a mesh file; default: made first",
+        help="object that moves: a finished run, a file of Gaussians or a mesh file; default: made first",
     )
     parser.add_argument("--seconds", type=above_zero, metavar="S", help="length of the motion; default: 2")
     parser.add_argument(

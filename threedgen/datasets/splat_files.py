@@ -121,14 +121,17 @@ def holds_splats(path: str | Path) -> bool:
         return path.is_file() and bool(splat_scenes.usd_fields(usd_files.opened(path)))
     if suffix not in (".ply", *gltf_document.SUFFIXES) or not path.is_file():
         return False
-    if suffix == ".ply":
+    try:
         with path.open("rb") as file:
-            data = file.read(_HEADER)
-        try:
-            return splat_ply.holds_gaussians(splat_ply.read_header(path, data))
-        except UserError:
-            return False
-    return splat_scenes.GLTF_NAME.encode() in path.read_bytes()
+            data = file.read(_HEADER) if suffix == ".ply" else file.read()
+    except OSError:  # whoever reads it says so
+        return False
+    if suffix != ".ply":
+        return splat_scenes.GLTF_NAME.encode() in data
+    try:
+        return splat_ply.holds_gaussians(splat_ply.read_header(path, data))
+    except UserError:
+        return False
 
 
 def read_splats(path: str | Path) -> SplatParameters:
@@ -185,6 +188,10 @@ def _parse(path: Path) -> Stored:
 def _usable(path: Path, stored: Stored) -> SplatParameters:
     """The Gaussians that can be shown, with +Y up."""
     arrays = [np.array(one, np.float32) for one in stored[:5]]
+    if not len(arrays[0]) or len({len(values) for values in arrays}) > 1:
+        raise UserError(
+            f"{path} holds no Gaussians, or not as many rotations, scales and colours as positions"
+        )
     kept = (_HIGHEST + 1) ** 2
     if arrays[4].shape[1] > kept:
         degree = math.isqrt(arrays[4].shape[1]) - 1

@@ -46,7 +46,7 @@ def text_to_4d(
     """Makes an asset that moves from a prompt, as `threedgen text-to-4d` does.
 
     prompt: what moves and how, such as "a blue cube bouncing". asset: the object that moves (a finished run, a
-    .ply with Gaussians or a mesh file); None: it is made first. seconds: length of the motion. fps: frames per
+    file of Gaussians or a mesh file); None: it is made first. seconds: length of the motion. fps: frames per
     second of the files. prior: the model of the object. video_prior: the model of its motion; None: the embedded
     one. video: a film that the motion follows, video_view: where it was taken from,
     "AZIMUTH[,ELEVATION[,DISTANCE]]" in degrees and world units. The rest is as of `text_to_3d`, and so are the
@@ -311,6 +311,6 @@ def asset_file(asset: str | Path) -> Path:
             raise UserError(f"'{asset}' holds no asset.ply: name a finished run of Gaussians, or a file")
     if not path.is_file():
         raise UserError(
-            f"there is no asset '{asset}': name a finished run, a .ply with Gaussians or a mesh file"
+            f"there is no asset '{asset}': name a finished run, a file of Gaussians or a mesh file"
         )
     return path.absolute()
