@@ -17,7 +17,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.settings import SettingError, at_least, finite, settings
 from threedgen.guidance.priors.base import Prior
 from threedgen.guidance.priors.executors.executor import Choice, Executor, can_defer
-from threedgen.guidance.priors.folder import files, memory
+from threedgen.guidance.priors.folder import files, memory, weights
 from threedgen.guidance.priors.folder.files import PipelineFolder, first_line, readable
 from threedgen.guidance.priors.folder.libraries import or_user_error
 from threedgen.recipes import typed
@@ -216,7 +216,7 @@ def load_folder(
         adapter: Any = adapter_of(folder)
         for part in (*_OPTIONAL, *adapter.parts):
             if folder.class_of(part) is not None:
-                files.require_safe_weights(path / part)
+                weights.require_safe_weights(path / part)
             elif part not in _OPTIONAL:
                 raise UserError(f"prior folder '{path}' lacks the part {part}: copy it again")
     options = typed.build(adapter.Config, config.options, "options")
@@ -263,18 +263,18 @@ def _why_eager(config: PriorConfig) -> str:
 def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype, frames: int) -> memory.Sizes:
     """Estimated memory of the parts at `dtype`, from the number of weights in their files."""
 
-    def weights(*names: str) -> float:
+    def taken(*names: str) -> float:
         parts = [folder.path / name for name in names if folder.class_of(name) is not None]
-        return memory.gigabytes(sum(files.elements_of(part) for part in parts))
+        return memory.gigabytes(sum(weights.elements_of(part) for part in parts))
 
     # A folder without a size is refused by the adapter, so any number will do here.
     side = folder.config("vae").get("sample_size") or 512 if folder.class_of("vae") else 64
-    control = files.elements_of(Path(config.control).expanduser()) if config.control else 0
-    network = weights("unet", "transformer") + memory.gigabytes(control)
-    encoders = weights("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
+    control = weights.elements_of(Path(config.control).expanduser()) if config.control else 0
+    network = taken("unet", "transformer") + memory.gigabytes(control)
+    encoders = taken("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
     return memory.Sizes(
         network=network * _BYTES[dtype],
-        vae=weights("vae") * _BYTES[torch.float32],
+        vae=taken("vae") * _BYTES[torch.float32],
         encoders=encoders * _BYTES[dtype],
         pixels=side[0] if isinstance(side, list) else side,
         frames=frames,

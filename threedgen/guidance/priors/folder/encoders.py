@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from threedgen.core.errors import UserError
-from threedgen.guidance.priors.folder import files
+from threedgen.guidance.priors.folder import files, weights
 from threedgen.guidance.priors.folder.clip_text import WEIGHTS, ClipText
 from threedgen.guidance.priors.folder.parts import PipelineParts
 from threedgen.guidance.priors.folder.text import (
@@ -237,7 +237,7 @@ def _embedder(
     folders = [parts.folder.path / name for name in names]
     lora = () if parts.lora is None else (*parts.lora.identity(),)
     name = files.fingerprint(folders, parts.dtype, *decisions, *lora)
-    large = sum(files.elements_of(folder) for folder in folders) >= _WORTH_STORING
+    large = sum(weights.elements_of(folder) for folder in folders) >= _WORTH_STORING
     return TextEmbedder(load, name, cache_folder() if large else None, parts.device)
 
 

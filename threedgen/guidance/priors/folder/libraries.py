@@ -14,6 +14,7 @@ from threedgen.core import machine
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.folder import files
 from threedgen.guidance.priors.folder.files import first_line
+from threedgen.guidance.priors.folder.weights import only_chosen
 
 _SENTENCEPIECE = "pip install sentencepiece protobuf (the extra threedgen[deepfloyd])"
 
@@ -24,14 +25,15 @@ def load_model(model: Any, part: Path, dtype_keyword: str, dtype: torch.dtype) -
     """`from_pretrained` of a class of diffusers or transformers. Raises UserError, also for missing weights."""
 
     def load() -> tuple[Any, dict[str, Any]]:
-        return model.from_pretrained(
-            str(part),
-            local_files_only=True,
-            use_safetensors=True,
-            variant=files.variant(part),
-            output_loading_info=True,
-            **{dtype_keyword: dtype},
-        )
+        with only_chosen(part) as (folder, variant):
+            return model.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                use_safetensors=True,
+                variant=variant,
+                output_loading_info=True,
+                **{dtype_keyword: dtype},
+            )
 
     files.read_config(part / "config.json")
     with quiet():

@@ -220,7 +220,10 @@ def read_noise_table(path: Path, config: dict[str, Any]) -> NoiseSchedule:
     """The cumulative products of the config of a scheduler. Raises UserError if it describes no noise table."""
     if "beta_schedule" not in config and "trained_betas" not in config:
         name = config.get("_class_name", "unknown")
-        raise UserError(f"prior '{path}' has the scheduler {name}, without betas: its noise is not known")
+        raise UserError(
+            f"prior '{path}' has the scheduler {name}, without betas: its noise is not known, so use a model with "
+            "a table of betas, such as Stable Diffusion"
+        )
     given = {key: config[key] for key in _NOISE_TABLE_KEYS if key in config}
     betas = given.get("trained_betas")
     if betas is not None and not isinstance(betas, list):
