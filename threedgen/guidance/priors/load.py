@@ -20,6 +20,7 @@ from threedgen.guidance.priors.executors.executor import Choice, Executor, can_d
 from threedgen.guidance.priors.folder import files, memory, weights
 from threedgen.guidance.priors.folder.files import PipelineFolder, first_line, readable
 from threedgen.guidance.priors.folder.libraries import or_user_error
+from threedgen.guidance.priors.folder.single_file import pipeline_of
 from threedgen.recipes import typed
 
 _REQUIRED = "required"
@@ -55,8 +56,8 @@ class PriorConfig:
             things out. required and required-video stand for a model that `path` must name. An entry
             point of the group threedgen.prior, or package.module:Class, is called with these settings and the
             device.
-        path: Folder of a diffusers pipeline, or a hub id such as owner/name, which is downloaded unless it is in
-            the local cache. It replaces all built-in names.
+        path: Folder of a diffusers pipeline, a single file of a model in safetensors format, or a hub id such as
+            owner/name, which is downloaded unless it is in the local cache. It replaces all built-in names.
         dtype: Precision of the networks, float32, float16 or bfloat16. auto is float32 on a CPU; on CUDA it is
             float16, bfloat16 for SD3, FLUX, CogVideoX and Wan, and float32 for the embedded models. The autoencoder
             is always float32.
@@ -72,6 +73,10 @@ class PriorConfig:
         executor: How the network is computed on a CPU. eager calls it. openvino compiles it, in bfloat16 if the
             processor computes in that and dtype is auto, else in float32; it needs threedgen[openvino]. auto
             compiles it if that is possible and the run is long enough to gain from it.
+        tokenizer: For a model that is a single file, which has no tokenizer: a pipeline folder of the same family,
+            from which everything else that the file lacks is taken as well, or the folder of a tokenizer of CLIP.
+        prediction: For a model that is a single file and does not say so: what it predicts, epsilon or
+            v_prediction.
         options: Settings of the kind of model that the folder holds (docs/priors.md).
     """
 
@@ -86,6 +91,8 @@ class PriorConfig:
     attention_slicing: bool = False
     vae_tiling: bool = False
     executor: Choice = "auto"
+    tokenizer: str = ""
+    prediction: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -129,7 +136,7 @@ def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior
 def _load(config: PriorConfig, device: torch.device) -> Prior:
     if config.path and config.name in (_REQUIRED, _REQUIRED_VIDEO, *plugins.BUILTIN["prior"]):
         with readable(config.path):
-            folder = _resolve(config.path)
+            folder = _resolve(config)
         return load_folder(folder, device, config=config)
     if config.name == _REQUIRED:
         from threedgen.guidance.priors.adapters.choose import SUPPORTED
@@ -194,7 +201,7 @@ def load_disc(config: PriorConfig, device: torch.device) -> Prior:
 
 
 def load_folder(
-    path: Path,
+    path: Path | PipelineFolder,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     config: PriorConfig | None = None,
@@ -211,12 +218,13 @@ def load_folder(
     from threedgen.guidance.priors.folder.parts import PipelineParts
 
     device, config = torch.device(device), config or PriorConfig()
-    folder = PipelineFolder(path)
+    folder = path if isinstance(path, PipelineFolder) else PipelineFolder(path)
+    path = folder.path
     with readable(path):
         adapter: Any = adapter_of(folder)
         for part in (*_OPTIONAL, *adapter.parts):
             if folder.class_of(part) is not None:
-                weights.require_safe_weights(path / part)
+                weights.require_safe_weights(folder.part(part))
             elif part not in _OPTIONAL:
                 raise UserError(f"prior folder '{path}' lacks the part {part}: copy it again")
     options = typed.build(adapter.Config, config.options, "options")
@@ -264,7 +272,7 @@ def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype, fram
     """Estimated memory of the parts at `dtype`, from the number of weights in their files."""
 
     def taken(*names: str) -> float:
-        parts = [folder.path / name for name in names if folder.class_of(name) is not None]
+        parts = [folder.part(name) for name in names if folder.class_of(name) is not None]
         return memory.gigabytes(sum(weights.elements_of(part) for part in parts))
 
     # A folder without a size is refused by the adapter, so any number will do here.
@@ -281,8 +289,15 @@ def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype, fram
     )
 
 
-def _resolve(path: str) -> Path:
-    folder = Path(path).expanduser()
+def _resolve(config: PriorConfig) -> Path | PipelineFolder:
+    path, folder = config.path, Path(config.path).expanduser()
+    if folder.is_file() and folder.suffix == ".safetensors":
+        return pipeline_of(folder, config.tokenizer, config.prediction)
+    for name in ("tokenizer", "prediction"):
+        if getattr(config, name):
+            raise UserError(
+                f"prior.{name} is for a model that is a single file, not for '{path}': leave it out"
+            )
     if folder.is_dir():
         return folder
     if folder.exists():

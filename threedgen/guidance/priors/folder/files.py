@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,9 +35,17 @@ _PIPELINE_CLASS = "StableDiffusionPipeline"  # an example; the user knows which 
 
 @dataclass(frozen=True)
 class PipelineFolder:
-    """A folder as save_pretrained of diffusers writes it: model_index.json and one folder for each part."""
+    """A folder as save_pretrained of diffusers writes it: model_index.json and one folder for each part.
+
+    places: the folders of parts that lie elsewhere, by their names.
+    """
 
     path: Path
+    places: Mapping[str, Path] = field(default_factory=dict)
+
+    def part(self, name: str) -> Path:
+        """The folder of a part."""
+        return self.places.get(name, self.path / name)
 
     @cached_property
     def index(self) -> dict[str, Any]:
@@ -71,7 +79,7 @@ class PipelineFolder:
     def config(self, part: str) -> dict[str, Any]:
         """The content of the config of a part, see `read_config`."""
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
-        return read_config(self.path / part / name)
+        return read_config(self.part(part) / name)
 
 
 def read_config(path: Path) -> dict[str, Any]:

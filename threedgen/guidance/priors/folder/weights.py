@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from threedgen.core.errors import UserError
-from threedgen.guidance.priors.folder.files import header, only_pickles, read_json, require_whole
+from threedgen.guidance.priors.folder.files import only_pickles, read_json, require_whole
+from threedgen.guidance.priors.folder.single_weights import SOURCE, Source, shapes_of
 
 _STEMS = ("diffusion_pytorch_model", "model")  # of diffusers and of transformers
 _PREFERRED = ("", "fp16", "bf16", "fp32")
@@ -29,23 +30,27 @@ _SHARD = re.compile(r"-\d+-of-\d+")
 @dataclass(frozen=True)
 class WeightSet:
     """stem, variant: of the names of its files, the variant "" for the whole precision. files: that hold it.
-    index: the file that lists them, if there are several."""
+    index: the file that lists them, if there are several. prefix: of the names of the weights that are meant."""
 
     stem: str
     variant: str
     files: tuple[Path, ...]
     index: Path | None = None
+    prefix: str = ""
 
     @property
     def elements(self) -> int:
         """The number of weights, from the headers of the files."""
-        shapes = (entry["shape"] for file in self.files for entry in header(file).values())
+        shapes = (shape for file in self.files for shape in shapes_of(file, self.prefix).values())
         return sum(math.prod(shape) for shape in shapes)
 
 
 def weight_set(part: Path) -> WeightSet:
     """The first set of a part that is there with all its files: whole, fp16, bf16 and others in the order of their
     names. Raises UserError if none is, with the file that is missing. Files are not opened, except for indices."""
+    source = Source.read(part)
+    if source is not None:
+        return WeightSet("", "", (Path(source.file),), prefix=source.prefix)
     singles, indices = _found(part)
     missing: Path | None = None
     for variant, stem in sorted({*singles, *indices}, key=lambda key: (*_order(key[0]), key[1])):
@@ -73,7 +78,7 @@ def require_safe_weights(part: Path) -> None:
 def elements_of(part: Path) -> int:
     """The number of weights of a part; 0 for a folder without any, such as that of a tokenizer."""
     singles, indices = _found(part)
-    return weight_set(part).elements if singles or indices else 0
+    return weight_set(part).elements if singles or indices or (part / SOURCE).is_file() else 0
 
 
 @contextmanager
