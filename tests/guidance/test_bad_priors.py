@@ -32,7 +32,7 @@ def test_missing_folder(tmp_path):
 def test_a_misspelt_relative_folder_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("threedgen.guidance.priors.load._download", lambda name: pytest.fail("went online"))
+    monkeypatch.setattr("threedgen.guidance.priors.load.fetched", lambda name: pytest.fail("went online"))
     for path in ("models/sd15", "./sd15", "sd15"):
         assert "does not exist" in complaint(path)
 

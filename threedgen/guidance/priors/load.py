@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,15 +11,16 @@ from typing import Annotated, Any
 
 import torch
 
-from threedgen.core import plugins, trust
+from threedgen.core import plugins
 from threedgen.core.errors import UserError
 from threedgen.core.settings import SettingError, at_least, finite, settings
 from threedgen.guidance.priors.base import Prior
 from threedgen.guidance.priors.executors.executor import Choice, Executor, can_defer
 from threedgen.guidance.priors.folder import files, memory, weights
-from threedgen.guidance.priors.folder.files import PipelineFolder, first_line, readable
+from threedgen.guidance.priors.folder.files import PipelineFolder, readable
 from threedgen.guidance.priors.folder.libraries import or_user_error
 from threedgen.guidance.priors.folder.single_file import pipeline_of
+from threedgen.guidance.priors.hub import fetched, is_hub_id
 from threedgen.recipes import typed
 
 _REQUIRED = "required"
@@ -31,16 +31,7 @@ EMBEDDED_THINGS_WEIGHTS = Path(__file__).parent / "embedded" / "things_weights"
 EMBEDDED_VIEW_WEIGHTS = Path(__file__).parent / "embedded" / "view_weights"
 EMBEDDED_PICTURE_WEIGHTS = Path(__file__).parent / "embedded" / "picture_weights"
 EMBEDDED_VIDEO_WEIGHTS = Path(__file__).parent / "embedded" / "video_weights"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-# Files of a hub model: configs, and the weights of each part under the names that diffusers loads by default (not
-# the copies for other libraries, and not the single-file checkpoints).
-_WANTED = [
-    "model_index.json",
-    "*/*.json",
-    "tokenizer*/*",
-    *(f"*/{stem}{end}.safetensors" for stem in ("model", "diffusion_pytorch_model") for end in ("", "-*")),
-]
 _OPTIONAL = ("vae", "text_encoder_3")  # parts that some folders of a family have and others do not
 _BYTES = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
 
@@ -57,7 +48,8 @@ class PriorConfig:
             point of the group threedgen.prior, or package.module:Class, is called with these settings and the
             device.
         path: Folder of a diffusers pipeline, a single file of a model in safetensors format, or a hub id such as
-            owner/name, which is downloaded unless it is in the local cache. It replaces all built-in names.
+            owner/name or owner/name@revision, which is downloaded unless it is in the local cache. It replaces all
+            built-in names.
         dtype: Precision of the networks, float32, float16 or bfloat16. auto is float32 on a CPU; on CUDA it is
             float16, bfloat16 for SD3, FLUX, CogVideoX and Wan, and float32 for the embedded models. The autoencoder
             is always float32.
@@ -303,31 +295,11 @@ def _resolve(config: PriorConfig) -> Path | PipelineFolder:
     if folder.exists():
         raise files.refuse_checkpoint_file(folder)
     # A path whose parent exists is a misspelt folder, not a hub id.
-    if not _HUB_ID.fullmatch(path) or folder.parent.is_dir():
+    if not is_hub_id(path) or folder.parent.is_dir():
         raise UserError(
             f"prior folder '{path}' does not exist: name a pipeline folder or a hub id owner/name"
         )
-    return _download(path)
-
-
-def _download(hub_id: str) -> Path:
-    """The needed files of a hub model, from the local cache or else from the hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=_WANTED, local_files_only=True))
-    except LocalEntryNotFoundError:
-        trust.check_fetch(hub_id)
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=_WANTED))
-    except (HFValidationError, OSError) as error:  # those of the network and of the hub are OSErrors
-        raise UserError(
-            f"no folder '{hub_id}', and the hub model of that name cannot be fetched ({first_line(error)}): "
-            "check the name and the connection, or give a folder with model_index.json, "
-            "scheduler/scheduler_config.json, and for each of unet (or transformer), vae, text_encoder its "
-            "config.json and .safetensors, and tokenizer/"
-        ) from error
+    return fetched(path)
 
 
 def _choose_dtype(name: str, device: torch.device, cuda: torch.dtype = torch.float16) -> torch.dtype:

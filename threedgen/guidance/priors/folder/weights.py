@@ -10,7 +10,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,26 @@ def only_chosen(part: Path) -> Iterator[tuple[Path, str | None]]:
         _link(part / "config.json", links / "config.json")
         _link(chosen.files[0], links / f"{chosen.stem}.safetensors")
         yield links, None
+
+
+def chosen_names(names: Iterable[str]) -> set[str]:
+    """The files of a pipeline, by their paths with /, without the sets of weights that would not be chosen.
+
+    In a part the first variant that has a single file or an index of its own is chosen, with its shards.
+    """
+    kept, weights = set(), {}
+    for name in names:
+        place, _, file = name.rpartition("/")
+        index, single = _INDEX.fullmatch(file), _SINGLE.fullmatch(_SHARD.sub("", file))
+        match = index or single
+        if match is None:
+            kept.add(name)
+        else:
+            weights.setdefault(place, {}).setdefault((match["variant"] or "", match["stem"]), set()).add(name)
+    for sets in weights.values():
+        known = {key: files for key, files in sets.items() if key[1] in _STEMS} or sets
+        kept |= known[min(known, key=lambda key: (*_order(key[0]), key[1]))]
+    return kept
 
 
 def _link(source: Path, target: Path) -> None:
