@@ -35,10 +35,13 @@ _ENDS = {
 
 def unet(model) -> Tensors:
     """A UNet2DConditionModel under the names of latent-diffusion."""
-    layers = model.config.layers_per_block
-    with_attention = [kind.startswith("Cross") for kind in model.config.up_block_types]
+    with_attention = tuple(kind.startswith("Cross") for kind in model.config.up_block_types)
+    return _renamed(model.state_dict(), model.config.layers_per_block, with_attention)
+
+
+def _renamed(state: Tensors, layers: int, with_attention: tuple[bool, ...]) -> Tensors:
     found = {}
-    for name, value in model.state_dict().items():
+    for name, value in state.items():
         parts = name.split(".")
         if parts[0] in ("down_blocks", "up_blocks"):
             level, sort, item = int(parts[1]), parts[2], int(parts[3])
@@ -186,3 +189,24 @@ def plain_unet(context: int, size: int = 64, linear: bool = False, **options):
         use_linear_projection=linear,
         **options,
     )
+
+
+def controlnet(model) -> Tensors:
+    """A ControlNetModel under the names of the original code (lllyasviel/ControlNet)."""
+    state = model.state_dict()
+    alike = {name: value for name, value in state.items() if not name.startswith("controlnet_")}
+    found = {
+        name.replace("model.diffusion_model.", "control_model."): value
+        for name, value in _renamed(alike, model.config.layers_per_block, ()).items()
+    }
+    hints = ["conv_in", *(f"blocks.{index}" for index in range(6)), "conv_out"]
+    for end in ("weight", "bias"):
+        for index in range(len(model.controlnet_down_blocks)):
+            found[f"control_model.zero_convs.{index}.0.{end}"] = state[
+                f"controlnet_down_blocks.{index}.{end}"
+            ]
+        found[f"control_model.middle_block_out.0.{end}"] = state[f"controlnet_mid_block.{end}"]
+        for index, name in enumerate(hints):
+            hint = f"controlnet_cond_embedding.{name}.{end}"
+            found[f"control_model.input_hint_block.{2 * index}.{end}"] = state[hint]
+    return found

@@ -214,6 +214,30 @@ def test_files_that_are_no_model_are_called_what_they_are(tmp_path, names, words
     assert words in complaint(file)
 
 
+def test_a_controlnet_that_is_a_single_file_is_that_of_its_folder(tmp_path):
+    folder, file = stable_diffusion(tmp_path)
+    network = diffusers().ControlNetModel(
+        block_out_channels=(32, 64),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        cross_attention_dim=64,
+        attention_head_dim=8,
+    )
+    for weight in network.parameters():  # its last layers start at zero
+        torch.nn.init.normal_(weight, std=0.05)
+    network.save_pretrained(tmp_path / "control")
+    single = original.write(tmp_path / "control.safetensors", original.controlnet(network))
+    z, t = torch.randn(1, 4, 8, 8), torch.tensor([0.5])
+    condition = Condition(("a cube",), pictures=torch.rand(1, 64, 64, 3))
+    answers = []
+    for control in (tmp_path / "control", single):
+        prior = load(folder, control=str(control))
+        prior.image_size = 64
+        answers.append(prior.predict(z, t, condition).eps)
+    torch.testing.assert_close(answers[1], answers[0])
+    assert not torch.allclose(answers[0], load(folder).predict(z, t, condition).eps)
+    assert "is Stable Diffusion 1.x: name a ControlNet" in complaint(folder, control=str(file))
+
+
 def test_pickles_are_not_opened(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was opened"))
     file = tmp_path / "model.ckpt"

@@ -19,7 +19,7 @@ from threedgen.guidance.priors.executors.executor import Choice, Executor, can_d
 from threedgen.guidance.priors.folder import files, memory, weights
 from threedgen.guidance.priors.folder.files import PipelineFolder, readable
 from threedgen.guidance.priors.folder.libraries import or_user_error
-from threedgen.guidance.priors.folder.single_file import pipeline_of
+from threedgen.guidance.priors.folder.single_file import controlnet_of, pipeline_of
 from threedgen.guidance.priors.hub import fetched, is_hub_id
 from threedgen.recipes import typed
 
@@ -55,7 +55,7 @@ class PriorConfig:
             is always float32.
         lora: File in safetensors format with low-rank changes for the model of `path`.
         lora_scale: Factor on these changes.
-        control: Folder of a ControlNet for the Stable Diffusion model of `path`.
+        control: Folder or single file of a ControlNet for the Stable Diffusion model of `path`.
         control_scale: Factor on what the ControlNet adds.
         memory (GB): Limit of what the prior may take on its device; 0 is no limit. To stay below it, in this order,
             texts are encoded on the CPU, the autoencoder works in tiles, attention works in slices, and the layers
@@ -227,16 +227,16 @@ def load_folder(
         )
     frames = adapter.clip_frames(folder, options)
     dtype = dtype or _choose_dtype(config.dtype, device, adapter.half)
-    sizes = _sizes(folder, config, dtype, frames)
+    control_part = _control_part(config.control) if config.control else None
+    sizes = _sizes(folder, control_part, dtype, frames)
     plan = memory.plan(config.memory, sizes, config.attention_slicing, config.vae_tiling)
     lora = Lora(Path(config.lora).expanduser(), config.lora_scale, folder) if config.lora else None
     if lora is not None:
         lora.check()
     control = ()
-    if config.control:
-        control_folder = Path(config.control).expanduser()
+    if control_part is not None:
         unet = folder.config("unet")
-        control = (Control.load(control_folder, unet, device, dtype, plan, config.control_scale),)
+        control = (Control.load(control_part, unet, device, dtype, plan, config.control_scale),)
     why_eager = _why_eager(config)
     plain = device.type == "cpu" and dtype == torch.float32 and lora is None and not why_eager
     deferred = plain and can_defer(config.executor, sizes.network)
@@ -251,6 +251,12 @@ def load_folder(
     return prior
 
 
+def _control_part(path: str) -> Path:
+    """The folder of a ControlNet, or the one that stands for its single file."""
+    part = Path(path).expanduser()
+    return controlnet_of(part) if part.is_file() and part.suffix == ".safetensors" else part
+
+
 def _why_eager(config: PriorConfig) -> str:
     """Why the settings rule a compiled network out, or ""."""
     if config.control:
@@ -260,7 +266,9 @@ def _why_eager(config: PriorConfig) -> str:
     return ""
 
 
-def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype, frames: int) -> memory.Sizes:
+def _sizes(
+    folder: PipelineFolder, control_part: Path | None, dtype: torch.dtype, frames: int
+) -> memory.Sizes:
     """Estimated memory of the parts at `dtype`, from the number of weights in their files."""
 
     def taken(*names: str) -> float:
@@ -269,7 +277,7 @@ def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype, fram
 
     # A folder without a size is refused by the adapter, so any number will do here.
     side = folder.config("vae").get("sample_size") or 512 if folder.class_of("vae") else 64
-    control = weights.elements_of(Path(config.control).expanduser()) if config.control else 0
+    control = weights.elements_of(control_part) if control_part is not None else 0
     network = taken("unet", "transformer") + memory.gigabytes(control)
     encoders = taken("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
     return memory.Sizes(

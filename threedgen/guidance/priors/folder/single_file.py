@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,13 +74,8 @@ def pipeline_of(file: Path, tokenizer: str = "", prediction: str = "") -> Pipeli
         raise UserError(f"prior file '{file}' is {kind.value}, not a model: {_ADVICE[kind]}")
     read = _READERS[kind]
     made = _Assembly(file, shapes_of(file), {"_class_name": read.pipeline})
-    try:
+    with _blaming(file, kind):
         read.parts(made)
-    except (ArithmeticError, AssertionError, LookupError, StopIteration, ValueError) as error:
-        raise UserError(
-            f"prior file '{file}' is not a whole {kind.value} ({type(error).__name__}: {first_line(error)} in the "
-            "names and shapes of its tensors): download it again"
-        ) from error
     made.made["scheduler"] = _scheduler(made, kind, prediction)
     made.index["scheduler"] = ["diffusers", made.made["scheduler"]["_class_name"]]
     companions = Companions(file, tokenizer, made.made)
@@ -87,18 +83,31 @@ def pipeline_of(file: Path, tokenizer: str = "", prediction: str = "") -> Pipeli
     return PipelineFolder(_written(made, companions), places)
 
 
-def _written(made: _Assembly, companions: Companions) -> Path:
-    """The folder of configs: the same for the same content, so that what is stored about it stays true."""
+def controlnet_of(file: Path) -> Path:
+    """The folder that stands for a ControlNet which is a single file. Raises UserError for any other file."""
+    kind, shapes = kind_of(file), shapes_of(file)
+    prefix = next(
+        (start for start in ("control_model.", "") if f"{start}input_hint_block.0.weight" in shapes), None
+    )
+    if kind is not Kind.CONTROLNET or prefix is None:
+        hint = (
+            "" if kind is not Kind.CONTROLNET else " of a folder: name the folder that holds its config.json"
+        )
+        raise UserError(f"control file '{file}' is {kind.value}{hint or ': name a ControlNet'}")
+    made = _Assembly(file, shapes, {})
+    with _blaming(file, kind):
+        made.add("control", prefix, "controlnet", configs.controlnet(made.under(prefix)))
+    return _stored(_texts(made)) / "control"
+
+
+def _texts(made: _Assembly) -> dict[str, str]:
+    """The files of the parts that are made, by their paths."""
     texts = {f"{name}/config.json": json.dumps(config, indent=1) for name, config in made.made.items()}
-    texts["scheduler/scheduler_config.json"] = texts.pop("scheduler/config.json")
-    texts |= {f"{name}/{SOURCE}": source.text() for name, source in made.sources.items()}
-    for encoder in [name for name in made.made if name.startswith("text_encoder")]:
-        name = encoder.replace("text_encoder", "tokenizer")
-        files = companions.tokenizer(name, made.index)
-        if files is not None:
-            made.index[name] = ["transformers", "CLIPTokenizer"]
-            texts |= {f"{name}/{file}": text for file, text in files.items()}
-    texts["model_index.json"] = json.dumps(made.index, indent=1)
+    return texts | {f"{name}/{SOURCE}": source.text() for name, source in made.sources.items()}
+
+
+def _stored(texts: dict[str, str]) -> Path:
+    """The folder of some files: the same for the same content, so that what is stored about it stays true."""
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:24]
     root = cache.user_folder("single-files") or Path(tempfile.gettempdir()) / "threedgen-single-files"
     for name, text in texts.items():
@@ -107,6 +116,31 @@ def _written(made: _Assembly, companions: Companions) -> Path:
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     return root / digest
+
+
+@contextmanager
+def _blaming(file: Path, kind: Kind) -> Iterator[None]:
+    """A file whose tensors are not those of its kind is a UserError about it."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, LookupError, StopIteration, ValueError) as error:
+        raise UserError(
+            f"prior file '{file}' is not a whole {kind.value} ({type(error).__name__}: {first_line(error)} in the "
+            "names and shapes of its tensors): download it again"
+        ) from error
+
+
+def _written(made: _Assembly, companions: Companions) -> Path:
+    """The folder of configs and tokenizers."""
+    texts = _texts(made)
+    texts["scheduler/scheduler_config.json"] = texts.pop("scheduler/config.json")
+    for encoder in [name for name in made.made if name.startswith("text_encoder")]:
+        name = encoder.replace("text_encoder", "tokenizer")
+        files = companions.tokenizer(name, made.index)
+        if files is not None:
+            made.index[name] = ["transformers", "CLIPTokenizer"]
+            texts |= {f"{name}/{file}": text for file, text in files.items()}
+    return _stored(texts | {"model_index.json": json.dumps(made.index, indent=1)})
 
 
 def _stable_diffusion(made: _Assembly, side: int) -> None:
