@@ -51,8 +51,13 @@ def build_parser() -> Parser:
     add_recipe(parser, "text-to-3d")
     parser.add_argument(
         "--prior",
-        metavar="embedded|FOLDER|HUB_ID",
+        metavar="embedded|FOLDER|FILE|HUB_ID",
         help="frozen diffusion model that guides; default: the recipe's, which is the embedded one in most recipes",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="FOLDER",
+        help="for a prior that is a single file: the folder of its tokenizer, or of a pipeline of the same family",
     )
     parser.add_argument(
         "--strict",
@@ -76,6 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
         out=arguments.out,
         recipe=arguments.recipe,
         prior=arguments.prior,
+        tokenizer=arguments.tokenizer,
         strict=arguments.strict,
         **common(arguments),
     )

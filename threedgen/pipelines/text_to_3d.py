@@ -26,6 +26,7 @@ def text_to_3d(
     out: str | Path | None = None,
     recipe: str | Path = "text-to-3d",
     prior: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     strict: bool = False,
     progress: bool = True,
     listeners: Sequence[Listener] = (),
@@ -34,14 +35,15 @@ def text_to_3d(
     """Makes a 3D asset from a prompt, as `threedgen text-to-3d` does.
 
     out: the folder of the run, by default the first free of runs/<prompt>, -2, -3. recipe: a built-in name or a
-    YAML file. prior: "embedded", a pipeline folder or a hub id; None: as the recipe says. strict: whether words
-    that the embedded prior of things has not learnt are refused, instead of a warning. progress: whether a bar is
-    shown. listeners: called with every event of the run (threedgen.loop.events). common: see `Common`. Raises
-    UserError for everything a user can put right, KeyboardInterrupt(path) after Ctrl-C.
+    YAML file. prior: "embedded", a pipeline folder, a single file or a hub id; None: as the recipe says. tokenizer:
+    a folder with the tokenizer of a single file. strict: whether words that the embedded prior of things has not
+    learnt are refused, instead of a warning. progress: whether a bar is shown. listeners: called with every event
+    of the run (threedgen.loop.events). common: see `Common`. Raises UserError for everything a user can put right,
+    KeyboardInterrupt(path) after Ctrl-C.
     """
-    return prepare(prompt, out=out, recipe=recipe, prior=prior, strict=strict, **common).run(
-        progress, listeners
-    )
+    return prepare(
+        prompt, out=out, recipe=recipe, prior=prior, tokenizer=tokenizer, strict=strict, **common
+    ).run(progress, listeners)
 
 
 def prepare(
@@ -50,6 +52,7 @@ def prepare(
     out: str | Path | None = None,
     recipe: str | Path = "text-to-3d",
     prior: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     strict: bool = False,
     **common: Unpack[Common],
 ) -> Prepared:
@@ -58,6 +61,7 @@ def prepare(
         recipe,
         overrides(common),
         prior=None if prior is None else str(prior),
+        tokenizer=None if tokenizer is None else str(tokenizer),
         prompt=prompt,
         derive=partial(_things_options, strict),
         **top_level(common),

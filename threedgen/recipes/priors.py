@@ -27,12 +27,16 @@ def names_a_model(
     return any(isinstance(section, Mapping) and section.get("path") for section in priors_of)
 
 
-def name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str | None) -> dict[str, Any]:
+def name_priors(
+    values: Mapping[str, Any], prior: str | None, text_prior: str | None, tokenizer: str | None = None
+) -> dict[str, Any]:
     """The values with every guidance's prior replaced by the one named for its kind; the settings of how it is
-    loaded (dtype, LoRA, options) stay.
+    loaded (dtype, LoRA, options) stay. tokenizer: of `prior`, if that is a single file.
 
     Raises UserError for an empty name, and if no guidance is of that kind.
     """
+    if tokenizer is not None and prior is None:
+        raise UserError("--tokenizer is for a prior that is a single file: name it with --prior FILE, too")
     for option, name in (("--prior", prior), ("--text-prior", text_prior)):
         if name is not None and not name.strip():
             raise UserError(f"{option} is empty: name embedded, a pipeline folder or a hub id")
@@ -48,7 +52,7 @@ def name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str | 
 
     def named(item: Any) -> Any:
         chosen = text_prior if both and _asks_about_text(item) else prior
-        return item if chosen is None else _with_model(item, chosen)
+        return item if chosen is None else _with_model(item, chosen, tokenizer if chosen == prior else None)
 
     def renamed(section: Mapping[str, Any]) -> dict[str, Any]:
         new = dict(section)
@@ -63,8 +67,8 @@ def name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str | 
     return stages.over_all(values, renamed)
 
 
-def _with_model(item: Any, chosen: str) -> Any:
-    """A guidance's section with the model `chosen` in place of its own."""
+def _with_model(item: Any, chosen: str, tokenizer: str | None = None) -> Any:
+    """A guidance's section with the model `chosen` in place of its own, and the tokenizer of a single file."""
     roles = guidance_roles(item)
     if roles.model_setting:
         return {**item, roles.model_setting: "" if chosen == EMBEDDED else chosen}
@@ -76,6 +80,7 @@ def _with_model(item: Any, chosen: str) -> Any:
     if isinstance(old, Mapping) and str(old.get("name", "")).startswith(EMBEDDED):
         own = old["name"]  # the embedded one that the recipe's numbers are for
     new = {"name": own} if chosen == EMBEDDED else {"path": chosen}
+    new |= {} if tokenizer is None else {"tokenizer": tokenizer}
     return {**item, roles.prior_setting: {**kept, **new}}
 
 

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from threedgen.core.empty import made_empty
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
-from threedgen.guidance.priors.folder.files import first_line, read_config, require_safe_weights
+from threedgen.guidance.priors.folder.files import first_line, read_config
+from threedgen.guidance.priors.folder.weights import require_safe_weights
 from threedgen.kernels.field_rendering import FieldLayers, FieldPart, can_render, render_fields
 from threedgen.kernels.field_training import SeenPoints, can_train, train_fields
 
