@@ -212,6 +212,7 @@ def test_the_point_cloud_is_read_in_the_world_of_the_cameras(folder):
     origin = read_pictures(folder).origin
     torch.testing.assert_close(origin.points, torch.tensor([[0.1, 0.3, -0.2]]))
     torch.testing.assert_close(origin.colors, torch.tensor([[1.0, 0.0, 0.0]]))
+    assert origin.capture_from_world is not None
     back = origin.capture_from_world[:3, :3].float() @ origin.points[0]
     torch.testing.assert_close(back, torch.tensor([0.1, 0.2, 0.3]))
 

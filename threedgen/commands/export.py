@@ -54,6 +54,12 @@ def build_parser() -> Parser:
         choices=[up for up in get_args(Up) if up != "auto"],
         help="axis of a file of Gaussians that points up; default: what readers of the format expect",
     )
+    parser.add_argument(
+        "--in-place",
+        action="store_true",
+        help="of a run of `threedgen fit`: in the coordinates of its capture, before it was turned, centred and "
+        "scaled",
+    )
     return parser
 
 
@@ -68,10 +74,14 @@ def run(arguments: argparse.Namespace) -> None:
         if not holds_splats(path):
             raise UserError(f"--up is for files of 3D Gaussians, and {path} is none: leave it out")
         settings.append(f"splats.up={arguments.up}")
+    if arguments.in_place and arguments.up is not None:
+        raise UserError("--in-place keeps the axes of the capture: leave out --up")
     with without_collection():
         from threedgen.jobs.export_run import export_run, summary
         from threedgen.jobs.run_directory import RunDirectory
 
     budget = [] if arguments.faces is None else [f"{key}={arguments.faces}" for key in _FACES]
-    mesh = export_run(RunDirectory.open(arguments.run), path, [*budget, *settings], packing)
+    mesh = export_run(
+        RunDirectory.open(arguments.run), path, [*budget, *settings], packing, arguments.in_place
+    )
     print(summary(path, mesh))

@@ -25,9 +25,9 @@ from threedgen.core.paths import entries
 from threedgen.core.pictures import resize
 from threedgen.core.types import Cameras
 from threedgen.datasets.lenses import Lens, straightened
+from threedgen.datasets.named_files import SUFFIXES
 from threedgen.datasets.picture import read_mask, read_picture, size_of
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")  # of the pictures of a data set
 WORLDS = {"y": "opengl", "z": "blender"}  # the convention of a world by the axis that points up
 CAPTURE = "capture_from_world"  # key of a transforms.json that threedgen writes: see `Origin`
 _MOST_PIXELS = 1_000_000_000  # of all pictures of a set: 16 GB as RGBA in float32
@@ -39,15 +39,13 @@ class Origin:
 
     held_out: numbers of the pictures that the files set apart for tests. points, colors: [P, 3] of a point cloud of
     what the pictures show, in world units and in [0, 1]; none if P is 0. capture_from_world: [4, 4], rotates,
-    scales and shifts the world of the cameras into that of the files.
+    scales and shifts the world of the cameras into that of the files; None if they come from no capture.
     """
 
     held_out: tuple[int, ...] = ()
     points: Float[Tensor, "P 3"] = field(default_factory=lambda: torch.zeros(0, 3))
     colors: Float[Tensor, "P 3"] = field(default_factory=lambda: torch.zeros(0, 3))
-    capture_from_world: Float[Tensor, "4 4"] = field(
-        default_factory=lambda: torch.eye(4, dtype=torch.float64)
-    )
+    capture_from_world: Float[Tensor, "4 4"] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,12 @@ class Capture:
     shots: tuple[Shot, ...]
     origin: Origin = field(default_factory=Origin)
 
-    def read(self, height: int | None = None) -> PosedPictures:
+    def read(self, height: int | None = None, masked: bool = True) -> PosedPictures:
         """The pictures at one size: the most frequent one, of equals the largest. Others are scaled to it.
 
         height: pixels that are enough, so that pictures of more than twice that height are reduced while they are
-        read. Raises UserError for a picture that cannot be read, and for pictures that are too large together.
+        read. masked: what a mask leaves out is white and has no alpha. Raises UserError for a picture that cannot
+        be read, and for pictures that are too large together.
         """
         sizes = [size_of(shot.path, smallest=1, upright=shot.upright) for shot in self.shots]
         common = max(Counter(sizes).items(), key=lambda item: (item[1], math.prod(item[0])))[0]
@@ -106,7 +105,7 @@ class Capture:
         pixels = torch.empty(len(sizes), tall, width, 4)
         matrices = torch.empty(len(sizes), 3, 3)
         for index, shot in enumerate(self.shots):
-            pixels[index], matrices[index] = _read(shot, tall, width)
+            pixels[index], matrices[index] = _read(shot, tall, width, masked)
         cameras = Cameras(
             torch.stack([shot.pose for shot in self.shots]).float(),
             matrices,
@@ -119,14 +118,16 @@ class Capture:
         return PosedPictures(pixels[..., :3] + (1.0 - alpha), alpha, cameras, names, self.origin)
 
 
-def _read(shot: Shot, height: int, width: int) -> tuple[Float[Tensor, "H W 4"], Float[Tensor, "3 3"]]:
+def _read(
+    shot: Shot, height: int, width: int, masked: bool
+) -> tuple[Float[Tensor, "H W 4"], Float[Tensor, "3 3"]]:
     """A picture, its colours times its alpha, at a size, without its lens; and its intrinsics in its pixels."""
     picture = read_picture(shot.path, max(height, width), smallest=1, upright=shot.upright)
     rgb = torch.from_numpy(picture.rgb.copy()).float() / 255.0
     alpha = torch.ones_like(rgb[..., :1])
     if picture.alpha is not None:
         alpha = torch.from_numpy(picture.alpha.copy()).float()[..., None] / 255.0
-    if shot.mask is not None:
+    if masked and shot.mask is not None:
         alpha = alpha * torch.from_numpy(read_mask(shot.mask, picture).copy()).float()[..., None] / 255.0
     pixels = torch.cat([rgb * alpha, alpha], dim=2)
     scale = torch.tensor([pixels.shape[1] / shot.size[0], pixels.shape[0] / shot.size[1], 1.0])
@@ -260,9 +261,10 @@ def write_transforms(folder: Path, pictures: PosedPictures) -> None:
         "w": cameras.width,
         "h": cameras.height,
         "up": "y",
-        CAPTURE: pictures.origin.capture_from_world.tolist(),
         "frames": frames,
     }
+    if pictures.origin.capture_from_world is not None:
+        document[CAPTURE] = pictures.origin.capture_from_world.tolist()
     (folder / "transforms.json").write_text(json.dumps(document, indent=1))
 
 

@@ -21,6 +21,7 @@ from threedgen.core.paths import entries, existing
 from threedgen.core.random import derive_seed
 from threedgen.core.types import Cameras
 from threedgen.datasets import world
+from threedgen.datasets.gauge import centred
 from threedgen.datasets.given import is_capture, read_pictures
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.shapes import CLASSES
@@ -78,7 +79,9 @@ def open_objects(
     names = [path.name for path in folders]
     captions = _captions(folder)
     return ObjectSet(
-        names, lambda index: read_pictures(folders[index]), lambda index: captions.get(names[index])
+        names,
+        lambda index: centred(read_pictures(folders[index]))[0],
+        lambda index: captions.get(names[index]),
     )
 
 

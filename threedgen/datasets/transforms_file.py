@@ -6,11 +6,9 @@ Every key that changes what the pictures show is read, or named in a warning.
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Iterable, Mapping
-from functools import cache
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,12 +18,11 @@ from torch import Tensor
 from threedgen.cameras.orbit import convert
 from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
-from threedgen.core.paths import entries
 from threedgen.datasets.decoding import reason
+from threedgen.datasets.gauge import level, turn_upright
 from threedgen.datasets.lenses import Lens, fisheye, opencv
 from threedgen.datasets.multiview import (
     CAPTURE,
-    SUFFIXES,
     WORLDS,
     Capture,
     Origin,
@@ -33,6 +30,7 @@ from threedgen.datasets.multiview import (
     from_y_up,
     read_text,
 )
+from threedgen.datasets.named_files import NamedFiles
 from threedgen.datasets.picture import size_of
 from threedgen.datasets.point_files import read_points
 
@@ -53,6 +51,7 @@ _NOTES = {
     *("aabb_scale", "scale", "offset", "sharpness", "rotation", "colmap_im_id", "n_frames", "frame_id"),
     *("applied_transform", "applied_scale", "orientation_override", "timestamp", "date", "device", "comment"),
 }
+_UPRIGHT = 0.94  # cosine of the angle, 20 degrees, by which the axis that is up may be off
 _LEVEL = 0.05  # difference between components of unit vectors below which they count as equal
 _SHOWN = 5  # number of keys that a warning names
 
@@ -92,23 +91,25 @@ def open_transforms(path: Path, up: str | None = None) -> Capture:
     up = document.get("up") if up is None else up
     if up not in (*WORLDS, None):
         raise UserError(f"{file}: up must be y or z, the axis of its world that points up, got {up!r}")
+    known = up is not None
     up = up or upward_axis(poses)
-    poses = convert(_unscaled(poses), WORLDS[up], "opencv")
-    find = cache(_listing)
+    poses, turn = convert(_unscaled(poses), WORLDS[up], "opencv"), from_y_up(up).T
+    if not known and (slant := _slant(poses)) is not None:
+        poses, turn = slant @ poses, slant @ turn
+    files = NamedFiles(file.parent, file)
     shots = [
-        _shot(file, values | frame, pose, find)
+        _shot(file, values | frame, pose, files)
         for (file, values, frame), pose in zip(whole, poses, strict=True)
     ]
-    turn = from_y_up(up)
-    points, colors = _cloud(file, document)
+    points, colors = _cloud(document, files)
     return Capture(
         tuple(shots),
-        Origin(held_out, points @ turn[:3, :3].to(points), colors, _capture_from(file, document) @ turn),
+        Origin(held_out, points @ turn[:3, :3].T.to(points), colors, _capture_from(file, document) @ turn.T),
     )
 
 
-def _shot(file: Path, values: dict[str, Any], pose: Float[Tensor, "4 4"], find: Any) -> Shot:
-    path = _inside(file, str(values["file_path"]), find)
+def _shot(file: Path, values: dict[str, Any], pose: Float[Tensor, "4 4"], files: NamedFiles) -> Shot:
+    path = files.require(str(values["file_path"]))
     upright = size_of(path, smallest=1, upright=True)
     stored = size_of(path, smallest=1)
     width = _number(values, "w", file, upright[0])
@@ -127,7 +128,7 @@ def _shot(file: Path, values: dict[str, Any], pose: Float[Tensor, "4 4"], find: 
         _intrinsics(values, height, width, file),
         (width, height),
         turn,
-        None if mask is None else _inside(file, str(mask), find),
+        None if mask is None else files.require(str(mask)),
         _lens(values, file),
         time,
     )
@@ -187,6 +188,12 @@ def _pose(frame: Mapping[str, Any], file: Path) -> list[list[float]]:
     return rows
 
 
+def _slant(poses: Float[Tensor, "B 4 4"]) -> Float[Tensor, "4 4"] | None:
+    """What turns a world upright in which neither y nor z is up; None if one of them may be."""
+    up, clear = level(poses)
+    return turn_upright(poses) if clear and float(up[1]) < _UPRIGHT else None
+
+
 def _unscaled(poses: Float[Tensor, "B 4 4"]) -> Float[Tensor, "B 4 4"]:
     """Poses without the scale that a camera inherits from its parent in a program of 3D, which changes no ray."""
     size = torch.linalg.det(poses[:, :3, :3].nan_to_num()).clamp(min=0.0) ** (1.0 / 3.0)
@@ -197,8 +204,16 @@ def _unscaled(poses: Float[Tensor, "B 4 4"]) -> Float[Tensor, "B 4 4"]:
     return scaled
 
 
+def kept_place(folder: Path) -> Float[Tensor, "4 4"] | None:
+    """`Origin.capture_from_world` of the pictures that `threedgen fit` wrote into a folder, None if they come from
+    no capture. Raises UserError as `open_transforms` does."""
+    file = folder / NAME
+    document = _read_document(file) if file.is_file() else {}
+    return _capture_from(file, document) if CAPTURE in document else None
+
+
 def _capture_from(file: Path, document: Mapping[str, Any]) -> Float[Tensor, "4 4"]:
-    """What a file of threedgen says of the world that it was made from."""
+    """What a file of threedgen says of the world that it was made from; that of the file if it says nothing."""
     if CAPTURE not in document:
         return torch.eye(4, dtype=torch.float64)
     rows = _rows(document, CAPTURE, file)
@@ -207,14 +222,13 @@ def _capture_from(file: Path, document: Mapping[str, Any]) -> Float[Tensor, "4 4
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def _cloud(file: Path, document: Mapping[str, Any]) -> tuple[Float[Tensor, "P 3"], Float[Tensor, "P 3"]]:
-    """The point cloud that a file names, in its world; without points if it names none."""
+def _cloud(
+    document: Mapping[str, Any], files: NamedFiles
+) -> tuple[Float[Tensor, "P 3"], Float[Tensor, "P 3"]]:
+    """The point cloud that a file names, in its world; without points if there is none."""
     name = document.get("ply_file_path")
-    path = None if name is None else file.parent / PureWindowsPath(str(name)).as_posix()
-    if path is None or not os.path.isfile(path):
-        return torch.zeros(0, 3), torch.zeros(0, 3)
-    _require_inside(file, path)
-    return read_points(path)
+    path = None if name is None else files.find(str(name))
+    return (torch.zeros(0, 3), torch.zeros(0, 3)) if path is None else read_points(path)
 
 
 def _number(values: Mapping[str, Any], key: str, file: Path, default: float = 0.0) -> float:
@@ -279,37 +293,3 @@ def _focal(values: dict[str, Any], axis: str, side: float, file: Path) -> float 
     if not 0.0 < angle < math.pi:
         raise UserError(f"{file}: {key} must be between 0 and pi (radians), it is {angle:g}")
     return 0.5 * side / math.tan(0.5 * angle)
-
-
-def _inside(file: Path, name: str, find: Any) -> Path:
-    """The picture `name` beside a transforms file. A name may lack its suffix, have Windows separators, and differ
-    from the file's in upper and lower case. Raises UserError if there is none, and for one outside the folder."""
-    for shown in dict.fromkeys((name, name.replace("\\", "/"))):
-        path = file.parent / shown
-        if os.path.isfile(path):  # unlike Path.is_file, it is False for names that no file can have
-            return _require_inside(file, path)
-        wanted = path.name.lower()
-        endings = ("",) if path.suffix.lower() in SUFFIXES else ("", *SUFFIXES)
-        beside = find(path.parent)
-        for ending in endings:
-            if (wanted + ending) in beside:
-                return _require_inside(file, beside[wanted + ending])
-    if len(name) > 80 or not name.isprintable():
-        raise UserError(f"{file.parent} has no picture of the name {name[:80]!r}")
-    raise UserError(f"the picture {file.parent / name} is missing")
-
-
-def _listing(folder: Path) -> dict[str, Path]:
-    """The files of a folder by their names in lower case; none for a name that no folder can have."""
-    try:
-        return {path.name.lower(): path for path in entries(folder) if path.is_file()}
-    except (OSError, ValueError):
-        return {}
-
-
-def _require_inside(file: Path, path: Path) -> Path:
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(file.parent)):
-        raise UserError(
-            f"{file} names a file outside its folder: {path}; copy it into the folder, or move {file.name} up"
-        )
-    return path

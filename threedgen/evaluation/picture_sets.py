@@ -14,7 +14,8 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.paths import entries, existing
 from threedgen.datasets.given import is_capture, open_capture, read_pictures
-from threedgen.datasets.multiview import SUFFIXES, pictures_in
+from threedgen.datasets.multiview import pictures_in
+from threedgen.datasets.named_files import SUFFIXES
 from threedgen.datasets.picture import read_picture
 from threedgen.evaluation.result import Evaluation, OnProgress, silent
 from threedgen.evaluation.scorer import Scorer
