@@ -122,7 +122,7 @@ def centred(pictures: PosedPictures) -> tuple[PosedPictures, str]:
         scale = RADIUS / object_reach(moved(pictures, center, 1.0))
     else:
         size = ball_in_view(pictures.cameras, center)
-        if near and _TOO_SMALL <= size <= _TOO_LARGE:
+        if (near and _TOO_SMALL <= size <= _TOO_LARGE) or not size > 0.0:
             return pictures, ""
         scale = 1.0 / size
     return moved(pictures, center, scale), placed(pictures, center, scale)

@@ -83,7 +83,7 @@ def open_capture(path: str | Path, up: str | None = None) -> Capture:
 def require_something_seen(pictures: PosedPictures, source: str | Path) -> None:
     """Raises UserError if all pixels of all pictures of `source` have one colour."""
     pixels = pictures.images.flatten(0, 2)
-    if bool((pixels.amax(0) - pixels.amin(0) <= _ONE_COLOR).all()):
+    if len(pixels) > 1 and bool((pixels.amax(0) - pixels.amin(0) <= _ONE_COLOR).all()):
         raise UserError(
             f"'{source}': all {len(pictures.images)} pictures show nothing but background, one colour everywhere"
         )
