@@ -18,15 +18,18 @@ from captures import gauge, moved_poses, write_colmap, write_opengl
 from threedgen.cameras.orbit import orbit
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
+from threedgen.core.settings import SettingError
 from threedgen.datasets import world
 from threedgen.datasets.given import held_out
 from threedgen.datasets.multiview import PosedPictures, write_srn, write_transforms
+from threedgen.datasets.point_files import write_points
 from threedgen.datasets.transforms_file import kept_place
 from threedgen.jobs.build import load_scene
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.pipelines.capture import starting_points
 from threedgen.pipelines.fit import target_of
 from threedgen.recipes.load import read_resolved
+from threedgen.representations.gaussians import Gaussians
 
 COUNT, SIZE = 12, 32
 TINY = [
@@ -201,3 +204,18 @@ def test_pictures_of_nothing_are_refused(exact, tmp_path):
     write_srn(tmp_path / "white", replace(exact, images=torch.ones_like(exact.images)))
     with pytest.raises(UserError, match="show nothing but background"):
         target_of(tmp_path / "white")
+
+
+def test_gaussians_start_at_points_and_fill_up_the_ball(tmp_path):
+    places = torch.tensor([[0.1, 0.2, 0.3], [-0.5, 0.0, 0.5], [4.0, 0.0, 0.0]])
+    write_points(tmp_path / "points.ply", places, torch.tensor([[1.0, 0.0, 0.0]]).expand(3, 3))
+    config = Gaussians.Config(count=10, init="points", points=str(tmp_path / "points.ply"))
+    scene = Gaussians(config)
+    assert len(scene) == 10
+    nearest = torch.cdist(places, scene.means.detach()).min(dim=1)
+    assert float(nearest.values.max()) < 1e-6
+    assert float(scene.at().sh[nearest.indices, 0, 0].detach().min()) > 1.0, "red, as the points are"
+    assert float(scene.means.detach().norm(dim=1).sort().values[-2]) < 0.75 + 1e-6
+    assert len(Gaussians(replace(config, count=2))) == 2
+    with pytest.raises(SettingError, match="names no file although init is points"):
+        Gaussians.Config(init="points")

@@ -106,16 +106,18 @@ class Run:
         *,
         texture_format: TextureKind = "png",
         draco: bool = False,
+        in_place: bool = False,
     ) -> Path:
         """Writes the asset, or its motion, to a file whose suffix says the format; returns its path.
 
         settings: of the recipe's `export`, such as {"mesh.faces": 5000}. texture_format: of the texture in a
         .glb or .gltf, "png" or "webp". draco: whether Draco compresses the triangles in one, which needs DracoPy.
+        in_place: in the coordinates of the capture that `fit` was given.
         Raises UserError for an unknown suffix, and for options that do not fit it.
         """
         with trust.runs(self._trusted):
             packing = Packing(texture_format, draco)
-            export_run(self._directory, Path(path), as_settings(settings), packing)
+            export_run(self._directory, Path(path), as_settings(settings), packing, in_place)
         return Path(path)
 
     def render(
