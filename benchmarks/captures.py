@@ -1,6 +1,6 @@
 """A COLMAP capture against the same pictures given exactly: held-out PSNR of `threedgen fit`.
 
-    python benchmarks/captures.py [--mesh FILE] [--views 40] [--size 128] [--steps N] [--out runs/captures]
+    python benchmarks/captures.py [--mesh FILE] [--views 24] [--size 96] [--steps N] [--out runs/captures]
                                   [--markdown FILE]
 
 A mesh (by default a painted ball with a box and a ring on it) is rendered from all around. "exact" is these
@@ -106,9 +106,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--mesh", type=Path)
-    parser.add_argument("--views", type=int, default=40)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--steps", default="600")
+    parser.add_argument("--views", type=int, default=24)
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--steps", default="300")
     parser.add_argument("--out", type=Path, default=Path("runs/captures"))
     add_markdown(parser)
     arguments = parser.parse_args()

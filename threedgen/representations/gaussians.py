@@ -59,18 +59,22 @@ class Config:
     Attributes:
         count: Number of Gaussians at the start.
         init: Where they start: ball spreads them evenly over the volume of a ball, sphere over the surface of a
-            sphere, mesh over the surface of a mesh file and points at the points of a file, whose colours they
-            take. radius (world units): Radius of that ball or sphere, or of the bounding sphere to which the mesh
-            is scaled. mesh: Path of the mesh file if init is mesh (glb, obj, ply, stl or off). points: Path of the
-            point cloud (ply) if init is points. If it has fewer than count points, the rest are spread over the
-            ball; if it has more, they are drawn from it. opacity: Opacity of every Gaussian at the start.
-            color_noise: Standard deviation of the colours around mid grey at the start, if init is not mesh.
-            sh_degree: Highest degree of the spherical harmonics of the colour; 0 is a colour that is the same from
-            all sides. sh_full: Fraction of the run at which the last of these degrees is switched on; they are
-            switched on one after the other, evenly spaced. scales (world units): Smallest and largest standard
-            deviation of a Gaussian along an axis, kept after every step. learning_rates: Initial learning rate of
-            each group of parameters. density: When Gaussians are copied, split and removed. regularizers: Weights
-            of the terms of the loss on the Gaussians themselves.
+            sphere, mesh over the surface of a mesh file, points at those of a file; colours are those of the file.
+        radius (world units): Radius of that ball or sphere, or of the bounding sphere to which the mesh is scaled.
+        mesh: Path of the mesh file if init is mesh (glb, obj, ply, stl or off).
+        points: Path of the point cloud (ply) if init is points. If it has fewer than count points, the rest are
+            spread over the ball; if it has more, they are drawn from it.
+        opacity: Opacity of every Gaussian at the start.
+        color_noise: Standard deviation of the colours around mid grey at the start, if they come from no file.
+        sh_degree: Highest degree of the spherical harmonics of the colour; 0 is a colour that is the same from
+            all sides.
+        sh_full: Fraction of the run at which the last of these degrees is switched on; they are switched on one
+            after the other, evenly spaced.
+        scales (world units): Smallest and largest standard deviation of a Gaussian along an axis, kept after
+            every step.
+        learning_rates: Initial learning rate of each group of parameters.
+        density: When Gaussians are copied, split and removed.
+        regularizers: Weights of the terms of the loss on the Gaussians themselves.
     """
 
     count: Annotated[int, at_least(1)] = 4096
