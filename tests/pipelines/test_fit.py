@@ -253,10 +253,11 @@ def test_an_object_that_reaches_out_of_the_unit_sphere_is_scaled_into_it(mesh_fi
     assert "scaled" not in target_of(tmp_path / "opaque").about, "these have no alpha"
 
 
-def test_cameras_that_look_past_the_origin_are_a_warning(mesh_file, tmp_path):
+def test_cameras_that_look_past_the_origin_are_moved_to_it(mesh_file, tmp_path):
     write_srn(tmp_path / "away", pictures_of(mesh_file, shift=5.0))
-    with pytest.warns(UserWarning, match="do not look at the unit sphere"):
-        target_of(tmp_path / "away")
+    target = target_of(tmp_path / "away")
+    assert "the capture was centred on (" in target.about
+    assert float(target.pictures.cameras.centers.mean(0).norm()) < 0.5
 
 
 def test_up_of_a_data_set(finished, mesh_file):
