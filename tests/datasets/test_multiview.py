@@ -2,11 +2,13 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from threedgen.cameras.orbit import convert, orbit
 from threedgen.core.errors import UserError
 from threedgen.datasets import multiview, world
 from threedgen.datasets.multiview import PosedPictures
+from threedgen.datasets.objects import open_objects
 from threedgen.datasets.transforms_file import open_transforms, upward_axis
 
 
@@ -245,3 +247,26 @@ def test_odd_values_are_one_line(kind, pictures, tmp_path):
 def test_a_byte_order_mark_is_no_mistake(pictures, tmp_path):
     path = rewritten(tmp_path, pictures, lambda d: "\ufeff" + json.dumps(d))
     assert len(open_transforms(path).read().images) == 3
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_srn_scenes_out_of_an_archive_of_a_mac(suffix, pictures, tmp_path):
+    """A folder around the scenes, companions beside every file, and pictures that are not padded with zeros."""
+    for name in ("a", "b"):
+        scene = tmp_path / "cars" / name
+        multiview.write_srn(scene, pictures)
+        for number, place in enumerate((2, 10, 1)):
+            old = scene / "rgb" / f"{number:06d}.png"
+            Image.open(old).save(scene / "rgb" / f"{place}{suffix}", quality=95)
+            old.unlink()
+            (scene / "pose" / f"{number:06d}.txt").rename(scene / "pose" / f"{place}.txt")
+        for path in list(scene.rglob("*.*")):
+            (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(200))
+    (tmp_path / "__MACOSX" / "a" / "rgb").mkdir(parents=True)
+    objects = open_objects(str(tmp_path))
+    assert objects.names == ["a", "b"]
+    found = objects.load(0)
+    assert found.names == tuple(f"{place}{suffix}" for place in (1, 2, 10))
+    torch.testing.assert_close(
+        found.cameras.world_from_camera, pictures.cameras.world_from_camera[[2, 0, 1]], atol=1e-5, rtol=0
+    )

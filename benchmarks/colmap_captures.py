@@ -1,6 +1,6 @@
 """A COLMAP capture against the same pictures given exactly: held-out PSNR of `threedgen fit`.
 
-    python benchmarks/captures.py [--mesh FILE] [--views 24] [--size 96] [--steps N] [--out runs/captures]
+    python benchmarks/colmap_captures.py [--mesh FILE] [--views 24] [--size 96] [--steps N] [--out runs/captures]
                                   [--markdown FILE]
 
 A mesh (by default a painted ball with a box and a ring on it) is rendered from all around. "exact" is these
