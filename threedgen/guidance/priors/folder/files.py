@@ -157,7 +157,8 @@ def refuse_checkpoint_file(file: Path) -> UserError:
     """The error for a path that is a file of another format, with the command that makes a folder of a pickle."""
     if file.suffix not in _PICKLES:
         return UserError(
-            f"prior '{file}' is a file: name the pipeline folder that holds model_index.json, or a single .safetensors"
+            f"prior '{file}' is a file: name the pipeline folder that holds model_index.json, or a .safetensors "
+            "file of a whole model"
         )
     return UserError(
         f"prior '{file}' is a file, a pickle, which can run code. If you trust it, make a pipeline folder of it: "
