@@ -59,7 +59,7 @@ class PipelineFolder:
         if not (self.path / "model_index.json").is_file():
             raise UserError(
                 f"prior folder '{self.path}' is not a diffusers pipeline: it has no model_index.json "
-                "(convert a single checkpoint file with diffusers' save_pretrained first)"
+                "(if it holds a single .safetensors file of a whole model, name that file)"
             )
         file = self.path / "model_index.json"
         content = read_json(file)
@@ -154,14 +154,15 @@ def header(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def refuse_checkpoint_file(file: Path) -> UserError:
-    """The error for a path that is a single file, with the command that makes a pipeline folder of it."""
-    if file.suffix not in (*_PICKLES, ".safetensors"):
-        return UserError(f"prior '{file}' is a file: name the pipeline folder that holds model_index.json")
-    pickle = file.suffix in _PICKLES
+    """The error for a path that is a file of another format, with the command that makes a folder of a pickle."""
+    if file.suffix not in _PICKLES:
+        return UserError(
+            f"prior '{file}' is a file: name the pipeline folder that holds model_index.json, or a .safetensors "
+            "file of a whole model"
+        )
     return UserError(
-        f"prior '{file}' is a file"
-        + (", a pickle, which can run code. If you trust it, make" if pickle else ". Make")
-        + f' a pipeline folder of it: python -c "from diffusers import {_PIPELINE_CLASS} as P; '
+        f"prior '{file}' is a file, a pickle, which can run code. If you trust it, make a pipeline folder of it: "
+        f'python -c "from diffusers import {_PIPELINE_CLASS} as P; '
         f"P.from_single_file('{file.name}').save_pretrained('FOLDER')\" "
         "(needs a network connection once, for the configs)"
     )
