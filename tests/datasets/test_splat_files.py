@@ -224,12 +224,16 @@ def test_the_first_version_of_sog_in_a_folder_and_in_an_archive(tmp_path: Path, 
         with zipfile.ZipFile(path, "w") as archive:
             for file in [*tmp_path.glob("*.webp"), tmp_path / "meta.json"]:
                 archive.write(file, f"inner/{file.name}")
+    assert holds_splats(path)
     found = read_splats(path)
     torch.testing.assert_close(found.means[:, 0], torch.tensor([0.0, np.e - 1]), atol=1e-5, rtol=0.0)
     assert found.log_scales.tolist() == [[-4.0, -2.0, -4.0]] * 2
     assert found.opacity_logits.tolist() == [5.0, 5.0]
     assert found.sh[0].tolist() == [[-1.0, 1.0, -1.0]]
     (tmp_path / "q.webp").unlink()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/meta.json").write_text('{"frames": []}')
+    assert not holds_splats(tmp_path / "b/meta.json")
     if not packed:
         with pytest.raises(UserError, match=r"is no \.sog file, or damaged"):
             read_splats(path)
