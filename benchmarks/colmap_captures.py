@@ -31,7 +31,7 @@ from threedgen.datasets.given import held_out
 from threedgen.datasets.multiview import PosedPictures, write_transforms
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from captures import gauge, moved_poses, write_colmap
+from captures import gauge, moved_poses, write_colmap  # pyright: ignore[reportMissingImports]
 
 LENS = (-0.12, 0.03, 0.002, -0.001)  # k1, k2, p1, p2 of OpenCV
 LARGER = 2

@@ -22,8 +22,8 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="threedgen fit",
         description="Fit an asset to a folder of posed pictures (transforms.json, COLMAP or SRN), to a mesh file "
-        "(.glb, .obj, .ply, .stl, .off) or to a file of Gaussians (.ply, .splat, .spz, .sog). The run directory gets "
-        "the files of text-to-3d.",
+        "(.glb, .obj, .ply, .stl, .off) or to a file of Gaussians (.ply, .splat, .spz, .sog). The run directory "
+        "gets the files of text-to-3d.",
         epilog="key=value changes a setting of the recipe, such as representation.count=8000.",
     )
     parser.add_argument(
