@@ -10,7 +10,6 @@ import torch
 
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import Condition
-from threedgen.guidance.priors.folder import memory
 from threedgen.guidance.priors.folder.memory import Plan, Sizes, plan
 from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
 
@@ -85,11 +84,30 @@ def kept_for_backward(prior, images):
     return x, sum(held.values())
 
 
-def test_tiles_keep_less_and_give_nearly_the_same(pipelines):
+def test_pictures_are_encoded_one_by_one_and_recomputed(pipelines):
+    prior = load_folder(pipelines["sd1"])
+    vae, images = prior.codec.vae, torch.rand(3, 32, 32, 3, requires_grad=True)
+    seen = []
+    vae.encoder.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    again, little = kept_for_backward(prior, images)
+    (gradient,) = torch.autograd.grad(again.square().sum(), images)
+    assert seen == [1, 1, 1]
+    vae.encoder = vae.encoder.inner
+    kept, much = kept_for_backward(prior, images)
+    assert little < much / 4
+    torch.testing.assert_close(gradient, torch.autograd.grad(kept.square().sum(), images)[0])
+    latents = again.detach().requires_grad_()
+    decoded = []
+    vae.decoder.register_forward_hook(lambda module, inputs, output: decoded.append(len(inputs[0])))
+    prior.decode(latents).square().sum().backward()
+    assert decoded == [1, 1, 1]
+    assert bool(latents.grad.any())
+
+
+def test_tiles_give_nearly_the_same(pipelines):
     plain, tiled = load_folder(pipelines["sd1"]), loaded(pipelines, vae_tiling=True)
     images = torch.rand(3, 32, 32, 3, requires_grad=True)
-    (whole, much), (parts, little) = kept_for_backward(plain, images), kept_for_backward(tiled, images)
-    assert little < much / 4
+    whole, parts = plain.encode(images), tiled.encode(images)
     assert whole.shape == parts.shape
     assert torch.nn.functional.cosine_similarity(whole.flatten(), parts.flatten(), dim=0) > 0.9
     # Recomputed activations give the same gradient as stored ones.
@@ -102,10 +120,12 @@ def test_tiles_keep_less_and_give_nearly_the_same(pipelines):
 
 
 def test_recomputing_gives_the_same_gradient():
+    from threedgen.guidance.priors.codec import Recomputed
+
     inner = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.SiLU()).requires_grad_(False)
     x = torch.randn(3, 4, requires_grad=True)
     (plain,) = torch.autograd.grad(inner(x).square().sum(), x)
-    (again,) = torch.autograd.grad(memory.Recomputed(inner)(x).square().sum(), x)
+    (again,) = torch.autograd.grad(Recomputed(inner)(x).square().sum(), x)
     assert torch.equal(plain, again)
 
 

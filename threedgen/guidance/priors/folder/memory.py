@@ -41,8 +41,8 @@ class Plan:
     """The measures that are taken to save memory.
 
     encoders_aside: texts are encoded on the CPU (in any case the encoders are removed once all texts are encoded).
-    slicing: attention is computed one head at a time, if the network supports it. tiling: the autoencoder takes one
-    picture after the other in tiles of half its side, and recomputes them in the backward pass. offload: the
+    slicing: attention is computed one head at a time, if the network supports it. tiling: the autoencoder takes
+    pictures in tiles of half their side. offload: the
     weights of the denoiser stay in the memory of the CPU, and each layer is moved to the device when it computes.
     """
 
@@ -69,31 +69,16 @@ class Plan:
         return network
 
     def place_codec(self, codec: Latents | VideoLatents) -> None:
-        """Switch the autoencoder to slices and tiles, if planned and if it supports them."""
+        """Switch the autoencoder to tiles, if planned and if it supports them."""
         vae = codec.vae
         if not self.tiling or not hasattr(vae, "use_tiling"):
             return
         if isinstance(codec, VideoLatents):
             codec.use_tiles()
             return
-        vae.enable_slicing()
         vae.enable_tiling()
         vae.tile_sample_min_size = max(codec.size // 2, codec.reduction)
         vae.tile_latent_min_size = vae.tile_sample_min_size // codec.reduction
-        vae.encoder = Recomputed(vae.encoder)
-
-
-class Recomputed(torch.nn.Module):
-    """A frozen module whose activations are computed again in the backward pass instead of being stored."""
-
-    def __init__(self, inner: torch.nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        from torch.utils.checkpoint import checkpoint
-
-        return checkpoint(self.inner, x, use_reentrant=False)  # type: ignore[return-value]
 
 
 def plan(budget: float, sizes: Sizes, slicing: bool = False, tiling: bool = False) -> Plan:
