@@ -33,8 +33,8 @@ class Latents:
 
     The mode instead of a random draw: the spread of the encoder is far below the noise that is added next, and a
     Prior has no random stream of its own. Pictures are encoded and decoded one by one, and the backward pass
-    recomputes them, so that memory does not grow with their number. The results are float32, whatever the
-    autoencoder computes in. Raises UserError for an autoencoder that normalises each channel by itself.
+    recomputes all but the last, so that memory does not grow with their number. The results are float32, whatever
+    the autoencoder computes in. Raises UserError for an autoencoder that normalises each channel by itself.
     """
 
     latent = True
@@ -46,7 +46,6 @@ class Latents:
                 "supported: use another prior"
             )
         self.vae = vae.requires_grad_(False).eval()
-        vae.encoder, vae.decoder = Recomputed(vae.encoder), Recomputed(vae.decoder)
         self.size = size
         self.reduction = 2 ** (len(vae.config.block_out_channels) - 1)
         self._scale = vae.config.scaling_factor
@@ -58,10 +57,10 @@ class Latents:
     def unscaled(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Latents without shift and scale, the form in which networks with a picture beside z were trained with
         it."""
-        return torch.cat([self._mode(picture) for picture in images.split(1)])
+        return _one_by_one(self._mode, images)
 
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        return torch.cat([self._picture(latents) for latents in x.split(1)])
+        return _one_by_one(self._picture, x)
 
     def _mode(self, picture: Float[Tensor, "1 H W 3"]) -> Float[Tensor, "1 C h w"]:
         pixels = signed(picture, self.size).to(self.vae.dtype)
@@ -80,6 +79,13 @@ def signed(images: Float[Tensor, "B H W 3"], size: int) -> Float[Tensor, "B 3 si
     return resize_images(images, size).permute(0, 3, 1, 2) * 2.0 - 1.0
 
 
+def _one_by_one(part: Callable[[Tensor], Tensor], x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+    """`part` of each of x. Of the last one all is kept, because the backward pass begins with it: what recomputing
+    another takes then has its place."""
+    *others, last = x.split(1)
+    return torch.cat([*(recomputed(part, one) for one in others), part(last)])
+
+
 class Recomputed(torch.nn.Module):
     """A frozen module whose activations are computed again in the backward pass instead of being stored."""
 
@@ -87,15 +93,15 @@ class Recomputed(torch.nn.Module):
         super().__init__()
         self.inner = inner
 
-    def forward(self, x: Tensor, **options: Any) -> Tensor:
-        return recomputed(self.inner, x, **options)
+    def forward(self, x: Tensor) -> Tensor:
+        return recomputed(self.inner, x)
 
 
-def recomputed(part: Callable[..., Tensor], x: Tensor, **options: Any) -> Tensor:
-    """`part(x, **options)`, which draws no random numbers, keeping only x for the backward pass."""
+def recomputed(part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`part(x)`, which draws no random numbers, keeping only x for the backward pass."""
     from torch.utils.checkpoint import checkpoint
 
     if not (torch.is_grad_enabled() and x.requires_grad):
-        return part(x, **options)
-    again: Any = checkpoint(part, x, use_reentrant=False, preserve_rng_state=False, **options)
+        return part(x)
+    again: Any = checkpoint(part, x, use_reentrant=False, preserve_rng_state=False)
     return again

@@ -299,6 +299,7 @@ def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype, fram
     return memory.Sizes(
         network=network * _BYTES[dtype],
         vae=weights("vae") * _BYTES[_DTYPES[config.vae_dtype]],
+        codec_bytes=_BYTES[_DTYPES[config.vae_dtype]],
         encoders=encoders * _BYTES[dtype],
         pixels=side[0] if isinstance(side, list) else side,
         frames=frames,
