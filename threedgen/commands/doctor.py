@@ -21,8 +21,8 @@ from threedgen.core import machine
 
 # Optional libraries and what they would add. Looked up, never imported: some start a compiler when touched.
 OPTIONAL = {
-    "gsplat": "splatting on CUDA (pip install threedgen[cuda])",
-    "nerfacc": "volume rendering on CUDA (pip install threedgen[cuda])",
+    "gsplat": "splatting on CUDA (pip install threedgen[cuda]; needs nvcc and g++)",
+    "nerfacc": "volume rendering on CUDA, by name only (pip install threedgen[cuda])",
     "pytorch3d": "meshes on CUDA (build it from source)",
     "nvdiffrast": "meshes on CUDA, by name only (non-commercial licence)",
     "accelerate": "loading large priors with less memory",

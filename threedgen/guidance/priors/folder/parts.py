@@ -49,7 +49,8 @@ class PipelineParts:
     """Loads the parts of one pipeline folder. Every method raises UserError if a part does not fit or is damaged.
 
     device, dtype: of the denoiser and the text encoders. plan: measures to save memory. lora: low-rank changes that
-    are added to the parts, or None. deferred: the denoiser need not be loaded if it is known.
+    are added to the parts, or None. deferred: the denoiser need not be loaded if it is known. vae_dtype: of the
+    autoencoder.
     """
 
     folder: PipelineFolder
@@ -58,6 +59,7 @@ class PipelineParts:
     plan: Plan
     lora: Lora | None = None
     deferred: bool = False
+    vae_dtype: torch.dtype = torch.float32
 
     def network(self, name: str, part: str) -> Any:
         """The denoiser: the class `name` of diffusers from the folder `part`, with the low-rank changes added; or
@@ -90,8 +92,8 @@ class PipelineParts:
         return codec
 
     def autoencoder(self, name: str) -> Any:
-        """The class `name` of diffusers from the folder vae, in float32 (in float16 it overflows)."""
-        vae = load_model(diffusers_class(name), self.folder.part("vae"), "torch_dtype", torch.float32)
+        """The class `name` of diffusers from the folder vae."""
+        vae = load_model(diffusers_class(name), self.folder.part("vae"), "torch_dtype", self.vae_dtype)
         return vae.to(self.device)
 
     def codec(self, part: str = "unet", absent: int | None = None) -> Latents | Pixels:
