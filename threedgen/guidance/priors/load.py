@@ -250,7 +250,8 @@ def load_folder(
     frames = adapter.clip_frames(folder, options)
     dtype = dtype or _choose_dtype(config.dtype, device, adapter.half)
     control_part = _control_part(config.control) if config.control else None
-    sizes = _sizes(folder, control_part, dtype, frames)
+    vae_dtype = _DTYPES[config.vae_dtype]
+    sizes = _sizes(folder, control_part, dtype, vae_dtype, frames)
     plan = memory.plan(config.memory, sizes, config.attention_slicing, config.vae_tiling)
     lora = Lora(Path(config.lora).expanduser(), config.lora_scale, folder) if config.lora else None
     if lora is not None:
@@ -290,9 +291,10 @@ def _why_eager(config: PriorConfig) -> str:
 
 
 def _sizes(
-    folder: PipelineFolder, control_part: Path | None, dtype: torch.dtype, frames: int
+    folder: PipelineFolder, control_part: Path | None, dtype: torch.dtype, vae_dtype: torch.dtype, frames: int
 ) -> memory.Sizes:
-    """Estimated memory of the parts at `dtype`, from the number of weights in their files."""
+    """Estimated memory of the parts at `dtype`, and of the autoencoder at `vae_dtype`, from the number of weights in
+    their files."""
 
     def taken(*names: str) -> float:
         parts = [folder.part(name) for name in names if folder.class_of(name) is not None]
@@ -305,8 +307,8 @@ def _sizes(
     encoders = taken("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
     return memory.Sizes(
         network=network * _BYTES[dtype],
-        vae=taken("vae") * _BYTES[_DTYPES[config.vae_dtype]],
-        codec_bytes=_BYTES[_DTYPES[config.vae_dtype]],
+        vae=taken("vae") * _BYTES[vae_dtype],
+        codec_bytes=_BYTES[vae_dtype],
         encoders=encoders * _BYTES[dtype],
         pixels=side[0] if isinstance(side, list) else side,
         frames=frames,
