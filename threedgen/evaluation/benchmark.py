@@ -70,8 +70,8 @@ def evaluate_objects(
 
     count: number of objects, at even intervals in the set; None: all. learnt: how many objects of the set, the
     first ones, the model was probably trained on, of which the result warns. features, lpips: as of `Scorer`.
-    Pictures are resized to the size of the true ones, which the result reports. Its seconds are those of the predictor alone.
-    Raises UserError for every mistake that a user can correct.
+    Pictures are resized to the size of the true ones, which the result reports. Its seconds are those of the
+    predictor alone. Raises UserError for every mistake that a user can correct.
     """
     views_of(protocol, 2)
     scorer = Scorer(features, lpips, seed)
