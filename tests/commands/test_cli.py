@@ -310,10 +310,14 @@ def test_another_seed_shows_another_thing_of_that_name(capsys):
 def test_strict_refuses_unknown_words_before_the_run(tmp_path, monkeypatch, capsys):
     """Also with --dry-run: nothing is begun, so nothing is left."""
     monkeypatch.chdir(tmp_path)
-    for more in ([], ["--dry-run"]):
-        assert main(["text-to-3d", "a xylofoobarian", "--strict", "--steps", "2", *more]) == 2
+    for prompt, word, more in (
+        ("a xylofoobarian", "xylofoobarian", []),
+        ("a xylofoobarian", "xylofoobarian", ["--dry-run"]),
+        ("a blorfy cube", "blorfy", ["--dry-run"]),
+    ):
+        assert main(["text-to-3d", prompt, "--strict", "--steps", "2", *more]) == 2
         written = capsys.readouterr()
-        assert "has not learnt 'xylofoobarian'" in written.err
+        assert f"has not learnt '{word}' (it knows" in written.err
         assert "distilling" not in written.err
         assert written.out == ""
     assert list(tmp_path.iterdir()) == []

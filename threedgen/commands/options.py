@@ -82,6 +82,15 @@ def add_recipe(parser: Parser, default: str) -> None:
     )
 
 
+def add_tokenizer(parser: Parser) -> None:
+    """What every command takes whose `--prior` may be a single file."""
+    parser.add_argument(
+        "--tokenizer",
+        metavar="FOLDER",
+        help="for a prior that is a single file: the folder of its tokenizer, or of a pipeline of the same family",
+    )
+
+
 def add_target(parser: Parser, target: str, settings: str) -> None:
     """RUN --to FILE [key=value ...], of the commands that write files from a run."""
     parser.add_argument("run", metavar="RUN", help="the directory of the run")

@@ -11,6 +11,7 @@ from threedgen.commands.options import (
     add_recipe,
     add_run_options,
     add_settings,
+    add_tokenizer,
     common,
     finish,
     require_free,
@@ -54,11 +55,7 @@ def build_parser() -> Parser:
         metavar="embedded|FOLDER|FILE|HUB_ID",
         help="frozen diffusion model that guides; default: the recipe's, which is the embedded one in most recipes",
     )
-    parser.add_argument(
-        "--tokenizer",
-        metavar="FOLDER",
-        help="for a prior that is a single file: the folder of its tokenizer, or of a pipeline of the same family",
-    )
+    add_tokenizer(parser)
     parser.add_argument(
         "--strict",
         action="store_true",

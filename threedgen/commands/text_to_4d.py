@@ -10,6 +10,7 @@ from threedgen.commands.options import (
     add_recipe,
     add_run_options,
     add_settings,
+    add_tokenizer,
     add_trust,
     common,
     finish,
@@ -46,9 +47,10 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--prior",
-        metavar="embedded|FOLDER|HUB_ID",
+        metavar="embedded|FOLDER|FILE|HUB_ID",
         help="frozen model that guides how the object looks; default: the embedded one",
     )
+    add_tokenizer(parser)
     parser.add_argument(
         "--video-prior",
         metavar="embedded|FOLDER",
@@ -84,6 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
         seconds=arguments.seconds,
         fps=arguments.fps,
         prior=arguments.prior,
+        tokenizer=arguments.tokenizer,
         video_prior=arguments.video_prior,
         video=arguments.video,
         video_view=arguments.video_view,

@@ -58,7 +58,7 @@ def load_recipe(
         the guidances that use the prompt in a recipe with others that use a picture (Magic123); `prior` is then for
         the latter. If a folder or an id is named, here or as `prior.path`, the recipe's `with_prior` is laid
         over the rest.
-    tokenizer: a folder with the tokenizer of `prior`, if that is a single file.
+    tokenizer: a folder with the tokenizer of a prior that is a single file; of `text_prior` if the recipe has both.
     real_prior: lay the recipe's `with_prior` over the rest in any case.
     base: the folder that "run:" paths stand for until the run's folder exists (see threedgen.recipes.layers).
     adjust: changes the plain values before settings and overrides are applied.

@@ -293,7 +293,7 @@ def _why_eager(config: PriorConfig) -> str:
 def _sizes(
     folder: PipelineFolder, control_part: Path | None, dtype: torch.dtype, vae_dtype: torch.dtype, frames: int
 ) -> memory.Sizes:
-    """Estimated memory of the parts at `dtype`, and of the autoencoder at `vae_dtype`, from the number of weights in
+    """Estimated memory of the parts at `dtype`, and of the autoencoder at `vae_dtype`, from the weights in
     their files."""
 
     def taken(*names: str) -> float:
