@@ -23,6 +23,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 import gpu_parity
+import gpu_priors
+import gpu_runs
+import gpu_speed
 import torch
 from gpu_blocks import Block, Place, run_block
 from tables import add_markdown, write_markdown
@@ -59,6 +62,9 @@ BLOCKS: Mapping[str, Callable[[Place], Block]] = MappingProxyType(
         "splatting": gpu_parity.splatting,
         "volume": gpu_parity.volume,
         "mesh": gpu_parity.mesh,
+        "speed": gpu_speed.speed,
+        **gpu_priors.BLOCKS,
+        **gpu_runs.BLOCKS,
     }
 )
 
@@ -85,7 +91,7 @@ def main() -> int:
     try:
         device = machine.choose_device(arguments.device)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"prove_gpu: {error}", file=sys.stderr)
         return 2
     found: dict[str, Block] = {}
     with tempfile.TemporaryDirectory(prefix="threedgen-gpu-") as work:

@@ -55,5 +55,5 @@ def test_a_renderer_that_is_wrong_fails_its_block(block, broken):
 def test_without_a_gpu_one_line_says_so():
     done = run()
     assert done.returncode == 2
-    assert done.stderr.startswith("error: --device cuda: ")
+    assert done.stderr.startswith("prove_gpu: --device cuda: ")
     assert len(done.stderr.splitlines()) == 1
