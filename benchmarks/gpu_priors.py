@@ -85,7 +85,7 @@ def _predicted(folder: Path, place: Place, dtype: str, way: dict[str, Any]) -> l
     eps = torch.randn(x.shape, generator=draw).to(x)
     t = torch.full((len(x),), 0.5, device=place.device)
     times = torch.linspace(0.0, 1.0, frames, device=place.device).expand(len(x), -1) if frames > 1 else None
-    condition = Condition(("a red cube",) * len(x), cameras[: len(x)], times=times)
+    condition = Condition(("a red cube",) * len(x), cameras=cameras[: len(x)], times=times)
     said = prior.predict(prior.add_noise(x, eps, t).detach(), t, condition)
     (gradient,) = torch.autograd.grad((x * said.eps.detach()).sum(), pictures)
     return [said.eps, gradient]

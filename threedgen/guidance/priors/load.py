@@ -226,12 +226,14 @@ def load_folder(
     from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
     from threedgen.guidance.priors.folder.control import Control
     from threedgen.guidance.priors.folder.lora import Lora
+    from threedgen.guidance.priors.folder.multiview_unet import as_diffusers
     from threedgen.guidance.priors.folder.parts import PipelineParts
 
     device, config = torch.device(device), config or PriorConfig()
     folder = path if isinstance(path, PipelineFolder) else PipelineFolder(path)
     path = folder.path
     with readable(path):
+        folder = as_diffusers(folder)
         adapter: Any = adapter_of(folder)
         for part in (*_OPTIONAL, *adapter.parts):
             if folder.class_of(part) is not None:
