@@ -96,6 +96,27 @@ def test_one_set_of_weights_is_fetched(hub, folder):
     assert not list(hub.cache.rglob("*.fp16.*"))
 
 
+def test_half_precision_is_fetched_where_it_computes(hub, folder):
+    """The autoencoder computes in float32 whatever the precision is."""
+    copy_as(folder, "fp16")
+    load_prior(PriorConfig(path=ID, dtype="bfloat16"))
+    found = {file.relative_to(hub.cache).as_posix() for file in hub.cache.rglob("*.safetensors")}
+    assert found == {
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "text_encoder/model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    }
+
+
+def test_what_only_looks_at_pictures_is_not_fetched(hub, folder):
+    for part in ("safety_checker", "feature_extractor"):
+        shutil.copytree(folder / "text_encoder", folder / part)
+    load()
+    assert (hub.cache / "text_encoder").is_dir()
+    assert not (hub.cache / "safety_checker").exists()
+    assert not (hub.cache / "feature_extractor").exists()
+
+
 def test_a_model_with_half_precision_only(hub, folder):
     only(folder, "fp16")
     load()

@@ -25,8 +25,10 @@ def is_hub_id(path: str) -> bool:
     return _ID.fullmatch(path) is not None
 
 
-def fetched(hub_id: str) -> Path:
+def fetched(hub_id: str, half: bool = False) -> Path:
     """The folder of a hub model in the local cache, which is completed from the hub if anything is missing.
+
+    half: what has to be fetched is fetched in half precision where the model has that.
 
     Raises UserError if the model cannot be fetched, with what to do about it.
     """
@@ -52,7 +54,7 @@ def fetched(hub_id: str) -> Path:
             f"hub model '{hub_id}': {missing} is not in the local cache, and HF_HUB_OFFLINE forbids to fetch it: "
             "unset the variable, or give the path of a folder"
         )
-    folder = _downloaded(hub_id, name, revision)
+    folder = _downloaded(hub_id, name, revision, half)
     if missing := _missing(folder):
         raise UserError(
             f"hub model '{hub_id}': its {missing} cannot be fetched: check the connection and the page "
@@ -61,7 +63,7 @@ def fetched(hub_id: str) -> Path:
     return folder
 
 
-def _downloaded(hub_id: str, name: str, revision: dict[str, Any]) -> Path:
+def _downloaded(hub_id: str, name: str, revision: dict[str, Any], half: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -73,8 +75,12 @@ def _downloaded(hub_id: str, name: str, revision: dict[str, Any]) -> Path:
     page = f"https://huggingface.co/{name}"
     try:
         listed: Any = snapshot_download(name, allow_patterns=_ALL, dry_run=True, **revision)
-        sizes = {item.filename: item.file_size if item.will_download else 0 for item in listed}
-        wanted = chosen_names(sizes)
+        sizes = {
+            item.filename: item.file_size if item.will_download else 0
+            for item in listed
+            if item.filename.partition("/")[0] not in _UNREAD
+        }
+        wanted = chosen_names(sizes, half)
         total = sum(sizes[file] for file in wanted)
         if total:
             print(f"fetching {hub_id} from the hub: {total / 1e9:.2f} GB", file=sys.stderr)

@@ -129,7 +129,7 @@ def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior
 def _load(config: PriorConfig, device: torch.device) -> Prior:
     if config.path and config.name in (_REQUIRED, _REQUIRED_VIDEO, *plugins.BUILTIN["prior"]):
         with readable(config.path):
-            folder = _resolve(config)
+            folder = _resolve(config, device)
         return load_folder(folder, device, config=config)
     if config.name == _REQUIRED:
         from threedgen.guidance.priors.adapters.choose import SUPPORTED
@@ -310,7 +310,7 @@ def _sizes(
     )
 
 
-def _resolve(config: PriorConfig) -> Path | PipelineFolder:
+def _resolve(config: PriorConfig, device: torch.device) -> Path | PipelineFolder:
     path, folder = config.path, Path(config.path).expanduser()
     if folder.is_file() and folder.suffix == ".safetensors":
         return pipeline_of(folder, config.tokenizer, config.prediction)
@@ -328,7 +328,7 @@ def _resolve(config: PriorConfig) -> Path | PipelineFolder:
         raise UserError(
             f"prior folder '{path}' does not exist: name a pipeline folder or a hub id owner/name"
         )
-    return fetched(path)
+    return fetched(path, half=_choose_dtype(config.dtype, device) != torch.float32)
 
 
 def _choose_dtype(name: str, device: torch.device, cuda: torch.dtype = torch.float16) -> torch.dtype:
