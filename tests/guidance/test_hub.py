@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -134,6 +137,7 @@ def error_of(kind: type[Exception]) -> Exception:
     return error
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -146,8 +150,11 @@ def error_of(kind: type[Exception]) -> Exception:
         (OSError, "cannot be fetched (403 Client Error)"),
     ],
 )
-def test_each_failure_has_its_line(hub, kind, words):
+def test_each_failure_has_its_line(hub, kind, words, wrapped):
     hub.fails = error_of(kind)
+    if wrapped and issubclass(kind, errors.HfHubHTTPError):
+        hub.fails, cause = errors.DryRunError("it cannot be accessed"), hub.fails
+        hub.fails.__cause__ = cause
     message = complaint(ID)
     assert words in message
     if kind in (errors.GatedRepoError, errors.RepositoryNotFoundError):
@@ -169,3 +176,22 @@ def test_a_connection_that_breaks_leaves_its_line(hub, folder):
     shutil.rmtree(hub.cache / "vae")
     shutil.rmtree(folder / "vae")
     assert "its vae cannot be fetched: check the connection" in complaint(ID)
+
+
+NO_HUB = """
+from threedgen.core.errors import UserError
+from threedgen.guidance.priors.hub import fetched
+try:
+    fetched("someone/some-model")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_no_network_is_told_from_a_wrong_name(tmp_path):
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", NO_HUB], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "cannot be fetched, because no network reaches the hub" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
