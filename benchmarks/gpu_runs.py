@@ -64,7 +64,7 @@ def density_control(place: Place) -> Block:
         cameras = OrbitSampler(OrbitSampler.Config(batch=2, resolution=size))
         pictures = Pictures()
         distill(scene, renderer, cameras, (pictures,), "", steps=steps, background=_white)
-        found[name] = (len(scene.at().means), pictures.psnr)
+        found[f"{name} on {device}"] = (len(scene.at().means), pictures.psnr)
     block.measured["Gaussians and PSNR"] = found
     (count, psnr), (wanted, reference) = found.values()
     block.must(wanted > 0, "nothing is left")
