@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +99,27 @@ def test_one_set_of_weights_is_fetched(hub, folder):
     assert not list(hub.cache.rglob("*.fp16.*"))
 
 
+def test_half_precision_is_fetched_where_it_computes(hub, folder):
+    """The autoencoder computes in float32 whatever the precision is."""
+    copy_as(folder, "fp16")
+    load_prior(PriorConfig(path=ID, dtype="bfloat16"))
+    found = {file.relative_to(hub.cache).as_posix() for file in hub.cache.rglob("*.safetensors")}
+    assert found == {
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "text_encoder/model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    }
+
+
+def test_what_only_looks_at_pictures_is_not_fetched(hub, folder):
+    for part in ("safety_checker", "feature_extractor"):
+        shutil.copytree(folder / "text_encoder", folder / part)
+    load()
+    assert (hub.cache / "text_encoder").is_dir()
+    assert not (hub.cache / "safety_checker").exists()
+    assert not (hub.cache / "feature_extractor").exists()
+
+
 def test_a_model_with_half_precision_only(hub, folder):
     only(folder, "fp16")
     load()
@@ -113,6 +137,7 @@ def error_of(kind: type[Exception]) -> Exception:
     return error
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -125,8 +150,11 @@ def error_of(kind: type[Exception]) -> Exception:
         (OSError, "cannot be fetched (403 Client Error)"),
     ],
 )
-def test_each_failure_has_its_line(hub, kind, words):
+def test_each_failure_has_its_line(hub, kind, words, wrapped):
     hub.fails = error_of(kind)
+    if wrapped and issubclass(kind, errors.HfHubHTTPError):
+        hub.fails, cause = errors.DryRunError("it cannot be accessed"), hub.fails
+        hub.fails.__cause__ = cause
     message = complaint(ID)
     assert words in message
     if kind in (errors.GatedRepoError, errors.RepositoryNotFoundError):
@@ -148,3 +176,22 @@ def test_a_connection_that_breaks_leaves_its_line(hub, folder):
     shutil.rmtree(hub.cache / "vae")
     shutil.rmtree(folder / "vae")
     assert "its vae cannot be fetched: check the connection" in complaint(ID)
+
+
+NO_HUB = """
+from threedgen.core.errors import UserError
+from threedgen.guidance.priors.hub import fetched
+try:
+    fetched("someone/some-model")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_no_network_is_told_from_a_wrong_name(tmp_path):
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", NO_HUB], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "cannot be fetched, because no network reaches the hub" in done.stdout
+    assert len(done.stdout.splitlines()) == 1

@@ -297,3 +297,14 @@ def test_a_prior_that_needs_a_picture_says_so(pipelines, kind):
     z, condition = torch.randn(1, channels, 16, 16), Condition(("a cube",), cameras=ring(1))
     with pytest.raises(UserError, match=r"set `(pictures|reference)"):
         prior.predict(z, torch.tensor([0.5]), condition)
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
+@pytest.mark.parametrize("method", ["bitsandbytes", "torchao"])
+def test_quantised_parts_are_refused_by_that_name(copied, part, method):
+    folder = copied("sd1")
+    edit(folder / part / "config.json", quantization_config={"quant_method": method})
+    if method == "torchao":  # which are pickles
+        weights = next((folder / part).glob("*.safetensors"))
+        weights.rename(weights.with_suffix(".bin"))
+    assert f"/{part}' is quantised ({method}), and only plain weights are read" in complaint(folder)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,11 @@ from threedgen.guidance.priors.folder.weights import chosen_names, elements_of
 _ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _CONFIGS = ["model_index.json", light.NAME, "*/*.json", "tokenizer*/*"]
 _ALL = [*_CONFIGS, "*/*.safetensors"]  # not the copies for other libraries, and not the single files
+_NETWORK = (
+    "httpx",
+    "httpx2",
+    "requests",
+)  # the libraries, by version of the hub's, whose errors are no answers
 _UNREAD = ("safety_checker", "feature_extractor", "watermarker")
 _LOGIN = "run `hf auth login`, or set HF_TOKEN to a token of yours"
 
@@ -25,8 +32,10 @@ def is_hub_id(path: str) -> bool:
     return _ID.fullmatch(path) is not None
 
 
-def fetched(hub_id: str) -> Path:
+def fetched(hub_id: str, half: bool = False) -> Path:
     """The folder of a hub model in the local cache, which is completed from the hub if anything is missing.
+
+    half: what has to be fetched is fetched in half precision where the model has that.
 
     Raises UserError if the model cannot be fetched, with what to do about it.
     """
@@ -52,7 +61,7 @@ def fetched(hub_id: str) -> Path:
             f"hub model '{hub_id}': {missing} is not in the local cache, and HF_HUB_OFFLINE forbids to fetch it: "
             "unset the variable, or give the path of a folder"
         )
-    folder = _downloaded(hub_id, name, revision)
+    folder = _downloaded(hub_id, name, revision, half)
     if missing := _missing(folder):
         raise UserError(
             f"hub model '{hub_id}': its {missing} cannot be fetched: check the connection and the page "
@@ -61,7 +70,7 @@ def fetched(hub_id: str) -> Path:
     return folder
 
 
-def _downloaded(hub_id: str, name: str, revision: dict[str, Any]) -> Path:
+def _downloaded(hub_id: str, name: str, revision: dict[str, Any], half: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -72,13 +81,19 @@ def _downloaded(hub_id: str, name: str, revision: dict[str, Any]) -> Path:
 
     page = f"https://huggingface.co/{name}"
     try:
-        listed: Any = snapshot_download(name, allow_patterns=_ALL, dry_run=True, **revision)
-        sizes = {item.filename: item.file_size if item.will_download else 0 for item in listed}
-        wanted = chosen_names(sizes)
+        with _reaching(hub_id):
+            listed: Any = snapshot_download(name, allow_patterns=_ALL, dry_run=True, **revision)
+        sizes = {
+            item.filename: item.file_size if item.will_download else 0
+            for item in listed
+            if item.filename.partition("/")[0] not in _UNREAD
+        }
+        wanted = chosen_names(sizes, half)
         total = sum(sizes[file] for file in wanted)
         if total:
             print(f"fetching {hub_id} from the hub: {total / 1e9:.2f} GB", file=sys.stderr)
-        return Path(snapshot_download(name, allow_patterns=sorted(wanted), **revision))
+        with _reaching(hub_id):
+            return Path(snapshot_download(name, allow_patterns=sorted(wanted), **revision))
     except GatedRepoError as error:
         raise UserError(
             f"hub model '{hub_id}' asks you to accept its licence: do so on {page}, then {_LOGIN}"
@@ -96,6 +111,25 @@ def _downloaded(hub_id: str, name: str, revision: dict[str, Any]) -> Path:
             "check the name and the connection, or give a folder with model_index.json, "
             "scheduler/scheduler_config.json, and for each of unet (or transformer), vae, text_encoder its "
             "config.json and .safetensors, and tokenizer/"
+        ) from error
+
+
+@contextmanager
+def _reaching(hub_id: str) -> Iterator[None]:
+    """Raises what the hub answered, which the library wraps, and a UserError if nothing answered."""
+    from huggingface_hub.errors import DryRunError, HfHubHTTPError
+
+    try:
+        yield
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, DryRunError) else error
+        if isinstance(cause, HfHubHTTPError):
+            raise cause from None
+        if cause is None or type(cause).__module__.partition(".")[0] not in _NETWORK:
+            raise
+        raise UserError(
+            f"hub model '{hub_id}' cannot be fetched, because no network reaches the hub ({first_line(cause)}): "
+            "check the connection, or copy the model from another machine and give the path of its folder"
         ) from error
 
 

@@ -132,7 +132,7 @@ def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior
 def _load(config: PriorConfig, device: torch.device) -> Prior:
     if config.path and config.name in (_REQUIRED, _REQUIRED_VIDEO, *plugins.BUILTIN["prior"]):
         with readable(config.path):
-            folder = _resolve(config)
+            folder = _resolve(config, device)
         return load_folder(folder, device, config=config)
     if config.name == _REQUIRED:
         from threedgen.guidance.priors.adapters.choose import SUPPORTED
@@ -229,12 +229,14 @@ def load_folder(
     from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
     from threedgen.guidance.priors.folder.control import Control
     from threedgen.guidance.priors.folder.lora import Lora
+    from threedgen.guidance.priors.folder.multiview_unet import as_diffusers
     from threedgen.guidance.priors.folder.parts import PipelineParts
 
     device, config = torch.device(device), config or PriorConfig()
     folder = path if isinstance(path, PipelineFolder) else PipelineFolder(path)
     path = folder.path
     with readable(path):
+        folder = as_diffusers(folder)
         adapter: Any = adapter_of(folder)
         for part in (*_OPTIONAL, *adapter.parts):
             if folder.class_of(part) is not None:
@@ -315,7 +317,7 @@ def _sizes(
     )
 
 
-def _resolve(config: PriorConfig) -> Path | PipelineFolder:
+def _resolve(config: PriorConfig, device: torch.device) -> Path | PipelineFolder:
     path, folder = config.path, Path(config.path).expanduser()
     if folder.is_file() and folder.suffix == ".safetensors":
         return pipeline_of(folder, config.tokenizer, config.prediction)
@@ -333,7 +335,7 @@ def _resolve(config: PriorConfig) -> Path | PipelineFolder:
         raise UserError(
             f"prior folder '{path}' does not exist: name a pipeline folder or a hub id owner/name"
         )
-    return fetched(path)
+    return fetched(path, half=_choose_dtype(config.dtype, device) != torch.float32)
 
 
 def _choose_dtype(name: str, device: torch.device, cuda: torch.dtype = torch.float16) -> torch.dtype:

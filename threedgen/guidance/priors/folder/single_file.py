@@ -74,7 +74,7 @@ def pipeline_of(file: Path, tokenizer: str = "", prediction: str = "") -> Pipeli
         raise UserError(f"prior file '{file}' is {kind.value}, not a model: {_ADVICE[kind]}")
     read = _READERS[kind]
     made = _Assembly(file, shapes_of(file), {"_class_name": read.pipeline})
-    with _blaming(file, kind):
+    with blaming(file, kind.value):
         read.parts(made)
     made.made["scheduler"] = _scheduler(made, kind, prediction)
     made.index["scheduler"] = ["diffusers", made.made["scheduler"]["_class_name"]]
@@ -95,9 +95,9 @@ def controlnet_of(file: Path) -> Path:
         )
         raise UserError(f"control file '{file}' is {kind.value}{hint or ': name a ControlNet'}")
     made = _Assembly(file, shapes, {})
-    with _blaming(file, kind):
+    with blaming(file, kind.value):
         made.add("control", prefix, "controlnet", configs.controlnet(made.under(prefix)))
-    return _stored(_texts(made)) / "control"
+    return stored(_texts(made)) / "control"
 
 
 def _texts(made: _Assembly) -> dict[str, str]:
@@ -106,7 +106,7 @@ def _texts(made: _Assembly) -> dict[str, str]:
     return texts | {f"{name}/{SOURCE}": source.text() for name, source in made.sources.items()}
 
 
-def _stored(texts: dict[str, str]) -> Path:
+def stored(texts: dict[str, str]) -> Path:
     """The folder of some files: the same for the same content, so that what is stored about it stays true."""
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:24]
     root = cache.user_folder("single-files") or Path(tempfile.gettempdir()) / "threedgen-single-files"
@@ -119,13 +119,13 @@ def _stored(texts: dict[str, str]) -> Path:
 
 
 @contextmanager
-def _blaming(file: Path, kind: Kind) -> Iterator[None]:
+def blaming(file: Path, what: str) -> Iterator[None]:
     """A file whose tensors are not those of its kind is a UserError about it."""
     try:
         yield
-    except (ArithmeticError, AssertionError, LookupError, StopIteration, ValueError) as error:
+    except (ArithmeticError, AssertionError, LookupError, StopIteration, TypeError, ValueError) as error:
         raise UserError(
-            f"prior file '{file}' is not a whole {kind.value} ({type(error).__name__}: {first_line(error)} in the "
+            f"prior file '{file}' is not a whole {what} ({type(error).__name__}: {first_line(error)} in the "
             "names and shapes of its tensors): download it again"
         ) from error
 
@@ -140,7 +140,7 @@ def _written(made: _Assembly, companions: Companions) -> Path:
         if files is not None:
             made.index[name] = ["transformers", "CLIPTokenizer"]
             texts |= {f"{name}/{file}": text for file, text in files.items()}
-    return _stored(texts | {"model_index.json": json.dumps(made.index, indent=1)})
+    return stored(texts | {"model_index.json": json.dumps(made.index, indent=1)})
 
 
 def _stable_diffusion(made: _Assembly, side: int) -> None:

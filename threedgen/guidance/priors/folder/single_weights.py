@@ -20,6 +20,7 @@ from threedgen.core.errors import UserError
 from threedgen.guidance.priors.folder.files import header, read_json
 
 SOURCE = "source.json"
+CAMERA, LABEL = "camera_embed.", "label_emb.0."  # the added embedding in MVDream, and elsewhere
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,14 @@ def _unet(tensors: dict[str, Tensor], prefix: str, config: dict[str, Any]) -> di
     return convert_ldm_unet_checkpoint(tensors, config)
 
 
+def _multiview(tensors: dict[str, Tensor], prefix: str, config: dict[str, Any]) -> dict[str, Tensor]:
+    """MVDream's UNet, whose camera embedding the converter takes for labels under the prefix of whole models."""
+    from diffusers.loaders.single_file_utils import LDM_UNET_KEY
+
+    labelled = {LDM_UNET_KEY + name.replace(CAMERA, LABEL, 1): value for name, value in tensors.items()}
+    return _unet(labelled, LDM_UNET_KEY, config)
+
+
 def _autoencoder(tensors: dict[str, Tensor], prefix: str, config: dict[str, Any]) -> dict[str, Tensor]:
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
@@ -156,6 +165,7 @@ def _without(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 _FORMS: dict[str, Callable[[dict[str, Tensor], str, dict[str, Any]], dict[str, Tensor]]] = {
     "unet": _unet,
+    "multiview": _multiview,
     "autoencoder": _autoencoder,
     "controlnet": _controlnet,
     "sd3": _sd3,

@@ -21,6 +21,7 @@ from threedgen.guidance.priors.folder.single_weights import SOURCE, Source, shap
 
 _STEMS = ("diffusion_pytorch_model", "model")  # of diffusers and of transformers
 _PREFERRED = ("", "fp16", "bf16", "fp32")
+_HALF = ("fp16", "bf16")
 _LAST = ("non_ema",)  # weights before averaging, of which fewer are made for use
 _SINGLE = re.compile(r"(?P<stem>[^.]+)(\.(?P<variant>[\w-]+))?\.safetensors")
 _INDEX = re.compile(r"(?P<stem>[^.]+)\.safetensors\.index(\.(?P<variant>[\w-]+))?\.json")
@@ -70,7 +71,18 @@ def weight_set(part: Path) -> WeightSet:
 
 
 def require_safe_weights(part: Path) -> None:
-    """Checks that every file of the weights of a part is complete. Pickle files are refused and never opened."""
+    """Checks that every file of the weights of a part is complete.
+
+    Pickle files are refused and never opened, and quantised weights by the name of their library.
+    """
+    config = read_json(part / "config.json") if (part / "config.json").is_file() else {}
+    quantised = config.get("quantization_config")
+    if quantised:
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+        raise UserError(
+            f"prior part '{part}' is quantised ({method or 'by an unknown library'}), and only plain weights are "
+            "read: take the model in half precision, and limit its memory with prior.memory (docs/priors.md)"
+        )
     for file in weight_set(part).files:
         require_whole(file)
 
@@ -100,10 +112,11 @@ def only_chosen(part: Path) -> Iterator[tuple[Path, str | None]]:
         yield links, None
 
 
-def chosen_names(names: Iterable[str]) -> set[str]:
-    """The files of a pipeline, by their paths with /, without the sets of weights that would not be chosen.
+def chosen_names(names: Iterable[str], half: bool = False) -> set[str]:
+    """The files of a pipeline, by their paths with /, with one set of weights for each part.
 
-    In a part the first variant that has a single file or an index of its own is chosen, with its shards.
+    It is the first that `weight_set` would take. half: one in half precision comes before all others, except for
+    the autoencoder, which computes in float32 and is small.
     """
     kept, weights = set(), {}
     for name in names:
@@ -114,9 +127,11 @@ def chosen_names(names: Iterable[str]) -> set[str]:
             kept.add(name)
         else:
             weights.setdefault(place, {}).setdefault((match["variant"] or "", match["stem"]), set()).add(name)
-    for sets in weights.values():
+    for place, sets in weights.items():
         known = {key: files for key, files in sets.items() if key[1] in _STEMS} or sets
-        kept |= known[min(known, key=lambda key: (*_order(key[0]), key[1]))]
+        smaller = {key: files for key, files in known.items() if key[0] in _HALF}
+        among = smaller if half and smaller and place != "vae" else known
+        kept |= among[min(among, key=lambda key: (*_order(key[0]), key[1]))]
     return kept
 
 
