@@ -275,7 +275,8 @@ def test_up_of_a_data_set(finished, mesh_file):
 
 def test_pictures_that_would_be_too_narrow_are_refused(tmp_path):
     cameras = orbit(torch.tensor([0.0, 90.0]), torch.zeros(2), torch.full((2,), 3.0), 40.0, 100, 9)
-    write_srn(tmp_path / "tall", PosedPictures(torch.ones(2, 100, 9, 3), torch.ones(2, 100, 9, 1), cameras))
+    shades = torch.linspace(0.0, 1.0, 100)[None, :, None, None].expand(2, 100, 9, 3)
+    write_srn(tmp_path / "tall", PosedPictures(shades, torch.ones(2, 100, 9, 1), cameras))
     assert target_of(tmp_path / "tall").pictures.images.shape[2] == 9
     with pytest.raises(UserError, match="4 pixels wide at --resolution 50"):
         target_of(tmp_path / "tall", resolution=50)

@@ -69,6 +69,11 @@ class RadianceField(nn.Module):
     blob: ClassVar[tuple[float, float]]
     """Raw density at the middle of a new field, and its fall per world unit: a field without it may stay empty."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its weights."""
+        return self.outer.weight.dtype
+
     def raw(self, one: Any, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
         """Raw colours and raw densities of points of one decoded condition."""
         raise NotImplementedError
