@@ -39,8 +39,11 @@ def test_output_that_is_closed_goes_nowhere():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 @pytest.mark.parametrize("arguments", [["recipes"], ["recipes", "--help"]])
 def test_output_without_space_is_one_line(arguments):
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:
-        ended = subprocess.run([*RUN, *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+        ended = subprocess.run(
+            [*RUN, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, env=buffered
+        )
     assert ended.returncode == 2
     assert ended.stderr == (
         "threedgen: cannot write the output: No space left on device; send it to another place\n"
