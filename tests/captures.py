@@ -13,8 +13,19 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from threedgen.cameras.orbit import convert
+from threedgen.cameras.orbit import convert, orbit
+from threedgen.datasets import world
 from threedgen.datasets.multiview import PosedPictures
+
+
+def red_car(count: int, size: int) -> PosedPictures:
+    """Exact pictures of a red car of the world from all around, size x size pixels."""
+    step = torch.arange(count)
+    cameras = orbit(
+        360.0 / count * step, 20.0 + 15.0 * (step % 3), torch.full((count,), 2.85), 40.0, size, size
+    )
+    rgb, alpha = world.render(world.canonical("car", "red"), cameras)
+    return PosedPictures(rgb.clamp(0.0, 1.0), alpha, cameras)
 
 
 def gauge(seed: int = 0, scale: float = 3.7) -> Float[Tensor, "4 4"]:

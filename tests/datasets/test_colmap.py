@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from captures import gauge, moved_poses, write_colmap
+from captures import gauge, moved_poses, red_car, write_colmap
 
-from threedgen.cameras.orbit import orbit
 from threedgen.core.errors import UserError
-from threedgen.datasets import world
 from threedgen.datasets.colmap import open_colmap
 from threedgen.datasets.gauge import centred
 from threedgen.datasets.given import read_pictures
@@ -24,10 +22,7 @@ COUNT, SIZE = 12, 32
 
 @pytest.fixture(scope="module")
 def exact() -> PosedPictures:
-    step = torch.arange(COUNT)
-    cameras = orbit(30.0 * step, 20.0 + 15.0 * (step % 3), torch.full((COUNT,), 2.85), 40.0, SIZE, SIZE)
-    rgb, alpha = world.render(world.canonical("car", "red"), cameras)
-    return PosedPictures(rgb.clamp(0.0, 1.0), alpha, cameras)
+    return red_car(COUNT, SIZE)
 
 
 def between(poses):

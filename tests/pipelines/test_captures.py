@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from captures import gauge, moved_poses, write_colmap, write_opengl
+from captures import gauge, moved_poses, red_car, write_colmap, write_opengl
 
-from threedgen.cameras.orbit import orbit
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
 from threedgen.core.settings import SettingError
-from threedgen.datasets import world
 from threedgen.datasets.given import held_out
 from threedgen.datasets.multiview import PosedPictures, write_srn, write_transforms
 from threedgen.datasets.point_files import write_points
@@ -45,10 +43,7 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def exact() -> PosedPictures:
-    step = torch.arange(COUNT)
-    cameras = orbit(30.0 * step, 20.0 + 15.0 * (step % 3), torch.full((COUNT,), 2.85), 40.0, SIZE, SIZE)
-    rgb, alpha = world.render(world.canonical("car", "red"), cameras)
-    return PosedPictures(rgb.clamp(0.0, 1.0), alpha, cameras)
+    return red_car(COUNT, SIZE)
 
 
 @pytest.fixture(scope="module")
