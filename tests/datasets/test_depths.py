@@ -141,7 +141,7 @@ def test_depths_follow_the_capture_into_the_world_of_the_asset(exact, tmp_path):
     write_opengl(tmp_path, exact, moved_poses(exact, matrix))
     add_depths(tmp_path, exact.depths * 3.7)
     target = target_of(tmp_path)
-    assert "the depths of 4 of its 4 pictures are used; they show" in target.about
+    assert "the depths of 4 of the 4 are used; they show" in target.about
     back = target.pictures.origin.capture_from_world
     assert back is not None
     there = torch.linalg.inv(matrix) @ back

@@ -59,7 +59,7 @@ class Pictures(GuidanceRoles):
         l1: Annotated[float, at_least(0.0)] = 0.0
         ssim: Annotated[float, at_least(0.0)] = 0.0
         alpha: Annotated[float, at_least(0.0)] = 1.0
-        depth: Annotated[float, at_least(0.0)] = 1.0
+        depth: Annotated[float, at_least(0.0)] = 0.5
 
         def __post_init__(self) -> None:
             if not any((self.l2, self.l1, self.ssim, self.alpha)):

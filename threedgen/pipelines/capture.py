@@ -89,13 +89,16 @@ def of_folder(
     count = len(pictures.images) - holdout
     said = [f"{path}: {count} views to train on and {holdout} held out, {width} x {height} pixels"]
     said += [done] if done else []
-    deep = 0 if pictures.depths is None else int(pictures.depths.isfinite().flatten(1).any(1).sum())
-    if deep:
-        said.append(f"the depths of {deep} of its {len(pictures.images)} pictures are used")
+    depths = _to_train_on(pictures, holdout)
+    if depths is not None:
+        deep = int(depths.isfinite().flatten(1).any(1).sum())
+        said.append(f"the depths of {deep} of the {count} are used")
     cloud = pictures.origin.points, pictures.origin.colors
-    points = _of_object(pictures, cloud if len(cloud[0]) else _seen_points(pictures, holdout), scenery)
+    if not len(cloud[0]) and depths is not None:
+        cloud = _seen_points(pictures, depths)
+    points = _of_object(pictures, cloud, scenery)
     if len(points[0]):
-        source = "its cloud has" if len(cloud[0]) else "they show"
+        source = "its cloud has" if len(pictures.origin.points) else "they show"
         said.append(f"{source} {len(points[0])} points, where Gaussians start")
     if outlined:
         said.append("its background is cut by masks or transparency")
@@ -164,12 +167,17 @@ def _require_unit(pictures: PosedPictures, path: Path) -> None:
         )
 
 
-def _seen_points(pictures: PosedPictures, holdout: int) -> Points:
-    """What the depths of the pictures to train on show, in world units, and its colours; nothing without depths."""
+def _to_train_on(pictures: PosedPictures, holdout: int) -> Float[Tensor, "B H W"] | None:
+    """The depths of the pictures without those that are held out; None if none of the others is known."""
     if pictures.depths is None:
-        return _nothing()
+        return None
     depths = pictures.depths.clone()
     depths[held_out(len(depths), holdout)] = torch.nan
+    return depths if bool(depths.isfinite().any()) else None
+
+
+def _seen_points(pictures: PosedPictures, depths: Float[Tensor, "B H W"]) -> Points:
+    """What these depths of the pictures show, in world units, and its colours."""
     view, row, column = depths.isfinite().nonzero(as_tuple=True)
     pixels = torch.stack([column + 0.5, row + 0.5, torch.ones(len(view))], dim=1)
     cameras = pictures.cameras
