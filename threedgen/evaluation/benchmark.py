@@ -71,8 +71,8 @@ def evaluate_objects(
 
     count: number of objects, at even intervals in the set; None: all. learnt: whether
     the model was probably trained on the object with an index, of which the result warns. features, lpips: as of
-    `Scorer`. Pictures are resized to the size of the true ones, which the result reports. Its seconds are those of the
-    predictor alone. Raises UserError for every mistake that a user can correct.
+    `Scorer`. Pictures are resized to the size of the true ones, which the result reports. Its seconds are those of
+    the predictor alone. Raises UserError for every mistake that a user can correct.
     """
     views_of(protocol, 2)
     scorer = Scorer(features, lpips, seed)
