@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.machinery
 import json
+import os
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,3 +125,53 @@ def test_what_cannot_be_used_is_one_line(tmp_path, monkeypatch, package):
         refused(package, "lists no model that is known")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     refused(package, r"onnxruntime is not installed: pip install 'threedgen\[isnet\]'")
+
+
+@pytest.fixture
+def rembg(monkeypatch, tmp_path):
+    """Instead of rembg 2.0.86, which looks for a model in $U2NET_HOME/models/NAME and in $U2NET_HOME."""
+    monkeypatch.delenv(ISNET, raising=False)
+    for name in ("U2NET_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("REMBG_HOME", str(tmp_path / "rembg"))
+    asked = []
+
+    def new_session(name):
+        home = Path(os.environ["U2NET_HOME"])
+        assert any((place / f"{name}.onnx").is_file() for place in (home / "models" / name, home))
+        asked.append(name)
+        return name
+
+    def remove(picture, session, only_mask):
+        assert only_mask
+        if session == "u2net":
+            raise RuntimeError("Got invalid dimensions for input")
+        return picture.convert("L").point(lambda value: 255 if value > 127 else 0)
+
+    fake = types.ModuleType("rembg")
+    fake.new_session, fake.remove = new_session, remove  # type: ignore[attr-defined]
+    fake.__spec__ = importlib.machinery.ModuleSpec("rembg", None)
+    monkeypatch.setitem(sys.modules, "rembg", fake)
+    return asked
+
+
+def keep(folder: Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.onnx").write_bytes(MODEL)
+
+
+def test_rembg_is_used_with_the_best_model_that_it_has(tmp_path, rembg):
+    assert learned_alpha(photo()) is None
+    for name in ("isnet-general-use", "bria-rmbg"):
+        keep(tmp_path / "rembg" / "models" / name, name)
+        found = learned_alpha(photo())
+        assert found is not None
+        assert found[1] == "rembg"
+        assert (found[0] == 255 * (photo()[..., 0] > 200)).all()
+    assert rembg == ["isnet-general-use", "bria-rmbg"]
+
+
+def test_a_model_that_rembg_cannot_run_is_one_line(tmp_path, rembg):
+    keep(tmp_path / "rembg" / "models" / "u2net", "u2net")
+    with pytest.raises(UserError, match=r"rembg cannot use its model '.*u2net\.onnx' \(RuntimeError\)"):
+        learned_alpha(photo())

@@ -64,8 +64,8 @@ def hub(monkeypatch, tmp_path, folder) -> Hub:
     return made
 
 
-def load(hub_id: str = ID) -> Any:
-    return load_prior(PriorConfig(path=hub_id))
+def load(hub_id: str = ID, **options: Any) -> Any:
+    return load_prior(PriorConfig(path=hub_id, **options))
 
 
 def test_a_model_is_fetched_once_and_its_size_is_said(hub, capsys):
@@ -109,6 +109,31 @@ def test_half_precision_is_fetched_where_it_computes(hub, folder):
         "text_encoder/model.fp16.safetensors",
         "vae/diffusion_pytorch_model.safetensors",
     }
+
+
+def test_a_named_variant_is_fetched_in_every_part_that_has_it(hub, folder):
+    copy_as(folder, "fp16")
+    (folder / "text_encoder" / "model.fp16.safetensors").unlink()
+    load()
+    load(variant="fp16")
+    found = {file.relative_to(hub.cache).as_posix() for file in hub.cache.rglob("*.fp16.safetensors")}
+    assert found == {
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+    }
+    count = len(hub.asked)
+    load(variant="fp16")
+    assert [options.get("local_files_only") for options in hub.asked[count:]] == [True]
+
+
+def test_a_variant_that_the_model_has_not_is_not_fetched(hub, folder, monkeypatch):
+    copy_as(folder, "fp16")
+    words = f"hub model '{ID}' has no weights of the variant 'bf16', it has whole, fp16"
+    assert words in complaint(ID, variant="bf16")
+    assert not hub.cache.exists()
+    load()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "its variant 'fp16' is not in the local cache" in complaint(ID, variant="fp16")
 
 
 def test_what_only_looks_at_pictures_is_not_fetched(hub, folder):

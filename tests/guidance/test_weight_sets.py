@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.folder.weights import elements_of, weight_set
-from threedgen.guidance.priors.load import load_folder
+from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
 
 UNET = "diffusion_pytorch_model"
 _TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -146,3 +146,52 @@ def test_a_pointer_of_git_lfs_is_called_one(folder, name):
     message = complaint(folder)
     assert f"{folder / name}' is a Git LFS pointer" in message
     assert "git lfs pull" in message
+
+
+def shifted(folder: Path, variant: str, *parts: str) -> None:
+    """Another set of weights in some parts, of the file's own precision, each number 1 larger."""
+    for part in parts:
+        for file in list((folder / part).glob("*.safetensors")):
+            tensors = {name: tensor + 1 for name, tensor in load_file(file).items()}
+            save_file(tensors, file.with_name(f"{file.stem}.{variant}.safetensors"), {"format": "pt"})
+
+
+def load_variant(folder: Path, variant: str) -> Any:
+    return load_prior(PriorConfig(path=str(folder), variant=variant))
+
+
+@pytest.mark.parametrize("as_shards", [False, True])
+def test_a_named_variant_is_read_in_every_part_that_has_it(pipelines, folder, as_shards):
+    plain: Any = load_folder(pipelines["sd1"])
+    shifted(folder, "other", "unet")
+    if as_shards:
+        shard(folder / "unet" / f"{UNET}.other.safetensors")
+    named = load_variant(folder, "other")
+    assert torch.equal(named.network.conv_in.weight, plain.network.conv_in.weight + 1)
+    assert torch.equal(named.codec.vae.decoder.conv_in.weight, plain.codec.vae.decoder.conv_in.weight)
+    whole = load_variant(folder, "whole")
+    assert torch.equal(whole.network.conv_in.weight, plain.network.conv_in.weight)
+
+
+def test_texts_of_one_variant_are_not_taken_for_those_of_another(folder, monkeypatch):
+    """They are kept on disk, by the files of the encoders."""
+    monkeypatch.setattr("threedgen.guidance.priors.folder.encoders._WORTH_STORING", 0)
+    shifted(folder, "other", "text_encoder")
+    states = [load_variant(folder, name).text(["a cube"])["states"] for name in ("whole", "other", "whole")]
+    assert torch.equal(states[0], states[2])
+    assert not torch.allclose(states[0], states[1])
+
+
+def test_a_variant_that_is_not_there_names_those_that_are(folder):
+    copy_as(folder, "fp16")
+    beside = complaint(folder, variant="bf16")
+    assert "has no weights of the variant 'bf16', it has whole, fp16: set prior.variant" in beside
+    only(folder, "fp16")
+    assert "it has fp16" in complaint(folder, variant="whole")
+
+
+def test_a_damaged_file_of_a_variant_is_named_by_its_own_path(folder):
+    copy_as(folder, "fp16")
+    file = folder / "unet" / f"{UNET}.fp16.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    assert f"'{file}' is truncated" in complaint(folder, variant="fp16")

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from threedgen.commands.options import (
+    add_model_parts,
     add_run_options,
     add_settings,
-    add_tokenizer,
     add_trust,
     backend,
     print_results,
@@ -39,7 +39,7 @@ def build_parser() -> Parser:
         metavar="embedded|FOLDER|FILE|HUB_ID",
         help="frozen model that guides how assets look; default: the embedded one",
     )
-    add_tokenizer(parser)
+    add_model_parts(parser)
     parser.add_argument(
         "--video-prior",
         metavar="embedded|FOLDER",
@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     from threedgen.composition.scene_file import read_scene
     from threedgen.jobs.run_directory import DEFAULT_PARENT, slug
     from threedgen.pipelines.common import showing
+    from threedgen.recipes.priors import named_parts
 
     source = Path(arguments.scene)
     scene = read_scene(source)
@@ -64,12 +65,12 @@ def run(arguments: argparse.Namespace) -> None:
     own = [f"{kind}.{setting}" for kind in ("still", "motion") for setting in backend(arguments)]
     making = Making(
         prior=arguments.prior,
-        tokenizer=arguments.tokenizer,
         video_prior=arguments.video_prior,
         seed=arguments.seed or 0,
         steps=arguments.steps,
         device=arguments.device,
         settings=(*own, *arguments.settings),
+        parts=named_parts(arguments.tokenizer, arguments.vae),
     )
     if arguments.dry_run:
         whole, runs = plan(scene, out, making)

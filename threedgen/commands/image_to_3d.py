@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from threedgen.commands.options import (
+    add_model_parts,
     add_quality,
     add_recipe,
     add_run_options,
     add_settings,
-    add_tokenizer,
     common,
     finish,
     require_free,
@@ -60,7 +60,7 @@ def build_parser() -> Parser:
         metavar="FOLDER|FILE|HUB_ID",
         help="text-to-image model, for recipes that have one too (magic123)",
     )
-    add_tokenizer(parser)
+    add_model_parts(parser)
     parser.add_argument(
         "--prompt", metavar="TEXT", help="description for the text prior; default: the name of the picture"
     )
@@ -88,6 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
         prior=arguments.prior,
         text_prior=arguments.text_prior,
         tokenizer=arguments.tokenizer,
+        vae=arguments.vae,
         **common(arguments),
     )
     finish(prepared, arguments)

@@ -82,12 +82,17 @@ def add_recipe(parser: Parser, default: str) -> None:
     )
 
 
-def add_tokenizer(parser: Parser) -> None:
-    """What every command takes whose `--prior` may be a single file."""
+def add_model_parts(parser: Parser) -> None:
+    """What every command takes whose `--prior` names a model: parts beside it, see `named_parts`."""
     parser.add_argument(
         "--tokenizer",
         metavar="FOLDER",
         help="for a prior that is a single file: the folder of its tokenizer, or of a pipeline of the same family",
+    )
+    parser.add_argument(
+        "--vae",
+        metavar="FILE|FOLDER",
+        help="an autoencoder in place of the prior's own: a single .safetensors file, or a folder of diffusers",
     )
 
 

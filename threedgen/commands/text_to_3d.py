@@ -7,11 +7,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from threedgen.commands.options import (
+    add_model_parts,
     add_quality,
     add_recipe,
     add_run_options,
     add_settings,
-    add_tokenizer,
     common,
     finish,
     require_free,
@@ -55,7 +55,7 @@ def build_parser() -> Parser:
         metavar="embedded|FOLDER|FILE|HUB_ID",
         help="frozen diffusion model that guides; default: the recipe's, which is the embedded one in most recipes",
     )
-    add_tokenizer(parser)
+    add_model_parts(parser)
     parser.add_argument(
         "--strict",
         action="store_true",
@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
         recipe=arguments.recipe,
         prior=arguments.prior,
         tokenizer=arguments.tokenizer,
+        vae=arguments.vae,
         strict=arguments.strict,
         **common(arguments),
     )

@@ -6,11 +6,11 @@ import argparse
 
 from threedgen.commands.options import (
     above_zero,
+    add_model_parts,
     add_quality,
     add_recipe,
     add_run_options,
     add_settings,
-    add_tokenizer,
     add_trust,
     common,
     finish,
@@ -50,7 +50,7 @@ def build_parser() -> Parser:
         metavar="embedded|FOLDER|FILE|HUB_ID",
         help="frozen model that guides how the object looks; default: the embedded one",
     )
-    add_tokenizer(parser)
+    add_model_parts(parser)
     parser.add_argument(
         "--video-prior",
         metavar="embedded|FOLDER",
@@ -87,6 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
         fps=arguments.fps,
         prior=arguments.prior,
         tokenizer=arguments.tokenizer,
+        vae=arguments.vae,
         video_prior=arguments.video_prior,
         video=arguments.video,
         video_view=arguments.video_view,

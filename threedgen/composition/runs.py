@@ -15,8 +15,8 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +59,18 @@ _KINDS = ("still", "motion", "export")
 class Making:
     """How the runs are made.
 
-    prior: for still assets, video_prior: for motions; None: the embedded ones. tokenizer: of a prior that is a
-    single file. steps: of each run; None: as its recipe says. settings: `still.KEY=VALUE` for the runs of assets,
-    `motion.KEY=VALUE` for those of motions and `export.KEY=VALUE` for the files of the composed scene.
+    prior: for still assets, video_prior: for motions; None: the embedded ones. steps: of each run; None:
+    as its recipe says. settings: `still.KEY=VALUE` for the runs of assets, `motion.KEY=VALUE` for those of motions
+    and `export.KEY=VALUE` for the files of the composed scene. parts: of `prior`, that are named beside it.
     """
 
     prior: str | None = None
-    tokenizer: str | None = None
     video_prior: str | None = None
     seed: int = 0
     steps: int | None = None
     device: str | None = None
     settings: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for setting in self.settings:
@@ -171,7 +171,7 @@ def _recipes(scene: SceneFile, out: Path, making: Making) -> dict[Path, Recipe]:
                 "text-to-3d",
                 making.of("still"),
                 prior=making.prior,
-                tokenizer=making.tokenizer,
+                **making.parts,
                 prompt=asset.prompt,
                 **making.common,
             )
@@ -202,8 +202,8 @@ def _motion_recipe(scene: SceneFile, asset: Asset, number: int, out: Path, makin
         segment.seconds,
         scene.fps,
         making.prior,
-        making.tokenizer,
         making.video_prior,
+        parts=making.parts,
     )
     recipe = motion_recipe("text-to-4d", wish, [*own, *making.of("motion")], **making.common)
     if not recipe.representation.is_a(DynamicGaussians):

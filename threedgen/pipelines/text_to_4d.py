@@ -22,7 +22,13 @@ from threedgen.pipelines.video_priors import EMBEDDED, REQUIRED, clip_frames, is
 from threedgen.recipes import stages
 from threedgen.recipes.layers import WITH_VIDEO_PRIOR, merge
 from threedgen.recipes.load import load_recipe
-from threedgen.recipes.priors import asks_about_a_picture, guidance_roles, guides_of, require_named
+from threedgen.recipes.priors import (
+    asks_about_a_picture,
+    guidance_roles,
+    guides_of,
+    named_parts,
+    require_named,
+)
 from threedgen.recipes.recipe import Choice, Recipe
 from threedgen.representations.dynamic_gaussians import describe_asset
 
@@ -35,6 +41,7 @@ def text_to_4d(
     fps: float | None = None,
     prior: str | Path | None = None,
     tokenizer: str | Path | None = None,
+    vae: str | Path | None = None,
     video_prior: str | Path | None = None,
     video: str | Path | None = None,
     video_view: str | None = None,
@@ -49,9 +56,10 @@ def text_to_4d(
     prompt: what moves and how, such as "a blue cube bouncing". asset: the object that moves (a finished run, a
     file of Gaussians or a mesh file); None: it is made first. seconds: length of the motion. fps: frames per
     second of the files. prior: the model of the object, tokenizer: a folder with its tokenizer if it is a single
-    file. video_prior: the model of its motion; None: the embedded one. video: a film that the motion follows,
-    video_view: where it was taken from, "AZIMUTH[,ELEVATION[,DISTANCE]]" in degrees and world units. The rest is
-    as of `text_to_3d`, and so are the errors.
+    file, vae: a file or folder of an autoencoder in place of its own. video_prior: the model of its motion; None:
+    the embedded one. video: a film that the motion follows, video_view: where it was taken from,
+    "AZIMUTH[,ELEVATION[,DISTANCE]]" in degrees and world units. The rest is as of `text_to_3d`, and so are the
+    errors.
     """
     prepared = prepare(
         prompt,
@@ -60,6 +68,7 @@ def text_to_4d(
         fps=fps,
         prior=prior,
         tokenizer=tokenizer,
+        vae=vae,
         video_prior=video_prior,
         video=video,
         video_view=video_view,
@@ -78,6 +87,7 @@ def prepare(
     fps: float | None = None,
     prior: str | Path | None = None,
     tokenizer: str | Path | None = None,
+    vae: str | Path | None = None,
     video_prior: str | Path | None = None,
     video: str | Path | None = None,
     video_view: str | None = None,
@@ -96,10 +106,10 @@ def prepare(
         seconds,
         fps,
         None if prior is None else str(prior),
-        None if tokenizer is None else str(tokenizer),
         None if video_prior is None else str(video_prior),
         followed,
         view,
+        named_parts(tokenizer, vae),
     )
     loaded = motion_recipe(str(recipe), wish, overrides(common), base=path, **top_level(common))
     about = () if wish.asset is None else (describe_asset(wish.asset)[1],)
@@ -113,8 +123,8 @@ class MotionWish:
     """What somebody wants to move, and how.
 
     asset: the file of the object, which may be written later; None: an earlier stage makes it. prior, video_prior:
-    "embedded", a folder or None. tokenizer: of `prior`, if that is a single file. film: that the motion follows,
-    seen from `view` (degrees, world units).
+    "embedded", a folder or None. film: that the motion follows, seen from `view` (degrees, world units). parts: of
+    `prior`, that are named beside it.
     """
 
     prompt: str
@@ -122,10 +132,10 @@ class MotionWish:
     seconds: float | None = None
     fps: float | None = None
     prior: str | None = None
-    tokenizer: str | None = None
     video_prior: str | None = None
     film: Film | None = None
     view: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def still(self) -> str:
@@ -148,7 +158,7 @@ class MotionWish:
 
     def adjusted(self, values: dict[str, Any], source: str) -> dict[str, Any]:
         """A recipe's plain values for this wish. Raises UserError."""
-        require_named("--prior", self.prior, self.tokenizer)
+        require_named("--prior", self.prior, self.parts)
         # `load_recipe`'s own `prior` is for all guidances, and takes any folder to mean that every stage has a real
         # model: so the models are named here.
         if self.video_folder is not None and not is_small(self.video_folder):
@@ -204,8 +214,8 @@ class MotionWish:
             moving = _is_video(guide)
             path = self.video_folder if moving else self.picture_folder
             model = {} if path is None else {"path": path}
-            if self.tokenizer is not None and not moving:
-                model["tokenizer"] = self.tokenizer
+            if not moving:
+                model |= self.parts
             more: dict[str, Any] = {roles.prior_setting: model} if model else {}
             if not moving and self.still and not asks_about_a_picture(guide):
                 more["prompt"] = self.still

@@ -33,7 +33,7 @@ from threedgen.recipes.layers import (
     split_overrides,
 )
 from threedgen.recipes.overrides import apply_override
-from threedgen.recipes.priors import name_priors, names_a_model
+from threedgen.recipes.priors import name_priors, named_parts, names_a_model
 from threedgen.recipes.recipe import WHOLE_RUN, Choice, Recipe
 from threedgen.recipes.schema import DEFAULTS, FIXED, KEYS, NAMED, SCALARS, renderer_of, schema_of, section_of
 from threedgen.recipes.typed import join
@@ -45,7 +45,8 @@ def load_recipe(
     *,
     prior: str | None = None,
     text_prior: str | None = None,
-    tokenizer: str | None = None,
+    tokenizer: str | Path | None = None,
+    vae: str | Path | None = None,
     base: Path | None = None,
     real_prior: bool = False,
     adjust: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
@@ -59,6 +60,7 @@ def load_recipe(
         the latter. If a folder or an id is named, here or as `prior.path`, the recipe's `with_prior` is laid
         over the rest.
     tokenizer: a folder with the tokenizer of a prior that is a single file; of `text_prior` if the recipe has both.
+    vae: a file or folder of an autoencoder that replaces the one of the same prior.
     real_prior: lay the recipe's `with_prior` over the rest in any case.
     base: the folder that "run:" paths stand for until the run's folder exists (see threedgen.recipes.layers).
     adjust: changes the plain values before settings and overrides are applied.
@@ -79,8 +81,9 @@ def load_recipe(
     values = merge(values, {key: value for key, value in settings.items() if value is not None})
     if steps is not None:
         values = stages.with_steps(values, steps)
-    if prior is not None or text_prior is not None or tokenizer is not None:
-        values = name_priors(values, prior, text_prior, tokenizer)
+    parts = named_parts(tokenizer, vae)
+    if prior is not None or text_prior is not None or parts:
+        values = name_priors(values, prior, text_prior, parts)
     recipe = resolve(_overridden(values, pairs), base)
     derived = split_overrides(derive(recipe)) if derive is not None else []
     return resolve(_overridden(_overridden(values, derived), pairs), base) if derived else recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from threedgen.core import plugins
@@ -11,6 +12,11 @@ from threedgen.core.roles import GuidanceRoles, RepresentationRoles, declared
 from threedgen.recipes import stages
 
 EMBEDDED = "embedded"
+_PARTS = {
+    "tokenizer": ("is for a prior that is a single file: name it with {} FILE, too", "reads no text"),
+    "vae": ("replaces the autoencoder of a model: name that with {} MODEL, too", "has no autoencoder"),
+}
+"""Options for parts of a model: what each says without a model, and of a model that has no such part."""
 
 
 def names_a_model(
@@ -27,11 +33,17 @@ def names_a_model(
     return any(isinstance(section, Mapping) and section.get("path") for section in priors_of)
 
 
+def named_parts(tokenizer: str | Path | None, vae: str | Path | None) -> dict[str, str]:
+    """The parts of a model that are named beside it, as settings of a prior: only those that are given."""
+    given = {"tokenizer": tokenizer, "vae": vae}
+    return {name: str(path) for name, path in given.items() if path is not None}
+
+
 def name_priors(
-    values: Mapping[str, Any], prior: str | None, text_prior: str | None, tokenizer: str | None = None
+    values: Mapping[str, Any], prior: str | None, text_prior: str | None, parts: Mapping[str, str]
 ) -> dict[str, Any]:
     """The values with every guidance's prior replaced by the one named for its kind; the settings of how it is
-    loaded (dtype, LoRA, options) stay. tokenizer: of the model that reads the prompt, if that is a single file.
+    loaded (dtype, LoRA, options) stay. parts: of the model that reads the prompt (`named_parts`).
 
     Raises UserError for an empty name, and if no guidance is of that kind.
     """
@@ -44,7 +56,7 @@ def name_priors(
         raise UserError(
             "--text-prior is for recipes that have a view-conditioned prior as well, such as magic123"
         )
-    require_named(*(("--text-prior", text_prior) if both else ("--prior", prior)), tokenizer)
+    require_named(*(("--text-prior", text_prior) if both else ("--prior", prior)), parts)
     asking = [roles for roles in map(guidance_roles, guides) if roles.prior_setting or roles.model_setting]
     if prior is not None and not asking:
         raise UserError("--prior: no guidance of this recipe has a prior")
@@ -52,7 +64,7 @@ def name_priors(
     def named(item: Any) -> Any:
         reads = not both or _asks_about_text(item)
         chosen = text_prior if both and reads else prior
-        return item if chosen is None else _with_model(item, chosen, tokenizer if reads else None)
+        return item if chosen is None else _with_model(item, chosen, parts if reads else {})
 
     def renamed(section: Mapping[str, Any]) -> dict[str, Any]:
         new = dict(section)
@@ -67,18 +79,19 @@ def name_priors(
     return stages.over_all(values, renamed)
 
 
-def require_named(option: str, prior: str | None, tokenizer: str | None) -> None:
-    """UserError for a tokenizer without a model of the user's, which `option` names."""
-    if tokenizer is not None and prior in (None, EMBEDDED):
-        raise UserError(f"--tokenizer is for a prior that is a single file: name it with {option} FILE, too")
+def require_named(option: str, prior: str | None, parts: Mapping[str, str]) -> None:
+    """UserError for parts without a model of the user's, which `option` names."""
+    if prior in (None, EMBEDDED):
+        for name in parts:
+            raise UserError(f"--{name} {_PARTS[name][0].format(option)}")
 
 
-def _with_model(item: Any, chosen: str, tokenizer: str | None = None) -> Any:
-    """A guidance's section with the model `chosen` in place of its own, and the tokenizer of a single file."""
+def _with_model(item: Any, chosen: str, parts: Mapping[str, str]) -> Any:
+    """A guidance's section with the model `chosen` in place of its own, and the parts that are named beside it."""
     roles = guidance_roles(item)
     if roles.model_setting:
-        if tokenizer is not None:
-            raise UserError("--tokenizer: the model of this recipe reads no text, leave it out")
+        for name in parts:
+            raise UserError(f"--{name}: the model of this recipe {_PARTS[name][1]}, leave it out")
         return {**item, roles.model_setting: "" if chosen == EMBEDDED else chosen}
     if not roles.prior_setting:
         return item
@@ -88,8 +101,7 @@ def _with_model(item: Any, chosen: str, tokenizer: str | None = None) -> Any:
     if isinstance(old, Mapping) and str(old.get("name", "")).startswith(EMBEDDED):
         own = old["name"]  # the embedded one that the recipe's numbers are for
     new = {"name": own} if chosen == EMBEDDED else {"path": chosen}
-    new |= {} if tokenizer is None else {"tokenizer": tokenizer}
-    return {**item, roles.prior_setting: {**kept, **new}}
+    return {**item, roles.prior_setting: {**kept, **new, **parts}}
 
 
 def asks_about_a_picture(item: Any) -> bool:

@@ -13,7 +13,13 @@ from threedgen.core import trust
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.folder import light
 from threedgen.guidance.priors.folder.files import PipelineFolder, first_line
-from threedgen.guidance.priors.folder.weights import chosen_names, elements_of
+from threedgen.guidance.priors.folder.weights import (
+    chosen_names,
+    elements_of,
+    no_variant,
+    variants_in,
+    variants_of,
+)
 
 _ID = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _CONFIGS = ["model_index.json", light.NAME, "*/*.json", "tokenizer*/*"]
@@ -32,10 +38,11 @@ def is_hub_id(path: str) -> bool:
     return _ID.fullmatch(path) is not None
 
 
-def fetched(hub_id: str, half: bool = False) -> Path:
+def fetched(hub_id: str, half: bool = False, variant: str = "") -> Path:
     """The folder of a hub model in the local cache, which is completed from the hub if anything is missing.
 
-    half: what has to be fetched is fetched in half precision where the model has that.
+    half: what has to be fetched is fetched in half precision where the model has that. variant: what is fetched in
+    every part that has it, a word in the names of the files or WHOLE; "": no special one.
 
     Raises UserError if the model cannot be fetched, with what to do about it.
     """
@@ -49,7 +56,7 @@ def fetched(hub_id: str, half: bool = False) -> Path:
     missing = "it"
     try:
         folder = Path(snapshot_download(name, allow_patterns=_ALL, local_files_only=True, **revision))
-        missing = _missing(folder)
+        missing = _missing(folder) or _missing_variant(folder, variant)
         if not missing:
             return folder
         missing = f"its {missing}"
@@ -61,7 +68,7 @@ def fetched(hub_id: str, half: bool = False) -> Path:
             f"hub model '{hub_id}': {missing} is not in the local cache, and HF_HUB_OFFLINE forbids to fetch it: "
             "unset the variable, or give the path of a folder"
         )
-    folder = _downloaded(hub_id, name, revision, half)
+    folder = _downloaded(hub_id, name, revision, half, variant)
     if missing := _missing(folder):
         raise UserError(
             f"hub model '{hub_id}': its {missing} cannot be fetched: check the connection and the page "
@@ -70,7 +77,7 @@ def fetched(hub_id: str, half: bool = False) -> Path:
     return folder
 
 
-def _downloaded(hub_id: str, name: str, revision: dict[str, Any], half: bool) -> Path:
+def _downloaded(hub_id: str, name: str, revision: dict[str, Any], half: bool, variant: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -88,7 +95,9 @@ def _downloaded(hub_id: str, name: str, revision: dict[str, Any], half: bool) ->
             for item in listed
             if item.filename.partition("/")[0] not in _UNREAD
         }
-        wanted = chosen_names(sizes, half)
+        if variant and variant not in variants_in(sizes):
+            raise no_variant(f"hub model '{hub_id}'", variant, variants_in(sizes))
+        wanted = chosen_names(sizes, half, variant)
         total = sum(sizes[file] for file in wanted)
         if total:
             print(f"fetching {hub_id} from the hub: {total / 1e9:.2f} GB", file=sys.stderr)
@@ -145,6 +154,12 @@ def _missing(folder: Path) -> str:
         if not _is_whole(folder / part):
             return part
     return ""
+
+
+def _missing_variant(folder: Path, variant: str) -> str:
+    """The variant if the denoiser in the cache lacks it, or "": other parts may not have it on the hub either."""
+    there = [found for part in ("unet", "transformer") for found in variants_of(folder / part)]
+    return f"variant '{variant}'" if variant and variant not in there else ""
 
 
 def _is_whole(part: Path) -> bool:

@@ -20,6 +20,7 @@ from threedgen.guidance.priors.executors.executor import Choice, Executor, can_d
 from threedgen.guidance.priors.folder import files, light, memory, weights
 from threedgen.guidance.priors.folder.files import PipelineFolder, readable
 from threedgen.guidance.priors.folder.libraries import or_user_error
+from threedgen.guidance.priors.folder.replaced import with_autoencoder, with_variant
 from threedgen.guidance.priors.folder.single_file import controlnet_of, pipeline_of
 from threedgen.guidance.priors.hub import fetched, is_hub_id
 from threedgen.recipes import typed
@@ -70,6 +71,11 @@ class PriorConfig:
             compiles it if that is possible and the run is long enough to gain from it.
         tokenizer: For a model that is a single file, which has no tokenizer: a pipeline folder of the same family,
             from which everything else that the file lacks is taken as well, or the folder of a tokenizer of CLIP.
+        vae: An autoencoder in place of the one of the model of `path`: a single file in safetensors format, or a
+            folder of diffusers (of the autoencoder or of a whole pipeline), made for the same kind of model.
+        variant: Which of several sets of weights in a folder or hub model is read, by the word in the names of its
+            files, such as fp16 or non_ema; whole is the set without one. A part that has no such set is read as if
+            it were not set.
         prediction: For a model that is a single file and does not say so: what it predicts, epsilon or
             v_prediction.
         options: Settings of the kind of model that the folder holds (docs/priors.md).
@@ -88,6 +94,8 @@ class PriorConfig:
     vae_tiling: bool = False
     executor: Choice = "auto"
     tokenizer: str = ""
+    vae: str = ""
+    variant: str = ""
     prediction: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -236,7 +244,11 @@ def load_folder(
     folder = path if isinstance(path, PipelineFolder) else PipelineFolder(path)
     path = folder.path
     with readable(path):
+        if config.variant:
+            folder = with_variant(folder, config.variant)
         folder = as_diffusers(folder)
+        if config.vae:
+            folder = with_autoencoder(folder, Path(config.vae).expanduser())
         adapter: Any = adapter_of(folder)
         for part in (*_OPTIONAL, *adapter.parts):
             if folder.class_of(part) is not None:
@@ -320,7 +332,11 @@ def _sizes(
 def _resolve(config: PriorConfig, device: torch.device) -> Path | PipelineFolder:
     path, folder = config.path, Path(config.path).expanduser()
     if folder.is_file() and folder.suffix == ".safetensors":
-        return pipeline_of(folder, config.tokenizer, config.prediction)
+        if config.variant:
+            raise UserError(
+                f"prior.variant is for folders and hub models, and '{path}' is one file: leave it out"
+            )
+        return pipeline_of(folder, config.tokenizer, config.prediction, own_vae=not config.vae)
     for name in ("tokenizer", "prediction"):
         if getattr(config, name):
             raise UserError(
@@ -335,7 +351,7 @@ def _resolve(config: PriorConfig, device: torch.device) -> Path | PipelineFolder
         raise UserError(
             f"prior folder '{path}' does not exist: name a pipeline folder or a hub id owner/name"
         )
-    return fetched(path, half=_choose_dtype(config.dtype, device) != torch.float32)
+    return fetched(path, _choose_dtype(config.dtype, device) != torch.float32, config.variant)
 
 
 def _choose_dtype(name: str, device: torch.device, cuda: torch.dtype = torch.float16) -> torch.dtype:

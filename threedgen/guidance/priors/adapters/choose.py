@@ -28,6 +28,7 @@ from threedgen.guidance.priors.adapters.video import (
 from threedgen.guidance.priors.adapters.view import DiffusersViewPrior
 from threedgen.guidance.priors.adapters.wan import DiffusersWanPrior
 from threedgen.guidance.priors.folder.files import PipelineFolder
+from threedgen.guidance.priors.folder.replaced import latents_of
 
 SUPPORTED = (
     "Stable Diffusion 1.x/2.x/XL/3, FLUX, DeepFloyd IF stage I or II, InstructPix2Pix, Zero-1-to-3, "
@@ -173,8 +174,8 @@ def _require_latents(folder: PipelineFolder, network: dict[str, Any]) -> None:
     if ends != [3, 3]:
         raise _refusal(folder, f"its autoencoder is for pictures of {max(ends)} channels, not of 3")
     latents = vae.get("latent_channels", 4)
-    made = network.get("out_channels") or latents
-    if vae and made != latents and network.get("in_channels") != 4 * latents:  # FLUX: of 2 x 2 latents
+    made = latents_of(network, latents)
+    if vae and made != latents:
         raise _refusal(
             folder,
             f"its network makes {made} channels, and its autoencoder has {latents}: they are of two models",

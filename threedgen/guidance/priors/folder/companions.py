@@ -50,9 +50,10 @@ class Companions:
                 continue
             index[name], places[name] = found.index[name], found.part(name)
         if absent:
+            alone = " (a file of an autoencoder alone with --vae)" if "vae" in absent else ""
             raise UserError(
                 f"prior file '{self.file}' is {family} and lacks {', '.join(absent)}: name a pipeline folder of "
-                f"this family that has it with {OPTION} FOLDER, or put one beside the file"
+                f"this family that has it with {OPTION} FOLDER, or put one beside the file{alone}"
             )
         return places
 

@@ -7,10 +7,11 @@ the file, or is in the hub's cache. Nothing is fetched, and nothing but JSON, vo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from threedgen.guidance.priors.folder.companions import Companions
 from threedgen.guidance.priors.folder.files import PipelineFolder, first_line
 from threedgen.guidance.priors.folder.single_kinds import DENOISER, VAE, Kind, kind_of
 from threedgen.guidance.priors.folder.single_weights import SOURCE, Source, shapes_of
+from threedgen.guidance.priors.folder.weights import link
 
 PREDICTIONS = ("epsilon", "v_prediction")
 _TABLE = {
@@ -35,19 +37,23 @@ _TABLE = {
 _ADVICE = {
     Kind.LORA: "name the model with --prior, and this file with prior.lora",
     Kind.CONTROLNET: "name the model with --prior, and this file with prior.control",
-    Kind.VAE: "name a file of the whole model, or a pipeline folder that has this one as its vae",
+    Kind.VAE: "name the model with --prior, and this file with --vae",
 }
 
 
 @dataclass
 class _Assembly:
-    """The parts of the folder that is being made: name -> class, config, source of the weights."""
+    """The parts of the folder that is being made: name -> class, config, source of the weights.
+
+    own_vae: whether the autoencoder has to be that of the file or of its family; else another one takes its place.
+    """
 
     file: Path
     shapes: dict[str, list[int]]
     index: dict[str, Any]
     made: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
+    own_vae: bool = True
 
     def add(self, name: str, prefix: str, form: str, config: dict[str, Any]) -> None:
         """A part whose weights are in the file."""
@@ -62,18 +68,22 @@ class _Assembly:
         return {k.removeprefix(prefix): shape for k, shape in self.shapes.items() if k.startswith(prefix)}
 
 
-def pipeline_of(file: Path, tokenizer: str = "", prediction: str = "") -> PipelineFolder:
+def pipeline_of(
+    file: Path, tokenizer: str = "", prediction: str = "", own_vae: bool = True
+) -> PipelineFolder:
     """The pipeline folder that stands for a single file.
 
     tokenizer: a pipeline folder of the same family, or the folder of a tokenizer. prediction: what the network
-    predicts, a value of PREDICTIONS; "": as the file says. Raises UserError for a file that is no model, and for
-    parts that are nowhere.
+    predicts, a value of PREDICTIONS; "": as the file says. own_vae: False if another autoencoder will take the
+    place of its own: one that the file lacks is then a config with the factors of the family.
+
+    Raises UserError for a file that is no model, and for parts that are nowhere.
     """
     kind = kind_of(file)
     if kind not in _READERS:
         raise UserError(f"prior file '{file}' is {kind.value}, not a model: {_ADVICE[kind]}")
     read = _READERS[kind]
-    made = _Assembly(file, shapes_of(file), {"_class_name": read.pipeline})
+    made = _Assembly(file, shapes_of(file), {"_class_name": read.pipeline}, own_vae=own_vae)
     with blaming(file, kind.value):
         read.parts(made)
     made.made["scheduler"] = _scheduler(made, kind, prediction)
@@ -106,15 +116,25 @@ def _texts(made: _Assembly) -> dict[str, str]:
     return texts | {f"{name}/{SOURCE}": source.text() for name, source in made.sources.items()}
 
 
-def stored(texts: dict[str, str]) -> Path:
-    """The folder of some files: the same for the same content, so that what is stored about it stays true."""
-    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:24]
+def stored(texts: dict[str, str], links: Mapping[str, Path] | None = None) -> Path:
+    """The folder of some files: the same for the same content, so that what is stored about it stays true. links:
+    further files by their paths, each another name of one that is elsewhere."""
+    linked = {} if links is None else {name: file.resolve() for name, file in links.items()}
+    content = texts | {name: str(file) for name, file in linked.items()}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
     root = cache.user_folder("single-files") or Path(tempfile.gettempdir()) / "threedgen-single-files"
     for name, text in texts.items():
         path = root / digest / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
+    for name, file in linked.items():
+        path = root / digest / name
+        if not (path.exists() and path.samefile(file)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):  # another process has made it
+                link(file, path)
     return root / digest
 
 
@@ -209,6 +229,10 @@ def _add_autoencoder(
     if made.has(f"{prefix}encoder.conv_in."):
         described = configs.autoencoder(made.under(prefix), scale, shift, side)
         made.add("vae", prefix, "autoencoder", described)
+    elif not made.own_vae:
+        made.index["vae"] = ["diffusers", "AutoencoderKL"]
+        factors = {"scaling_factor": scale, "shift_factor": shift, "sample_size": side}
+        made.made["vae"] = {"_class_name": "AutoencoderKL", **factors}
 
 
 def _add_t5(made: _Assembly, name: str) -> None:

@@ -30,6 +30,7 @@ class Kind(Enum):
 _CHANGES = ("lora_", ".lora_A.", ".lora_B.", ".lora.", ".hada_w", ".lokr_w", "lora_unet", "lora_te")
 _CONTROLS = ("control_model.", "controlnet_cond_embedding.", "input_hint_block.", "controlnet_down_blocks.")
 _OTHERS = (
+    ("time_stack.", "of the family of Stable Video Diffusion"),
     ("edm_mean", "Playground 2.5, whose noise levels are continuous"),
     ("single_stream_modulation.", "FLUX.2"),
     ("distilled_guidance_layer.", "Chroma, which has no guidance embedding of FLUX"),

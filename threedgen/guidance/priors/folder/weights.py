@@ -10,7 +10,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from threedgen.guidance.priors.folder.single_weights import SOURCE, Source, shap
 _STEMS = ("diffusion_pytorch_model", "model")  # of diffusers and of transformers
 _PREFERRED = ("", "fp16", "bf16", "fp32")
 _HALF = ("fp16", "bf16")
+WHOLE = "whole"  # what a user calls the set without a variant in its names
 _LAST = ("non_ema",)  # weights before averaging, of which fewer are made for use
 _SINGLE = re.compile(r"(?P<stem>[^.]+)(\.(?P<variant>[\w-]+))?\.safetensors")
 _INDEX = re.compile(r"(?P<stem>[^.]+)\.safetensors\.index(\.(?P<variant>[\w-]+))?\.json")
@@ -46,15 +47,17 @@ class WeightSet:
         return sum(math.prod(shape) for shape in shapes)
 
 
-def weight_set(part: Path) -> WeightSet:
+def weight_set(part: Path, wanted: str | None = None) -> WeightSet:
     """The first set of a part that is there with all its files: whole, fp16, bf16 and others in the order of their
-    names. Raises UserError if none is, with the file that is missing. Files are not opened, except for indices."""
+    names. wanted: the only variant that is taken, or WHOLE. Raises UserError if none is, with the file that is
+    missing. Files are not opened, except for indices."""
     source = Source.read(part)
     if source is not None:
         return WeightSet("", "", (Path(source.file),), prefix=source.prefix)
     singles, indices = _found(part)
     missing: Path | None = None
-    for variant, stem in sorted({*singles, *indices}, key=lambda key: (*_order(key[0]), key[1])):
+    keys = [key for key in {*singles, *indices} if wanted in (None, _called(key[0]))]
+    for variant, stem in sorted(keys, key=lambda key: (*_order(key[0]), key[1])):
         if (variant, stem) in singles:
             return WeightSet(stem, variant, (singles[variant, stem],))
         index = indices[variant, stem]
@@ -68,6 +71,12 @@ def weight_set(part: Path) -> WeightSet:
     if (pickle := only_pickles(part)) is not None:
         raise pickle
     raise UserError(f"prior part '{part}' has no safetensors weights: copy the folder again")
+
+
+def variants_of(part: Path) -> list[str]:
+    """The variants of a part that have files or an index, in the order in which they are chosen."""
+    singles, indices = _found(part)
+    return _in_order(variant for variant, _ in (*singles, *indices))
 
 
 def require_safe_weights(part: Path) -> None:
@@ -107,35 +116,65 @@ def only_chosen(part: Path) -> Iterator[tuple[Path, str | None]]:
         return
     with tempfile.TemporaryDirectory(prefix="threedgen-") as folder:
         links = Path(folder)
-        _link(part / "config.json", links / "config.json")
-        _link(chosen.files[0], links / f"{chosen.stem}.safetensors")
+        link(part / "config.json", links / "config.json")
+        link(chosen.files[0], links / f"{chosen.stem}.safetensors")
         yield links, None
 
 
-def chosen_names(names: Iterable[str], half: bool = False) -> set[str]:
+def chosen_names(names: Iterable[str], half: bool = False, wanted: str = "") -> set[str]:
     """The files of a pipeline, by their paths with /, with one set of weights for each part.
 
     It is the first that `weight_set` would take. half: one in half precision comes before all others, except for
-    the autoencoder, which computes in float32 and is small.
+    the autoencoder, which computes in float32 and is small. wanted: a variant, or WHOLE, that comes before all
+    others in every part that has it.
     """
-    kept, weights = set(), {}
+    kept, sets_of = _sorted_out(names)
+    for place, sets in sets_of.items():
+        named = [key for key in sets if _called(key[0]) == wanted]
+        smaller = [key for key in sets if key[0] in _HALF and half and place != "vae"]
+        kept |= sets[min(named or smaller or sets, key=lambda key: (*_order(key[0]), key[1]))]
+    return kept
+
+
+def variants_in(names: Iterable[str]) -> list[str]:
+    """The variants among the files of a pipeline, by their paths with /, in the order in which they are chosen."""
+    return _in_order(variant for sets in _sorted_out(names)[1].values() for variant, _ in sets)
+
+
+def no_variant(what: str, wanted: str, there: Sequence[str]) -> UserError:
+    """The error for a variant that no part of a model has. what: the model. there: the variants that it has."""
+    has = f"it has {', '.join(there)}" if there else "it has no weights"
+    return UserError(
+        f"{what} has no weights of the variant '{wanted}', {has}: set prior.variant to one of those"
+    )
+
+
+def _sorted_out(names: Iterable[str]) -> tuple[set[str], dict[str, dict[tuple[str, str], set[str]]]]:
+    """The files that are no weights, and those that are: place -> variant and stem -> the files of that set."""
+    others, weights = set(), {}
     for name in names:
         place, _, file = name.rpartition("/")
         index, single = _INDEX.fullmatch(file), _SINGLE.fullmatch(_SHARD.sub("", file))
         match = index or single
         if match is None:
-            kept.add(name)
+            others.add(name)
         else:
             weights.setdefault(place, {}).setdefault((match["variant"] or "", match["stem"]), set()).add(name)
     for place, sets in weights.items():
-        known = {key: files for key, files in sets.items() if key[1] in _STEMS} or sets
-        smaller = {key: files for key, files in known.items() if key[0] in _HALF}
-        among = smaller if half and smaller and place != "vae" else known
-        kept |= among[min(among, key=lambda key: (*_order(key[0]), key[1]))]
-    return kept
+        weights[place] = {key: files for key, files in sets.items() if key[1] in _STEMS} or sets
+    return others, weights
 
 
-def _link(source: Path, target: Path) -> None:
+def _in_order(variants: Iterable[str]) -> list[str]:
+    return [_called(variant) for variant in sorted(set(variants), key=_order)]
+
+
+def _called(variant: str) -> str:
+    return variant or WHOLE
+
+
+def link(source: Path, target: Path) -> None:
+    """Makes `target` another name of the file `source`."""
     try:
         target.symlink_to(source.resolve())
     except OSError:  # on Windows links may need a right that the user lacks
