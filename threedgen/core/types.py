@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from threedgen.core.material import Material
+from threedgen.core.transfer import Number, sent
 
 
 def _require(condition: bool, message: str) -> None:
@@ -106,9 +107,9 @@ class Cameras:
         """Copies of the tensors on another device (and in another floating type, if given)."""
         return replace(
             self,
-            world_from_camera=self.world_from_camera.to(device=device, dtype=dtype),
-            intrinsics=self.intrinsics.to(device=device, dtype=dtype),
-            time=self.time.to(device=device, dtype=dtype),
+            world_from_camera=sent(self.world_from_camera, device, dtype),
+            intrinsics=sent(self.intrinsics, device, dtype),
+            time=sent(self.time, device, dtype),
             index=None if self.index is None else self.index.to(device=device),
         )
 
@@ -294,5 +295,5 @@ class Signal:
     """
 
     loss: Float[Tensor, ""]
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Number] = field(default_factory=dict)
     preview: Callable[[], Float[Tensor, "H W 3"]] | None = None

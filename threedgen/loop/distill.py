@@ -25,6 +25,7 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed, generator
 from threedgen.core.schedule import value_at
+from threedgen.core.transfer import Number, read_numbers, sent
 from threedgen.core.types import Signal
 from threedgen.loop import optim
 from threedgen.loop.background import ColorBackground
@@ -92,7 +93,7 @@ def distill(
         views = cameras(seed, step, steps).to(device)
         primitive = scene.at(views.time)
         rng = generator(seed, "render", step)
-        behind = background(seed, step).to(device)
+        behind = sent(background(seed, step), device)
         output = renderer(primitive, views, behind, rng)
         if behind.ndim < 4:
             output = replace(output, background=behind.expand(len(views), 3))
@@ -163,14 +164,13 @@ def _weighted(signals: Mapping[int, Signal], weights: Mapping[int, float], step:
 def _metrics(
     loss: Tensor,
     signals: Mapping[int, Signal],
-    terms: Mapping[str, float],
-    changes: Mapping[str, float],
+    terms: Mapping[str, Number],
+    changes: Mapping[str, Number],
     seconds: float,
 ) -> dict[str, float]:
     """The numbers of a step by name; those of a second guidance are prefixed with guidance1, and so on."""
-    metrics = {"loss": loss.item(), "seconds": seconds}
+    metrics: dict[str, Number] = {"loss": loss, "seconds": seconds}
     for index, signal in signals.items():
         prefix = "guidance" if index == 0 else f"guidance{index}"
-        metrics.update({f"{prefix}/{name}": float(value) for name, value in signal.metrics.items()})
-    metrics.update({name: float(value) for name, value in [*terms.items(), *changes.items()]})
-    return metrics
+        metrics.update({f"{prefix}/{name}": value for name, value in signal.metrics.items()})
+    return read_numbers({**metrics, **terms, **changes})

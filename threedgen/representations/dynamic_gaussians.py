@@ -16,6 +16,7 @@ from threedgen.core.random import derive_seed, generator
 from threedgen.core.settings import SettingError, above, at_least, between, settings
 from threedgen.core.spherical_harmonics import dc_from_rgb
 from threedgen.core.transforms import quat_from_vector, quat_multiply
+from threedgen.core.transfer import Number
 from threedgen.core.types import Frames, GaussianCloud, TriMesh
 from threedgen.loop.regularizers import weigh
 from threedgen.representations import deformation, extension, initialisers, motion_terms, trajectory
@@ -182,7 +183,7 @@ class DynamicGaussians(Representation):
 
     def penalty(
         self, primitive: GaussianCloud | Frames, step: int, total: int
-    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, float]]:
+    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, Number]]:
         """The weighted terms of `motion_terms`. Logs them and `motion`, the largest displacement among the moments
         of the step (mean over the Gaussians, in world units)."""
         if not isinstance(primitive, Frames):

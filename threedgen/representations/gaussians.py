@@ -19,6 +19,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.settings import SettingError, above, at_least, between, settings
 from threedgen.core.spherical_harmonics import DC, dc_from_rgb
+from threedgen.core.transfer import Number
 from threedgen.core.types import GaussianCloud, RenderOutput
 from threedgen.loop.regularizers import weigh
 from threedgen.representations import density_control, gaussian_terms, initialisers
@@ -125,6 +126,7 @@ class Gaussians(Representation):
         self._rates = config.learning_rates
         self._density = config.density
         self._terms = config.regularizers
+        self._known_degree: tuple[Tensor | None, int, int] = (None, 0, 0)
         self._limits = (math.log(config.scales[0]), math.log(config.scales[1]))
         points, colors = _starting_points(config, seed)
         coefficients = (config.sh_degree + 1) ** 2
@@ -180,7 +182,7 @@ class Gaussians(Representation):
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> GaussianCloud:
         """The activated cloud, differentiable; `time` is ignored because nothing moves."""
-        coefficients = (int(self.active_degree) + 1) ** 2
+        coefficients = (self._degree() + 1) ** 2
         sh = (
             self.sh if coefficients == 1 else torch.cat([self.sh, self.sh_rest[:, : coefficients - 1]], dim=1)
         )
@@ -198,7 +200,7 @@ class Gaussians(Representation):
 
     def penalty(
         self, primitive: GaussianCloud, step: int, total: int
-    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, float]]:
+    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, Number]]:
         """The weighted terms of `gaussian_terms`."""
         return weigh(gaussian_terms.TERMS, self._terms, primitive, step, total)
 
@@ -283,7 +285,16 @@ class Gaussians(Representation):
             return
         full = self.config.sh_full
         reached = self.config.sh_degree if done >= full else int(self.config.sh_degree * done / full)
-        self.active_degree.clamp_(min=reached)
+        if reached > self._degree():
+            self.active_degree.fill_(reached)
+
+    def _degree(self) -> int:
+        """The number in `active_degree`, which is read from its device only if it may have changed."""
+        known, version, degree = self._known_degree
+        if known is not self.active_degree or version != self.active_degree._version:
+            degree = int(self.active_degree)
+            self._known_degree = (self.active_degree, self.active_degree._version, degree)
+        return degree
 
     def _observe(self, output: RenderOutput) -> None:
         if output.screen is None or not self._density.enabled:

@@ -18,6 +18,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.schedule import Schedule
 from threedgen.core.settings import at_least, between, settings
+from threedgen.core.transfer import Number
 from threedgen.core.types import RadianceField, RenderOutput
 from threedgen.kernels.plane_sampling import sample_planes
 from threedgen.loop.regularizers import weigh
@@ -156,7 +157,7 @@ class Triplane(Representation):
 
     def penalty(
         self, primitive: RadianceField, step: int, total: int
-    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, float]]:
+    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, Number]]:
         """The weighted terms of `Terms`."""
         return weigh({"smoothness": smoothness}, self._terms, self.planes, step, total)
 

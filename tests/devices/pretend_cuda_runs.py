@@ -1,0 +1,217 @@
+"""Whole runs on a pretend GPU, and how often a step makes the host wait: one line of JSON for each family.
+
+    python tests/devices/pretend_cuda_runs.py FOLDER [FAMILY ...]      (--table: a table for people instead)
+
+FOLDER holds or gets the compiled guard, the tiny models and the runs. Places in the renderers' backends are counted
+apart, because a GPU's own backends (gsplat, nerfacc, pytorch3d) replace those that can be run here.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pretend_cuda import Pretend
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+from pretend_cuda_guard import build_guard, load_guard
+
+
+STEPS = 6
+# Saves and pictures come at the end alone, so that the steps between are plain ones.
+_SMALL = (
+    *("export.settle=0", "export.turntable.frames=2", "export.turntable.size=16", "cameras.resolution=16"),
+    *("export.mesh.resolution=16", "checkpoint.every=0.99", "preview.every=0.99"),
+)
+_CLOUD = (*_SMALL, "representation.count=60", "representation.density.enabled=false")
+_CLOUDS = (*_SMALL, "stages.0.representation.count=60", "stages.0.representation.density.enabled=false")
+_FIELD = (*_SMALL, "representation.resolution=8", "renderer.samples=8")
+_MESH = (*_SMALL, "representation.resolution=8")
+_CLIPS = (
+    *("export.moving_faces=100", "cameras.batch=1", "cameras.frames=3"),
+    *("guidance.0.prior.options.frames=3", "--fps", "2", "--seconds", "1"),
+)
+_SD = ("--prior", "{sd1}")
+
+
+def _text(recipe: str, *settings: str) -> list[str]:
+    return ["text-to-3d", "a red cube", "--recipe", recipe, *settings]
+
+
+def _picture(recipe: str, *settings: str) -> list[str]:
+    return ["image-to-3d", "{picture}", "--recipe", recipe, *settings]
+
+
+def _film(recipe: str, *settings: str) -> list[str]:
+    return ["text-to-4d", "a red ball", "--recipe", recipe, *settings, "--fps", "2", "export.moving_faces=100"]
+
+
+FAMILIES: Mapping[str, Sequence[str]] = {
+    "text-to-3d": _text("text-to-3d", *_CLOUD),
+    "sds": _text("sds", *_CLOUD),
+    "sds with Stable Diffusion": _text("sds", *_SD, *_CLOUD),
+    "csd": _text("csd", *_SD, *_CLOUD),
+    "nfsd": _text("nfsd", *_SD, *_CLOUD),
+    "luciddreamer": _text("luciddreamer", *_SD, *_CLOUD),
+    "sdi": _text("sdi", *_SD, *_CLOUD),
+    "gaussiandreamer": _text("gaussiandreamer", *_CLOUD),
+    "dreamgaussian": _text("dreamgaussian", *_CLOUDS),
+    "dreamfusion": _text("dreamfusion", *_SD, *_FIELD),
+    "hifa": _text("hifa", *_SD, *_FIELD),
+    "sjc": _text("sjc", *_SD, *_FIELD),
+    "prolificdreamer": _text("prolificdreamer", *_SD, *_FIELD, "guidance.0.options.kind=copy"),
+    "mvdream": _text("mvdream", "--prior", "{mvdream}", *_FIELD, "guidance.0.t=[0.02, 0.9]"),
+    "fantasia3d": _text("fantasia3d", *_MESH),
+    "image-to-3d": _picture("image-to-3d", *_CLOUD),
+    "zero123": _picture("zero123", "--prior", "{zero123}", *_CLOUD),
+    "nerfdiff": _picture("nerfdiff", *_SMALL, "renderer.samples=8"),
+    "text-to-4d": ["text-to-4d", "a blue cube bouncing", *_CLOUDS, "export.moving_faces=100", "--fps", "2"],
+    "fit": ["fit", "{mesh}", "--resolution", "16", "--views", "4", *_CLOUD[:3], *_CLOUD[4:]],
+}
+
+
+class Steps:
+    """A listener: how often the host had waited at the end of each step, by stage."""
+
+    def __init__(self, gpu: Pretend) -> None:
+        self._gpu, self._last = gpu, Counter[tuple[str, str]]()
+        self.stages: list[list[Counter[tuple[str, str]]]] = []
+
+    def __call__(self, event: Any) -> None:
+        kind = type(event).__name__
+        if kind == "RunStarted":
+            self.stages.append([])
+        elif kind == "StepDone":
+            self.stages[-1].append(self._gpu.waits - self._last)
+        if kind in ("RunStarted", "StepDone"):
+            self._last = self._gpu.waits.copy()
+
+    def summary(self) -> dict[str, Any]:
+        """The waits of a step without its first and last (which load and save): the median, of the stage with
+        most, outside the backends and in them; and every place, most often first."""
+        plain, drawing, places = 0.0, 0.0, Counter[str]()
+        for steps in self.stages:
+            inner = steps[1:-1]
+            split = [
+                [sum(count for key, count in step.items() if _in_backend(key) is drawn) for step in inner]
+                for drawn in (False, True)
+            ]
+            plain, drawing = max(plain, statistics.median(split[0])), max(drawing, statistics.median(split[1]))
+            for step in inner:
+                places.update({f"{operation} {place}": count for (operation, place), count in step.items()})
+        return {"waits": plain, "in_backends": drawing, "places": dict(places.most_common())}
+
+
+def _in_backend(key: tuple[str, str]) -> bool:
+    return key[1].startswith(("renderers/backends/", "kernels/"))
+
+
+def run(family: str, folder: Path, gpu: Pretend) -> dict[str, Any]:
+    """One whole run, from the command line to its files."""
+    from threedgen.commands.main import main
+    from threedgen.jobs import run as jobs
+
+    steps, plain = Steps(gpu), jobs.distill
+    gpu.mixed.clear()
+    jobs.distill = lambda *args, **keys: plain(*args, **{**keys, "listeners": [*keys["listeners"], steps]})
+    out = folder / family.replace(" ", "-").replace(",", "")
+    try:
+        words = [word.format_map(_Inputs(folder)) for word in FAMILIES[family]]
+        count = STEPS * (2 if family in ("dreamgaussian", "text-to-4d") else 1)
+        status = main([*words, "--device", "cuda", "--out", str(out), "--steps", str(count)])
+    finally:
+        jobs.distill = plain
+    return {"family": family, "status": status, "mixed": list(gpu.mixed), **steps.summary()}
+
+
+class _Inputs(dict[str, str]):
+    """The files that a command names in braces, made when they are first asked for, on the CPU."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder / "inputs"
+        self._folder.mkdir(exist_ok=True)
+
+    def __missing__(self, name: str) -> str:
+        from tiny_pipelines import KINDS, Pipelines
+        from tiny_video_pipelines import VIDEO_KINDS
+
+        if name in KINDS:
+            return str(Pipelines(self._folder, KINDS)[name])
+        if name in VIDEO_KINDS:
+            return str(Pipelines(self._folder, VIDEO_KINDS)[name])
+        return str(_mesh(self._folder / "cube.ply") if name == "mesh" else _disc(self._folder / "picture.png"))
+
+
+def _disc(path: Path) -> Path:
+    """A red disc on nothing."""
+    import imageio.v3 as iio
+    import numpy as np
+
+    rows, columns = np.mgrid[:32, :32] - 15.5
+    cover = 255 * (rows**2 + columns**2 < 121)
+    iio.imwrite(path, np.dstack([np.full((32, 32), 200), *[np.full((32, 32), 40)] * 2, cover]).astype(np.uint8))
+    return path
+
+
+def _mesh(path: Path) -> Path:
+    import trimesh
+
+    trimesh.creation.box().export(path)
+    return path
+
+
+def _choose_backends() -> None:
+    """The backends of a pretend GPU: plain torch, and the stand-in for gsplat."""
+    from threedgen.renderers import backends
+
+    def absent() -> str:
+        return "not on a pretend GPU"
+
+    table: Any = {
+        kind: {
+            name: (module, (lambda: None) if name == "torch" else absent, devices)
+            for name, (module, _, devices) in of_kind.items()
+        }
+        for kind, of_kind in backends._BACKENDS.items()
+    }
+    table["splatting"]["gsplat"] = ("pretend_cuda_splatting", lambda: None, ("cuda",))
+    table["mesh"]["pytorch3d"] = ("pretend_cuda_meshes", lambda: None, ("cuda",))
+    table["mesh"]["native"] = backends._BACKENDS["mesh"]["native"]
+    backends._BACKENDS = table
+    backends.available.cache_clear()
+
+
+def main() -> None:
+    arguments = [word for word in sys.argv[1:] if word != "--table"]
+    folder = Path(arguments[0]).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    load_guard(build_guard(folder))
+    import torch
+    from pretend_cuda import Pretend, install
+
+    install()
+    torch.set_num_threads(1)
+    _choose_backends()
+    for family in arguments[1:] or FAMILIES:
+        with Pretend() as gpu:
+            try:
+                found = run(family, folder, gpu)
+            except BaseException:
+                found = {"family": family, "status": traceback.format_exc(), "mixed": list(gpu.mixed)}
+        if "--table" in sys.argv:
+            print(f"| {family} | {found.get('waits')} | {found.get('in_backends')} | {len(found['mixed'])} |")
+        else:
+            print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
