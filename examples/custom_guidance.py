@@ -50,7 +50,7 @@ def main(out: str = "custom_guidance.png", steps: int = 100) -> float:
     with torch.no_grad():
         output = renderer(scene.at(cameras.time), cameras, torch.ones(3))
     write_contact_sheet(out, [to_uint8(picture) for picture in output.rgb])
-    return guidance(output, cameras, "", steps, steps, 0).metrics["mse"]
+    return float(guidance(output, cameras, "", steps, steps, 0).metrics["mse"])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """A pretend GPU on a machine without one: tensors that say cuda:0, compute on the CPU and refuse what CUDA refuses.
 
 `install` changes torch in the whole process, so use it in a process of its own, after the guard was loaded
-(pretend_cuda_runs does). Inside
-`with Pretend() as gpu:` every tensor that is made on "cuda" is a `Pretended`. An operation on tensors of both devices
-raises Mixed. `gpu.waits` counts the places at which the host would wait for the device:
+(pretend_cuda_runs does). Inside `with Pretend() as gpu:` every tensor that is made on "cuda" is a `Pretended`. An
+operation on tensors of both devices raises Mixed. `gpu.waits` counts where the host would wait for the device:
 
     values read    .item(), float(), bool(), .tolist(), torch.equal
     sizes read     nonzero, unique, masked_select, a boolean index, repeat_interleave without output_size, bincount
-    copies         from the device; to the device, unless from pinned memory with non_blocking=True; an index on the CPU
+    copies         from the device; to the device, unless from pinned memory with non_blocking=True; a CPU index
 """
 
 from __future__ import annotations
@@ -30,7 +29,13 @@ _COPIES = {aten._to_copy.default, aten.copy_.default, aten.copy.default}
 _GATHERS = {aten.index.Tensor, aten._unsafe_index.Tensor}
 _SCATTERS = {aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
 _TAKE_SCALARS = {
-    *(aten.where.self, aten.masked_fill.Tensor, aten.masked_fill_.Tensor, aten.fill_.Tensor, aten.fill.Tensor),
+    *(
+        aten.where.self,
+        aten.masked_fill.Tensor,
+        aten.masked_fill_.Tensor,
+        aten.fill_.Tensor,
+        aten.fill.Tensor,
+    ),
     aten.index_fill.int_Tensor,
 }
 _READ = {
@@ -47,7 +52,7 @@ class Pretended(torch.Tensor):
     """A tensor "on cuda:0" whose numbers are those of a CPU tensor, `_host`."""
 
     _host: torch.Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, host: torch.Tensor) -> Pretended:
@@ -154,7 +159,10 @@ class Pretend(TorchDispatchMode):
         out = func(*tree_map(_host, args), **tree_map(_host, dict(kwargs)))
         if not on_cuda or func is aten._local_scalar_dense.default:
             return out
-        if any(argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments):
+        if any(
+            argument.alias_info is not None and argument.alias_info.is_write
+            for argument in func._schema.arguments
+        ):
             own = {id(item._host): item for item in there}
             return tree_map(lambda item: own.get(id(item), _lifted(item)), out)
         lifted = tree_map(_lifted, out)
@@ -227,7 +235,7 @@ def _where() -> str:
     frame = sys._getframe()
     while frame is not None:
         name = frame.f_code.co_filename
-        if _PACKAGE in name and "site-packages" not in name:
+        if _PACKAGE in name and "site-packages" not in name and not name.endswith("core/transfer.py"):
             return f"{name.rsplit(_PACKAGE, 1)[-1]}:{frame.f_lineno}"
         frame = frame.f_back
     return "elsewhere"
@@ -252,7 +260,14 @@ def install() -> None:
     )
     seeds = dict.fromkeys(("manual_seed", "manual_seed_all"))
     memory = dict.fromkeys(
-        ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved", "current_device"), 0
+        (
+            "memory_allocated",
+            "max_memory_allocated",
+            "memory_reserved",
+            "max_memory_reserved",
+            "current_device",
+        ),
+        0,
     )
     answers: dict[str, Any] = {
         **none,

@@ -1,6 +1,6 @@
 """The compiled part of the pretend GPU: with it, torch's autograd accepts a device that is not there.
 
-This module must not import torch: the guard has to be loaded before torch is, which asks once what devices there are.
+This module must not import torch: the guard has to be loaded before torch, which asks once what devices there are.
 """
 
 from __future__ import annotations

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 Number = float | Tensor
 """A number to log: a tensor of one element stays on its device until all numbers of a step are read."""
+
+_ON_CPU: Any = WeakTensorKeyDictionary()  # tensor on a device -> (its version, the same numbers on the CPU)
 
 
 def sent(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
     """The tensor on another device (and in another type, if given), in the order of the device's own work.
 
-    A plain copy from the CPU to CUDA makes the CPU wait until all that was asked of the GPU before is done; one from
-    pinned memory does not.
+    A plain copy from the CPU to CUDA makes the CPU wait until all that was asked of the GPU before is done; one
+    from pinned memory does not. `on_cpu` knows what was sent, without asking the device.
     """
     device = torch.device(device)
-    if tensor.device.type == "cpu" and device.type == "cuda":
-        return tensor.to(dtype=dtype).pin_memory().to(device, non_blocking=True)
-    return tensor.to(device=device, dtype=dtype)
+    if tensor.device.type != "cpu" or device.type == "cpu":
+        return tensor.to(device=device, dtype=dtype)
+    tensor = tensor.to(dtype=dtype)
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    there = pinned.to(device, non_blocking=True)
+    _ON_CPU[there] = (there._version, tensor.detach())
+    return there
 
 
 def sent_as(tensor: Tensor, like: Tensor) -> Tensor:
@@ -28,13 +36,46 @@ def sent_as(tensor: Tensor, like: Tensor) -> Tensor:
     return sent(tensor, like.device, like.dtype)
 
 
+def constant(values: Sequence[Any], like: Tensor) -> Tensor:
+    """The numbers in the type and on the device of `like`, as by `sent`."""
+    return sent(torch.tensor(values, dtype=like.dtype), like.device)
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU, without a gradient. From another device it is read once, until it is changed in place.
+
+    It is meant for the few numbers on which the course of the program depends: cameras, bounds, switches.
+    """
+    if tensor.device.type == "cpu" or tensor.is_inference():
+        return tensor.detach().cpu()
+    version, known = _ON_CPU.get(tensor, (-1, None))
+    if known is None or version != tensor._version:
+        known = tensor.detach().cpu()
+        _ON_CPU[tensor] = (tensor._version, known)
+    return known
+
+
+def rows(tensor: Tensor, index: slice | Tensor) -> Tensor:
+    """tensor[index], for an index on any device; of rows of what was sent, `on_cpu` knows the numbers."""
+    if tensor.device.type == "cpu":
+        return tensor[on_cpu(index) if isinstance(index, Tensor) else index]
+    chosen = tensor[sent(index, tensor.device) if isinstance(index, Tensor) else index]
+    version, known = _ON_CPU.get(tensor, (-1, None))
+    if known is not None and version == tensor._version:
+        _ON_CPU[chosen] = (chosen._version, rows(known, index))
+    return chosen
+
+
 def read_numbers(numbers: Mapping[str, Number]) -> dict[str, float]:
     """The numbers as Python's; all of those on one device are read at once."""
-    held = {name: value.detach().reshape(()) for name, value in numbers.items() if isinstance(value, Tensor)}
+    held = {name: exact(value).reshape(()) for name, value in numbers.items() if isinstance(value, Tensor)}
     read: dict[str, float] = {}
     for device in {value.device for value in held.values()}:
         own = {name: value for name, value in held.items() if value.device == device}
-        exact = torch.float32 if device.type == "mps" else torch.float64
-        values = torch.stack([value.to(exact) for value in own.values()]).tolist()
-        read.update(zip(own, values, strict=True))
+        read.update(zip(own, torch.stack(list(own.values())).tolist(), strict=True))
     return {name: read[name] if name in read else float(value) for name, value in numbers.items()}
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """The numbers in float64, which Python has, or in float32 on a device without it; without a gradient."""
+    return tensor.detach().to(torch.float32 if tensor.device.type == "mps" else torch.float64)

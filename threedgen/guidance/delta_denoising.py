@@ -19,7 +19,7 @@ from threedgen.core.roles import GuidanceRoles
 from threedgen.core.schedule import RangeSchedule, Schedule
 from threedgen.core.schedule_checks import require_times
 from threedgen.core.settings import between, finite, settings
-from threedgen.core.transfer import sent, sent_as
+from threedgen.core.transfer import on_cpu, rows, sent, sent_as
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.given import read_pictures
 from threedgen.guidance.given_pictures import require_white
@@ -111,7 +111,7 @@ class DeltaDenoising(GuidanceRoles):
         prior predicts from the noised renders. Raises UserError for cameras without pictures, and for a
         background that is not white.
         """
-        if cameras.index is None or bool((cameras.index < 0).any()):
+        if cameras.index is None or bool((on_cpu(cameras.index) < 0).any()):
             raise UserError(
                 'these cameras have no pictures: guidance "delta-denoising" needs cameras.name=given'
             )
@@ -119,7 +119,7 @@ class DeltaDenoising(GuidanceRoles):
         config = self.config
         x = self.prior.encode(output.rgb)
         with torch.no_grad():
-            given = self.images[cameras.index.to(self.images.device)].to(output.rgb)
+            given = rows(self.images, cameras.index).to(output.rgb)
             reference = self.prior.encode(given)
         rng = generator(seed, STREAM, step)
         drawn = timesteps(config.t_order, config.t, self.prior, len(x), len(x), step, total, rng)

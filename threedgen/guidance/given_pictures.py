@@ -7,7 +7,6 @@ alpha is 0 is an error.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 import torch
@@ -18,6 +17,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.pictures import SSIM_WINDOW, resize
 from threedgen.core.roles import GuidanceRoles
 from threedgen.core.settings import at_least, settings
+from threedgen.core.transfer import exact, on_cpu, sent
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.given import read_pictures
 
@@ -81,12 +81,12 @@ class Pictures(GuidanceRoles):
         Preview: the pictures, side by side in the order of the views. Raises UserError for cameras without given
         pictures and for a background that is not white.
         """
-        if cameras.index is None or bool((cameras.index < 0).any()):
+        if cameras.index is None or bool((on_cpu(cameras.index) < 0).any()):
             raise UserError('these cameras have no pictures: guidance "pictures" needs cameras.name=given')
         require_white(output)
         config, count = self.config, len(cameras)
         height, width = output.rgb.shape[1:3]
-        index = cameras.index.to(self.images.device)
+        index = sent(cameras.index, self.images.device)
         target = resize(self.images[index], height, width).to(output.rgb)
         difference = output.rgb - target
         square = difference.square()
@@ -98,8 +98,8 @@ class Pictures(GuidanceRoles):
         if config.alpha and self.alpha is not None:
             alpha = resize(self.alpha[index], height, width).to(output.alpha)
             loss = loss + 2.0 * config.alpha * (output.alpha - alpha).square().sum()
-        mse = square.detach().mean().item()
-        psnr = -10.0 * math.log10(max(mse, 1e-10)) if math.isfinite(mse) else math.nan
+        mse = exact(square.mean())
+        psnr = -10.0 * mse.clamp_min(1e-10).log10()
         return Signal(loss / count, {"mse": mse, "psnr": psnr}, lambda: torch.cat(list(target), dim=1))
 
 
@@ -118,9 +118,9 @@ def _dissimilarity(rendered: Float[Tensor, "B H W 3"], target: Float[Tensor, "B 
 
 def require_white(output: RenderOutput) -> None:
     """Raises UserError if the background of a render is not white."""
-    empty = output.alpha.detach().squeeze(-1) < _EMPTY
-    seen = output.rgb.detach()[empty]
-    if bool(((seen - 1.0).abs() > _WHITE).any()):
+    colored = (output.rgb.detach() - 1.0).abs() > _WHITE
+    empty = output.alpha.detach() < _EMPTY
+    if bool((colored & empty).any()):
         raise UserError(
             "given pictures are compared on white: set background.color=[1,1,1] and background.random=0"
         )

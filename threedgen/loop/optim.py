@@ -20,6 +20,7 @@ from threedgen.core.settings import above, between, settings
 from threedgen.loop.contracts import Scene
 
 Decay = Literal["constant", "exponential", "cosine"]
+_FUSED = ("cpu", "cuda")  # the devices on which Adam is one pass over memory
 _STEP = "step"
 _STEPS_TAKEN = "steps_taken"
 
@@ -103,7 +104,7 @@ class Optimizer:
         states = [self._state[parameter] for parameter in parameters]
         # The fused step, one pass over memory instead of ten, reads it in order, whatever the strides are
         # (findings/torch-fused-adam-ignores-strides.sh).
-        plain = all(item.device.type == "cpu" and item.is_contiguous() for item in parameters)
+        plain = all(item.device.type in _FUSED and item.is_contiguous() for item in parameters)
         adam(
             list(parameters),
             [grad.contiguous() if plain else grad for item in parameters if (grad := item.grad) is not None],
@@ -190,9 +191,8 @@ class Optimizer:
                 saved = {name.removeprefix(prefix): tensors[name].detach().clone() for name in names}
                 if saved:  # a parameter without a gradient so far has none
                     check_moments(saved, parameter, f"{group}.{index}")
-                    # The step count is on the CPU, whatever the device of the parameter is.
                     states[parameter] = {
-                        kind: value.to(parameter.device) if kind in MOMENTS else value.cpu()
+                        kind: value.to(parameter.device if kind in MOMENTS else _home_of_step(parameter))
                         for kind, value in saved.items()
                     }
                 unused -= set(names)
@@ -207,7 +207,12 @@ class Optimizer:
 
 def _new_state(parameter: nn.Parameter) -> dict[str, Tensor]:
     moments = {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in MOMENTS}
-    return {_STEP: torch.tensor(0.0), **moments}
+    return {_STEP: torch.zeros((), device=_home_of_step(parameter)), **moments}
+
+
+def _home_of_step(parameter: nn.Parameter) -> torch.device:
+    """Where the step count of a parameter is: a fused step on CUDA would wait for one on the CPU."""
+    return parameter.device if parameter.device.type in _FUSED else torch.device("cpu")
 
 
 def check_groups(

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from threedgen.core.rendering import BackgroundColors
 from threedgen.core.roles import RendererRoles
 from threedgen.core.settings import above, between, settings
+from threedgen.core.transfer import on_cpu
 from threedgen.core.types import Cameras, RadianceField, RenderOutput
 from threedgen.renderers import backends
 from threedgen.renderers.base import split_background
@@ -96,7 +97,8 @@ class VolumeRenderer(RendererRoles):
 
     def _render(self, backend: ModuleType, field: RadianceField, rays: Rays) -> Composited:
         """What all rays show, in as many chunks as the limit of the memory needs."""
-        diagonal = float(torch.linalg.vector_norm((field.bounds[1] - field.bounds[0]).double()))
+        low, high = on_cpu(field.bounds)
+        diagonal = float(torch.linalg.vector_norm((high - low).double()))
         step = diagonal / self.config.samples
         marching = Marching(
             step,

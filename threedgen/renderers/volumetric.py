@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from threedgen.core.transfer import constant, sent_as
 from threedgen.core.types import Cameras, RadianceField
 
 
@@ -113,7 +114,7 @@ def camera_rays(cameras: Cameras, bounds: Float[Tensor, "2 3"], rng: torch.Gener
     if rng is None:
         fractions = torch.full_like(starts, 0.5)
     else:
-        fractions = torch.rand(shape, generator=rng).reshape(-1).to(starts)
+        fractions = sent_as(torch.rand(shape, generator=rng).reshape(-1), starts)
     return Rays(origins, directions, starts, ends, slopes, fractions)
 
 
@@ -140,7 +141,7 @@ def evaluate(
     The normal points against the density's gradient, which is estimated from four densities at the corners of a
     tetrahedron around the sample. So every field has it, and it is differentiable if the field is. It is zero
     if the density does not change. Raises ValueError if the field returns wrong shapes or a density that is
-    negative or not finite.
+    negative or not finite (on CUDA only without a gradient).
     """
     density, rgb = field.query(points, directions)
     count = len(points)
@@ -149,7 +150,8 @@ def evaluate(
             f"field.query must return density [{count}] and rgb [{count}, 3], "
             f"got {tuple(density.shape)} and {tuple(rgb.shape)}"
         )
-    if count > 0:
+    # A GPU would be waited for. In training the watchdog finds what is not finite there.
+    if count > 0 and not (density.device.type == "cuda" and torch.is_grad_enabled()):
         least, most = torch.aminmax(density.detach())
         if not (least >= 0 and most < torch.inf):
             raise ValueError(
@@ -158,7 +160,7 @@ def evaluate(
             )
     if probe is None:
         return density, rgb
-    corners = points.new_tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    corners = constant([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], points)
     gradient = torch.zeros_like(points)
     for corner in corners:
         beside = points + probe * corner

@@ -19,7 +19,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.settings import SettingError, above, at_least, between, settings
 from threedgen.core.spherical_harmonics import DC, dc_from_rgb
-from threedgen.core.transfer import Number
+from threedgen.core.transfer import Number, on_cpu
 from threedgen.core.types import GaussianCloud, RenderOutput
 from threedgen.loop.regularizers import weigh
 from threedgen.representations import density_control, gaussian_terms, initialisers
@@ -126,7 +126,6 @@ class Gaussians(Representation):
         self._rates = config.learning_rates
         self._density = config.density
         self._terms = config.regularizers
-        self._known_degree: tuple[Tensor | None, int, int] = (None, 0, 0)
         self._limits = (math.log(config.scales[0]), math.log(config.scales[1]))
         points, colors = _starting_points(config, seed)
         coefficients = (config.sh_degree + 1) ** 2
@@ -182,7 +181,7 @@ class Gaussians(Representation):
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> GaussianCloud:
         """The activated cloud, differentiable; `time` is ignored because nothing moves."""
-        coefficients = (self._degree() + 1) ** 2
+        coefficients = (int(on_cpu(self.active_degree)) + 1) ** 2
         sh = (
             self.sh if coefficients == 1 else torch.cat([self.sh, self.sh_rest[:, : coefficients - 1]], dim=1)
         )
@@ -285,16 +284,8 @@ class Gaussians(Representation):
             return
         full = self.config.sh_full
         reached = self.config.sh_degree if done >= full else int(self.config.sh_degree * done / full)
-        if reached > self._degree():
+        if reached > int(on_cpu(self.active_degree)):
             self.active_degree.fill_(reached)
-
-    def _degree(self) -> int:
-        """The number in `active_degree`, which is read from its device only if it may have changed."""
-        known, version, degree = self._known_degree
-        if known is not self.active_degree or version != self.active_degree._version:
-            degree = int(self.active_degree)
-            self._known_degree = (self.active_degree, self.active_degree._version, degree)
-        return degree
 
     def _observe(self, output: RenderOutput) -> None:
         if output.screen is None or not self._density.enabled:

@@ -164,7 +164,7 @@ class Triplane(Representation):
     @torch.no_grad()
     def adapt(
         self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int
-    ) -> dict[str, float]:
+    ) -> dict[str, Number]:
         """Updates the occupancy every `occupancy.interval` steps. Logs the share of the cells that is occupied."""
         return self.occupancy.follow(step, lambda points: self._query(points, points)[0], self.bounds, seed)
 

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.transfer import constant
 from threedgen.core.types import Cameras
 from threedgen.datasets.things.scenes import CELLS, relative_sizes, standing_place
 from threedgen.datasets.things.thing_class import RADIUS
@@ -104,7 +105,7 @@ def render_placed(field: TextField, parts: Sequence[Placed], cameras: Cameras) -
     flat = points.flatten(0, 2)
     colors, total = torch.zeros_like(flat), flat.new_zeros(len(flat))
     for part in parts:
-        own = (flat - flat.new_tensor(part.shift)) / part.size
+        own = (flat - constant(part.shift, flat)) / part.size
         inside = own.square().sum(1) < 1.0
         color, density = field.shade(part.text, own[inside])
         density = density / part.size
