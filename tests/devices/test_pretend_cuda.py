@@ -52,7 +52,8 @@ def test_runs_on_a_pretend_gpu(families, folder):
 
 
 def test_numbers_are_read_as_they_are():
-    numbers = {"a": torch.tensor(0.1), "b": 3.0, "c": torch.tensor([0.1], dtype=torch.float64), "d": torch.tensor(2)}
+    double = torch.tensor([0.1], dtype=torch.float64)
+    numbers = {"a": torch.tensor(0.1), "b": 3.0, "c": double, "d": torch.tensor(2)}
     read = read_numbers(numbers)
     assert list(read) == list("abcd")
     assert read == {"a": torch.tensor(0.1).item(), "b": 3.0, "c": 0.1, "d": 2.0}
