@@ -27,7 +27,7 @@ def sent(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None =
     tensor = tensor.to(dtype=dtype)
     pinned = tensor.pin_memory() if device.type == "cuda" else tensor
     there = pinned.to(device, non_blocking=True)
-    _ON_CPU[there] = (there._version, tensor.detach())
+    _remember(there, tensor.detach())
     return there
 
 
@@ -51,7 +51,7 @@ def on_cpu(tensor: Tensor) -> Tensor:
     version, known = _ON_CPU.get(tensor, (-1, None))
     if known is None or version != tensor._version:
         known = tensor.detach().cpu()
-        _ON_CPU[tensor] = (tensor._version, known)
+        _remember(tensor, known)
     return known
 
 
@@ -62,8 +62,13 @@ def rows(tensor: Tensor, index: slice | Tensor) -> Tensor:
     chosen = tensor[sent(index, tensor.device) if isinstance(index, Tensor) else index]
     version, known = _ON_CPU.get(tensor, (-1, None))
     if known is not None and version == tensor._version:
-        _ON_CPU[chosen] = (chosen._version, rows(known, index))
+        _remember(chosen, rows(known, index))
     return chosen
+
+
+def _remember(there: Tensor, here: Tensor) -> None:
+    if not there.is_inference():  # such a tensor does not tell whether it was changed
+        _ON_CPU[there] = (there._version, here)
 
 
 def read_numbers(numbers: Mapping[str, Number]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.schedule import Schedule
 from threedgen.core.settings import at_least, between, settings
-from threedgen.core.transfer import Number
+from threedgen.core.transfer import Number, constant
 from threedgen.core.types import RadianceField, RenderOutput
 from threedgen.kernels.plane_sampling import sample_planes
 from threedgen.loop.regularizers import weigh
@@ -132,8 +132,8 @@ class Triplane(Representation):
 
     @property
     def bounds(self) -> Float[Tensor, "2 3"]:
-        corner = self.planes.new_full((3,), self.config.extent)
-        return torch.stack([-corner, corner])
+        extent = self.config.extent
+        return constant([[-extent] * 3, [extent] * 3], self.planes)
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> RadianceField:
         """The field, differentiable in all parameters; `time` is ignored because nothing moves."""
