@@ -17,7 +17,7 @@ from threedgen.core.transfer import constant, on_cpu, read_numbers, rows, sent
 # One answer whether loss and gradients are finite, and one with all metrics of the step.
 MOST = 2
 # These decide on the device's numbers which Gaussians, faces or pixels there are, each of which is read.
-MORE = {"text-to-3d": 11, "image-to-3d": 15, "zero123": 3, "fit": 4, "dreamgaussian": 26, "fantasia3d": 28}
+MORE = {"text-to-3d": 11, "zero123": 4, "fit": 4, "fantasia3d": 28, "text-to-4d": 3}
 GROUPS = [
     ["sds", "luciddreamer", "fit"],
     ["dreamfusion", "prolificdreamer", "text-to-4d"],
