@@ -62,7 +62,6 @@ def row(folder: Path, solid: bool) -> dict[str, Any]:
     splats = folder / "asset.ply"
     asset = read_splats(splats).cloud() if splats.is_file() else asset_of(recipe, load_scene(found, recipe))
     mesh = read_back(folder / "asset.glb")
-    assert mesh is not None
     views = renders(asset, around(mesh, 16, 128))
     numbers = []
     for view in views:

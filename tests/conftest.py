@@ -27,6 +27,7 @@ if (
 ):  # several processes share the processors: one thread each, also in what they start
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+os.environ.pop("THREEDGEN_ISNET", None)  # pictures are cut out as where nothing is installed
 
 
 @pytest.fixture

@@ -307,6 +307,22 @@ def test_another_seed_shows_another_thing_of_that_name(capsys):
     assert "--strict is for the embedded prior of things" in capsys.readouterr().err
 
 
+def test_strict_refuses_unknown_words_before_the_run(tmp_path, monkeypatch, capsys):
+    """Also with --dry-run: nothing is begun, so nothing is left."""
+    monkeypatch.chdir(tmp_path)
+    for prompt, word, more in (
+        ("a xylofoobarian", "xylofoobarian", []),
+        ("a xylofoobarian", "xylofoobarian", ["--dry-run"]),
+        ("a blorfy cube", "blorfy", ["--dry-run"]),
+    ):
+        assert main(["text-to-3d", prompt, "--strict", "--steps", "2", *more]) == 2
+        written = capsys.readouterr()
+        assert f"has not learnt '{word}' (it knows" in written.err
+        assert "distilling" not in written.err
+        assert written.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_recipes_lists_them(capsys):
     assert main(["recipes"]) == 0
     text, _, latent = capsys.readouterr().out.partition("\n\n")

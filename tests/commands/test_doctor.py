@@ -11,7 +11,7 @@ import torch
 
 from threedgen import export
 from threedgen.commands import doctor
-from threedgen.commands.doctor import CORE, KINDS, PACKAGE, _render_small, examine
+from threedgen.commands.doctor import CORE, KINDS, OPTIONAL, PACKAGE, _render_small, examine
 from threedgen.commands.main import main
 from threedgen.renderers import backends
 from threedgen.renderers.backends import native
@@ -76,6 +76,16 @@ def test_all_that_the_project_depends_on_is_looked_for(findings):
     needed = {re.split(r"[<>=~!;\[ ]", line)[0] for line in project["dependencies"]}
     assert {PACKAGE.get(name, name) for name in CORE} | {"torch", "numpy"} == needed
     assert {"xatlas", "scipy"} <= set(findings)
+
+
+def test_every_package_of_an_extra_is_looked_for():
+    """But for protobuf, which comes with sentencepiece to read its files."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = {key: value for key, value in project["optional-dependencies"].items() if key != "test"}
+    wanted = {re.split(r"[<>=~!;\[ ]", line)[0] for lines in extras.values() for line in lines}
+    assert wanted - {PACKAGE.get(name, name) for name in OPTIONAL} == {"protobuf"}
+    named = set(re.findall(r"threedgen\[(\w+)\]", " ".join(OPTIONAL.values())))
+    assert named == set(extras)
 
 
 def test_a_missing_dependency_is_a_problem(monkeypatch):

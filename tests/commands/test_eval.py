@@ -93,9 +93,30 @@ def test_a_model_is_evaluated_on_srn_folders(scenes, monkeypatch, capsys):
     assert "PSNR dB" in Path("out/table.md").read_text()
     monkeypatch.setattr("threedgen.evaluation.scorer.load_features", lambda name: MeanColour())
     assert evaluated("model", "--truth", scenes, "--objects", 1)["objects"] == 1
+    assert not any("trained on" in text for text in said["warnings"])
     assert "--truth DATASET" in refused(capsys, "model")
     assert "--up is for" in refused(capsys, "model", "--truth", scenes, "--up", "y")
     assert "holds no objects" in refused(capsys, "model", "--truth", ".")
+
+
+@pytest.mark.usefixtures("_mean_colours")
+@pytest.mark.parametrize("counted", ["objects", "scenes"])
+def test_objects_of_the_training_are_said(counted, scenes, monkeypatch):
+    """A model that learnt from the first object of the folder, under another path of that name."""
+    from threedgen.evaluation import nerfdiff_predictors as predictors
+
+    monkeypatch.setattr(predictors, "load_predictor", lambda *_: Knowing(open_objects(str(scenes))))
+    Path("model").mkdir()
+    Path("cars").symlink_to(scenes)
+
+    def warnings(dataset: str) -> list[str]:
+        Path("model/nerfdiff.json").write_text(json.dumps({"dataset": dataset, counted: 1}))
+        return [text for text in evaluated("model", "--truth", "cars")["warnings"] if "trained" in text]
+
+    (text,) = warnings("cars")
+    assert text.startswith("1 of the 2 objects are probably among those that the model was trained on")
+    assert warnings(scenes.resolve().name)
+    assert warnings("others") == warnings("shape-world:car") == warnings("") == []
 
 
 def write_plain(folder: Path, pictures: Tensor, names: list[str], suffix: str = ".png") -> None:

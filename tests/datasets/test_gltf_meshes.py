@@ -321,6 +321,12 @@ def test_what_cannot_be_read_is_one_line(tmp_path, change, words):
     assert "\n" not in str(error.value)
 
 
+def test_a_folder_with_the_name_of_a_mesh_is_one_line(tmp_path):
+    (tmp_path / "a.glb").mkdir()
+    with pytest.raises(UserError, match=r"cannot read the mesh .*a\.glb: Is a directory"):
+        read_painted(tmp_path / "a.glb")
+
+
 def test_files_beside_a_gltf_are_found_or_said_to_be_missing(tmp_path):
     made, path = textured(tmp_path)
     made.tree["images"] = [{"uri": "half%20and%20half.png"}]

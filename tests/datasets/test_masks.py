@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from threedgen.core.errors import UserError
+from threedgen.datasets.masks import require_object
 from threedgen.datasets.picture import LARGEST, read_mask, read_picture
 
 WIDTH, HEIGHT = 48, 32
@@ -87,11 +88,11 @@ def test_masks_that_show_no_object(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, sample().shape).astype(np.uint8)
     for mask, message in (
         (_half(0), "is black all over"),
-        (np.dstack([*3 * [_half(0)], _half(0)]), "black or transparent all over"),
+        (np.dstack([*3 * [_half(0)], _half(0)]), "is black all over"),
         (_half(0, 255), "white along the edges .* exchange black and white"),
         (_half(0, 1), "white along the edges .* exchange black and white"),
         (noise, "is a coloured picture"),
     ):
         Image.fromarray(mask).save(tmp_path / "m.png")
         with pytest.raises(UserError, match=message):
-            read_mask(tmp_path / "m.png", picture)
+            require_object(read_mask(tmp_path / "m.png", picture), tmp_path / "m.png")

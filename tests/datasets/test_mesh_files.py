@@ -178,7 +178,7 @@ def test_bad_files(tmp_path):
     (tmp_path / "not.png").write_text("no picture")
     for name, texture, message in (
         ("nowhere.obj", None, "there is no file or folder"),
-        ("mesh.blend", None, "is neither a mesh"),
+        ("mesh.blend", None, "is neither a mesh .*: export it as .glb, for example with Blender"),
         ("mesh.zip", None, "is an archive: unpack it"),
         ("mesh.tar.gz", None, "is an archive: unpack it"),
         ("noise.glb", None, "cannot read"),

@@ -2,11 +2,14 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from threedgen.cameras.orbit import convert, orbit
 from threedgen.core.errors import UserError
 from threedgen.datasets import multiview, world
 from threedgen.datasets.multiview import PosedPictures
+from threedgen.datasets.objects import open_objects
+from threedgen.datasets.transforms_file import open_transforms, upward_axis
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def pictures() -> PosedPictures:
 @pytest.mark.parametrize("layout", ["srn", "transforms"])
 def test_round_trip(pictures, layout, tmp_path):
     getattr(multiview, f"write_{layout}")(tmp_path, pictures)
-    back = getattr(multiview, f"read_{layout}")(tmp_path)
+    back = {"srn": multiview.open_srn, "transforms": open_transforms}[layout](tmp_path).read()
     torch.testing.assert_close(back.images, pictures.images, atol=1.01 / 255, rtol=0)
     torch.testing.assert_close(back.cameras.world_from_camera, pictures.cameras.world_from_camera)
     torch.testing.assert_close(back.cameras.intrinsics, pictures.cameras.intrinsics)
@@ -58,7 +61,7 @@ def test_nerf_synthetic_style_without_extension_or_focal_keys(pictures, tmp_path
         for f in document["frames"]
     ]
     path.write_text(json.dumps({"camera_angle_x": document["camera_angle_x"], "frames": frames}))
-    back = multiview.read_transforms(path)
+    back = open_transforms(path).read()
     torch.testing.assert_close(back.cameras.intrinsics, pictures.cameras.intrinsics)
 
 
@@ -68,7 +71,7 @@ def test_pictures_cannot_come_from_outside_the_folder(pictures, tmp_path):
     path = tmp_path / "a/transforms.json"
     path.write_text(path.read_text().replace("images/000001.png", "../b/images/000001.png"))
     with pytest.raises(UserError, match="outside"):
-        multiview.read_transforms(path)
+        open_transforms(path).read()
 
 
 @pytest.mark.parametrize(
@@ -81,14 +84,14 @@ def test_pictures_cannot_come_from_outside_the_folder(pictures, tmp_path):
         (lambda f: (f / "intrinsics.txt").write_text("1 2 3\n0\n1\n0 64\n"), "intrinsics"),
         (lambda f: (f / "pose/000001.txt").unlink(), "000001.txt"),
         (lambda f: (f / "rgb/000001.png").write_bytes(b"x"), "000001.png"),
-        (lambda f: [p.unlink() for p in (f / "rgb").iterdir()], "no PNG"),
+        (lambda f: [p.unlink() for p in (f / "rgb").iterdir()], "holds no pictures"),
     ],
 )
 def test_damaged_srn_folders_are_named_in_one_line(pictures, tmp_path, damage, message):
     multiview.write_srn(tmp_path, pictures)
     damage(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
-        multiview.read_srn(tmp_path)
+        multiview.open_srn(tmp_path).read()
     assert "\n" not in str(caught.value)
 
 
@@ -118,7 +121,7 @@ def test_damaged_transforms_are_named_in_one_line(pictures, tmp_path, key, value
         document["frames"][0][key] = value
         path.write_text(json.dumps(document))
     with pytest.raises(UserError, match=message) as caught:
-        multiview.read_transforms(tmp_path)
+        open_transforms(tmp_path).read()
     assert "\n" not in str(caught.value)
 
 
@@ -130,7 +133,7 @@ def test_a_field_of_view_that_no_camera_has_is_reported(angle, pictures, tmp_pat
             del frame["fl_x"], frame["fl_y"]
 
     with pytest.raises(UserError, match="camera_angle_x must be between 0 and pi"):
-        multiview.read_transforms(rewritten(tmp_path, pictures, change))
+        open_transforms(rewritten(tmp_path, pictures, change)).read()
 
 
 def test_numbers_may_be_written_as_text(pictures, tmp_path):
@@ -139,7 +142,7 @@ def test_numbers_may_be_written_as_text(pictures, tmp_path):
         for frame in document["frames"]:
             frame.update(fl_x=str(frame["fl_x"]), time="0.5")
 
-    back = multiview.read_transforms(rewritten(tmp_path, pictures, change)).cameras
+    back = open_transforms(rewritten(tmp_path, pictures, change)).read().cameras
     torch.testing.assert_close(back.intrinsics, pictures.cameras.intrinsics)
     assert back.time.tolist() == [0.5] * 3
 
@@ -149,7 +152,7 @@ def test_numbers_may_be_written_as_text(pictures, tmp_path):
 )
 def test_json_of_another_kind_is_no_transforms(document, pictures, tmp_path):
     with pytest.raises(UserError, match=r"not a transforms\.json|'frames' must list pictures"):
-        multiview.read_transforms(rewritten(tmp_path, pictures, lambda _: document))
+        open_transforms(rewritten(tmp_path, pictures, lambda _: document)).read()
 
 
 def rewritten(folder, pictures, change):
@@ -172,26 +175,26 @@ def in_blenders_world(document):
 
 def test_a_world_with_z_up_is_turned(pictures, tmp_path):
     """In a file of nerf-synthetic, as Blender writes it, cameras above the object are read as above it."""
-    back = multiview.read_transforms(rewritten(tmp_path, pictures, in_blenders_world))
+    back = open_transforms(rewritten(tmp_path, pictures, in_blenders_world)).read()
     torch.testing.assert_close(back.cameras.world_from_camera, pictures.cameras.world_from_camera)
 
 
 def test_a_file_without_up_that_has_y_up_is_left_as_it_is(pictures, tmp_path):
-    back = multiview.read_transforms(rewritten(tmp_path, pictures, lambda d: d.pop("up", None) and None))
+    back = open_transforms(rewritten(tmp_path, pictures, lambda d: d.pop("up", None) and None)).read()
     torch.testing.assert_close(back.cameras.world_from_camera, pictures.cameras.world_from_camera)
 
 
 def test_a_given_up_has_precedence_over_what_the_cameras_show(pictures, tmp_path):
     path = rewritten(tmp_path, pictures, lambda d: d.update(up="z"))
-    turned = multiview.read_transforms(path).cameras.centers
+    turned = open_transforms(path).read().cameras.centers
     x, y, z = pictures.cameras.centers.unbind(1)
     torch.testing.assert_close(turned, torch.stack([x, z, -y], dim=1))
-    back = multiview.read_transforms(path, up="y").cameras.centers
+    back = open_transforms(path, up="y").read().cameras.centers
     torch.testing.assert_close(back, pictures.cameras.centers)
     with pytest.raises(UserError, match="up must be y or z"):
-        multiview.read_transforms(rewritten(tmp_path, pictures, lambda d: d.update(up="x")))
+        open_transforms(rewritten(tmp_path, pictures, lambda d: d.update(up="x"))).read()
     multiview.write_srn(tmp_path / "srn", pictures)
-    torch.testing.assert_close(multiview.read_srn(tmp_path / "srn", "z").cameras.centers, turned)
+    torch.testing.assert_close(multiview.open_srn(tmp_path / "srn", "z").read().cameras.centers, turned)
 
 
 @pytest.mark.parametrize("up", ["y", "z"])
@@ -211,32 +214,13 @@ def test_up_is_found_from_few_cameras_and_shaky_ones(up):
         turn = torch.eye(4).repeat(len(azimuth), 1, 1)
         turn[:, 0, 0] = turn[:, 1, 1] = roll.cos()
         turn[:, 0, 1], turn[:, 1, 0] = -roll.sin(), roll.sin()
-        assert multiview.upward_axis(poses @ turn) == up
+        assert upward_axis(poses @ turn) == up
 
 
 def test_cameras_that_cannot_tell_are_in_blenders_world():
     """A camera above and behind with +Y up is one below and in front with +Z up: then +Z is up, as in Blender."""
     camera = orbit(torch.tensor([180.0]), torch.tensor([45.0]), torch.tensor([3.0]), 40.0, 8, 8)
-    assert multiview.upward_axis(convert(camera.world_from_camera, "opencv", "opengl")) == "z"
-
-
-@pytest.mark.parametrize(
-    "lens",
-    [
-        {"camera_model": "OPENCV_FISHEYE"},
-        {"is_fisheye": True},
-        {"camera_model": "OPENCV", "k1": 0.3},
-        {"p2": -1e-3},
-        {"k4": "wide"},
-    ],
-)
-def test_lens_distortion_is_refused(lens, pictures, tmp_path):
-    with pytest.raises(UserError, match=r"distortion|not a transforms"):
-        multiview.read_transforms(rewritten(tmp_path, pictures, lambda d: d.update(lens)))
-    with pytest.raises(UserError, match=r"distortion|not a transforms"):
-        multiview.read_transforms(rewritten(tmp_path, pictures, lambda d: d["frames"][1].update(lens)))
-    good = {"camera_model": "OPENCV", "k1": 0.0, "k2": 0, "p1": None}
-    multiview.read_transforms(rewritten(tmp_path, pictures, lambda d: d.update(good)))
+    assert upward_axis(convert(camera.world_from_camera, "opencv", "opengl")) == "z"
 
 
 ODD = {
@@ -255,11 +239,34 @@ def test_odd_values_are_one_line(kind, pictures, tmp_path):
     with pytest.raises(
         UserError, match=r"not a transforms\.json|no picture of the name|every time"
     ) as caught:
-        multiview.read_transforms(rewritten(tmp_path, pictures, ODD[kind]))
+        open_transforms(rewritten(tmp_path, pictures, ODD[kind])).read()
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
 
 
 def test_a_byte_order_mark_is_no_mistake(pictures, tmp_path):
     path = rewritten(tmp_path, pictures, lambda d: "\ufeff" + json.dumps(d))
-    assert len(multiview.read_transforms(path).images) == 3
+    assert len(open_transforms(path).read().images) == 3
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_srn_scenes_out_of_an_archive_of_a_mac(suffix, pictures, tmp_path):
+    """A folder around the scenes, companions beside every file, and pictures that are not padded with zeros."""
+    for name in ("a", "b"):
+        scene = tmp_path / "cars" / name
+        multiview.write_srn(scene, pictures)
+        for number, place in enumerate((2, 10, 1)):
+            old = scene / "rgb" / f"{number:06d}.png"
+            Image.open(old).save(scene / "rgb" / f"{place}{suffix}", quality=95)
+            old.unlink()
+            (scene / "pose" / f"{number:06d}.txt").rename(scene / "pose" / f"{place}.txt")
+        for path in list(scene.rglob("*.*")):
+            (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(200))
+    (tmp_path / "__MACOSX" / "a" / "rgb").mkdir(parents=True)
+    objects = open_objects(str(tmp_path))
+    assert objects.names == ["a", "b"]
+    found = objects.load(0)
+    assert found.names == tuple(f"{place}{suffix}" for place in (1, 2, 10))
+    torch.testing.assert_close(
+        found.cameras.world_from_camera, pictures.cameras.world_from_camera[[2, 0, 1]], atol=1e-5, rtol=0
+    )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from threedgen.core.errors import UserError
-from threedgen.datasets.picture import LARGEST, read_depth, read_picture, read_rgba
+from threedgen.datasets.picture import LARGEST, read_depth, read_picture
 
 # Left half red, right half blue, green in the upper left corner: shows turns and mirrorings.
 WIDTH, HEIGHT = 48, 32
@@ -167,31 +167,12 @@ def test_orientation(tmp_path, orientation):
     assert (picture.width, picture.height) == (WIDTH, HEIGHT)
 
 
-@pytest.mark.parametrize("mode", ["P", "CMYK", "L", "LA", "RGB", "RGBA", "I;16"])
-def test_a_picture_with_all_of_its_pixels(tmp_path, mode):
-    """Whatever the file holds comes as straight RGBA, of any size, also where `read_picture` reduces or refuses."""
-    name = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
-    grey = Image.fromarray((np.arange(8 * 1500) % 256).astype(np.uint16).reshape(8, 1500) * 257)
-    picture = grey if mode == "I;16" else Image.fromarray(np.tile(sample()[:8], (1, 32, 1))).convert(mode)
-    if mode in ("LA", "RGBA"):
-        picture.putpixel((3, 5), (9,) * (len(mode) - 1) + (0,))
-    if mode == "P":
-        picture.info["transparency"] = picture.getpixel((3, 5))
-    picture.save(name)
-    rgba = read_rgba(name)
-    assert rgba.shape == (*picture.size[::-1], 4)
-    assert rgba[5, 3, 3] == (0 if mode in ("P", "LA", "RGBA") else 255)
-    assert rgba[0, -1, 3] == 255
-    assert near(rgba[:, -1:, :3], np.asarray(picture.convert("RGB"))[:, -1:], 1.0) or mode == "I;16"
-    assert mode != "I;16" or rgba[0, 7, 0] == 7
-
-
 def test_posed_pictures_may_be_read_as_they_are_stored(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(sample()).save(tmp_path / "a.png", exif=exif)
-    assert read_rgba(tmp_path / "a.png").shape == (WIDTH, HEIGHT, 4)
-    assert near(read_rgba(tmp_path / "a.png", upright=False)[..., :3], sample(), 0.0)
+    assert read_picture(tmp_path / "a.png").rgb.shape == (WIDTH, HEIGHT, 3)
+    assert near(read_picture(tmp_path / "a.png", upright=False).rgb, sample(), 0.0)
 
 
 def test_a_large_jpeg_is_reduced_while_it_is_decoded(tmp_path):

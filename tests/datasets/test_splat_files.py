@@ -125,6 +125,7 @@ def test_harmonics_of_degree_4_are_read_up_to_degree_3(tmp_path: Path) -> None:
     ("data", "words"),
     [
         (ply(table()[:, :3], ["x", "y", "z"]), "holds no 3D Gaussians: property opacity is missing"),
+        (ply(table()[:0], names(4)), "it has no vertices"),
         (ply(table(), names(4))[:-1], "cut short"),
         (ply(table(), names(4), order="ascii")[:-40], "cut short"),
         (ply(table(), names(4), before="element k 1|property list uchar int of"), "lists before"),
@@ -223,12 +224,16 @@ def test_the_first_version_of_sog_in_a_folder_and_in_an_archive(tmp_path: Path, 
         with zipfile.ZipFile(path, "w") as archive:
             for file in [*tmp_path.glob("*.webp"), tmp_path / "meta.json"]:
                 archive.write(file, f"inner/{file.name}")
+    assert holds_splats(path)
     found = read_splats(path)
     torch.testing.assert_close(found.means[:, 0], torch.tensor([0.0, np.e - 1]), atol=1e-5, rtol=0.0)
     assert found.log_scales.tolist() == [[-4.0, -2.0, -4.0]] * 2
     assert found.opacity_logits.tolist() == [5.0, 5.0]
     assert found.sh[0].tolist() == [[-1.0, 1.0, -1.0]]
     (tmp_path / "q.webp").unlink()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/meta.json").write_text('{"frames": []}')
+    assert not holds_splats(tmp_path / "b/meta.json")
     if not packed:
         with pytest.raises(UserError, match=r"is no \.sog file, or damaged"):
             read_splats(path)
@@ -277,6 +282,10 @@ def test_nodes_of_gltf_place_their_gaussians(tmp_path: Path) -> None:
     close(read_splats(save()), transform(cloud, TURN, torch.tensor([1.0, 2.0, 3.0]), 2.0))
     nodes[1]["scale"] = [2, 1, 1]
     with pytest.raises(UserError, match="mirrors or stretches"):
+        read_splats(save())
+    nodes[1]["scale"] = [2, 2, 2]
+    tree["accessors"][2]["count"] = 3
+    with pytest.raises(UserError, match="not as many rotations, scales and colours as positions"):
         read_splats(save())
     tree["extensionsRequired"] = ["KHR_gaussian_splatting_compression_spz_2"]
     with pytest.raises(UserError, match="needs KHR_gaussian_splatting_compression_spz_2"):

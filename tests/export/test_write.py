@@ -195,3 +195,11 @@ def test_a_mesh_that_no_file_can_hold_is_named_and_nothing_is_written(
                 tmp_path / f"bad{suffix}", replace(mesh, **changed)
             )
     assert [path.name for path in tmp_path.iterdir()] == [f"good{suffix}"]
+
+
+def test_a_report_names_the_gpu_that_was_used_and_its_peak_memory(monkeypatch):
+    assert build_report(prompt="", seed=0, seconds={})["gpu"] is None
+    for name, value in (("is_initialized", True), ("get_device_name", "A GPU"), ("max_memory_allocated", 5)):
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    report = build_report(prompt="", seed=0, seconds={})
+    assert report["gpu"] == {"name": "A GPU", "peak_memory_bytes": 5}

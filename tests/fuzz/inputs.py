@@ -112,11 +112,15 @@ def _use_run() -> int:
     return 0 if main(["resume", str(OUT / "copy")]) in (0, 2) else 1
 
 
+_SPLATS = ("a.compressed.ply", "a.splat", "a.spz", "a.sog", "a.splats.glb")
+
+
 def _meshes(folder: Path) -> None:
     import trimesh
     from splatting_scenes import random_cloud
 
     from threedgen.datasets.splat_files import SplatParameters
+    from threedgen.export import write
     from threedgen.export.splat import write_splats
 
     box = trimesh.creation.box()
@@ -129,7 +133,10 @@ def _meshes(folder: Path) -> None:
     corners = "".join(f"v {x} {y} {z}\nvt {x} {y}\n" for x in (0, 1) for y in (0, 1) for z in (0, 1))
     faces = "f 1/1 2/2 4/4 3/3\nf 5/5 7/7 8/8 6/6\nf 1/1 5/5 6/6 2/2\nf 3/3 4/4 8/8 7/7\n"
     (folder / "box.obj").write_text(f"mtllib box.mtl\nusemtl paint\n{corners}{faces}")
-    write_splats(folder / "splats.ply", SplatParameters.from_cloud(random_cloud(20, degree=1, size=0.2)))
+    cloud = random_cloud(20, degree=1, size=0.2)
+    write_splats(folder / "splats.ply", SplatParameters.from_cloud(cloud))
+    for name in _SPLATS:
+        write(cloud, folder / name)
 
 
 def _use_meshes() -> None:
@@ -139,7 +146,7 @@ def _use_meshes() -> None:
     _each(
         *((lambda suffix=suffix: read_painted(INPUTS / f"box.{suffix}")) for suffix in ("glb", "obj", "ply")),
         *((lambda suffix=suffix: read_painted(INPUTS / f"box.{suffix}")) for suffix in ("stl", "off")),
-        lambda: read_splats(INPUTS / "splats.ply"),
+        *((lambda name=name: read_splats(INPUTS / name)) for name in ("splats.ply", *_SPLATS)),
     )
 
 

@@ -53,6 +53,33 @@ def test_what_is_known_passes(known, prompt):
     assert known.check(prompt) == []
 
 
+@pytest.mark.parametrize(
+    ("prompt", "strange"),
+    [
+        ("a fluffy cat", []),
+        ("a blorfy cat", ["blorfy"]),
+        ("a siamese qwxz white cat on a blorfy bicycle", ["qwxz", "blorfy"]),  # whatever it describes
+        ("a blorfy zebra", ["blorfy zebra"]),  # said once
+        ("a blorfy cat on a zebra near a blorfy dog", ["blorfy", "zebra"]),
+    ],
+)
+def test_what_describes_has_to_be_a_word(prompt, strange):
+    known = KnownWords(THINGS, encode, 0.6, lambda word: word not in ("blorfy", "qwxz"))
+    assert unknown(known, prompt) == strange
+    assert KnownWords(THINGS, encode, 0.6).in_known_words(prompt) == known.in_known_words(prompt)
+
+
+def test_the_vocabulary_tells_words_from_others():
+    from threedgen.guidance.priors.folder.text_tokens import reads_words
+    from threedgen.guidance.priors.load import EMBEDDED_THINGS_WEIGHTS
+
+    reads = reads_words(EMBEDDED_THINGS_WEIGHTS / "tokenizer")
+    for word in ("fluffy", "knitted", "siamese", "three-legged", "hand-painted", "café", "king's"):
+        assert reads(word), word
+    for word in ("blorfy", "zorptastic", "qwxz", "blorfy-legged"):
+        assert not reads(word), word
+
+
 @pytest.mark.parametrize("word", ["zebra", "kitty", "cat", "teddy bear", "robot arm"])
 def test_case_articles_colours_and_places_change_nothing(known, word):
     plain = known.check(word)

@@ -128,7 +128,7 @@ def test_files_that_cannot_be_used(pipelines, tmp_path, monkeypatch):
     pickle = tmp_path / "lora.bin"
     torch.save({}, pickle)
     assert "is not safetensors" in complaint(pipelines, pickle)
-    assert "holds no changes for the unet of this prior" in complaint(pipelines, other)
+    assert "is for another model than this prior: it has none for a unet" in complaint(pipelines, other)
     name = f"unet.{_UP}"
     wrong = write(
         tmp_path / "wrong.safetensors",
@@ -139,3 +139,89 @@ def test_files_that_cannot_be_used(pipelines, tmp_path, monkeypatch):
     assert "truncated or corrupt" in complaint(pipelines, good)
     monkeypatch.setattr(machine, "version", lambda name: None)
     assert "needs peft and accelerate: pip install peft" in complaint(pipelines, other)
+
+
+def kohya(
+    file: Path,
+    alphas: dict[str, float],
+    shapes: dict[str, tuple[int, int]] | None = None,
+    ranks: dict[str, int] | None = None,
+) -> Path:
+    """A file of kohya's trainer, with the alpha of each change, its shape (16, 16) and its rank (2)."""
+    tensors: dict[str, torch.Tensor] = {}
+    shapes, ranks = shapes or {}, ranks or {}
+    for name, alpha in alphas.items():
+        down, up = pair(*shapes.get(name, (16, 16)), rank=ranks.get(name, 2))
+        tensors |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+        tensors[f"{name}.alpha"] = torch.tensor(alpha)
+    return write(file, **tensors)
+
+
+def test_every_change_has_its_own_alpha(pipelines, tmp_path):
+    """Also in a text encoder of which only queries and values are changed, as kohya's trainer does by default."""
+    encoder = "lora_te_text_model_encoder_layers_{}_self_attn_{}_proj"
+    second = _KOHYA.replace("to_q", "to_out_0")
+    alphas = {_KOHYA: 1.0, second: 2.0, encoder.format(0, "q"): 1.0, encoder.format(1, "v"): 4.0}
+    file = kohya(tmp_path / "lora.safetensors", alphas, ranks={second: 3})
+    plain, prior = load_folder(pipelines["sd1"]), with_lora(pipelines["sd1"], file)
+    for name, alpha, rank in ((_UP, 1.0, 2), (_UP.replace("to_q", "to_out.0"), 2.0, 3)):
+        down, up = pair(16, 16, rank)
+        changed, before = (each.network.get_submodule(name).weight for each in (prior, plain))
+        torch.testing.assert_close(changed, before + alpha / rank * up @ down)
+    down, up = pair(16, 16)
+    loaded = []
+    for folder_prior in (plain, prior):
+        folder_prior.text(["a new text"])
+        embedder = folder_prior.text
+        closure = embedder._encode.__closure__
+        loaded.append(
+            next(cell.cell_contents for cell in closure if hasattr(cell.cell_contents, "state_dict"))
+        )
+    before, after = (
+        {name.removeprefix("text_model."): value for name, value in model.state_dict().items()}
+        for model in loaded
+    )
+    for name, value in before.items():
+        factor = {"layers.0.self_attn.q_proj.weight": 0.5, "layers.1.self_attn.v_proj.weight": 2.0}.get(
+            name.removeprefix("encoder."), 0.0
+        )
+        torch.testing.assert_close(after[name], value + factor * up @ down if factor else value)
+
+
+def test_how_many_changes_are_used_is_said(pipelines, tmp_path):
+    ghost = _KOHYA.replace("up_blocks_0", "up_blocks_7")
+    file = kohya(tmp_path / "half.safetensors", {_KOHYA: 1.0, ghost: 1.0})
+    with pytest.warns(UserWarning, match=r"1 of its 2 changes for the unet are used \(not, .*up_blocks.7"):
+        with_lora(pipelines["sd1"], file)
+    encoder = "lora_te_text_model_encoder_layers_{}_self_attn_q_proj"
+    file = kohya(tmp_path / "deep.safetensors", dict.fromkeys((_KOHYA, encoder.format(9)), 1.0))
+    with pytest.warns(UserWarning, match="0 of its 1 changes for the text_encoder are used"):
+        with_lora(pipelines["sd1"], file).text(["a new text"])
+    file = kohya(tmp_path / "none.safetensors", {ghost: 1.0})
+    assert "none of its 1 changes for the unet fits" in complaint(pipelines, file)
+    both = dict.fromkeys((_KOHYA, encoder.format(0)), 1.0)
+    wide = kohya(tmp_path / "wide.safetensors", both, {encoder.format(0): (8, 8)})
+    assert "does not fit the shape of the layer" in complaint(pipelines, wide)
+
+
+def test_names_of_peft(pipelines, tmp_path):
+    plain = load_folder(pipelines["sd1"])
+    down, up = pair(*weight(plain).shape)
+    start = f"base_model.model.{_UP}"
+    file = write(
+        tmp_path / "peft.safetensors", **{f"{start}.lora_A.weight": down, f"{start}.lora_B.weight": up}
+    )
+    torch.testing.assert_close(weight(with_lora(pipelines["sd1"], file)), weight(plain) + up @ down)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("LoHa", ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")),
+        ("LoKr", ("lokr_w1", "lokr_w2")),
+        ("DoRA", ("lora_down.weight", "lora_up.weight", "dora_scale")),
+    ],
+)
+def test_other_kinds_of_changes_are_refused_by_name(pipelines, tmp_path, kind, names):
+    file = write(tmp_path / "other.safetensors", **{f"{_KOHYA}.{name}": torch.zeros(2, 2) for name in names})
+    assert f"holds changes of the kind {kind}, which are not read" in complaint(pipelines, file)

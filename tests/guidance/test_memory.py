@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,10 +10,13 @@ import pytest
 import torch
 
 from threedgen.core.errors import UserError
+from threedgen.guidance.priors import codec
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.folder import memory
 from threedgen.guidance.priors.folder.memory import Plan, Sizes, plan
 from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
+from threedgen.jobs.build import build
+from threedgen.recipes.load import load_recipe
 
 SD = Sizes(network=1.6, vae=0.3, encoders=0.7, pixels=512)
 FLUX = Sizes(network=22.0, vae=0.3, encoders=9.1, pixels=1024)
@@ -36,11 +40,32 @@ def test_less_memory_never_means_fewer_measures(sizes):
 def test_budgets_of_usual_machines():
     assert plan(0.0, FLUX) == Plan()
     assert plan(24.0, SD) == Plan()
-    assert plan(6.0, SD) == Plan(encoders_aside=True, tiling=True)
+    assert plan(5.0, SD) == Plan()
+    assert plan(4.0, SD) == Plan(encoders_aside=True, tiling=True)
+    assert plan(4.0, replace(SD, codec_bytes=2)) == Plan()  # an autoencoder in bfloat16
     assert plan(12.0, FLUX).offload
     assert plan(0.0, SD, slicing=True, tiling=True) == Plan(slicing=True, tiling=True)
     with pytest.raises(UserError, match="memory is -1; it must be at least 0"):
         PriorConfig(memory=-1.0)
+
+
+def test_the_views_of_a_step_count():
+    """The denoiser takes them together, and the autoencoder one by one."""
+    assert plan(6.0, replace(SD, views=4)) == Plan()
+    assert plan(6.0, replace(SD, views=16)) == Plan(encoders_aside=True, slicing=True, tiling=True)
+    with memory.for_views(16):
+        assert Sizes(network=1.6, vae=0.3, encoders=0.7, pixels=512) == replace(SD, views=16)
+    assert replace(SD).views == 1
+
+
+def test_a_recipe_says_how_many_views_its_steps_have(monkeypatch, pipelines):
+    seen = []
+    monkeypatch.setattr(memory, "plan", lambda budget, sizes, *rest: seen.append(sizes.views) or Plan())
+    recipe = load_recipe(
+        "sds", ["prompt=a cube", "cameras.batch=3", f"guidance.0.prior.path={pipelines['sd1']}"]
+    )
+    build(recipe, "cpu")
+    assert seen == [3]
 
 
 def loaded(pipelines, **options: Any) -> Any:
@@ -85,11 +110,31 @@ def kept_for_backward(prior, images):
     return x, sum(held.values())
 
 
-def test_tiles_keep_less_and_give_nearly_the_same(pipelines):
+def test_pictures_are_encoded_one_by_one_and_recomputed(pipelines, monkeypatch):
+    prior = load_folder(pipelines["sd1"])
+    images = torch.rand(6, 32, 32, 3, requires_grad=True)
+    seen = []
+    prior.codec.vae.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    again, little = kept_for_backward(prior, images)
+    assert seen == [1] * 6
+    (gradient,) = torch.autograd.grad(again.square().sum(), images)
+    assert seen == [1] * 11  # the last picture, with which the backward pass begins, was kept
+    decoded = []
+    prior.codec.vae.decoder.register_forward_pre_hook(lambda module, inputs: decoded.append(len(inputs[0])))
+    latents = again.detach().requires_grad_()
+    prior.decode(latents).square().sum().backward()
+    assert decoded == [1] * 11
+    assert bool(latents.grad.any())
+    monkeypatch.setattr(codec, "recomputed", lambda part, x: part(x))
+    kept, much = kept_for_backward(prior, images)
+    assert little < much / 4
+    torch.testing.assert_close(gradient, torch.autograd.grad(kept.square().sum(), images)[0])
+
+
+def test_tiles_give_nearly_the_same(pipelines):
     plain, tiled = load_folder(pipelines["sd1"]), loaded(pipelines, vae_tiling=True)
     images = torch.rand(3, 32, 32, 3, requires_grad=True)
-    (whole, much), (parts, little) = kept_for_backward(plain, images), kept_for_backward(tiled, images)
-    assert little < much / 4
+    whole, parts = plain.encode(images), tiled.encode(images)
     assert whole.shape == parts.shape
     assert torch.nn.functional.cosine_similarity(whole.flatten(), parts.flatten(), dim=0) > 0.9
     # Recomputed activations give the same gradient as stored ones.
@@ -105,7 +150,7 @@ def test_recomputing_gives_the_same_gradient():
     inner = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.SiLU()).requires_grad_(False)
     x = torch.randn(3, 4, requires_grad=True)
     (plain,) = torch.autograd.grad(inner(x).square().sum(), x)
-    (again,) = torch.autograd.grad(memory.Recomputed(inner)(x).square().sum(), x)
+    (again,) = torch.autograd.grad(codec.Recomputed(inner)(x).square().sum(), x)
     assert torch.equal(plain, again)
 
 

@@ -97,11 +97,11 @@ def test_two_priors_in_one_run_are_a_weighted_sum(pipelines):
 @pytest.mark.parametrize(
     ("kind", "section", "expected"),
     [
-        ("zero123", {}, "set reference.image to a file"),
+        ("zero123", {}, "name it with --prior of image-to-3d, .* set reference.image to a file"),
         ("edit", {}, "set pictures to render, depth, normal"),
         ("controlnet", {}, "set pictures to render, depth, normal"),
         ("sd1", {"pictures": "render"}, "uses no pictures"),
-        ("sd1", {"reference": {"image": "x.png"}}, "uses no reference"),
+        ("sd1", {"reference": {"image": "x.png"}}, "image-to-3d needs a view-conditioned model as --prior"),
         ("zero123", {"reference": {"image": "nowhere.png"}}, "there is no reference picture 'nowhere.png'"),
         (
             "zero123",

@@ -214,13 +214,14 @@ def test_encoding_is_differentiable_and_frames_keep_their_places(video_pipelines
 
 @pytest.mark.parametrize("kind", ["modelscope", "wan"])
 def test_what_is_recomputed_has_the_gradient_of_what_is_kept(video_pipelines, kind, monkeypatch):
-    from threedgen.guidance.priors import clip_codec
+    from threedgen.guidance.priors import clip_codec, codec
 
     prior = loaded(video_pipelines, kind)
     images = torch.rand(2 * prior.frames, 16, 16, 3, requires_grad=True)
     weights = torch.randn_like(prior.encode(images))
     (recomputed,) = torch.autograd.grad((prior.encode(images) * weights).sum(), images)
-    monkeypatch.setattr(clip_codec, "_recomputed", lambda encode, pictures: encode(pictures))
+    for module in (codec, clip_codec):
+        monkeypatch.setattr(module, "recomputed", lambda encode, pictures: encode(pictures))
     (kept,) = torch.autograd.grad((prior.encode(images) * weights).sum(), images)
     torch.testing.assert_close(recomputed, kept)
 

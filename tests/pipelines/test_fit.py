@@ -253,10 +253,11 @@ def test_an_object_that_reaches_out_of_the_unit_sphere_is_scaled_into_it(mesh_fi
     assert "scaled" not in target_of(tmp_path / "opaque").about, "these have no alpha"
 
 
-def test_cameras_that_look_past_the_origin_are_a_warning(mesh_file, tmp_path):
+def test_cameras_that_look_past_the_origin_are_moved_to_it(mesh_file, tmp_path):
     write_srn(tmp_path / "away", pictures_of(mesh_file, shift=5.0))
-    with pytest.warns(UserWarning, match="do not look at the unit sphere"):
-        target_of(tmp_path / "away")
+    target = target_of(tmp_path / "away")
+    assert "the capture was centred on (" in target.about
+    assert float(target.pictures.cameras.centers.mean(0).norm()) < 0.5
 
 
 def test_up_of_a_data_set(finished, mesh_file):
@@ -274,7 +275,8 @@ def test_up_of_a_data_set(finished, mesh_file):
 
 def test_pictures_that_would_be_too_narrow_are_refused(tmp_path):
     cameras = orbit(torch.tensor([0.0, 90.0]), torch.zeros(2), torch.full((2,), 3.0), 40.0, 100, 9)
-    write_srn(tmp_path / "tall", PosedPictures(torch.ones(2, 100, 9, 3), torch.ones(2, 100, 9, 1), cameras))
+    shades = torch.linspace(0.0, 1.0, 100)[None, :, None, None].expand(2, 100, 9, 3)
+    write_srn(tmp_path / "tall", PosedPictures(shades, torch.ones(2, 100, 9, 1), cameras))
     assert target_of(tmp_path / "tall").pictures.images.shape[2] == 9
     with pytest.raises(UserError, match="4 pixels wide at --resolution 50"):
         target_of(tmp_path / "tall", resolution=50)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -47,7 +50,7 @@ def test_absent_backends_say_why() -> None:
 
 
 def test_unknown_names_and_wrong_devices_are_user_errors() -> None:
-    with pytest.raises(UserError, match=r"unknown splatting backend 'fast': use auto, native"):
+    with pytest.raises(UserError, match=r"unknown splatting backend 'fast': use auto, gsplat, native, torch"):
         backends.choose("splatting", "fast", "cpu")
     with pytest.raises(UserError, match="no splatting backend runs on 'meta'"):
         backends.choose("splatting", "auto", "meta")
@@ -56,8 +59,101 @@ def test_unknown_names_and_wrong_devices_are_user_errors() -> None:
 def test_native_does_not_take_cuda_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "available", lambda kind: dict.fromkeys(("native", "gsplat", "torch")))
     with pytest.raises(UserError, match="runs on cpu, not on cuda"):
-        backends.choose("splatting", "native", "cuda")
-    assert backends.choose("splatting", "auto", "cuda:1") == "gsplat"
+        backends.choose("mesh", "native", "cuda")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """A machine with a GPU, nvcc and a gsplat whose kernels' module is the source text that is given."""
+    caches = (backends.available, backends._warn_slow, backends.gsplat_kernels.build)
+    (tmp_path / "gsplat" / "cuda").mkdir(parents=True)
+    for place in ("gsplat", "gsplat/cuda"):
+        (tmp_path / place / "__init__.py").touch()
+    (tmp_path / "nvcc").touch(mode=0o755)
+    (tmp_path / "c++").touch(mode=0o755)
+
+    def kernels(text: str) -> None:
+        (tmp_path / "gsplat" / "cuda" / "_backend.py").write_text(text)
+        for cached in caches:
+            cached.cache_clear()
+        for name in [name for name in sys.modules if name.split(".")[0] == "gsplat"]:
+            monkeypatch.delitem(sys.modules, name)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(backends, "_native_reason", lambda: None)
+    yield kernels
+    kernels("")
+
+
+def test_gsplat_compiles_once_and_says_so(gpu, tmp_path) -> None:
+    gpu("_C = object()")
+    assert backends.available("splatting")["gsplat"] is None
+    assert "gsplat.cuda._backend" not in sys.modules  # asking alone compiles nothing
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert backends.choose("splatting", "auto", "cpu") == "native"
+    with pytest.warns(RuntimeWarning, match="takes some minutes"):
+        assert backends.choose("splatting", "auto", "cuda:1") == "gsplat"
+    backends.gsplat_kernels.build.cache_clear()
+    (tmp_path / "extensions" / "gsplat_cuda" / "gsplat_cuda.so").touch()  # as it is from then on
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert backends.choose("splatting", "gsplat", "cuda") == "gsplat"
+
+
+def test_without_nvcc_a_gpu_renders_through_the_cpu_and_the_line_names_what_is_missing(
+    gpu, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    (tmp_path / "nvcc").unlink()
+    gpu("raise AssertionError('it was imported')")
+    with pytest.warns(RuntimeWarning, match=r"kernels of the CPU.*nvcc \(the CUDA toolkit 13\.0\)"):
+        assert backends.choose("splatting", "auto", "cuda") == "native"
+    with pytest.raises(UserError, match=r"'gsplat' is not available: its CUDA kernels.*nvcc"):
+        backends.choose("splatting", "gsplat", "cuda")
+    (tmp_path / "c++").unlink()
+    backends.available.cache_clear()
+    with pytest.raises(UserError, match=r"nvcc \(.*\) and a C\+\+ compiler"):
+        backends.choose("splatting", "gsplat", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "raise RuntimeError('error: no kernel image\\nlong log')",
+            r"cannot be compiled \(error: no kernel image\)",
+        ),
+        ("_C = None", "were not compiled"),
+    ],
+)
+def test_kernels_that_do_not_compile_are_one_line(gpu, text, said) -> None:
+    gpu(text)
+    with pytest.warns(RuntimeWarning) as told:
+        assert backends.choose("splatting", "auto", "cuda") == "native"
+    assert re.search(said, str(told[-1].message))
+    with pytest.raises(UserError, match=said):
+        backends.choose("splatting", "gsplat", "cuda")
+
+
+def test_auto_never_takes_nerfacc(gpu, monkeypatch) -> None:
+    monkeypatch.setattr(backends, "_cuda_reason", lambda package, advice: None)
+    gpu("")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert backends.choose("volume", "auto", "cuda") == "torch"
+    assert backends.choose("volume", "nerfacc", "cuda") == "nerfacc"
+
+
+def test_an_empty_cloud_does_not_reach_gsplat(monkeypatch) -> None:
+    monkeypatch.setattr(backends, "choose", lambda kind, name, device: "gsplat")
+    output = SplattingRenderer()(random_cloud(0, 0), cameras_around(4, 4), torch.ones(3))
+    torch.testing.assert_close(output.rgb, torch.ones(3, 4, 4, 3))
 
 
 @pytest.mark.usefixtures("no_native")

@@ -135,7 +135,7 @@ def test_a_file_of_gaussians_or_a_mesh_is_what_moves(tmp_path):
         ),
         (lambda: Config(learning_rate=0.0), "learning_rate is 0; it must be greater than 0"),
         (lambda: Config(neighbours=0), "neighbours is 0; it must be at least 1"),
-        (lambda: DynamicGaussians(Config(asset="missing.ply")), "cannot read missing.ply"),
+        (lambda: DynamicGaussians(Config(asset="missing.ply")), "there is no file or folder .missing.ply."),
     ],
 )
 def test_what_cannot_move_is_reported(make, message):

@@ -9,6 +9,7 @@ from pathlib import Path
 from threedgen.commands.options import (
     add_run_options,
     add_settings,
+    add_tokenizer,
     add_trust,
     backend,
     print_results,
@@ -35,9 +36,10 @@ def build_parser() -> Parser:
     add_settings(parser)
     parser.add_argument(
         "--prior",
-        metavar="embedded|FOLDER|HUB_ID",
+        metavar="embedded|FOLDER|FILE|HUB_ID",
         help="frozen model that guides how assets look; default: the embedded one",
     )
+    add_tokenizer(parser)
     parser.add_argument(
         "--video-prior",
         metavar="embedded|FOLDER",
@@ -62,6 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     own = [f"{kind}.{setting}" for kind in ("still", "motion") for setting in backend(arguments)]
     making = Making(
         prior=arguments.prior,
+        tokenizer=arguments.tokenizer,
         video_prior=arguments.video_prior,
         seed=arguments.seed or 0,
         steps=arguments.steps,

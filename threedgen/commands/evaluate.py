@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from threedgen.commands.options import DEVICES, add_trust, trusting, whole
 from threedgen.commands.parser import Parser
@@ -137,7 +137,8 @@ def _evaluated(target: Path, arguments: argparse.Namespace, progress: Progress) 
 
 def _model(target: Path, arguments: argparse.Namespace, progress: Progress) -> Evaluation:
     latent = (target / LATENT).is_file()
-    truth = arguments.truth or (_learnt_on(target) if latent else None)
+    record = _record(target / (LATENT if latent else PREDICTOR))
+    truth = arguments.truth or (_classes_of(record) if latent else None)
     if truth is None:
         raise UserError(
             "a model is measured on objects: --truth DATASET, for example --truth shape-world:car,chair"
@@ -176,6 +177,7 @@ def _model(target: Path, arguments: argparse.Namespace, progress: Progress) -> E
         arguments.lpips,
         arguments.seed,
         count=arguments.objects,
+        learnt=_learnt(record, truth),
         name=name,
         progress=progress,
     )
@@ -196,16 +198,33 @@ def _predictor(target: Path, answer: str, device: str) -> tuple[Predictor, int]:
     return load_predictor(target, answer), _SIZE
 
 
-def _learnt_on(target: Path) -> str | None:
-    """The shape world's classes that a model was trained on, of which others can be drawn; None for a folder."""
+def _record(file: Path) -> dict[str, Any]:
+    """What a model says of its training."""
     from threedgen.core.documents import parse_json
-    from threedgen.datasets.objects import SHAPE_WORLD
 
     try:
-        dataset = parse_json((target / LATENT).read_text(encoding="utf-8")).get("dataset")
-    except (OSError, ValueError, AttributeError):
-        return None  # loading the model says what is wrong
+        record = parse_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # loading the model says what is wrong
+    return record if isinstance(record, dict) else {}
+
+
+def _classes_of(record: dict[str, Any]) -> str | None:
+    """The shape world's classes that a model was trained on, of which others can be drawn; None for a folder."""
+    from threedgen.datasets.objects import SHAPE_WORLD
+
+    dataset = record.get("dataset")
     return dataset if isinstance(dataset, str) and dataset.startswith(SHAPE_WORLD) else None
+
+
+def _learnt(record: dict[str, Any], truth: str) -> int:
+    """How many objects of the set `truth`, the first ones, a model was trained on, if that set is a folder with the
+    name of the one that it learnt from. Those of the shape world are others than in any training."""
+    dataset = record.get("dataset")
+    objects = record.get("objects", record.get("scenes"))  # a NerfDiff's name for it, and an SSDNeRF's
+    if not isinstance(objects, int) or not dataset or dataset == _classes_of(record):
+        return 0
+    return objects if dataset in (Path(truth).name, Path(truth).resolve().name) else 0
 
 
 def _run(target: Path, arguments: argparse.Namespace, progress: Progress) -> Evaluation:

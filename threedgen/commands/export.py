@@ -70,6 +70,12 @@ def build_parser() -> Parser:
         choices=[up for up in get_args(Up) if up != "auto"],
         help="axis of a file of Gaussians that points up; default: what readers of the format expect",
     )
+    parser.add_argument(
+        "--in-place",
+        action="store_true",
+        help="of a run of `threedgen fit`: in the coordinates of its capture, before it was turned, centred and "
+        "scaled",
+    )
     return parser
 
 
@@ -84,12 +90,16 @@ def run(arguments: argparse.Namespace) -> None:
         if not holds_splats(path):
             raise UserError(f"--up is for files of 3D Gaussians, and {path} is none: leave it out")
         settings.append(f"splats.up={arguments.up}")
+    if arguments.in_place and arguments.up is not None:
+        raise UserError("--in-place keeps the axes of the capture: leave out --up")
     with without_collection():
         from threedgen.jobs.export_run import colors_of, export_run, summary
         from threedgen.jobs.run_directory import RunDirectory
 
     settings += arguments.settings
-    written = export_run(RunDirectory.open(arguments.run), path, settings, packing, arguments.lods or 0)
+    written = export_run(
+        RunDirectory.open(arguments.run), path, settings, packing, arguments.lods or 0, arguments.in_place
+    )
     for file, mesh in written.items():
         print(summary(file, mesh))
     if colors := colors_of(written[path]):

@@ -21,9 +21,9 @@ from threedgen.core.imports import without_collection
 def build_parser() -> Parser:
     parser = Parser(
         prog="threedgen fit",
-        description="Fit an asset to a folder of posed pictures (transforms.json or SRN), to a mesh file (.glb, "
-        ".obj, .ply, .stl, .off) or to a file of Gaussians (.ply, .splat, .spz, .sog). The run directory gets the "
-        "files of text-to-3d.",
+        description="Fit an asset to a folder of posed pictures (transforms.json, COLMAP or SRN), to a mesh file "
+        "(.glb, .obj, .ply, .stl, .off) or to a file of Gaussians (.ply, .splat, .spz, .sog). The run directory "
+        "gets the files of text-to-3d.",
         epilog="key=value changes a setting of the recipe, such as representation.count=8000.",
     )
     parser.add_argument(
@@ -65,6 +65,20 @@ def build_parser() -> Parser:
         help="for a data set: axis of its world that points up; default: detected from its cameras",
     )
     add_quality(parser)
+    parser.add_argument(
+        "--background",
+        choices=("cut", "keep"),
+        help="for a data set: cut by masks or transparency, or keep what is behind the object; default: cut where "
+        "there are masks",
+    )
+    parser.add_argument(
+        "--box",
+        nargs=6,
+        type=float,
+        metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
+        help="for a data set: lower and upper corner of the object in its coordinates; the rest is left out of the "
+        "asset",
+    )
     add_run_options(parser, "runs/<name of the source>")
     return parser
 
@@ -83,6 +97,8 @@ def run(arguments: argparse.Namespace) -> None:
         light=arguments.light,
         texture=arguments.texture,
         up=arguments.up,
+        background=arguments.background,
+        box=arguments.box,
         out=arguments.out,
         recipe=arguments.recipe,
         **common(arguments),

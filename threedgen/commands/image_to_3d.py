@@ -9,6 +9,7 @@ from threedgen.commands.options import (
     add_recipe,
     add_run_options,
     add_settings,
+    add_tokenizer,
     common,
     finish,
     require_free,
@@ -56,9 +57,10 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--text-prior",
-        metavar="FOLDER|HUB_ID",
+        metavar="FOLDER|FILE|HUB_ID",
         help="text-to-image model, for recipes that have one too (magic123)",
     )
+    add_tokenizer(parser)
     parser.add_argument(
         "--prompt", metavar="TEXT", help="description for the text prior; default: the name of the picture"
     )
@@ -85,6 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
         recipe=arguments.recipe,
         prior=arguments.prior,
         text_prior=arguments.text_prior,
+        tokenizer=arguments.tokenizer,
         **common(arguments),
     )
     finish(prepared, arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,15 @@ def add_recipe(parser: Parser, default: str) -> None:
         default=default,
         metavar="NAME|FILE",
         help=f"name of a built-in recipe, or a YAML file; default: {default}",
+    )
+
+
+def add_tokenizer(parser: Parser) -> None:
+    """What every command takes whose `--prior` may be a single file."""
+    parser.add_argument(
+        "--tokenizer",
+        metavar="FOLDER",
+        help="for a prior that is a single file: the folder of its tokenizer, or of a pipeline of the same family",
     )
 
 
@@ -180,6 +190,17 @@ def at_least_one(text: str) -> int:
     value = whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """The type of an option that takes a number greater than 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number greater than 0, got '{text}'")
     return value
 
 

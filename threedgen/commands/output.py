@@ -51,7 +51,11 @@ def watched() -> Iterator[None]:
         streams.enter_context(contextlib.redirect_stdout(_Watched(out)))  # pyright: ignore[reportArgumentType]
         streams.enter_context(contextlib.redirect_stderr(_Watched(err)))  # pyright: ignore[reportArgumentType]
         try:
-            yield
+            try:
+                yield
+            except SystemExit:  # of argparse, after --help
+                sys.stdout.flush()
+                raise
             sys.stdout.flush()  # a reader that has gone is noticed here, and not after the end
         except BaseException:
             _give_up(out)

@@ -19,7 +19,7 @@ from threedgen.core.imports import without_collection
 def build_parser() -> Parser:
     parser = Parser(
         prog="threedgen resume",
-        description="Continue a run from its last checkpoint. It ends with the same bits "
+        description="Continue a run from its last checkpoint. On a CPU it ends with the same bits "
         "as one that was not stopped. A finished run continues with --steps.",
     )
     parser.add_argument("run", metavar="RUN", help="the directory of the run")

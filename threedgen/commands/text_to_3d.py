@@ -11,6 +11,7 @@ from threedgen.commands.options import (
     add_recipe,
     add_run_options,
     add_settings,
+    add_tokenizer,
     common,
     finish,
     require_free,
@@ -51,9 +52,10 @@ def build_parser() -> Parser:
     add_recipe(parser, "text-to-3d")
     parser.add_argument(
         "--prior",
-        metavar="embedded|FOLDER|HUB_ID",
+        metavar="embedded|FOLDER|FILE|HUB_ID",
         help="frozen diffusion model that guides; default: the recipe's, which is the embedded one in most recipes",
     )
+    add_tokenizer(parser)
     parser.add_argument(
         "--strict",
         action="store_true",
@@ -76,6 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
         out=arguments.out,
         recipe=arguments.recipe,
         prior=arguments.prior,
+        tokenizer=arguments.tokenizer,
         strict=arguments.strict,
         **common(arguments),
     )

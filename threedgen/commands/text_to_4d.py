@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 
 from threedgen.commands.options import (
+    above_zero,
     add_quality,
     add_recipe,
     add_run_options,
     add_settings,
+    add_tokenizer,
     add_trust,
     common,
     finish,
@@ -37,15 +39,18 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--asset",
         metavar="RUN|FILE",
-        help="object that moves: a finished run, a .ply with Gaussians or a mesh file; default: made first",
+        help="object that moves: a finished run, a file of Gaussians or a mesh file; default: made first",
     )
-    parser.add_argument("--seconds", type=float, metavar="S", help="length of the motion; default: 2")
-    parser.add_argument("--fps", type=float, metavar="F", help="frames per second of the files; default: 24")
+    parser.add_argument("--seconds", type=above_zero, metavar="S", help="length of the motion; default: 2")
+    parser.add_argument(
+        "--fps", type=above_zero, metavar="F", help="frames per second of the files; default: 24"
+    )
     parser.add_argument(
         "--prior",
-        metavar="embedded|FOLDER|HUB_ID",
+        metavar="embedded|FOLDER|FILE|HUB_ID",
         help="frozen model that guides how the object looks; default: the embedded one",
     )
+    add_tokenizer(parser)
     parser.add_argument(
         "--video-prior",
         metavar="embedded|FOLDER",
@@ -81,6 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
         seconds=arguments.seconds,
         fps=arguments.fps,
         prior=arguments.prior,
+        tokenizer=arguments.tokenizer,
         video_prior=arguments.video_prior,
         video=arguments.video,
         video_view=arguments.video_view,

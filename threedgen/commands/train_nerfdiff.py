@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     def saved() -> None:
         about = {
-            "dataset": arguments.dataset if drawn else Path(arguments.dataset).name,
+            "dataset": arguments.dataset if drawn else Path(arguments.dataset).resolve().name,
             "objects": len(objects),
             "training": dataclasses.asdict(config),
             "steps": trainer.step,

@@ -221,7 +221,7 @@ def _train(
     drawn = arguments.dataset.startswith(SHAPE_WORLD)
     about = {
         "recipe": Path(arguments.recipe).stem,
-        "dataset": arguments.dataset if drawn else Path(arguments.dataset).name,
+        "dataset": arguments.dataset if drawn else Path(arguments.dataset).resolve().name,
         "machine": machine_name(device),
     }
     if world.first:

@@ -59,12 +59,13 @@ _KINDS = ("still", "motion", "export")
 class Making:
     """How the runs are made.
 
-    prior: for still assets, video_prior: for motions; None: the embedded ones. steps: of each run; None: as its
-    recipe says. settings: `still.KEY=VALUE` for the runs of assets, `motion.KEY=VALUE` for those of motions and
-    `export.KEY=VALUE` for the files of the composed scene.
+    prior: for still assets, video_prior: for motions; None: the embedded ones. tokenizer: of a prior that is a
+    single file. steps: of each run; None: as its recipe says. settings: `still.KEY=VALUE` for the runs of assets,
+    `motion.KEY=VALUE` for those of motions and `export.KEY=VALUE` for the files of the composed scene.
     """
 
     prior: str | None = None
+    tokenizer: str | None = None
     video_prior: str | None = None
     seed: int = 0
     steps: int | None = None
@@ -167,7 +168,12 @@ def _recipes(scene: SceneFile, out: Path, making: Making) -> dict[Path, Recipe]:
     for asset in scene.assets:
         if asset.asset is None:
             recipes[still_folder(out, asset)] = load_recipe(
-                "text-to-3d", making.of("still"), prior=making.prior, prompt=asset.prompt, **making.common
+                "text-to-3d",
+                making.of("still"),
+                prior=making.prior,
+                tokenizer=making.tokenizer,
+                prompt=asset.prompt,
+                **making.common,
             )
         else:
             read_asset(asset_file(asset.asset))  # that it is one
@@ -196,6 +202,7 @@ def _motion_recipe(scene: SceneFile, asset: Asset, number: int, out: Path, makin
         segment.seconds,
         scene.fps,
         making.prior,
+        making.tokenizer,
         making.video_prior,
     )
     recipe = motion_recipe("text-to-4d", wish, [*own, *making.of("motion")], **making.common)

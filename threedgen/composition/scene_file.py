@@ -85,7 +85,7 @@ class Asset:
     Attributes:
         name: Name of its folder: letters, digits, - and _.
         prompt: Description of the asset; a run makes it unless `asset` names one that exists.
-        asset: A finished run, a .ply with Gaussians or a mesh file; relative paths start at the folder of the scene
+        asset: A finished run, a file of Gaussians or a mesh file; relative paths start at the folder of the scene
             file.
         at (world units): Place of the asset.
         turn (degrees): Turn about `axis`.

@@ -89,6 +89,16 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def gpu_in_use() -> dict[str, str | int] | None:
+    """The name of the GPU that this process computed on, and the most memory that its tensors took there so far, in
+    bytes (`name`, `peak_memory_bytes`); None if it used none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    name, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
+    return {"name": name, "peak_memory_bytes": peak}
+
+
 def _gigabytes(count: int) -> str:
     return f"{count / 1e9:,.{0 if count > 1e10 else 2}f} GB"
 
@@ -98,6 +108,6 @@ def _peaks() -> Iterator[tuple[str, int]]:
     here = peak_memory()
     if here is not None:
         yield "", here
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        yield " on the GPU", torch.cuda.max_memory_allocated()
+    gpu = gpu_in_use()
+    if gpu is not None:
+        yield " on the GPU", int(gpu["peak_memory_bytes"])

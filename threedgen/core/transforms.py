@@ -1,16 +1,19 @@
-"""Similarities of a cloud of Gaussians, including its colours that depend on the direction, and quaternions.
+"""Similarities of meshes and of clouds of Gaussians, including its colours that depend on the direction, and
+quaternions.
 
 The conventions are those of docs/methods.md, "Gaussian splatting".
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.spherical_harmonics import rotate
-from threedgen.core.types import GaussianCloud
+from threedgen.core.types import GaussianCloud, TriMesh
 
 
 def transform(
@@ -37,6 +40,19 @@ def transform(
     if translation is not None:
         means = means + translation.to(means)
     return GaussianCloud(means, quats, scale * cloud.scales, cloud.opacities, sh)
+
+
+def transform_mesh(
+    mesh: TriMesh, rotation: Float[Tensor, "3 3"], translation: Float[Tensor, " 3"], scale: float
+) -> TriMesh:
+    """The mesh under x' = scale * rotation @ x + translation; see `transform`."""
+    check_rotation(rotation)
+    turn = rotation.to(mesh.vertices)
+    return replace(
+        mesh,
+        vertices=scale * mesh.vertices @ turn.T + translation.to(mesh.vertices),
+        normals=None if mesh.normals is None else mesh.normals @ turn.T,
+    )
 
 
 def check_rotation(rotation: Float[Tensor, "3 3"]) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from threedgen.cameras.orbit import DISTANCE, FOV
 from threedgen.core.errors import UserError
 from threedgen.datasets.background_removal import remove_background
+from threedgen.datasets.masks import require_object
 from threedgen.datasets.picture import Picture, read_depth, read_mask, read_picture
 
 FILL = 0.9
@@ -126,6 +127,7 @@ def alpha_of(
     smaller than the largest. Raises UserError if there is no object."""
     if mask is not None:
         alpha, source = read_mask(mask, picture), "mask"
+        require_object(alpha, mask)
     elif picture.alpha is not None:
         alpha, source = picture.alpha, "alpha"
         if alpha.max() == 0:

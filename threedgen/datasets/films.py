@@ -19,11 +19,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from threedgen.core.errors import UserError
-from threedgen.core.paths import existing
+from threedgen.core.paths import entries, existing
 from threedgen.datasets.cut_outs import alpha_of, framed, without_bleeding
 from threedgen.datasets.decoding import decoding
 from threedgen.datasets.picture import FORMATS, SMALLEST, Picture, read_picture
-from threedgen.datasets.picture_files import picture_files
 from threedgen.datasets.videos import video_frames
 
 SIZE = 256  # pixels per side of the frames that are kept
@@ -32,6 +31,7 @@ MOST = 900  # frames that are read
 _LARGEST = 384  # pixels of the longer side of a frame before it is cut out
 _MARGIN = 1.15  # of the side of the window to that of the object
 _SOLID = 128  # alpha from which on a pixel belongs to the object
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _ANIMATIONS = (".gif", ".webp", ".png", ".apng")
 
 
@@ -135,7 +135,7 @@ def read_film(folder: str | Path) -> Float[Tensor, "F S S 4"]:
 def _pictures(path: Path) -> tuple[list[Picture], list[float] | None]:
     """All frames, reduced, and when each of them begins, in seconds; None for a folder."""
     if path.is_dir():
-        files = picture_files(path)
+        files = [file for file in entries(path) if file.suffix.lower() in _PICTURES]
         if len(files) > MOST:
             raise _too_long(path)
         return [read_picture(file, _LARGEST) for file in files], None

@@ -1,7 +1,7 @@
 """Views of given pictures as training cameras: shuffled epochs over a folder, with some views held out.
 
-The folder has either of the layouts of `threedgen.datasets.multiview`: that of SRN, or a transforms.json. Views
-that are held out are spread evenly over the order of the pictures, so that they lie between the others.
+The folder has one of the layouts that `open_capture` knows. Views that are held out are
+spread evenly over the order of the pictures, so that they lie between the others.
 """
 
 from __future__ import annotations
@@ -20,43 +20,73 @@ from threedgen.core.roles import CameraRoles
 from threedgen.core.schedule import Schedule, value_at
 from threedgen.core.settings import at_least, settings
 from threedgen.core.types import Cameras
-from threedgen.datasets.multiview import PosedPictures, read_srn, read_transforms
+from threedgen.datasets.colmap import is_colmap, open_colmap
+from threedgen.datasets.multiview import Capture, PosedPictures, open_srn
+from threedgen.datasets.transforms_file import is_transforms, open_transforms
 
 SMALLEST = 8  # pixels per side: scores and losses compare windows of a few pixels
+_ONE_COLOR = 2.5 / 255.0  # difference between pixels that JPEG makes of one colour
 _FARTHEST = 1e5  # world units: beyond it positions of float32 are too coarse
 _FOCAL = (1e-2, 1e4)  # times the side of the picture: fields of view of 179 and 0.006 degrees
 _OFF_CENTER = 100.0  # sides of the picture
 _RIGID = 1e-3  # largest difference of R R^T of a rotation from 1: poses are often written with four digits
 
 
-def read_pictures(path: str | Path, up: str | None = None) -> PosedPictures:
+def read_pictures(
+    path: str | Path, up: str | None = None, height: int | None = None, masked: bool = True
+) -> PosedPictures:
     """The posed pictures of a folder or a transforms .json file, their cameras checked, in a world with +Y up.
 
     up: "y" or "z", the axis of the folder's world that points up; None is what a transforms file says or its
-    cameras show, and y for SRN. Raises UserError if the folder is missing, has neither layout or a broken file, or
-    holds fewer than two pictures, pictures of different sizes, too large or below SMALLEST pixels, a pose that is
-    not a rotation and a position, or a position, focal length or principal point that no camera has.
+    cameras show, and y for SRN. height, masked: see `Capture.read`. Raises UserError as `open_capture` does, and
+    for fewer than two pictures, pictures that cannot be read, are too large or below SMALLEST pixels, a pose that
+    is not a rotation and a position, or a position, focal length or principal point that no camera has.
     """
-    folder = existing(path, "there are no pictures at '{path}': the folder is missing")
-    if folder.suffix.lower() == ".json" or (folder / "transforms.json").is_file():
-        pictures = read_transforms(folder, up)
-    elif (folder / "intrinsics.txt").is_file():
-        pictures = read_srn(folder, up or "y")
-    elif folder.is_dir():
-        raise UserError(
-            f"'{folder}' holds no posed pictures: it needs a transforms.json, or intrinsics.txt with rgb/ and pose/"
-        )
-    else:
-        raise UserError(f"'{folder}' is not a folder of pictures, nor a transforms .json file")
+    folder = Path(path)
+    pictures = open_capture(folder, up).read(height, masked)
     if len(pictures.images) < 2:
         raise UserError(f"'{folder}' holds one picture: a shape needs at least two, from different sides")
-    height, width = pictures.images.shape[1:3]
-    if min(height, width) < SMALLEST:
+    tall, width = pictures.images.shape[1:3]
+    if min(tall, width) < SMALLEST:
         raise UserError(
-            f"'{folder}': pictures of {width} x {height} pixels are too small, {SMALLEST} are needed on each side"
+            f"'{folder}': pictures of {width} x {tall} pixels are too small, {SMALLEST} are needed on each side"
         )
     check_cameras(pictures, folder)
     return pictures
+
+
+def is_capture(folder: Path) -> bool:
+    """Whether a folder has one of the layouts that `open_capture` reads."""
+    return is_transforms(folder) or (folder / "intrinsics.txt").is_file() or is_colmap(folder)
+
+
+def open_capture(path: str | Path, up: str | None = None) -> Capture:
+    """The pictures of a folder or a transforms .json file, of which none has been read yet.
+
+    up: see `read_pictures`. Raises UserError if the folder is missing, has no known layout, or has broken files.
+    """
+    folder = existing(path, "there are no pictures at '{path}': the folder is missing")
+    if is_transforms(folder):
+        return open_transforms(folder, up)
+    if (folder / "intrinsics.txt").is_file():
+        return open_srn(folder, up or "y")
+    if is_colmap(folder):
+        return open_colmap(folder, up)
+    if folder.is_dir():
+        raise UserError(
+            f"'{folder}' holds no posed pictures: it needs a transforms.json, intrinsics.txt with rgb/ and "
+            "pose/, or images/ and a COLMAP model in sparse/0"
+        )
+    raise UserError(f"'{folder}' is not a folder of pictures, nor a transforms .json file")
+
+
+def require_something_seen(pictures: PosedPictures, source: str | Path) -> None:
+    """Raises UserError if all pixels of all pictures of `source` have one colour."""
+    pixels = pictures.images.flatten(0, 2)
+    if len(pixels) > 1 and bool((pixels.amax(0) - pixels.amin(0) <= _ONE_COLOR).all()):
+        raise UserError(
+            f"'{source}': all {len(pictures.images)} pictures show nothing but background, one colour everywhere"
+        )
 
 
 def check_cameras(pictures: PosedPictures, source: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,7 @@ def object_of(
     is no object. What else is object is white in grey masks, everything but black in masks of labels (0 and 1, or
     colours), and everything in a cut-out of the object, whose transparency is the mask.
 
-    name: of the file, for errors. Raises UserError for a mask that shows no object, for a photo, and for a
-    mask in which black and white are exchanged.
+    name: of the file, for errors. Raises UserError for a coloured photo.
     """
     alpha = rgba[..., 3]
     rgb = rgba[..., :3]
@@ -44,15 +44,23 @@ def object_of(
         if coloured or levels.max() < _DIM:
             levels = (levels > 0.0).astype(float)
         found = np.round(255.0 * levels * (alpha / 255.0)).astype(np.uint8)
+    return found
+
+
+def require_object(found: UInt8[np.ndarray, "H W"], name: str | Path) -> None:
+    """Raises UserError for a mask that shows no object, and for one in which black and white are exchanged.
+
+    Masks of posed pictures may be like that. found: what `object_of` found in the file `name`.
+    """
     if found.max() < 128:
-        where = "black" if alpha.min() >= 250 else "black or transparent"
-        raise UserError(f"the mask '{name}' is {where} all over: it must be white where the object is")
-    if _is_exchanged(found):
+        raise UserError(f"the mask '{name}' is black all over: it must be white where the object is")
+    solid = found >= 128
+    border = np.concatenate([solid[0], solid[-1], solid[:, 0], solid[:, -1]])
+    if border.mean() >= _EDGE and (~solid).mean() >= _LEAST:
         raise UserError(
             f"the mask '{name}' is white along the edges of the picture and black in its middle: it must be white "
             "where the object is, so exchange black and white"
         )
-    return found
 
 
 def levels_of_16_bits(values: np.ndarray) -> Float[np.ndarray, "H W"]:
@@ -74,9 +82,3 @@ def _require_labels(rgb: UInt8[np.ndarray, "H W 3"], name: str) -> None:
             f"the mask '{name}' is a coloured picture: a mask is white where the object is and black elsewhere, or "
             "has colours on black, or is the object on transparency"
         )
-
-
-def _is_exchanged(found: UInt8[np.ndarray, "H W"]) -> bool:
-    solid = found >= 128
-    border = np.concatenate([solid[0], solid[-1], solid[:, 0], solid[:, -1]])
-    return bool(border.mean() >= _EDGE and (~solid).mean() >= _LEAST)

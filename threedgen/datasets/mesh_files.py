@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".off", *usd_files.SUFFIXES)
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".7z", ".rar", ".zst", ".3mf")
+SCENES = (".fbx", ".blend", ".dae", ".3ds", ".max", ".c4d", ".ma", ".mb", ".abc", ".x3d")  # not read
 RADIUS = 0.9  # world units, of the ball to which a mesh is scaled
 SUPERSAMPLING = 4  # pixels per side of each pixel that are rendered and averaged
 _NOT_FINITE = "{path} has colours or texture coordinates with NaN or infinite numbers"
@@ -158,8 +159,10 @@ def _check_name(path: Path) -> None:
     if suffix in ARCHIVES:
         raise UserError(f"'{path}' is an archive: unpack it and give the mesh or the folder inside")
     if suffix not in SUFFIXES:
+        advice = ": export it as .glb, for example with Blender" if suffix in SCENES else ""
         raise UserError(
             f"'{path}' is neither a mesh ({known}) nor a folder of pictures with transforms.json or intrinsics.txt"
+            f"{advice}"
         )
 
 
@@ -170,7 +173,11 @@ def _pieces(path: Path, image: np.ndarray | None) -> list[Piece]:
 
     references = References(path)
     if path.suffix.lower() in gltf_document.SUFFIXES:
-        pieces = gltf_meshes.read(path, path.read_bytes(), references, image)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read the mesh {path}: {error.strerror}") from error
+        pieces = gltf_meshes.read(path, data, references, image)
     elif path.suffix.lower() in usd_files.SUFFIXES:
         pieces = usd_meshes.read(path, references, image)
     else:

@@ -1,49 +1,144 @@
-"""Reading and writing posed pictures in the two common layouts: folders of SRN and `transforms.json`.
+"""Posed pictures: reading the files that a layout names, folders of SRN, and writing SRN and `transforms.json`.
 
 SRN is Scene Representation Networks, Sitzmann et al. 2019; transforms.json is the layout of NeRF's synthetic data,
-Mildenhall et al. 2020 (docs/methods.md, "Posed pictures on disk"). Pictures are composited over white when they are
-read, and keep the alpha of the file if it has one. Every problem with a file is a UserError that names the file.
+Mildenhall et al. 2020 (docs/methods.md, "Posed pictures on disk"); `transforms_file` and `colmap` read the other
+layouts. Pictures are composited over white when they are read, and keep the alpha of the file if it has one. Every
+problem with a file is a UserError that names the file.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.cameras.orbit import convert
-from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
+from threedgen.core.paths import entries
+from threedgen.core.pictures import resize
 from threedgen.core.types import Cameras
-from threedgen.datasets.decoding import decoding, reason
-from threedgen.datasets.picture import size_of
+from threedgen.datasets.lenses import Lens, straightened
+from threedgen.datasets.named_files import SUFFIXES
+from threedgen.datasets.picture import read_mask, read_picture, size_of
 
-_PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "perspective")
-_DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
-_WORLDS = {"y": "opengl", "z": "blender"}  # the convention of a world by the axis that points up
+WORLDS = {"y": "opengl", "z": "blender"}  # the convention of a world by the axis that points up
+CAPTURE = "capture_from_world"  # key of a transforms.json that threedgen writes: see `Origin`
 _MOST_PIXELS = 1_000_000_000  # of all pictures of a set: 16 GB as RGBA in float32
-_LEVEL = 0.05  # difference between components of unit vectors below which they count as equal
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the files of posed pictures say beside pictures and cameras.
+
+    held_out: numbers of the pictures that the files set apart for tests. points, colors: [P, 3] of a point cloud of
+    what the pictures show, in world units and in [0, 1]; none if P is 0. capture_from_world: [4, 4], rotates,
+    scales and shifts the world of the cameras into that of the files; None if they come from no capture.
+    """
+
+    held_out: tuple[int, ...] = ()
+    points: Float[Tensor, "P 3"] = field(default_factory=lambda: torch.zeros(0, 3))
+    colors: Float[Tensor, "P 3"] = field(default_factory=lambda: torch.zeros(0, 3))
+    capture_from_world: Float[Tensor, "4 4"] | None = None
 
 
 @dataclass(frozen=True)
 class PosedPictures:
     """Pictures and cameras. images: [B, H, W, 3] in [0, 1], over white. alpha: [B, H, W, 1], 1 if a file has
-    none. names: of their files, if they come from files."""
+    none. names: of their files, if they come from files. origin: what else these files say."""
 
     images: Float[Tensor, "B H W 3"]
     alpha: Float[Tensor, "B H W 1"]
     cameras: Cameras
     names: tuple[str, ...] = ()
+    origin: Origin = field(default_factory=Origin)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture on disk and its camera.
+
+    pose: [4, 4], world_from_camera. intrinsics: [3, 3] in pixels of a picture of `size` (width, height). upright: a
+    picture that its EXIF data turns is turned. mask: a file that says what of the picture is the object. lens: None
+    is a pinhole. time: in [0, 1].
+    """
+
+    path: Path
+    pose: Float[Tensor, "4 4"]
+    intrinsics: Float[Tensor, "3 3"]
+    size: tuple[float, float]
+    upright: bool = True
+    mask: Path | None = None
+    lens: Lens | None = None
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Posed pictures of which no pixel has been read."""
+
+    shots: tuple[Shot, ...]
+    origin: Origin = field(default_factory=Origin)
+
+    def read(self, height: int | None = None, masked: bool = True) -> PosedPictures:
+        """The pictures at one size: the most frequent one, of equals the largest. Others are scaled to it.
+
+        height: pixels that are enough, so that pictures of more than twice that height are reduced while they are
+        read. masked: what a mask leaves out is white and has no alpha. Raises UserError for a picture that cannot
+        be read, and for pictures that are too large together.
+        """
+        sizes = [size_of(shot.path, smallest=1, upright=shot.upright) for shot in self.shots]
+        common = max(Counter(sizes).items(), key=lambda item: (item[1], math.prod(item[0])))[0]
+        shrink = 1.0 if height is None else min(1.0, 2.0 * height / common[1])
+        width, tall = (max(1, round(side * shrink)) for side in common)
+        if len(sizes) * width * tall > _MOST_PIXELS:
+            raise UserError(
+                f"the {len(sizes)} pictures beside {self.shots[0].path} have {width} x {tall} pixels each, at most "
+                f"{_MOST_PIXELS // 1_000_000} million are read together: make them smaller, or leave some out"
+            )
+        pixels = torch.empty(len(sizes), tall, width, 4)
+        matrices = torch.empty(len(sizes), 3, 3)
+        for index, shot in enumerate(self.shots):
+            pixels[index], matrices[index] = _read(shot, tall, width, masked)
+        cameras = Cameras(
+            torch.stack([shot.pose for shot in self.shots]).float(),
+            matrices,
+            tall,
+            width,
+            torch.tensor([shot.time for shot in self.shots]),
+        )
+        names = tuple(shot.path.name for shot in self.shots)
+        alpha = pixels[..., 3:]
+        return PosedPictures(pixels[..., :3] + (1.0 - alpha), alpha, cameras, names, self.origin)
+
+
+def _read(
+    shot: Shot, height: int, width: int, masked: bool
+) -> tuple[Float[Tensor, "H W 4"], Float[Tensor, "3 3"]]:
+    """A picture, its colours times its alpha, at a size, without its lens; and its intrinsics in its pixels."""
+    picture = read_picture(shot.path, max(height, width), smallest=1, upright=shot.upright)
+    rgb = torch.from_numpy(picture.rgb.copy()).float() / 255.0
+    alpha = torch.ones_like(rgb[..., :1])
+    if picture.alpha is not None:
+        alpha = torch.from_numpy(picture.alpha.copy()).float()[..., None] / 255.0
+    if masked and shot.mask is not None:
+        alpha = alpha * torch.from_numpy(read_mask(shot.mask, picture).copy()).float()[..., None] / 255.0
+    pixels = torch.cat([rgb * alpha, alpha], dim=2)
+    scale = torch.tensor([pixels.shape[1] / shot.size[0], pixels.shape[0] / shot.size[1], 1.0])
+    matrix = shot.intrinsics * scale[:, None]
+    if shot.lens is not None:
+        try:
+            pixels, matrix = straightened(pixels, matrix, shot.lens)
+        except UserError as error:
+            raise UserError(f"{shot.path}: {error}") from error
+    scale = torch.tensor([width / pixels.shape[1], height / pixels.shape[0], 1.0])
+    return resize(pixels[None], height, width)[0], matrix * scale[:, None]
 
 
 def write_srn(folder: Path, pictures: PosedPictures) -> None:
@@ -71,13 +166,13 @@ def write_srn(folder: Path, pictures: PosedPictures) -> None:
         _write_png(folder / "rgb" / f"{index:06d}.png", pictures.images[index])
 
 
-def read_srn(folder: Path, up: str = "y") -> PosedPictures:
-    """An object in the layout of SRN, pictures in the order of their names. The intrinsics are scaled to the size
+def open_srn(folder: Path, up: str = "y") -> Capture:
+    """An object in the layout of SRN, pictures in the order of their numbers. The intrinsics are scaled to the size
     of the pictures.
 
     up: "y" or "z", the axis of its world that points up. Raises UserError for a missing or broken file.
     """
-    lines = _read_text(folder / "intrinsics.txt").splitlines()
+    lines = read_text(folder / "intrinsics.txt").splitlines()
     try:
         focal, cx, cy = (float(word) for word in lines[0].split()[:3])
         height, width = (int(float(word)) for word in lines[3].split()[:2])
@@ -85,26 +180,45 @@ def read_srn(folder: Path, up: str = "y") -> PosedPictures:
             raise ValueError("focal length and size must be positive")
     except (IndexError, ValueError, OverflowError) as error:
         raise UserError(f"{folder / 'intrinsics.txt'} is not an SRN intrinsics file") from error
-    paths = sorted((folder / "rgb").glob("*.png"))
+    paths = pictures_in(folder / "rgb")
     if not paths:
-        raise UserError(f"{folder / 'rgb'} holds no PNG pictures")
+        raise UserError(f"{folder / 'rgb'} holds no pictures ({', '.join(SUFFIXES)})")
     poses = torch.stack([_read_matrix(folder / "pose" / f"{path.stem}.txt") for path in paths])
-    matrix = torch.tensor([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]]).expand(len(paths), 3, 3)
-    return _assemble(paths, _from_srn(poses, up), matrix, height, width)
+    matrix = torch.tensor([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]])
+    shots = [
+        Shot(path, pose, matrix, (width, height))
+        for path, pose in zip(paths, _from_srn(poses, up), strict=True)
+    ]
+    return Capture(tuple(shots), Origin(capture_from_world=from_y_up(up)))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files of a folder in the order of their numbers; [] if there is no such folder. Raises UserError
+    for a folder that cannot be read."""
+    try:
+        found = entries(folder) if folder.is_dir() else []
+    except OSError as error:
+        raise UserError(f"cannot read '{folder}': {error.strerror or error}") from error
+    return [path for path in found if path.suffix.lower() in SUFFIXES and path.is_file()]
+
+
+def from_y_up(up: str) -> Float[Tensor, "4 4"]:
+    """The rotation of a world with +Y up into one in which the axis `up` points up."""
+    return convert(torch.eye(4, dtype=torch.float64)[None], "opengl", WORLDS[up])[0]
 
 
 def read_srn_pose(path: Path, up: str = "y") -> Float[Tensor, "4 4"]:
-    """The world_from_camera matrix of one pose file in the layout of SRN. up: as in `read_srn`. Raises UserError
+    """The world_from_camera matrix of one pose file in the layout of SRN. up: as in `open_srn`. Raises UserError
     for a file that is missing or broken."""
     return _from_srn(_read_matrix(path)[None], up)[0]
 
 
 def _from_srn(poses: Float[Tensor, "B 4 4"], up: str) -> Float[Tensor, "B 4 4"]:
-    return convert(convert(poses, "srn", "opengl"), _WORLDS[up], "opencv")
+    return convert(convert(poses, "srn", "opengl"), WORLDS[up], "opencv")
 
 
 def _read_matrix(path: Path) -> Float[Tensor, "4 4"]:
-    words = _read_text(path).split()
+    words = read_text(path).split()
     if len(words) != 16:
         raise UserError(f"{path} must hold 16 numbers (a 4x4 matrix), it holds {len(words)}")
     try:
@@ -142,179 +256,24 @@ def write_transforms(folder: Path, pictures: PosedPictures) -> None:
                 "cy": k[1, 2].item(),
             }
         )
-    angle = 2.0 * math.atan(0.5 * cameras.width / first[0, 0].item())
-    document = {"camera_angle_x": angle, "w": cameras.width, "h": cameras.height, "up": "y", "frames": frames}
+    document = {
+        "camera_angle_x": 2.0 * math.atan(0.5 * cameras.width / first[0, 0].item()),
+        "w": cameras.width,
+        "h": cameras.height,
+        "up": "y",
+        "frames": frames,
+    }
+    if pictures.origin.capture_from_world is not None:
+        document[CAPTURE] = pictures.origin.capture_from_world.tolist()
     (folder / "transforms.json").write_text(json.dumps(document, indent=1))
 
 
-def read_transforms(file: Path, up: str | None = None) -> PosedPictures:
-    """The pictures of a `transforms.json` or its folder, as nerf-synthetic and nerfstudio write them.
-
-    Intrinsics are fl_x, fl_y, cx and cy of each frame, else those of the whole file, else follow from
-    camera_angle_x. up: "y" or "z", the axis of the file's world that points up; None is what its key "up" says, and
-    if it has none, what its cameras show (`upward_axis`). Poses are returned in a world with +Y up. Raises
-    UserError if a file is missing or broken, for another layout, for lens distortion, and for a time that is
-    not in [0, 1].
-    """
-    file = file / "transforms.json" if file.is_dir() else file
-    document = _read_document(file)
-    frames = document["frames"]
-    poses = torch.tensor([_pose(frame, file) for frame in frames], dtype=torch.float32)
-    up = document.get("up") if up is None else up
-    if up not in (*_WORLDS, None):
-        raise UserError(f"{file}: up must be y or z, the axis of its world that points up, got {up!r}")
-    paths = [_inside(file.parent, str(frame["file_path"])) for frame in frames]
-    width, height = size_of(paths[0], smallest=1)
-    whole = [document | frame for frame in frames]
-    for values in whole:
-        _check_lens(values, file)
-    matrices = torch.stack([_frame_intrinsics(values, height, width, file) for values in whole])
-    times = torch.tensor([_number(frame, "time", file, 0.0) for frame in frames])
-    if not ((times >= 0.0) & (times <= 1.0)).all():
-        raise UserError(f"{file}: every time must lie between 0 and 1")
-    poses = convert(poses, _WORLDS[up or upward_axis(poses)], "opencv")
-    return _assemble(paths, poses, matrices, height, width, times)
-
-
-def _read_document(file: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises UserError unless its "frames" are a list of objects with "file_path"."""
-    text = _read_text(file)
-    try:
-        document = parse_json(text)
-    except ValueError as error:
-        raise UserError(f"{file} is not a transforms.json ({reason(error)})") from error
-    frames = document.get("frames") if isinstance(document, dict) else None
-    if not isinstance(frames, list):
-        raise UserError(f"{file} is not a transforms.json: it must be an object with a list 'frames'")
-    if not frames or not all(isinstance(frame, dict) and "file_path" in frame for frame in frames):
-        raise UserError(f"{file}: 'frames' must list pictures with file_path and a 4x4 transform_matrix")
-    return document
-
-
-def _pose(frame: Mapping[str, Any], file: Path) -> list[list[float]]:
-    rows = frame.get("transform_matrix")
-    if (
-        not (isinstance(rows, list) and all(isinstance(row, list) for row in rows))
-        or [len(row) for row in rows] != [4] * 4
-    ):
-        raise UserError(f"{file}: 'frames' must list pictures with file_path and a 4x4 transform_matrix")
-    return [[_number({"transform_matrix": value}, "transform_matrix", file) for value in row] for row in rows]
-
-
-def _number(values: Mapping[str, Any], key: str, file: Path, default: float = 0.0) -> float:
-    """The number under a key of a transforms.json, also if it is text. Raises UserError for anything else."""
-    value = values.get(key, default)
-    if isinstance(value, int | float | str):
-        try:
-            return float(value)
-        except (ValueError, OverflowError):
-            pass
-    shown = repr(value)
-    shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
-    raise UserError(f"{file} is not a transforms.json: {key} holds {shown} instead of a number")
-
-
-def upward_axis(poses: Float[Tensor, "B 4 4"]) -> str:
-    """The axis, "y" or "z", that points up in a world with these OpenGL (or Blender) camera-to-world matrices.
-
-    The right-hand axis of a camera that is not rolled is level, so up is the axis to which these are closer to
-    perpendicular. If both are equally close (all cameras are in front or behind), it is the axis along which the
-    upward axes of the cameras point; else z, as in Blender, nerfstudio and instant-ngp.
-    """
-    right, upward = poses[:, 1:3, 0].square().mean(0).sqrt(), poses[:, 1:3, 1].mean(0)
-    if (right[0] - right[1]).abs() > _LEVEL:
-        return "y" if right[0] < right[1] else "z"
-    return "y" if upward[0] > upward[1] + _LEVEL else "z"
-
-
-def _check_lens(values: dict[str, Any], file: Path) -> None:
-    """Raises UserError for a lens that bends lines, because its pictures would be fitted along the wrong rays."""
-    model = values.get("camera_model", "PINHOLE")
-    given = {name: values[name] for name in _DISTORTION if values.get(name)}
-    bent = [name for name in given if _number(given, name, file) != 0.0]
-    if model not in _PINHOLES or values.get("is_fisheye") or bent:
-        what = f"{', '.join(bent)} not 0" if bent else f"camera_model {model}, fisheye"
-        raise UserError(
-            f"the pictures of {file} have lens distortion ({what}): undistort them first, for example with "
-            "`colmap image_undistorter`"
-        )
-
-
-def _frame_intrinsics(values: dict[str, Any], height: int, width: int, file: Path) -> Float[Tensor, "3 3"]:
-    """The intrinsics in pixels of the stored pictures. Those in the file are for pictures of its w x h, if it
-    has these."""
-    full_width, full_height = _number(values, "w", file, width), _number(values, "h", file, height)
-    if not (full_width > 0.0 and full_height > 0.0):
-        raise UserError(f"{file} is not a transforms.json: w and h must be positive")
-    if "fl_x" in values:
-        fx = _number(values, "fl_x", file)
-    elif "camera_angle_x" in values:
-        angle = _number(values, "camera_angle_x", file)
-        if not 0.0 < angle < math.pi:
-            raise UserError(f"{file}: camera_angle_x must be between 0 and pi (radians), it is {angle:g}")
-        fx = 0.5 * full_width / math.tan(0.5 * angle)
-    else:
-        raise UserError(f"{file} gives no focal length: add fl_x or camera_angle_x")
-    fy = _number(values, "fl_y", file, fx)
-    cx = _number(values, "cx", file, 0.5 * full_width)
-    cy = _number(values, "cy", file, 0.5 * full_height)
-    sx, sy = width / full_width, height / full_height
-    return torch.tensor([[fx * sx, 0.0, cx * sx], [0.0, fy * sy, cy * sy], [0.0, 0.0, 1.0]])
-
-
-def _assemble(
-    paths: list[Path], poses: Tensor, intrinsics: Tensor, height: int, width: int, times: Tensor | None = None
-) -> PosedPictures:
-    """Loads the pictures. height, width: the size in pixels to which `intrinsics` refer."""
-    sizes = {size_of(path, smallest=1)[::-1] for path in paths}
-    if len(sizes) > 1:
-        raise UserError(f"the pictures beside {paths[0]} differ in size: {sorted(sizes)}")
-    (size,) = sizes
-    if len(paths) * math.prod(size) > _MOST_PIXELS:
-        raise UserError(
-            f"the {len(paths)} pictures beside {paths[0]} have {size[1]} x {size[0]} pixels each, at most "
-            f"{_MOST_PIXELS // 1_000_000} million are read together: make them smaller, or leave some out"
-        )
-    pixels = torch.stack([_read_png(path) for path in paths])
-    alpha = pixels[..., 3:]
-    cameras = Cameras(
-        poses, intrinsics.contiguous(), height, width, torch.zeros(len(paths)) if times is None else times
-    ).resized(pixels.shape[1], pixels.shape[2])
-    names = tuple(path.name for path in paths)
-    return PosedPictures(pixels[..., :3] * alpha + (1.0 - alpha), alpha, cameras, names)
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """The picture `name` in `folder`, or `name` with .png added if only that file exists. Raises UserError if there
-    is neither, and for a picture outside the folder."""
-    for path in (folder / name, folder / f"{name}.png"):
-        if os.path.isfile(path):  # unlike Path.is_file, it is False for names that no file can have
-            if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-                raise UserError(f"{folder / 'transforms.json'} names a picture outside its folder: {name}")
-            return path
-    if len(name) > 80 or not name.isprintable():
-        raise UserError(f"{folder} has no picture of the name {name[:80]!r}")
-    raise UserError(f"the picture {folder / name} is missing")
-
-
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file, without the mark of its encoding. Raises UserError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-
-
-def _read_png(path: Path) -> Float[Tensor, "H W 4"]:
-    import imageio.v3 as imageio
-
-    with decoding(path, lambda error: f"cannot read the picture {path}: {reason(error)}"):
-        pixels = np.asarray(imageio.imread(path, plugin="pillow"))
-    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
-        raise UserError(f"{path} must be an 8-bit RGB or RGBA picture, it is {pixels.dtype} {pixels.shape}")
-    picture = torch.from_numpy(pixels).float() / 255.0
-    return (
-        picture if picture.shape[2] == 4 else torch.cat([picture, torch.ones_like(picture[..., :1])], dim=2)
-    )
 
 
 def _write_png(path: Path, picture: Float[Tensor, "H W C"]) -> None:

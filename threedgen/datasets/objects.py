@@ -17,11 +17,12 @@ import torch
 from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
-from threedgen.core.paths import existing
+from threedgen.core.paths import entries, existing
 from threedgen.core.random import derive_seed
 from threedgen.core.types import Cameras
 from threedgen.datasets import world
-from threedgen.datasets.given import read_pictures
+from threedgen.datasets.gauge import centred
+from threedgen.datasets.given import is_capture, read_pictures
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.shapes import CLASSES
 from threedgen.datasets.world import Scene, WorldObject
@@ -68,19 +69,19 @@ def open_objects(
     folder = existing(source, "there are no objects at '{path}': the folder is missing")
     if not folder.is_dir():
         raise UserError(f"'{folder}' is a file: name a folder of objects, or {SHAPE_WORLD}CLASS")
-    folders = (
-        [folder] if _is_object(folder) else sorted(path for path in folder.iterdir() if _is_object(path))
-    )
+    folders = _objects_in(folder)
     if not folders:
         raise UserError(
-            f"'{folder}' holds no objects: it needs folders with rgb/, pose/ and intrinsics.txt (SRN), or with a "
-            "transforms.json"
+            f"'{folder}' holds no objects: it needs folders with rgb/, pose/ and intrinsics.txt (SRN), with a "
+            "transforms.json, or of COLMAP"
         )
     folders = folders[:count]
     names = [path.name for path in folders]
     captions = _captions(folder)
     return ObjectSet(
-        names, lambda index: read_pictures(folders[index]), lambda index: captions.get(names[index])
+        names,
+        lambda index: centred(read_pictures(folders[index]))[0],
+        lambda index: captions.get(names[index]),
     )
 
 
@@ -92,11 +93,23 @@ def spiral(count: int, size: int) -> Cameras:
     return orbit(4.0 * 360.0 * share, elevation, torch.full((count,), DISTANCE), FOV, size, size)
 
 
+def _objects_in(folder: Path) -> list[Path]:
+    """The folders of the objects: `folder` itself, those in it, or those in the one folder in it that an archive
+    often begins with."""
+    if _is_object(folder):
+        return [folder]
+    beside = [path for path in entries(folder) if path.is_dir()]
+    if len(beside) == 1 and not _is_object(beside[0]):
+        beside = entries(beside[0])
+    return [path for path in beside if _is_object(path)]
+
+
 def _is_object(folder: Path) -> bool:
     """Whether a folder has anything that belongs to an object. If it lacks the rest, loading it
     reports that."""
-    names = ("intrinsics.txt", "transforms.json", "rgb", "pose")
-    return folder.is_dir() and any((folder / name).exists() for name in names)
+    return folder.is_dir() and (
+        is_capture(folder) or any((folder / name).exists() for name in ("rgb", "pose"))
+    )
 
 
 def _captions(folder: Path) -> dict[str, str]:

@@ -50,29 +50,22 @@ class Picture:
     height: int
 
 
-def read_picture(path: str | Path, largest: int = LARGEST) -> Picture:
+def read_picture(
+    path: str | Path, largest: int = LARGEST, smallest: int = SMALLEST, upright: bool = True
+) -> Picture:
     """The picture of a file, upright and reduced so that no side is longer than `largest` pixels.
 
     The file is a PNG, JPEG, WebP, BMP, TIFF or a GIF of one frame, of 1 to 16 bits, grey, RGB, palette or CMYK.
     JPEGs are reduced while they are decoded, which is not possible for progressive ones; anything else of more than
-    MOST_PIXELS is refused before it is decoded. Raises UserError if the file is missing, not a picture, broken or
-    truncated, an animation, too large, or smaller than SMALLEST.
+    MOST_PIXELS is refused before it is decoded. upright: turned as its EXIF data says. Raises UserError if the file
+    is missing, not a picture, broken or truncated, an animation, too large, or has sides of less than `smallest`
+    pixels.
     """
-    picture, size = _decode(existing(path, "there is no picture '{path}'"), largest, _eight_bits)
+    file = existing(path, "there is no picture '{path}'")
+    picture, size = _decode(file, largest, _eight_bits, smallest, upright)
     opaque = np.asarray(picture.getchannel("A")) if picture.mode == "RGBA" else None
     alpha = None if opaque is None or opaque.min() >= 250 else opaque
     return Picture(np.asarray(picture.convert("RGB")), alpha, *size)
-
-
-def read_rgba(path: str | Path, upright: bool = True) -> UInt8[np.ndarray, "H W 4"]:
-    """The picture of a file with all of its pixels, which are straight RGBA; alpha is 255 if the file has none.
-
-    upright: whether it is turned as its EXIF data says; cameras of posed pictures may be meant for the pixels as
-    they are stored. It reads what `read_picture` reads, of any size up to MOST_PIXELS, and raises the same errors.
-    """
-    place = existing(path, "there is no picture '{path}'")
-    picture, _ = _decode(place, None, _eight_bits, upright=upright)
-    return np.asarray(picture.convert("RGBA"))
 
 
 def read_mask(path: str | Path, like: Picture) -> UInt8[np.ndarray, "H W"]:
@@ -99,9 +92,8 @@ def read_depth(path: str | Path, like: Picture) -> Float[np.ndarray, "H W"]:
 
 def _beside(path: str | Path, like: Picture, kind: str, convert: Callable[[Any], Any]) -> Any:
     """A mask or depth picture of what `like` shows. Raises UserError if the sizes of the files differ."""
-    picture, size = _decode(
-        existing(path, f"there is no {kind} '{{path}}'"), max(like.rgb.shape[:2]), convert
-    )
+    file = existing(path, f"there is no {kind} '{{path}}'")
+    picture, size = _decode(file, max(like.rgb.shape[:2]), convert, smallest=1)
     if size != (like.width, like.height):
         raise UserError(
             f"the {kind} '{path}' has {size[0]} x {size[1]} pixels and the picture {like.width} x {like.height}: "
@@ -110,26 +102,35 @@ def _beside(path: str | Path, like: Picture, kind: str, convert: Callable[[Any],
     return picture
 
 
-def size_of(path: Path, smallest: int = SMALLEST) -> tuple[int, int]:
+def size_of(path: Path, smallest: int = SMALLEST, upright: bool = False) -> tuple[int, int]:
     """Width and height, in pixels, of the picture of a file that is decoded whole, from its header.
 
-    Raises UserError if it is not a picture, an animation, smaller than `smallest`, or above MOST_PIXELS.
+    upright: after it is turned as its EXIF data says. Raises UserError if it is not a picture, an animation,
+    smaller than `smallest`, or above MOST_PIXELS.
     """
     with _opened(path) as (file, frames):
         _check_header(path, file, frames, smallest, whole=True)
-        return file.size
+        width, height = file.size
+        return (height, width) if upright and _on_its_side(path, file) else (width, height)
+
+
+def _on_its_side(path: Path, file: Any) -> bool:
+    """Whether the EXIF data of an open file turn it by a quarter."""
+    with decoding(path, partial(_unreadable, path)):
+        return file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
 
 
 def _decode(
-    path: Path, largest: int | None, convert: Callable[[Any], Any], upright: bool = True
+    path: Path,
+    largest: int,
+    convert: Callable[[Any], Any],
+    smallest: int = SMALLEST,
+    upright: bool = True,
 ) -> tuple[Any, tuple[int, int]]:
-    """The picture that `convert` makes of the open file, upright and reduced; and the size in the file, upright.
-
-    largest: pixels per side of the result; None keeps all pixels of a picture of any size.
-    """
+    """The picture that `convert` makes of the open file, reduced and, if wanted, upright; and its own size."""
     with _opened(path) as (file, frames):
-        _check_header(path, file, frames, 1 if largest is None else SMALLEST, whole=largest is None)
-        return _turned(path, file, largest, convert, upright)
+        _check_header(path, file, frames, smallest)
+        return _reduced(path, file, largest, convert, upright)
 
 
 @contextlib.contextmanager
@@ -169,27 +170,29 @@ def _check_header(path: Path, file: Any, frames: int, smallest: int = SMALLEST, 
         )
 
 
-def _turned(
-    path: Path, file: Any, largest: int | None, convert: Callable[[Any], Any], upright: bool
+def _reduced(
+    path: Path, file: Any, largest: int, convert: Callable[[Any], Any], upright: bool
 ) -> tuple[Any, tuple[int, int]]:
     from PIL import Image, ImageOps
 
     size = file.size
     with decoding(path, partial(_unreadable, path)):
-        # Decodes at 1/2, 1/4 or 1/8, never below the size that is asked for.
-        if largest is not None and file.format in ("JPEG", "MPO"):
+        if file.format in (
+            "JPEG",
+            "MPO",
+        ):  # decodes at 1/2, 1/4 or 1/8, never below the size that is asked for
             file.draft(None, (largest, largest))
             if file.size[0] * file.size[1] > MOST_PIXELS:  # a long and thin picture
                 raise UserError(f"'{path}' has {size[0]} x {size[1]} pixels: make it smaller")
         file.load()
-        swapped = upright and file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    swapped = _on_its_side(path, file)
     picture = convert(file)
-    if not upright:
-        return picture, size
-    if largest is not None and max(picture.size) > largest:
+    if max(picture.size) > largest:
         ratio = largest / max(picture.size)
         sides = [max(1, round(side * ratio)) for side in picture.size]
         picture = picture.resize(sides, Image.Resampling.BOX)
+    if not upright:
+        return picture, size
     picture.info.update({key: file.info[key] for key in ("exif",) if key in file.info})
     with decoding(path, partial(_unreadable, path)):
         turned = ImageOps.exif_transpose(picture)

@@ -28,6 +28,7 @@ SUFFIXES = (".ply", ".splat", ".spz", ".sog")  # beside those of scenes: glTF an
 
 _BARELY = 0.05  # opacity of Gaussians that count when an asset is measured
 _HIGHEST = 3  # degree of the spherical harmonics of threedgen
+_LOOSE = "meta.json"  # of a .sog whose pictures lie beside it
 _HEADER = 1 << 16  # bytes in which the header of a PLY is looked for, to tell what it is
 
 
@@ -115,20 +116,26 @@ def holds_splats(path: str | Path) -> bool:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix in (".splat", ".spz", ".sog") or path.name == "meta.json":
+    if suffix in (".splat", ".spz", ".sog"):
         return True
     if suffix in usd_files.SUFFIXES:
         return path.is_file() and bool(splat_scenes.usd_fields(usd_files.opened(path)))
-    if suffix not in (".ply", *gltf_document.SUFFIXES) or not path.is_file():
+    loose = path.name == _LOOSE  # a data set may have that name, too
+    if not (loose or suffix in (".ply", *gltf_document.SUFFIXES)) or not path.is_file():
         return False
-    if suffix == ".ply":
+    try:
         with path.open("rb") as file:
-            data = file.read(_HEADER)
-        try:
-            return splat_ply.holds_gaussians(splat_ply.read_header(path, data))
-        except UserError:
-            return False
-    return splat_scenes.GLTF_NAME.encode() in path.read_bytes()
+            data = file.read(_HEADER) if suffix == ".ply" else file.read()
+    except OSError:  # whoever reads it says so
+        return False
+    if loose:
+        return b'"means"' in data and b'"quats"' in data
+    if suffix != ".ply":
+        return splat_scenes.GLTF_NAME.encode() in data
+    try:
+        return splat_ply.holds_gaussians(splat_ply.read_header(path, data))
+    except UserError:
+        return False
 
 
 def read_splats(path: str | Path) -> SplatParameters:
@@ -175,7 +182,7 @@ def _parse(path: Path) -> Stored:
         return splat_packed.read_records(path, data)
     if suffix == ".spz" or splat_packed.is_spz(data):
         return splat_packed.read_spz(path, data)
-    if suffix == ".sog" or path.name == "meta.json":
+    if suffix == ".sog" or path.name == _LOOSE:
         return splat_packed.read_sog(path, data)
     if suffix in gltf_document.SUFFIXES:
         return splat_scenes.read_gltf(path, data)
@@ -185,6 +192,10 @@ def _parse(path: Path) -> Stored:
 def _usable(path: Path, stored: Stored) -> SplatParameters:
     """The Gaussians that can be shown, with +Y up."""
     arrays = [np.array(one, np.float32) for one in stored[:5]]
+    if not len(arrays[0]) or len({len(values) for values in arrays}) > 1:
+        raise UserError(
+            f"{path} holds no Gaussians, or not as many rotations, scales and colours as positions"
+        )
     kept = (_HIGHEST + 1) ** 2
     if arrays[4].shape[1] > kept:
         degree = math.isqrt(arrays[4].shape[1]) - 1

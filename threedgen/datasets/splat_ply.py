@@ -91,9 +91,9 @@ def read_ply(path: Path, data: bytes) -> Stored:
     header = read_header(path, data)
     compact = "packed_position" in header.of("vertex").types
     names = ["chunk", "vertex", "sh"] if compact else ["vertex"]
-    columns = _columns(path, header, data, [name for name in names if header.of(name).count])
-    if "vertex" not in columns:
+    if not header.of("vertex").count:
         raise UserError(f"{path} holds no 3D Gaussians: it has no vertices")
+    columns = _columns(path, header, data, [name for name in names if header.of(name).count])
     read = _compact if compact else _plain
     try:
         return read(columns, header)

@@ -98,11 +98,13 @@ class Surfaces:
         color, texture = self._input(shader, "diffuseColor", (0.18, 0.18, 0.18))
         shine, glow = self._input(shader, "emissiveColor", (0.0, 0.0, 0.0))
         opacity, cover = self._input(shader, "opacity", 1.0)
-        if (
-            texture is None
-        ):  # what shines is added; its texture is all there is where the base colour has none
+        # What shines is added; its texture, or the colours of the mesh, are all there is without a base colour.
+        if texture is None:
             texture = glow
-            color = color if color is None or shine is None else color + shine
+            if shine is None:
+                color = color if glow is not None else None
+            elif color is not None:
+                color = color + shine
         pixels, varname, wrap = None, "st", REPEATED
         if texture is not None:
             pixels, varname, wrap = self._picture(texture, cover is not None)

@@ -20,10 +20,8 @@ from threedgen.core.errors import UserError
 # ffmpeg's own decoders of these formats leave the transparency out.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _RAW = ["-pix_fmt", "rgba", "-c:v", "rawvideo"]
-_AS_THEY_ARE = [
-    "-fps_mode",
-    "passthrough",
-]  # otherwise ffmpeg repeats frames of a changing rate to make it even
+# Otherwise ffmpeg repeats frames of a changing rate to make it even.
+_AS_THEY_ARE = ["-fps_mode", "passthrough"]
 
 
 @dataclass(frozen=True)

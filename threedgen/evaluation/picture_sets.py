@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
-from threedgen.core.paths import existing
-from threedgen.datasets.given import read_pictures
+from threedgen.core.paths import entries, existing
+from threedgen.datasets.given import is_capture, open_capture, read_pictures
+from threedgen.datasets.multiview import pictures_in
+from threedgen.datasets.named_files import SUFFIXES
 from threedgen.datasets.picture import read_picture
 from threedgen.evaluation.result import Evaluation, OnProgress, silent
 from threedgen.evaluation.scorer import Scorer
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _LARGEST = 4096  # pixels: larger sides are reduced to it
 _FIRST = 3  # number of names that a message lists
 
@@ -36,7 +36,7 @@ def picture_sets(path: str | Path) -> dict[str, PictureSet]:
     """The pictures of a folder, by the names of their objects.
 
     The folder holds either one object, named "", or a sub-folder for each object. An object is posed pictures
-    (transforms.json or an SRN folder) or plain picture files. Pictures are read when they are loaded from the set.
+    (see `open_capture`) or plain picture files. Pictures are read when they are loaded from the set.
     Raises UserError if the folder is missing or holds no pictures, and for two pictures of one name.
     """
     folder = existing(path, "there are no pictures at '{path}'")
@@ -46,7 +46,7 @@ def picture_sets(path: str | Path) -> dict[str, PictureSet]:
         one = _one_set(folder)
         if one is not None:
             return {"": one}
-        found = {sub.name: _one_set(sub) for sub in sorted(folder.iterdir()) if sub.is_dir()}
+        found = {sub.name: _one_set(sub) for sub in entries(folder) if sub.is_dir()}
     except OSError as error:
         raise UserError(
             f"cannot read '{folder}': {error.strerror or error}; check its permissions"
@@ -54,7 +54,7 @@ def picture_sets(path: str | Path) -> dict[str, PictureSet]:
     sets = {name: item for name, item in found.items() if item is not None}
     if not sets:
         raise UserError(
-            f"'{folder}' holds no pictures: neither {', '.join(_SUFFIXES)}, nor posed pictures, "
+            f"'{folder}' holds no pictures: neither {', '.join(SUFFIXES)}, nor posed pictures, "
             "nor folders with them"
         )
     return sets
@@ -101,30 +101,13 @@ def _require_known(names: Sequence[str], known: Sequence[str], what: str, where:
 
 def _one_set(folder: Path) -> PictureSet | None:
     """The pictures of one object, or None if the folder itself holds none."""
-    if (folder / "transforms.json").is_file():
-        return _posed(folder, _frame_names(folder / "transforms.json"))
-    if (folder / "intrinsics.txt").is_file():
-        return _posed(folder, [path.stem for path in sorted((folder / "rgb").glob("*.png"))])
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    if is_capture(folder):
+        names = [shot.path.stem for shot in open_capture(folder).shots]
+        return PictureSet(_distinct(folder, names), lambda places: read_pictures(folder).images[list(places)])
+    files = pictures_in(folder)
     if not files:
         return None
     return PictureSet(_distinct(folder, [path.stem for path in files]), partial(_read, files))
-
-
-def _posed(folder: Path, names: list[str]) -> PictureSet:
-    return PictureSet(_distinct(folder, names), lambda places: read_pictures(folder).images[list(places)])
-
-
-def _frame_names(file: Path) -> list[str]:
-    """The names of the frames of a transforms.json, in their order. `read_pictures` checks the rest of the file."""
-    try:
-        document = parse_json(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not a transforms.json ({error})") from error
-    frames = document.get("frames") if isinstance(document, dict) else None
-    if not isinstance(frames, list) or not all(isinstance(f, dict) and "file_path" in f for f in frames):
-        raise UserError(f"{file} is not a transforms.json (it has no list of frames with a file_path)")
-    return [Path(str(frame["file_path"])).stem for frame in frames]
 
 
 def _distinct(folder: Path, names: list[str]) -> list[str]:

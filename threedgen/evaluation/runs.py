@@ -19,6 +19,7 @@ from threedgen.core.roles import RepresentationRoles, declared
 from threedgen.core.types import Cameras
 from threedgen.datasets.given import GivenViews, read_pictures
 from threedgen.datasets.multiview import PosedPictures, object_reach
+from threedgen.datasets.transforms_file import kept_place
 from threedgen.evaluation.result import Evaluation, Motion, OnProgress, silent
 from threedgen.evaluation.scorer import Scorer
 from threedgen.export.low_pass import pixel_size
@@ -35,6 +36,7 @@ from threedgen.renderers.base import on_white
 RING, RING_SIZE, RING_ELEVATION = 24, 128, 15.0  # views of the measure of consistency, in pixels and degrees
 _AT_ONCE = 8  # views that are rendered before they are scored
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_SAME = 1e-3  # largest relative difference of two positions, and difference of two rotations, of one camera
 _ALIKE = (
     0.01  # largest relative difference of the factors between two sets of distances that are proportional
 )
@@ -76,6 +78,11 @@ def evaluate_run(
     ring = _ring()
     seen = draw(asset_of(recipe, scene, pixel_size(ring)), ring)
     warnings = [*found.warnings]
+    if task is not None and task.trained_on:
+        warnings.append(
+            f"{task.trained_on} of the {len(task.views)} views are among those that the run was trained on, so the "
+            "scores are too good"
+        )
     if task is None and isinstance(sampler, GivenViews):
         warnings.append("no view was held out: there are only the pictures that it was trained on")
     if seen.depth is None:
@@ -91,23 +98,28 @@ def evaluate_run(
 
 @dataclass(frozen=True)
 class _Task:
-    """A comparison: what is rendered, by which cameras, the true pictures and the numbers of the views."""
+    """A comparison: what is rendered, by which cameras, the true pictures, the numbers of the views, and how many
+    of them the run was trained on."""
 
     primitive: Any
     cameras: Cameras
     images: Float[Tensor, "V H W 3"]
     views: Int[Tensor, " V"]
+    trained_on: int = 0
 
 
 def _task(recipe: Recipe, scene: Any, sampler: Any, truth: str | Path | None, up: str | None) -> _Task | None:
     """The comparison that is possible; None if there are no pictures to compare with."""
     if truth is not None:
         pictures = read_pictures(truth, up)
-        cameras = pictures.cameras
+        cameras, known = pictures.cameras, 0
         if isinstance(sampler, GivenViews):
             cameras = _in_the_world_of(sampler, pictures, str(truth))
+        views = torch.tensor(pictures.origin.held_out or range(len(cameras)))
+        if isinstance(sampler, GivenViews):
+            known = _among(cameras[views], sampler.cameras[sampler.train])
         primitive = asset_of(recipe, scene, pixel_size(cameras))
-        return _Task(primitive, cameras, pictures.images, torch.arange(len(cameras)))
+        return _Task(primitive, cameras[views], pictures.images[views], views, known)
     if not isinstance(sampler, GivenViews) or not len(sampler.held_out):
         return None
     # The scene as it was optimised, seen by cameras like those of its optimisation: the scores of report.json.
@@ -124,9 +136,15 @@ def _ring() -> Cameras:
 def _in_the_world_of(fitted: GivenViews, truth: PosedPictures, source: str) -> Cameras:
     """The true cameras in the world of a fit, which scales an object that reaches out of the unit sphere.
 
-    The factor is the ratio of the distances of the cameras, which must be the same for all quantiles. Raises
-    UserError if it is not.
+    A run knows where its capture was. In one that does not, which threedgen wrote before it did, the factor is the
+    ratio of the distances of the cameras, which must be the same for all quantiles. Raises UserError if it is not.
     """
+    run_from, truth_from = kept_place(Path(fitted.config.path)), truth.origin.capture_from_world
+    if run_from is not None and truth_from is not None:
+        matrix = torch.linalg.inv(run_from) @ truth_from
+        poses = matrix @ truth.cameras.world_from_camera.double()
+        poses[:, :3, :3] /= torch.linalg.det(matrix[:3, :3]) ** (1.0 / 3.0)
+        return replace(truth.cameras, world_from_camera=poses.float())
     if object_reach(truth) <= 1.0:
         return truth.cameras
     levels = torch.tensor(_QUANTILES)
@@ -143,6 +161,16 @@ def _in_the_world_of(fitted: GivenViews, truth: PosedPictures, source: str) -> C
     poses = truth.cameras.world_from_camera.clone()
     poses[:, :3, 3] *= factors.median()
     return replace(truth.cameras, world_from_camera=poses)
+
+
+def _among(views: Cameras, others: Cameras) -> int:
+    """How many of the views are taken from the place and in the direction of one of the others."""
+    away = (views.centers[:, None] - others.centers).norm(dim=2)
+    turned = (
+        (views.world_from_camera[:, None, :3, :3] - others.world_from_camera[:, :3, :3]).abs().amax((2, 3))
+    )
+    distance = others.centers.norm(dim=1).median()
+    return int(((away <= _SAME * distance) & (turned <= _SAME)).any(1).sum())
 
 
 def _reported(run: RunDirectory) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from threedgen.core.atomic import store
-from threedgen.core.memory import peak_memory
+from threedgen.core.memory import gpu_in_use, peak_memory
 
 _DIGITS = 3  # after the point of a duration in seconds
 _PACKAGES = ("threedgen", "torch", "diffusers", "transformers", "numpy", "scikit-image", "imageio", "gsplat")
@@ -43,6 +43,7 @@ def build_report(
             "machine": platform.machine(),
             "processors": os.cpu_count(),
         },
+        "gpu": gpu_in_use(),
         "scores": dict(scores or {}),
         **more,
     }

@@ -1,9 +1,10 @@
 """`.spz`, Niantic's compact format: everything quantised, one section for each attribute (nianticlabs/spz).
 
-Version 3 is one gzip stream, which every reader knows. Version 4 has a stream of Zstandard for each section, and
-needs the package zstandard. Positions are fixed-point numbers of 24 bits; scales have steps of 1/16 in the
-logarithm, colours of 1/38, other coefficients of 1/128 within [-1, 1]; rotations are the three smallest
-components of a quaternion with 10 bits each. Axes are right, up and back, as in the world of threedgen.
+Version 3 is one gzip stream, which most readers know (gaussian-splats-3d knows 1 and 2 only). Version 4 has a
+stream of Zstandard for each section, and needs the package zstandard. Positions are fixed-point numbers of 24 bits;
+scales have steps of 1/16 in the logarithm, colours of 1/38, other coefficients of 1/128 within [-1, 1]; rotations
+are the three smallest components of a quaternion with 10 bits each. Axes are right, up and back, as in the world of
+threedgen.
 """
 
 from __future__ import annotations

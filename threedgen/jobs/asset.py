@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any
 
 import torch
 
 from threedgen.cameras.reference import ReferenceOrbit
+from threedgen.core.errors import UserError
 from threedgen.core.roles import RepresentationRoles, declared
-from threedgen.core.settings import above, at_least, between, settings
+from threedgen.core.settings import SettingError, above, at_least, between, settings
 from threedgen.core.types import GaussianCloud, Primitive, TriMesh
 from threedgen.datasets.cut_outs import read_cut_out
 from threedgen.export import animation, video
@@ -56,6 +58,8 @@ class Config:
         splats: How `threedgen export` writes 3D Gaussians.
         settle (steps): Steps in which the Gaussians of files are fitted to the renders of the asset's own mesh, so
             that both show the same; 0 writes them as they were optimised.
+        box (world units): Lower and upper corner of what is the asset, as six numbers: Gaussians outside are left
+            out. null is everything.
     """
 
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -64,6 +68,11 @@ class Config:
     moving_faces: Annotated[int, at_least(FEWEST_FACES)] = 10_000
     splats: SplatConfig = field(default_factory=SplatConfig)
     settle: Annotated[int, at_least(0)] = 0
+    box: tuple[float, float, float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.box is not None and not all(self.box[axis] < self.box[axis + 3] for axis in range(3)):
+            raise SettingError("box", f"is {list(self.box)}; the lower corner must come before the upper one")
 
 
 def asset_of(recipe: Recipe, scene: Any, pixel: float = 0.0) -> Primitive:
@@ -74,7 +83,7 @@ def asset_of(recipe: Recipe, scene: Any, pixel: float = 0.0) -> Primitive:
     left out here.
     """
     with torch.no_grad():
-        primitive = scene.at(None)
+        primitive = _within(scene.at(None), recipe.fixed["export"].config.box)
     if isinstance(primitive, GaussianCloud) and not declared(type(scene), RepresentationRoles).moves:
         stage = recipe.all_stages[-1]
         sampler = stage.cameras.make()
@@ -82,6 +91,17 @@ def asset_of(recipe: Recipe, scene: Any, pixel: float = 0.0) -> Primitive:
         views = [sampler(recipe.seed, step, stage.steps) for step in last]
         return as_seen(primitive, max(0.0, pixel_size(*views) ** 2 - pixel**2) ** 0.5)
     return primitive
+
+
+def _within(primitive: Primitive, box: Sequence[float] | None) -> Primitive:
+    """The Gaussians whose centres lie in a box. Raises UserError if there are none."""
+    if box is None or not isinstance(primitive, GaussianCloud):
+        return primitive
+    low, high = primitive.means.new_tensor(box).reshape(2, 3)
+    inside = ((primitive.means >= low) & (primitive.means <= high)).all(1)
+    if not bool(inside.any()):
+        raise UserError("no Gaussian lies in export.box: make it larger")
+    return GaussianCloud(*(getattr(primitive, item.name)[inside] for item in dataclasses.fields(primitive)))
 
 
 def settling_steps(recipe: Recipe, scene: Any) -> int:

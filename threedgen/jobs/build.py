@@ -12,6 +12,7 @@ import torch
 from threedgen.core import checkpoint, trust
 from threedgen.core.errors import UserError
 from threedgen.core.plugins import foreign_classes
+from threedgen.guidance.priors.folder.memory import for_views
 from threedgen.jobs.listeners.checkpoints import load_tensors, stage_of
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.recipes.checks import check_drawn
@@ -47,7 +48,8 @@ def build(recipe: Recipe, device: str, scene: Any = None) -> Components:
     regularizers = recipe.fixed["regularizers"].make(
         scene.penalty if isinstance(scene, Representation) else None
     )
-    with trust.loading(recipe.folder):
+    views = recipe.resolved["cameras"].get("batch", 1)
+    with trust.loading(recipe.folder), for_views(views):
         guidances = tuple(choice.make(device) for choice in recipe.guidance)
     return Components(scene, renderer, cameras, background, guidances, regularizers)
 

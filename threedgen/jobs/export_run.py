@@ -5,13 +5,21 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from threedgen import export
 from threedgen.core.errors import UserError
 from threedgen.core.roles import RepresentationRoles, declared
+from threedgen.core.transforms import transform, transform_mesh
 from threedgen.core.types import GaussianCloud, TriMesh
+from threedgen.datasets.given import GivenViews
+from threedgen.datasets.transforms_file import kept_place
 from threedgen.export import video
 from threedgen.export.mesh import NoSurface
 from threedgen.export.names import (
@@ -38,6 +46,7 @@ from threedgen.jobs.look import look_of
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.exported import read_back
 from threedgen.recipes.load import read_resolved
+from threedgen.recipes.recipe import Recipe
 from threedgen.renderers.mesh import MeshRenderer
 
 Show = Literal["mesh", "optimised"]
@@ -46,14 +55,20 @@ _PLAIN = Packing()
 
 
 def export_run(
-    run: RunDirectory, path: Path, settings: Sequence[str] = (), packing: Packing = _PLAIN, lods: int = 0
+    run: RunDirectory,
+    path: Path,
+    settings: Sequence[str] = (),
+    packing: Packing = _PLAIN,
+    lods: int = 0,
+    in_place: bool = False,
 ) -> dict[Path, TriMesh | None]:
     """Writes the asset of a run to `path`, in a format of `export.write`, or of `MovingAsset.write` if it moves.
 
     settings: key=value under the recipe's `export`. packing: how a .glb or .gltf is made smaller. lods: number of
     levels of detail beside the file (`level_of`), each with a quarter of the triangles and half the texture of the
-    one before; fewer, with a warning, if the mesh cannot be made of so few triangles. Returns the files that were
-    written, each with its mesh if its format holds one. Raises UserError.
+    one before; fewer, with a warning, if the mesh cannot be made of so few triangles. in_place: in the coordinates
+    of the capture that `threedgen fit` was given, whichever way these are up. Returns the files that were written,
+    each with its mesh if its format holds one. Raises UserError.
     """
     if any(setting.endswith(".ply") for setting in settings):
         raise UserError(
@@ -64,6 +79,7 @@ def export_run(
     if lods and (holds_splats(path) or needs_motion(path) or not path.suffix):
         raise UserError(f"levels of detail are for meshes, and {path} holds none: leave them out")
     recipe = read_resolved(run.recipe, [f"export.{setting}" for setting in settings])
+    back = capture_from_world(run, recipe) if in_place else None
     scene = load_scene(run, recipe)
     if declared(type(scene), RepresentationRoles).moves and holds_motion(path):
         if lods:
@@ -81,12 +97,18 @@ def export_run(
     if steps and isinstance(primitive, GaussianCloud):
         with contextlib.suppress(NoSurface):
             primitive = settle(primitive, export.as_mesh(primitive, config.mesh, given), steps)
+    splats = config.splats
+    if back is not None:
+        if isinstance(primitive, GaussianCloud) and holds_splats(path):
+            primitive, splats = transform(primitive, *back), replace(splats, up="y")
+        else:
+            primitive = transform_mesh(export.as_mesh(primitive, config.mesh, given), *back)
     mesh = export.write(
         primitive,
         path,
         note=note,
         mesh=config.mesh,
-        splats=config.splats,
+        splats=splats,
         packing=packing,
         given=given,
         look=look_of(recipe),
@@ -111,6 +133,23 @@ def _levels(
         mesh = reduced
         export.write(mesh, level_of(path, number), note=note, packing=packing)
         yield level_of(path, number), mesh
+
+
+def capture_from_world(
+    run: RunDirectory, recipe: Recipe
+) -> tuple[Float[Tensor, "3 3"], Float[Tensor, " 3"], float]:
+    """Rotation, translation and scale from the world of a run into that of the capture that it was fitted to.
+
+    Raises UserError for a run that was fitted to none.
+    """
+    sampler = recipe.all_stages[-1].cameras.make()
+    matrix = kept_place(Path(sampler.config.path)) if isinstance(sampler, GivenViews) else None
+    if matrix is None:
+        raise UserError(
+            f"'{run.path}' was not fitted to a capture, so it has no other place: leave out --in-place"
+        )
+    scale = float(torch.linalg.det(matrix[:3, :3])) ** (1.0 / 3.0)
+    return matrix[:3, :3] / scale, matrix[:3, 3], scale
 
 
 def summary(path: Path, mesh: TriMesh | None) -> str:

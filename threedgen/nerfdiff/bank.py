@@ -14,6 +14,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.pictures import resize_images
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras
+from threedgen.datasets.given import require_something_seen
 from threedgen.datasets.objects import ObjectSet
 from threedgen.nerfdiff.field import scene_radius
 
@@ -37,7 +38,8 @@ class PairBatch:
 class PairBank:
     """All views of all objects of a set at `size` pixels, in memory.
 
-    progress: called with the number of objects done and of all. Raises UserError for an object with a single view.
+    progress: called with the number of objects done and of all. Raises UserError for an object with a single view,
+    and for one whose pictures show nothing.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class PairBank:
                     f"object '{objects.names[index]}' has only one view, and training needs two views of "
                     "each object: add a view, or remove the object"
                 )
+            require_something_seen(posed, objects.names[index])
             images = resize_images(posed.images, size)
             self._pictures.append((images.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8))
             self._cameras.append(posed.cameras.resized(size, size))

@@ -6,9 +6,8 @@ folder. Held-out views score the asset: PSNR, SSIM and the overlap of the silhou
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,13 +16,13 @@ import torch
 
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
-from threedgen.core.pictures import resize
-from threedgen.core.types import Cameras, TriMesh
+from threedgen.core.types import TriMesh
 from threedgen.datasets import mesh_files, splat_files
-from threedgen.datasets.given import SMALLEST, read_pictures
-from threedgen.datasets.multiview import PosedPictures, object_reach, write_transforms
+from threedgen.datasets.multiview import PosedPictures, write_transforms
+from threedgen.datasets.point_files import write_points
 from threedgen.jobs.run_directory import PICTURES, check_free, choose_path
 from threedgen.loop.events import Listener
+from threedgen.pipelines.capture import BACKGROUNDS, HELD_OUT, Points, Target, of_folder, starting_points
 from threedgen.pipelines.common import Common, overrides, top_level
 from threedgen.pipelines.prepared import Prepared
 from threedgen.pipelines.result import Run
@@ -32,7 +31,9 @@ from threedgen.recipes.recipe import Recipe
 from threedgen.renderers.splatting import SplattingRenderer
 
 SHAPE = f"{PICTURES}/shape.ply"  # the mesh that the pictures show, without colours
-VIEWS, HELD_OUT, RESOLUTION = 24, 8, 128
+POINTS = f"{PICTURES}/points.ply"  # the point cloud of a capture, where the Gaussians start
+VIEWS, RESOLUTION = 24, 128
+_LARGEST = 5.0  # world units, of a Gaussian in the background of a capture
 _LIGHT_OF_PLAIN = 0.6  # a mesh of one colour is lit, or nothing but its outline would show
 _KNOWN_SHAPE = [
     f"representation.source=run:{SHAPE}",
@@ -44,20 +45,6 @@ _KNOWN_SHAPE = [
 _SIZES = {"triplane": (240, ["cameras.batch=2"])}
 
 
-@dataclass(frozen=True)
-class Target:
-    """What an asset is fitted to.
-
-    holdout: number of the views that score instead of train. about: one line for the user. shape: the mesh, if the
-    pictures are renders of one.
-    """
-
-    pictures: PosedPictures
-    holdout: int
-    about: str
-    shape: TriMesh | None = None
-
-
 def target_of(
     source: str | Path,
     *,
@@ -66,6 +53,8 @@ def target_of(
     light: float | None = None,
     texture: str | Path | None = None,
     up: str | None = None,
+    background: str | None = None,
+    box: Sequence[float] | None = None,
 ) -> Target:
     """The pictures of a data set's folder (or transforms file), or of a file of a mesh or of Gaussians rendered
     from all around.
@@ -73,8 +62,7 @@ def target_of(
     resolution: height of the pictures in pixels, default RESOLUTION; larger pictures of a data set are scaled down,
     smaller ones stay. Only for what is rendered: views to train on (8 more are held out). Only for a mesh: light in
     [0, 1] (default: only on a mesh of one colour), texture: a picture file for a mesh that names none. Only for a
-    data set: up, the axis ("y", "z") of its world that points up; None: detected by `read_pictures`. Raises
-    UserError.
+    data set: up, background and box, see `of_folder`. Raises UserError.
     """
     path = existing(source, "there is no file or folder '{path}'")
     size = RESOLUTION if resolution is None else resolution
@@ -84,23 +72,32 @@ def target_of(
         raise UserError(f"--views must be at least 2, got {views}")
     if light is not None and not 0.0 <= light <= 1.0:
         raise UserError(f"--light must lie between 0 and 1, got {light:g}")
+    if background not in (*BACKGROUNDS, None):
+        raise UserError(f"--background must be {' or '.join(BACKGROUNDS)}, got '{background}'")
     if up not in ("y", "z", None):
         raise UserError(f"--up must be y or z, got '{up}'")
     if splat_files.holds_splats(path):
-        for option, value in (("--light", light), ("--texture", texture), ("--up", up)):
+        for option, value in (
+            ("--light", light),
+            ("--texture", texture),
+            ("--up", up),
+            ("--background", background),
+            ("--box", box),
+        ):
             if value is not None:
                 raise UserError(f"{option} is not for Gaussians, which '{path}' holds: leave it out")
         return _of_splats(path, VIEWS if views is None else views, size)
     if mesh_files.may_be_mesh(path):
-        if up is not None:
-            raise UserError(f"--up is for a data set: '{path}' is not one, meshes have +Y up")
+        for option, value in (("--up", up), ("--background", background), ("--box", box)):
+            if value is not None:
+                raise UserError(f"{option} is for a data set: '{path}' is not one, meshes have +Y up")
         return _of_mesh(path, VIEWS if views is None else views, size, light, texture)
     for option, value in (("--views", views), ("--light", light), ("--texture", texture)):
         if value is not None:
             raise UserError(
                 f"{option} is for a mesh file: '{path}' is a data set, its pictures are as they are"
             )
-    return _of_folder(path, size, up)
+    return of_folder(path, size, up, background, box)
 
 
 def fit(
@@ -112,6 +109,8 @@ def fit(
     light: float | None = None,
     texture: str | Path | None = None,
     up: str | None = None,
+    background: str | None = None,
+    box: Sequence[float] | None = None,
     out: str | Path | None = None,
     recipe: str | Path = "fit",
     progress: bool = True,
@@ -122,8 +121,9 @@ def fit(
     held-out views.
 
     source: a folder of posed pictures, a transforms .json, a mesh file or a file of Gaussians. representation:
-    instead of the recipe's. A "mesh" of a mesh file keeps its shape and learns its texture. views, light, texture,
-    resolution, up: see `target_of`. The rest is as of `text_to_3d`, and so are the errors.
+    instead of the recipe's. A "mesh" of a mesh file keeps its shape and learns its texture. views: of what is
+    rendered; light, texture: of a mesh; up, background, box: of a data set; resolution: of all; see `target_of`.
+    The rest is as of `text_to_3d`, and so are the errors.
     """
     prepared = prepare(
         source,
@@ -133,6 +133,8 @@ def fit(
         light=light,
         texture=texture,
         up=up,
+        background=background,
+        box=box,
         out=out,
         recipe=recipe,
         **common,
@@ -149,6 +151,8 @@ def prepare(
     light: float | None = None,
     texture: str | Path | None = None,
     up: str | None = None,
+    background: str | None = None,
+    box: Sequence[float] | None = None,
     out: str | Path | None = None,
     recipe: str | Path = "fit",
     **common: Unpack[Common],
@@ -156,26 +160,73 @@ def prepare(
     """The recipe of `fit`, ready to run. Raises UserError."""
     if out is not None:
         check_free(Path(out))
-    target = target_of(source, views=views, resolution=resolution, light=light, texture=texture, up=up)
+    target = target_of(
+        source,
+        views=views,
+        resolution=resolution,
+        light=light,
+        texture=texture,
+        up=up,
+        background=background,
+        box=box,
+    )
     name = Path(source).absolute().stem.encode(errors="replace").decode()  # its name may be no UTF-8
     path, given = choose_path(out, name), overrides(common)
     representation = _chosen(given) or representation
     steps, own = _SIZES.get(representation or "", (None, []))
-    if representation is not None:
-        own = [f"representation={representation}", *own]
+    own = [*_named(representation), *own]
     if representation == "mesh" and target.shape is not None:
         own = [*own, *_KNOWN_SHAPE]
+    start = _start(target, representation, str(recipe), given)
+    own = [*own, *start.settings]
     top = top_level(common)
     top["steps"] = steps if top["steps"] is None else top["steps"]
     loaded = fit_recipe(path, target.holdout, name, str(recipe), [*own, *given], **top)
-    return Prepared(loaded, path, (target.about,), partial(_write, target))
+    return Prepared(loaded, path, (target.about,), partial(_write, target, start.points))
 
 
-def _write(target: Target, folder: Path) -> Mapping[str, Path]:
+def _write(target: Target, points: Points, folder: Path) -> Mapping[str, Path]:
     write_transforms(folder / PICTURES, target.pictures)
     if target.shape is not None:
         _write_shape(folder / SHAPE, target.shape)
+    if len(points[0]):
+        write_points(folder / POINTS, *points)
     return {PICTURES: folder / PICTURES}
+
+
+@dataclass(frozen=True)
+class _Start:
+    """settings: of the recipe. points: where Gaussians start, and their colours."""
+
+    settings: list[str]
+    points: Points
+
+
+def _start(target: Target, representation: str | None, recipe: str, given: Sequence[str]) -> _Start:
+    """Settings of Gaussians that suit a capture: they start at its points, and reach as far as its background.
+
+    Raises UserError for a box around something else than Gaussians.
+    """
+    plain = fit_recipe(Path(), 0, "-", recipe, [*_named(representation), *given])
+    gaussians = plain.representation.name == "gaussians"
+    if target.box is not None and not gaussians:
+        raise UserError("--box cuts 3D Gaussians: leave it out, or fit --representation gaussians")
+    config = plain.representation.config
+    points = starting_points(target, config.count if gaussians else 0)
+    if not gaussians:
+        return _Start([], points)
+    own = []
+    if len(points[0]):
+        own += ["representation.init=points", f"representation.points=run:{POINTS}"]
+    if len(target.scenery[0]):
+        own += [f"representation.scales=[{config.scales[0]},{_LARGEST}]"]
+    if target.box is not None:
+        own += [f"export.box=[{','.join(f'{value:.6g}' for value in target.box.flatten().tolist())}]"]
+    return _Start(own, points)
+
+
+def _named(representation: str | None) -> list[str]:
+    return [] if representation is None else [f"representation={representation}"]
 
 
 def _chosen(overrides: Sequence[str]) -> str | None:
@@ -233,47 +284,3 @@ def _of_splats(path: Path, views: int, size: int) -> Target:
     images, alphas = (torch.cat([getattr(one, name) for one in seen]) for name in ("rgb", "alpha"))
     about = f"{about}; {views} views to train on and {HELD_OUT} held out, {size} x {size} pixels"
     return Target(PosedPictures(images.clamp(0.0, 1.0), alphas, cameras), HELD_OUT, about)
-
-
-def _of_folder(path: Path, size: int, up: str | None) -> Target:
-    pictures = read_pictures(path, up)
-    cameras, count = pictures.cameras, len(pictures.images)
-    scaled = ""
-    reach = object_reach(pictures)
-    if reach > 1.0:
-        cameras = _nearer(cameras, mesh_files.RADIUS / reach)
-        pictures = replace(pictures, cameras=cameras)
-        scaled = (
-            f"; the object reached {reach:.2f} from the origin and was scaled into a ball of radius "
-            f"{mesh_files.RADIUS:g}"
-        )
-    axes = cameras.world_from_camera[:, :3, 2]
-    past = cameras.centers - (cameras.centers * axes).sum(1, keepdim=True) * axes
-    if past.norm(dim=1).median() > 1.0:
-        warnings.warn(
-            f"most cameras of {path} do not look at the unit sphere around the origin, where the object must be: "
-            "move or scale the poses",
-            stacklevel=1,
-        )
-    if cameras.height > size:
-        width = round(cameras.width * size / cameras.height)
-        if width < SMALLEST:
-            raise UserError(
-                f"'{path}': pictures of {cameras.width} x {cameras.height} pixels would be {width} pixels wide "
-                f"at --resolution {size}, but {SMALLEST} are needed: raise --resolution"
-            )
-        pictures = PosedPictures(
-            resize(pictures.images, size, width),
-            resize(pictures.alpha, size, width),
-            cameras.resized(size, width),
-        )
-    holdout = min(count // HELD_OUT, HELD_OUT) if count >= HELD_OUT else 0
-    height, width = pictures.images.shape[1:3]
-    about = f"{path}: {count - holdout} views to train on and {holdout} held out, {width} x {height} pixels{scaled}"
-    return Target(pictures, holdout, about)
-
-
-def _nearer(cameras: Cameras, scale: float) -> Cameras:
-    poses = cameras.world_from_camera.clone()
-    poses[:, :3, 3] *= scale
-    return replace(cameras, world_from_camera=poses)

@@ -87,6 +87,7 @@ def image_to_3d(
     recipe: str | Path = "image-to-3d",
     prior: str | Path | None = None,
     text_prior: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     progress: bool = True,
     listeners: Sequence[Listener] = (),
     **common: Unpack[Common],
@@ -97,8 +98,8 @@ def image_to_3d(
     detected. depth: a grey picture of the picture's size, nearer is brighter. elevation: of the camera in
     degrees, positive looks down. views: further pictures, each FILE@AZIMUTH or FILE@AZIMUTH,ELEVATION in degrees.
     prompt: for text priors; None: the picture's name. prior: a Zero-1-to-3 or Stable-Zero123; None: the small one
-    that ships. text_prior: of recipes that have one too (magic123). The rest is as of `text_to_3d`, and so are
-    the errors.
+    that ships. text_prior: of recipes that have one too (magic123). tokenizer: of a single file, of the text prior
+    if the recipe has one. The rest is as of `text_to_3d`, and so are the errors.
     """
     prepared = prepare(
         picture,
@@ -111,6 +112,7 @@ def image_to_3d(
         recipe=recipe,
         prior=prior,
         text_prior=text_prior,
+        tokenizer=tokenizer,
         **common,
     )
     return prepared.run(progress, listeners)
@@ -128,6 +130,7 @@ def prepare(
     recipe: str | Path = "image-to-3d",
     prior: str | Path | None = None,
     text_prior: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     **common: Unpack[Common],
 ) -> Prepared:
     """The recipe of `image_to_3d`, ready to run. Raises UserError."""
@@ -146,6 +149,7 @@ def prepare(
         depth=cut_out.nearness is not None,
         prior=None if prior is None else str(prior),
         text_prior=None if text_prior is None else str(text_prior),
+        tokenizer=None if tokenizer is None else str(tokenizer),
         prompt=prompt,
         **top_level(common),
     )

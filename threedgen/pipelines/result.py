@@ -109,19 +109,20 @@ class Run:
         draco: bool = False,
         quality: str | None = None,
         lods: int = 0,
+        in_place: bool = False,
     ) -> Path:
         """Writes the asset, or its motion, to a file whose suffix says the format; returns its path.
 
         settings: of the recipe's `export`, such as {"mesh.faces": 5000}. texture_format: of the texture in a
         .glb or .gltf, "png" or "webp". draco: whether Draco compresses the triangles in one, which needs DracoPy.
         quality: of the mesh, "draft", "default" or "high"; settings win over it. lods: number of levels of detail
-        beside the file, NAME.lod1.glb and so on. Raises UserError for an unknown suffix, and for options that do
-        not fit it.
+        beside the file, NAME.lod1.glb and so on. in_place: in the coordinates of the capture that `fit` was given.
+        Raises UserError for an unknown suffix, and for options that do not fit it.
         """
         with trust.runs(self._trusted):
             packing = Packing(texture_format, draco)
             chosen = [*settings_of(quality), *as_settings(settings)]
-            export_run(self._directory, Path(path), chosen, packing, lods)
+            export_run(self._directory, Path(path), chosen, packing, lods, in_place)
         return Path(path)
 
     def render(

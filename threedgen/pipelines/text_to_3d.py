@@ -9,7 +9,7 @@ from typing import Unpack
 
 from threedgen.core.errors import UserError
 from threedgen.core.roles import GuidanceRoles, declared
-from threedgen.guidance.priors.load import THINGS
+from threedgen.guidance.priors.load import THINGS, load_prior
 from threedgen.jobs.run_directory import PICTURE, choose_path
 from threedgen.loop.events import Listener
 from threedgen.pipelines.common import Common, overrides, top_level
@@ -26,6 +26,7 @@ def text_to_3d(
     out: str | Path | None = None,
     recipe: str | Path = "text-to-3d",
     prior: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     strict: bool = False,
     progress: bool = True,
     listeners: Sequence[Listener] = (),
@@ -34,14 +35,15 @@ def text_to_3d(
     """Makes a 3D asset from a prompt, as `threedgen text-to-3d` does.
 
     out: the folder of the run, by default the first free of runs/<prompt>, -2, -3. recipe: a built-in name or a
-    YAML file. prior: "embedded", a pipeline folder or a hub id; None: as the recipe says. strict: whether words
-    that the embedded prior of things has not learnt are refused, instead of a warning. progress: whether a bar is
-    shown. listeners: called with every event of the run (threedgen.loop.events). common: see `Common`. Raises
-    UserError for everything a user can put right, KeyboardInterrupt(path) after Ctrl-C.
+    YAML file. prior: "embedded", a pipeline folder, a single file or a hub id; None: as the recipe says. tokenizer:
+    a folder with the tokenizer of a single file. strict: whether words that the embedded prior of things has not
+    learnt are refused, instead of a warning. progress: whether a bar is shown. listeners: called with every event
+    of the run (threedgen.loop.events). common: see `Common`. Raises UserError for everything a user can put right,
+    KeyboardInterrupt(path) after Ctrl-C.
     """
-    return prepare(prompt, out=out, recipe=recipe, prior=prior, strict=strict, **common).run(
-        progress, listeners
-    )
+    return prepare(
+        prompt, out=out, recipe=recipe, prior=prior, tokenizer=tokenizer, strict=strict, **common
+    ).run(progress, listeners)
 
 
 def prepare(
@@ -50,6 +52,7 @@ def prepare(
     out: str | Path | None = None,
     recipe: str | Path = "text-to-3d",
     prior: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     strict: bool = False,
     **common: Unpack[Common],
 ) -> Prepared:
@@ -58,11 +61,14 @@ def prepare(
         recipe,
         overrides(common),
         prior=None if prior is None else str(prior),
+        tokenizer=None if tokenizer is None else str(tokenizer),
         prompt=prompt,
         derive=partial(_things_options, strict),
         **top_level(common),
     )
     require_no_picture(loaded, str(recipe))
+    if strict:
+        _require_known_words(loaded)
     return Prepared(loaded, choose_path(out, loaded.prompt))
 
 
@@ -80,6 +86,17 @@ def _things_options(strict: bool, recipe: Recipe) -> list[str]:
     if strict and not settings:
         raise UserError("--strict is for the embedded prior of things, which is not used here: leave it out")
     return settings
+
+
+def _require_known_words(recipe: Recipe) -> None:
+    """UserError for words of the prompt that the embedded prior of things has not learnt. It says so itself too,
+    but when the run has begun."""
+    for stage in recipe.all_stages:
+        for guide in stage.guidance:
+            setting = declared(guide.cls, GuidanceRoles).prior_setting
+            asked = getattr(guide.config, setting) if setting else None
+            if asked is not None and asked.name == THINGS and not asked.path:
+                load_prior(asked).prepare([recipe.prompt])
 
 
 def require_no_picture(recipe: Recipe, source: str) -> None:

@@ -22,7 +22,7 @@ from threedgen.pipelines.video_priors import EMBEDDED, REQUIRED, clip_frames, is
 from threedgen.recipes import stages
 from threedgen.recipes.layers import WITH_VIDEO_PRIOR, merge
 from threedgen.recipes.load import load_recipe
-from threedgen.recipes.priors import asks_about_a_picture, guidance_roles, guides_of
+from threedgen.recipes.priors import asks_about_a_picture, guidance_roles, guides_of, require_named
 from threedgen.recipes.recipe import Choice, Recipe
 from threedgen.representations.dynamic_gaussians import describe_asset
 
@@ -34,6 +34,7 @@ def text_to_4d(
     seconds: float | None = None,
     fps: float | None = None,
     prior: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     video_prior: str | Path | None = None,
     video: str | Path | None = None,
     video_view: str | None = None,
@@ -46,11 +47,11 @@ def text_to_4d(
     """Makes an asset that moves from a prompt, as `threedgen text-to-4d` does.
 
     prompt: what moves and how, such as "a blue cube bouncing". asset: the object that moves (a finished run, a
-    .ply with Gaussians or a mesh file); None: it is made first. seconds: length of the motion. fps: frames per
-    second of the files. prior: the model of the object. video_prior: the model of its motion; None: the embedded
-    one. video: a film that the motion follows, video_view: where it was taken from,
-    "AZIMUTH[,ELEVATION[,DISTANCE]]" in degrees and world units. The rest is as of `text_to_3d`, and so are the
-    errors.
+    file of Gaussians or a mesh file); None: it is made first. seconds: length of the motion. fps: frames per
+    second of the files. prior: the model of the object, tokenizer: a folder with its tokenizer if it is a single
+    file. video_prior: the model of its motion; None: the embedded one. video: a film that the motion follows,
+    video_view: where it was taken from, "AZIMUTH[,ELEVATION[,DISTANCE]]" in degrees and world units. The rest is
+    as of `text_to_3d`, and so are the errors.
     """
     prepared = prepare(
         prompt,
@@ -58,6 +59,7 @@ def text_to_4d(
         seconds=seconds,
         fps=fps,
         prior=prior,
+        tokenizer=tokenizer,
         video_prior=video_prior,
         video=video,
         video_view=video_view,
@@ -75,6 +77,7 @@ def prepare(
     seconds: float | None = None,
     fps: float | None = None,
     prior: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     video_prior: str | Path | None = None,
     video: str | Path | None = None,
     video_view: str | None = None,
@@ -93,6 +96,7 @@ def prepare(
         seconds,
         fps,
         None if prior is None else str(prior),
+        None if tokenizer is None else str(tokenizer),
         None if video_prior is None else str(video_prior),
         followed,
         view,
@@ -109,7 +113,8 @@ class MotionWish:
     """What somebody wants to move, and how.
 
     asset: the file of the object, which may be written later; None: an earlier stage makes it. prior, video_prior:
-    "embedded", a folder or None. film: that the motion follows, seen from `view` (degrees, world units).
+    "embedded", a folder or None. tokenizer: of `prior`, if that is a single file. film: that the motion follows,
+    seen from `view` (degrees, world units).
     """
 
     prompt: str
@@ -117,6 +122,7 @@ class MotionWish:
     seconds: float | None = None
     fps: float | None = None
     prior: str | None = None
+    tokenizer: str | None = None
     video_prior: str | None = None
     film: Film | None = None
     view: Mapping[str, float] = field(default_factory=dict)
@@ -142,6 +148,7 @@ class MotionWish:
 
     def adjusted(self, values: dict[str, Any], source: str) -> dict[str, Any]:
         """A recipe's plain values for this wish. Raises UserError."""
+        require_named("--prior", self.prior, self.tokenizer)
         # `load_recipe`'s own `prior` is for all guidances, and takes any folder to mean that every stage has a real
         # model: so the models are named here.
         if self.video_folder is not None and not is_small(self.video_folder):
@@ -196,7 +203,10 @@ class MotionWish:
                 continue
             moving = _is_video(guide)
             path = self.video_folder if moving else self.picture_folder
-            more: dict[str, Any] = {} if path is None else {roles.prior_setting: {"path": path}}
+            model = {} if path is None else {"path": path}
+            if self.tokenizer is not None and not moving:
+                model["tokenizer"] = self.tokenizer
+            more: dict[str, Any] = {roles.prior_setting: model} if model else {}
             if not moving and self.still and not asks_about_a_picture(guide):
                 more["prompt"] = self.still
             if self.still or not roles.single_frames:
@@ -311,6 +321,6 @@ def asset_file(asset: str | Path) -> Path:
             raise UserError(f"'{asset}' holds no asset.ply: name a finished run of Gaussians, or a file")
     if not path.is_file():
         raise UserError(
-            f"there is no asset '{asset}': name a finished run, a .ply with Gaussians or a mesh file"
+            f"there is no asset '{asset}': name a finished run, a file of Gaussians or a mesh file"
         )
     return path.absolute()

@@ -45,6 +45,7 @@ def load_recipe(
     *,
     prior: str | None = None,
     text_prior: str | None = None,
+    tokenizer: str | None = None,
     base: Path | None = None,
     real_prior: bool = False,
     adjust: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
@@ -57,6 +58,7 @@ def load_recipe(
         the guidances that use the prompt in a recipe with others that use a picture (Magic123); `prior` is then for
         the latter. If a folder or an id is named, here or as `prior.path`, the recipe's `with_prior` is laid
         over the rest.
+    tokenizer: a folder with the tokenizer of a prior that is a single file; of `text_prior` if the recipe has both.
     real_prior: lay the recipe's `with_prior` over the rest in any case.
     base: the folder that "run:" paths stand for until the run's folder exists (see threedgen.recipes.layers).
     adjust: changes the plain values before settings and overrides are applied.
@@ -77,8 +79,8 @@ def load_recipe(
     values = merge(values, {key: value for key, value in settings.items() if value is not None})
     if steps is not None:
         values = stages.with_steps(values, steps)
-    if prior is not None or text_prior is not None:
-        values = name_priors(values, prior, text_prior)
+    if prior is not None or text_prior is not None or tokenizer is not None:
+        values = name_priors(values, prior, text_prior, tokenizer)
     recipe = resolve(_overridden(values, pairs), base)
     derived = split_overrides(derive(recipe)) if derive is not None else []
     return resolve(_overridden(_overridden(values, derived), pairs), base) if derived else recipe

@@ -27,9 +27,11 @@ def names_a_model(
     return any(isinstance(section, Mapping) and section.get("path") for section in priors_of)
 
 
-def name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str | None) -> dict[str, Any]:
+def name_priors(
+    values: Mapping[str, Any], prior: str | None, text_prior: str | None, tokenizer: str | None = None
+) -> dict[str, Any]:
     """The values with every guidance's prior replaced by the one named for its kind; the settings of how it is
-    loaded (dtype, LoRA, options) stay.
+    loaded (dtype, LoRA, options) stay. tokenizer: of the model that reads the prompt, if that is a single file.
 
     Raises UserError for an empty name, and if no guidance is of that kind.
     """
@@ -42,13 +44,15 @@ def name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str | 
         raise UserError(
             "--text-prior is for recipes that have a view-conditioned prior as well, such as magic123"
         )
+    require_named(*(("--text-prior", text_prior) if both else ("--prior", prior)), tokenizer)
     asking = [roles for roles in map(guidance_roles, guides) if roles.prior_setting or roles.model_setting]
     if prior is not None and not asking:
         raise UserError("--prior: no guidance of this recipe has a prior")
 
     def named(item: Any) -> Any:
-        chosen = text_prior if both and _asks_about_text(item) else prior
-        return item if chosen is None else _with_model(item, chosen)
+        reads = not both or _asks_about_text(item)
+        chosen = text_prior if both and reads else prior
+        return item if chosen is None else _with_model(item, chosen, tokenizer if reads else None)
 
     def renamed(section: Mapping[str, Any]) -> dict[str, Any]:
         new = dict(section)
@@ -63,10 +67,18 @@ def name_priors(values: Mapping[str, Any], prior: str | None, text_prior: str | 
     return stages.over_all(values, renamed)
 
 
-def _with_model(item: Any, chosen: str) -> Any:
-    """A guidance's section with the model `chosen` in place of its own."""
+def require_named(option: str, prior: str | None, tokenizer: str | None) -> None:
+    """UserError for a tokenizer without a model of the user's, which `option` names."""
+    if tokenizer is not None and prior in (None, EMBEDDED):
+        raise UserError(f"--tokenizer is for a prior that is a single file: name it with {option} FILE, too")
+
+
+def _with_model(item: Any, chosen: str, tokenizer: str | None = None) -> Any:
+    """A guidance's section with the model `chosen` in place of its own, and the tokenizer of a single file."""
     roles = guidance_roles(item)
     if roles.model_setting:
+        if tokenizer is not None:
+            raise UserError("--tokenizer: the model of this recipe reads no text, leave it out")
         return {**item, roles.model_setting: "" if chosen == EMBEDDED else chosen}
     if not roles.prior_setting:
         return item
@@ -76,6 +88,7 @@ def _with_model(item: Any, chosen: str) -> Any:
     if isinstance(old, Mapping) and str(old.get("name", "")).startswith(EMBEDDED):
         own = old["name"]  # the embedded one that the recipe's numbers are for
     new = {"name": own} if chosen == EMBEDDED else {"path": chosen}
+    new |= {} if tokenizer is None else {"tokenizer": tokenizer}
     return {**item, roles.prior_setting: {**kept, **new}}
 
 

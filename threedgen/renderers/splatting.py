@@ -20,8 +20,8 @@ class SplattingRenderer(RendererRoles):
         """How Gaussians are rendered.
 
         Attributes:
-            backend: The library that renders: native (CPU), gsplat (CUDA), torch (slow), or auto, which takes the
-                fastest for the cloud's device.
+            backend: The library that renders: gsplat (CUDA), native (CPU, also for a GPU), torch (slow), or auto,
+                which takes the fastest for the cloud's device.
         """
 
         backend: str = "auto"
@@ -62,6 +62,8 @@ class SplattingRenderer(RendererRoles):
             tensor.requires_grad
             for tensor in (means, primitive.quats, primitive.scales, primitive.opacities, primitive.sh)
         )
+        if len(primitive) == 0 and name == "gsplat":  # it divides by the number of Gaussians
+            name = "torch"
         means2d = means.new_zeros(len(cameras), len(primitive), 2, requires_grad=needs_grad)
         rgb, alpha, depth, radii = backends.load("splatting", name).splat(primitive, cameras, solid, means2d)
         if picture is not None:

@@ -33,8 +33,8 @@ class VolumeRenderer(RendererRoles):
         """How radiance fields are rendered.
 
         Attributes:
-            backend: The library that renders: native (CPU), nerfacc (CUDA), torch (slow), or auto, which takes the
-                fastest for the field's device.
+            backend: The library that renders: native (CPU), torch (slow on a CPU), nerfacc (CUDA, by name only), or
+                auto, which takes the fastest for the field's device.
             samples: Number of intervals on the diagonal of the field's box. All rays are cut into intervals of this
                 length, with one sample in each.
             jitter: Whether each sample is at a random place in its interval during training, and not in its middle.

@@ -321,7 +321,7 @@ def _handover(moving: nn.Module) -> extension.Handover | None:
 def _read(config: Config, seed: int) -> GaussianCloud:
     if config.asset is None:
         raise UserError(
-            "there is nothing to move: set the asset of the representation to a .ply file with Gaussians or to a "
+            "there is nothing to move: set the asset of the representation to a file of Gaussians or to a "
             "mesh file, or let an earlier stage make it"
         )
     asset = read_asset(config.asset)

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -27,6 +28,7 @@ from threedgen.representations.base import Representation, RowOptimizer
 
 # Colours stay slightly above zero: at zero the renderer's max(0, .) stops the gradient for good.
 DARKEST = 1.0 / 512.0
+_FILES = ("mesh", "points")  # values of init that read the file of the setting of that name
 PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "sh", "sh_rest")
 
 
@@ -58,11 +60,13 @@ class Config:
     Attributes:
         count: Number of Gaussians at the start.
         init: Where they start: ball spreads them evenly over the volume of a ball, sphere over the surface of a
-            sphere, mesh over the surface of a mesh file, whose colours they take.
+            sphere, mesh over the surface of a mesh file, points at those of a file; colours are those of the file.
         radius (world units): Radius of that ball or sphere, or of the bounding sphere to which the mesh is scaled.
         mesh: Path of the mesh file if init is mesh (glb, obj, ply, stl or off).
+        points: Path of the point cloud (ply) if init is points. If it has fewer than count points, the rest are
+            spread over the ball; if it has more, they are drawn from it.
         opacity: Opacity of every Gaussian at the start.
-        color_noise: Standard deviation of the colours around mid grey at the start, if init is not mesh.
+        color_noise: Standard deviation of the colours around mid grey at the start, if they come from no file.
         sh_degree: Highest degree of the spherical harmonics of the colour; 0 is a colour that is the same from
             all sides.
         sh_full: Fraction of the run at which the last of these degrees is switched on; they are switched on one
@@ -75,9 +79,10 @@ class Config:
     """
 
     count: Annotated[int, at_least(1)] = 4096
-    init: Literal["ball", "sphere", "mesh"] = "ball"
+    init: Literal["ball", "sphere", "mesh", "points"] = "ball"
     radius: Annotated[float, above(0.0)] = 0.75
     mesh: str | None = None
+    points: str | None = None
     opacity: Annotated[float, between(0.0, 1.0, open_low=True, open_high=True)] = 0.1
     color_noise: Annotated[float, at_least(0.0)] = 0.05
     sh_degree: Annotated[int, between(0, 3)] = 0
@@ -90,12 +95,14 @@ class Config:
     def __post_init__(self) -> None:
         if not self.scales[0] < self.scales[1]:
             raise SettingError("scales", f"is {list(self.scales)}; the first number must be the smaller one")
-        if self.init not in ("ball", "sphere", "mesh"):
-            raise SettingError("init", f"is {self.init!r}; it must be ball, sphere or mesh")
-        if self.init == "mesh" and self.mesh is None:
-            raise SettingError("mesh", "names no file although init is mesh: set it to a mesh file")
-        if self.init != "mesh" and self.mesh is not None:
-            raise SettingError("mesh", f"is set although init is {self.init}: set init to mesh as well")
+        if self.init not in ("ball", "sphere", *_FILES):
+            raise SettingError("init", f"is {self.init!r}; it must be ball, sphere, mesh or points")
+        for kind in _FILES:
+            named = getattr(self, kind) is not None
+            if self.init == kind and not named:
+                raise SettingError(kind, f"names no file although init is {kind}: set it to a file")
+            if self.init != kind and named:
+                raise SettingError(kind, f"is set although init is {self.init}: set init to {kind} as well")
 
 
 class Gaussians(Representation):
@@ -146,8 +153,8 @@ class Gaussians(Representation):
 
     @classmethod
     def blank(cls, config: Config) -> Self:
-        """A scene of one Gaussian to load a state or a cloud into; the mesh file of `config` is not read."""
-        return cls(dataclasses.replace(config, count=1, init="ball", mesh=None))
+        """A scene of one Gaussian to load a state or a cloud into; the file of `config` is not read."""
+        return cls(dataclasses.replace(config, count=1, init="ball", mesh=None, points=None))
 
     @classmethod
     def from_cloud(cls, cloud: GaussianCloud, config: Config | None = None) -> Self:
@@ -322,7 +329,14 @@ def _starting_points(config: Config, seed: int) -> initialisers.Points:
 
         mesh = read_mesh(str(config.mesh), config.radius)
         return initialisers.mesh_surface(mesh, config.count, draw)
-    place = initialisers.ball if config.init == "ball" else initialisers.sphere
-    points = place(config.count, config.radius, draw)
-    colors = 0.5 + config.color_noise * torch.randn(config.count, 3, generator=draw)
-    return points, colors.clamp(DARKEST, 1.0)
+    known, shades = torch.zeros(0, 3), torch.zeros(0, 3)
+    if config.init == "points":
+        from threedgen.datasets.point_files import read_points
+
+        known, shades = read_points(Path(str(config.points)))
+        chosen = torch.randperm(len(known), generator=draw)[: config.count]
+        known, shades = known[chosen], shades[chosen]
+    place = initialisers.sphere if config.init == "sphere" else initialisers.ball
+    points = place(config.count - len(known), config.radius, draw)
+    colors = 0.5 + config.color_noise * torch.randn(len(points), 3, generator=draw)
+    return torch.cat([known, points]), torch.cat([shades, colors]).clamp(DARKEST, 1.0)

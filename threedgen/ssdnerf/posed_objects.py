@@ -26,7 +26,7 @@ from threedgen.cameras.orbit import single_pixels
 from threedgen.core.atomic import replacing
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
-from threedgen.datasets.given import check_cameras, held_out
+from threedgen.datasets.given import check_cameras, held_out, require_something_seen
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.objects import ObjectSet
 from threedgen.ssdnerf.shards import Region, mapped, planned, regions
@@ -272,6 +272,7 @@ def _checked(objects: ObjectSet, index: int) -> PosedPictures:
     if not posed.images.isfinite().all():
         raise UserError(f"'{name}' has a picture with NaN or infinite numbers")
     check_cameras(posed, name)
+    require_something_seen(posed, name)
     return posed
 
 

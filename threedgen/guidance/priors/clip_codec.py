@@ -6,7 +6,6 @@ frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,16 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
-from threedgen.guidance.priors.codec import Latents, signed
-
-_CHUNK = 4  # pictures that the autoencoder takes at once, which bounds the memory of its activations
+from threedgen.guidance.priors.codec import Latents, recomputed, signed
 
 
 class FrameLatents:
-    """Each frame is encoded by itself, by the autoencoder of pictures `pictures`; f is `frames`.
-
-    The backward pass recomputes each chunk of frames, so that memory does not grow with the length of a clip.
-    """
+    """Each frame is encoded by itself, by the autoencoder of pictures `pictures`; f is `frames`."""
 
     latent = True
 
@@ -34,12 +28,10 @@ class FrameLatents:
 
     def encode(self, images: Float[Tensor, "B*F H W 3"]) -> Float[Tensor, "B F*C h w"]:
         require_clips(images, self.frames)
-        chunks = [_recomputed(self.pictures.encode, chunk) for chunk in images.split(_CHUNK)]
-        return torch.cat(chunks).unflatten(0, (-1, self.frames)).flatten(1, 2)
+        return self.pictures.encode(images).unflatten(0, (-1, self.frames)).flatten(1, 2)
 
     def decode(self, x: Float[Tensor, "B F*C h w"]) -> Float[Tensor, "B*F H W 3"]:
-        frames = frames_of(x, self.frames).flatten(0, 1)
-        return torch.cat([self.pictures.decode(chunk) for chunk in frames.split(_CHUNK)])
+        return self.pictures.decode(frames_of(x, self.frames).flatten(0, 1))
 
 
 class TemporalLatents(FrameLatents):
@@ -47,8 +39,8 @@ class TemporalLatents(FrameLatents):
     and decoded together."""
 
     def decode(self, x: Float[Tensor, "B F*C h w"]) -> Float[Tensor, "B*F H W 3"]:
-        clips = frames_of(x, self.frames).to(self.vae.dtype) / self.vae.config.scaling_factor
-        pixels = torch.cat([self.vae.decode(clip, num_frames=self.frames).sample for clip in clips])
+        clips = (frames_of(x, self.frames) / self.vae.config.scaling_factor).to(self.vae.dtype)
+        pixels = torch.cat([self.vae.decode(clip, num_frames=self.frames).sample for clip in clips]).float()
         return (pixels.permute(0, 2, 3, 1) + 1.0) / 2.0
 
 
@@ -85,16 +77,15 @@ class VideoLatents:
 
     def encode(self, images: Float[Tensor, "B*F H W 3"]) -> Float[Tensor, "B f*C h w"]:
         require_clips(images, self.frames)
-        clips = [_recomputed(self._mode, clip) for clip in images.split(self.frames)]
+        clips = [recomputed(self._mode, clip) for clip in images.split(self.frames)]
         modes = torch.stack(clips)
         return ((modes - self._mean.to(modes)) / self._std.to(modes)).flatten(1, 2)
 
     def decode(self, x: Float[Tensor, "B f*C h w"]) -> Float[Tensor, "B*F H W 3"]:
-        clips = frames_of(x, self.latent_frames).to(self.vae.dtype)
-        clips = clips[:, self._copies :] * self._std.to(clips) + self._mean.to(clips)
-        clips = clips.transpose(1, 2)
+        clips = frames_of(x, self.latent_frames)[:, self._copies :]
+        clips = (clips * self._std.to(x) + self._mean.to(x)).transpose(1, 2).to(self.vae.dtype)
         pixels = [self.vae.decode(clip[None]).sample[0] for clip in clips]
-        return (torch.cat(pixels, dim=1).permute(1, 2, 3, 0) + 1.0) / 2.0
+        return (torch.cat(pixels, dim=1).float().permute(1, 2, 3, 0) + 1.0) / 2.0
 
     def use_tiles(self) -> None:
         """From now on, encode and decode each clip in tiles of about half its side, which overlap by a quarter."""
@@ -109,7 +100,7 @@ class VideoLatents:
 
     def _mode(self, frames: Float[Tensor, "F H W 3"]) -> Float[Tensor, "f C h w"]:
         pixels = signed(frames, self.size).to(self.vae.dtype)
-        latents = self.vae.encode(pixels.transpose(0, 1)[None]).latent_dist.mode()[0].transpose(0, 1)
+        latents = self.vae.encode(pixels.transpose(0, 1)[None]).latent_dist.mode()[0].float().transpose(0, 1)
         return torch.cat([latents[:1].expand(self._copies, -1, -1, -1), latents])
 
 
@@ -128,12 +119,3 @@ def require_clips(images: Float[Tensor, "N H W 3"], frames: int) -> None:
             f"this video prior needs clips of {frames} frames, not {len(images)} pictures: set "
             f"cameras.name=clips cameras.frames={frames}"
         )
-
-
-def _recomputed(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """`encode(images)`, keeping only the images for the backward pass."""
-    from torch.utils.checkpoint import checkpoint
-
-    if not (torch.is_grad_enabled() and images.requires_grad):
-        return encode(images)
-    return checkpoint(encode, images, use_reentrant=False)  # type: ignore[return-value]

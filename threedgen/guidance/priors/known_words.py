@@ -78,6 +78,7 @@ class KnownWords:
                is called once for each prompt with words that have to be compared, and before the first of
                these once for the things.
     threshold: least cosine to the nearest thing at which a word counts as known.
+    reads:     whether the text encoder has a word in its vocabulary, whole or as a stem with an ending.
 
     Raises ValueError without things.
     """
@@ -87,6 +88,7 @@ class KnownWords:
         things: Sequence[str],
         encode: Callable[[list[str]], Float[Tensor, "n d"]],
         threshold: float = THRESHOLD,
+        reads: Callable[[str], bool] = lambda word: True,
     ) -> None:
         if not things:
             raise ValueError("a prior knows at least one thing")
@@ -95,21 +97,28 @@ class KnownWords:
         self._longest = max(len(phrase) for phrase in self._phrases)
         self._encode = encode
         self._threshold = threshold
+        self._reads = reads
 
     def check(self, prompt: str) -> list[Unknown]:
         """The words of a prompt that the prior does not know, in the order of the prompt, each once.
 
         Words for colours, materials, numbers, sizes and relations are passed over, and so is what stands right
         before a known thing ("a siamese cat"), because it describes that. Other words that follow one another are
-        compared both together and by the last of them, which says what they are ("a racing bicycle").
+        compared both together and by the last of them, which says what they are ("a racing bicycle"). What
+        describes has to be a word at least: of "a blorfy cat", "blorfy" is not known.
         """
         words = _WORD_OR_MARK.findall(prompt.lower())
+        far = {group: cosines for group, cosines in self._compared(words) if cosines.max() < self._threshold}
+        named = {place for group in far for place in group}
+        strange = [place for place in self._describing(words) if place not in named]
+        strange = [(place,) for place in strange if not self._reads(words[place])]
+        if strange:
+            far |= zip(strange, self.cosines([words[place] for (place,) in strange]), strict=True)
         found = []
-        for group, cosines in self._compared(words):
-            if cosines.max() < self._threshold:
-                order = cosines.topk(min(NEAREST, len(self._things))).indices.tolist()
-                name = " ".join(words[place] for place in group)
-                found.append(Unknown(name, tuple(self._things[index] for index in order)))
+        for group, cosines in sorted(far.items(), key=lambda item: item[0]):
+            order = cosines.topk(min(NEAREST, len(self._things))).indices.tolist()
+            name = " ".join(words[place] for place in group)
+            found.append(Unknown(name, tuple(self._things[index] for index in order)))
         return list(dict.fromkeys(found))
 
     def in_known_words(self, text: str) -> str:
@@ -138,7 +147,7 @@ class KnownWords:
     def _compared(self, words: Sequence[str]) -> list[tuple[tuple[int, ...], Float[Tensor, " k"]]]:
         """The places of each group of words that are not known by themselves, and its cosines to the known things:
         those of all of it or of its last word, whichever is nearer to one."""
-        groups = list(self._groups(words))
+        groups = [group for group, describes in self._groups(words) if not describes]
         if not groups:
             return []
         texts = [" ".join(words[place] for place in group) for group in groups]
@@ -148,8 +157,17 @@ class KnownWords:
         ]
         return list(zip(groups, nearer, strict=True))
 
-    def _groups(self, words: Sequence[str]) -> Iterator[tuple[int, ...]]:
-        """The places of words that follow one another, are content, not known, and not right before a known thing.
+    def _describing(self, words: Sequence[str]) -> list[int]:
+        """The places of words that describe what comes after them."""
+        return [
+            place
+            for group, describes in self._groups(words)
+            for place in (group if describes else group[:-1])
+        ]
+
+    def _groups(self, words: Sequence[str]) -> Iterator[tuple[tuple[int, ...], bool]]:
+        """The places of words that follow one another, are content and not known, and whether they are right before
+        a known thing, which they describe.
 
         words: also marks such as a comma.
         """
@@ -159,16 +177,18 @@ class KnownWords:
         while place < len(words):
             length = self._known_at(words, place)
             if length:
+                if group:
+                    yield tuple(group), True
                 group = []
             elif words[place] in between or words[place].isdecimal() or not _WORD.fullmatch(words[place]):
                 if group:
-                    yield tuple(group)
+                    yield tuple(group), False
                 group = []
             elif words[place] not in describing:
                 group.append(place)
             place += max(length, 1)
         if group:
-            yield tuple(group)
+            yield tuple(group), False
 
     def _known_at(self, words: Sequence[str], place: int) -> int:
         """The number of words of the longest known thing that begins at a place, also in the plural; 0 if none."""

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 
-from threedgen.core import plugins, trust
+from threedgen.core import plugins
 from threedgen.core.errors import UserError
 from threedgen.core.material import Light
 from threedgen.core.settings import SettingError, at_least, finite, settings
 from threedgen.guidance.priors.base import Prior
 from threedgen.guidance.priors.executors.executor import Choice, Executor, can_defer
-from threedgen.guidance.priors.folder import files, light, memory
-from threedgen.guidance.priors.folder.files import PipelineFolder, first_line, readable
+from threedgen.guidance.priors.folder import files, light, memory, weights
+from threedgen.guidance.priors.folder.files import PipelineFolder, readable
 from threedgen.guidance.priors.folder.libraries import or_user_error
+from threedgen.guidance.priors.folder.single_file import controlnet_of, pipeline_of
+from threedgen.guidance.priors.hub import fetched, is_hub_id
 from threedgen.recipes import typed
 
 _REQUIRED = "required"
@@ -31,17 +32,7 @@ EMBEDDED_THINGS_WEIGHTS = Path(__file__).parent / "embedded" / "things_weights"
 EMBEDDED_VIEW_WEIGHTS = Path(__file__).parent / "embedded" / "view_weights"
 EMBEDDED_PICTURE_WEIGHTS = Path(__file__).parent / "embedded" / "picture_weights"
 EMBEDDED_VIDEO_WEIGHTS = Path(__file__).parent / "embedded" / "video_weights"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-# Files of a hub model: configs, and the weights of each part under the names that diffusers loads by default (not
-# the copies for other libraries, and not the single-file checkpoints).
-_WANTED = [
-    "model_index.json",
-    light.NAME,
-    "*/*.json",
-    "tokenizer*/*",
-    *(f"*/{stem}{end}.safetensors" for stem in ("model", "diffusion_pytorch_model") for end in ("", "-*")),
-]
 _OPTIONAL = ("vae", "text_encoder_3")  # parts that some folders of a family have and others do not
 _BYTES = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
 
@@ -57,14 +48,17 @@ class PriorConfig:
             things out. required and required-video stand for a model that `path` must name. An entry
             point of the group threedgen.prior, or package.module:Class, is called with these settings and the
             device.
-        path: Folder of a diffusers pipeline, or a hub id such as owner/name, which is downloaded unless it is in
-            the local cache. It replaces all built-in names.
+        path: Folder of a diffusers pipeline, a single file of a model in safetensors format, or a hub id such as
+            owner/name or owner/name@revision, which is downloaded unless it is in the local cache. It replaces all
+            built-in names.
         dtype: Precision of the networks, float32, float16 or bfloat16. auto is float32 on a CPU; on CUDA it is
-            float16, bfloat16 for SD3, FLUX, CogVideoX and Wan, and float32 for the embedded models. The autoencoder
-            is always float32.
+            float16, bfloat16 for SD3, FLUX, CogVideoX and Wan, and float32 for the embedded models.
+        vae_dtype: Precision of the autoencoder, float32 or bfloat16 (many autoencoders overflow in float16). It
+            costs more time than the denoiser; in bfloat16 it takes about half the time and memory, and the
+            gradient keeps two to three digits.
         lora: File in safetensors format with low-rank changes for the model of `path`.
         lora_scale: Factor on these changes.
-        control: Folder of a ControlNet for the Stable Diffusion model of `path`.
+        control: Folder or single file of a ControlNet for the Stable Diffusion model of `path`.
         control_scale: Factor on what the ControlNet adds.
         memory (GB): Limit of what the prior may take on its device; 0 is no limit. To stay below it, in this order,
             texts are encoded on the CPU, the autoencoder works in tiles, attention works in slices, and the layers
@@ -74,12 +68,17 @@ class PriorConfig:
         executor: How the network is computed on a CPU. eager calls it. openvino compiles it, in bfloat16 if the
             processor computes in that and dtype is auto, else in float32; it needs threedgen[openvino]. auto
             compiles it if that is possible and the run is long enough to gain from it.
+        tokenizer: For a model that is a single file, which has no tokenizer: a pipeline folder of the same family,
+            from which everything else that the file lacks is taken as well, or the folder of a tokenizer of CLIP.
+        prediction: For a model that is a single file and does not say so: what it predicts, epsilon or
+            v_prediction.
         options: Settings of the kind of model that the folder holds (docs/priors.md).
     """
 
     name: str = "embedded"
     path: str = ""
     dtype: str = "auto"
+    vae_dtype: Literal["float32", "bfloat16"] = "float32"
     lora: str = ""
     lora_scale: Annotated[float, finite] = 1.0
     control: str = ""
@@ -88,6 +87,8 @@ class PriorConfig:
     attention_slicing: bool = False
     vae_tiling: bool = False
     executor: Choice = "auto"
+    tokenizer: str = ""
+    prediction: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -131,7 +132,7 @@ def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior
 def _load(config: PriorConfig, device: torch.device) -> Prior:
     if config.path and config.name in (_REQUIRED, _REQUIRED_VIDEO, *plugins.BUILTIN["prior"]):
         with readable(config.path):
-            folder = _resolve(config.path)
+            folder = _resolve(config, device)
         return load_folder(folder, device, config=config)
     if config.name == _REQUIRED:
         from threedgen.guidance.priors.adapters.choose import SUPPORTED
@@ -214,7 +215,7 @@ def load_disc(config: PriorConfig, device: torch.device) -> Prior:
 
 
 def load_folder(
-    path: Path,
+    path: Path | PipelineFolder,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     config: PriorConfig | None = None,
@@ -228,15 +229,18 @@ def load_folder(
     from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
     from threedgen.guidance.priors.folder.control import Control
     from threedgen.guidance.priors.folder.lora import Lora
+    from threedgen.guidance.priors.folder.multiview_unet import as_diffusers
     from threedgen.guidance.priors.folder.parts import PipelineParts
 
     device, config = torch.device(device), config or PriorConfig()
-    folder = PipelineFolder(path)
+    folder = path if isinstance(path, PipelineFolder) else PipelineFolder(path)
+    path = folder.path
     with readable(path):
+        folder = as_diffusers(folder)
         adapter: Any = adapter_of(folder)
         for part in (*_OPTIONAL, *adapter.parts):
             if folder.class_of(part) is not None:
-                files.require_safe_weights(path / part)
+                weights.require_safe_weights(folder.part(part))
             elif part not in _OPTIONAL:
                 raise UserError(f"prior folder '{path}' lacks the part {part}: copy it again")
     options = typed.build(adapter.Config, config.options, "options")
@@ -247,20 +251,22 @@ def load_folder(
         )
     frames = adapter.clip_frames(folder, options)
     dtype = dtype or _choose_dtype(config.dtype, device, adapter.half)
-    sizes = _sizes(folder, config, dtype, frames)
+    control_part = _control_part(config.control) if config.control else None
+    vae_dtype = _DTYPES[config.vae_dtype]
+    sizes = _sizes(folder, control_part, dtype, vae_dtype, frames)
     plan = memory.plan(config.memory, sizes, config.attention_slicing, config.vae_tiling)
     lora = Lora(Path(config.lora).expanduser(), config.lora_scale, folder) if config.lora else None
     if lora is not None:
         lora.check()
     control = ()
-    if config.control:
-        control_folder = Path(config.control).expanduser()
+    if control_part is not None:
         unet = folder.config("unet")
-        control = (Control.load(control_folder, unet, device, dtype, plan, config.control_scale),)
+        control = (Control.load(control_part, unet, device, dtype, plan, config.control_scale),)
     why_eager = _why_eager(config)
     plain = device.type == "cpu" and dtype == torch.float32 and lora is None and not why_eager
     deferred = plain and can_defer(config.executor, sizes.network)
-    prior: Any = adapter.load(PipelineParts(folder, device, dtype, plan, lora, deferred), options, *control)
+    parts = PipelineParts(folder, device, dtype, plan, lora, deferred, _DTYPES[config.vae_dtype])
+    prior: Any = adapter.load(parts, options, *control)
     if hasattr(prior.executor, "config"):  # a model of diffusers, and no radiance field
         exact = config.dtype == "float32"
         prior.executor = Executor(
@@ -269,6 +275,12 @@ def load_folder(
     # Every run needs the empty text, and what a library says of a broken text encoder is reported now.
     or_user_error(lambda: prior.text([""]), path)
     return prior
+
+
+def _control_part(path: str) -> Path:
+    """The folder of a ControlNet, or the one that stands for its single file."""
+    part = Path(path).expanduser()
+    return controlnet_of(part) if part.is_file() and part.suffix == ".safetensors" else part
 
 
 def _why_eager(config: PriorConfig) -> str:
@@ -280,59 +292,50 @@ def _why_eager(config: PriorConfig) -> str:
     return ""
 
 
-def _sizes(folder: PipelineFolder, config: PriorConfig, dtype: torch.dtype, frames: int) -> memory.Sizes:
-    """Estimated memory of the parts at `dtype`, from the number of weights in their files."""
+def _sizes(
+    folder: PipelineFolder, control_part: Path | None, dtype: torch.dtype, vae_dtype: torch.dtype, frames: int
+) -> memory.Sizes:
+    """Estimated memory of the parts at `dtype`, and of the autoencoder at `vae_dtype`, from the weights in
+    their files."""
 
-    def weights(*names: str) -> float:
-        parts = [folder.path / name for name in names if folder.class_of(name) is not None]
-        return memory.gigabytes(sum(files.elements_of(part) for part in parts))
+    def taken(*names: str) -> float:
+        parts = [folder.part(name) for name in names if folder.class_of(name) is not None]
+        return memory.gigabytes(sum(weights.elements_of(part) for part in parts))
 
     # A folder without a size is refused by the adapter, so any number will do here.
     side = folder.config("vae").get("sample_size") or 512 if folder.class_of("vae") else 64
-    control = files.elements_of(Path(config.control).expanduser()) if config.control else 0
-    network = weights("unet", "transformer") + memory.gigabytes(control)
-    encoders = weights("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
+    control = weights.elements_of(control_part) if control_part is not None else 0
+    network = taken("unet", "transformer") + memory.gigabytes(control)
+    encoders = taken("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
     return memory.Sizes(
         network=network * _BYTES[dtype],
-        vae=weights("vae") * _BYTES[torch.float32],
+        vae=taken("vae") * _BYTES[vae_dtype],
+        codec_bytes=_BYTES[vae_dtype],
         encoders=encoders * _BYTES[dtype],
         pixels=side[0] if isinstance(side, list) else side,
         frames=frames,
     )
 
 
-def _resolve(path: str) -> Path:
-    folder = Path(path).expanduser()
+def _resolve(config: PriorConfig, device: torch.device) -> Path | PipelineFolder:
+    path, folder = config.path, Path(config.path).expanduser()
+    if folder.is_file() and folder.suffix == ".safetensors":
+        return pipeline_of(folder, config.tokenizer, config.prediction)
+    for name in ("tokenizer", "prediction"):
+        if getattr(config, name):
+            raise UserError(
+                f"prior.{name} is for a model that is a single file, not for '{path}': leave it out"
+            )
     if folder.is_dir():
         return folder
     if folder.exists():
         raise files.refuse_checkpoint_file(folder)
     # A path whose parent exists is a misspelt folder, not a hub id.
-    if not _HUB_ID.fullmatch(path) or folder.parent.is_dir():
+    if not is_hub_id(path) or folder.parent.is_dir():
         raise UserError(
             f"prior folder '{path}' does not exist: name a pipeline folder or a hub id owner/name"
         )
-    return _download(path)
-
-
-def _download(hub_id: str) -> Path:
-    """The needed files of a hub model, from the local cache or else from the hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=_WANTED, local_files_only=True))
-    except LocalEntryNotFoundError:
-        trust.check_fetch(hub_id)
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=_WANTED))
-    except (HFValidationError, OSError) as error:  # those of the network and of the hub are OSErrors
-        raise UserError(
-            f"no folder '{hub_id}', and the hub model of that name cannot be fetched ({first_line(error)}): "
-            "check the name and the connection, or give a folder with model_index.json, "
-            "scheduler/scheduler_config.json, and for each of unet (or transformer), vae, text_encoder its "
-            "config.json and .safetensors, and tokenizer/"
-        ) from error
+    return fetched(path, half=_choose_dtype(config.dtype, device) != torch.float32)
 
 
 def _choose_dtype(name: str, device: torch.device, cuda: torch.dtype = torch.float16) -> torch.dtype:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from threedgen.cameras.orbit import VIEW_FEATURES, view_features
 from threedgen.core.errors import UserError
@@ -21,6 +22,9 @@ from threedgen.guidance.priors.folder.lora import require_peft
 KINDS = ("auto", "lora", "copy")
 _SMALL = 20_000_000  # number of weights below which a copy is as cheap as low-rank changes and learns faster
 _ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+# The mean squared error divides by the number of latents, and the smallest number of float16 is 6e-8: gradients
+# inside a network that computes in it are this much larger. That makes them about as large as the latents.
+_SCALE = 2.0**16
 
 
 class NetworkPrior(Protocol):
@@ -61,8 +65,10 @@ class ParticleNetwork(nn.Module):
     and of its low-rank changes are zero.
 
     Its camera input (view_features -> two layers, added to the time embedding) is separate from that of the prior;
-    a condition without cameras means any camera. Parameters are float32, whatever the dtype of the prior. Frozen
-    weights are the tensors of the prior itself, not copies, and are not part of the state_dict.
+    a condition without cameras means any camera. Parameters are float32, whatever the dtype of the prior; a copy
+    computes in float32, low-rank changes in the dtype of the prior. Frozen weights are the tensors of the prior
+    itself, not copies, and are not part of the state_dict. A gradient that is not finite, as float16 makes them,
+    does not reach the parameters.
 
     kind: lora, copy, or auto (copy for networks below 20 million weights). rank: of the low-rank changes. seed: of
     the first layers. Raises UserError for an unknown kind, and for a prior that cannot be adapted in this way.
@@ -95,6 +101,10 @@ class ParticleNetwork(nn.Module):
             nn.init.zeros_(zero)
         self.camera = nn.Sequential(first, nn.SiLU(), last).to(next(prior.network.parameters()).device)
         self._views: Tensor | None = None
+        self._scaled = self.kind == "lora" and prior.network.dtype == torch.float16
+        if self._scaled:
+            for parameter in self.parameters():
+                parameter.register_hook(_unscaled)
         embedding.register_forward_hook(self._with_camera)
 
     @torch.no_grad()
@@ -111,8 +121,10 @@ class ParticleNetwork(nn.Module):
         condition: Condition,
     ) -> Float[Tensor, ""]:
         x = x.detach()
-        answer = self._answer(self._prior.add_noise(x, eps, t), t, condition)
-        return F.mse_loss(answer.float(), self._prior.target(x, eps, t).float())
+        answer = self._answer(self._prior.add_noise(x, eps, t), t, condition).float()
+        if self._scaled:
+            answer.register_hook(lambda gradient: gradient * _SCALE)
+        return F.mse_loss(answer, self._prior.target(x, eps, t).float())
 
     @property
     def _prior(self) -> NetworkPrior:
@@ -135,8 +147,21 @@ class ParticleNetwork(nn.Module):
 
 
 def _copied(network: Any) -> Any:
-    """A copy of all weights, trainable, in float32."""
-    return copy.deepcopy(network).float().requires_grad_(True)
+    """A copy of all weights, trainable, which takes and computes everything in float32."""
+    twin = copy.deepcopy(network).float().requires_grad_(True)
+    twin.register_forward_pre_hook(_in_float32, with_kwargs=True)
+    return twin
+
+
+def _in_float32(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def cast(value: Tensor) -> Tensor:
+        return value.float() if value.is_floating_point() else value
+
+    return pytree.tree_map_only(Tensor, cast, (inputs, named))
+
+
+def _unscaled(gradient: Tensor) -> Tensor:
+    return torch.nan_to_num(gradient / _SCALE, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _adapted(network: Any, rank: int, rng: torch.Generator) -> Any:

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from threedgen.core.empty import made_empty
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
-from threedgen.guidance.priors.folder.files import first_line, read_config, require_safe_weights
+from threedgen.guidance.priors.folder.files import first_line, read_config
+from threedgen.guidance.priors.folder.weights import require_safe_weights
 from threedgen.kernels.field_rendering import FieldLayers, FieldPart, can_render, render_fields
 from threedgen.kernels.field_training import SeenPoints, can_train, train_fields
 
@@ -67,6 +68,11 @@ class RadianceField(nn.Module):
     outer: nn.Linear
     blob: ClassVar[tuple[float, float]]
     """Raw density at the middle of a new field, and its fall per world unit: a field without it may stay empty."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its weights."""
+        return self.outer.weight.dtype
 
     def raw(self, one: Any, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
         """Raw colours and raw densities of points of one decoded condition."""

@@ -64,7 +64,8 @@ class ImageConditions:
         self._kind = config.pictures or ("render" if wanted == "render" else "")
         if wanted == "reference" and not config.reference.image:
             raise UserError(
-                "this prior shows a picture from other sides: set reference.image to a file, and "
+                "this prior shows a given picture from other sides and reads no prompt: name it with --prior of "
+                "image-to-3d, or a text-to-image model here; in a recipe set reference.image to a file, and "
                 "reference.azimuth and reference.elevation to the pose of its camera"
             )
         if wanted == "pictures" and not config.pictures:
@@ -78,6 +79,12 @@ class ImageConditions:
             )
         unused = "reference" if config.reference != ReferenceConfig() and wanted != "reference" else ""
         unused = unused or ("pictures" if config.pictures and wanted not in ("pictures", "render") else "")
+        if unused == "reference":
+            raise UserError(
+                "this prior uses no reference, a picture that it shows from other sides: image-to-3d needs a "
+                "view-conditioned model as --prior, and a text-to-image model is for text-to-3d, or for "
+                "--text-prior of recipes such as magic123; in a recipe leave 'reference' out"
+            )
         if unused:
             raise UserError(f"this prior uses no {unused}: leave '{unused}' out, or choose another prior")
         self._reference = read_reference(config.reference) if wanted == "reference" else None

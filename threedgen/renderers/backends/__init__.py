@@ -2,7 +2,8 @@
 
 `native` is C++ on the CPU; `gsplat`, `nerfacc`, `pytorch3d` and `nvdiffrast` run on CUDA; `torch` computes the
 same as all of them in plain torch: exact, in float32 or float64, and slow. `auto` never takes nvdiffrast, whose
-licence is not free. No CUDA library is imported unless `torch.cuda.is_available()`.
+licence is not free, nor nerfacc, which adds nothing to plain torch on CUDA. No CUDA library is imported unless
+`torch.cuda.is_available()`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import device as Device
 
 from threedgen import kernels
 from threedgen.core.errors import UserError
+from threedgen.renderers.backends import gsplat_kernels
 
 
 def _native_reason() -> str | None:
@@ -40,6 +42,10 @@ def _cuda_reason(package: str, advice: str) -> str | None:
     return None
 
 
+def _gsplat_reason() -> str | None:
+    return _cuda_reason("gsplat", _EXTRA) or gsplat_kernels.missing()
+
+
 _EXTRA = "pip install 'threedgen[cuda]'"
 _FROM_SOURCE = "build it from source for your torch and CUDA (it is not on PyPI)"
 
@@ -52,14 +58,15 @@ _CPU, _CUDA, _ANY = ("cpu",), ("cuda",), ("cpu", "cuda", "mps")
 _BACKENDS: Mapping[str, Mapping[str, _Backend]] = MappingProxyType(
     {
         "splatting": {
-            "native": (f"{_HERE}.native", _native_reason, _CPU),
-            "gsplat": (f"{_HERE}.gsplat", lambda: _cuda_reason("gsplat", _EXTRA), _CUDA),
+            "gsplat": (f"{_HERE}.gsplat", _gsplat_reason, _CUDA),
+            # A GPU waits for the CPU then, which is still far faster than plain torch.
+            "native": (f"{_HERE}.native", _native_reason, ("cpu", "cuda")),
             "torch": (f"{_HERE}.torch", lambda: None, _ANY),
         },
         "volume": {
             "native": (f"{_HERE}.native_volume", _native_reason, _CPU),
-            "nerfacc": (f"{_HERE}.nerfacc", lambda: _cuda_reason("nerfacc", _EXTRA), _CUDA),
             "torch": (f"{_HERE}.torch_volume", lambda: None, _ANY),
+            "nerfacc": (f"{_HERE}.nerfacc", lambda: _cuda_reason("nerfacc", _EXTRA), _CUDA),
         },
         "mesh": {
             "native": (f"{_HERE}.native_mesh", _native_reason, _CPU),
@@ -69,13 +76,15 @@ _BACKENDS: Mapping[str, Mapping[str, _Backend]] = MappingProxyType(
         },
     }
 )
-BY_NAME_ONLY = ("nvdiffrast",)
+BY_NAME_ONLY = ("nvdiffrast", "nerfacc")
+# What has to be done once, and says why it failed, before a backend that seems to be available is used.
+_PREPARE: Mapping[str, Callable[[], str | None]] = MappingProxyType({"gsplat": gsplat_kernels.build})
 
 
 @functools.cache
 def available(kind: str) -> Mapping[str, str | None]:
     """The backends of a renderer ("splatting", "volume", "mesh") by name: None if it can be used, else why not.
-    Detected once."""
+    Detected once; nothing is compiled for that."""
     return MappingProxyType({name: probe() for name, (_, probe, _) in _BACKENDS[kind].items()})
 
 
@@ -84,24 +93,31 @@ def choose(kind: str, name: str, device: Device | str) -> str:
 
     Raises UserError if a named backend is unknown, not available, or runs on another type of device.
     """
-    backends, reasons, device_type = _BACKENDS[kind], available(kind), Device(device).type
+    backends, device_type = _BACKENDS[kind], Device(device).type
     if name == "auto":
         for candidate, (_, _, devices) in backends.items():
             if candidate in BY_NAME_ONLY:
                 continue
-            if device_type in devices and reasons[candidate] is None:
-                if candidate == "torch":
-                    _warn_slow(kind, device_type)
+            if device_type in devices and _why_not(kind, candidate) is None:
+                _warn_slow(kind, candidate, device_type)
                 return candidate
         raise UserError(f"no {kind} backend runs on '{device_type}': use device=cpu")
     if name not in backends:
         raise UserError(f"unknown {kind} backend '{name}': use auto, {', '.join(backends)}")
-    if (reason := reasons[name]) is not None:
-        raise UserError(f"the {kind} backend '{name}' is not available: {reason}")
-    if device_type not in backends[name][2]:
+    if device_type not in backends[name][2] and available(kind)[name] is None:
         devices = " or ".join(backends[name][2])
         raise UserError(f"the {kind} backend '{name}' runs on {devices}, not on {device_type}: use auto")
+    if (reason := _why_not(kind, name)) is not None:
+        raise UserError(f"the {kind} backend '{name}' is not available: {reason}")
     return name
+
+
+def _why_not(kind: str, name: str) -> str | None:
+    """Why a backend cannot be used, after it was prepared for use; None if it can."""
+    reason = available(kind)[name]
+    if reason is None and name in _PREPARE:
+        reason = _PREPARE[name]()
+    return reason
 
 
 def load(kind: str, name: str) -> ModuleType:
@@ -110,14 +126,19 @@ def load(kind: str, name: str) -> ModuleType:
 
 
 @functools.cache
-def _warn_slow(kind: str, device_type: str) -> None:
+def _warn_slow(kind: str, name: str, device_type: str) -> None:
+    """A warning if `name`, which was chosen, is much slower than a backend that is absent."""
+    through_cpu = name == "native" and device_type != "cpu"
+    # Volumes in plain torch are as fast as their networks on a GPU.
+    if not through_cpu and (name != "torch" or (kind == "volume" and device_type == "cuda")):
+        return
     absent = [
-        f"{name}: {reason}"
-        for name, reason in available(kind).items()
-        if reason is not None and device_type in _BACKENDS[kind][name][2]
+        f"{other}: {reason}"
+        for other, (_, _, devices) in _BACKENDS[kind].items()
+        if other not in BY_NAME_ONLY and device_type in devices and (reason := _why_not(kind, other))
     ]
+    how = "the compiled kernels of the CPU" if through_cpu else "the plain torch backend"
+    slower = "slower than a GPU" if through_cpu else "about 100 times slower"
     warnings.warn(
-        f"{kind} runs on the plain torch backend, which is about 100 times slower ({'; '.join(absent)})",
-        RuntimeWarning,
-        stacklevel=3,
+        f"{kind} runs on {how}, which is {slower} ({'; '.join(absent)})", RuntimeWarning, stacklevel=3
     )

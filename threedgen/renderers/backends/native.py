@@ -30,22 +30,15 @@ def splat(
 ) -> tuple[
     Float[Tensor, "B H W 3"], Float[Tensor, "B H W 1"], Float[Tensor, "B H W 1"], Float[Tensor, "B N"]
 ]:
-    """Renders a float32 CPU cloud; returns (rgb over the solid background, alpha, depth, radii in pixels).
+    """Renders a float32 cloud of any device on the CPU; returns (rgb over the solid background, alpha, depth, radii
+    in pixels) on the device of the cloud.
 
     Differentiable once in the cloud's tensors and the background, but not in the cameras. means2d: zeros, which
     only receive a gradient. variant: one of `variants()`; "" takes the best.
     """
-    rgb, alpha, depth, radii = _Splat.apply(
-        cloud.means,
-        cloud.quats,
-        cloud.scales,
-        cloud.opacities,
-        cloud.sh,
-        background,
-        means2d,
-        cameras,
-        variant,
-    )
+    tensors = (cloud.means, cloud.quats, cloud.scales, cloud.opacities, cloud.sh, background, means2d)
+    drawn = _Splat.apply(*(tensor.cpu() for tensor in tensors), cameras, variant)
+    rgb, alpha, depth, radii = (tensor.to(cloud.means.device) for tensor in drawn)
     return rgb, alpha, depth, radii
 
 

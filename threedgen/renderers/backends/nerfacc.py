@@ -1,5 +1,5 @@
 """Volume rendering on CUDA: nerfacc's packed compositing (Li et al. 2023,
-https://github.com/nerfstudio-project/nerfacc).
+https://github.com/nerfstudio-project/nerfacc), whose figures are those of the torch backend.
 
 Samples are placed by the torch backend's march and not by nerfacc's own traversal, whose intervals start at each
 occupied cell, so that all backends have the same samples. The samples behind an opaque surface are found with
@@ -8,14 +8,12 @@ densities alone, without gradients, and then left out.
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.types import RadianceField
-from threedgen.renderers.backends.torch_volume import count, march
+from threedgen.renderers.backends.torch_volume import chosen, count, march
 from threedgen.renderers.distortion import spread_along_rays
 from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, evaluate
 
@@ -32,7 +30,7 @@ def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
         with torch.no_grad():
             density, _ = evaluate(field, samples.points, samples.directions, None)
             through = _transmittance(samples, density, len(rays))[0]
-        samples = _chosen(samples, through >= marching.early_stop)
+        samples = chosen(samples, through >= marching.early_stop)
     density, features = evaluate(field, samples.points, samples.directions, marching.probe)
     if len(samples.ray) == 0:
         empty = features.new_zeros(len(rays))
@@ -58,7 +56,3 @@ def _transmittance(
     return render_transmittance_from_density(
         starts, samples.lengths, density, ray_indices=samples.ray, n_rays=rays
     )
-
-
-def _chosen(samples: Samples, rows: Tensor) -> Samples:
-    return Samples(**{item.name: getattr(samples, item.name)[rows] for item in fields(samples)})

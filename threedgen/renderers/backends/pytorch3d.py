@@ -39,8 +39,15 @@ def visible_faces(
     pixels = pixels + cameras.intrinsics[:, None, :2, 2]
     screen = (pixels.new_tensor([width, height]) / 2 - pixels) * (2.0 / min(height, width))
     meshes = Meshes(list(torch.cat([screen, z], dim=-1)), [faces[chosen] for chosen in drawn])
+    # By default its bins hold a fifth of the faces, and leave out those for which there is no room. Here there is
+    # room for all; a face that the near plane cuts can become two.
     packed, depth, _, _ = rasterize_meshes(
-        meshes, (height, width), faces_per_pixel=1, perspective_correct=True, z_clip_value=cameras.near
+        meshes,
+        (height, width),
+        faces_per_pixel=1,
+        max_faces_per_bin=2 * max(len(chosen) for chosen in drawn),
+        perspective_correct=True,
+        z_clip_value=cameras.near,
     )
     packed, depth = packed[..., 0], depth[..., 0]
     seen = (packed >= 0) & (depth <= cameras.far)

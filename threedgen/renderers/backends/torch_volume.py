@@ -9,13 +9,16 @@ rendering"; NeRF, Mildenhall et al. 2020, equation 3):
 4. Pictures are sums over samples: weight x feature, weight (alpha), weight x camera z (depth).
 5. The distortion, if it is requested, is that of renderers/distortion.py with the same weights.
 
-Every sample is evaluated, also those behind an opaque surface, which is exact and slow.
+Samples behind an opaque surface, which do not count, are found by their densities alone, without gradients, and
+then left out.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from threedgen.core.types import RadianceField
@@ -34,6 +37,11 @@ def count(field: RadianceField, rays: Rays, marching: Marching) -> Int[Tensor, "
 def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
     """What each ray shows."""
     samples = march(field, rays, marching)
+    if marching.early_stop > 0 and len(samples.ray) > 0:
+        with torch.no_grad():
+            density, _ = evaluate(field, samples.points, samples.directions, None)
+            through = transmittance(samples.ray, samples.lengths, density, len(rays))[0]
+        samples = chosen(samples, through >= marching.early_stop)
     density, features = evaluate(field, samples.points, samples.directions, marching.probe)
     weights = sample_weights(samples.ray, samples.lengths, density, len(rays), marching.early_stop)
     values = torch.cat([features, torch.ones_like(features[:, :1]), samples.z[:, None]], dim=1)
@@ -62,14 +70,25 @@ def sample_weights(
     early_stop: float,
 ) -> Float[Tensor, " M"]:
     """The weight of each sample in the sums of its ray. Samples are sorted by ray and by distance."""
+    through, thickness = transmittance(ray, lengths, density, rays)
+    return torch.where(through >= early_stop, through * -torch.expm1(-thickness), 0.0)
+
+
+def transmittance(
+    ray: Int[Tensor, " M"], lengths: Float[Tensor, " M"], density: Float[Tensor, " M"], rays: int
+) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
+    """The transmittance before each sample, and density x length of each sample."""
     counts = torch.bincount(ray, minlength=rays)
     rank = torch.arange(len(ray), device=ray.device) - (counts.cumsum(0) - counts)[ray]
     longest = int(counts.max()) if rays > 0 else 0
     thickness = density.new_zeros(rays, longest).index_put((ray, rank), density * lengths)
-    transmittance = torch.exp(thickness - thickness.cumsum(1))
-    seen = transmittance >= early_stop
-    weights = torch.where(seen, transmittance * -torch.expm1(-thickness), 0.0)
-    return weights[ray, rank]
+    through = torch.exp(thickness - thickness.cumsum(1))
+    return through[ray, rank], thickness[ray, rank]
+
+
+def chosen(samples: Samples, rows: Bool[Tensor, " M"]) -> Samples:
+    """Some of the samples, in the same order."""
+    return Samples(**{item.name: getattr(samples, item.name)[rows] for item in fields(samples)})
 
 
 @torch.no_grad()

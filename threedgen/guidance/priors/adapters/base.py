@@ -13,7 +13,7 @@ from threedgen.core.settings import settings
 from threedgen.guidance.priors.base import Condition, ParticleModel, Prediction, PriorRoles, Text
 from threedgen.guidance.priors.clip_codec import ClipCodec
 from threedgen.guidance.priors.codec import Codec
-from threedgen.guidance.priors.executors.deferred import DeferredNetwork, loaded
+from threedgen.guidance.priors.executors.deferred import loaded
 from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.folder.text import TextEmbedder
 from threedgen.guidance.priors.processes import Process, add_noise, per_sample
@@ -74,9 +74,8 @@ class DiffusersPrior(PriorRoles):
         self.default_scale = scale
         self.latent = codec.latent
         self.image_size = codec.size
-        self.dtype = (
-            network.dtype if isinstance(network, DeferredNetwork) else next(network.parameters()).dtype
-        )
+        # Not the type of the first weight: some networks keep that one in float32 when they compute in half.
+        self.dtype: torch.dtype = network.dtype
         self.executor: Callable[..., Any] = network
         """What `predict` calls in place of the network."""
 

@@ -45,10 +45,28 @@ _CLIPS: dict[str, type[DiffusersVideoPrior]] = {
     "CogVideoXTransformer3DModel": DiffusersCogVideoXPrior,
     "WanTransformer3DModel": DiffusersWanPrior,
 }
+_NO_PRIORS = {
+    "Marigold": "it predicts the depth or the normals of a picture",
+    "Zero123Plus": "it is a multi-view model for pictures and reads no text",
+    "LDM3D": "it makes pictures together with their depth",
+    "Upscale": "it enlarges pictures",
+    "UnCLIP": "it is told the embedding of a picture",
+    "LatentConsistency": "it is distilled for samples of a few steps, and its predictions contain a guidance scale",
+}
+"""What a word in the name of a pipeline says about a model whose networks look like those of another kind."""
+_PICTURE_INPUTS = ("ip_image_proj", "image_proj", "text_image_proj")
+_FOR_TEXT = tuple(name + end for name in ("text_encoder", "tokenizer") for end in ("", "_2", "_3"))
+_READ = {"unet", "transformer", "vae", "scheduler", "image_encoder", "feature_extractor", "safety_checker"}
+_READ |= {"watermarker", "image_noising_scheduler", "cc_projection", "clip_camera_projection", *_FOR_TEXT}
+"""Parts of pipelines for pictures that are read, or that only look at finished pictures."""
 
 
 def adapter_of(folder: PipelineFolder) -> type[DiffusersPrior]:
     """The adapter of a folder. Raises UserError for a model with inputs that no adapter provides."""
+    name = str(folder.index.get("_class_name"))
+    for word, reason in _NO_PRIORS.items():
+        if word in name:
+            raise _refusal(folder, reason)
     field = folder.class_of("field")
     if field is not None:
         return DiffusersPictureFieldPrior if field == "PictureField" else DiffusersFieldPrior
@@ -64,6 +82,7 @@ def adapter_of(folder: PipelineFolder) -> type[DiffusersPrior]:
     if transformer is not None:
         if transformer not in _TRANSFORMERS:
             raise _refusal(folder, f"its transformer is {transformer}")
+        _require_latents(folder, folder.config("transformer"))
         return _TRANSFORMERS[transformer]
     unet = folder.class_of("unet")
     if unet is None:
@@ -113,6 +132,7 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
     turning = adapter is DiffusersPixelViewPrior
     plain = issubclass(adapter, DiffusersImagePrior) and adapter is not DiffusersSDXLPrior
     projection = embedding == "projection"
+    pictures = unet.get("encoder_hid_dim_type") in _PICTURE_INPUTS
     refiner = bool(folder.index.get("requires_aesthetics_score"))
     reasons = [
         (
@@ -132,10 +152,36 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
         ),
         (adapter is DiffusersMultiViewPrior and not projection, "its UNet has num_views but no camera input"),
         (refiner, "it is a refiner of finished pictures"),
+        (pictures, "its UNet needs pictures beside the text"),
+        (
+            unet.get("time_cond_proj_dim") is not None,
+            "its UNet is told a guidance scale (it is distilled for samples of a few steps)",
+        ),
     ]
     for wrong, reason in reasons:
         if wrong:
             raise _refusal(folder, reason)
+    if latent:
+        _require_latents(folder, unet)
+
+
+def _require_latents(folder: PipelineFolder, network: dict[str, Any]) -> None:
+    """Raises UserError unless the autoencoder is one of colours and of as many channels as the denoiser makes, and
+    every part of the folder is read."""
+    vae = folder.config("vae") if folder.class_of("vae") is not None else {}
+    ends = [vae.get(key, 3) for key in ("in_channels", "out_channels")]
+    if ends != [3, 3]:
+        raise _refusal(folder, f"its autoencoder is for pictures of {max(ends)} channels, not of 3")
+    latents = vae.get("latent_channels", 4)
+    made = network.get("out_channels") or latents
+    if vae and made != latents and network.get("in_channels") != 4 * latents:  # FLUX: of 2 x 2 latents
+        raise _refusal(
+            folder,
+            f"its network makes {made} channels, and its autoencoder has {latents}: they are of two models",
+        )
+    unread = sorted(part for part in folder.index if folder.class_of(part) and part not in _READ)
+    if unread:
+        raise _refusal(folder, f"its part {unread[0]} ({folder.class_of(unread[0])}) would not be read")
 
 
 def _require_clips(

@@ -4,7 +4,7 @@ to, and a denoiser of pixels that sees its picture."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from threedgen.guidance.priors.field_scene import Placed, place, relation_of, re
 from threedgen.guidance.priors.folder.encoders import pooled_clip
 from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.folder.parts import PipelineParts
+from threedgen.guidance.priors.folder.text_tokens import reads_words
 from threedgen.guidance.priors.instances import Instances, load_instances
 from threedgen.guidance.priors.known_words import KnownThing, KnownWords, report, things_of
 from threedgen.guidance.priors.radiance_field import as_pictures
@@ -76,12 +77,13 @@ class DiffusersFieldPrior(DiffusersPrior):
         options: DiffusersFieldPrior.Config,
         things: Mapping[str, KnownThing],
         patch: int | None,
+        reads: Callable[[str], bool],
     ) -> None:
         super().__init__(*arguments)
         self._field, self._patch = field, patch
         self._instances, self._options = instances, options
         self._sizes = {name: thing.size for word, thing in things.items() for name in (word, *thing.synonyms)}
-        self.words = KnownWords(list(self._sizes), lambda texts: self.text(texts)["pooled"])
+        self.words = KnownWords(list(self._sizes), lambda texts: self.text(texts)["pooled"], reads=reads)
         self._placed: dict[Text, list[Placed]] = {}
         self._shown: tuple[Condition, Tensor] | None = None
 
@@ -95,6 +97,7 @@ class DiffusersFieldPrior(DiffusersPrior):
             "instances": load_instances(folder.path / "field", sizes.width, sizes.code),
             "options": options,
             "things": things_of(folder),
+            "reads": reads_words(folder.part("tokenizer")),
         }
         process, form = parts.noise_table()
         if form != "v_prediction":

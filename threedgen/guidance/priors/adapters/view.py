@@ -17,10 +17,11 @@ from threedgen.core.types import Cameras
 from threedgen.guidance.priors.adapters.base import DiffusersPrior, unet_arguments
 from threedgen.guidance.priors.base import Condition, ReferenceView
 from threedgen.guidance.priors.codec import Latents
-from threedgen.guidance.priors.folder.files import PipelineFolder, require_safe_weights
+from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.folder.libraries import or_user_error
 from threedgen.guidance.priors.folder.parts import PipelineParts
 from threedgen.guidance.priors.folder.text import no_text
+from threedgen.guidance.priors.folder.weights import require_safe_weights, weight_set
 
 _SCALE = 5.0  # of DreamGaussian
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -139,7 +140,7 @@ def load_projection(folder: PipelineFolder) -> torch.nn.Linear:
     def load() -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
-        return load_file(sorted(part.glob("*.safetensors"))[0])
+        return load_file(weight_set(part).files[0])
 
     tensors = {name.rsplit(".", 1)[-1]: tensor.float() for name, tensor in or_user_error(load, part).items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

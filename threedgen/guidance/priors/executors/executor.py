@@ -121,8 +121,24 @@ class Executor:
                 f"the network of the prior '{self._prior}' cannot be computed ({type(error).__name__}: "
                 f"{first_line(error)}), so its configs do not fit one another: copy it again"
             ) from error
+        self._require_numbers(arguments, answer)
         self._answers = True
         return answer
+
+    def _require_numbers(self, arguments: Mapping[str, Any], answer: Tensor) -> None:
+        """Raises UserError if no sample of an answer to finite numbers is finite: no other setting helps."""
+        asked = (tensor for tensor in tensors_of(arguments) if tensor.is_floating_point())
+        rows = answer.isfinite().flatten(1).all(dim=1)
+        if bool(rows.any()) or not all(bool(tensor.isfinite().all()) for tensor in asked):
+            return
+        dtype = str(answer.dtype).removeprefix("torch.")
+        cause = (
+            "its weights are damaged" if answer.dtype == torch.float32 else f"{dtype} is too narrow for it"
+        )
+        raise UserError(
+            f"the prior '{self._prior}' answers in {dtype} with numbers that are not finite: {cause}, so "
+            + ("copy it again" if answer.dtype == torch.float32 else "set its dtype to bfloat16 or float32")
+        )
 
     def _must_call(self, arguments: Mapping[str, Any]) -> bool:
         if self._why:

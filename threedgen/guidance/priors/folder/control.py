@@ -12,7 +12,7 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import resize_images
 from threedgen.guidance.priors.base import Condition
-from threedgen.guidance.priors.folder import files, parts
+from threedgen.guidance.priors.folder import files, parts, weights
 from threedgen.guidance.priors.folder.memory import Plan
 
 # Keys whose values must be equal in both configs, and the default of each. class_embed_type is not among them:
@@ -71,7 +71,7 @@ class Control:
                 raise UserError(
                     f"control folder '{folder}' is not supported, because it needs class labels: name another one"
                 )
-            files.require_safe_weights(folder)
+            weights.require_safe_weights(folder)
         network = parts.load_model(parts.diffusers_class("ControlNetModel"), folder, "torch_dtype", dtype)
         return cls(plan.place_network(network, device), scale)
 

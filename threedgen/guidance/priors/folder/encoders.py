@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from threedgen.core.errors import UserError
-from threedgen.guidance.priors.folder import files
+from threedgen.guidance.priors.folder import files, weights
 from threedgen.guidance.priors.folder.clip_text import WEIGHTS, ClipText
 from threedgen.guidance.priors.folder.parts import PipelineParts
 from threedgen.guidance.priors.folder.text import (
@@ -62,20 +62,20 @@ def one_encoder(parts: PipelineParts, pixels: bool) -> TextEmbedder:
 
 def _is_plain(parts: PipelineParts, length: int) -> bool:
     """Whether the encoder of a folder is read without transformers: one that `threedgen train prior` writes."""
-    folder = parts.folder.path
+    folder = parts.folder
     return (
         parts.lora is None
         and parts.folder.class_of("text_encoder") == "CLIPTextModel"
         and parts.folder.config("text_encoder").get("max_position_embeddings") == length
-        and (folder / "text_encoder" / WEIGHTS).is_file()
-        and has_byte_pairs(folder / "tokenizer")
+        and (folder.part("text_encoder") / WEIGHTS).is_file()
+        and has_byte_pairs(folder.part("tokenizer"))
     )
 
 
 def _plain_clip(parts: PipelineParts, pixels: bool, masked: bool) -> Encode:
-    folder = parts.folder.path
-    encoder = ClipText(folder / "text_encoder", parts.plan.encoder_device(parts.device), parts.dtype)
-    tokens_of_texts = byte_pairs(folder / "tokenizer", encoder.length, encoder.words)
+    folder = parts.folder
+    encoder = ClipText(folder.part("text_encoder"), parts.plan.encoder_device(parts.device), parts.dtype)
+    tokens_of_texts = byte_pairs(folder.part("tokenizer"), encoder.length, encoder.words)
 
     def encode(texts: list[str]) -> dict[str, Tensor]:
         tokens = tokens_of_texts(lower_case(texts) if pixels else texts)
@@ -234,10 +234,10 @@ def _embedder(
     parts: PipelineParts, load: Callable[[], Encode], names: list[str], *decisions: object
 ) -> TextEmbedder:
     """decisions: all values beside the files of the parts `names` that change the rows."""
-    folders = [parts.folder.path / name for name in names]
+    folders = [parts.folder.part(name) for name in names]
     lora = () if parts.lora is None else (*parts.lora.identity(),)
     name = files.fingerprint(folders, parts.dtype, *decisions, *lora)
-    large = sum(files.elements_of(folder) for folder in folders) >= _WORTH_STORING
+    large = sum(weights.elements_of(folder) for folder in folders) >= _WORTH_STORING
     return TextEmbedder(load, name, cache_folder() if large else None, parts.device)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,14 +29,23 @@ _BITS = {
     **dict.fromkeys(("I32", "U32", "F32"), 32),
     **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
 }  # of one number of each type of safetensors
+_POINTER = b"version https://git-lfs"  # how the text begins that stands for a large file in a git repository
 _PIPELINE_CLASS = "StableDiffusionPipeline"  # an example; the user knows which pipeline the file is for
 
 
 @dataclass(frozen=True)
 class PipelineFolder:
-    """A folder as save_pretrained of diffusers writes it: model_index.json and one folder for each part."""
+    """A folder as save_pretrained of diffusers writes it: model_index.json and one folder for each part.
+
+    places: the folders of parts that lie elsewhere, by their names.
+    """
 
     path: Path
+    places: Mapping[str, Path] = field(default_factory=dict)
+
+    def part(self, name: str) -> Path:
+        """The folder of a part."""
+        return self.places.get(name, self.path / name)
 
     @cached_property
     def index(self) -> dict[str, Any]:
@@ -50,7 +59,7 @@ class PipelineFolder:
         if not (self.path / "model_index.json").is_file():
             raise UserError(
                 f"prior folder '{self.path}' is not a diffusers pipeline: it has no model_index.json "
-                "(convert a single checkpoint file with diffusers' save_pretrained first)"
+                "(if it holds a single .safetensors file of a whole model, name that file)"
             )
         file = self.path / "model_index.json"
         content = read_json(file)
@@ -70,7 +79,7 @@ class PipelineFolder:
     def config(self, part: str) -> dict[str, Any]:
         """The content of the config of a part, see `read_config`."""
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
-        return read_config(self.path / part / name)
+        return read_config(self.part(part) / name)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -83,7 +92,11 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file."""
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        # With the mark of the byte order, which some editors write.
+        text = path.read_text(encoding="utf-8-sig")
+        if text.startswith(_POINTER.decode()):
+            raise _pointer(path)
+        content = parse_json(text)
     except FileNotFoundError:
         raise UserError(f"prior file '{path}' is missing: copy the pipeline folder again") from None
     except (OSError, ValueError) as error:
@@ -93,30 +106,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def require_safe_weights(part: Path) -> None:
-    """Checks that every safetensors file of a part is complete. Pickle files are refused and never opened."""
-    files = sorted(part.glob("*.safetensors"))
-    if not files:
-        pickles = sorted(file.name for file in part.glob("*") if file.suffix in _PICKLES)
-        if pickles:
-            raise UserError(
-                f"prior part '{part}' has only pickle weights ({pickles[0]}), which can run code. If you trust the "
-                'folder, convert it: python -c "from diffusers import DiffusionPipeline as P; '
-                "P.from_pretrained('OLD', use_safetensors=False).save_pretrained('NEW', "
-                'safe_serialization=True)"'
-            )
-        raise UserError(f"prior part '{part}' has no safetensors weights: copy the folder again")
-    for index in part.glob("*.safetensors.index.json"):
-        for name in _shards(index):
-            if not (part / name).is_file():
-                raise UserError(f"prior file '{part / name}' is missing: copy the folder again")
-    for file in files:
-        require_whole(file)
+def only_pickles(part: Path) -> UserError | None:
+    """The error for a part with pickles, with the command that converts it; None for one without."""
+    pickles = sorted(file.name for file in part.glob("[!.]*") if file.suffix in _PICKLES)
+    if not pickles:
+        return None
+    return UserError(
+        f"prior part '{part}' has only pickle weights ({pickles[0]}), which can run code. If you trust the "
+        'folder, convert it: python -c "from diffusers import DiffusionPipeline as P; '
+        "P.from_pretrained('OLD', use_safetensors=False).save_pretrained('NEW', "
+        'safe_serialization=True)"'
+    )
 
 
 def require_whole(file: Path) -> None:
     """Checks that a safetensors file is as long as its header says."""
-    ends = [tensor["data_offsets"][1] for tensor in _described(file)]
+    ends = [tensor["data_offsets"][1] for tensor in header(file).values()]
     with _opened(file) as stream:
         length = int.from_bytes(stream.read(8), "little")
         size = stream.seek(0, os.SEEK_END)
@@ -124,32 +129,43 @@ def require_whole(file: Path) -> None:
         raise _damaged(file)
 
 
+def header(file: Path) -> dict[str, dict[str, Any]]:
+    """The name and the entry of each tensor in the header of a safetensors file: dtype, shape and data_offsets.
+
+    The format: 8 bytes that hold the length of the header, a JSON object, and then the tensors.
+    """
+    with _opened(file) as stream:
+        start = stream.read(8)
+        if start == _POINTER[:8]:
+            raise _pointer(file)
+        length = int.from_bytes(start, "little")
+        text = stream.read(min(length, _LONGEST_HEADER))
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise _damaged(file) from error
+    if not isinstance(content, dict):
+        raise _damaged(file)
+    entries = {name: entry for name, entry in content.items() if name != "__metadata__"}
+    for name, entry in entries.items():
+        if not _describes_a_tensor(entry):
+            raise _damaged(file, f", its tensor '{name[:60]}' has no such type, shape and place")
+    return entries
+
+
 def refuse_checkpoint_file(file: Path) -> UserError:
-    """The error for a path that is a single file, with the command that makes a pipeline folder of it."""
-    if file.suffix not in (*_PICKLES, ".safetensors"):
-        return UserError(f"prior '{file}' is a file: name the pipeline folder that holds model_index.json")
-    pickle = file.suffix in _PICKLES
+    """The error for a path that is a file of another format, with the command that makes a folder of a pickle."""
+    if file.suffix not in _PICKLES:
+        return UserError(
+            f"prior '{file}' is a file: name the pipeline folder that holds model_index.json, or a .safetensors "
+            "file of a whole model"
+        )
     return UserError(
-        f"prior '{file}' is a file"
-        + (", a pickle, which can run code. If you trust it, make" if pickle else ". Make")
-        + f' a pipeline folder of it: python -c "from diffusers import {_PIPELINE_CLASS} as P; '
+        f"prior '{file}' is a file, a pickle, which can run code. If you trust it, make a pipeline folder of it: "
+        f'python -c "from diffusers import {_PIPELINE_CLASS} as P; '
         f"P.from_single_file('{file.name}').save_pretrained('FOLDER')\" "
         "(needs a network connection once, for the configs)"
     )
-
-
-def variant(part: Path) -> str | None:
-    """'fp16' if a folder holds only the half-precision copy of its weights, else None."""
-    files = [file.name for file in part.glob("*.safetensors")]
-    return "fp16" if files and all(".fp16" in name for name in files) else None
-
-
-def elements_of(part: Path) -> int:
-    """The number of weights of a part, from the headers of the files that `variant` chooses."""
-    wanted = variant(part)
-    chosen = [file for file in part.glob("*.safetensors") if wanted or ".fp16" not in file.name]
-    tensors = [tensor for file in chosen for tensor in _described(file)]
-    return sum(math.prod(tensor["shape"]) for tensor in tensors)
 
 
 def fingerprint(parts: list[Path], *extras: object) -> str:
@@ -158,7 +174,7 @@ def fingerprint(parts: list[Path], *extras: object) -> str:
     lines = [str(extra) for extra in extras]
     for part in parts:
         for file in sorted(part.rglob("*")):
-            if file.is_file():
+            if file.is_file() and not file.name.startswith("."):
                 status = file.stat()
                 lines.append(f"{part.name}/{file.relative_to(part)} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -192,35 +208,6 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
         raise UserError(f"prior file '{file}' cannot be read ({first_line(error)})") from error
 
 
-def _shards(index: Path) -> set[str]:
-    """The names of the files that the index of a part in several files lists."""
-    shards = read_json(index).get("weight_map", {})
-    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-        raise UserError(f"prior file '{index}' is damaged, its weight_map is no list of files: copy it again")
-    return set(shards.values())
-
-
-def _described(file: Path) -> list[dict[str, Any]]:
-    """The entry of each tensor in the header of a safetensors file: dtype, shape and data_offsets.
-
-    The format: 8 bytes that hold the length of the header, a JSON object, and then the tensors.
-    """
-    with _opened(file) as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        text = stream.read(min(length, _LONGEST_HEADER))
-    try:
-        header = parse_json(text)
-    except ValueError as error:
-        raise _damaged(file) from error
-    if not isinstance(header, dict):
-        raise _damaged(file)
-    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    for name, entry in entries.items():
-        if not _describes_a_tensor(entry):
-            raise _damaged(file, f", its tensor '{name[:60]}' has no such type, shape and place")
-    return list(entries.values())
-
-
 def _describes_a_tensor(entry: object) -> bool:
     """Whether an entry of a header is that of a tensor which takes as many bytes as its type and shape say."""
     if not isinstance(entry, dict):
@@ -237,6 +224,13 @@ def _describes_a_tensor(entry: object) -> bool:
         return False
     bits = _BITS.get(dtype)
     return bits is not None and bits * math.prod(shape) == 8 * (place[1] - place[0])
+
+
+def _pointer(file: Path) -> UserError:
+    return UserError(
+        f"prior file '{file}' is a Git LFS pointer, which stands for the file that git did not fetch: run `git lfs "
+        "pull` in its folder, or download the file"
+    )
 
 
 def _damaged(file: Path, part: str = "") -> UserError:

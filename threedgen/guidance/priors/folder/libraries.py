@@ -11,9 +11,12 @@ from typing import Any, TypeVar
 import torch
 
 from threedgen.core import machine
+from threedgen.core.empty import made_empty
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.folder import files
 from threedgen.guidance.priors.folder.files import first_line
+from threedgen.guidance.priors.folder.single_weights import Source
+from threedgen.guidance.priors.folder.weights import only_chosen
 
 _SENTENCEPIECE = "pip install sentencepiece protobuf (the extra threedgen[deepfloyd])"
 
@@ -23,17 +26,22 @@ _T = TypeVar("_T")
 def load_model(model: Any, part: Path, dtype_keyword: str, dtype: torch.dtype) -> Any:
     """`from_pretrained` of a class of diffusers or transformers. Raises UserError, also for missing weights."""
 
-    def load() -> tuple[Any, dict[str, Any]]:
-        return model.from_pretrained(
-            str(part),
-            local_files_only=True,
-            use_safetensors=True,
-            variant=files.variant(part),
-            output_loading_info=True,
-            **{dtype_keyword: dtype},
-        )
+    source = Source.read(part)
 
-    files.read_config(part / "config.json")
+    def load() -> tuple[Any, dict[str, Any]]:
+        if source is not None:
+            return _from_single_file(model, config, source.tensors(config), dtype)
+        with only_chosen(part) as (folder, variant):
+            return model.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                use_safetensors=True,
+                variant=variant,
+                output_loading_info=True,
+                **{dtype_keyword: dtype},
+            )
+
+    config = files.read_config(part / "config.json")
     with quiet():
         loaded, info = or_user_error(load, part)
     # Both libraries would fill missing weights with random numbers and continue.
@@ -43,6 +51,24 @@ def load_model(model: Any, part: Path, dtype_keyword: str, dtype: torch.dtype) -
             f"prior part '{part}' lacks {len(absent)} weights (first: {absent[0]}): copy it again"
         )
     return loaded
+
+
+def _from_single_file(
+    model: Any, config: dict[str, Any], tensors: dict[str, torch.Tensor], dtype: torch.dtype
+) -> tuple[Any, dict[str, Any]]:
+    """A model of weights that were read from a single file, and what the loading of a folder says beside it."""
+    if "architectures" in config:
+        described = model.config_class.from_dict(config)
+        return model.from_pretrained(
+            None, config=described, state_dict=tensors, dtype=dtype, output_loading_info=True
+        )
+    with made_empty():  # sizes that do not fit the file take no memory
+        loaded = model.from_config(config)
+    weights = {name: value.to(dtype) for name, value in tensors.items()}
+    missing = set(loaded.state_dict()) - set(weights)
+    if not missing:
+        loaded.load_state_dict(weights, assign=True)
+    return loaded.eval(), {"missing_keys": missing}
 
 
 @contextmanager

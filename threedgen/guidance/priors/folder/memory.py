@@ -6,18 +6,33 @@ of its tiles).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from threedgen.guidance.priors.clip_codec import VideoLatents
-from threedgen.guidance.priors.codec import Latents
+from threedgen.guidance.priors.codec import Latents, Recomputed
 
 _GB = 1024.0**3
-# Rough estimates in GB of what a picture of 512 x 512 pixels takes in the autoencoder (float32, forward and
-# backward) and in a pass of a denoiser without slices; both grow with the number of pixels.
-_CODEC_WORK, _NETWORK_WORK = 5.0, 1.5
+# GB that a picture of 512 x 512 pixels takes in the autoencoder in float32, forward and backward, and that a sample
+# of this size takes in a pass of a denoiser, counted by benchmarks/gpu_memory.py; both grow with the pixels.
+_CODEC_WORK, _NETWORK_WORK = 3.0, 0.15
+_BRANCHES = 2  # passes for each sample: with the text and without it
+_VIEWS: ContextVar[int] = ContextVar("views of a step", default=1)
+
+
+@contextmanager
+def for_views(count: int) -> Iterator[None]:
+    """Priors that are loaded inside the block are planned for steps of `count` samples: views, or clips."""
+    token = _VIEWS.set(count)
+    try:
+        yield
+    finally:
+        _VIEWS.reset(token)
 
 
 @dataclass(frozen=True)
@@ -25,8 +40,9 @@ class Sizes:
     """What a prior takes on its device without any measure.
 
     network, vae, encoders: GB of the weights of the denoiser (and of its ControlNet), of the autoencoder and of the
-    text encoders. pixels: side of its pictures. frames: length of its clips (the autoencoder takes a few frames at
-    a time, the denoiser all).
+    text encoders. pixels: side of its pictures. frames: length of its clips. codec_bytes: of a number in the
+    autoencoder. views: samples in a step, as `for_views` says. The autoencoder takes one picture at a time, and the
+    denoiser all.
     """
 
     network: float
@@ -34,6 +50,8 @@ class Sizes:
     encoders: float
     pixels: int
     frames: int = 1
+    codec_bytes: int = 4
+    views: int = field(default_factory=_VIEWS.get)
 
 
 @dataclass(frozen=True)
@@ -41,9 +59,9 @@ class Plan:
     """The measures that are taken to save memory.
 
     encoders_aside: texts are encoded on the CPU (in any case the encoders are removed once all texts are encoded).
-    slicing: attention is computed one head at a time, if the network supports it. tiling: the autoencoder takes one
-    picture after the other in tiles of half its side, and recomputes them in the backward pass. offload: the
-    weights of the denoiser stay in the memory of the CPU, and each layer is moved to the device when it computes.
+    slicing: attention is computed one head at a time, if the network supports it. tiling: the autoencoder takes
+    pictures in tiles of half their side, which the backward pass recomputes one by one. offload: the weights of the
+    denoiser stay in the memory of the CPU, and each layer is moved to the device when it computes.
     """
 
     encoders_aside: bool = False
@@ -69,31 +87,17 @@ class Plan:
         return network
 
     def place_codec(self, codec: Latents | VideoLatents) -> None:
-        """Switch the autoencoder to slices and tiles, if planned and if it supports them."""
+        """Switch the autoencoder to tiles, if planned and if it supports them."""
         vae = codec.vae
         if not self.tiling or not hasattr(vae, "use_tiling"):
             return
         if isinstance(codec, VideoLatents):
             codec.use_tiles()
             return
-        vae.enable_slicing()
         vae.enable_tiling()
         vae.tile_sample_min_size = max(codec.size // 2, codec.reduction)
         vae.tile_latent_min_size = vae.tile_sample_min_size // codec.reduction
         vae.encoder = Recomputed(vae.encoder)
-
-
-class Recomputed(torch.nn.Module):
-    """A frozen module whose activations are computed again in the backward pass instead of being stored."""
-
-    def __init__(self, inner: torch.nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        from torch.utils.checkpoint import checkpoint
-
-        return checkpoint(self.inner, x, use_reentrant=False)  # type: ignore[return-value]
 
 
 def plan(budget: float, sizes: Sizes, slicing: bool = False, tiling: bool = False) -> Plan:
@@ -123,8 +127,8 @@ def _estimate(step: Plan, sizes: Sizes, pixels: float) -> float:
     resident = sizes.network + sizes.vae
     texts = 0.0 if step.encoders_aside else resident + sizes.encoders
     work = pixels * max(
-        _CODEC_WORK / (4.0 if step.tiling else 1.0),
-        sizes.frames * _NETWORK_WORK / (2.0 if step.slicing else 1.0),
+        _CODEC_WORK * sizes.codec_bytes / 4.0 / (4.0 if step.tiling else 1.0),
+        _BRANCHES * sizes.views * sizes.frames * _NETWORK_WORK / (2.0 if step.slicing else 1.0),
     )
     return max(texts, resident + work)
 

@@ -49,7 +49,8 @@ class PipelineParts:
     """Loads the parts of one pipeline folder. Every method raises UserError if a part does not fit or is damaged.
 
     device, dtype: of the denoiser and the text encoders. plan: measures to save memory. lora: low-rank changes that
-    are added to the parts, or None. deferred: the denoiser need not be loaded if it is known.
+    are added to the parts, or None. deferred: the denoiser need not be loaded if it is known. vae_dtype: of the
+    autoencoder.
     """
 
     folder: PipelineFolder
@@ -58,11 +59,12 @@ class PipelineParts:
     plan: Plan
     lora: Lora | None = None
     deferred: bool = False
+    vae_dtype: torch.dtype = torch.float32
 
     def network(self, name: str, part: str) -> Any:
         """The denoiser: the class `name` of diffusers from the folder `part`, with the low-rank changes added; or
         what stands for it."""
-        folder = self.folder.path / part
+        folder = self.folder.part(part)
         changed = self.lora is not None or self.plan.slicing or self.plan.offload
         if name == "UNet2DConditionModel" and not changed and is_plain(folder):
             return self.plan.place_network(load_plain(folder, self.dtype), self.device)
@@ -77,7 +79,7 @@ class PipelineParts:
         return network
 
     def _load_network(self, name: str, part: str) -> Any:
-        network = load_model(diffusers_class(name), self.folder.path / part, "torch_dtype", self.dtype)
+        network = load_model(diffusers_class(name), self.folder.part(part), "torch_dtype", self.dtype)
         if self.lora is not None:
             self.lora.merge(network, part)
         return self.plan.place_network(network, self.device)
@@ -90,8 +92,8 @@ class PipelineParts:
         return codec
 
     def autoencoder(self, name: str) -> Any:
-        """The class `name` of diffusers from the folder vae, in float32 (in float16 it overflows)."""
-        vae = load_model(diffusers_class(name), self.folder.path / "vae", "torch_dtype", torch.float32)
+        """The class `name` of diffusers from the folder vae."""
+        vae = load_model(diffusers_class(name), self.folder.part("vae"), "torch_dtype", self.vae_dtype)
         return vae.to(self.device)
 
     def codec(self, part: str = "unet", absent: int | None = None) -> Latents | Pixels:
@@ -173,7 +175,7 @@ class PipelineParts:
 
     def tokenizer(self, part: str) -> Any:
         """The tokenizer of a part; code from the folder is never run."""
-        folder = self.folder.path / part
+        folder = self.folder.part(part)
 
         def load() -> Any:
             from transformers import AutoTokenizer
@@ -198,7 +200,7 @@ class PipelineParts:
         # T5 overflows in float16; CLIP does not.
         half_t5 = name in ("T5EncoderModel", "UMT5EncoderModel") and self.dtype == torch.float16
         dtype = torch.bfloat16 if half_t5 else self.dtype
-        folder = self.folder.path / part
+        folder = self.folder.part(part)
         loaded = load_model(class_of("transformers", name, folder), folder, "dtype", dtype)
         if self.lora is not None:
             self.lora.merge(loaded, part)
@@ -210,7 +212,7 @@ class PipelineParts:
         most, words = max(tokenizer.get_vocab().values()), encoder.get_input_embeddings().num_embeddings
         if most >= words:
             raise UserError(
-                f"prior part '{self.folder.path / f'tokenizer{end}'}' has a token {most}, and its text encoder "
+                f"prior part '{self.folder.part(f'tokenizer{end}')}' has a token {most}, and its text encoder "
                 f"knows {words} tokens: copy both again"
             )
         return tokenizer, encoder
@@ -220,7 +222,10 @@ def read_noise_table(path: Path, config: dict[str, Any]) -> NoiseSchedule:
     """The cumulative products of the config of a scheduler. Raises UserError if it describes no noise table."""
     if "beta_schedule" not in config and "trained_betas" not in config:
         name = config.get("_class_name", "unknown")
-        raise UserError(f"prior '{path}' has the scheduler {name}, without betas: its noise is not known")
+        raise UserError(
+            f"prior '{path}' has the scheduler {name}, without betas: its noise is not known, so use a model with "
+            "a table of betas, such as Stable Diffusion"
+        )
     given = {key: config[key] for key in _NOISE_TABLE_KEYS if key in config}
     betas = given.get("trained_betas")
     if betas is not None and not isinstance(betas, list):

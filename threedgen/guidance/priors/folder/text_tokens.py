@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Sequence
+from functools import cache as once
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +20,7 @@ _CONFIG = "tokenizer_config.json"
 # What Radford et al. 2021 (arXiv:2103.00020) take as words: the marks of a text, English endings, letters, single
 # digits, and other signs.
 _WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_LONGEST = 32  # tokens of a word
 _MARKS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -60,6 +64,25 @@ class Tokenizer:
         ]
         read = torch.tensor([item.attention_mask for item in found], dtype=torch.bool)
         return Tokens(torch.tensor([item.ids for item in found]), read, torch.tensor(unread))
+
+
+def reads_words(folder: Path) -> Callable[[str], bool]:
+    """Whether the vocab.txt of a folder has a word, whole or as a stem with an ending: in two pieces at most.
+
+    Of a word with marks such as a hyphen this is asked of each part. The file is read when the first word is asked:
+    then UserError is raised if it is damaged.
+    """
+
+    @once
+    def pieces() -> Tokenizer:
+        return word_pieces(folder, _LONGEST, sys.maxsize)
+
+    def reads(word: str) -> bool:
+        parts = re.findall(r"[^\W_]+", word)
+        # The tokens of a text begin and end with a mark of their own.
+        return all(count - 2 <= 2 for count in pieces()(parts).read.sum(1).tolist())
+
+    return reads
 
 
 def word_pieces(folder: Path, length: int, words: int) -> Tokenizer:
