@@ -189,7 +189,7 @@ def _choose_backends() -> None:
     table["splatting"]["gsplat"] = ("pretend_cuda_splatting", lambda: None, ("cuda",))
     table["mesh"]["pytorch3d"] = ("pretend_cuda_meshes", lambda: None, ("cuda",))
     table["mesh"]["native"] = backends._BACKENDS["mesh"]["native"]
-    backends._BACKENDS = table
+    backends._BACKENDS, backends._PREPARE = table, {}  # there is nothing to compile
     backends.available.cache_clear()
 
 

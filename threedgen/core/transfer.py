@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,6 +55,13 @@ def on_cpu(tensor: Tensor) -> Tensor:
     return known
 
 
+def write(there: Tensor, numbers: Tensor) -> None:
+    """Writes numbers on the CPU into a tensor of the same shape on any device, as by `sent`."""
+    there.copy_(sent(numbers, there.device, there.dtype))
+    if there.device.type != "cpu":
+        _remember(there, numbers)
+
+
 def rows(tensor: Tensor, index: slice | Tensor) -> Tensor:
     """tensor[index], for an index on any device; of rows of what was sent, `on_cpu` knows the numbers."""
     if tensor.device.type == "cpu":
@@ -64,6 +71,29 @@ def rows(tensor: Tensor, index: slice | Tensor) -> Tensor:
     if known is not None and version == tensor._version:
         _remember(chosen, rows(known, index))
     return chosen
+
+
+def among(
+    function: Callable[[Tensor], tuple[Tensor, Tensor]], items: Tensor, chosen: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The two results of `function` for each item [N, ...], and zeros for the items that are not chosen [N].
+
+    On the CPU only the chosen items are computed. A GPU, which would be asked how many there are, computes all.
+    """
+    if items.device.type == "cpu":
+        index = chosen.nonzero().squeeze(1)
+        one, two = function(items[index])
+        return _spread(one, index, len(items)), _spread(two, index, len(items))
+    one, two = function(items)
+    return _only(chosen, one), _only(chosen, two)
+
+
+def _spread(found: Tensor, index: Tensor, count: int) -> Tensor:
+    return found.new_zeros(count, *found.shape[1:]).index_put((index,), found)
+
+
+def _only(chosen: Tensor, found: Tensor) -> Tensor:
+    return torch.where(chosen.view(-1, *(1,) * (found.ndim - 1)), found, 0.0)
 
 
 def _remember(there: Tensor, here: Tensor) -> None:

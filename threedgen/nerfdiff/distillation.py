@@ -29,7 +29,7 @@ from threedgen.core.pictures import resize_images
 from threedgen.core.random import generator
 from threedgen.core.roles import GuidanceRoles
 from threedgen.core.settings import SettingError, at_least, between, settings
-from threedgen.core.transfer import Number, on_cpu, sent, sent_as
+from threedgen.core.transfer import Number, on_cpu, rows, sent, sent_as, write
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.nerfdiff.sampling import levels, predict_clean, signed, unsigned
 from threedgen.nerfdiff.source import Source, SourceConfig
@@ -163,17 +163,18 @@ class NerfGuidedDistillation(nn.Module, GuidanceRoles):
     ) -> Number:
         """Takes the DDIM step `level` of those views that have not taken it yet. Returns the root mean square of
         the change."""
-        late = self.done[now] < level
-        now, renders = now[late], renders[late]
-        if len(now) == 0:
+        done, places = on_cpu(self.done), on_cpu(now)
+        late = (done[places] < level).nonzero().squeeze(1)
+        if len(late) == 0:
             return 0.0
+        now, renders = rows(now, late), rows(renders, late)
         before = self.images[now]
         alpha, sigma = levels(t)
         z = alpha * before + sigma * self.noise[now]
         clean = self._denoise(z, t, self.shown[now], now)
         clean = corrected(clean, renders, alpha, sigma, self.config.gamma)
         self.images[now], self.noise[now] = clean, (z - alpha * clean) / sigma
-        self.done[now] = level
+        write(self.done, done.index_fill(0, places[late], level))
         return (clean - before).square().mean().sqrt()
 
     def _source_gap(self, output: RenderOutput, cameras: Cameras) -> Tensor:

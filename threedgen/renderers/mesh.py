@@ -132,10 +132,11 @@ def _same(one: Tensor, two: Tensor) -> bool:
 
 
 def _check_faces(faces: Tensor, count: int) -> None:
-    if len(faces) and (int(faces.min()) < 0 or int(faces.max()) >= count):
-        raise ValueError(
-            f"faces must name vertices 0 to {count - 1}, got {int(faces.min())} to {int(faces.max())}"
-        )
+    if not len(faces):
+        return
+    least, most = torch.stack(torch.aminmax(faces)).tolist()  # a GPU is asked once
+    if least < 0 or most >= count:
+        raise ValueError(f"faces must name vertices 0 to {count - 1}, got {least} to {most}")
 
 
 def _colors(mesh: TriMesh) -> Float[Tensor, "V 3"]:

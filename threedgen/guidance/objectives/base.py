@@ -290,4 +290,5 @@ def drop_overflow(gradient: Float[Tensor, "B ..."]) -> tuple[Float[Tensor, "B ..
     """
     bad = ~gradient.isfinite().flatten(1).all(dim=1)
     dropped = (bad & ~bad.all()).reshape(-1, *(1,) * (gradient.ndim - 1))
-    return gradient.masked_fill(dropped, 0.0), bad.float().mean()
+    # A copy keeps the order of the gradient in memory, and with it the order of later sums.
+    return gradient.clone().masked_fill_(dropped, 0.0), bad.float().mean()
