@@ -6,10 +6,15 @@ This module must not import torch: the guard has to be loaded before torch, whic
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import importlib.metadata
 import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
+
+from threedgen.core.atomic import replacing
+from threedgen.core.cache import user_folder
 
 _SOURCE = Path(__file__).with_name("guard.cpp")
 
@@ -19,17 +24,21 @@ def compiler() -> str | None:
     return shutil.which("c++") or shutil.which("g++")
 
 
-def build_guard(folder: Path) -> Path:
-    """The library, built in `folder` in a few seconds, or found there."""
-    library, torch = folder / "guard.so", _torch()
+def build_guard() -> Path:
+    """The library, built in the user's cache in half a minute at most, or found there."""
+    torch, cache = _torch(), user_folder("pretend-cuda")
+    assert cache is not None
+    made_of = _SOURCE.read_bytes() + importlib.metadata.version("torch").encode()
+    library = cache / f"{hashlib.sha256(made_of).hexdigest()[:16]}.so"
     if not library.is_file():
         includes = [torch / "include", torch / "include/torch/csrc/api/include"]
         command = [
             *(str(compiler()), "-O0", "-shared", "-fPIC", "-std=c++20", str(_SOURCE), f"-L{torch / 'lib'}"),
             *(part for path in includes for part in ("-isystem", str(path))),
-            *("-ltorch_cpu", "-lc10", "-o", str(library)),
+            *("-ltorch_cpu", "-lc10", "-o"),
         ]
-        subprocess.run(command, check=True)
+        with replacing(library) as made:
+            subprocess.run([*command, str(made)], check=True)
     return library
 
 

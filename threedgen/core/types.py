@@ -291,8 +291,9 @@ class RenderOutput:
 class Signal:
     """The result of a guidance for one step.
 
-    loss: a scalar, differentiable in the render. metrics: numbers to log by name. preview: makes a picture [H,
-    W, 3] in [0, 1] to show, or None; it is called only if one is shown, because decoding may be slow.
+    loss: a scalar, differentiable in the render. metrics: numbers to log by name; a tensor of one element may stay
+    on its device, because the loop reads all of a step at once and gives numbers to listeners. preview: makes a
+    picture [H, W, 3] in [0, 1] to show, or None; it is called only if one is shown, because decoding may be slow.
     """
 
     loss: Float[Tensor, ""]
