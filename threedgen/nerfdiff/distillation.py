@@ -99,7 +99,7 @@ class NerfGuidedDistillation(nn.Module, GuidanceRoles):
         size = source.picture.shape[-1]
         for name in ("images", "noise", "shown"):
             self.register_buffer(name, torch.zeros(config.count, 3, size, size, device=device))
-        self.register_buffer("done", torch.full((config.count,), -1, device=device))
+        self.register_buffer("done", sent(torch.full((config.count,), -1), device))
 
     _source: Source
 

@@ -20,7 +20,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.settings import SettingError, above, at_least, between, settings
 from threedgen.core.spherical_harmonics import DC, dc_from_rgb
-from threedgen.core.transfer import Number, on_cpu
+from threedgen.core.transfer import Number, on_cpu, write
 from threedgen.core.types import GaussianCloud, RenderOutput
 from threedgen.loop.regularizers import weigh
 from threedgen.representations import density_control, gaussian_terms, initialisers
@@ -292,7 +292,7 @@ class Gaussians(Representation):
         full = self.config.sh_full
         reached = self.config.sh_degree if done >= full else int(self.config.sh_degree * done / full)
         if reached > int(on_cpu(self.active_degree)):
-            self.active_degree.fill_(reached)
+            write(self.active_degree, torch.tensor(reached))
 
     def _observe(self, output: RenderOutput) -> None:
         if output.screen is None or not self._density.enabled:
