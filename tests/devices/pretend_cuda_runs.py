@@ -79,8 +79,12 @@ _LOOP = 2
 _FIELDS = dict.fromkeys(
     ("csd", "nfsd", "sdi", "dreamfusion", "hifa", "sjc", "prolificdreamer", "mvdream", "nerfdiff"), _LOOP + 2
 )
-# A mesh is asked which edges, faces and pixels there are; SSIM (of kornia) sends its window once for each call.
-MOST: Mapping[str, int] = {**dict.fromkeys(FAMILIES, _LOOP), **_FIELDS}
+# kornia sends the window of SSIM in each call, and in a mesh it is asked which edges, faces and pixels there are.
+MOST: Mapping[str, int] = {
+    **dict.fromkeys(FAMILIES, _LOOP),
+    **_FIELDS,
+    **{"fit": _LOOP + 1, "dreamgaussian": 14, "fantasia3d": 21},
+}
 
 
 class Steps:
