@@ -15,7 +15,7 @@ from threedgen.core.transfer import among, constant, on_cpu, read_numbers, rows,
 
 HERE = Path(__file__).parent
 # A family for each kind of scene, prior and guidance. `make test-all` runs all of them.
-FAMILIES = ("text-to-3d", "sds", "dreamfusion", "prolificdreamer", "zero123", "fantasia3d", "text-to-4d")
+FAMILIES = ("text-to-3d", "sds", "prolificdreamer", "zero123", "fantasia3d", "text-to-4d")
 
 on_a_pretend_gpu = pytest.mark.skipif(
     compiler() is None or not sys.platform.startswith("linux"), reason="needs a C++ compiler, on Linux"
