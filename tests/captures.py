@@ -1,4 +1,4 @@
-"""Captures for tests and the benchmark: pictures of a lens, and their COLMAP model in a world of any gauge."""
+"""Captures for tests and benchmarks: pictures of a lens, their COLMAP model in a world of any gauge, and depths."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
+import trimesh
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from threedgen.cameras.orbit import convert, orbit
+from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets import world
 from threedgen.datasets.multiview import PosedPictures
+from threedgen.renderers.mesh import MeshRenderer
+from threedgen.renderers.rasterize import rasterize
+
+_GREY, _RED = (0.6, 0.6, 0.6), (0.8, 0.2, 0.1)
 
 
 def red_car(count: int, size: int) -> PosedPictures:
@@ -26,6 +32,36 @@ def red_car(count: int, size: int) -> PosedPictures:
     )
     rgb, alpha = world.render(world.canonical("car", "red"), cameras)
     return PosedPictures(rgb.clamp(0.0, 1.0), alpha, cameras)
+
+
+def plain_bowl() -> TriMesh:
+    """A deep bowl of one grey, open to +Y, with a red box on its ground: pictures show no shape of its inside."""
+    turn = np.linspace(-0.5 * np.pi, 0.1 * np.pi, 24)
+    outer = np.stack([0.85 * np.cos(turn), 0.85 * np.sin(turn)], axis=1)
+    bowl: Any = trimesh.creation.revolve(np.concatenate([outer, 0.88 * outer[::-1]]), sections=48)
+    bowl.vertices = bowl.vertices[:, [0, 2, 1]] * [1.0, 1.0, -1.0]  # the axis of a revolution is z
+    box: Any = trimesh.creation.box((0.3, 0.3, 0.3))
+    box.apply_translation([0.1, -0.5, 0.0])
+    colors = [np.tile(color, (len(part.vertices), 1)) for part, color in ((bowl, _GREY), (box, _RED))]
+    mesh: Any = trimesh.util.concatenate([bowl, box])
+    vertices, faces = torch.from_numpy(np.array(mesh.vertices)), torch.from_numpy(np.array(mesh.faces))
+    return TriMesh(vertices.float(), faces.long(), torch.from_numpy(np.concatenate(colors)).float())
+
+
+def seen_with_depths(mesh: TriMesh, cameras: Cameras) -> PosedPictures:
+    """Pictures of a mesh in the colours of its vertices, and the depths of what is solid in them."""
+    with torch.no_grad():
+        seen = MeshRenderer(MeshRenderer.Config(supersampling=2))(mesh, cameras, torch.ones(3))
+    inverse = rasterize(mesh, cameras).inverse_z
+    depths = torch.where((inverse > 0.0) & (seen.alpha[..., 0] > 0.99), 1.0 / inverse, torch.nan)
+    return PosedPictures(seen.rgb.clamp(0.0, 1.0), seen.alpha, cameras, depths=depths)
+
+
+def from_above(count: int, size: int, first: float = 0.0) -> Cameras:
+    """Cameras around what stands at the origin, which look into it from above. first: azimuth in degrees."""
+    step = torch.arange(count)
+    elevations = torch.tensor([35.0, 55.0])[step % 2]
+    return orbit(first + 360.0 / count * step, elevations, torch.full((count,), 3.0), 40.0, size, size)
 
 
 def gauge(seed: int = 0, scale: float = 3.7) -> Float[Tensor, "4 4"]:

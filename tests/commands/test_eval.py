@@ -119,6 +119,25 @@ def test_objects_of_the_training_are_said(counted, scenes, monkeypatch):
     assert warnings("others") == warnings("shape-world:car") == warnings("") == []
 
 
+@pytest.mark.usefixtures("_mean_colours")
+def test_objects_of_the_training_are_told_by_their_content(scenes, monkeypatch):
+    """Not by the name of the folder: in a renamed copy with other objects first, and in none of the same name."""
+    from threedgen.evaluation import nerfdiff_predictors as predictors
+
+    record = {"dataset": "cars", "objects": 2, "digests": open_objects(str(scenes)).digests()}
+    assert len(set(record["digests"])) == 2
+    Path("model").mkdir()
+    Path("model/nerfdiff.json").write_text(json.dumps(record))
+    shutil.copytree(scenes / "1a2b", "copy/z")
+    write_srn(Path("copy/a"), seen(6, 128, "green"))
+    write_srn(Path("cars/1a2b"), seen(6, 128, "green"))
+    for truth, count in (("copy", 1), (scenes, 2), ("cars", 0)):
+        known = Knowing(open_objects(str(truth)))
+        monkeypatch.setattr(predictors, "load_predictor", lambda *_, known=known: known)
+        said = [text for text in evaluated("model", "--truth", truth)["warnings"] if "trained" in text]
+        assert [text[0] for text in said] == ([str(count)] if count else []), truth
+
+
 def write_plain(folder: Path, pictures: Tensor, names: list[str], suffix: str = ".png") -> None:
     folder.mkdir(parents=True)
     for name, picture in zip(names, pictures, strict=True):

@@ -202,9 +202,22 @@ def _data(folder: Path) -> None:
 
     views = open_objects("shape-world:mug", count=1, size=16, split="train", views=4).load(0)
     write_transforms(folder / "transforms", views)
+    _add_depths(folder / "transforms", views.alpha[..., 0])
     for name in ("a", "b"):
         write_srn(folder / "objects" / name, views)
     (folder / "objects" / "captions.json").write_text(json.dumps({"a": "a mug", "b": "a cup"}))
+
+
+def _add_depths(folder: Path, solid: Any) -> None:
+    """Depths of two of the views, as a picture of 16 bits and as an archive."""
+    file = folder / "transforms.json"
+    document = json.loads(file.read_text())
+    levels = [(2000.0 * view).astype(np.uint16) for view in solid.numpy()]
+    Image.fromarray(levels[0]).save(folder / "depth.png")
+    np.savez_compressed(folder / "depth.npz", levels[1])
+    for frame, name in zip(document["frames"], ("depth.png", "depth.npz"), strict=False):
+        frame["depth_file_path"] = name
+    file.write_text(json.dumps(document))
 
 
 def _use_data() -> None:
@@ -219,7 +232,7 @@ def _use_data() -> None:
             found.caption(index)
             _sound(object_reach(found.load(index)))
 
-    _each(lambda: _sound(object_reach(read_pictures(INPUTS / "transforms"))), objects)
+    _each(lambda: _sound(object_reach(read_pictures(INPUTS / "transforms", depths=True))), objects)
 
 
 def _sound(reach: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -164,3 +165,86 @@ def test_renders_too_small_for_ssim_are_refused(folder):
     assert signal(guidance(folder, ssim=0.0), rgb, alpha, views(folder, 5)).loss.isfinite()
     rgb, alpha = torch.ones(4, 6, 6, 3), torch.ones(4, 6, 6, 1)
     assert signal(guidance(folder, ssim=0.2), rgb, alpha, views(folder, 6)).loss.isfinite()
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """Pictures whose depths are known in half of their solid pixels."""
+    step = torch.arange(4)
+    cameras = orbit(70.0 * step, torch.full((4,), 20.0), torch.full((4,), 2.85), 40.0, 24, 24)
+    rgb, alpha = world.render(world.canonical("car", "red"), cameras)
+    depths = 2.0 + torch.rand(4, 24, 24, generator=torch.Generator().manual_seed(2))
+    depths[..., ::2] = torch.nan
+    depths = torch.where(alpha[..., 0] > 0.5, depths, torch.nan)
+    path = tmp_path_factory.mktemp("deep")
+    write_transforms(path / "alpha", PosedPictures(rgb.clamp(0.0, 1.0), alpha, cameras, depths=depths))
+    return path
+
+
+def depth_signal(guide, pictures: PosedPictures, depth: Tensor, alpha: Tensor, cameras: Cameras):
+    rgb = pictures.images[cameras.index].to(depth)
+    return guide(RenderOutput(rgb, alpha, depth), cameras, "", 0, 1, 0)
+
+
+def test_depth_counts_only_where_it_is_known(deep):
+    cameras, pictures = views(deep), read_pictures(deep / "alpha", depths=True)
+    guide = guidance(deep, l2=1e-9, alpha=0.0, depth=3.0)
+    assert pictures.depths is not None
+    depths = pictures.depths[cameras.index, ..., None]
+    alpha = torch.full_like(depths, 0.7)
+    anywhere = torch.full_like(depths, 50.0)
+    right = torch.where(depths.isfinite(), 0.7 * depths, anywhere)
+    found = depth_signal(guide, pictures, right, alpha, cameras)
+    assert float(found.loss) == pytest.approx(0.0, abs=1e-4)
+    known = int(depths.isfinite().sum())
+    off = depth_signal(guide, pictures, right + 0.5, alpha, cameras)
+    rounded = math.hypot(0.5, 0.01) - 0.01
+    assert float(off.loss) == pytest.approx(2.0 * 3.0 * rounded * known / 4, rel=1e-3)
+    assert off.metrics["depth_error"] == pytest.approx(0.5, rel=1e-3)
+    smaller = cameras.resized(12, 12)
+    half = pictures.depths[cameras.index][:, 1::2, 1::2, None]
+    part = depth_signal(
+        guide,
+        replace(pictures, images=resize(pictures.images, 12, 12)),
+        torch.where(half.isfinite(), half, anywhere[:, :12, :12]),
+        torch.ones_like(half),
+        smaller,
+    )
+    assert float(part.loss) == pytest.approx(0.0, abs=1e-2)
+
+
+def test_the_gradient_of_the_depth_term_is_that_of_finite_differences(deep):
+    cameras, pictures = views(deep), read_pictures(deep / "alpha", depths=True)
+    guide = guidance(deep, l2=1e-9, alpha=0.0, depth=1.5)
+    rng = torch.Generator().manual_seed(3)
+    shape = (4, 24, 24, 1)
+    alpha, ways = (torch.rand(shape, generator=rng, dtype=torch.float64) for _ in range(2))
+    assert pictures.depths is not None
+    near = pictures.depths[cameras.index, ..., None].double().nan_to_num(1.0)
+    # Differences of every size, from those that are rounded to those of other surfaces.
+    depth = alpha * near + 10.0 ** (-4.0 * torch.rand(shape, generator=rng, dtype=torch.float64)) * (
+        ways - 0.5
+    )
+    depth.requires_grad_()
+    alpha.requires_grad_()
+    depth_signal(guide, pictures, depth, alpha, cameras).loss.backward()
+    assert depth.grad is not None
+    assert alpha.grad is not None
+    slope = float((depth.grad * ways).sum() - (alpha.grad * ways).sum())
+
+    def at(step: float) -> float:
+        with torch.no_grad():
+            return float(
+                depth_signal(guide, pictures, depth + step * ways, alpha - step * ways, cameras).loss
+            )
+
+    assert slope == pytest.approx((at(1e-7) - at(-1e-7)) / 2e-7, rel=1e-5)
+    assert abs(slope) > 1.0
+
+
+def test_pictures_with_depths_need_a_renderer_that_gives_them(deep):
+    cameras, pictures = views(deep), read_pictures(deep / "alpha")
+    rgb, alpha = pictures.images[cameras.index], pictures.alpha[cameras.index]
+    with pytest.raises(UserError, match="gives no depth to compare"):
+        signal(guidance(deep), rgb, alpha, cameras)
+    assert "depth_error" not in signal(guidance(deep, depth=0.0), rgb, alpha, cameras).metrics

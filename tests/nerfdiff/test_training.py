@@ -163,6 +163,7 @@ def test_a_published_folder_trains_a_step_and_is_evaluated(tmp_path):
     given = objects.load(0)
     assert given.images.shape[1:3] == (128, 128)
     assert len(objects) == 2
+    assert json.loads((out / "nerfdiff.json").read_text())["digests"] == objects.digests()
     source = type(given)(given.images[:1], given.alpha[:1], given.cameras[:1])
     answer = load_predictor(out)(source, given.cameras[1:2], 0)
     assert answer.rgb.shape == (1, 128, 128, 3)

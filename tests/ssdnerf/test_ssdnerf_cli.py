@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from threedgen.commands.main import main
 from threedgen.core import checkpoint
 from threedgen.datasets.multiview import write_srn
+from threedgen.datasets.objects import open_objects
 from threedgen.recipes.layers import merge
 from threedgen.ssdnerf.bootstrapping import BootstrapConfig
 from threedgen.ssdnerf.code_bank import CodeBank
@@ -86,6 +87,8 @@ def test_a_training_leaves_a_folder_that_explains_itself(run, folder):
     assert (settled["steps"], settled["codes"]["resolution"]) == (30, 16)
     document = json.loads((run / "ssdnerf.json").read_text())
     assert (document["dataset"], document["scenes"], document["steps"]) == ("cars_train", COUNT, 30)
+    assert document["digests"] == open_objects(str(folder)).digests()
+    assert len(set(document["digests"])) == COUNT
     assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["psnr"] > 14.0
 
 

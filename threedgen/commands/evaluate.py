@@ -13,6 +13,7 @@ from threedgen.commands.parser import Parser
 from threedgen.core.errors import UserError
 
 if TYPE_CHECKING:
+    from threedgen.datasets.objects import ObjectSet
     from threedgen.evaluation.benchmark import Predictor
     from threedgen.evaluation.result import Evaluation
 
@@ -169,15 +170,16 @@ def _model(target: Path, arguments: argparse.Namespace, progress: Progress) -> E
         evaluation = evaluate_samples(sampled, objects, *networks, count=count, name=name, progress=progress)
         return _about(evaluation, target, truth)
     predictor, size = _predictor(target, answer, device)
+    objects = open_objects(truth, drawn, size)
     evaluation = evaluate_objects(
         predictor,
-        open_objects(truth, drawn, size),
+        objects,
         arguments.protocol or "short",
         arguments.features,
         arguments.lpips,
         arguments.seed,
         count=arguments.objects,
-        learnt=_learnt(record, truth),
+        learnt=_learnt(record, truth, objects),
         name=name,
         progress=progress,
     )
@@ -217,9 +219,21 @@ def _classes_of(record: dict[str, Any]) -> str | None:
     return dataset if isinstance(dataset, str) and dataset.startswith(SHAPE_WORLD) else None
 
 
-def _learnt(record: dict[str, Any], truth: str) -> int:
-    """How many objects of the set `truth`, the first ones, a model was trained on, if that set is a folder with the
-    name of the one that it learnt from. Those of the shape world are others than in any training."""
+def _learnt(record: dict[str, Any], truth: str, objects: ObjectSet) -> Callable[[int], bool]:
+    """Whether a model was trained on the object with an index of the set `truth`, by the digests of its files that
+    the model keeps, whatever they are called now.
+
+    A model of an earlier version keeps none: it was trained on the first objects of a folder with the name of its
+    own. Those of the shape world are others than in any training.
+    """
+    digests = record.get("digests")
+    if isinstance(digests, list) and digests:
+        return lambda index: objects.digest(index) in digests
+    count = _first(record, truth)
+    return lambda index: index < count
+
+
+def _first(record: dict[str, Any], truth: str) -> int:
     dataset = record.get("dataset")
     objects = record.get("objects", record.get("scenes"))  # a NerfDiff's name for it, and an SSDNeRF's
     if not isinstance(objects, int) or not dataset or dataset == _classes_of(record):

@@ -88,11 +88,13 @@ def run(arguments: argparse.Namespace) -> None:
     )
     architecture = NerfDiffArchitecture(size=arguments.size, features=arguments.features)
     trainer = NerfDiffTrainer(config, architecture, folder)
+    digests = objects.digests()
 
     def saved() -> None:
         about = {
             "dataset": arguments.dataset if drawn else Path(arguments.dataset).resolve().name,
             "objects": len(objects),
+            "digests": digests,
             "training": dataclasses.asdict(config),
             "steps": trainer.step,
             "pictures": trainer.pictures,

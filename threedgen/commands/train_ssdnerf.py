@@ -138,8 +138,8 @@ def run(arguments: argparse.Namespace) -> None:
     # The other processes write what the first one tells them, while it holds the folder for all.
     with held(arguments.out) if world.first else nullcontext(), Progress(world.first) as progress:
         state = _state(arguments.out)
-        objects = _objects(arguments, config, world, progress, state.get("source"))
-        _train(arguments, config, objects, device, world, progress)
+        objects, digests = _objects(arguments, config, world, progress, state.get("source"))
+        _train(arguments, config, objects, digests, device, world, progress)
     if world.first:
         print(f"{arguments.out}: threedgen sample {arguments.out}")
 
@@ -159,13 +159,14 @@ def _state(folder: Path) -> dict[str, Any]:
 
 def _objects(
     arguments: argparse.Namespace, config: Config, world: World, progress: Progress, needed: str | None
-) -> PosedObjects:
-    """All objects, checked and packed by the first process. needed: as `pack` takes it. Raises UserError."""
+) -> tuple[PosedObjects, list[str]]:
+    """All objects, checked and packed by the first process, and in that process the digests of their files. needed:
+    as `pack` takes it. Raises UserError."""
     from threedgen.datasets.objects import SHAPE_WORLD, TRAINING_VIEWS, open_objects
     from threedgen.ssdnerf.posed_objects import open_packed, pack
 
     drawn = arguments.dataset.startswith(SHAPE_WORLD)
-    folder = arguments.out / "scenes"  # the name that trainings have on disk
+    folder, digests = arguments.out / "scenes", []  # the name that trainings have on disk
     if world.first:
         objects = open_objects(
             arguments.dataset,
@@ -189,14 +190,16 @@ def _objects(
             progress.say(f"warning: left out '{name}': {reason}")
         if packed.skipped:
             progress.say(f"warning: left out {len(packed.skipped)} of {len(objects)} objects")
+        digests = objects.digests(set(packed.names))
     world.wait()
-    return open_packed(folder)
+    return open_packed(folder), digests
 
 
 def _train(
     arguments: argparse.Namespace,
     config: Config,
     objects: PosedObjects,
+    digests: list[str],
     device: str,
     world: World,
     progress: Progress,
@@ -222,6 +225,7 @@ def _train(
     about = {
         "recipe": Path(arguments.recipe).stem,
         "dataset": arguments.dataset if drawn else Path(arguments.dataset).resolve().name,
+        "digests": digests,
         "machine": machine_name(device),
     }
     if world.first:

@@ -57,6 +57,13 @@ def resize(pictures: Float[Tensor, "B H W C"], height: int, width: int) -> Float
     return planes.permute(0, 2, 3, 1)
 
 
+def nearest(maps: Float[Tensor, "B H W"], height: int, width: int) -> Float[Tensor, "B h w"]:
+    """Maps at another size, where a pixel has the value of the nearest one: for values that must not be mixed."""
+    if tuple(maps.shape[1:]) == (height, width):
+        return maps
+    return F.interpolate(maps[:, None], (height, width), mode="nearest-exact")[:, 0]
+
+
 def resize_images(images: Float[Tensor, "B H W 3"], size: int) -> Float[Tensor, "B size size 3"]:
     """Square pictures at another size (see `resize`).
 

@@ -99,6 +99,7 @@ def moved(pictures: PosedPictures, center: Float[Tensor, " 3"], scale: float) ->
     return replace(
         pictures,
         cameras=replace(pictures.cameras, world_from_camera=poses.float()),
+        depths=None if pictures.depths is None else pictures.depths * scale,
         origin=replace(origin, points=((origin.points - center) * scale).float(), capture_from_world=back),
     )
 

@@ -33,17 +33,21 @@ _RIGID = 1e-3  # largest difference of R R^T of a rotation from 1: poses are oft
 
 
 def read_pictures(
-    path: str | Path, up: str | None = None, height: int | None = None, masked: bool = True
+    path: str | Path,
+    up: str | None = None,
+    height: int | None = None,
+    masked: bool = True,
+    depths: bool = False,
 ) -> PosedPictures:
     """The posed pictures of a folder or a transforms .json file, their cameras checked, in a world with +Y up.
 
     up: "y" or "z", the axis of the folder's world that points up; None is what a transforms file says or its
-    cameras show, and y for SRN. height, masked: see `Capture.read`. Raises UserError as `open_capture` does, and
-    for fewer than two pictures, pictures that cannot be read, are too large or below SMALLEST pixels, a pose that
-    is not a rotation and a position, or a position, focal length or principal point that no camera has.
+    cameras show, and y for SRN. height, masked, depths: see `Capture.read`. Raises UserError as `open_capture`
+    does, and for fewer than two pictures, pictures that cannot be read, are too large or below SMALLEST pixels, a
+    pose that is not a rotation and a position, or a position, focal length or principal point that no camera has.
     """
     folder = Path(path)
-    pictures = open_capture(folder, up).read(height, masked)
+    pictures = open_capture(folder, up).read(height, masked, depths)
     if len(pictures.images) < 2:
         raise UserError(f"'{folder}' holds one picture: a shape needs at least two, from different sides")
     tall, width = pictures.images.shape[1:3]

@@ -47,12 +47,17 @@ def _fisheye(coefficients: Tensor, points: Float[Tensor, "N 2"]) -> Float[Tensor
 
 
 def straightened(
-    picture: Float[Tensor, "H W C"], intrinsics: Float[Tensor, "3 3"], lens: Lens
-) -> tuple[Float[Tensor, "H W C"], Float[Tensor, "3 3"]]:
-    """A picture of the same size as a pinhole would have taken it, and the intrinsics of that pinhole in pixels.
+    picture: Float[Tensor, "H W C"],
+    intrinsics: Float[Tensor, "3 3"],
+    lens: Lens,
+    depths: Float[Tensor, "H W"] | None = None,
+) -> tuple[Float[Tensor, "H W C"], Float[Tensor, "3 3"], Float[Tensor, "H W"] | None]:
+    """A picture of the same size as a pinhole would have taken it, the intrinsics of that pinhole in pixels, and
+    the depths of its pixels, if those of the picture are given.
 
-    Its focal length is the shortest with which every pixel was seen by the lens; the principal point stays. Raises
-    UserError if there is none, because the coefficients describe no lens.
+    Colours are interpolated, depths are those of the nearest pixel: they are distances along the optical axis,
+    which stays. The focal length of the pinhole is the shortest with which every pixel was seen by the lens; the
+    principal point stays. Raises UserError if there is none, because the coefficients describe no lens.
     """
     height, width = picture.shape[:2]
     size = torch.tensor([width, height], dtype=torch.float64)
@@ -63,10 +68,18 @@ def straightened(
     pixels = torch.stack([columns, rows], dim=-1).reshape(-1, 2) + 0.5
     seen = _through(pixels, straight, intrinsics.double(), lens)
     grid = (2.0 * seen / size - 1.0).to(picture).reshape(1, height, width, 2)
-    found = F.grid_sample(
-        picture.permute(2, 0, 1)[None], grid, "bilinear", padding_mode="border", align_corners=False
-    )
-    return found[0].permute(1, 2, 0), straight.to(intrinsics)
+    found = _sampled(picture, grid, "bilinear")
+    if depths is not None:
+        depths = _sampled(depths[..., None], grid, "nearest")[..., 0]
+    return found, straight.to(intrinsics), depths
+
+
+def _sampled(
+    picture: Float[Tensor, "H W C"], grid: Float[Tensor, "1 H W 2"], mode: str
+) -> Float[Tensor, "H W C"]:
+    planes = picture.permute(2, 0, 1)[None]
+    found = F.grid_sample(planes, grid, mode, padding_mode="border", align_corners=False)
+    return found[0].permute(1, 2, 0)
 
 
 def _pinhole(intrinsics: Float[Tensor, "3 3"], size: Float[Tensor, " 2"], lens: Lens) -> Float[Tensor, "3 3"]:

@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -22,14 +23,16 @@ from torch import Tensor
 from threedgen.cameras.orbit import convert
 from threedgen.core.errors import UserError
 from threedgen.core.paths import entries
-from threedgen.core.pictures import resize
+from threedgen.core.pictures import nearest, resize
 from threedgen.core.types import Cameras
+from threedgen.datasets.depths import DepthFile, read_depths
 from threedgen.datasets.lenses import Lens, straightened
 from threedgen.datasets.named_files import SUFFIXES
 from threedgen.datasets.picture import read_mask, read_picture, size_of
 
 WORLDS = {"y": "opengl", "z": "blender"}  # the convention of a world by the axis that points up
 CAPTURE = "capture_from_world"  # key of a transforms.json that threedgen writes: see `Origin`
+_SOLID = 0.5  # alpha above which a pixel has a depth
 _MOST_PIXELS = 1_000_000_000  # of all pictures of a set: 16 GB as RGBA in float32
 
 
@@ -51,13 +54,15 @@ class Origin:
 @dataclass(frozen=True)
 class PosedPictures:
     """Pictures and cameras. images: [B, H, W, 3] in [0, 1], over white. alpha: [B, H, W, 1], 1 if a file has
-    none. names: of their files, if they come from files. origin: what else these files say."""
+    none. names: of their files, if they come from files. origin: what else these files say. depths: [B, H, W],
+    distances along the optical axis in world units, NaN where they are not known; None if no file has any."""
 
     images: Float[Tensor, "B H W 3"]
     alpha: Float[Tensor, "B H W 1"]
     cameras: Cameras
     names: tuple[str, ...] = ()
     origin: Origin = field(default_factory=Origin)
+    depths: Float[Tensor, "B H W"] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Shot:
 
     pose: [4, 4], world_from_camera. intrinsics: [3, 3] in pixels of a picture of `size` (width, height). upright: a
     picture that its EXIF data turns is turned. mask: a file that says what of the picture is the object. lens: None
-    is a pinhole. time: in [0, 1].
+    is a pinhole. time: in [0, 1]. depth: a file of the depths of its pixels.
     """
 
     path: Path
@@ -77,6 +82,7 @@ class Shot:
     mask: Path | None = None
     lens: Lens | None = None
     time: float = 0.0
+    depth: DepthFile | None = None
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,13 @@ class Capture:
     shots: tuple[Shot, ...]
     origin: Origin = field(default_factory=Origin)
 
-    def read(self, height: int | None = None, masked: bool = True) -> PosedPictures:
+    def read(self, height: int | None = None, masked: bool = True, depths: bool = False) -> PosedPictures:
         """The pictures at one size: the most frequent one, of equals the largest. Others are scaled to it.
 
         height: pixels that are enough, so that pictures of more than twice that height are reduced while they are
-        read. masked: what a mask leaves out is white and has no alpha. Raises UserError for a picture that cannot
-        be read, and for pictures that are too large together.
+        read. masked: what a mask leaves out is white and has no alpha. depths: the depths are read, too; where a
+        picture is transparent they are not known. Raises UserError for a picture, or depths, that cannot be read,
+        and for pictures that are too large together.
         """
         sizes = [size_of(shot.path, smallest=1, upright=shot.upright) for shot in self.shots]
         common = max(Counter(sizes).items(), key=lambda item: (item[1], math.prod(item[0])))[0]
@@ -104,8 +111,12 @@ class Capture:
             )
         pixels = torch.empty(len(sizes), tall, width, 4)
         matrices = torch.empty(len(sizes), 3, 3)
+        deep = [shot.depth is not None for shot in self.shots] if depths else []
+        maps = torch.full((len(sizes), tall, width), torch.nan) if any(deep) else None
         for index, shot in enumerate(self.shots):
-            pixels[index], matrices[index] = _read(shot, tall, width, masked)
+            pixels[index], matrices[index], map_of = _read(shot, tall, width, masked, maps is not None)
+            if maps is not None and map_of is not None:
+                maps[index] = map_of
         cameras = Cameras(
             torch.stack([shot.pose for shot in self.shots]).float(),
             matrices,
@@ -115,13 +126,20 @@ class Capture:
         )
         names = tuple(shot.path.name for shot in self.shots)
         alpha = pixels[..., 3:]
-        return PosedPictures(pixels[..., :3] + (1.0 - alpha), alpha, cameras, names, self.origin)
+        maps = None if maps is None else solid_depths(maps, alpha)
+        return PosedPictures(pixels[..., :3] + (1.0 - alpha), alpha, cameras, names, self.origin, maps)
+
+
+def solid_depths(depths: Float[Tensor, "B H W"], alpha: Float[Tensor, "B H W 1"]) -> Float[Tensor, "B H W"]:
+    """The depths where pictures are opaque; NaN elsewhere, because what is cut away has no depth."""
+    return torch.where(alpha[..., 0] > _SOLID, depths, torch.nan)
 
 
 def _read(
-    shot: Shot, height: int, width: int, masked: bool
-) -> tuple[Float[Tensor, "H W 4"], Float[Tensor, "3 3"]]:
-    """A picture, its colours times its alpha, at a size, without its lens; and its intrinsics in its pixels."""
+    shot: Shot, height: int, width: int, masked: bool, deep: bool
+) -> tuple[Float[Tensor, "H W 4"], Float[Tensor, "3 3"], Float[Tensor, "H W"] | None]:
+    """A picture, its colours times its alpha, at a size, without its lens; its intrinsics in its pixels; and its
+    depths if it has some and they are wanted (`deep`)."""
     picture = read_picture(shot.path, max(height, width), smallest=1, upright=shot.upright)
     rgb = torch.from_numpy(picture.rgb.copy()).float() / 255.0
     alpha = torch.ones_like(rgb[..., :1])
@@ -132,13 +150,17 @@ def _read(
     pixels = torch.cat([rgb * alpha, alpha], dim=2)
     scale = torch.tensor([pixels.shape[1] / shot.size[0], pixels.shape[0] / shot.size[1], 1.0])
     matrix = shot.intrinsics * scale[:, None]
+    depths = None
+    if deep and shot.depth is not None:
+        depths = read_depths(shot.depth, (picture.width, picture.height), *pixels.shape[:2])
     if shot.lens is not None:
         try:
-            pixels, matrix = straightened(pixels, matrix, shot.lens)
+            pixels, matrix, depths = straightened(pixels, matrix, shot.lens, depths)
         except UserError as error:
             raise UserError(f"{shot.path}: {error}") from error
     scale = torch.tensor([width / pixels.shape[1], height / pixels.shape[0], 1.0])
-    return resize(pixels[None], height, width)[0], matrix * scale[:, None]
+    depths = None if depths is None else nearest(depths[None], height, width)[0]
+    return resize(pixels[None], height, width)[0], matrix * scale[:, None], depths
 
 
 def write_srn(folder: Path, pictures: PosedPictures) -> None:
@@ -231,7 +253,8 @@ def _read_matrix(path: Path) -> Float[Tensor, "4 4"]:
 
 
 def write_transforms(folder: Path, pictures: PosedPictures) -> None:
-    """Writes transforms.json with fl_x, fl_y, cx, cy, w, h and up, and images/ with RGBA (straight alpha)."""
+    """Writes transforms.json with fl_x, fl_y, cx, cy, w, h and up, images/ with RGBA (straight alpha), and depths/
+    with arrays in world units for the pictures of which depths are known."""
     cameras = pictures.cameras
     (folder / "images").mkdir(parents=True, exist_ok=True)
     poses = convert(cameras.world_from_camera, "opencv", "opengl")
@@ -256,6 +279,10 @@ def write_transforms(folder: Path, pictures: PosedPictures) -> None:
                 "cy": k[1, 2].item(),
             }
         )
+        if pictures.depths is not None and not bool(pictures.depths[index].isnan().all()):
+            (folder / "depths").mkdir(exist_ok=True)
+            frames[-1]["depth_file_path"] = f"depths/{index:06d}.npy"
+            np.save(folder / frames[-1]["depth_file_path"], pictures.depths[index].float().numpy())
     document = {
         "camera_angle_x": 2.0 * math.atan(0.5 * cameras.width / first[0, 0].item()),
         "w": cameras.width,
@@ -263,6 +290,8 @@ def write_transforms(folder: Path, pictures: PosedPictures) -> None:
         "up": "y",
         "frames": frames,
     }
+    if pictures.depths is not None:
+        document["depth_unit_scale_factor"] = 1.0
     if pictures.origin.capture_from_world is not None:
         document[CAPTURE] = pictures.origin.capture_from_world.tolist()
     (folder / "transforms.json").write_text(json.dumps(document, indent=1))

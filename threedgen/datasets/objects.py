@@ -5,8 +5,10 @@ A set loads one object at a time, because published sets have thousands.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,7 @@ from threedgen.datasets import world
 from threedgen.datasets.gauge import centred
 from threedgen.datasets.given import is_capture, read_pictures
 from threedgen.datasets.multiview import PosedPictures
+from threedgen.datasets.named_files import SUFFIXES
 from threedgen.datasets.shapes import CLASSES
 from threedgen.datasets.world import Scene, WorldObject
 
@@ -36,12 +39,19 @@ _TEST_VIEWS = 32
 @dataclass(frozen=True)
 class ObjectSet:
     """A set of objects. names: in order. load: returns the pictures of the object with an index. caption: returns
-    the caption of the object with an index, None if it has none.
+    the caption of the object with an index, None if it has none. digest: returns what tells the files of the object
+    with an index from those of others, under any name; None if it is drawn.
     """
 
     names: Sequence[str]
     load: Callable[[int], PosedPictures]
     caption: Callable[[int], str | None] = lambda _: None
+    digest: Callable[[int], str | None] = lambda _: None
+
+    def digests(self, names: Collection[str] | None = None) -> list[str]:
+        """The digests of the objects of these names, by default of all; [] if they are drawn."""
+        chosen = (index for index, name in enumerate(self.names) if names is None or name in names)
+        return [found for index in chosen if (found := self.digest(index)) is not None]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,6 +92,7 @@ def open_objects(
         names,
         lambda index: centred(read_pictures(folders[index]))[0],
         lambda index: captions.get(names[index]),
+        lambda index: _digest(folders[index]),
     )
 
 
@@ -110,6 +121,26 @@ def _is_object(folder: Path) -> bool:
     return folder.is_dir() and (
         is_capture(folder) or any((folder / name).exists() for name in ("rgb", "pose"))
     )
+
+
+def _digest(folder: Path) -> str | None:
+    """A digest of the largest picture of an object, which is the last to be blank; None if it cannot be read.
+
+    One file is enough to tell objects from each other, and takes a moment for a thousand of them."""
+    try:
+        files = [
+            Path(place) / name
+            for place, _, names in os.walk(folder)
+            for name in names
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+        ]
+        largest = max(files, key=lambda path: (path.stat().st_size, path.name), default=None)
+        if largest is None:
+            return None
+        with largest.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    except OSError:  # loading the object says what is wrong
+        return None
 
 
 def _captions(folder: Path) -> dict[str, str]:

@@ -90,6 +90,22 @@ def read_depth(path: str | Path, like: Picture) -> Float[np.ndarray, "H W"]:
     return np.asarray(_beside(path, like, "depth picture", _nearness))
 
 
+def read_levels(path: str | Path) -> np.ndarray:
+    """The numbers [H, W] of a grey picture as they are in its file, of 8, 16 or 32 bits or of floating point.
+
+    Raises UserError as `read_picture` does, and for a picture with colours.
+    """
+    file = existing(path, "there is no picture '{path}'")
+    with _opened(file) as (picture, frames):
+        _check_header(file, picture, frames, smallest=1, whole=True)
+        if picture.mode not in (*_DEEP, "L", "F"):
+            raise UserError(
+                f"'{path}' is not grey: a depth picture has one number for each pixel, of 16 bits"
+            )
+        with decoding(file, partial(_unreadable, file)):
+            return np.array(picture)
+
+
 def _beside(path: str | Path, like: Picture, kind: str, convert: Callable[[Any], Any]) -> Any:
     """A mask or depth picture of what `like` shows. Raises UserError if the sizes of the files differ."""
     file = existing(path, f"there is no {kind} '{{path}}'")

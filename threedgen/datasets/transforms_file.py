@@ -19,6 +19,7 @@ from threedgen.cameras.orbit import convert
 from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.datasets.decoding import reason
+from threedgen.datasets.depths import DepthFile
 from threedgen.datasets.gauge import level, turn_upright
 from threedgen.datasets.lenses import Lens, fisheye, opencv
 from threedgen.datasets.multiview import (
@@ -44,15 +45,17 @@ _SETS = ("train_filenames", "val_filenames", "test_filenames")
 _READ = {
     *("camera_angle_x", "camera_angle_y", "fl_x", "fl_y", "cx", "cy", "w", "h", "camera_model", "is_fisheye"),
     *("frames", "file_path", "transform_matrix", "time", "up", "mask_path", "ply_file_path", CAPTURE),
+    *("depth_file_path", "depth_unit_scale_factor", "applied_scale", "integer_depth_scale"),
     *(*_OPENCV, *_SETS),
 }
 # Keys without effect on what the pictures show: sizes of other programs' grids, and notes on where poses come from.
 _NOTES = {
     *("aabb_scale", "scale", "offset", "sharpness", "rotation", "colmap_im_id", "n_frames", "frame_id"),
-    *("applied_transform", "applied_scale", "orientation_override", "timestamp", "date", "device", "comment"),
+    *("applied_transform", "orientation_override", "timestamp", "date", "device", "comment"),
 }
 _UPRIGHT = 0.94  # cosine of the angle, 20 degrees, by which the axis that is up may be off
 _LEVEL = 0.05  # difference between components of unit vectors below which they count as equal
+_MILLIMETRES = 1e-3  # the unit of nerfstudio's depths, if a file says nothing else
 _SHOWN = 5  # number of keys that a warning names
 
 
@@ -131,7 +134,24 @@ def _shot(file: Path, values: dict[str, Any], pose: Float[Tensor, "4 4"], files:
         None if mask is None else files.require(str(mask)),
         _lens(values, file),
         time,
+        _depth(values, file, files),
     )
+
+
+def _depth(values: Mapping[str, Any], file: Path, files: NamedFiles) -> DepthFile | None:
+    """The depths of a frame, whose unit is that of its positions: nerfstudio has scaled the positions by
+    applied_scale, but not the depths; instant-ngp reads no depths without integer_depth_scale."""
+    name, key, default, scale = values.get("depth_file_path"), "depth_unit_scale_factor", _MILLIMETRES, 1.0
+    if name is not None:
+        scale = _number(values, "applied_scale", file, 1.0)
+    elif "integer_depth_scale" in values:
+        name, key = values.get("depth_path"), "integer_depth_scale"
+    if name is None:
+        return None
+    unit = _number(values, key, file, default) * scale
+    if not (unit > 0.0 and math.isfinite(unit)):
+        raise UserError(f"{file}: the unit of its depths must be positive, {key} makes it {unit:g}")
+    return DepthFile(files.require(str(name)), unit)
 
 
 def _read_document(file: Path) -> dict[str, Any]:
@@ -163,7 +183,8 @@ def _set_apart(document: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _warn_of_keys(file: Path, keys: Iterable[Any]) -> None:
-    unread = sorted({str(key)[:40] for key in keys} - _READ - _NOTES)
+    found = {str(key)[:40] for key in keys}
+    unread = sorted(found - _READ - _NOTES - ({"depth_path"} if "integer_depth_scale" in found else set()))
     if unread:
         more = f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
         warnings.warn(

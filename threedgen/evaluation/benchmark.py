@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -62,22 +63,22 @@ def evaluate_objects(
     seed: int = 0,
     *,
     count: int | None = None,
-    learnt: int = 0,
+    learnt: Callable[[int], bool] = lambda _: False,
     name: str = "model",
     progress: OnProgress = silent,
 ) -> Evaluation:
     """Shows `predictor` the source view of each object and compares its answers with the true views.
 
-    count: number of objects, at even intervals in the set; None: all. learnt: how many objects of the set, the
-    first ones, the model was probably trained on, of which the result warns. features, lpips: as of `Scorer`.
-    Pictures are resized to the size of the true ones, which the result reports. Its seconds are those of the
-    predictor alone. Raises UserError for every mistake that a user can correct.
+    count: number of objects, at even intervals in the set; None: all. learnt: whether
+    the model was probably trained on the object with an index, of which the result warns. features, lpips: as of
+    `Scorer`. Pictures are resized to the size of the true ones, which the result reports. Its seconds are those of
+    the predictor alone. Raises UserError for every mistake that a user can correct.
     """
     views_of(protocol, 2)
     scorer = Scorer(features, lpips, seed)
     chosen = _spread(len(objects), count)
     warnings: dict[str, None] = {}  # each once, in order
-    if seen := sum(index < learnt for index in chosen):
+    if seen := sum(map(learnt, chosen)):
         warnings[
             f"{seen} of the {len(chosen)} objects are probably among those that the model was trained on, so the "
             "scores say little about others"

@@ -1,6 +1,7 @@
 """Given pictures as guidance: the distance of each render from the picture of its view.
 
-Pictures are compared on white, and if they have an alpha channel it is compared with that of the render. A guidance
+Pictures are compared on white, and if they have an alpha channel it is compared with that of the render; so are
+depths, where they are known. A guidance
 does not know the background of a render, so the background must be white: a render with another colour where its
 alpha is 0 is an error.
 """
@@ -14,13 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
-from threedgen.core.pictures import SSIM_WINDOW, resize
+from threedgen.core.pictures import SSIM_WINDOW, nearest, resize
 from threedgen.core.roles import GuidanceRoles
 from threedgen.core.settings import at_least, settings
 from threedgen.core.transfer import exact, on_cpu, sent
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.given import read_pictures
 
+_ROUND = 0.01  # world units
 _EMPTY, _WHITE = (
     1e-4,
     1e-2,
@@ -28,11 +30,15 @@ _EMPTY, _WHITE = (
 
 
 class Pictures(GuidanceRoles):
-    """L = 1/B sum over pixels of l2 2|d|^2 + l1 2|d| + ssim (1 - SSIM) + alpha 2 (a - a')^2, d = render - picture.
+    """L = 1/B sum over pixels of l2 2|d|^2 + l1 2|d| + ssim (1 - SSIM) + alpha 2 (a - a')^2 + depth 2 |r|, where
+    d = render - picture.
 
     The first term is half the squared distance of pictures in [-1, 1]. That is the scale of score distillation with
     the true picture in place of a prior, so the same learning rates and regularizers suit both. SSIM: Wang et al.
-    2004, its map summed over pixels and channels. Deterministic, without random draws.
+    2004, its map summed over pixels and channels. r = D - a z, with the rendered depth D, alpha a, and the depth z
+    of the picture, is the sum of weight x (depth - z) along a ray: it needs no division by alpha. |r| is rounded
+    below _ROUND, and it is not squared, so that depths that are wrong do not outweigh the others. Deterministic,
+    without random draws.
     """
 
     @settings
@@ -45,6 +51,7 @@ class Pictures(GuidanceRoles):
             l1: Weight of the absolute difference.
             ssim: Weight of 1 - SSIM.
             alpha: Weight of the squared difference of alpha, without effect on pictures without transparency.
+            depth: Weight of the difference of depth, in world units, without effect on pictures without depths.
         """
 
         path: str = ""
@@ -52,6 +59,7 @@ class Pictures(GuidanceRoles):
         l1: Annotated[float, at_least(0.0)] = 0.0
         ssim: Annotated[float, at_least(0.0)] = 0.0
         alpha: Annotated[float, at_least(0.0)] = 1.0
+        depth: Annotated[float, at_least(0.0)] = 0.5
 
         def __post_init__(self) -> None:
             if not any((self.l2, self.l1, self.ssim, self.alpha)):
@@ -64,7 +72,8 @@ class Pictures(GuidanceRoles):
                 'the `path` of guidance "pictures" names no folder of pictures: `threedgen fit FOLDER` sets it'
             )
         self.config = config
-        pictures = read_pictures(config.path)
+        pictures = read_pictures(config.path, depths=config.depth > 0.0)
+        self.depths = None if pictures.depths is None else pictures.depths.to(device)
         self.images = pictures.images.to(device)
         self.alpha = pictures.alpha.to(device) if bool((pictures.alpha < 1.0).any()) else None
         if self.alpha is None and not (config.l2 or config.l1 or config.ssim):
@@ -77,9 +86,10 @@ class Pictures(GuidanceRoles):
     ) -> Signal:
         """The distance of the renders from the pictures that `cameras.index` names, at the size of the renders.
 
-        Differentiable in output.rgb and output.alpha. Metrics: mse (mean over pixels and channels), psnr (dB).
-        Preview: the pictures, side by side in the order of the views. Raises UserError for cameras without given
-        pictures and for a background that is not white.
+        Differentiable in output.rgb, output.alpha and output.depth. Metrics: mse (mean over pixels and channels),
+        psnr (dB), and with depths depth_error (mean of |r| over known pixels, in world units). Preview: the
+        pictures, side by side in the order of the views. Raises UserError for cameras without given pictures, for a
+        background that is not white, and for a render without depth if the pictures have depths.
         """
         if cameras.index is None or bool((on_cpu(cameras.index) < 0).any()):
             raise UserError('these cameras have no pictures: guidance "pictures" needs cameras.name=given')
@@ -100,7 +110,22 @@ class Pictures(GuidanceRoles):
             loss = loss + 2.0 * config.alpha * (output.alpha - alpha).square().sum()
         mse = exact(square.mean())
         psnr = -10.0 * mse.clamp_min(1e-10).log10()
-        return Signal(loss / count, {"mse": mse, "psnr": psnr}, lambda: torch.cat(list(target), dim=1))
+        metrics = {"mse": mse, "psnr": psnr}
+        if self.depths is not None:
+            off = _depth_differences(output, nearest(self.depths[index], height, width))
+            loss = loss + 2.0 * config.depth * ((off.square() + _ROUND**2).sqrt() - _ROUND).sum()
+            if len(off):
+                metrics["depth_error"] = off.detach().abs().mean()
+        return Signal(loss / count, metrics, lambda: torch.cat(list(target), dim=1))
+
+
+def _depth_differences(output: RenderOutput, depths: Float[Tensor, "B H W"]) -> Float[Tensor, " n"]:
+    """The differences r (see `Pictures`) of the pixels whose depth is known, in world units."""
+    if output.depth is None:
+        raise UserError("this renderer gives no depth to compare with that of the pictures: set depth=0")
+    known = depths.isfinite()
+    expected = depths[known].to(output.depth)
+    return output.depth[..., 0][known] - output.alpha[..., 0][known] * expected
 
 
 def _dissimilarity(rendered: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"]) -> Float[Tensor, ""]:

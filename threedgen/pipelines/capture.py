@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.errors import UserError
-from threedgen.core.pictures import resize
+from threedgen.core.pictures import nearest, resize
 from threedgen.core.random import generator
 from threedgen.core.types import TriMesh
 from threedgen.datasets.gauge import centred, in_box
 from threedgen.datasets.given import SMALLEST, held_out, read_pictures, require_something_seen
-from threedgen.datasets.multiview import PosedPictures
+from threedgen.datasets.multiview import PosedPictures, solid_depths
 
 HELD_OUT = 8  # at most, of pictures whose files set none apart
 BACKGROUNDS = ("cut", "keep")
@@ -25,6 +25,7 @@ _WHITE = 0.97  # mean of a border of pictures above which there is nothing behin
 _SCENERY = 2000  # points of the background at the start
 _FARTHEST = 3.0  # times the distance of the cameras, of these points
 _OF_CLOUD, _OF_SCENERY = 0.75, 0.125  # largest shares of the Gaussians at the start
+_OTHER_UNIT = 30.0  # largest ratio of a depth to the distance of its camera from the object, or the other way
 _IN_BALL = 1.2  # world units: points of the cloud beyond it are not of the object
 
 Points = tuple[Float[Tensor, "P 3"], Float[Tensor, "P 3"]]
@@ -39,9 +40,9 @@ class Target:
     """What an asset is fitted to.
 
     holdout: number of the views that score instead of train. about: one line for the user. shape: the mesh, if the
-    pictures are renders of one. points: of the capture's cloud, where Gaussians start, with their colours. scenery:
-    as many of a background that is fitted, too; none if there is no such background. box: [2, 3], lower and upper
-    corner of what is the asset, in world units; None is everything.
+    pictures are renders of one. points: of the capture's cloud, else of its depths, where Gaussians start, with
+    their colours. scenery: as many of a background that is fitted, too; none if there is no such background. box:
+    [2, 3], lower and upper corner of what is the asset, in world units; None is everything.
     """
 
     pictures: PosedPictures
@@ -66,7 +67,7 @@ def of_folder(
     there is. box: lower and upper corner of the object in the coordinates of the files; what is outside is fitted,
     and left out of the asset. Raises UserError.
     """
-    pictures = read_pictures(path, up, size, masked=background != "keep")
+    pictures = read_pictures(path, up, size, masked=background != "keep", depths=True)
     require_something_seen(pictures, path)
     outlined = bool((pictures.alpha < 0.5).any())
     if background == "cut" and not outlined and box is None:
@@ -81,15 +82,24 @@ def of_folder(
         pictures, done, bounds = in_box(pictures, box)
     pictures = _sized(pictures, path, size)
     pictures, holdout = _tests_apart(pictures)
+    _require_unit(pictures, path)
     edge = pictures.images[:, [0, -1]].mean()
     scenery = not outlined and float(edge) < _WHITE
     height, width = pictures.images.shape[1:3]
     count = len(pictures.images) - holdout
     said = [f"{path}: {count} views to train on and {holdout} held out, {width} x {height} pixels"]
     said += [done] if done else []
-    points = _of_object(pictures, scenery)
+    depths = _to_train_on(pictures, holdout)
+    if depths is not None:
+        deep = int(depths.isfinite().flatten(1).any(1).sum())
+        said.append(f"the depths of {deep} of the {count} are used")
+    cloud = pictures.origin.points, pictures.origin.colors
+    if not len(cloud[0]) and depths is not None:
+        cloud = _seen_points(pictures, depths)
+    points = _of_object(pictures, cloud, scenery)
     if len(points[0]):
-        said.append(f"its cloud has {len(points[0])} points, where Gaussians start")
+        source = "its cloud has" if len(pictures.origin.points) else "they show"
+        said.append(f"{source} {len(points[0])} points, where Gaussians start")
     if outlined:
         said.append("its background is cut by masks or transparency")
     elif box is not None:
@@ -110,11 +120,13 @@ def _sized(pictures: PosedPictures, path: Path, size: int) -> PosedPictures:
             f"'{path}': pictures of {cameras.width} x {cameras.height} pixels would be {width} pixels wide "
             f"at --resolution {size}, but {SMALLEST} are needed: raise --resolution"
         )
+    alpha, depths = resize(pictures.alpha, size, width), pictures.depths
     return replace(
         pictures,
         images=resize(pictures.images, size, width),
-        alpha=resize(pictures.alpha, size, width),
+        alpha=alpha,
         cameras=cameras.resized(size, width),
+        depths=None if depths is None else solid_depths(nearest(depths, size, width), alpha),
     )
 
 
@@ -137,14 +149,51 @@ def _tests_apart(pictures: PosedPictures) -> tuple[PosedPictures, int]:
             cameras=pictures.cameras[order],
             names=tuple(pictures.names[index] for index in order.tolist()),
             origin=replace(pictures.origin, held_out=()),
+            depths=None if pictures.depths is None else pictures.depths[order],
         ),
         len(apart),
     )
 
 
-def _of_object(pictures: PosedPictures, scenery: bool) -> Points:
+def _require_unit(pictures: PosedPictures, path: Path) -> None:
+    """Raises UserError for depths in another unit than the positions of the cameras, as far as that can be told."""
+    if pictures.depths is None or not bool(pictures.depths.isfinite().any()):
+        return
+    ratio = float(pictures.depths.nanmedian() / pictures.cameras.centers.norm(dim=1).median().clamp_min(1e-9))
+    if not 1.0 / _OTHER_UNIT < ratio < _OTHER_UNIT:
+        raise UserError(
+            f"'{path}': its depths are {ratio:.2g} times the distances of its cameras from what they look at, so "
+            "their unit is not that of the cameras: correct depth_unit_scale_factor"
+        )
+
+
+def _to_train_on(pictures: PosedPictures, holdout: int) -> Float[Tensor, "B H W"] | None:
+    """The depths of the pictures without those that are held out; None if none of the others is known."""
+    if pictures.depths is None:
+        return None
+    depths = pictures.depths.clone()
+    depths[held_out(len(depths), holdout)] = torch.nan
+    return depths if bool(depths.isfinite().any()) else None
+
+
+def _seen_points(pictures: PosedPictures, depths: Float[Tensor, "B H W"]) -> Points:
+    """What these depths of the pictures show, in world units, and its colours."""
+    view, row, column = depths.isfinite().nonzero(as_tuple=True)
+    pixels = torch.stack([column + 0.5, row + 0.5, torch.ones(len(view))], dim=1)
+    cameras = pictures.cameras
+    rays = torch.einsum("nij,nj->ni", torch.linalg.inv(cameras.intrinsics)[view], pixels)
+    poses = cameras.world_from_camera[view]
+    points = (
+        torch.einsum("nij,nj->ni", poses[:, :3, :3], rays * depths[view, row, column, None]) + poses[:, :3, 3]
+    )
+    alpha = pictures.alpha[view, row, column]
+    straight = (pictures.images[view, row, column] - (1.0 - alpha)) / alpha
+    return points, straight.clamp(0.0, 1.0)
+
+
+def _of_object(pictures: PosedPictures, cloud: Points, scenery: bool) -> Points:
     """The points of the cloud that may be seen: all if there is a background, else those in the ball."""
-    points, colors = pictures.origin.points, pictures.origin.colors
+    points, colors = cloud
     far = _FARTHEST * float(pictures.cameras.centers.norm(dim=1).max()) if scenery else _IN_BALL
     good = points.norm(dim=1) <= far
     return points[good], colors[good]
