@@ -27,9 +27,12 @@ class MatchPictures:
         self.scene = scene
 
     def __call__(self, output, cameras, prompt, step, total, seed):
+        error = self.error(output, cameras)
+        return Signal(error.sum() / len(cameras), {"mse": error.mean().detach()})
+
+    def error(self, output, cameras):
         truth, _ = world.render(self.scene, cameras)
-        error = (output.rgb - truth).square()
-        return Signal(error.sum() / len(cameras), {"mse": error.mean().item()})
+        return (output.rgb - truth).square()
 
 
 def main(out: str = "custom_guidance.png", steps: int = 100) -> float:
@@ -50,7 +53,7 @@ def main(out: str = "custom_guidance.png", steps: int = 100) -> float:
     with torch.no_grad():
         output = renderer(scene.at(cameras.time), cameras, torch.ones(3))
     write_contact_sheet(out, [to_uint8(picture) for picture in output.rgb])
-    return guidance(output, cameras, "", steps, steps, 0).metrics["mse"]
+    return guidance.error(output, cameras).mean().item()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 from threedgen.cameras.orbit import OrbitSampler
 from threedgen.core import checkpoint
 from threedgen.core.errors import UserError
+from threedgen.core.types import Signal
 from threedgen.jobs import run as jobs
 from threedgen.jobs.listeners import metrics
 from threedgen.jobs.run_directory import RunDirectory
@@ -72,6 +73,21 @@ def test_listeners_hear_every_step_in_order():
     done = [event for event in heard if isinstance(event, StepDone)]
     assert [event.step for event in done] == [0, 1, 2]
     assert {"loss", "guidance/noise", "rows"} <= done[0].metrics.keys()
+
+
+def test_numbers_of_a_guidance_may_be_tensors_and_are_heard_as_numbers():
+    def guide(output, *_):
+        loss = output.rgb.square().sum()
+        return Signal(loss, {"own": loss.detach(), "whole": torch.tensor([2]), "plain": 0.5})
+
+    heard = []
+    run_loop(steps=1, guidances=[guide, guide], listeners=[heard.append])
+    (done,) = (event for event in heard if isinstance(event, StepDone))
+    numbers = {"own": done.signals[0].loss.item(), "whole": 2.0, "plain": 0.5}
+    assert [signal.metrics for signal in done.signals] == [numbers, numbers]
+    named = {f"guidance{which}/{name}": value for which in ("", 1) for name, value in numbers.items()}
+    assert done.metrics.items() >= named.items()
+    assert {type(value) for value in [*done.metrics.values(), *done.signals[0].metrics.values()]} == {float}
 
 
 def test_a_snapshot_restores_the_run_exactly():

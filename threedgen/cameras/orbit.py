@@ -22,6 +22,7 @@ from threedgen.core.random import generator
 from threedgen.core.roles import CameraRoles
 from threedgen.core.schedule import Schedule, value_at
 from threedgen.core.settings import above, at_least, between, check_ordered, finite, settings
+from threedgen.core.transfer import constant, sent_as
 from threedgen.core.types import Cameras
 
 # The camera axes of each convention as multiples of OpenCV's (docs/methods.md, "World, cameras and pictures").
@@ -119,7 +120,7 @@ def spherical(cameras: Cameras) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"
 
 def turned(cameras: Cameras, azimuth: Tensor | float) -> Cameras:
     """The cameras turned about +Y, which adds to their azimuths. azimuth: degrees, of all or of each of them."""
-    turn = torch.deg2rad(torch.as_tensor(azimuth)).to(cameras.centers).expand(len(cameras))[:, None]
+    turn = sent_as(torch.deg2rad(torch.as_tensor(azimuth)), cameras.centers).expand(len(cameras))[:, None]
     pose = cameras.world_from_camera.clone()
     x, z = cameras.world_from_camera[:, 0], cameras.world_from_camera[:, 2]
     pose[:, 0] = turn.cos() * x + turn.sin() * z
@@ -135,8 +136,8 @@ def view_features(cameras: Cameras) -> Float[Tensor, "B 16"]:
     """
     azimuth, elevation, radius = spherical(cameras)
     a, e = torch.deg2rad(azimuth).unsqueeze(1), torch.deg2rad(elevation).unsqueeze(1)
-    harmonics_a = a * a.new_tensor([1.0, 2.0, 4.0, 8.0])
-    harmonics_e = e * e.new_tensor([1.0, 2.0, 4.0])
+    harmonics_a = a * constant([1.0, 2.0, 4.0, 8.0], a)
+    harmonics_e = e * constant([1.0, 2.0, 4.0], e)
     half_fov_tangent = 0.5 * cameras.height / cameras.intrinsics[:, 1, 1]
     sphere_tangent = 1.0 / (radius.square() - 1.0).clamp_min(1e-2).sqrt()
     size = (4.0 * (sphere_tangent / half_fov_tangent - 1.05)).unsqueeze(1)
@@ -164,7 +165,8 @@ def relative_view_features(
     azimuth, elevation (degrees), distance (world units): the picture's camera, which has the views' field of view.
     """
     up, away = (
-        torch.as_tensor(value).to(cameras.centers).expand(len(cameras)) for value in (elevation, distance)
+        sent_as(torch.as_tensor(value), cameras.centers).expand(len(cameras))
+        for value in (elevation, distance)
     )
     features = view_features(turned(cameras, -torch.as_tensor(azimuth)))
     known = picture_features(up, away, cameras.intrinsics[:, 1, 1], cameras.height)
@@ -191,11 +193,11 @@ def convert(world_from_camera: Float[Tensor, "B 4 4"], source: str, target: str)
     for name in (source, target):
         if name not in _CAMERA_AXES:
             raise UserError(f"unknown camera convention '{name}': use one of {', '.join(_CAMERA_AXES)}")
-    y_up_from_z_up = world_from_camera.new_tensor(_Y_UP_FROM_Z_UP)
+    y_up_from_z_up = constant(_Y_UP_FROM_Z_UP, world_from_camera)
     if source == "blender":
         world_from_camera = y_up_from_z_up @ world_from_camera
     axes = [a * b for a, b in zip(_CAMERA_AXES[source], _CAMERA_AXES[target], strict=True)]
-    world_from_camera = world_from_camera * world_from_camera.new_tensor([*axes, 1.0])
+    world_from_camera = world_from_camera * constant([*axes, 1.0], world_from_camera)
     if target == "blender":
         world_from_camera = y_up_from_z_up.T @ world_from_camera
     return world_from_camera

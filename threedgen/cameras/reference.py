@@ -17,6 +17,7 @@ from threedgen.cameras.orbit import OrbitSampler, joined, orbit
 from threedgen.core.errors import UserError
 from threedgen.core.schedule import bounds
 from threedgen.core.settings import SettingError, above, between, finite, settings
+from threedgen.core.transfer import on_cpu, rows
 from threedgen.core.types import Cameras, RenderOutput
 
 _SAME = 1e-6  # one minus the cosine of the angle between two views: a tenth of a degree
@@ -116,7 +117,7 @@ def cameras_of(poses: Sequence[ReferencePose], size: int) -> Cameras:
 def views_at(output: RenderOutput, cameras: Cameras, chosen: torch.Tensor) -> tuple[RenderOutput, Cameras]:
     """Some views of a render, without its statistics for density control. chosen: [n] their indices."""
     pictures = {
-        name: None if value is None else value[chosen.to(value.device)]
+        name: None if value is None else rows(value, chosen)
         for name in ("rgb", "alpha", "depth", "normal", "distortion", "background")
         for value in [getattr(output, name)]
     }
@@ -126,7 +127,10 @@ def views_at(output: RenderOutput, cameras: Cameras, chosen: torch.Tensor) -> tu
 def free_views(output: RenderOutput, cameras: Cameras) -> tuple[RenderOutput, Cameras]:
     """The views that a prior judges: those that no picture shows; all views if every view or none is shown by a
     picture."""
-    if cameras.index is None or bool((cameras.index >= 0).all()):
+    if cameras.index is None:
         return output, cameras
-    output, cameras = views_at(output, cameras, (cameras.index < 0).nonzero().squeeze(1))
+    free = on_cpu(cameras.index) < 0
+    if not bool(free.any()):
+        return output, cameras
+    output, cameras = views_at(output, cameras, free.nonzero().squeeze(1))
     return output, replace(cameras, index=None)

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from threedgen.core.material import Material
+from threedgen.core.transfer import Number, constant, on_cpu, rows, sent
 
 
 def _require(condition: bool, message: str) -> None:
@@ -80,7 +81,7 @@ class Cameras:
         rotation = self.world_from_camera[:, :3, :3].transpose(1, 2)
         translation = -(rotation @ self.world_from_camera[:, :3, 3:])
         matrix = torch.cat([rotation, translation], dim=2)
-        last = matrix.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(self), 1, 4)
+        last = constant([0.0, 0.0, 0.0, 1.0], matrix).expand(len(self), 1, 4)
         return torch.cat([matrix, last], dim=1)
 
     @property
@@ -90,26 +91,26 @@ class Cameras:
 
     def resized(self, height: int, width: int) -> Cameras:
         """The same views with another size in pixels; the intrinsics are scaled to it."""
-        scale = self.intrinsics.new_tensor([width / self.width, height / self.height, 1.0]).reshape(1, 3, 1)
+        scale = constant([width / self.width, height / self.height, 1.0], self.intrinsics).reshape(1, 3, 1)
         return replace(self, intrinsics=self.intrinsics * scale, height=height, width=width)
 
     def __getitem__(self, index: slice | Int[Tensor, " n"]) -> Cameras:
         return replace(
             self,
-            world_from_camera=self.world_from_camera[index],
-            intrinsics=self.intrinsics[index],
-            time=self.time[index],
-            index=None if self.index is None else self.index[index],
+            world_from_camera=rows(self.world_from_camera, index),
+            intrinsics=rows(self.intrinsics, index),
+            time=rows(self.time, index),
+            index=None if self.index is None else rows(self.index, index),
         )
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Cameras:
         """Copies of the tensors on another device (and in another floating type, if given)."""
         return replace(
             self,
-            world_from_camera=self.world_from_camera.to(device=device, dtype=dtype),
-            intrinsics=self.intrinsics.to(device=device, dtype=dtype),
-            time=self.time.to(device=device, dtype=dtype),
-            index=None if self.index is None else self.index.to(device=device),
+            world_from_camera=sent(self.world_from_camera, device, dtype),
+            intrinsics=sent(self.intrinsics, device, dtype),
+            time=sent(self.time, device, dtype),
+            index=None if self.index is None else sent(self.index, device),
         )
 
 
@@ -132,7 +133,8 @@ class RadianceField:
 
     def __post_init__(self) -> None:
         _require(tuple(self.bounds.shape) == (2, 3), f"bounds must be [2, 3], got {tuple(self.bounds.shape)}")
-        _require(bool((self.bounds[0] < self.bounds[1]).all()), "bounds must have the lower corner first")
+        low, high = on_cpu(self.bounds)
+        _require(bool((low < high).all()), "bounds must have the lower corner first")
         if self.occupancy is not None:
             cells = tuple(self.occupancy.shape)
             _require(
@@ -289,10 +291,11 @@ class RenderOutput:
 class Signal:
     """The result of a guidance for one step.
 
-    loss: a scalar, differentiable in the render. metrics: numbers to log by name. preview: makes a picture [H,
-    W, 3] in [0, 1] to show, or None; it is called only if one is shown, because decoding may be slow.
+    loss: a scalar, differentiable in the render. metrics: numbers to log by name; a tensor of one element may stay
+    on its device, because the loop reads all of a step at once and gives numbers to listeners. preview: makes a
+    picture [H, W, 3] in [0, 1] to show, or None; it is called only if one is shown, because decoding may be slow.
     """
 
     loss: Float[Tensor, ""]
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Number] = field(default_factory=dict)
     preview: Callable[[], Float[Tensor, "H W 3"]] | None = None

@@ -19,6 +19,7 @@ from threedgen.core.roles import GuidanceRoles
 from threedgen.core.schedule import RangeSchedule, Schedule
 from threedgen.core.schedule_checks import require_times
 from threedgen.core.settings import between, finite, settings
+from threedgen.core.transfer import on_cpu, rows, sent, sent_as
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.given import read_pictures
 from threedgen.guidance.given_pictures import require_white
@@ -110,7 +111,7 @@ class DeltaDenoising(GuidanceRoles):
         prior predicts from the noised renders. Raises UserError for cameras without pictures, and for a
         background that is not white.
         """
-        if cameras.index is None or bool((cameras.index < 0).any()):
+        if cameras.index is None or bool((on_cpu(cameras.index) < 0).any()):
             raise UserError(
                 'these cameras have no pictures: guidance "delta-denoising" needs cameras.name=given'
             )
@@ -118,11 +119,12 @@ class DeltaDenoising(GuidanceRoles):
         config = self.config
         x = self.prior.encode(output.rgb)
         with torch.no_grad():
-            given = self.images[cameras.index.to(self.images.device)].to(output.rgb)
+            given = rows(self.images, cameras.index).to(output.rgb)
             reference = self.prior.encode(given)
         rng = generator(seed, STREAM, step)
-        t = timesteps(config.t_order, config.t, self.prior, len(x), len(x), step, total, rng).to(x.device)
-        eps = torch.randn(x.shape, generator=rng).to(x)
+        drawn = timesteps(config.t_order, config.t, self.prior, len(x), len(x), step, total, rng)
+        t = sent(drawn, x.device)
+        eps = sent_as(torch.randn(x.shape, generator=rng), x)
         scale = guidance_scale(self.prior, config.scale, step, total)
         target = self._target(prompt, cameras, step, total, output)
         source = self._source(config.source, cameras, step, total)
@@ -133,9 +135,9 @@ class DeltaDenoising(GuidanceRoles):
         gradient, dropped = drop_overflow(per_sample(weight, gradient) * gradient)
         loss = inject(x, gradient)
         metrics = {
-            "t": t.mean().item(),
-            "gradient": gradient.flatten(1).norm(dim=1).mean().item(),
-            "loss": loss.item(),
+            "t": drawn.mean().item(),
+            "gradient": gradient.flatten(1).norm(dim=1).mean(),
+            "loss": loss.detach(),
             "dropped": dropped,
         }
 

@@ -21,6 +21,7 @@ from threedgen.core.random import generator
 from threedgen.core.roles import GuidanceRoles
 from threedgen.core.schedule import Schedule, value_at
 from threedgen.core.settings import at_least, between, finite, settings
+from threedgen.core.transfer import sent_as
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.guidance.priors.base import Condition, Prior
 from threedgen.guidance.priors.guided import ddim_step, guidance_scale, guided_prediction, preview_of
@@ -77,10 +78,10 @@ class DenoiseAndMatch(GuidanceRoles):
         rng = generator(seed, "guidance/denoise-and-match", step)
         t = value_at(self.config.t, step, total)
         scale = guidance_scale(self.prior, self.config.scale, step, total)
-        eps = torch.randn(x.shape, generator=rng).to(x)
+        eps = sent_as(torch.randn(x.shape, generator=rng), x)
         target = denoised(self.prior, x, eps, t, condition, scale, self.config.denoise_steps)
         distance = x - target
-        metrics = {"t": t, "distance": distance.detach().square().mean().sqrt().item()}
+        metrics = {"t": t, "distance": distance.detach().square().mean().sqrt()}
         return Signal(0.5 * distance.square().sum() / len(x), metrics, preview_of(self.prior, target))
 
 

@@ -8,7 +8,6 @@ alpha is 0 is an error.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 import torch
@@ -19,6 +18,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.pictures import SSIM_WINDOW, nearest, resize
 from threedgen.core.roles import GuidanceRoles
 from threedgen.core.settings import at_least, settings
+from threedgen.core.transfer import exact, on_cpu, sent
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.given import read_pictures
 
@@ -91,12 +91,12 @@ class Pictures(GuidanceRoles):
         pictures, side by side in the order of the views. Raises UserError for cameras without given pictures, for a
         background that is not white, and for a render without depth if the pictures have depths.
         """
-        if cameras.index is None or bool((cameras.index < 0).any()):
+        if cameras.index is None or bool((on_cpu(cameras.index) < 0).any()):
             raise UserError('these cameras have no pictures: guidance "pictures" needs cameras.name=given')
         require_white(output)
         config, count = self.config, len(cameras)
         height, width = output.rgb.shape[1:3]
-        index = cameras.index.to(self.images.device)
+        index = sent(cameras.index, self.images.device)
         target = resize(self.images[index], height, width).to(output.rgb)
         difference = output.rgb - target
         square = difference.square()
@@ -108,14 +108,14 @@ class Pictures(GuidanceRoles):
         if config.alpha and self.alpha is not None:
             alpha = resize(self.alpha[index], height, width).to(output.alpha)
             loss = loss + 2.0 * config.alpha * (output.alpha - alpha).square().sum()
-        mse = square.detach().mean().item()
-        psnr = -10.0 * math.log10(max(mse, 1e-10)) if math.isfinite(mse) else math.nan
+        mse = exact(square.mean())
+        psnr = -10.0 * mse.clamp_min(1e-10).log10()
         metrics = {"mse": mse, "psnr": psnr}
         if self.depths is not None:
             off = _depth_differences(output, nearest(self.depths[index], height, width))
             loss = loss + 2.0 * config.depth * ((off.square() + _ROUND**2).sqrt() - _ROUND).sum()
             if len(off):
-                metrics["depth_error"] = off.detach().abs().mean().item()
+                metrics["depth_error"] = off.detach().abs().mean()
         return Signal(loss / count, metrics, lambda: torch.cat(list(target), dim=1))
 
 
@@ -143,9 +143,14 @@ def _dissimilarity(rendered: Float[Tensor, "B H W 3"], target: Float[Tensor, "B 
 
 def require_white(output: RenderOutput) -> None:
     """Raises UserError if the background of a render is not white."""
-    empty = output.alpha.detach().squeeze(-1) < _EMPTY
-    seen = output.rgb.detach()[empty]
-    if bool(((seen - 1.0).abs() > _WHITE).any()):
+    behind = output.background
+    if output.rgb.device.type != "cpu" and behind is not None and behind.ndim == 2:
+        # A GPU would be waited for to look at the pictures. What the loop sent to it is known without asking.
+        colored = bool(((on_cpu(behind) - 1.0).abs() > _WHITE).any())
+    else:
+        unlike = (output.rgb.detach() - 1.0).abs() > _WHITE
+        colored = bool((unlike & (output.alpha.detach() < _EMPTY)).any())
+    if colored:
         raise UserError(
             "given pictures are compared on white: set background.color=[1,1,1] and background.random=0"
         )

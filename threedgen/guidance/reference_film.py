@@ -22,6 +22,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.pictures import psnr, resize, silhouette_iou
 from threedgen.core.roles import GuidanceRoles
 from threedgen.core.settings import at_least, settings
+from threedgen.core.transfer import on_cpu
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.films import read_film
 from threedgen.guidance.given_pictures import require_white
@@ -102,7 +103,7 @@ def film_places(cameras: Cameras) -> Int[Tensor, " n"]:
 
     Raises UserError if the first picture is not among them.
     """
-    index = None if cameras.index is None else cameras.index.cpu()
+    index = None if cameras.index is None else on_cpu(cameras.index)
     if index is None or not bool((index == 0).any()):
         raise UserError(
             "no view is that of the film: this guidance needs cameras.name=filmed-clips or "
@@ -175,7 +176,7 @@ class ReferenceFilm(GuidanceRoles):
         Raises UserError if the film has fewer pictures.
         """
         assert cameras.index is not None
-        if int(cameras.index.max()) >= len(self.film):
+        if int(on_cpu(cameras.index).max()) >= len(self.film):
             raise UserError(f"the film has {len(self.film)} pictures: set cameras.pictures={len(self.film)}")
         image, alpha = self.film.over(output.alpha[0].detach(), cameras.index, output.alpha.shape[1])
         return image.to(output.rgb), alpha.to(output.alpha)

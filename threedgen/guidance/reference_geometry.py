@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from threedgen.core.transfer import sent
 from threedgen.core.types import Cameras, RenderOutput
 
 _PAIRS = 2048  # random pairs of pixels per step
@@ -45,7 +46,7 @@ def misorder(
     are in order, and without pairs; pairs with the same depth in the picture are not counted."""
     if len(depth) < 2:
         return depth.sum() * 0.0
-    one, two = torch.randint(len(depth), (2, _PAIRS), generator=rng).to(depth.device)
+    one, two = sent(torch.randint(len(depth), (2, _PAIRS), generator=rng), depth.device)
     difference = nearness[one] - nearness[two]
     nearer = difference.sign() * (difference.abs() > _TIE)
     return F.relu(nearer * (depth[one] - depth[two])).sum() / nearer.abs().sum().clamp_min(1.0)

@@ -19,6 +19,7 @@ from threedgen.core.pictures import psnr, resize, silhouette_iou
 from threedgen.core.random import generator
 from threedgen.core.roles import GuidanceRoles
 from threedgen.core.settings import SettingError, at_least, settings
+from threedgen.core.transfer import Number, exact, on_cpu
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.datasets.cut_outs import read_cut_out, read_nearness
 from threedgen.guidance import reference_geometry as geometry
@@ -129,7 +130,7 @@ class ReferencePicture(GuidanceRoles):
 
     def _given(self, output: RenderOutput, cameras: Cameras) -> tuple[RenderOutput, Cameras]:
         """The views of the pictures, in the order of the pictures."""
-        index = [] if cameras.index is None else cameras.index.tolist()
+        index = [] if cameras.index is None else on_cpu(cameras.index).tolist()
         known = sorted((number, place) for place, number in enumerate(index) if number >= 0)
         if not known:
             raise UserError(
@@ -157,14 +158,14 @@ class ReferencePicture(GuidanceRoles):
         image: Float[Tensor, "V H W 3"],
         seen: Bool[Tensor, "V H W 1"],
         rng: torch.Generator,
-    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    ) -> tuple[Float[Tensor, ""], dict[str, Number]]:
         """The weighted sum of the terms on shape, and their metrics."""
         config, loss, metrics = self.config, output.rgb.new_zeros(()), {}
         if config.normal_smoothness:
             normal, known = geometry.normals(output, cameras, seen)
             rough = geometry.roughness(normal, known, image[:, : normal.shape[1], : normal.shape[2]])
             loss = loss + config.normal_smoothness * rough
-            metrics["roughness"] = rough.item()
+            metrics["roughness"] = rough.detach()
         if self._nearness is not None:
             solid = seen[0]
             depth = geometry.expected_depth(output)[0][solid]
@@ -172,7 +173,7 @@ class ReferencePicture(GuidanceRoles):
             away = geometry.decorrelation(depth, nearness)
             wrong = geometry.misorder(depth, nearness, rng)
             loss = loss + config.depth.correlation * away + config.depth.order * wrong
-            metrics |= {"depth_correlation": 1.0 - away.item(), "depth_misorder": wrong.item()}
+            metrics |= {"depth_correlation": 1.0 - exact(away), "depth_misorder": wrong.detach()}
         return loss, metrics
 
     def _nearness_at(self, height: int, width: int) -> Float[Tensor, "h w 1"]:
@@ -194,6 +195,7 @@ def _scores(output: RenderOutput, image: Tensor, alpha: Tensor) -> list[dict[str
 
 
 @torch.no_grad()
-def _mean_scores(output: RenderOutput, image: Tensor, alpha: Tensor) -> dict[str, float]:
-    rows = _scores(output, image, alpha)
-    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+def _mean_scores(output: RenderOutput, image: Tensor, alpha: Tensor) -> dict[str, Number]:
+    """The means over the pictures, which stay on the device."""
+    scores = {"psnr": psnr(output.rgb, image), "mask_iou": silhouette_iou(output.alpha, alpha)}
+    return {name: sum(exact(values).unbind()) / len(values) for name, values in scores.items()}

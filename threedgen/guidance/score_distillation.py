@@ -17,6 +17,7 @@ from threedgen.core.roles import GuidanceRoles
 from threedgen.core.schedule import RangeSchedule, Schedule, value_at
 from threedgen.core.schedule_checks import require_times
 from threedgen.core.settings import SettingError, at_least, between, finite, numbers, settings
+from threedgen.core.transfer import on_cpu, sent, sent_as
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.guidance.motion_amplifier import amplified
 from threedgen.guidance.objectives.base import (
@@ -158,8 +159,8 @@ class ScoreDistillation(nn.Module, GuidanceRoles):
         question = Question(
             prior=self.prior,
             x=x.detach(),
-            eps=torch.randn(x.shape, generator=rng).to(x),
-            t=t.to(device=x.device),
+            eps=sent_as(torch.randn(x.shape, generator=rng), x),
+            t=sent(t, x.device),
             condition=condition,
             prompt=prompt,
             scale=guidance_scale(self.prior, config.scale, step, total),
@@ -183,8 +184,8 @@ class ScoreDistillation(nn.Module, GuidanceRoles):
             loss = loss + inject(images, drop_overflow(answer.image_gradient)[0])
         metrics = {
             "t": t.mean().item(),
-            "gradient": gradient.flatten(1).norm(dim=1).mean().item(),
-            "loss": loss.item(),
+            "gradient": gradient.flatten(1).norm(dim=1).mean(),
+            "loss": loss.detach(),
             "dropped": dropped,
             **answer.metrics,
         }
@@ -197,7 +198,8 @@ class ScoreDistillation(nn.Module, GuidanceRoles):
         """The condition of each sample: a view, or for a video prior a clip of as many views as it has frames."""
         if self._frames == 1:
             return self._conditions(prompt, cameras, step, total, output)
-        still = bool((cameras.time == cameras.time[0]).all())
+        times = on_cpu(cameras.time)
+        still = bool((times == times[0]).all())
         if still or len(cameras) % self._frames:
             way = "name it with --video-prior of text-to-4d, or " if still else ""
             raise UserError(

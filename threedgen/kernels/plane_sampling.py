@@ -47,7 +47,10 @@ def sample_planes_torch(
     planes: Float[Tensor, "3 H W C"], points: Float[Tensor, "M 3"]
 ) -> Float[Tensor, "M 3 C"]:
     """The same as `sample_planes` by `grid_sample`, for any device and floating type."""
-    grid = torch.stack([points[:, list(axes)] for axes in AXES])[:, None]  # [3, 1, M, 2]
+    columns = points.unbind(1)  # and no list as an index, which a GPU would wait for
+    grid = torch.stack([torch.stack([columns[a], columns[b]], dim=1) for a, b in AXES])[
+        :, None
+    ]  # [3, 1, M, 2]
     features = F.grid_sample(
         planes.permute(0, 3, 1, 2), grid, mode="bilinear", padding_mode="border", align_corners=True
     )

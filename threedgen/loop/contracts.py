@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from threedgen.core.rendering import BackgroundColors, Renderer
+from threedgen.core.transfer import Number
 from threedgen.core.types import Cameras, RenderOutput, Signal
 
 __all__ = ["Background", "CameraSampler", "Guidance", "Regularizer", "Renderer", "Scene", "Stepper"]
@@ -39,7 +40,7 @@ class Scene(Protocol):
 
     def adapt(
         self, step: int, total: int, output: RenderOutput, optimizer: Any, seed: int, /
-    ) -> Mapping[str, float]:
+    ) -> Mapping[str, Number]:
         """Changes the parameters after an optimizer step (constraints, growth, pruning); returns numbers to log.
 
         output: the render of the step, whose gradients are still there. optimizer: the run's Stepper; if parameters
@@ -93,7 +94,7 @@ class Regularizer(Protocol):
 
     def __call__(
         self, output: RenderOutput, primitive: Any, step: int, total: int, /
-    ) -> tuple[Float[Tensor, ""], Mapping[str, float]]:
+    ) -> tuple[Float[Tensor, ""], Mapping[str, Number]]:
         """A scalar loss on the render and the primitive that it shows, and numbers to log."""
         ...
 

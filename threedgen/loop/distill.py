@@ -25,6 +25,7 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed, generator
 from threedgen.core.schedule import value_at
+from threedgen.core.transfer import Number, read_numbers, sent
 from threedgen.core.types import Signal
 from threedgen.loop import optim
 from threedgen.loop.background import ColorBackground
@@ -92,10 +93,10 @@ def distill(
         views = cameras(seed, step, steps).to(device)
         primitive = scene.at(views.time)
         rng = generator(seed, "render", step)
-        behind = background(seed, step).to(device)
-        output = renderer(primitive, views, behind, rng)
+        behind = background(seed, step)
+        output = renderer(primitive, views, sent(behind, device), rng)
         if behind.ndim < 4:
-            output = replace(output, background=behind.expand(len(views), 3))
+            output = replace(output, background=sent(behind.expand(len(views), 3), device))
         active = {index: value_at(weight, step, steps) for index, weight in enumerate(weights)}
         signals = {
             index: guidances[index](output, views, prompt, step, steps, _own_seed(seed, index))
@@ -116,8 +117,8 @@ def distill(
         state.optimizer.step()
         changes = scene.adapt(step, steps, output, state.optimizer, seed)
         state.step = step + 1
-        metrics = _metrics(loss, signals, terms, changes, time.perf_counter() - started)
-        emit(StepDone(state, step, steps, metrics, tuple(signals.values()), output, views))
+        metrics, read = _metrics(loss, signals, {**terms, **changes}, time.perf_counter() - started)
+        emit(StepDone(state, step, steps, metrics, read, output, views))
     emit(RunFinished(state, steps))
     return state
 
@@ -163,14 +164,20 @@ def _weighted(signals: Mapping[int, Signal], weights: Mapping[int, float], step:
 def _metrics(
     loss: Tensor,
     signals: Mapping[int, Signal],
-    terms: Mapping[str, float],
-    changes: Mapping[str, float],
+    others: Mapping[str, Number],
     seconds: float,
-) -> dict[str, float]:
-    """The numbers of a step by name; those of a second guidance are prefixed with guidance1, and so on."""
-    metrics = {"loss": loss.item(), "seconds": seconds}
-    for index, signal in signals.items():
-        prefix = "guidance" if index == 0 else f"guidance{index}"
-        metrics.update({f"{prefix}/{name}": float(value) for name, value in signal.metrics.items()})
-    metrics.update({name: float(value) for name, value in [*terms.items(), *changes.items()]})
-    return metrics
+) -> tuple[dict[str, float], tuple[Signal, ...]]:
+    """The numbers of a step by name, those of a second guidance prefixed with guidance1, and so on; and the signals
+    with their own numbers. All are read from the device at once."""
+    prefixes = {index: f"guidance{index or ''}/" for index in signals}
+    own = {
+        f"{prefixes[index]}{name}": value
+        for index, signal in signals.items()
+        for name, value in signal.metrics.items()
+    }
+    metrics = read_numbers({"loss": loss, "seconds": seconds, **own, **others})
+    read = (
+        replace(signal, metrics={name: metrics[prefixes[index] + name] for name in signal.metrics})
+        for index, signal in signals.items()
+    )
+    return metrics, tuple(read)

@@ -20,6 +20,7 @@ from threedgen.core.settings import above, between, settings
 from threedgen.loop.contracts import Scene
 
 Decay = Literal["constant", "exponential", "cosine"]
+_FUSED = ("cpu", "cuda")  # the devices on which Adam is one pass over memory
 _STEP = "step"
 _STEPS_TAKEN = "steps_taken"
 
@@ -93,20 +94,18 @@ class Optimizer:
         rates = self.learning_rates()
         with torch.no_grad():
             for name, parameters in self._groups.items():
-                self._step_group([item for item in parameters if item.grad is not None], rates[name])
+                fused = _is_fused(parameters)
+                self._step_group([item for item in parameters if item.grad is not None], rates[name], fused)
         self.steps_taken += 1
 
-    def _step_group(self, parameters: list[nn.Parameter], rate: float) -> None:
+    def _step_group(self, parameters: list[nn.Parameter], rate: float, fused: bool) -> None:
         for parameter in parameters:
             if parameter not in self._state:
-                self._state[parameter] = _new_state(parameter)
+                self._state[parameter] = _new_state(parameter, fused)
         states = [self._state[parameter] for parameter in parameters]
-        # The fused step, one pass over memory instead of ten, reads it in order, whatever the strides are
-        # (findings/torch-fused-adam-ignores-strides.sh).
-        plain = all(item.device.type == "cpu" and item.is_contiguous() for item in parameters)
         adam(
             list(parameters),
-            [grad.contiguous() if plain else grad for item in parameters if (grad := item.grad) is not None],
+            [grad.contiguous() if fused else grad for item in parameters if (grad := item.grad) is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
@@ -118,7 +117,7 @@ class Optimizer:
             weight_decay=0.0,
             eps=self.config.eps,
             maximize=False,
-            fused=True if plain else None,
+            fused=True if fused else None,
         )
 
     def moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
@@ -184,15 +183,15 @@ class Optimizer:
         states: dict[nn.Parameter, dict[str, Tensor]] = {}
         unused = set(tensors) - {_STEPS_TAKEN}
         for group, parameters in held.items():
+            fused = _is_fused(parameters)
             for index, parameter in enumerate(parameters):
                 prefix = f"{group}.{index}."
                 names = [name for name in unused if name.startswith(prefix)]
                 saved = {name.removeprefix(prefix): tensors[name].detach().clone() for name in names}
                 if saved:  # a parameter without a gradient so far has none
                     check_moments(saved, parameter, f"{group}.{index}")
-                    # The step count is on the CPU, whatever the device of the parameter is.
                     states[parameter] = {
-                        kind: value.to(parameter.device) if kind in MOMENTS else value.cpu()
+                        kind: value.to(parameter.device if kind in MOMENTS or fused else "cpu")
                         for kind, value in saved.items()
                     }
                 unused -= set(names)
@@ -205,9 +204,16 @@ class Optimizer:
         self.steps_taken = int(count)
 
 
-def _new_state(parameter: nn.Parameter) -> dict[str, Tensor]:
+def _is_fused(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether the step of these is one pass over memory instead of ten. It reads memory in order, whatever the
+    strides are (findings/torch-fused-adam-ignores-strides.sh)."""
+    return all(item.device.type in _FUSED and item.is_contiguous() for item in parameters)
+
+
+def _new_state(parameter: nn.Parameter, fused: bool) -> dict[str, Tensor]:
+    """The step count is where it makes CUDA wait for nothing: on the device if the step is fused, else here."""
     moments = {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in MOMENTS}
-    return {_STEP: torch.tensor(0.0), **moments}
+    return {_STEP: torch.zeros((), device=parameter.device if fused else "cpu"), **moments}
 
 
 def check_groups(

@@ -19,6 +19,7 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.schedule import Schedule, value_at
 from threedgen.core.settings import settings
+from threedgen.core.transfer import Number
 from threedgen.core.types import Primitive, RenderOutput
 
 SOLID = 0.4  # the alpha from which on a pixel is made solid
@@ -88,20 +89,20 @@ class Config:
 
 def weigh(
     terms: Mapping[str, Callable[[Any], Float[Tensor, ""]]], weights: Any, subject: Any, step: int, total: int
-) -> tuple[Float[Tensor, ""] | float, dict[str, float]]:
+) -> tuple[Float[Tensor, ""] | float, dict[str, Number]]:
     """The sum of the terms of `subject`, and each active term's unweighted value under "regularizers/<name>".
 
     weights: a dataclass with the schedule of each term's weight. The sum is 0.0 if every weight is 0.
     """
     loss: Tensor | float = 0.0
-    values: dict[str, float] = {}
+    values: dict[str, Number] = {}
     for item in fields(weights):
         weight = value_at(getattr(weights, item.name), step, total)
         if weight == 0.0:
             continue
         value = terms[item.name](subject)
         loss = loss + weight * value
-        values[f"regularizers/{item.name}"] = float(value.detach())
+        values[f"regularizers/{item.name}"] = value.detach()
     return loss, values
 
 
@@ -114,13 +115,13 @@ class Regularizers:
     Config = Config
 
     def __init__(
-        self, config: Config, own: Callable[..., tuple[Any, Mapping[str, float]]] | None = None
+        self, config: Config, own: Callable[..., tuple[Any, Mapping[str, Number]]] | None = None
     ) -> None:
         self._weights, self._own = config, own
 
     def __call__(
         self, output: RenderOutput, primitive: Primitive, step: int, total: int
-    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    ) -> tuple[Float[Tensor, ""], dict[str, Number]]:
         """The loss (a constant 0 if every weight is 0), and each active term's unweighted value."""
         loss, values = weigh(TERMS, self._weights, output, step, total)
         if self._own is not None:

@@ -72,6 +72,12 @@ class RunState:
         """Copies of `tensors` and `numbers`, which later steps do not change."""
         return {name: value.detach().clone() for name, value in self.tensors().items()}, self.numbers()
 
+    def is_finite(self, loss: Tensor) -> bool:
+        """Whether the loss and every gradient are finite: all of them in one answer, because each that is read from
+        a GPU makes the CPU wait for it."""
+        gradients = [item.grad for item in self.scene.parameters() if item.grad is not None]
+        return bool(torch.stack([item.isfinite().all().to(loss.device) for item in (loss, *gradients)]).all())
+
     def broken(self) -> str | None:
         """A description of the first gradient that is not finite, with its parameter; None if all are finite."""
         for name, parameter in self.scene.named_parameters():

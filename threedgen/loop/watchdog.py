@@ -38,10 +38,10 @@ class Watchdog:
             self._good = event.state.snapshot()
 
     def _problem(self, event: GradientsReady) -> str | None:
-        if not torch.isfinite(event.loss):
-            # A gradient names a parameter, which says more about the cause than the loss does.
-            return event.state.broken() or "NaN or an infinite value in the loss"
-        return event.state.broken()
+        if event.state.is_finite(event.loss):
+            return None
+        # A gradient names a parameter, which says more about the cause than the loss does.
+        return event.state.broken() or "NaN or an infinite value in the loss"
 
     def _take_back(self, event: GradientsReady, reason: str) -> None:
         assert self._good is not None, "the watchdog missed RunStarted"

@@ -16,6 +16,7 @@ from threedgen.cameras.reference import cameras_of
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.settings import at_least, settings
+from threedgen.core.transfer import Number
 from threedgen.core.types import RadianceField, RenderOutput
 from threedgen.nerfdiff.field import SourceFrame, camera_field, scene_radius, source_frame
 from threedgen.nerfdiff.model import DECODER_LAYERS, NerfDiffModel
@@ -121,7 +122,7 @@ class CameraTriplane(Representation):
     @torch.no_grad()
     def adapt(
         self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int
-    ) -> dict[str, float]:
+    ) -> dict[str, Number]:
         """Updates the grid of empty cells every `occupancy.interval` steps. Returns the share of occupied cells, to
         log."""
         everywhere = self._everywhere()

@@ -29,6 +29,7 @@ from threedgen.core.pictures import resize_images
 from threedgen.core.random import generator
 from threedgen.core.roles import GuidanceRoles
 from threedgen.core.settings import SettingError, at_least, between, settings
+from threedgen.core.transfer import Number, on_cpu, rows, sent, sent_as, write
 from threedgen.core.types import Cameras, RenderOutput, Signal
 from threedgen.nerfdiff.sampling import levels, predict_clean, signed, unsigned
 from threedgen.nerfdiff.source import Source, SourceConfig
@@ -98,7 +99,7 @@ class NerfGuidedDistillation(nn.Module, GuidanceRoles):
         size = source.picture.shape[-1]
         for name in ("images", "noise", "shown"):
             self.register_buffer(name, torch.zeros(config.count, 3, size, size, device=device))
-        self.register_buffer("done", torch.full((config.count,), -1, device=device))
+        self.register_buffer("done", sent(torch.full((config.count,), -1), device))
 
     _source: Source
 
@@ -122,7 +123,7 @@ class NerfGuidedDistillation(nn.Module, GuidanceRoles):
         turn, now = in_turn(step, count, config.count)
         steps = self.ddim_steps(total, count)
         rgb = resize_images(free.rgb, self.images.shape[-1])
-        now = now.to(rgb.device)
+        now = sent(now, rgb.device)
         renders = signed(rgb.detach())
         if turn == 0:
             self._begin(now, renders, seed)
@@ -131,7 +132,7 @@ class NerfGuidedDistillation(nn.Module, GuidanceRoles):
         gap = (rgb - unsigned(self.images[now])).square().mean()
         # In the first pass the estimates equal the renders, so only the source view has a gradient.
         loss = gap + config.source * self._source_gap(output, cameras)
-        metrics = {"t": steps[max(level, 0)], "change": change, "gap": gap.detach().sqrt().item()}
+        metrics = {"t": steps[max(level, 0)], "change": change, "gap": gap.detach().sqrt()}
         shown = self.images[now]
         return Signal(loss, metrics, lambda: torch.cat([*unsigned(shown)], dim=1))
 
@@ -152,32 +153,33 @@ class NerfGuidedDistillation(nn.Module, GuidanceRoles):
         """Keeps the first renders of these views, and draws their noise."""
         self.shown[now] = renders
         self.images[now] = renders
-        for view in now.tolist():
+        for view in on_cpu(now).tolist():
             noise = torch.randn(renders.shape[1:], generator=generator(seed, STREAM, view))
-            self.noise[view] = noise.to(renders)
+            self.noise[view] = sent_as(noise, renders)
 
     @torch.no_grad()
     def _advance(
         self, now: Int[Tensor, " B"], renders: Float[Tensor, "B 3 S S"], level: int, t: float
-    ) -> float:
+    ) -> Number:
         """Takes the DDIM step `level` of those views that have not taken it yet. Returns the root mean square of
         the change."""
-        late = self.done[now] < level
-        now, renders = now[late], renders[late]
-        if len(now) == 0:
+        done, places = on_cpu(self.done), on_cpu(now)
+        late = (done[places] < level).nonzero().squeeze(1)
+        if len(late) == 0:
             return 0.0
+        now, renders = rows(now, late), rows(renders, late)
         before = self.images[now]
         alpha, sigma = levels(t)
         z = alpha * before + sigma * self.noise[now]
         clean = self._denoise(z, t, self.shown[now], now)
         clean = corrected(clean, renders, alpha, sigma, self.config.gamma)
         self.images[now], self.noise[now] = clean, (z - alpha * clean) / sigma
-        self.done[now] = level
-        return (clean - before).square().mean().sqrt().item()
+        write(self.done, done.index_fill(0, places[late], level))
+        return (clean - before).square().mean().sqrt()
 
     def _source_gap(self, output: RenderOutput, cameras: Cameras) -> Tensor:
         """The mean squared error of the source view; 0 if this step does not have it."""
-        known = None if cameras.index is None else (cameras.index == 0).nonzero().squeeze(1)
+        known = None if cameras.index is None else (on_cpu(cameras.index) == 0).nonzero().squeeze(1)
         if known is None or len(known) == 0 or self.config.source == 0.0:
             return output.rgb.new_zeros(())
         rendered, _ = views_at(output, cameras, known)

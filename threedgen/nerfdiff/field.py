@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from threedgen.core.transfer import constant, sent
 from threedgen.core.types import Cameras, RadianceField
 from threedgen.kernels.plane_sampling import sample_planes
 from threedgen.representations.triplane import decode
@@ -39,7 +40,7 @@ class SourceFrame:
 
     def to(self, device: torch.device | str) -> SourceFrame:
         pose, focal, principal = (
-            value.to(device) for value in (self.camera_from_world, self.focal, self.principal)
+            sent(value, device) for value in (self.camera_from_world, self.focal, self.principal)
         )
         return SourceFrame(pose, focal, principal, self.radius)
 
@@ -104,9 +105,9 @@ def camera_field(
         density = torch.where(inside, GAIN / frame.radius * F.softplus(values[:, 0]), 0.0)
         return density, torch.sigmoid(values[:, 1:])
 
-    corner = planes.new_full((3,), frame.radius)
-    occupied = sphere_cells(_CELLS).to(planes.device) if occupancy is None else occupancy
-    return RadianceField(query, torch.stack([-corner, corner]), occupied)
+    bounds = constant([[-frame.radius] * 3, [frame.radius] * 3], planes)
+    occupied = sent(sphere_cells(_CELLS), planes.device) if occupancy is None else occupancy
+    return RadianceField(query, bounds, occupied)
 
 
 @cache

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from threedgen.core.rendering import BackgroundColors, Renderer
+from threedgen.core.transfer import on_cpu, rows
 from threedgen.core.types import Cameras, Frames, RenderOutput
 
 PrimitiveT = TypeVar("PrimitiveT")
@@ -42,19 +43,19 @@ def render_frames(
     """
     if len(moving.index) != len(cameras):
         raise ValueError(f"there are {len(moving.index)} moments for {len(cameras)} cameras")
-    outputs, rows = [], []
+    outputs, found = [], []
     for number, primitive in enumerate(moving.frames):
-        row = (moving.index == number).nonzero().squeeze(1)
+        row = (on_cpu(moving.index) == number).nonzero().squeeze(1)
         if not len(row):
             continue
-        behind = background if background.ndim == 1 else background[row.to(background.device)]
-        outputs.append(renderer(primitive, cameras[row.to(cameras.device)], behind, rng=rng))
-        rows.append(row)
-    order = torch.cat(rows).argsort()
+        behind = background if background.ndim == 1 else rows(background, row)
+        outputs.append(renderer(primitive, cameras[row], behind, rng=rng))
+        found.append(row)
+    order = torch.cat(found).argsort()
 
     def joined(name: str) -> Tensor | None:
         pictures = [getattr(output, name) for output in outputs]
-        return None if pictures[0] is None else torch.cat(pictures)[order.to(pictures[0].device)]
+        return None if pictures[0] is None else rows(torch.cat(pictures), order)
 
     rgb, alpha = joined("rgb"), joined("alpha")
     assert rgb is not None

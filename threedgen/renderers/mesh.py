@@ -91,7 +91,7 @@ class MeshRenderer(RendererRoles):
         fine = cameras.resized(cameras.height * factor, cameras.width * factor)
         points, cull = to_camera(vertices, fine), self.config.backfaces == "cull"
         face_id = backend.visible_faces(points.detach(), faces, fine, cull)
-        seen = face_id >= 0
+        seen = torch.nonzero(face_id >= 0, as_tuple=True)  # once, because a GPU is waited for at each mask
         textured = mesh.texture is not None and mesh.uvs is not None
         columns = [mesh.uvs if textured else _colors(mesh)]
         columns += [] if mesh.normals is None else [mesh.normals]
@@ -102,7 +102,7 @@ class MeshRenderer(RendererRoles):
         if textured:
             assert mesh.texture is not None
             colors = sample_texture(mesh.texture.to(vertices), paint[seen])
-            paint = paint.new_zeros(*seen.shape, 3).index_put((seen,), colors)
+            paint = paint.new_zeros(*face_id.shape, 3).index_put(seen, colors)
         if normals:
             normal = torch.nn.functional.normalize(normals[0], dim=-1)
         else:
@@ -132,10 +132,11 @@ def _same(one: Tensor, two: Tensor) -> bool:
 
 
 def _check_faces(faces: Tensor, count: int) -> None:
-    if len(faces) and (int(faces.min()) < 0 or int(faces.max()) >= count):
-        raise ValueError(
-            f"faces must name vertices 0 to {count - 1}, got {int(faces.min())} to {int(faces.max())}"
-        )
+    if not len(faces):
+        return
+    least, most = torch.stack(torch.aminmax(faces)).tolist()  # a GPU is asked once
+    if least < 0 or most >= count:
+        raise ValueError(f"faces must name vertices 0 to {count - 1}, got {least} to {most}")
 
 
 def _colors(mesh: TriMesh) -> Float[Tensor, "V 3"]:
@@ -144,6 +145,8 @@ def _colors(mesh: TriMesh) -> Float[Tensor, "V 3"]:
     return mesh.vertex_colors
 
 
-def _flat_normals(vertices: Tensor, faces: Tensor, face_id: Tensor, seen: Tensor) -> Float[Tensor, "B H W 3"]:
+def _flat_normals(
+    vertices: Tensor, faces: Tensor, face_id: Tensor, seen: tuple[Tensor, ...]
+) -> Float[Tensor, "B H W 3"]:
     normals = face_normals(vertices, faces).index_select(0, face_id[seen].long())
-    return vertices.new_zeros(*seen.shape, 3).index_put((seen,), normals)
+    return vertices.new_zeros(*face_id.shape, 3).index_put(seen, normals)

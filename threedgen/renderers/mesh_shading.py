@@ -46,8 +46,9 @@ def corner_weights(
     dx, dy = rays(intrinsics, row, column)
     z = corners[..., 2]
     x, y = corners[..., 0] - dx[..., None] * z, corners[..., 1] - dy[..., None] * z
-    after, last = [1, 2, 0], [2, 0, 1]
-    return x[..., after] * y[..., last] - x[..., last] * y[..., after]
+    # Of the corner after each one, and of the last: turned, because a GPU is waited for if a list is an index.
+    (x_after, y_after), (x_last, y_last) = (x.roll(-1, -1), y.roll(-1, -1)), (x.roll(1, -1), y.roll(1, -1))
+    return x_after * y_last - x_last * y_after
 
 
 def rays(

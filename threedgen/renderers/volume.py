@@ -13,10 +13,11 @@ from torch.utils.checkpoint import checkpoint
 from threedgen.core.rendering import BackgroundColors
 from threedgen.core.roles import RendererRoles
 from threedgen.core.settings import above, between, settings
+from threedgen.core.transfer import on_cpu
 from threedgen.core.types import Cameras, RadianceField, RenderOutput
 from threedgen.renderers import backends
 from threedgen.renderers.base import split_background
-from threedgen.renderers.volumetric import Composited, Marching, Rays, camera_rays
+from threedgen.renderers.volumetric import BAD_DENSITY, Composited, Marching, Rays, camera_rays
 
 # The memory of a sample until the backward pass in a field of three planes and a small MLP: an estimate.
 _BYTES_PER_SAMPLE = 1000
@@ -72,7 +73,8 @@ class VolumeRenderer(RendererRoles):
         background: [3], [B, 3] or [B, H, W, 3]. rng: a CPU generator for the jitter; None puts samples in the
         middle of their intervals. Raises UserError if the configured backend is not available, and ValueError
         for a background of another shape, or a field that returns wrong shapes or a density that is negative or
-        not finite.
+        not finite. On a GPU, a render with a gradient has NaN instead where such a density is seen, because a
+        training step must not wait for the device; the loop's watchdog takes such a step back.
         """
         bounds = primitive.bounds
         if bounds.dtype == torch.float64:
@@ -85,6 +87,9 @@ class VolumeRenderer(RendererRoles):
         seen = self._render(backends.load("volume", name), primitive, rays)
         shape = (len(cameras), cameras.height, cameras.width)
         alpha, features = seen.alpha.reshape(*shape, 1), seen.features.reshape(*shape, -1)
+        learning = torch.is_grad_enabled()
+        if not learning and bounds.device.type != "cpu" and bool(alpha.isnan().any()):
+            raise ValueError(BAD_DENSITY)
         behind = solid[:, None, None, :] if picture is None else picture
         return RenderOutput(
             rgb=features[..., :3] + (1 - alpha) * behind,
@@ -96,7 +101,8 @@ class VolumeRenderer(RendererRoles):
 
     def _render(self, backend: ModuleType, field: RadianceField, rays: Rays) -> Composited:
         """What all rays show, in as many chunks as the limit of the memory needs."""
-        diagonal = float(torch.linalg.vector_norm((field.bounds[1] - field.bounds[0]).double()))
+        low, high = on_cpu(field.bounds)
+        diagonal = float(torch.linalg.vector_norm((high - low).double()))
         step = diagonal / self.config.samples
         marching = Marching(
             step,

@@ -13,7 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from threedgen.core.transfer import constant, sent_as
 from threedgen.core.types import Cameras, RadianceField
+
+BAD_DENSITY = "field.query returned a density that is negative or not finite"
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def camera_rays(cameras: Cameras, bounds: Float[Tensor, "2 3"], rng: torch.Gener
     if rng is None:
         fractions = torch.full_like(starts, 0.5)
     else:
-        fractions = torch.rand(shape, generator=rng).reshape(-1).to(starts)
+        fractions = sent_as(torch.rand(shape, generator=rng).reshape(-1), starts)
     return Rays(origins, directions, starts, ends, slopes, fractions)
 
 
@@ -139,8 +142,8 @@ def evaluate(
 
     The normal points against the density's gradient, which is estimated from four densities at the corners of a
     tetrahedron around the sample. So every field has it, and it is differentiable if the field is. It is zero
-    if the density does not change. Raises ValueError if the field returns wrong shapes or a density that is
-    negative or not finite.
+    if the density does not change. Raises ValueError if the field returns wrong shapes or, on the CPU, a density
+    that is negative or not finite. On a GPU such a density becomes NaN.
     """
     density, rgb = field.query(points, directions)
     count = len(points)
@@ -149,16 +152,10 @@ def evaluate(
             f"field.query must return density [{count}] and rgb [{count}, 3], "
             f"got {tuple(density.shape)} and {tuple(rgb.shape)}"
         )
-    if count > 0:
-        least, most = torch.aminmax(density.detach())
-        if not (least >= 0 and most < torch.inf):
-            raise ValueError(
-                f"field.query returned a density that is negative or not finite (between {float(least)} and "
-                f"{float(most)})"
-            )
+    density = _refused(density)
     if probe is None:
         return density, rgb
-    corners = points.new_tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    corners = constant([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], points)
     gradient = torch.zeros_like(points)
     for corner in corners:
         beside = points + probe * corner
@@ -166,3 +163,18 @@ def evaluate(
         value = torch.where(inside, field.query(beside, directions)[0], 0.0)
         gradient = gradient + value[:, None] * corner
     return density, torch.cat([rgb, -torch.nn.functional.normalize(gradient, dim=-1)], dim=1)
+
+
+def _refused(density: Float[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """The densities, if none is negative or not finite; else a ValueError, or NaN for those on a GPU.
+
+    A GPU would have to be waited for in every step. NaN reaches the picture, where the renderer refuses it, and in
+    training the loss, which the watchdog reads anyway.
+    """
+    if density.device.type != "cpu":
+        return torch.where((density >= 0) & (density < torch.inf), density, torch.nan)
+    if len(density) > 0:
+        least, most = torch.aminmax(density.detach())
+        if not (least >= 0 and most < torch.inf):
+            raise ValueError(f"{BAD_DENSITY} (between {float(least)} and {float(most)})")
+    return density

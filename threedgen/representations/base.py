@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from threedgen.core.roles import RepresentationRoles
+from threedgen.core.transfer import Number
 from threedgen.core.types import Primitive, RenderOutput
 
 
@@ -69,7 +70,7 @@ class Representation(nn.Module, ABC, RepresentationRoles):
 
     def penalty(
         self, primitive: Any, step: int, total: int
-    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, float]]:
+    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, Number]]:
         """A loss on the parameters themselves, such as on their smoothness, at the 0-based `step` of `total`, and
         numbers to log. primitive: what `at` returned in this step, so that nothing is computed twice."""
         return 0.0, {}

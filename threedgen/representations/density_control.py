@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from threedgen.core.settings import SettingError, at_least, between, settings
+from threedgen.core.transfer import sent_as
 from threedgen.core.transforms import matrix_from_quat
 from threedgen.core.types import ScreenStatistics
 from threedgen.representations.initialisers import neighbour_distance
@@ -264,7 +265,7 @@ def split_by_samples(
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "2N 3"], Float[Tensor, "2N 3"], Float[Tensor, " 2N"]]:
     """The split of 3DGS: two centres drawn from the Gaussian, all scales divided by 1.6, the opacity unchanged."""
-    noise = torch.randn(2, *means.shape, generator=generator, dtype=torch.float32).to(means)
+    noise = sent_as(torch.randn(2, *means.shape, generator=generator, dtype=torch.float32), means)
     offset = torch.einsum("nij,knj->kni", matrix_from_quat(quats), noise * log_scales.exp())
     smaller = log_scales - math.log(SHRINK)
     return (means + offset).reshape(-1, 3), smaller.repeat(2, 1), opacity_logits.repeat(2)

@@ -15,6 +15,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import derive_seed, generator
 from threedgen.core.settings import SettingError, above, at_least, between, settings
 from threedgen.core.spherical_harmonics import dc_from_rgb
+from threedgen.core.transfer import Number, on_cpu, sent
 from threedgen.core.transforms import quat_from_vector, quat_multiply
 from threedgen.core.types import Frames, GaussianCloud, TriMesh
 from threedgen.loop.regularizers import weigh
@@ -163,7 +164,9 @@ class DynamicGaussians(Representation):
         """The cloud at rest if `time` is None, else one cloud for each different time."""
         if time is None:
             return self.rest
-        times, index = torch.unique(time.to(self.means), return_inverse=True)
+        # On the CPU, which knows the times of a step: a GPU would be asked how many differ.
+        different, index = torch.unique(on_cpu(time).to(self.means.dtype), return_inverse=True)
+        times = sent(different, self.means.device)
         return Frames(self.carried(self.offsets(times)), index, times)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -182,7 +185,7 @@ class DynamicGaussians(Representation):
 
     def penalty(
         self, primitive: GaussianCloud | Frames, step: int, total: int
-    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, float]]:
+    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, Number]]:
         """The weighted terms of `motion_terms`. Logs them and `motion`, the largest displacement among the moments
         of the step (mean over the Gaussians, in world units)."""
         if not isinstance(primitive, Frames):
@@ -202,7 +205,7 @@ class DynamicGaussians(Representation):
         )
         loss, values = weigh(motion_terms.TERMS, self._terms, points, step, total)
         far = torch.linalg.vector_norm(moved.detach() - self.means, dim=2).mean(1).max()
-        return loss, {**values, "motion": float(far)}
+        return loss, {**values, "motion": far}
 
     @property
     def earlier_run(self) -> str:

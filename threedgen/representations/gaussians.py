@@ -20,6 +20,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.settings import SettingError, above, at_least, between, settings
 from threedgen.core.spherical_harmonics import DC, dc_from_rgb
+from threedgen.core.transfer import Number, on_cpu, write
 from threedgen.core.types import GaussianCloud, RenderOutput
 from threedgen.loop.regularizers import weigh
 from threedgen.representations import density_control, gaussian_terms, initialisers
@@ -187,7 +188,7 @@ class Gaussians(Representation):
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> GaussianCloud:
         """The activated cloud, differentiable; `time` is ignored because nothing moves."""
-        coefficients = (int(self.active_degree) + 1) ** 2
+        coefficients = (int(on_cpu(self.active_degree)) + 1) ** 2
         sh = (
             self.sh if coefficients == 1 else torch.cat([self.sh, self.sh_rest[:, : coefficients - 1]], dim=1)
         )
@@ -205,7 +206,7 @@ class Gaussians(Representation):
 
     def penalty(
         self, primitive: GaussianCloud, step: int, total: int
-    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, float]]:
+    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, Number]]:
         """The weighted terms of `gaussian_terms`."""
         return weigh(gaussian_terms.TERMS, self._terms, primitive, step, total)
 
@@ -290,7 +291,8 @@ class Gaussians(Representation):
             return
         full = self.config.sh_full
         reached = self.config.sh_degree if done >= full else int(self.config.sh_degree * done / full)
-        self.active_degree.clamp_(min=reached)
+        if reached > int(on_cpu(self.active_degree)):
+            write(self.active_degree, torch.tensor(reached))
 
     def _observe(self, output: RenderOutput) -> None:
         if output.screen is None or not self._density.enabled:

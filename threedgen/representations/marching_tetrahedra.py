@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from threedgen.core.transfer import constant, sent
+
 
 @dataclass(frozen=True)
 class Crossings:
@@ -43,10 +45,10 @@ def march(inside: Bool[Tensor, "S S S"]) -> Crossings:
     stacked = torch.stack(corners)
     cubes = torch.nonzero(stacked.any(0) & ~stacked.all(0))
     first = (cubes[:, 0] * side + cubes[:, 1]) * side + cubes[:, 2]
-    tetrahedra, table, counts = (value.to(inside.device) for value in _tables())
-    strides = torch.tensor([side * side, side, 1], device=inside.device)
+    tetrahedra, table, counts = _tables(inside.device)
+    strides = constant([side * side, side, 1], tetrahedra)
     points = (first[:, None, None] + tetrahedra @ strides).flatten(0, 1)  # [6K, 4]
-    code = (inside.flatten()[points] * torch.tensor([1, 2, 4, 8], device=inside.device)).sum(1)
+    code = (inside.flatten()[points] * constant([1, 2, 4, 8], tetrahedra)).sum(1)
     used = torch.arange(2, device=inside.device) < counts[code][:, None]
     cut = table[code][used]  # [F, 3, 2] local points
     owner = torch.repeat_interleave(torch.arange(len(points), device=inside.device), counts[code])
@@ -74,9 +76,9 @@ def _even(order: tuple[int, ...]) -> bool:
 
 
 @functools.cache
-def _tables() -> tuple[Int[Tensor, "6 4 3"], Int[Tensor, "16 2 3 2"], Int[Tensor, " 16"]]:
+def _tables(device: torch.device) -> tuple[Int[Tensor, "6 4 3"], Int[Tensor, "16 2 3 2"], Int[Tensor, " 16"]]:
     """Six positively oriented tetrahedra of a cube; for each pattern of inside points the triangles, each corner
-    as the two points of an edge; and the number of these triangles."""
+    as the two points of an edge; and the number of these triangles. Once for each device."""
     tetrahedra = []
     for axes in itertools.permutations(range(3)):
         path = [[int(axis in axes[:count]) for axis in range(3)] for count in range(4)]
@@ -98,4 +100,4 @@ def _tables() -> tuple[Int[Tensor, "6 4 3"], Int[Tensor, "16 2 3 2"], Int[Tensor
             triangles = [[(a, c), (a, d), (b, d)], [(a, c), (b, d), (b, c)]]
         counts[code] = len(triangles)
         table[code, : len(triangles)] = torch.tensor(triangles)
-    return torch.tensor(tetrahedra), table, counts
+    return sent(torch.tensor(tetrahedra), device), sent(table, device), sent(counts, device)

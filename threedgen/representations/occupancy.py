@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from threedgen.core.random import generator
 from threedgen.core.settings import above, at_least, between, settings
+from threedgen.core.transfer import Number, sent_as
 
 
 @settings
@@ -63,7 +64,7 @@ class OccupancyGrid(nn.Module):
         """One update of every cell. density: a function of points in world units. bounds: the corners of the grid.
         rng: a generator on the CPU for the points."""
         cells = self.config.resolution
-        places = torch.rand(cells**3, 3, generator=rng).to(bounds)
+        places = sent_as(torch.rand(cells**3, 3, generator=rng), bounds)
         index = torch.arange(cells, device=bounds.device)
         corners = torch.stack(torch.meshgrid(index, index, index, indexing="ij"), dim=-1).reshape(-1, 3)
         points = bounds[0] + (corners + places) / cells * (bounds[1] - bounds[0])
@@ -84,9 +85,9 @@ class OccupancyGrid(nn.Module):
         density: Callable[[Float[Tensor, "M 3"]], Float[Tensor, " M"]],
         bounds: Float[Tensor, "2 3"],
         seed: int,
-    ) -> dict[str, float]:
+    ) -> dict[str, Number]:
         """An update every `interval` steps, for the `adapt` of a representation. Returns the share of the cells
         that is occupied, to log."""
         if (step + 1) % self.config.interval == 0:
             self.update(density, bounds, generator(seed, "occupancy", step))
-        return {"occupied": float(self.occupied.float().mean())}
+        return {"occupied": self.occupied.float().mean()}

@@ -16,6 +16,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.schedule import Schedule
 from threedgen.core.settings import above, between, settings
+from threedgen.core.transfer import Number
 from threedgen.core.types import Primitive, RadianceField, RenderOutput, TriMesh
 from threedgen.loop.regularizers import weigh
 from threedgen.representations.base import Representation, RowOptimizer
@@ -153,7 +154,7 @@ class Tetrahedra(Representation):
 
     def penalty(
         self, primitive: TriMesh, step: int, total: int
-    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, float]]:
+    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, Number]]:
         """The weighted terms of `Terms`."""
         grid = self._closed().view((self._side,) * 3) / self._cell
         return weigh({"sign_entropy": sign_entropy}, self.config.regularizers, grid, step, total)

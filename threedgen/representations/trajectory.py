@@ -105,7 +105,7 @@ class CarriedField(nn.Module):
         quats, shift, growth = whole
         matrix = growth.exp()[:, None, None] * matrix_from_quat(quats)
         # As a difference of maps and not of positions: it is exactly 0 if the similarity is the identity.
-        change = matrix - torch.eye(3).to(matrix)
+        change = matrix - torch.eye(3, dtype=matrix.dtype, device=matrix.device)
         around = (points - points.mean(0)) @ change.transpose(1, 2)
         displacement = around + own[..., :3] @ matrix.transpose(1, 2) + shift[:, None]
         turn = quats[:, None]  # one for all points, unless they turn by themselves as well

@@ -18,6 +18,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.schedule import Schedule
 from threedgen.core.settings import at_least, between, settings
+from threedgen.core.transfer import Number, constant
 from threedgen.core.types import RadianceField, RenderOutput
 from threedgen.kernels.plane_sampling import sample_planes
 from threedgen.loop.regularizers import weigh
@@ -131,8 +132,8 @@ class Triplane(Representation):
 
     @property
     def bounds(self) -> Float[Tensor, "2 3"]:
-        corner = self.planes.new_full((3,), self.config.extent)
-        return torch.stack([-corner, corner])
+        extent = self.config.extent
+        return constant([[-extent] * 3, [extent] * 3], self.planes)
 
     def at(self, time: Float[Tensor, " B"] | None = None) -> RadianceField:
         """The field, differentiable in all parameters; `time` is ignored because nothing moves."""
@@ -156,14 +157,14 @@ class Triplane(Representation):
 
     def penalty(
         self, primitive: RadianceField, step: int, total: int
-    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, float]]:
+    ) -> tuple[Float[Tensor, ""] | float, Mapping[str, Number]]:
         """The weighted terms of `Terms`."""
         return weigh({"smoothness": smoothness}, self._terms, self.planes, step, total)
 
     @torch.no_grad()
     def adapt(
         self, step: int, total: int, output: RenderOutput, optimizer: RowOptimizer, seed: int
-    ) -> dict[str, float]:
+    ) -> dict[str, Number]:
         """Updates the occupancy every `occupancy.interval` steps. Logs the share of the cells that is occupied."""
         return self.occupancy.follow(step, lambda points: self._query(points, points)[0], self.bounds, seed)
 

@@ -23,6 +23,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.core.schedule import parse_range
 from threedgen.core.settings import numbers, settings
+from threedgen.core.transfer import Number
 from threedgen.guidance.priors.base import Condition, Prediction, Prior
 from threedgen.guidance.priors.guided import branches, guide, rescale
 from threedgen.guidance.priors.processes import SMALLEST_LEVEL, per_sample, unit_levels
@@ -195,7 +196,7 @@ class Answer:
 
     gradient: Float[Tensor, "B C h w"]
     x0: Float[Tensor, "B C h w"]
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Number] = field(default_factory=dict)
     image_gradient: Float[Tensor, "B S S 3"] | None = None
 
 
@@ -282,14 +283,12 @@ def inject(x: Float[Tensor, "B ..."], gradient: Float[Tensor, "B ..."]) -> Float
     return (linear + 0.5 * gradient.square().sum()) / x.shape[0]
 
 
-def drop_overflow(gradient: Float[Tensor, "B ..."]) -> tuple[Float[Tensor, "B ..."], float]:
+def drop_overflow(gradient: Float[Tensor, "B ..."]) -> tuple[Float[Tensor, "B ..."], Float[Tensor, ""]]:
     """The gradient with zeros for each view that overflowed (which half precision sometimes does), and their share.
 
     If all views overflowed, something is broken, and the gradient stays as it is so that the watchdog finds it.
     """
     bad = ~gradient.isfinite().flatten(1).all(dim=1)
-    share = bad.float().mean().item()
-    if 0.0 < share < 1.0:
-        gradient = gradient.clone()
-        gradient[bad] = 0.0
-    return gradient, share
+    dropped = (bad & ~bad.all()).reshape(-1, *(1,) * (gradient.ndim - 1))
+    # A copy keeps the order of the gradient in memory, and with it the order of later sums.
+    return gradient.clone().masked_fill_(dropped, 0.0), bad.float().mean()

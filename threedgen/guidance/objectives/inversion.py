@@ -13,6 +13,7 @@ from torch import Tensor
 
 from threedgen.core.schedule import Schedule, value_at
 from threedgen.core.settings import at_least, between, finite, settings
+from threedgen.core.transfer import on_cpu, sent_as
 from threedgen.guidance.objectives.base import Answer, Objective, Question
 from threedgen.guidance.priors.base import Prediction, Prior
 from threedgen.guidance.priors.guided import ddim_step, guided_prediction
@@ -30,7 +31,9 @@ def rungs(end: Float[Tensor, " B"], stride: float, max_steps: int) -> list[Float
     end stays there.
     """
     start = (end - stride * max_steps).clamp_min(0.0)
-    steps = math.ceil(float(((end - start) / stride).max()) - 1e-6)
+    last = on_cpu(end)
+    longest = ((last - (last - stride * max_steps).clamp_min(0.0)) / stride).max()
+    steps = math.ceil(float(longest) - 1e-6)
     return [torch.minimum(start + index * stride, end) for index in range(steps)] + [end]
 
 
@@ -51,7 +54,7 @@ def invert(
     for here, there in itertools.pairwise(levels):
         predicted = predict(z, here)
         if rng is not None:
-            fresh = torch.randn(x.shape, generator=rng).to(x)
+            fresh = sent_as(torch.randn(x.shape, generator=rng), x)
             predicted = _renoised(prior, predicted, here, there, eta, fresh)
         moved = per_sample((there > here).to(x), x) > 0.0
         z = torch.where(moved, ddim_step(prior, predicted, there), z)
@@ -102,7 +105,8 @@ class ISM(Objective):
         def predict(z: Tensor, t: Tensor) -> Prediction:
             return prior.predict(z, t, null)
 
-        s = (question.t - value_at(config.delta_t, question.step, question.total)).clamp_min(0.0)
+        delta = value_at(config.delta_t, question.step, question.total)
+        s = sent_as((on_cpu(question.t) - delta).clamp_min(0.0), question.t)
         z = invert(question, rungs(s, config.delta_s, config.max_steps), predict)
         before = predict(z, s)
         guided = question.evaluate(ddim_step(prior, before, question.t)).guided

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from threedgen.core.errors import UserError
 from threedgen.core.settings import above, at_least, between, settings
+from threedgen.core.transfer import Number, exact, sent_as
 from threedgen.guidance.objectives.base import Answer, Objective, Question
 from threedgen.guidance.priors.base import Condition, Prior, roles_of
 from threedgen.guidance.priors.processes import per_sample
@@ -72,17 +73,14 @@ class VSD(nn.Module, Objective):
         gradient = per_sample(question.weight(), difference) * difference
         return Answer(gradient, predicted.guided.x0, {"particle_loss": self._learn(question, plain)})
 
-    def _learn(self, question: Question, condition: Condition) -> float:
+    def _learn(self, question: Question, condition: Condition) -> Number:
         """Trains the particle model on these renders for `updates` steps; returns the mean of its losses."""
         rng = question.generator(STREAM)
         x, losses = question.x, []
         for _ in range(self.config.updates):
-            t = (
-                torch.rand(len(x) // question.group, generator=rng)
-                .repeat_interleave(question.group)
-                .to(question.t)
-            )
-            eps = torch.randn(x.shape, generator=rng).to(x)
+            drawn = torch.rand(len(x) // question.group, generator=rng).repeat_interleave(question.group)
+            t = sent_as(drawn, question.t)
+            eps = sent_as(torch.randn(x.shape, generator=rng), x)
             dropped = float(torch.rand((), generator=rng)) < self.config.camera_dropout
             given = replace(condition, cameras=None) if dropped else condition
             with torch.enable_grad():
@@ -93,7 +91,7 @@ class VSD(nn.Module, Objective):
                 parameter.grad = gradient
             self._optimizer.step()
             self._optimizer.zero_grad()
-            losses.append(loss.item())
+            losses.append(exact(loss))
         return sum(losses) / len(losses)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:

@@ -171,7 +171,7 @@ class Condition:
         count = len(branches)
         cameras = self.cameras
         if cameras is not None:
-            cameras = cameras[torch.arange(len(cameras), device=cameras.device).repeat(count)]
+            cameras = cameras[torch.arange(len(cameras)).repeat(count)]
         return replace(
             self,
             prompts=tuple(text for branch in branches for text in branch.prompts),

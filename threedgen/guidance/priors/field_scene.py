@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from threedgen.core.transfer import among, constant
 from threedgen.core.types import Cameras
 from threedgen.datasets.things.scenes import CELLS, relative_sizes, standing_place
 from threedgen.datasets.things.thing_class import RADIUS
@@ -104,12 +105,12 @@ def render_placed(field: TextField, parts: Sequence[Placed], cameras: Cameras) -
     flat = points.flatten(0, 2)
     colors, total = torch.zeros_like(flat), flat.new_zeros(len(flat))
     for part in parts:
-        own = (flat - flat.new_tensor(part.shift)) / part.size
+        own = (flat - constant(part.shift, flat)) / part.size
         inside = own.square().sum(1) < 1.0
-        color, density = field.shade(part.text, own[inside])
+        color, density = among(lambda some, part=part: field.shade(part.text, some), own, inside)
         density = density / part.size
-        colors[inside] += density[:, None] * color
-        total[inside] += density
+        colors += density[:, None] * color
+        total += density
     colors = colors / total.clamp_min(1e-12)[:, None]
     return composited(colors.view(points.shape), total.view(points.shape[:-1]), lengths)
 

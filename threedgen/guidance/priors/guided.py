@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.schedule import Schedule, value_at
+from threedgen.core.transfer import constant, on_cpu
 from threedgen.guidance.priors.base import Condition, Prediction, Prior
 from threedgen.guidance.priors.processes import per_sample
 
@@ -61,7 +62,7 @@ def branches(
     negative = next(answers) if unconditional else None
     empty = negative if shared else next(answers) if null else None
     if condition.opposed and negative is not None:
-        weights = torch.tensor([[weight for _, weight in texts] for texts in condition.opposed]).to(z)
+        weights = constant([[weight for _, weight in texts] for texts in condition.opposed], z)
         positive = perpendicular(positive, negative, tuple(answers), weights)
     return Branches(positive, negative, empty)
 
@@ -93,7 +94,7 @@ def perpendicular(
     products over all channels and pixels of a sample and |e_pos|^2 at least 1e-6. weights: w_i <= 0, else
     ValueError. Guidance then gives uncond + scale (e_pos + sum_i w_i e_i_perp).
     """
-    if bool((weights > 0.0).any()):
+    if bool((on_cpu(weights) > 0.0).any()):
         raise ValueError("Perp-Neg pushes away: its weights must be 0 or negative")
     toward = conditional.eps - unconditional.eps
     length = toward.flatten(1).square().sum(1).clamp_min(_SMALLEST)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from threedgen.cameras.orbit import FOV, orbit, picture_features, turned
+from threedgen.core.transfer import constant, rows
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors import radiance_field
 from threedgen.guidance.priors.radiance_field import (
@@ -300,7 +301,7 @@ def seen_from(decoded: DecodedPictures, cameras: Cameras, owner: Int[Tensor, " V
     """Cameras in the frame of a picture, whose own camera is at azimuth 0, in that of the field. owner: see
     `RadianceField.render`."""
     azimuth = decoded.azimuth.to(cameras.device)
-    return turned(cameras, azimuth if owner is None else azimuth[owner])
+    return turned(cameras, azimuth if owner is None else rows(azimuth, owner))
 
 
 def likely(sides: Float[Tensor, "B S"]) -> Float[Tensor, " B"]:
@@ -338,7 +339,7 @@ def places_of(
     focal = k.diagonal(dim1=1, dim2=2)[:, None, :2] * (2.0 / cameras.width)
     pixel = local[..., :2] / depth * focal
     behind = depth - pose[:, :3, 3].norm(dim=1)[:, None, None]
-    waves = behind * points.new_tensor(_WAVES) * torch.pi
+    waves = behind * constant(_WAVES, points) * torch.pi
     return torch.cat([points, pixel, behind, waves.sin(), waves.cos()], dim=-1), pixel
 
 

@@ -73,6 +73,7 @@ class NoiseSchedule:
 
     def __init__(self, alphas_cumprod: Float[Tensor, " T"]) -> None:
         self.alphas_cumprod = alphas_cumprod.detach()
+        self._copies: dict[torch.device, Tensor] = {}
 
     @classmethod
     def scaled_linear(cls, steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> NoiseSchedule:
@@ -86,7 +87,9 @@ class NoiseSchedule:
         return (t * steps).round().long().clamp(0, steps - 1)
 
     def _lookup(self, t: Tensor) -> Tensor:
-        return self.alphas_cumprod.to(t.device)[self.timestep(t)]
+        if t.device not in self._copies:
+            self._copies[t.device] = self.alphas_cumprod.to(t.device)
+        return self._copies[t.device][self.timestep(t)]
 
     def alpha(self, t: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         return self._lookup(t).sqrt().to(t.dtype)

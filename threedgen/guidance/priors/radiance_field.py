@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from threedgen.core.empty import made_empty
 from threedgen.core.errors import UserError
+from threedgen.core.transfer import among
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.folder.files import first_line, read_config
 from threedgen.guidance.priors.folder.weights import require_safe_weights
@@ -146,9 +147,7 @@ class RadianceField(nn.Module):
             return self.shade_all(one, points)
         cells = ((points / EXTENT + 1.0) * (0.5 * _CELLS)).long().clamp(0, _CELLS - 1)
         chosen = one.occupied[cells[:, 0], cells[:, 1], cells[:, 2]]
-        colors, densities = torch.zeros_like(points), points.new_zeros(len(points))
-        colors[chosen], densities[chosen] = self.shade_all(one, points[chosen])
-        return colors, densities
+        return among(lambda some: self.shade_all(one, some), points, chosen)
 
     def shade_all(
         self, one: One, points: Float[Tensor, "M 3"]

@@ -12,6 +12,7 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.core.settings import above, between, finite, settings
+from threedgen.core.transfer import rows
 from threedgen.core.types import Cameras, RenderOutput
 from threedgen.datasets.picture import size_of
 from threedgen.guidance.priors.base import Condition, Prior, ReferenceView, roles_of
@@ -106,7 +107,7 @@ class ImageConditions:
         if self._given is not None:
             if cameras.index is None:
                 raise UserError("these cameras have no pictures: set pictures=render, or cameras.name=given")
-            return self._given[cameras.index.to(self._given.device)].to(output.rgb)
+            return rows(self._given, cameras.index).to(output.rgb)
         if self._kind == "render":
             return output.rgb.detach()
         picture = depth_picture(output) if self._kind == "depth" else normal_picture(output, cameras)

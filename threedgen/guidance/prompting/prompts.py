@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from threedgen.core.errors import UserError
+from threedgen.core.transfer import on_cpu
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.base import Blend, Text
 
@@ -146,5 +147,5 @@ def _between(texts: ViewTexts, turn: float) -> tuple[str, str, float]:
 def _angles(cameras: Cameras) -> list[tuple[float, float]]:
     from threedgen.cameras.orbit import spherical
 
-    azimuth, elevation, _ = spherical(cameras)
+    azimuth, elevation, _ = spherical(replace(cameras, world_from_camera=on_cpu(cameras.world_from_camera)))
     return list(zip(azimuth.tolist(), elevation.tolist(), strict=True))

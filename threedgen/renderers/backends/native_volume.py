@@ -72,9 +72,7 @@ def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
     if marching.distortion:
         evaluated = slots >= 0
         ray = torch.repeat_interleave(torch.arange(len(rays)), counts)[evaluated]
-        weights = sample_weights(
-            ray, lengths[evaluated], density[slots[evaluated]], len(rays), marching.early_stop
-        )
+        weights = sample_weights(ray, lengths[evaluated], density[slots[evaluated]], len(rays), marching)
         spread = spread_along_rays(weights, ray, z[evaluated], lengths[evaluated], rays, marching)
     return Composited(sums, alpha, depth, spread)
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.types import RadianceField
-from threedgen.renderers.backends.torch_volume import chosen, count, march
+from threedgen.renderers.backends.torch_volume import chosen, count, march, seen
 from threedgen.renderers.distortion import spread_along_rays
 from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, evaluate
 
@@ -30,7 +30,7 @@ def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
         with torch.no_grad():
             density, _ = evaluate(field, samples.points, samples.directions, None)
             through = _transmittance(samples, density, len(rays))[0]
-        samples = chosen(samples, through >= marching.early_stop)
+        samples = chosen(samples, seen(through, marching))
     density, features = evaluate(field, samples.points, samples.directions, marching.probe)
     if len(samples.ray) == 0:
         empty = features.new_zeros(len(rays))

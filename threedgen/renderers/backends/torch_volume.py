@@ -15,6 +15,7 @@ then left out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 
 import torch
@@ -25,13 +26,14 @@ from threedgen.core.types import RadianceField
 from threedgen.renderers.distortion import spread_along_rays
 from threedgen.renderers.volumetric import Composited, Marching, Rays, Samples, evaluate, in_occupied_cell
 
-_BLOCK = 4096  # rays that are marched at the same time
+# Rays that are marched at the same time. A GPU is waited for once for each block.
+_BLOCKS = {"cpu": 4096}
+_BLOCK = 65536
 
 
 def count(field: RadianceField, rays: Rays, marching: Marching) -> Int[Tensor, " R"]:
     """The number of samples of each ray."""
-    counts = [_occupied(field, rays[i : i + _BLOCK], marching)[0].sum(1) for i in range(0, len(rays), _BLOCK)]
-    return torch.cat(counts)
+    return torch.cat([_occupied(field, rays[rows], marching)[0].sum(1) for rows in _blocks(rays)])
 
 
 def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
@@ -40,10 +42,10 @@ def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
     if marching.early_stop > 0 and len(samples.ray) > 0:
         with torch.no_grad():
             density, _ = evaluate(field, samples.points, samples.directions, None)
-            through = transmittance(samples.ray, samples.lengths, density, len(rays))[0]
-        samples = chosen(samples, through >= marching.early_stop)
+            through = transmittance(samples.ray, samples.lengths, density, len(rays), marching.limit)[0]
+        samples = chosen(samples, seen(through, marching))
     density, features = evaluate(field, samples.points, samples.directions, marching.probe)
-    weights = sample_weights(samples.ray, samples.lengths, density, len(rays), marching.early_stop)
+    weights = sample_weights(samples.ray, samples.lengths, density, len(rays), marching)
     values = torch.cat([features, torch.ones_like(features[:, :1]), samples.z[:, None]], dim=1)
     sums = values.new_zeros(len(rays), values.shape[1]).index_add(0, samples.ray, weights[:, None] * values)
     spread = None
@@ -55,9 +57,9 @@ def render(field: RadianceField, rays: Rays, marching: Marching) -> Composited:
 @torch.no_grad()
 def march(field: RadianceField, rays: Rays, marching: Marching) -> Samples:
     """The samples of all rays, in the floating type of the field."""
-    begins = range(0, len(rays), _BLOCK)
-    blocks = [_march(field, rays[i : i + _BLOCK], marching) for i in begins]
-    ray = torch.cat([block[0] + begin for begin, block in zip(begins, blocks, strict=True)])
+    places = list(_blocks(rays))
+    blocks = [_march(field, rays[rows], marching) for rows in places]
+    ray = torch.cat([block[0] + rows.start for rows, block in zip(places, blocks, strict=True)])
     points, z, lengths = (torch.cat([block[i] for block in blocks]).to(field.bounds) for i in (1, 2, 3))
     return Samples(ray, points, rays.directions[ray].to(field.bounds), z, lengths)
 
@@ -67,20 +69,31 @@ def sample_weights(
     lengths: Float[Tensor, " M"],
     density: Float[Tensor, " M"],
     rays: int,
-    early_stop: float,
+    marching: Marching,
 ) -> Float[Tensor, " M"]:
     """The weight of each sample in the sums of its ray. Samples are sorted by ray and by distance."""
-    through, thickness = transmittance(ray, lengths, density, rays)
-    return torch.where(through >= early_stop, through * -torch.expm1(-thickness), 0.0)
+    through, thickness = transmittance(ray, lengths, density, rays, marching.limit)
+    return torch.where(seen(through, marching), through * -torch.expm1(-thickness), 0.0)
+
+
+def seen(through: Float[Tensor, " M"], marching: Marching) -> Bool[Tensor, " M"]:
+    """Whether samples with this transmittance before them count. NaN counts, so that it is seen in the picture."""
+    return ~(through < marching.early_stop)
 
 
 def transmittance(
-    ray: Int[Tensor, " M"], lengths: Float[Tensor, " M"], density: Float[Tensor, " M"], rays: int
+    ray: Int[Tensor, " M"],
+    lengths: Float[Tensor, " M"],
+    density: Float[Tensor, " M"],
+    rays: int,
+    limit: int,
 ) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
-    """The transmittance before each sample, and density x length of each sample."""
-    counts = torch.bincount(ray, minlength=rays)
+    """The transmittance before each sample, and density x length of each sample. limit: the largest number of
+    intervals on a ray."""
+    counts = torch.zeros(rays, dtype=torch.long, device=ray.device).index_add_(0, ray, torch.ones_like(ray))
     rank = torch.arange(len(ray), device=ray.device) - (counts.cumsum(0) - counts)[ray]
-    longest = int(counts.max()) if rays > 0 else 0
+    # A GPU is not asked how many there are at most.
+    longest = int(counts.max()) if rays > 0 and ray.device.type == "cpu" else limit
     thickness = density.new_zeros(rays, longest).index_put((ray, rank), density * lengths)
     through = torch.exp(thickness - thickness.cumsum(1))
     return through[ray, rank], thickness[ray, rank]
@@ -88,7 +101,13 @@ def transmittance(
 
 def chosen(samples: Samples, rows: Bool[Tensor, " M"]) -> Samples:
     """Some of the samples, in the same order."""
-    return Samples(**{item.name: getattr(samples, item.name)[rows] for item in fields(samples)})
+    index = rows.nonzero().squeeze(1)  # once, because a GPU is waited for at each mask
+    return Samples(**{item.name: getattr(samples, item.name)[index] for item in fields(samples)})
+
+
+def _blocks(rays: Rays) -> Iterator[slice]:
+    size = _BLOCKS.get(rays.starts.device.type, _BLOCK)
+    return (slice(begin, begin + size) for begin in range(0, len(rays), size))
 
 
 @torch.no_grad()
@@ -99,9 +118,9 @@ def _occupied(field: RadianceField, rays: Rays, marching: Marching) -> tuple[Ten
     lengths = (rays.ends[:, None] - starts).clamp(max=marching.step)
     kept = lengths > 0
     if field.occupancy is not None:
-        ray, column = kept.nonzero(as_tuple=True)
-        points = _points(rays, ray, starts[ray, column], lengths[ray, column])
-        kept[ray, column] = in_occupied_cell(field, points)
+        distance = starts + rays.fractions[:, None] * lengths
+        points = rays.origins[:, None] + distance[..., None] * rays.directions[:, None]
+        kept &= in_occupied_cell(field, points.flatten(0, 1)).view(kept.shape)
     return kept, starts, lengths
 
 
@@ -111,9 +130,5 @@ def _march(field: RadianceField, rays: Rays, marching: Marching) -> tuple[Tensor
     ray, column = kept.nonzero(as_tuple=True)
     start, length = starts[ray, column], lengths[ray, column]
     distance = start + rays.fractions[ray] * length
-    return ray, _points(rays, ray, start, length), distance * rays.slopes[ray], length
-
-
-def _points(rays: Rays, ray: Tensor, starts: Tensor, lengths: Tensor) -> Float[Tensor, "M 3"]:
-    distance = starts + rays.fractions[ray] * lengths
-    return rays.origins[ray] + distance[:, None] * rays.directions[ray]
+    points = rays.origins[ray] + distance[:, None] * rays.directions[ray]
+    return ray, points, distance * rays.slopes[ray], length

@@ -14,6 +14,7 @@ from torch import Tensor
 from threedgen.cameras.orbit import view_features
 from threedgen.core.errors import UserError
 from threedgen.core.settings import settings
+from threedgen.core.transfer import sent
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.adapters.base import DiffusersPrior, unet_arguments
 from threedgen.guidance.priors.base import Condition, Text
@@ -137,7 +138,7 @@ class DiffusersFieldPrior(DiffusersPrior):
             values = cameras.world_from_camera.new_empty(len(cameras), self.image_size**2, 4)
             for text in dict.fromkeys(condition.prompts):
                 views = torch.tensor([index for index, t in enumerate(condition.prompts) if t == text])
-                values[views] = self._views_of(text, cameras[views], device)
+                values[sent(views, values.device)] = self._views_of(text, cameras[views], device)
             self._shown = condition, as_pictures(values, cameras).to(device)
         return self._shown[1]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from threedgen.cameras.orbit import spherical
 from threedgen.core.errors import UserError
 from threedgen.core.settings import settings
+from threedgen.core.transfer import constant
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.adapters.base import DiffusersPrior, unet_arguments
 from threedgen.guidance.priors.base import Condition, ReferenceView
@@ -82,7 +83,7 @@ class DiffusersViewPrior(DiffusersPrior):
         embedding, latent = self._look_at(condition.reference, z)
         pose = relative_pose(condition.cameras, condition.reference, self._pose).to(z)
         tokens = self._projection(torch.cat([embedding.expand(len(z), -1), pose.float()], dim=1))
-        kept = 1.0 - torch.tensor(condition.drops(), device=z.device, dtype=z.dtype)
+        kept = 1.0 - constant(condition.drops(), z)
         both = torch.cat([z, latent * kept[:, None, None, None]], dim=1)
         states = (tokens.to(z) * kept[:, None])[:, None]
         return unet_arguments(self.dtype, both, self.process.timestep(t), states)
