@@ -102,6 +102,23 @@ def test_an_autoencoder_of_another_model(model, other, changes, words):
     assert words in complaint(model[0], vae=str(other))
 
 
+def test_flux_has_a_quarter_of_the_channels_of_its_network(tmp_path, pipelines):
+    """It denoises 2 x 2 latents at once, and its config does not say how many channels it makes."""
+    vae = Path(shutil.copytree(pipelines["flux"] / "vae", tmp_path / "vae"))
+    assert load(pipelines["flux"], vae=str(vae)).latent
+    edit(vae / "config.json", latent_channels=16)
+    words = "it has 16 channels of latents, and the network makes 4"
+    assert words in complaint(pipelines["flux"], vae=str(vae))
+
+
+def test_a_prior_with_an_autoencoder_of_another_class_keeps_it(model, other):
+    folder, _ = model
+    index = json.loads((folder / "model_index.json").read_text())
+    edit(folder / "model_index.json", vae=[index["vae"][0], "AsymmetricAutoencoderKL"])
+    words = "because its autoencoder is AsymmetricAutoencoderKL, not AutoencoderKL: leave vae out"
+    assert words in complaint(folder, vae=str(other))
+
+
 def test_an_old_config_without_factors_has_those_of_the_class(model, other):
     config = json.loads((other / "config.json").read_text())
     for key in ("scaling_factor", "shift_factor"):

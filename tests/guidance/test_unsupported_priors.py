@@ -185,7 +185,7 @@ def test_half_precision_on_a_cpu(folder):
             {"text_encoder": ["transformers", "CLIPTextModel"]},
             "text encoder is CLIPTextModel",
         ),
-        ("flux", "transformer/config.json", {"in_channels": 64}, "takes 64 channels"),
+        ("flux", "transformer/config.json", {"in_channels": 64, "out_channels": 16}, "takes 64 channels"),
         ("flux", "vae/config.json", {"latents_mean": [0.0] * 4}, "one by one"),
         ("if", "model_index.json", {"unet": [None, None]}, "neither unet nor transformer"),
         ("if", "unet/config.json", {"sample_size": None}, "sample_size in unet/config.json is None"),

@@ -190,6 +190,12 @@ def test_a_variant_that_is_not_there_names_those_that_are(folder):
     assert "it has fp16" in complaint(folder, variant="whole")
 
 
+def test_a_single_file_has_no_variants(folder):
+    file = folder / "unet" / f"{UNET}.safetensors"
+    words = f"prior.variant is for folders and hub models, and '{file}' is one file: leave it out"
+    assert words in complaint(file, variant="fp16")
+
+
 def test_a_damaged_file_of_a_variant_is_named_by_its_own_path(folder):
     copy_as(folder, "fp16")
     file = folder / "unet" / f"{UNET}.fp16.safetensors"

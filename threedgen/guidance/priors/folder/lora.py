@@ -15,6 +15,7 @@ from torch import Tensor
 from threedgen.core import machine
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.folder.files import PipelineFolder, header, readable, require_whole
+from threedgen.guidance.priors.folder.lora_strengths import PEFT, Strengths
 
 _OTHER_KINDS = {
     "LoHa": (".hada_w",),
@@ -30,7 +31,6 @@ _DOWN = re.compile(
     r"\.?(_lora\.down|lora_down|lora_A(\.default)?|lora\.down|lora_linear_layer\.down)\.weight$"
 )
 _UPS = (("lora_A", "lora_B"), ("down", "up"))
-_PEFT = "base_model.model."  # how peft begins the names of a denoiser
 _INSTALL = "pip install peft accelerate (the extra threedgen[lora])"
 
 
@@ -162,7 +162,7 @@ class Lora:
 
         denoiser = "transformer" if self.folder.class_of("transformer") else "unet"
         tensors = {
-            f"{denoiser}.{name.removeprefix(_PEFT)}" if name.startswith(_PEFT) else name: value
+            f"{denoiser}.{name.removeprefix(PEFT)}" if name.startswith(PEFT) else name: value
             for name, value in self._tensors.items()
             if not _encoder_of(name)
         }
@@ -177,22 +177,23 @@ class Lora:
 
         from threedgen.guidance.priors.folder.libraries import or_user_error
 
-        return or_user_error(lambda: _even(load_file(self.file)), self.file)
+        tensors = or_user_error(lambda: load_file(self.file), self.file)
+        strengths = Strengths.of(self.file, tensors)
+        return or_user_error(lambda: _even(tensors, strengths), self.file)
 
 
-def _even(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _even(tensors: dict[str, Tensor], strengths: Strengths) -> dict[str, Tensor]:
     """Changes of one rank, filled up with zeros, each with its alpha / rank in its second matrix.
 
-    The library takes one alpha for all changes of kohya's format, and divides it by the rank of each.
+    The library takes one alpha for all changes of kohya's format, and divides it by the rank of each
+    (findings/diffusers-kohya-lora-one-alpha.sh).
     """
-    found = {name.removesuffix(".alpha"): value for name, value in tensors.items() if name.endswith(".alpha")}
     even = {name: value for name, value in tensors.items() if not name.endswith(".alpha")}
     pairs = [(name, _up_of(name)) for name in even if _DOWN.search(name) and _up_of(name) in even]
     rank = max((even[down].shape[0] for down, _ in pairs), default=0)
     for down, up in pairs:
         own = even[down].shape[0]
-        alpha = found.get(_DOWN.sub("", down))
-        factor = 1.0 if alpha is None else float(alpha) / own
+        factor = strengths.factor(_DOWN.sub("", down), own)
         grown = [
             torch.zeros(rank, *even[down].shape[1:]),
             torch.zeros(len(even[up]), rank, *even[up].shape[2:]),

@@ -77,9 +77,12 @@ def with_autoencoder(folder: PipelineFolder, given: Path) -> PipelineFolder:
 def latents_of(denoiser: Mapping[str, Any], channels: int) -> int:
     """The number of channels of the latents that a denoiser makes, by its config. channels: of the autoencoder, for
     a config that does not say it."""
-    if denoiser.get("in_channels") == 4 * channels:  # FLUX: of 2 x 2 latents
-        return channels
-    return denoiser.get("out_channels") or channels
+    made = denoiser.get("out_channels")
+    if (
+        denoiser.get("_class_name") == "FluxTransformer2DModel"
+    ):  # of 2 x 2 latents, as many as it reads by default
+        made = (made or denoiser.get("in_channels") or 64) // 4
+    return made or channels
 
 
 def _of_file(file: Path, model: Mapping[str, Any]) -> Path:
