@@ -225,6 +225,14 @@ def denoising(name: str, samples: int, learns: bool) -> tuple[float, float]:
     return sum(weight.nbytes for weight in network.parameters()) / GB, peak.most / GB
 
 
+def of_step(family: str, views: int, gaussians: int) -> float:
+    """GB of a guided step of a model without its text encoders, as `of_recipe` counts it."""
+    model = MODELS[family]
+    network, passed = denoising(family, TEXTS * views, False)
+    weights = network + sum(weight.numel() for weight in autoencoder().parameters()) * 4 / GB
+    return weights + PER_GAUSSIAN * gaussians / GB + encoding(model.pixels, 1) + passed + CONTEXT
+
+
 def of_recipe(name: str) -> float:
     """GB of a recipe with real priors."""
     recipe = load_recipe(name, ["prompt=a cube"], real_prior=True)

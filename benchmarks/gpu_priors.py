@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gpu_memory
 import torch
 from gpu_blocks import Block, Place
 from guidance_overhead import PROMPT, Clock, bare_pass
@@ -32,8 +33,9 @@ import tiny_video_pipelines  # pyright: ignore[reportMissingImports]
 # Ways of saving memory: none, each measure by itself, and a budget that nothing meets, which takes all of them.
 _WAYS: tuple[dict[str, Any], ...] = ({}, {"vae_tiling": True}, {"attention_slicing": True}, {"memory": 1e-6})
 _FEW = ("sd1", "if", "sd3", "modelscope")
-# Side of the pictures, and the GB of 4 views in all: the weights, and what one picture takes in the autoencoder.
-_MODELS = {"stable-diffusion-1.5": (512, 8.0), "stable-diffusion-xl": (1024, 22.0)}
+# Side of the pictures, and the name in benchmarks/gpu_memory.py, which counts the memory of a step.
+_MODELS = {"stable-diffusion-1.5": (512, "Stable Diffusion"), "stable-diffusion-xl": (1024, "SDXL")}
+_GAUSSIANS = 20_000
 _XL: dict[str, Any] = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -95,13 +97,13 @@ def shapes(place: Place) -> Block:
     """Seconds of a guided step and of the bare passes of its network, with the exact shapes of two published models
     and random weights, and the most memory. On the CPU a tiny Stable Diffusion stands for both."""
     block, views = Block(), 1 if place.small else 4
-    for name, (side, most) in ({"tiny": (32, 0.0)} if place.small else _MODELS).items():
+    for name, (side, family) in ({"tiny": (32, "")} if place.small else _MODELS).items():
         prior = _tiny(place) if place.small else _random(name, place.device)
         if place.on_gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         guide = ScoreDistillation(ScoreDistillation.Config(), place.device, prior=prior)
-        scene = Gaussians(Gaussians.Config(count=200 if place.small else 20_000)).to(place.device)
+        scene = Gaussians(Gaussians.Config(count=200 if place.small else _GAUSSIANS)).to(place.device)
         cameras = OrbitSampler(OrbitSampler.Config(batch=views, resolution=side))
         clock = Clock(bare_pass(prior, views, place.device), place.device, warm_up=1)
         steps = 3 if place.small else 8
@@ -112,7 +114,8 @@ def shapes(place: Place) -> Block:
         block.must(finite, f"{name}: a parameter is not finite after {steps} steps")
         if place.on_gpu:
             found["gigabytes"] = torch.cuda.max_memory_allocated() / 1024**3
-            block.at_most(f"{name}: GB", found["gigabytes"], most)
+            counted = gpu_memory.of_step(family, views, _GAUSSIANS)
+            block.at_most(f"{name}: GB", found["gigabytes"], counted)
         block.measured[name] = found
     return block
 

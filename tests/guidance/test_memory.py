@@ -14,7 +14,7 @@ from threedgen.guidance.priors import codec
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.folder import memory
 from threedgen.guidance.priors.folder.memory import Plan, Sizes, plan
-from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
+from threedgen.guidance.priors.load import PriorConfig, keep_priors, load_folder, load_prior
 from threedgen.jobs.build import build
 from threedgen.recipes.load import load_recipe
 
@@ -192,3 +192,14 @@ def test_offloading_on_a_gpu(pipelines):
     z = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
     said = prior.predict(z, torch.tensor([0.3, 0.7], device=device), Condition(("a cube",) * 2))
     torch.testing.assert_close(said.eps.cpu(), answer(load_folder(pipelines["sd1"])), rtol=1e-3, atol=1e-4)
+
+
+def test_a_kept_prior_that_keeps_to_a_memory_limit_is_planned_for_the_views_of_each_run(pipelines):
+    config = PriorConfig(path=str(pipelines["sd1"]), memory=8.0)
+    free = PriorConfig(path=str(pipelines["sd1"]))
+    with keep_priors():
+        first, other = load_prior(config), load_prior(free)
+        assert load_prior(config) is first
+        with memory.for_views(4):
+            assert load_prior(config) is not first
+            assert load_prior(free) is other

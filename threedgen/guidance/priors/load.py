@@ -131,7 +131,9 @@ def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior
     kept = _KEPT.get()
     if kept is None:
         return _load(config, torch.device(device))
-    key = f"{torch.device(device)} {typed.plain(config)}"
+    # How a prior keeps to a memory limit depends on the samples of a step.
+    planned = memory.views_of_a_step() if config.memory else ""
+    key = f"{torch.device(device)} {planned} {typed.plain(config)}"
     if key not in kept:
         kept[key] = _load(config, torch.device(device))
     return kept[key]

@@ -35,6 +35,11 @@ def for_views(count: int) -> Iterator[None]:
         _VIEWS.reset(token)
 
 
+def views_of_a_step() -> int:
+    """The samples of a step for which priors are planned now: 1 outside of `for_views`."""
+    return _VIEWS.get()
+
+
 @dataclass(frozen=True)
 class Sizes:
     """What a prior takes on its device without any measure.
@@ -51,7 +56,7 @@ class Sizes:
     pixels: int
     frames: int = 1
     codec_bytes: int = 4
-    views: int = field(default_factory=_VIEWS.get)
+    views: int = field(default_factory=views_of_a_step)
 
 
 @dataclass(frozen=True)
