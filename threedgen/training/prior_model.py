@@ -260,10 +260,13 @@ def write_folder(folder: Path, kind: str, index: Mapping[str, Any], write: Calla
 
 def load_pipeline(folder: Path) -> PriorModel:
     """The model of a folder that `save_pipeline` wrote, in float32. Raises UserError for another folder."""
+    model = PriorModel(for_size(sample_size(folder)))
+    fill_networks(folder, model.unet, model.text_encoder)
+    return model
 
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
+def sample_size(folder: Path) -> int:
+    """Width and height of the samples of the UNet of a folder. Raises UserError for another folder."""
     try:
         config = parse_json((folder / "unet" / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -271,9 +274,15 @@ def load_pipeline(folder: Path) -> PriorModel:
     size = config.get("sample_size") if isinstance(config, dict) else None
     if not isinstance(size, int):
         raise _foreign(folder, "its UNet has no sample_size")
-    model = PriorModel(for_size(size))
-    networks = {"unet/diffusion_pytorch_model": model.unet, "text_encoder/model": model.text_encoder}
-    for name, network in networks.items():
+    return size
+
+
+def fill_networks(folder: Path, unet: Any, text_encoder: Any) -> None:
+    """Loads the weights of a folder into networks of their sizes. Raises UserError for another folder."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for name, network in {"unet/diffusion_pytorch_model": unet, "text_encoder/model": text_encoder}.items():
         try:
             weights = load_file(folder / f"{name}.safetensors")
         except (OSError, SafetensorError) as error:
@@ -282,7 +291,6 @@ def load_pipeline(folder: Path) -> PriorModel:
             network.load_state_dict({key: value.float() for key, value in weights.items()})
         except RuntimeError as error:  # the names or shapes of its weights differ
             raise _foreign(folder, error) from error
-    return model
 
 
 def _foreign(folder: Path, reason: object) -> UserError:
