@@ -7,6 +7,7 @@ import argparse
 from threedgen.commands.options import (
     add_quality,
     add_recipe,
+    add_refine,
     add_run_options,
     add_settings,
     add_tokenizer,
@@ -64,6 +65,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--prompt", metavar="TEXT", help="description for the text prior; default: the name of the picture"
     )
+    add_refine(parser)
     add_quality(parser)
     add_run_options(parser, "runs/<name of the picture>")
     return parser
@@ -88,6 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         prior=arguments.prior,
         text_prior=arguments.text_prior,
         tokenizer=arguments.tokenizer,
+        refine=arguments.refine,
         **common(arguments),
     )
     finish(prepared, arguments)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from threedgen.commands.options import (
     add_quality,
     add_recipe,
+    add_refine,
     add_run_options,
     add_settings,
     add_tokenizer,
@@ -61,6 +62,7 @@ def build_parser() -> Parser:
         action="store_true",
         help="refuse a prompt with words that the embedded prior of things has not learnt",
     )
+    add_refine(parser)
     add_quality(parser)
     add_run_options(parser, "runs/<prompt>")
     return parser
@@ -80,6 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
         prior=arguments.prior,
         tokenizer=arguments.tokenizer,
         strict=arguments.strict,
+        refine=arguments.refine,
         **common(arguments),
     )
     if arguments.prior is None:

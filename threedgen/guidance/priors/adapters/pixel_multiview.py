@@ -57,6 +57,7 @@ class DiffusersPixelMultiViewPrior(DiffusersPrior):
     In the unconditional branch (Condition.dropped) the picture is withheld, and the text is the negative one.
     """
 
+    image_condition = "optional-reference"
     camera_conditioned = True
     needs_cameras = True
     group: int
