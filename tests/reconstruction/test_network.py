@@ -126,9 +126,7 @@ def test_the_noise_level_and_the_noisy_views_are_seen(model):
 
 def test_one_object_is_learned(tmp_path):
     """From 30 steps on one scene the error falls to less than half."""
-    bank = RingBank(
-        ViewBankConfig(object_scenes=0, class_scenes=0, assemblies=1, shapes=0), 16, 0
-    )
+    bank = RingBank(ViewBankConfig(object_scenes=0, class_scenes=0, assemblies=1, shapes=0), 16, 0)
     config = ReconstructorTrainingConfig(
         steps=30, batch=2, warmup=1, decay=0.3, learning_rate=5e-3, precision="fp32", noisy_share=0.0
     )
@@ -152,7 +150,18 @@ def test_a_folder_keeps_the_model_and_a_damaged_one_is_named(tmp_path, model):
 
 def test_the_command_trains_and_continues(tmp_path, monkeypatch):
     monkeypatch.setattr("threedgen.datasets.things.thing_set.INSTALLED", str(tmp_path / "none"))
-    options = ["--assemblies", "2", "--shapes", "1", "--class-scenes", "0", "--object-scenes", "0", "--size", "16"]
+    options = [
+        "--assemblies",
+        "2",
+        "--shapes",
+        "1",
+        "--class-scenes",
+        "0",
+        "--object-scenes",
+        "0",
+        "--size",
+        "16",
+    ]
     command = ["train", "reconstructor", "--out", str(tmp_path / "run"), "--batch", "1", "--warmup", "1"]
     assert main([*command, *options, "--steps", "1"]) == 0
     assert main([*command, *options, "--steps", "2"]) == 0

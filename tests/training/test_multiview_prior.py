@@ -105,7 +105,9 @@ def test_a_group_is_a_whole_turn_of_rising_azimuths_also_when_mirrored(bank):
             torch.testing.assert_close(turns, torch.full_like(turns, 360.0 / views), atol=1e-3, rtol=0)
             torch.testing.assert_close(batch.angles[:, 0, 0], batch.picture_angles[:, 0])
         stored = bank.layers.float() / 255.0
-        for index in range(5):  # each view of a mirrored group is the mirror image of the view on the other side
+        for index in range(
+            5
+        ):  # each view of a mirrored group is the mirror image of the view on the other side
             same = (stored.flip(3)[:, 0] - batch.picture[index]).abs().amax((1, 2, 3)) < 1e-6
             if bool(same.any()) and not bool(batch.captions[index] == ""):
                 scene = int(same.nonzero()[0])
@@ -131,7 +133,8 @@ def test_colours_that_a_caption_names_are_not_exchanged(bank):
 
 
 def test_it_begins_with_what_the_text_prior_shows():
-    """Without a picture, of noise that is the same in each block, the answer is the text prior's, block by block."""
+    """Without a picture, of noise that is the same in each block, the answer is the text prior's, block by block; it
+    predicts v, which is -x where there is nothing but noise."""
     torch.manual_seed(0)
     prior = PriorModel(TINY).eval()
     _random(prior)
@@ -149,7 +152,7 @@ def test_it_begins_with_what_the_text_prior_shows():
         )
         expected = prior(small, torch.tensor([300]), tokens, mask, poses[:, 0, :16])
     torch.testing.assert_close(
-        shown[:, 0], expected.repeat_interleave(2, 2).repeat_interleave(2, 3), atol=1e-4, rtol=1e-4
+        shown[:, 0], -expected.repeat_interleave(2, 2).repeat_interleave(2, 3), atol=1e-4, rtol=1e-4
     )
 
 
@@ -200,11 +203,11 @@ def test_its_folder_is_a_prior_of_groups(tmp_path, model, monkeypatch):
     t = torch.full((4,), float(prior.process.timestep(torch.tensor([0.5]))[0]) / 1000.0)
     inputs[1] = prior.process.timestep(t)[:1].long()
     expected = model(*inputs)[0]
-    shown = torch.nn.functional.pixel_shuffle(prior.predict(z, t, condition).v, 2)
+    shown = torch.nn.functional.pixel_shuffle(prior.predict(z, t, condition).x0, 2)
     torch.testing.assert_close(shown, expected, atol=1e-4, rtol=1e-4)
     inputs[3], inputs[5:] = torch.zeros(1), encode(make_tokenizer(_words()), [""], "cpu")
     inputs[4][..., 16:] = 0.0
-    other = torch.nn.functional.pixel_shuffle(prior.predict(z, t, condition.unconditional()).v, 2)
+    other = torch.nn.functional.pixel_shuffle(prior.predict(z, t, condition.unconditional()).x0, 2)
     torch.testing.assert_close(other, model(*inputs)[0], atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="4 views together and got 3"):
         prior.predict(z[:3], t[:3], Condition(("",) * 3, cameras=cameras[:3]))

@@ -139,9 +139,7 @@ def of_pictures(config: Config, reconstructor: Reconstructor) -> GaussianCloud:
     return reconstruct(reconstructor, signed(images, size), cameras.resized(size, size))
 
 
-def square(
-    images: Float[Tensor, "V H W 3"], cameras: Cameras
-) -> tuple[Float[Tensor, "V S S 3"], Cameras]:
+def square(images: Float[Tensor, "V H W 3"], cameras: Cameras) -> tuple[Float[Tensor, "V S S 3"], Cameras]:
     """Pictures with white at both ends of their shorter side, so that they are square, and their cameras."""
     height, width = images.shape[1:3]
     side = max(height, width)

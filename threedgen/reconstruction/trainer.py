@@ -106,8 +106,8 @@ class ReconstructorTrainer(DenoiserTrainer):
         kept = torch.ones(count)
         poses = group_poses(batch.angles, batch.picture_angles, kept)
         with self.half():
-            v = self.prior(noisy, timesteps, signed(batch.picture), kept, poses, *self.tokens)
-        return noisy, (alpha * noisy - sigma * v.float()).clamp(-1.0, 1.0)
+            clean = self.prior(noisy, timesteps, signed(batch.picture), kept, poses, *self.tokens)
+        return noisy, clean.float().clamp(-1.0, 1.0)
 
     def loss(self, clouds: list[GaussianCloud], batch: RingBatch, rng: torch.Generator) -> Float[Tensor, ""]:
         """Of one of the group's views and all others of each object."""

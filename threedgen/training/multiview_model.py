@@ -6,7 +6,8 @@ picture of the object is concatenated to each noisy view, so that the first view
 it and the others attend to that. The text, the picture, both or none of them may be given.
 
 Blocks of FOLD x FOLD pixels are channels of one pixel of the UNet, which so costs no more than for pictures of a
-quarter of the pixels.
+quarter of the pixels. It predicts the clean views: noise of independent pixels would have to pass through its
+narrow levels, clean pictures do so easily (Li and He 2025, arXiv:2511.13720).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ KIND = "ThreedgenMultiViewPipeline"
 
 
 class MultiViewModel(nn.Module):
-    """UNet and text encoder, trained together. Predicts v (Salimans and Ho 2022) of pictures in [-1, 1].
+    """UNet and text encoder, trained together. Predicts the clean pictures, in [-1, 1].
 
     architecture: `size` is that of the UNet, and the pictures have FOLD times as many pixels along each side.
     """
@@ -58,7 +59,7 @@ class MultiViewModel(nn.Module):
         tokens: Int[Tensor, "B L"],
         mask: Int[Tensor, "B L"],
     ) -> Float[Tensor, "B V 3 H W"]:
-        """The predicted v.
+        """The predicted clean views.
 
         pictures: in [-1, 1]. kept: 1, or 0 for a picture that is withheld. poses: see `relative_view_features`.
         tokens, mask: of the captions, see `PriorModel`.
@@ -85,7 +86,8 @@ def start_from_text_prior(model: MultiViewModel, prior: PriorModel) -> None:
     """Takes over a text prior of the same architecture, which has learnt about words, shapes and noise.
 
     It then shows each view as the text prior does, enlarged: the inputs for the picture and its pose have no effect
-    at first. Of the two outputs of the text prior, mean and variance, only the mean is kept.
+    at first. Of the two outputs of the text prior, mean and variance, only the mean is kept, which is
+    v = alpha eps - sigma x; where there is nothing but noise, x = -v.
     """
     weights = model.unet.state_dict()
     for name, value in prior.unet.state_dict().items():
@@ -96,7 +98,7 @@ def start_from_text_prior(model: MultiViewModel, prior: PriorModel) -> None:
             weights[name].zero_()
             weights[name][:, : value.shape[1]] = value
         elif name.startswith("conv_out"):
-            weights[name] = value[:3].repeat_interleave(FOLD**2, 0)
+            weights[name] = -value[:3].repeat_interleave(FOLD**2, 0)
         else:
             weights[name] = value
     model.unet.load_state_dict(weights)
@@ -128,7 +130,14 @@ def save_multiview_pipeline(model: MultiViewModel, folder: Path, dtype: torch.dt
         "unet": ["diffusers", "UNet2DConditionModel"],
     }
     networks = {"unet": copy.unet, "text_encoder": copy.text_encoder}
-    write_pipeline(folder, networks, KIND, index, lambda path: write_tokenizer(path, caption_words()))
+    write_pipeline(
+        folder,
+        networks,
+        KIND,
+        index,
+        lambda path: write_tokenizer(path, caption_words()),
+        prediction="sample",
+    )
 
 
 def load_multiview_pipeline(folder: Path) -> MultiViewModel:

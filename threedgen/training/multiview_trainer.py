@@ -21,6 +21,9 @@ from threedgen.training.ring_bank import GROUPS, RingBatch
 from threedgen.training.things_store import cameras_of
 from threedgen.training.tokenizer import encode, make_tokenizer
 
+MOST_WEIGHT = 4.0
+"""Of an example with little noise, relative to one of pure noise."""
+
 
 class MultiViewTrainer(DenoiserTrainer):
     """The trainer of a MultiViewModel. size: pixels of the pictures. Raises UserError as `for_size` does."""
@@ -38,7 +41,10 @@ class MultiViewTrainer(DenoiserTrainer):
         return bank.batch(config.batch, config.seed, self.step, views)
 
     def train_step(self, batch: RingBatch) -> float:
-        """One step on the mean squared error of v, at one noise level for the views of a group."""
+        """One step on the mean squared error of the clean views, at one noise level for the views of a group.
+
+        It is weighted by 1 / sigma^2, as if v were compared, up to MOST_WEIGHT.
+        """
         config, device = self.config, self.config.device
         rng = generator(config.seed, "multiview-train", self.step)
         count = len(batch.views)
@@ -47,10 +53,11 @@ class MultiViewTrainer(DenoiserTrainer):
         noise = torch.randn(clean.shape, generator=rng)
         conditions = self.conditions(batch, rng)
         alpha, sigma = (table[timesteps].view(-1, 1, 1, 1, 1) for table in (self.alpha, self.sigma))
-        noisy, target = alpha * clean + sigma * noise, alpha * noise - sigma * clean
+        noisy = alpha * clean + sigma * noise
+        weights = sigma.square().reciprocal().clamp(max=MOST_WEIGHT)
         with self.half():
             predicted = self.model(noisy.to(device), timesteps.to(device), *conditions)
-        loss = (predicted.float() - target.to(device)).square().mean()
+        loss = ((predicted.float() - clean.to(device)).square() * weights.to(device)).mean()
         self.update(loss)
         self.pictures += clean.shape[0] * clean.shape[1]
         return float(loss.detach())

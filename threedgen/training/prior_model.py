@@ -184,12 +184,12 @@ def grow(small: PriorModel) -> PriorModel:
     return large
 
 
-def scheduler_config() -> dict[str, Any]:
-    """The configuration of a DDPM scheduler with the squared-cosine schedule and v-prediction."""
+def scheduler_config(prediction: str = "v_prediction") -> dict[str, Any]:
+    """The configuration of a DDPM scheduler with the squared-cosine schedule. prediction: what the network makes."""
     return {
         "num_train_timesteps": 1000,
         "beta_schedule": "squaredcos_cap_v2",
-        "prediction_type": "v_prediction",
+        "prediction_type": prediction,
         "clip_sample": True,
         "variance_type": "fixed_small",
     }
@@ -220,12 +220,14 @@ def write_pipeline(
     index: Mapping[str, Any],
     tokenizer: Callable[[Path], None] | None = None,
     light: Light | None = None,
+    prediction: str = "v_prediction",
 ) -> None:
     """Writes a pipeline folder of these networks, our scheduler and model_index.json, replacing `folder` in one
     step.
 
     kind: _class_name of the index. index: the other entries of the index, except for the scheduler. tokenizer:
     writes a tokenizer into a folder. light: of all pictures that the networks learned from, if there is one.
+    prediction: what the UNet makes, as schedulers of diffusers call it.
     """
 
     def write(path: Path) -> None:
@@ -236,12 +238,18 @@ def write_pipeline(
         if light is not None:
             write_light(path, light)
 
-    write_folder(folder, kind, index, write)
+    write_folder(folder, kind, index, write, prediction)
 
 
-def write_folder(folder: Path, kind: str, index: Mapping[str, Any], write: Callable[[Path], None]) -> None:
+def write_folder(
+    folder: Path,
+    kind: str,
+    index: Mapping[str, Any],
+    write: Callable[[Path], None],
+    prediction: str = "v_prediction",
+) -> None:
     """Writes a pipeline folder of what `write` puts into a folder, our scheduler and model_index.json, replacing
-    `folder` in one step. kind, index: see `write_pipeline`."""
+    `folder` in one step. kind, index, prediction: see `write_pipeline`."""
     import json
 
     from diffusers import __version__
@@ -249,7 +257,7 @@ def write_folder(folder: Path, kind: str, index: Mapping[str, Any], write: Calla
 
     with replacing_folder(folder) as temporary:
         write(temporary)
-        scheduler: Any = DDPMScheduler.from_config(scheduler_config())
+        scheduler: Any = DDPMScheduler.from_config(scheduler_config(prediction))
         scheduler.save_pretrained(temporary / "scheduler")
         document = {"_class_name": kind, "_diffusers_version": __version__, **index}
         document["scheduler"] = ["diffusers", "DDPMScheduler"]

@@ -95,7 +95,9 @@ def sampled(
                     z, now.expand(count).to(device), pictures, given.to(device), poses.to(device), ids, mask
                 )
             )
-        return (found[-1] + scale * (found[0] - found[-1])).flatten(0, 1)
+        clean = (found[-1] + scale * (found[0] - found[-1])).flatten(0, 1)
+        alpha, sigma = (float(table[now]) for table in (trainer.alpha, trainer.sigma))
+        return (alpha * flat - clean) / sigma  # v
 
     made = ddim(predict, z.flatten(0, 1), trainer.alpha, trainer.sigma, steps)
     return made.unflatten(0, (count, views))
