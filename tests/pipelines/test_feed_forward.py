@@ -28,7 +28,9 @@ def models(tmp_path_factory):
     prior = MultiViewModel(ARCHITECTURE)
     torch.nn.init.normal_(prior.unet.conv_out.weight, std=0.02)
     save_multiview_pipeline(prior, folder / "prior", torch.float32)
-    network = Reconstructor(ReconstructorArchitecture(size=16, channels=(8, 16), attention=(False, True), heads=8))
+    network = Reconstructor(
+        ReconstructorArchitecture(size=16, channels=(8, 16), attention=(False, True), heads=8)
+    )
     save_reconstructor(network, folder / "reconstructor", {})
     return folder
 
@@ -60,7 +62,9 @@ def test_a_picture_becomes_an_asset(tmp_path, models, picture, recipe):
     assert main([*command, *_models(models), *FAST]) == 0
     assert (run / "asset.glb").is_file()
     resolved = load_recipe(run / "recipe.yaml").resolved
-    assert resolved["representation"]["reference"]["elevation"] == 10.0  # the prior is told where it was taken
+    assert (
+        resolved["representation"]["reference"]["elevation"] == 10.0
+    )  # the prior is told where it was taken
     assert resolved["representation"]["prior"]["path"] == str(models / "prior")
     assert [guide["name"] for guide in resolved["guidance"]] == ["reference"]
 
@@ -88,7 +92,7 @@ def test_a_text_becomes_a_picture_first(tmp_path, models):
     solid = cut_out[..., 3] > 128
     assert 0.3 < solid.mean() < 0.9
     red, green, blue = cut_out[solid][:, :3].mean(axis=0)
-    assert red > 2 * green and red > 2 * blue
+    assert red > 2 * max(green, blue)
 
 
 def test_few_posed_pictures_become_an_asset_without_a_prior(tmp_path, models):

@@ -144,7 +144,7 @@ def test_a_folder_keeps_the_model_and_a_damaged_one_is_named(tmp_path, model):
     (tmp_path / "reconstructor.json").write_text("{}")
     with pytest.raises(UserError, match="is not a reconstructor model"):
         load_reconstructor(tmp_path)
-    with pytest.raises(UserError, match="holds no reconstructor.json"):
+    with pytest.raises(UserError, match=r"holds no reconstructor\.json"):
         load_reconstructor(tmp_path / "none")
 
 

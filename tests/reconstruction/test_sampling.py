@@ -108,7 +108,8 @@ def test_renders_of_what_is_reconstructed_continue_the_trajectory():
     torch.testing.assert_close(shown, true.clamp(0.0, 1.0), atol=1e-5, rtol=0)
     assert corrector.cloud is model.cloud
     levels = [int(given.timesteps[0]) for given in model.seen]
-    assert levels == sorted(levels, reverse=True) and levels[0] > 900 > 100 > levels[-1]
+    assert levels == sorted(levels, reverse=True)
+    assert levels[0] > 900 > 100 > levels[-1]
     assert not torch.equal(model.seen[0].noisy, model.seen[0].estimates)
 
 
@@ -119,7 +120,8 @@ def test_pictures_become_square_and_their_cameras_see_the_same(shape):
     cameras = orbit(torch.tensor([0.0, 70.0]), 10.0 * one, 2.85 * one, 40.0, height, width)
     pictures = torch.rand(2, height, width, 3, generator=torch.Generator().manual_seed(1))
     padded, others = square(pictures, cameras)
-    assert padded.shape == (2, 30, 30, 3) and (others.height, others.width) == (30, 30)
+    assert padded.shape == (2, 30, 30, 3)
+    assert (others.height, others.width) == (30, 30)
     top, left = (30 - height) // 2, (30 - width) // 2
     torch.testing.assert_close(padded[:, top : top + height, left : left + width], pictures)
     point = torch.tensor([0.1, 0.2, 0.3])

@@ -86,7 +86,7 @@ def test_a_scene_fills_its_picture_as_a_cut_out_does():
     for seen in alpha:
         rows, columns = np.nonzero(seen)
         x, y = (0.5 * (places.min() + places.max() + 1) for places in (columns, rows))
-        assert abs(x - 32.0) <= 1.5 and abs(y - 32.0) <= 1.5
+        assert max(abs(x - 32.0), abs(y - 32.0)) <= 1.5
         radius = np.hypot(np.abs(columns + 0.5 - x) + 0.5, np.abs(rows + 0.5 - y) + 0.5).max()
         assert abs(radius - FILL * 32.0) < 2.5 or radius < FILL * 32.0  # a narrow end is not enlarged further
     angles = drawn.cameras.unflatten(0, (4, rig.count))
@@ -133,8 +133,8 @@ def test_colours_that_a_caption_names_are_not_exchanged(bank):
 
 
 def test_it_begins_with_what_the_text_prior_shows():
-    """Without a picture, of noise that is the same in each block, the answer is the text prior's, block by block; it
-    predicts v, which is -x where there is nothing but noise."""
+    """Without a picture, of noise that is the same in each block, the answer is the text prior's, block by block.
+    That predicts v, which is -x where there is nothing but noise."""
     torch.manual_seed(0)
     prior = PriorModel(TINY).eval()
     _random(prior)

@@ -180,9 +180,15 @@ def prepare(
     representation = _chosen(given) or representation
     if feed_forward:
         if representation not in (None, _FEED_FORWARD):
-            raise UserError(f"--feed-forward makes 3D Gaussians, not a {representation}: leave one of them out")
+            raise UserError(
+                f"--feed-forward makes 3D Gaussians, not a {representation}: leave one of them out"
+            )
         representation = _FEED_FORWARD
-        given = [f"representation.pictures=run:{PICTURES}", f"representation.holdout={target.holdout}", *given]
+        given = [
+            f"representation.pictures=run:{PICTURES}",
+            f"representation.holdout={target.holdout}",
+            *given,
+        ]
     steps, own = _SIZES.get(representation or "", (None, []))
     own = [*_named(representation), *own]
     if representation == "mesh" and target.shape is not None:

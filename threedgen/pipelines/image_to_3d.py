@@ -170,8 +170,8 @@ def of_cut_outs(
     models: Mapping[str, str | None],
     common: Common,
 ) -> Prepared:
-    """The recipe of a cut-out and further pictures, ready to run into `path`. models: prior, text_prior and tokenizer
-    of `image_to_3d`. Raises UserError."""
+    """The recipe of a cut-out and further pictures, ready to run into `path`. models: prior, text_prior and
+    tokenizer of `image_to_3d`. Raises UserError."""
     own = [] if elevation is None else [f"cameras.reference.elevation={elevation}"]
     loaded = image_recipe(
         path,

@@ -35,8 +35,8 @@ def from_text(recipe: str | Path) -> PriorConfig | None:
 
 
 def picture_of(prompt: str, config: PriorConfig, seed: int, strict: bool = False) -> CutOut:
-    """The cut-out of a picture that the prior draws of the front of what the prompt says. strict: whether words that
-    the embedded prior of things has not learnt are refused. Raises UserError."""
+    """The cut-out of a picture that the prior draws of the front of what the prompt says. strict: whether words
+    that the embedded prior of things has not learnt are refused. Raises UserError."""
     if config.name == THINGS and not config.path:
         config = replace(
             config, options={**config.options, "instance": seed, **({"strict": True} if strict else {})}

@@ -113,8 +113,8 @@ def _refined(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     section = values.get(REFINED)
     if not isinstance(section, Mapping):
         raise UserError(
-            f"recipe '{source}' has nothing to refine: --refine is for recipes that make an asset in one pass, such "
-            "as hunyuan3d"
+            f"recipe '{source}' has nothing to refine: --refine is for recipes that make an asset in one pass, "
+            "such as hunyuan3d"
         )
     return merge(values, section)
 

@@ -58,8 +58,8 @@ class ReconstructorArchitecture:
 class GivenViews:
     """The views of B objects, V of each, from which Gaussians are made.
 
-    estimates: of the clean views, in [-1, 1] on white. noisy: what they were estimated from, alpha x + sigma eps; of
-    clean views the same as `estimates`. timesteps: 0 to 999, the noise level of each object; 0 is clean. cameras:
+    estimates: of the clean views, in [-1, 1] on white. noisy: what they were estimated from, alpha x + sigma eps;
+    of clean views the same as `estimates`. timesteps: 0 to 999, the noise level of each object; 0 is clean. cameras:
     B V of them, those of an object one after the other. picture: the given picture, in [-1, 1] on white, or None.
     picture_cameras: B of them. known: 1 where the camera of the picture is told, else 0.
     """
@@ -138,7 +138,8 @@ class Reconstructor(nn.Module):
         rays = [pluecker(given.cameras, self.size // FOLD).unflatten(0, (count, views))]
         flags = [given.estimates.new_tensor([0.0, 1.0]).expand(count, views, -1)]
         if given.picture is not None:
-            assert given.picture_cameras is not None and given.known is not None
+            assert given.picture_cameras is not None
+            assert given.known is not None
             known = given.known.to(given.picture)
             seen.append(torch.cat([given.picture, given.picture], dim=1)[:, None])
             told = pluecker(given.picture_cameras, self.size // FOLD) * known[:, None, None, None]
@@ -203,7 +204,7 @@ def pixel_rays(
 
 
 def pluecker(cameras: Cameras, size: int) -> Float[Tensor, "B 6 size size"]:
-    """The Pluecker coordinates of the rays of pictures of `size` pixels: direction and moment (origin x direction)."""
+    """The Pluecker coordinates of the rays of pictures of `size` pixels: direction, and origin x direction."""
     origins, directions, _ = pixel_rays(cameras, size)
     unit = F.normalize(directions, dim=2)
     moments = torch.linalg.cross(origins[:, None].expand_as(unit), unit, dim=2)

@@ -1,4 +1,4 @@
-"""What a reconstructor in training makes of true views of objects that it was not trained on, and its model card."""
+"""What a reconstructor in training makes of true views of objects that are new to it, and its model card."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from threedgen.training.things_store import cameras_of
 
 @torch.no_grad()
 def write_report(trainer: ReconstructorTrainer, held_out: RingBatch) -> None:
-    """Writes samples.png (of each object the given picture, its true other views, and what the Gaussians show there)
-    and adds a line to errors.jsonl, in the folder of the training: PSNR in dB and IoU of views that are not given,
+    """Writes samples.png (of each object the given picture, its true other views, and what the Gaussians show
+    there) and adds a line to errors.jsonl, in the folder of the training: PSNR in dB and IoU of views that are not given,
     from the true views of a group, and the mean number of Gaussians."""
     count, size = len(held_out.views), trainer.size
     clean = signed(held_out.views)

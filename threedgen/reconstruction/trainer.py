@@ -14,8 +14,8 @@ from threedgen.core.types import GaussianCloud
 from threedgen.reconstruction.config import ReconstructorTrainingConfig
 from threedgen.reconstruction.network import GivenViews, Reconstructor, ReconstructorArchitecture
 from threedgen.renderers.splatting import SplattingRenderer
-from threedgen.training.denoiser_trainer import DenoiserTrainer
 from threedgen.training.caption_words import caption_words
+from threedgen.training.denoiser_trainer import DenoiserTrainer
 from threedgen.training.multiview_model import MultiViewModel
 from threedgen.training.multiview_trainer import group_poses, on_white
 from threedgen.training.ring_bank import GROUPS, RingBatch
@@ -23,7 +23,7 @@ from threedgen.training.things_store import cameras_of
 from threedgen.training.tokenizer import encode, make_tokenizer
 
 _COUNTS = (4, 4, 6, 4, 2, 4, 1, 6)
-"""Views that a reconstructor is given, in turn: a group of four most often, and also few views and groups of six."""
+"""Views that a reconstructor is given, in turn: a group of four most often, also few views and groups of six."""
 
 
 class ReconstructorTrainer(DenoiserTrainer):

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from threedgen.cameras.orbit import RELATIVE_VIEW_FEATURES
-from threedgen.training.caption_words import caption_words
 from threedgen.guidance.priors.adapters.multiview import set_views
 from threedgen.guidance.priors.adapters.pixel_multiview import FOLD, read_picture
+from threedgen.training.caption_words import caption_words
 from threedgen.training.prior_model import PriorArchitecture, PriorModel, make_text_encoder, make_unet
 from threedgen.training.tokenizer import vocabulary, write_tokenizer
 

@@ -185,7 +185,8 @@ def grow(small: PriorModel) -> PriorModel:
 
 
 def scheduler_config(prediction: str = "v_prediction") -> dict[str, Any]:
-    """The configuration of a DDPM scheduler with the squared-cosine schedule. prediction: what the network makes."""
+    """The configuration of a DDPM scheduler with the squared-cosine schedule. prediction: what the network
+    makes."""
     return {
         "num_train_timesteps": 1000,
         "beta_schedule": "squaredcos_cap_v2",

@@ -1,4 +1,4 @@
-"""Groups of views around objects, for models of several views at once: a picture, a ring, and views to compare with."""
+"""Groups of views around objects, for models of several views at once: a picture, a ring, and other views."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def write_rows(
     true: Float[Tensor, "B V H W 3"],
     ours: Sequence[Float[Tensor, "B V H W 3"]],
 ) -> None:
-    """A picture with a row for each of the first objects: the given picture, the true views, then each of `ours`."""
+    """A picture with a row for each of the first objects: the given picture, the true views, each of `ours`."""
     rows = []
     for index in range(min(len(given), _ROWS)):
         views = [given[index], *true[index], *(view for part in ours for view in part[index])]

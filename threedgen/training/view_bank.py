@@ -56,7 +56,8 @@ class SceneBank:
     arguments.
 
     rig: the cameras of a scene. config: how many scenes of which kind. size: pixels. things: with names; None: no
-    such scenes. cache: a folder that keeps the pictures. progress: called with the number of pieces done and of all.
+    such scenes. cache: a folder that keeps the pictures. progress: called with the number of pieces done and of
+    all.
 
     Raises UserError for a bank that would be empty or larger than MOST_BYTES, for a cache that is damaged or was
     made with another size or seed, and for a broken catalogue.

@@ -16,8 +16,8 @@ from threedgen.core.random import derive_seed
 from threedgen.core.types import Cameras
 from threedgen.datasets import assemblies, world
 from threedgen.datasets.assemblies import Assembly, render_assembly, sample_assembly
-from threedgen.datasets.things.thing_set import ThingSet, ThingSource, code_stamp
 from threedgen.datasets.things.thing_class import FIXED_PAINTS, PAINTS
+from threedgen.datasets.things.thing_set import ThingSet, ThingSource, code_stamp
 from threedgen.datasets.things.thing_views import load_object
 from threedgen.datasets.things.wording import Coat, draw_coat, draw_object, phrase
 from threedgen.datasets.world import LayeredMesh, Scene
