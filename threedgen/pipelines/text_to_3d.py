@@ -42,7 +42,8 @@ def text_to_3d(
     YAML file. prior: "embedded", a pipeline folder, a single file or a hub id; None: as the recipe says. tokenizer:
     a folder with the tokenizer of a single file. strict: whether words that the embedded prior of things has not
     learnt are refused, instead of a warning. refine: steps of score distillation after a recipe that makes its
-    asset in one pass. progress: whether a bar is shown. listeners: called with every event of the run (threedgen.loop.events). common: see `Common`. Raises UserError for everything a user can put right,
+    asset in one pass. progress: whether a bar is shown. listeners: called with every event of the
+    run (threedgen.loop.events). common: see `Common`. Raises UserError for everything a user can put right,
     KeyboardInterrupt(path) after Ctrl-C.
     """
     return prepare(

@@ -59,8 +59,8 @@ class GivenViews:
     """The views of B objects, V of each, from which Gaussians are made.
 
     estimates: of the clean views, in [-1, 1] on white. noisy: what they were estimated from, alpha x + sigma eps;
-    of clean views the same as `estimates`. timesteps: 0 to 999, the noise level of each object; 0 is clean. cameras:
-    B V of them, those of an object one after the other. picture: the given picture, in [-1, 1] on white, or None.
+    of clean views the same as `estimates`. timesteps: 0 to 999, the noise level of each object; 0 is clean.
+    cameras: B V of them, those of an object one after the other. picture: the given one, in [-1, 1] on white, or None.
     picture_cameras: B of them. known: 1 where the camera of the picture is told, else 0.
     """
 

@@ -19,8 +19,8 @@ from threedgen.training.things_store import cameras_of
 @torch.no_grad()
 def write_report(trainer: ReconstructorTrainer, held_out: RingBatch) -> None:
     """Writes samples.png (of each object the given picture, its true other views, and what the Gaussians show
-    there) and adds a line to errors.jsonl, in the folder of the training: PSNR in dB and IoU of views that are not given,
-    from the true views of a group, and the mean number of Gaussians."""
+    there) and adds a line to errors.jsonl, in the folder of the training: PSNR in dB and IoU of views that are not
+    given, from the true views of a group, and the mean number of Gaussians."""
     count, size = len(held_out.views), trainer.size
     clean = signed(held_out.views)
     cameras = cameras_of(held_out.angles.flatten(0, 1), size)
