@@ -60,8 +60,8 @@ class GivenViews:
 
     estimates: of the clean views, in [-1, 1] on white. noisy: what they were estimated from, alpha x + sigma eps;
     of clean views the same as `estimates`. timesteps: 0 to 999, the noise level of each object; 0 is clean.
-    cameras: B V of them, those of an object one after the other. picture: the given one, in [-1, 1] on white, or None.
-    picture_cameras: B of them. known: 1 where the camera of the picture is told, else 0.
+    cameras: B V of them, those of an object one after the other. picture: the given one, in [-1, 1] on white, or
+    None. picture_cameras: B of them. known: 1 where the camera of the picture is told, else 0.
     """
 
     estimates: Float[Tensor, "B V 3 H W"]
