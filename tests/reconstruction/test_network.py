@@ -10,13 +10,9 @@ from threedgen.cameras.orbit import orbit
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
 from threedgen.reconstruction.config import ReconstructorTrainingConfig
-from threedgen.reconstruction.network import (
-    GivenViews,
-    Reconstructor,
-    ReconstructorArchitecture,
-    pixel_rays,
-    pluecker,
-)
+from threedgen.reconstruction.hull import DEPTH, visual_hull
+from threedgen.reconstruction.network import GivenViews, Reconstructor, ReconstructorArchitecture
+from threedgen.reconstruction.rays import pixel_rays, pluecker
 from threedgen.reconstruction.store import load_reconstructor, save_reconstructor
 from threedgen.reconstruction.trainer import ReconstructorTrainer
 from threedgen.training.config import ViewBankConfig
@@ -48,7 +44,7 @@ def model():
 
 
 def test_gaussians_begin_at_the_pixels_that_made_them():
-    """A new network puts each Gaussian on the ray of its pixel, at the depth of the origin, in its colour."""
+    """A new network puts each Gaussian on the ray of its pixel, where it enters the hull, in its colour."""
     given = _given()
     cloud = Reconstructor(TINY)(given)[0]
     assert len(cloud) == 4 * 16 * 16
@@ -62,7 +58,9 @@ def test_gaussians_begin_at_the_pixels_that_made_them():
         y, x = torch.meshgrid(at, at, indexing="ij")
         torch.testing.assert_close(seen[:, 0] / seen[:, 2], x.flatten(), atol=1e-3, rtol=0)
         torch.testing.assert_close(seen[:, 1] / seen[:, 2], y.flatten(), atol=1e-3, rtol=0)
-        torch.testing.assert_close(local[:, 2], torch.full((256,), 2.85), atol=1e-3, rtol=0)
+        hull = visual_hull(given.estimates, given.cameras, 8)[0, view, 0].clamp_min(-0.9)
+        enters = hull.repeat_interleave(2, 0).repeat_interleave(2, 1).flatten()
+        torch.testing.assert_close(local[:, 2], 2.85 + DEPTH * enters, atol=1e-3, rtol=0)
     colors = 0.5 + 0.28209479 * cloud.sh[:, 0]
     own = (given.estimates[0].permute(0, 2, 3, 1).reshape(-1, 3) + 1.0) / 2.0
     torch.testing.assert_close(colors, own, atol=1e-5, rtol=0)

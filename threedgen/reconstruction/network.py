@@ -5,6 +5,9 @@ beside their colours, attention runs over all views of an object, and each pixel
 in Gen-3Diffusion (Xue et al. 2024, arXiv:2412.06698), the network is told the noise level of a trajectory and sees
 the noisy views beside the estimates of clean ones, so it works inside a sampler as well as after it. The picture
 that was given may be a further view, whose camera need not be known.
+
+The network is also told where along each ray the outlines of all views allow the object to be (`hull`), and a
+Gaussian begins where its ray enters that hull.
 """
 
 from __future__ import annotations
@@ -19,16 +22,17 @@ from torch.nn import functional as F
 
 from threedgen.core.spherical_harmonics import dc_from_rgb
 from threedgen.core.types import Cameras, GaussianCloud
+from threedgen.reconstruction.hull import DEPTH, visual_hull
+from threedgen.reconstruction.rays import pixel_rays, pluecker
 
-FOLD = 2
+FOLD = 4
 """Pixels along each side of a block whose values are channels of one pixel of the U-Net."""
 _RAYS = 6
 _FLAGS = 2  # numbers that say of a view whether it is the given picture, and whether its camera is known
-_PARAMETERS = (
-    14  # of a Gaussian: depth, offset (3), scale (3), rotation (4), opacity, and colour as three below
-)
-_NUMBERS = _PARAMETERS + 1
-_DEPTH = 1.2  # world units before and behind the origin in which Gaussians begin
+_HULL = 3  # numbers that say of a ray where the outlines of all views allow the object to be
+_COARSE = 2  # pixels along each side of a block for which that is found
+_NUMBERS = 15  # of a Gaussian: depth, offset (3), scale (3), rotation (4), opacity, colour (3)
+_NEAREST = -0.9  # of DEPTH, the least depth relative to the origin at which the surface is looked for first
 _OFFSET = 0.1  # world units by which a Gaussian leaves its ray at most
 _SIZE = 0.6  # standard deviation of a Gaussian at first, in widths of its pixel
 _GROWTH = 3.0  # largest logarithm of the factor on that
@@ -49,8 +53,8 @@ class ReconstructorArchitecture:
     """
 
     size: int = 64
-    channels: tuple[int, ...] = (32, 64, 96, 128)
-    attention: tuple[bool, ...] = (False, False, True, True)
+    channels: tuple[int, ...] = (64, 96, 128)
+    attention: tuple[bool, ...] = (False, True, True)
     heads: int = 32
 
 
@@ -105,7 +109,7 @@ class Reconstructor(nn.Module):
         up = ["AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(architecture.attention)]
         self.unet: Any = UNet2DModel(
             sample_size=architecture.size // FOLD,
-            in_channels=6 * FOLD**2 + _RAYS,
+            in_channels=6 * FOLD**2 + _RAYS + _HULL * (FOLD // _COARSE) ** 2,
             out_channels=_NUMBERS * FOLD**2,
             down_block_types=tuple(down),
             up_block_types=tuple(up),
@@ -136,6 +140,8 @@ class Reconstructor(nn.Module):
         count, views = given.estimates.shape[:2]
         seen = [torch.cat([given.noisy, given.estimates], dim=2)]
         rays = [pluecker(given.cameras, self.size // FOLD).unflatten(0, (count, views))]
+        hull = visual_hull(given.estimates, given.cameras, self.size // _COARSE)
+        around = [F.pixel_unshuffle(hull.flatten(0, 1), FOLD // _COARSE).unflatten(0, (count, views))]
         flags = [given.estimates.new_tensor([0.0, 1.0]).expand(count, views, -1)]
         if given.picture is not None:
             assert given.picture_cameras is not None
@@ -144,24 +150,30 @@ class Reconstructor(nn.Module):
             seen.append(torch.cat([given.picture, given.picture], dim=1)[:, None])
             told = pluecker(given.picture_cameras, self.size // FOLD) * known[:, None, None, None]
             rays.append(told[:, None])
+            around.append(torch.zeros_like(around[0][:, :1]))
             flags.append(torch.stack([torch.ones_like(known), known], dim=1)[:, None])
-        pixels, directions, roles = (torch.cat(parts, dim=1) for parts in (seen, rays, flags))
+        pixels, directions, depths, roles = (torch.cat(parts, dim=1) for parts in (seen, rays, around, flags))
         every = pixels.shape[1]
         for processor in self._processors:
             processor.views = every
         times = given.timesteps[:, None].repeat(1, every)
         times[:, views:] = 0  # the picture is clean
-        inputs = torch.cat([F.pixel_unshuffle(pixels.flatten(0, 1), FOLD), directions.flatten(0, 1)], dim=1)
+        seen = [F.pixel_unshuffle(pixels.flatten(0, 1), FOLD), directions.flatten(0, 1), depths.flatten(0, 1)]
+        inputs = torch.cat(seen, dim=1)
         output = self.unet(inputs, times.flatten(), class_labels=self.role(roles.flatten(0, 1))).sample
         maps = F.pixel_shuffle(output.float(), FOLD).unflatten(0, (count, every))[:, :views]
-        return self._gaussians(maps, given)
+        enters = hull[:, :, 0].repeat_interleave(_COARSE, 2).repeat_interleave(_COARSE, 3)
+        return self._gaussians(maps, enters.clamp_min(_NEAREST), given)
 
-    def _gaussians(self, maps: Float[Tensor, "B V 15 H W"], given: GivenViews) -> list[GaussianCloud]:
+    def _gaussians(
+        self, maps: Float[Tensor, "B V 15 H W"], enters: Float[Tensor, "B V H W"], given: GivenViews
+    ) -> list[GaussianCloud]:
         count, views = maps.shape[:2]
         origins, directions, pixel = pixel_rays(given.cameras, self.size)
         values = maps.flatten(0, 1).flatten(2).transpose(1, 2)  # B V, pixels, numbers
         depth, offset, scale, turn, opacity, color = values.split([1, 3, 3, 4, 1, 3], dim=2)
-        away = origins.norm(dim=1)[:, None, None] + _DEPTH * depth.tanh()
+        begins = enters.flatten(0, 1).flatten(1)[:, :, None]
+        away = origins.norm(dim=1)[:, None, None] + DEPTH * (begins + depth.tanh())
         means = origins[:, None] + directions * away + _OFFSET * offset.tanh()
         scales = _SIZE * pixel[:, None, None] * away * (_GROWTH * (scale / _GROWTH).tanh()).exp()
         quats = turn + turn.new_tensor([1.0, 0.0, 0.0, 0.0])
@@ -177,35 +189,3 @@ class Reconstructor(nn.Module):
             mean, quat, size, alpha, colors = (part[drawn] for part in one)
             clouds.append(GaussianCloud(mean, quat, size, alpha, colors[:, None]))
         return clouds
-
-
-def pixel_rays(
-    cameras: Cameras, size: int
-) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B P 3"], Float[Tensor, " B"]]:
-    """Of each camera with square pictures of `size` pixels: its place, the vectors to the centres of its pixels (of
-    depth 1), row by row, and the width of a pixel at depth 1."""
-    scaled = cameras.resized(size, size)
-    at = torch.arange(size, device=scaled.intrinsics.device) + 0.5
-    y, x = torch.meshgrid(at, at, indexing="ij")
-    focal_x, focal_y = scaled.intrinsics[:, 0, 0], scaled.intrinsics[:, 1, 1]
-    center_x, center_y = scaled.intrinsics[:, 0, 2], scaled.intrinsics[:, 1, 2]
-    local = torch.stack(
-        [
-            (x.flatten()[None] - center_x[:, None]) / focal_x[:, None],
-            (y.flatten()[None] - center_y[:, None]) / focal_y[:, None],
-            torch.ones(len(scaled), size * size, device=at.device),
-        ],
-        dim=2,
-    )
-    pose = scaled.world_from_camera
-    # No matrix product, which autocast would make in half precision.
-    directions = (local[:, :, None] * pose[:, None, :3, :3]).sum(3)
-    return pose[:, :3, 3], directions, 1.0 / focal_y
-
-
-def pluecker(cameras: Cameras, size: int) -> Float[Tensor, "B 6 size size"]:
-    """The Pluecker coordinates of the rays of pictures of `size` pixels: direction, and origin x direction."""
-    origins, directions, _ = pixel_rays(cameras, size)
-    unit = F.normalize(directions, dim=2)
-    moments = torch.linalg.cross(origins[:, None].expand_as(unit), unit, dim=2)
-    return torch.cat([unit, moments], dim=2).transpose(1, 2).unflatten(2, (size, size))
