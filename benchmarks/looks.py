@@ -26,7 +26,7 @@ Looks = Callable[[Cameras], tuple[Tensor, Tensor]]
 
 def optimised(recipe: Recipe, scene: Any) -> Looks:
     """What was optimised, in the pictures of any size: Gaussians, before they are settled, a field or a mesh."""
-    return _looks(renderer_here(recipe, "auto"), asset_of(recipe, scene))
+    return looks_of(renderer_here(recipe, "auto"), asset_of(recipe, scene))
 
 
 def both(folder: Path) -> tuple[Looks, Looks]:
@@ -36,12 +36,12 @@ def both(folder: Path) -> tuple[Looks, Looks]:
     recipe = read_resolved(run.recipe)
     splats = folder / "asset.ply"
     if splats.is_file():
-        own = _looks(renderer_here(recipe, "auto"), read_splats(splats).cloud())
+        own = looks_of(renderer_here(recipe, "auto"), read_splats(splats).cloud())
     else:
         own = optimised(recipe, load_scene(run, recipe))
     if not has_mesh(folder):
         return own, own
-    return _looks(MeshRenderer(MeshRenderer.Config(supersampling=2)), read_back(folder / "asset.glb")), own
+    return looks_of(MeshRenderer(MeshRenderer.Config(supersampling=2)), read_back(folder / "asset.glb")), own
 
 
 def has_mesh(folder: Path) -> bool:
@@ -49,7 +49,9 @@ def has_mesh(folder: Path) -> bool:
     return (folder / "asset.glb").is_file()
 
 
-def _looks(renderer: Any, primitive: Any) -> Looks:
+def looks_of(renderer: Any, primitive: Any) -> Looks:
+    """What a renderer shows of a primitive."""
+
     def look(cameras: Cameras) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             output = on_white(renderer, primitive, cameras)

@@ -20,7 +20,7 @@ FLOORS = (
     ("pipelines",),
     ("evaluation", "ssdnerf"),
     ("jobs",),
-    ("nerfdiff",),
+    ("nerfdiff", "reconstruction"),
     ("export", "metrics", "training", "testing"),
     ("representations", "guidance"),
     ("datasets",),

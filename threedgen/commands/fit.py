@@ -39,6 +39,11 @@ def build_parser() -> Parser:
     )
     add_recipe(parser, "fit")
     parser.add_argument(
+        "--feed-forward",
+        action="store_true",
+        help="begin with the Gaussians that a network makes of a few of the pictures, for few views and few steps",
+    )
+    parser.add_argument(
         "--resolution",
         type=whole,
         metavar="R",
@@ -99,6 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
         up=arguments.up,
         background=arguments.background,
         box=arguments.box,
+        feed_forward=arguments.feed_forward,
         out=arguments.out,
         recipe=arguments.recipe,
         **common(arguments),

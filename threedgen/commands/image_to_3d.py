@@ -8,6 +8,7 @@ from threedgen.commands.options import (
     add_model_parts,
     add_quality,
     add_recipe,
+    add_refine,
     add_run_options,
     add_settings,
     common,
@@ -64,6 +65,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--prompt", metavar="TEXT", help="description for the text prior; default: the name of the picture"
     )
+    add_refine(parser)
     add_quality(parser)
     add_run_options(parser, "runs/<name of the picture>")
     return parser
@@ -89,6 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
         text_prior=arguments.text_prior,
         tokenizer=arguments.tokenizer,
         vae=arguments.vae,
+        refine=arguments.refine,
         **common(arguments),
     )
     finish(prepared, arguments)

@@ -57,6 +57,9 @@ COMMANDS = {
     "completion": Command("completion", "Print the shell completion for bash, zsh or fish."),
     "doctor": Command("doctor", "Check what works on this machine, and say why the rest does not."),
     "train prior": Command("train_prior", "Train a diffusion prior like those that ship."),
+    "train reconstructor": Command(
+        "train_reconstructor", "Train the network that turns views into Gaussians in one pass."
+    ),
     "train nerfdiff": Command("train_nerfdiff", "Train a NerfDiff model."),
     "train ssdnerf": Command("train_ssdnerf", "Train an SSDNeRF model, a generator of a class of objects."),
     "train one-step": Command("train_one_step", "Distil a trained SSDNeRF into a sampler of one step."),

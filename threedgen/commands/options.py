@@ -59,6 +59,17 @@ def add_backend(parser: Parser) -> None:
     )
 
 
+def add_refine(parser: argparse.ArgumentParser) -> None:
+    """--refine, for recipes that make an asset in one pass."""
+    parser.add_argument(
+        "--refine",
+        type=at_least_one,
+        metavar="N",
+        help="for recipes that make the asset in one pass (hunyuan3d, gen-3diffusion): refine it by N steps of "
+        "score distillation",
+    )
+
+
 def add_quality(parser: Parser) -> None:
     parser.add_argument(
         "--quality",

@@ -10,6 +10,7 @@ from threedgen.commands.options import (
     add_model_parts,
     add_quality,
     add_recipe,
+    add_refine,
     add_run_options,
     add_settings,
     common,
@@ -61,6 +62,7 @@ def build_parser() -> Parser:
         action="store_true",
         help="refuse a prompt with words that the embedded prior of things has not learnt",
     )
+    add_refine(parser)
     add_quality(parser)
     add_run_options(parser, "runs/<prompt>")
     return parser
@@ -81,6 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
         tokenizer=arguments.tokenizer,
         vae=arguments.vae,
         strict=arguments.strict,
+        refine=arguments.refine,
         **common(arguments),
     )
     if arguments.prior is None:

@@ -16,6 +16,7 @@ from threedgen.commands.training import add_config, config_of, held, machine_nam
 from threedgen.core.errors import UserError
 from threedgen.training.config import (
     FieldTrainingConfig,
+    MultiViewTrainingConfig,
     PictureFieldTrainingConfig,
     PriorTrainingConfig,
     TrainingConfig,
@@ -33,13 +34,14 @@ KINDS: dict[str, type[TrainingConfig]] = {
     "video": VideoTrainingConfig,
     "field": FieldTrainingConfig,
     "picture": PictureFieldTrainingConfig,
+    "multiview": MultiViewTrainingConfig,
 }
-_SMALLEST = {"picture": 64}  # pixels, of the kinds that do not begin with 32
+_SMALLEST = {"picture": 64, "multiview": 64}  # pixels, of the kinds that do not begin with 32
 # The kinds that have an option, for those that not all have.
 _KINDS_WITH = {
     "words": ("field",),
-    "catalogue": ("field", "picture", "view"),
-    "only": ("field", "picture", "view"),
+    "catalogue": ("field", "picture", "view", "multiview"),
+    "only": ("field", "picture", "view", "multiview"),
     "text_encoder": ("field",),
 }
 
@@ -134,6 +136,7 @@ def run(arguments: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} is an option of --kind {' and '.join(kinds)}: leave it out"
             )
     makers = {"text": _text, "view": _view, "video": _video, "field": _field, "picture": _picture}
+    makers["multiview"] = _multiview
     training = makers[arguments.kind](arguments)
     with held(folder):
         trainer: Any = training.trainer(config, size, folder)
@@ -209,6 +212,31 @@ def _picture(arguments: argparse.Namespace) -> _Training:
         lambda trainer, _: write_picture_report(trainer, held_out[0]),
         save_picture_pipeline,
         write_picture_card,
+    )
+
+
+def _multiview(arguments: argparse.Namespace) -> _Training:
+    from threedgen.datasets.things.thing_set import thing_set
+    from threedgen.training.multiview_card import write_multiview_card
+    from threedgen.training.multiview_model import save_multiview_pipeline
+    from threedgen.training.multiview_trainer import MultiViewTrainer
+    from threedgen.training.ring_bank import RingBank, RingBatch
+    from threedgen.training.ring_report import held_out_rings, write_ring_report
+
+    things = thing_set(_catalogue(arguments), arguments.only)
+    _say_what_is_missing(things)
+    held_out: list[RingBatch] = []
+
+    def bank(config: MultiViewTrainingConfig, size: int, progress: Callable[[int, int], None]) -> RingBank:
+        held_out.append(held_out_rings(things, size))
+        return RingBank(config, size, config.seed, things, arguments.out / f"views-{size}", progress)
+
+    return _Training(
+        lambda config, size, folder: MultiViewTrainer(config, size, folder),
+        bank,
+        lambda trainer, _: write_ring_report(trainer, held_out[0]),
+        lambda trainer, folder: save_multiview_pipeline(trainer.average, folder),
+        write_multiview_card,
     )
 
 

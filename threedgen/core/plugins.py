@@ -28,6 +28,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "triplane": "threedgen.representations.triplane:Triplane",
             "mesh": "threedgen.representations.mesh:Mesh",
             "tetrahedra": "threedgen.representations.tetrahedra:Tetrahedra",
+            "reconstructed": "threedgen.reconstruction.reconstructed:ReconstructedGaussians",
             "camera-triplane": "threedgen.nerfdiff.camera_triplane:CameraTriplane",
         },
         "renderer": {
@@ -76,6 +77,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "embedded-picture": "threedgen.guidance.priors.load:load_embedded_picture",
             "embedded-things": "threedgen.guidance.priors.load:load_embedded_things",
             "embedded-view": "threedgen.guidance.priors.load:load_embedded_view",
+            "embedded-multiview": "threedgen.guidance.priors.load:load_embedded_multiview",
             "embedded-video": "threedgen.guidance.priors.load:load_embedded_video",
         },
     }

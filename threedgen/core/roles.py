@@ -20,6 +20,7 @@ class RepresentationRoles:
     moves: its primitive changes with time.
     learns: it has parameters to optimise.
     model_setting: the folder of a trained model from which it starts.
+    prior_setting: the frozen diffusion model from which it starts, a PriorConfig.
     pose_setting: the pose of the given picture, a ReferencePose.
     asset_setting: the file of the asset whose colours it keeps.
     """
@@ -29,6 +30,7 @@ class RepresentationRoles:
     moves: ClassVar[bool] = False
     learns: ClassVar[bool] = True
     model_setting: ClassVar[str] = ""
+    prior_setting: ClassVar[str] = ""
     pose_setting: ClassVar[str] = ""
     asset_setting: ClassVar[str] = ""
 

@@ -42,7 +42,8 @@ _KNOWN_SHAPE = [
 ]
 
 # A ray marcher costs several times what splatting does and needs fewer steps: (steps, other settings).
-_SIZES = {"triplane": (240, ["cameras.batch=2"])}
+_FEED_FORWARD = "reconstructed"
+_SIZES = {"triplane": (240, ["cameras.batch=2"]), _FEED_FORWARD: (120, [])}
 
 
 def target_of(
@@ -111,6 +112,7 @@ def fit(
     up: str | None = None,
     background: str | None = None,
     box: Sequence[float] | None = None,
+    feed_forward: bool = False,
     out: str | Path | None = None,
     recipe: str | Path = "fit",
     progress: bool = True,
@@ -123,6 +125,7 @@ def fit(
     source: a folder of posed pictures, a transforms .json, a mesh file or a file of Gaussians. representation:
     instead of the recipe's. A "mesh" of a mesh file keeps its shape and learns its texture. views: of what is
     rendered; light, texture: of a mesh; up, background, box: of a data set; resolution: of all; see `target_of`.
+    feed_forward: the Gaussians begin as the reconstructor makes them of a few pictures, and need few steps.
     The rest is as of `text_to_3d`, and so are the errors.
     """
     prepared = prepare(
@@ -135,6 +138,7 @@ def fit(
         up=up,
         background=background,
         box=box,
+        feed_forward=feed_forward,
         out=out,
         recipe=recipe,
         **common,
@@ -153,6 +157,7 @@ def prepare(
     up: str | None = None,
     background: str | None = None,
     box: Sequence[float] | None = None,
+    feed_forward: bool = False,
     out: str | Path | None = None,
     recipe: str | Path = "fit",
     **common: Unpack[Common],
@@ -173,6 +178,17 @@ def prepare(
     name = Path(source).absolute().stem.encode(errors="replace").decode()  # its name may be no UTF-8
     path, given = choose_path(out, name), overrides(common)
     representation = _chosen(given) or representation
+    if feed_forward:
+        if representation not in (None, _FEED_FORWARD):
+            raise UserError(
+                f"--feed-forward makes 3D Gaussians, not a {representation}: leave one of them out"
+            )
+        representation = _FEED_FORWARD
+        given = [
+            f"representation.pictures=run:{PICTURES}",
+            f"representation.holdout={target.holdout}",
+            *given,
+        ]
     steps, own = _SIZES.get(representation or "", (None, []))
     own = [*_named(representation), *own]
     if representation == "mesh" and target.shape is not None:

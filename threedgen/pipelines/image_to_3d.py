@@ -89,6 +89,7 @@ def image_to_3d(
     text_prior: str | Path | None = None,
     tokenizer: str | Path | None = None,
     vae: str | Path | None = None,
+    refine: int | None = None,
     progress: bool = True,
     listeners: Sequence[Listener] = (),
     **common: Unpack[Common],
@@ -101,6 +102,9 @@ def image_to_3d(
     prompt: for text priors; None: the picture's name. prior: a Zero-1-to-3 or Stable-Zero123; None: the small one
     that ships. text_prior: of recipes that have one too (magic123). tokenizer, vae: as of `text_to_3d`, and of
     the text prior if the recipe has one. The rest is as of `text_to_3d`, and so are the errors.
+    that ships. text_prior: of recipes that have one too (magic123). tokenizer: of a single file, of the text prior
+    if the recipe has one. refine: steps of score distillation after a recipe that makes its asset in one pass. The
+    rest is as of `text_to_3d`, and so are the errors.
     """
     prepared = prepare(
         picture,
@@ -115,6 +119,7 @@ def image_to_3d(
         text_prior=text_prior,
         tokenizer=tokenizer,
         vae=vae,
+        refine=refine,
         **common,
     )
     return prepared.run(progress, listeners)
@@ -134,6 +139,7 @@ def prepare(
     text_prior: str | Path | None = None,
     tokenizer: str | Path | None = None,
     vae: str | Path | None = None,
+    refine: int | None = None,
     **common: Unpack[Common],
 ) -> Prepared:
     """The recipe of `image_to_3d`, ready to run. Raises UserError."""
@@ -141,12 +147,41 @@ def prepare(
         check_free(Path(out))
     cut_out, others = cut_out_of(picture, mask, depth), [view_of(text) for text in views]
     name = Path(picture).absolute().stem.encode(errors="replace").decode()  # its name may be no UTF-8
-    path = choose_path(out, name)
+    models = {"prior": prior, "text_prior": text_prior, "tokenizer": tokenizer}
+    return of_cut_outs(
+        cut_out,
+        others,
+        name,
+        choose_path(out, name),
+        recipe=str(recipe),
+        elevation=elevation,
+        prompt=prompt,
+        refine=refine,
+        models={key: None if value is None else str(value) for key, value in models.items()},
+        common=common,
+    )
+
+
+def of_cut_outs(
+    cut_out: CutOut,
+    others: Sequence[View],
+    name: str,
+    path: Path,
+    *,
+    recipe: str,
+    elevation: float | None,
+    prompt: str | None,
+    refine: int | None,
+    models: Mapping[str, str | None],
+    common: Common,
+) -> Prepared:
+    """The recipe of a cut-out and further pictures, ready to run into `path`. models: prior, text_prior and
+    tokenizer of `image_to_3d`. Raises UserError."""
     own = [] if elevation is None else [f"cameras.reference.elevation={elevation}"]
     loaded = image_recipe(
         path,
         name,
-        str(recipe),
+        recipe,
         [*own, *overrides(common)],
         poses=[(view.azimuth, view.elevation) for view in others],
         depth=cut_out.nearness is not None,
@@ -154,6 +189,8 @@ def prepare(
         text_prior=None if text_prior is None else str(text_prior),
         tokenizer=tokenizer,
         vae=vae,
+        **models,
+        refine=refine,
         prompt=prompt,
         **top_level(common),
     )

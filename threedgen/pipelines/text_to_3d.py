@@ -13,8 +13,11 @@ from threedgen.guidance.priors.load import THINGS, load_prior
 from threedgen.jobs.run_directory import PICTURE, choose_path
 from threedgen.loop.events import Listener
 from threedgen.pipelines.common import Common, overrides, top_level
+from threedgen.pipelines.image_to_3d import of_cut_outs
+from threedgen.pipelines.picture_of_text import from_text, picture_of
 from threedgen.pipelines.prepared import Prepared
 from threedgen.pipelines.result import Run
+from threedgen.recipes.checks import check_prompt
 from threedgen.recipes.layers import RUN
 from threedgen.recipes.load import load_recipe
 from threedgen.recipes.recipe import Recipe
@@ -29,6 +32,7 @@ def text_to_3d(
     tokenizer: str | Path | None = None,
     vae: str | Path | None = None,
     strict: bool = False,
+    refine: int | None = None,
     progress: bool = True,
     listeners: Sequence[Listener] = (),
     **common: Unpack[Common],
@@ -44,6 +48,21 @@ def text_to_3d(
     """
     return prepare(
         prompt, out=out, recipe=recipe, prior=prior, tokenizer=tokenizer, vae=vae, strict=strict, **common
+    a folder with the tokenizer of a single file. strict: whether words that the embedded prior of things has not
+    learnt are refused, instead of a warning. refine: steps of score distillation after a recipe that makes its
+    asset in one pass. progress: whether a bar is shown. listeners: called with every event of the
+    run (threedgen.loop.events). common: see `Common`. Raises UserError for everything a user can put right,
+    KeyboardInterrupt(path) after Ctrl-C.
+    """
+    return prepare(
+        prompt,
+        out=out,
+        recipe=recipe,
+        prior=prior,
+        tokenizer=tokenizer,
+        strict=strict,
+        refine=refine,
+        **common,
     ).run(progress, listeners)
 
 
@@ -56,15 +75,36 @@ def prepare(
     tokenizer: str | Path | None = None,
     vae: str | Path | None = None,
     strict: bool = False,
+    refine: int | None = None,
     **common: Unpack[Common],
 ) -> Prepared:
     """The recipe of `text_to_3d`, ready to run. Raises UserError."""
+    check_prompt(prompt)
+    drawn_by = from_text(recipe)
+    if drawn_by is not None:
+        name = str(recipe)
+        path = choose_path(out, prompt)
+        models = {"prior": prior, "tokenizer": tokenizer}
+        return of_cut_outs(
+            picture_of(prompt, drawn_by, common.get("seed") or 0, strict),
+            [],
+            prompt,
+            path,
+            recipe=name,
+            elevation=None,
+            prompt=prompt,
+            refine=refine,
+            models={key: None if value is None else str(value) for key, value in models.items()},
+            common=common,
+        )
     loaded = load_recipe(
         recipe,
         overrides(common),
         prior=None if prior is None else str(prior),
         tokenizer=tokenizer,
         vae=vae,
+        tokenizer=None if tokenizer is None else str(tokenizer),
+        refine=refine,
         prompt=prompt,
         derive=partial(_things_options, strict),
         **top_level(common),

@@ -6,7 +6,9 @@ triplane` is short for `representation: {name: triplane}`.
 
 `with_prior` is laid over its own layer, below those that extend it, if a real prior replaces the embedded one.
 `with_video_prior` is merged like any section, and laid over the last stage if a real video prior replaces the
-embedded one (see threedgen.pipelines.text_to_4d).
+embedded one (see threedgen.pipelines.text_to_4d). `refined` is merged like any section, and laid over the rest if a
+recipe that makes its asset in one pass shall refine it afterwards. `from_text` is the prior that draws a picture of
+a text for a recipe that begins with a picture; `threedgen text-to-3d` reads it.
 
 Paths that begin with "run:" are relative to the run's folder, so that a run can be moved together with its files.
 """
@@ -27,6 +29,10 @@ from threedgen.core.plugins import did_you_mean
 
 WITH_PRIOR = "with_prior"
 WITH_VIDEO_PRIOR = "with_video_prior"
+REFINED = "refined"
+FROM_TEXT = "from_text"
+OVERLAYS = (WITH_VIDEO_PRIOR, REFINED, FROM_TEXT)
+"""Keys of a recipe that are no part of what is resolved."""
 LARGEST_RESOLVED = 2**26  # letters that the references in a recipe may stand for
 _LONGEST = 200  # letters of a text that a message repeats
 BUILTIN_FOLDER = Path(__file__).parents[1] / "configs"

@@ -21,8 +21,9 @@ from threedgen.core.errors import UserError
 from threedgen.core.schedule import Schedule
 from threedgen.recipes import checks, stages, typed
 from threedgen.recipes.layers import (
+    OVERLAYS,
+    REFINED,
     WITH_PRIOR,
-    WITH_VIDEO_PRIOR,
     first_line,
     is_builtin,
     located,
@@ -49,6 +50,7 @@ def load_recipe(
     vae: str | Path | None = None,
     base: Path | None = None,
     real_prior: bool = False,
+    refine: int | None = None,
     adjust: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     derive: Callable[[Recipe], Sequence[str]] | None = None,
     **settings: Any,
@@ -62,6 +64,7 @@ def load_recipe(
     tokenizer: a folder with the tokenizer of a prior that is a single file; of `text_prior` if the recipe has both.
     vae: a file or folder of an autoencoder that replaces the one of the same prior.
     real_prior: lay the recipe's `with_prior` over the rest in any case.
+    refine: refine what the recipe makes in one pass, in so many steps, which are then those of the run.
     base: the folder that "run:" paths stand for until the run's folder exists (see threedgen.recipes.layers).
     adjust: changes the plain values before settings and overrides are applied.
     derive: `key=value` settings that follow from others, of the recipe without them; overrides win over these, too.
@@ -76,7 +79,9 @@ def load_recipe(
     pairs = split_overrides(overrides)
     values = merge_layers(layers, real_prior=real_prior or names_a_model((prior, text_prior), layers, pairs))
     values = values if adjust is None else adjust(values)
-    values.pop(WITH_VIDEO_PRIOR, None)
+    if refine is not None:
+        values, settings = _refined(values, str(source)), {**settings, "steps": refine}
+    values = _without_overlays(values)
     steps = settings.pop("steps", None)
     values = merge(values, {key: value for key, value in settings.items() if value is not None})
     if steps is not None:
@@ -99,8 +104,22 @@ def _resolve_with_prior(layers: Sequence[Mapping[str, Any]]) -> None:
     """Raises UserError for a mistake in the `with_prior` of a user's recipe, even if no real prior is named yet."""
     if any(WITH_PRIOR in layer for layer in layers):
         values = merge_layers(layers, real_prior=True)
-        values.pop(WITH_VIDEO_PRIOR, None)
-        resolve({**values, "prompt": "-"})
+        resolve({**_without_overlays(values), "prompt": "-"})
+
+
+def _without_overlays(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in OVERLAYS}
+
+
+def _refined(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The values with the section that refines what a recipe makes in one pass. Raises UserError if it has none."""
+    section = values.get(REFINED)
+    if not isinstance(section, Mapping):
+        raise UserError(
+            f"recipe '{source}' has nothing to refine: --refine is for recipes that make an asset in one pass, "
+            "such as hunyuan3d"
+        )
+    return merge(values, section)
 
 
 def read_resolved(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -58,7 +58,8 @@ def name_priors(
         )
     require_named(*(("--text-prior", text_prior) if both else ("--prior", prior)), parts)
     asking = [roles for roles in map(guidance_roles, guides) if roles.prior_setting or roles.model_setting]
-    if prior is not None and not asking:
+    scenes = [_scene_roles(section.get("representation")) for section in stages.merged(values)]
+    if prior is not None and not asking and not any(roles.prior_setting for roles in scenes):
         raise UserError("--prior: no guidance of this recipe has a prior")
 
     def named(item: Any) -> Any:
@@ -70,10 +71,14 @@ def name_priors(
         new = dict(section)
         if "guidance" in section:
             new["guidance"] = [named(item) for item in guides_of(section)]
-        scene = section.get("representation")
-        setting = declared(_class_of(scene, "representation"), RepresentationRoles).model_setting
-        if prior is not None and setting:
-            new["representation"] = {**dict(scene or {}), setting: "" if prior == EMBEDDED else prior}
+        scene, roles = section.get("representation"), _scene_roles(section.get("representation"))
+        if prior is not None and roles.model_setting:
+            new["representation"] = {
+                **dict(scene or {}),
+                roles.model_setting: "" if prior == EMBEDDED else prior,
+            }
+        if prior is not None and roles.prior_setting:
+            new["representation"] = _with_prior(dict(scene or {}), roles.prior_setting, prior, tokenizer)
         return new
 
     return stages.over_all(values, renamed)
@@ -95,13 +100,23 @@ def _with_model(item: Any, chosen: str, parts: Mapping[str, str]) -> Any:
         return {**item, roles.model_setting: "" if chosen == EMBEDDED else chosen}
     if not roles.prior_setting:
         return item
-    old = item.get(roles.prior_setting)
-    kept = {key: old[key] for key in old if key not in ("name", "path")} if isinstance(old, Mapping) else {}
     own = "embedded-picture" if asks_about_a_picture(item) else EMBEDDED
+    return _with_prior(item, roles.prior_setting, chosen, tokenizer, own)
+
+
+def _with_prior(
+    item: Mapping[str, Any], setting: str, chosen: str, tokenizer: str | None, own: str = EMBEDDED
+) -> dict[str, Any]:
+    """A section with the model `chosen` in place of the one in `setting`. own: the embedded one, if the section
+    names none."""
+    old = item.get(setting)
+    kept = {key: old[key] for key in old if key not in ("name", "path")} if isinstance(old, Mapping) else {}
     if isinstance(old, Mapping) and str(old.get("name", "")).startswith(EMBEDDED):
         own = old["name"]  # the embedded one that the recipe's numbers are for
     new = {"name": own} if chosen == EMBEDDED else {"path": chosen}
     return {**item, roles.prior_setting: {**kept, **new, **parts}}
+    new |= {} if tokenizer is None else {"tokenizer": tokenizer}
+    return {**item, setting: {**kept, **new}}
 
 
 def asks_about_a_picture(item: Any) -> bool:
@@ -125,6 +140,10 @@ def guides_of(values: Mapping[str, Any]) -> list[Any]:
 def guidance_roles(item: Any) -> type[GuidanceRoles]:
     """What the class that a guidance's section names declares."""
     return declared(_class_of(item, "guidance"), GuidanceRoles)
+
+
+def _scene_roles(section: Any) -> type[RepresentationRoles]:
+    return declared(_class_of(section, "representation"), RepresentationRoles)
 
 
 def _class_of(item: Any, family: str) -> object:

@@ -93,6 +93,28 @@ class ViewTrainingConfig(ViewBankConfig):
 
 
 @settings
+class MultiViewTrainingConfig(ViewBankConfig):
+    """The multi-view prior.
+
+    Attributes:
+        text_dropout: Share of the examples whose caption is withheld.
+        every_six: Every so many steps, groups have six views; in the others they have four.
+    """
+
+    steps: Annotated[int, at_least(1)] = 20000
+    batch: Annotated[int, at_least(1)] = 8
+    learning_rate: Annotated[float, at_least(0.0)] = 1e-3
+    decay: Annotated[float, between(0.0, 1.0)] = 0.5
+    picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.2
+    text_dropout: Annotated[float, between(0.0, 1.0)] = 0.4
+    every_six: Annotated[int, at_least(1)] = 6
+    object_scenes: Annotated[int, at_least(0)] = 2
+    class_scenes: Annotated[int, at_least(0)] = 12
+    assemblies: Annotated[int, at_least(0)] = 2400
+    shapes: Annotated[int, at_least(0)] = 200
+
+
+@settings
 class PictureFieldTrainingConfig(ViewBankConfig):
     """The view prior that is a field.
 

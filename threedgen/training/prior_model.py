@@ -184,12 +184,13 @@ def grow(small: PriorModel) -> PriorModel:
     return large
 
 
-def scheduler_config() -> dict[str, Any]:
-    """The configuration of a DDPM scheduler with the squared-cosine schedule and v-prediction."""
+def scheduler_config(prediction: str = "v_prediction") -> dict[str, Any]:
+    """The configuration of a DDPM scheduler with the squared-cosine schedule. prediction: what the network
+    makes."""
     return {
         "num_train_timesteps": 1000,
         "beta_schedule": "squaredcos_cap_v2",
-        "prediction_type": "v_prediction",
+        "prediction_type": prediction,
         "clip_sample": True,
         "variance_type": "fixed_small",
     }
@@ -220,12 +221,14 @@ def write_pipeline(
     index: Mapping[str, Any],
     tokenizer: Callable[[Path], None] | None = None,
     light: Light | None = None,
+    prediction: str = "v_prediction",
 ) -> None:
     """Writes a pipeline folder of these networks, our scheduler and model_index.json, replacing `folder` in one
     step.
 
     kind: _class_name of the index. index: the other entries of the index, except for the scheduler. tokenizer:
     writes a tokenizer into a folder. light: of all pictures that the networks learned from, if there is one.
+    prediction: what the UNet makes, as schedulers of diffusers call it.
     """
 
     def write(path: Path) -> None:
@@ -236,12 +239,18 @@ def write_pipeline(
         if light is not None:
             write_light(path, light)
 
-    write_folder(folder, kind, index, write)
+    write_folder(folder, kind, index, write, prediction)
 
 
-def write_folder(folder: Path, kind: str, index: Mapping[str, Any], write: Callable[[Path], None]) -> None:
+def write_folder(
+    folder: Path,
+    kind: str,
+    index: Mapping[str, Any],
+    write: Callable[[Path], None],
+    prediction: str = "v_prediction",
+) -> None:
     """Writes a pipeline folder of what `write` puts into a folder, our scheduler and model_index.json, replacing
-    `folder` in one step. kind, index: see `write_pipeline`."""
+    `folder` in one step. kind, index, prediction: see `write_pipeline`."""
     import json
 
     from diffusers import __version__
@@ -249,7 +258,7 @@ def write_folder(folder: Path, kind: str, index: Mapping[str, Any], write: Calla
 
     with replacing_folder(folder) as temporary:
         write(temporary)
-        scheduler: Any = DDPMScheduler.from_config(scheduler_config())
+        scheduler: Any = DDPMScheduler.from_config(scheduler_config(prediction))
         scheduler.save_pretrained(temporary / "scheduler")
         document = {"_class_name": kind, "_diffusers_version": __version__, **index}
         document["scheduler"] = ["diffusers", "DDPMScheduler"]
@@ -260,10 +269,13 @@ def write_folder(folder: Path, kind: str, index: Mapping[str, Any], write: Calla
 
 def load_pipeline(folder: Path) -> PriorModel:
     """The model of a folder that `save_pipeline` wrote, in float32. Raises UserError for another folder."""
+    model = PriorModel(for_size(sample_size(folder)))
+    fill_networks(folder, model.unet, model.text_encoder)
+    return model
 
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
+def sample_size(folder: Path) -> int:
+    """Width and height of the samples of the UNet of a folder. Raises UserError for another folder."""
     try:
         config = parse_json((folder / "unet" / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -271,9 +283,15 @@ def load_pipeline(folder: Path) -> PriorModel:
     size = config.get("sample_size") if isinstance(config, dict) else None
     if not isinstance(size, int):
         raise _foreign(folder, "its UNet has no sample_size")
-    model = PriorModel(for_size(size))
-    networks = {"unet/diffusion_pytorch_model": model.unet, "text_encoder/model": model.text_encoder}
-    for name, network in networks.items():
+    return size
+
+
+def fill_networks(folder: Path, unet: Any, text_encoder: Any) -> None:
+    """Loads the weights of a folder into networks of their sizes. Raises UserError for another folder."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for name, network in {"unet/diffusion_pytorch_model": unet, "text_encoder/model": text_encoder}.items():
         try:
             weights = load_file(folder / f"{name}.safetensors")
         except (OSError, SafetensorError) as error:
@@ -282,7 +300,6 @@ def load_pipeline(folder: Path) -> PriorModel:
             network.load_state_dict({key: value.float() for key, value in weights.items()})
         except RuntimeError as error:  # the names or shapes of its weights differ
             raise _foreign(folder, error) from error
-    return model
 
 
 def _foreign(folder: Path, reason: object) -> UserError:

@@ -36,13 +36,14 @@ class Piece:
 
     layers: [V, H, W, L] bytes, see `world.render_layers`; the layers of paints are divided by their gains. cameras:
     [V, 3], azimuth and elevation in degrees, distance. gains: [S, P] of each thing or scene. looks: the own colours
-    of each catalogue object; empty if there are none.
+    of each catalogue object; empty if there are none. captions: of each scene; empty if there are none.
     """
 
     layers: Int[Tensor, "V H W L"]
     cameras: Float[Tensor, "V 3"]
     gains: Float[Tensor, "S P"]
     looks: tuple[ObjectLook, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 def stratified_views(instances: int, views: int, seed: int, stream: str) -> Float[Tensor, "I V 3"]:
@@ -113,7 +114,9 @@ class PieceFolder:
                 if about["stamp"] != stamp:
                     return None
                 tensors = {key: file.get_tensor(key) for key in ("layers", "cameras", "gains")}
-            piece = Piece(**tensors, looks=tuple(_look(values) for values in parse_json(about["looks"])))
+            looks = tuple(_look(values) for values in parse_json(about["looks"]))
+            captions = tuple(str(text) for text in parse_json(about.get("captions", "[]")))
+            piece = Piece(**tensors, looks=looks, captions=captions)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"'{path}' is no piece of rendered things ({reason}): remove it") from error
@@ -131,6 +134,7 @@ class PieceFolder:
             "settings": json.dumps(self.settings),
             "stamp": stamp,
             "looks": json.dumps([_values(look) for look in piece.looks]),
+            "captions": json.dumps(piece.captions),
         }
         tensors = {
             "layers": piece.layers.contiguous(),

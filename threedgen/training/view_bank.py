@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from threedgen.cameras.orbit import relative_view_features
@@ -18,7 +18,7 @@ from threedgen.datasets.things.thing_set import ThingSet
 from threedgen.training.config import ViewBankConfig
 from threedgen.training.things_bank import MOST_BYTES
 from threedgen.training.things_store import PieceFolder, cameras_of
-from threedgen.training.view_scenes import SOURCES_PER_SCENE, VIEWS_PER_SCENE, scene_pieces
+from threedgen.training.view_scenes import SOURCES_PER_SCENE, VIEWS_PER_SCENE, Rig, scene_pieces
 
 SHARES = {"objects": 0.5, "classes": 0.3, "assemblies": 0.15, "shapes": 0.05}
 """How often a batch shows each kind of scene, relative to the kinds that the bank has."""
@@ -51,11 +51,13 @@ class ViewBatch:
         return relative_view_features(cameras, 0.0, self.known[:, 1], self.known[:, 2])
 
 
-class ViewBank:
-    """Pictures of scenes as bytes, VIEWS_PER_SCENE of each. Everything is a function of the arguments.
+class SceneBank:
+    """Pictures of scenes as bytes, as many of each as its rig has cameras. Everything is a function of the
+    arguments.
 
-    size: pixels. config: how many scenes of which kind. things: with names; None: no such scenes. cache: a folder
-    that keeps the pictures. progress: called with the number of pieces done and of all.
+    rig: the cameras of a scene. config: how many scenes of which kind. size: pixels. things: with names; None: no
+    such scenes. cache: a folder that keeps the pictures. progress: called with the number of pieces done and of
+    all.
 
     Raises UserError for a bank that would be empty or larger than MOST_BYTES, for a cache that is damaged or was
     made with another size or seed, and for a broken catalogue.
@@ -63,6 +65,7 @@ class ViewBank:
 
     def __init__(
         self,
+        rig: Rig,
         config: ViewBankConfig,
         size: int,
         seed: int,
@@ -70,11 +73,9 @@ class ViewBank:
         cache: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        pieces = scene_pieces(
-            things, config.object_scenes, config.class_scenes, config.assemblies, config.shapes
-        )
+        pieces = scene_pieces(things, config, rig)
         scenes = sum(piece.count for piece in pieces)
-        total = scenes * VIEWS_PER_SCENE * size * size * 4
+        total = scenes * rig.count * size * size * 4
         if not scenes:
             raise UserError(
                 "there are no scenes to learn from: give at least one of --assemblies, --shapes, --class-scenes"
@@ -85,8 +86,9 @@ class ViewBank:
                 f"{MOST_BYTES / 1e9:.1f} GB: choose fewer scenes or a smaller size"
             )
         self.size = size
-        self.layers = torch.empty(scenes, VIEWS_PER_SCENE, size, size, 4, dtype=torch.uint8)
-        self.angles = torch.empty(scenes, VIEWS_PER_SCENE, 3)
+        self.layers = torch.empty(scenes, rig.count, size, size, 4, dtype=torch.uint8)
+        self.angles = torch.empty(scenes, rig.count, 3)
+        self.captions: list[str] = []
         folder, first = PieceFolder(cache, {"size": size, "seed": seed}), 0
         for done, item in enumerate(pieces):
             piece = folder.read(item.name, item.stamp, item.shape(size))
@@ -95,7 +97,8 @@ class ViewBank:
                 folder.write(item.name, item.stamp, piece)
             part = slice(first, first + item.count)
             self.layers[part] = piece.layers.view(-1, *self.layers.shape[1:])
-            self.angles[part] = piece.cameras.view(-1, VIEWS_PER_SCENE, 3)
+            self.angles[part] = piece.cameras.view(-1, rig.count, 3)
+            self.captions += piece.captions
             first += item.count
             if progress is not None:
                 progress(done + 1, len(pieces))
@@ -107,7 +110,27 @@ class ViewBank:
 
     def __len__(self) -> int:
         """The number of pictures."""
-        return len(self.layers) * VIEWS_PER_SCENE
+        return len(self.layers) * self.layers.shape[1]
+
+    def drawn(self, count: int, rng: torch.Generator) -> Int[Tensor, " B"]:
+        """`count` scenes by the shares of their kinds."""
+        place = (torch.randperm(count, generator=rng) + torch.rand(count, generator=rng)) / count
+        return torch.searchsorted(self._chances, place.double()).clamp(max=len(self.layers) - 1)
+
+
+class ViewBank(SceneBank):
+    """Views of scenes from anywhere, VIEWS_PER_SCENE of each; see SceneBank."""
+
+    def __init__(
+        self,
+        config: ViewBankConfig,
+        size: int,
+        seed: int,
+        things: ThingSet | None = None,
+        cache: str | Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        super().__init__(Rig(), config, size, seed, things, cache, progress)
 
     def batch(self, count: int, seed: int, step: int, views: int = 1) -> ViewBatch:
         """`count` random pictures, each with `views` of the other views of its scene, as a function of (seed,
@@ -117,8 +140,7 @@ class ViewBank:
         change their sign.
         """
         rng = generator(seed, "view-batch", step)
-        place = (torch.randperm(count, generator=rng) + torch.rand(count, generator=rng)) / count
-        scene = torch.searchsorted(self._chances, place.double()).clamp(max=len(self.layers) - 1)
+        scene = self.drawn(count, rng)
         source = torch.randint(SOURCES_PER_SCENE, (count,), generator=rng)
         source = torch.where(torch.rand(count, generator=rng) < _FIRST, 0, source)
         others = 1 + torch.argsort(torch.rand(count, VIEWS_PER_SCENE - 1, generator=rng), dim=1)

@@ -4,7 +4,8 @@ each in drawn colours and light."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +15,13 @@ from torch import Tensor
 from threedgen.core.random import derive_seed
 from threedgen.core.types import Cameras
 from threedgen.datasets import assemblies, world
-from threedgen.datasets.assemblies import render_assembly, sample_assembly
+from threedgen.datasets.assemblies import Assembly, render_assembly, sample_assembly
+from threedgen.datasets.things.thing_class import FIXED_PAINTS, PAINTS
 from threedgen.datasets.things.thing_set import ThingSet, ThingSource, code_stamp
-from threedgen.datasets.things.thing_views import class_layers, load_object
-from threedgen.datasets.things.wording import draw_coat, draw_object
-from threedgen.datasets.world import Scene
+from threedgen.datasets.things.thing_views import load_object
+from threedgen.datasets.things.wording import Coat, draw_coat, draw_object, phrase
+from threedgen.datasets.world import LayeredMesh, Scene
+from threedgen.training.config import ViewBankConfig
 from threedgen.training.render_bank import ELEVATION, RADIUS
 from threedgen.training.things_store import Piece, cameras_of
 
@@ -30,10 +33,43 @@ SCENES_A_PIECE = 100
 PAIR_SHARE = 0.2  # of the scenes of the shape world
 
 Rgba = Float[Tensor, "V H W 4"]  # premultiplied, in [0, 1]
+Light = tuple[float, float, float]
+
+
+class Subject(NamedTuple):
+    """What a scene shows. render: its pictures from cameras. caption: a text for it, without colours where they are
+    not known."""
+
+    render: Callable[[Cameras], Rgba]
+    caption: str
+
+
+class Rig:
+    """The cameras of a scene: VIEWS_PER_SCENE around it, those of sources first."""
+
+    count: ClassVar[int] = VIEWS_PER_SCENE
+
+    def angles(self, rng: np.random.Generator) -> Float[Tensor, "V 3"]:
+        """Azimuth and elevation in degrees and distance of each view."""
+        draw = torch.from_numpy(rng.random((3, VIEWS_PER_SCENE))).float()
+        low, high = ELEVATION
+        elevation = low + (high - low) * draw[1]
+        low, high = SOURCE_ELEVATION
+        elevation[:SOURCES_PER_SCENE] = low + (high - low) * draw[1, :SOURCES_PER_SCENE]
+        azimuth = 360.0 * draw[0]
+        # Half of the first sources see the front, from which most things are their own mirror image.
+        if rng.random() < 0.5:
+            azimuth[0] = 30.0 * draw[0, 0] - 15.0
+        return torch.stack([azimuth, elevation, RADIUS[0] + (RADIUS[1] - RADIUS[0]) * draw[2]], dim=1)
+
+    def cameras(self, angles: Float[Tensor, "V 3"], size: int, subject: Subject) -> Cameras:
+        """The cameras of the views of `subject`."""
+        del subject  # is where it is
+        return cameras_of(angles, size)
 
 
 class ScenePiece(ABC):
-    """`count` scenes with VIEWS_PER_SCENE views each.
+    """`count` scenes with the views of a rig each.
 
     name: unique in a bank; the random numbers depend on it. kind: its share of a batch. stamp: changes when the
     pictures do.
@@ -41,46 +77,38 @@ class ScenePiece(ABC):
 
     kind = ""
 
-    def __init__(self, name: str, stamp: str, count: int) -> None:
-        self.name, self.count = name, count
+    def __init__(self, name: str, stamp: str, count: int, rig: Rig) -> None:
+        self.name, self.count, self.rig = name, count, rig
         self.stamp = f"{code_stamp(__name__)} {stamp} {count}"
+        if type(rig) is not Rig:
+            self.stamp += f" {code_stamp(type(rig).__module__)}"
 
     @abstractmethod
-    def pictures(self, scenes: Sequence[tuple[Cameras, np.random.Generator]]) -> Iterator[Rgba]:
-        """The pictures of each scene from its cameras."""
+    def subjects(self, draws: Sequence[np.random.Generator]) -> Iterator[Subject]:
+        """What each scene shows, drawn from its numbers."""
 
     def shape(self, size: int) -> tuple[int, int, int, int]:
         """The shape of the layers, for pictures of `size` pixels."""
-        return (self.count * VIEWS_PER_SCENE, size, size, 4)
+        return (self.count * self.rig.count, size, size, 4)
 
     def render(self, size: int, seed: int) -> Piece:
         """The piece, a function of the piece and the seed."""
-        drawn, angles = [], []
-        for index in range(self.count):
-            rng = np.random.default_rng(derive_seed(seed, f"views {self.name}", index))
-            angles.append(_angles(rng))
-            drawn.append((cameras_of(angles[-1], size), rng))
-        layers = [
-            (picture.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8) for picture in self.pictures(drawn)
+        draws = [
+            np.random.default_rng(derive_seed(seed, f"views {self.name}", index))
+            for index in range(self.count)
         ]
-        return Piece(torch.cat(layers), torch.cat(angles), torch.zeros(self.count, 0))
+        angles = [self.rig.angles(rng) for rng in draws]
+        layers, captions = [], []
+        for turned, subject in zip(angles, self.subjects(draws), strict=True):
+            rgba = subject.render(self.rig.cameras(turned, size, subject))
+            layers.append((rgba.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8))
+            captions.append(subject.caption)
+        return Piece(
+            torch.cat(layers), torch.cat(angles), torch.zeros(self.count, 0), captions=tuple(captions)
+        )
 
 
-def _angles(rng: np.random.Generator) -> Float[Tensor, "V 3"]:
-    """Azimuth and elevation in degrees and distance of the views of a scene, those of sources first."""
-    draw = torch.from_numpy(rng.random((3, VIEWS_PER_SCENE))).float()
-    low, high = ELEVATION
-    elevation = low + (high - low) * draw[1]
-    low, high = SOURCE_ELEVATION
-    elevation[:SOURCES_PER_SCENE] = low + (high - low) * draw[1, :SOURCES_PER_SCENE]
-    azimuth = 360.0 * draw[0]
-    # Half of the first sources see the front, from which most things are their own mirror image.
-    if rng.random() < 0.5:
-        azimuth[0] = 30.0 * draw[0, 0] - 15.0
-    return torch.stack([azimuth, elevation, RADIUS[0] + (RADIUS[1] - RADIUS[0]) * draw[2]], dim=1)
-
-
-def _light(rng: np.random.Generator) -> tuple[float, float, float]:
+def _light(rng: np.random.Generator) -> Light:
     """The direction of a light from above (see `world.shade`)."""
     return float(rng.normal()), float(rng.uniform(0.2, 1.5)), float(rng.normal())
 
@@ -97,15 +125,24 @@ class ClassScenes(ScenePiece):
 
     kind = "classes"
 
-    def __init__(self, word: str, sources: Sequence[ThingSource], count: int) -> None:
-        super().__init__(f"class {word}", " ".join(source.stamp() for source in sources), count)
+    def __init__(self, word: str, sources: Sequence[ThingSource], count: int, rig: Rig) -> None:
+        super().__init__(f"class {word}", " ".join(source.stamp() for source in sources), count, rig)
         self.sources = sources
 
-    def pictures(self, scenes: Sequence[tuple[Cameras, np.random.Generator]]) -> Iterator[Rgba]:
-        for index, (cameras, rng) in enumerate(scenes):
+    def subjects(self, draws: Sequence[np.random.Generator]) -> Iterator[Subject]:
+        for index, rng in enumerate(draws):
             source = self.sources[index % len(self.sources)]
-            layers = class_layers(source, cameras, rng, _light(rng))
-            yield _filled(layers, torch.tensor(draw_coat(source, rng).colors))
+            light = _light(rng)
+            layered = world.layered([source.pieces(rng)], PAINTS, FIXED_PAINTS)
+            coat = draw_coat(source, rng)
+
+            def render(
+                cameras: Cameras, layered: LayeredMesh = layered, light: Light = light, coat: Coat = coat
+            ) -> Rgba:
+                layers = world.render_layers(layered, cameras, len(PAINTS), light)
+                return _filled(layers, torch.tensor(coat.colors))
+
+            yield Subject(render, phrase(source.word, coat.named))
 
 
 class ObjectScenes(ScenePiece):
@@ -113,15 +150,20 @@ class ObjectScenes(ScenePiece):
 
     kind = "objects"
 
-    def __init__(self, source: ThingSource, count: int) -> None:
-        super().__init__(f"object {source.name}", source.stamp(), count)
+    def __init__(self, source: ThingSource, count: int, rig: Rig) -> None:
+        super().__init__(f"object {source.name}", source.stamp(), count, rig)
         self.source = source
 
-    def pictures(self, scenes: Sequence[tuple[Cameras, np.random.Generator]]) -> Iterator[Rgba]:
+    def subjects(self, draws: Sequence[np.random.Generator]) -> Iterator[Subject]:
         item = load_object(self.source)  # once, because it takes longer than its pictures
-        for cameras, rng in scenes:
-            layers = item.layers(cameras, _light(rng))
-            yield _filled(layers, draw_object(self.source, item.look, rng)[0])
+        for rng in draws:
+            light = _light(rng)
+            colors, caption = draw_object(self.source, item.look, rng)
+
+            def render(cameras: Cameras, light: Light = light, colors: Tensor = colors) -> Rgba:
+                return _filled(item.layers(cameras, light), colors)
+
+            yield Subject(render, caption)
 
 
 class AssemblyScenes(ScenePiece):
@@ -129,13 +171,18 @@ class AssemblyScenes(ScenePiece):
 
     kind = "assemblies"
 
-    def __init__(self, number: int, count: int) -> None:
-        super().__init__(f"assemblies {number}", code_stamp(assemblies.__name__), count)
+    def __init__(self, number: int, count: int, rig: Rig) -> None:
+        super().__init__(f"assemblies {number}", code_stamp(assemblies.__name__), count, rig)
 
-    def pictures(self, scenes: Sequence[tuple[Cameras, np.random.Generator]]) -> Iterator[Rgba]:
-        for cameras, rng in scenes:
-            picture, alpha = render_assembly(sample_assembly(rng), cameras)
-            yield torch.cat([picture - (1.0 - alpha), alpha], dim=-1)
+    def subjects(self, draws: Sequence[np.random.Generator]) -> Iterator[Subject]:
+        for rng in draws:
+            assembly = sample_assembly(rng)
+
+            def render(cameras: Cameras, assembly: Assembly = assembly) -> Rgba:
+                picture, alpha = render_assembly(assembly, cameras)
+                return torch.cat([picture - (1.0 - alpha), alpha], dim=-1)
+
+            yield Subject(render, "")
 
 
 class ShapeScenes(ScenePiece):
@@ -143,30 +190,31 @@ class ShapeScenes(ScenePiece):
 
     kind = "shapes"
 
-    def __init__(self, number: int, count: int) -> None:
-        super().__init__(f"shapes {number}", code_stamp(world.__name__), count)
+    def __init__(self, number: int, count: int, rig: Rig) -> None:
+        super().__init__(f"shapes {number}", code_stamp(world.__name__), count, rig)
 
-    def pictures(self, scenes: Sequence[tuple[Cameras, np.random.Generator]]) -> Iterator[Rgba]:
-        for cameras, rng in scenes:
+    def subjects(self, draws: Sequence[np.random.Generator]) -> Iterator[Subject]:
+        for rng in draws:
             pair = rng.random() < PAIR_SHARE
             scene = world.sample_pair(rng) if pair else Scene((world.sample_object(rng),))
-            picture, alpha = world.render(scene, cameras, (0.0, 0.0, 0.0))
-            yield torch.cat([picture, alpha], dim=-1)
+
+            def render(cameras: Cameras, scene: Scene = scene) -> Rgba:
+                picture, alpha = world.render(scene, cameras, (0.0, 0.0, 0.0))
+                return torch.cat([picture, alpha], dim=-1)
+
+            yield Subject(render, scene.caption)
 
 
-def scene_pieces(
-    things: ThingSet | None, objects: int, classes: int, assemblies: int, shapes: int
-) -> list[ScenePiece]:
-    """The pieces of a bank. objects: scenes of each object that is not held out. classes: of each word that has
-    procedural classes. assemblies, shapes: of all of them together."""
+def scene_pieces(things: ThingSet | None, config: ViewBankConfig, rig: Rig) -> list[ScenePiece]:
+    """The pieces of a bank, as many scenes as `config` says, each with the views of `rig`."""
     pieces: list[ScenePiece] = []
     if things is not None:
         for word in things.words:
-            if classes and things.classes(word):
-                pieces.append(ClassScenes(word, things.classes(word), classes))
-            if objects:
-                pieces += [ObjectScenes(source, objects) for source in things.objects(word)]
-    for kind, count in ((AssemblyScenes, assemblies), (ShapeScenes, shapes)):
+            if config.class_scenes and things.classes(word):
+                pieces.append(ClassScenes(word, things.classes(word), config.class_scenes, rig))
+            if config.object_scenes:
+                pieces += [ObjectScenes(source, config.object_scenes, rig) for source in things.objects(word)]
+    for kind, count in ((AssemblyScenes, config.assemblies), (ShapeScenes, config.shapes)):
         starts = range(0, count, SCENES_A_PIECE)
-        pieces += [kind(n, min(SCENES_A_PIECE, count - start)) for n, start in enumerate(starts)]
+        pieces += [kind(n, min(SCENES_A_PIECE, count - start), rig) for n, start in enumerate(starts)]
     return pieces

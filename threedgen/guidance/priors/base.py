@@ -20,7 +20,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.processes import SMALLEST_LEVEL, per_sample
 
-ImageCondition = Literal["none", "reference", "pictures", "render"]
+ImageCondition = Literal["none", "reference", "optional-reference", "pictures", "render"]
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,8 @@ class Prior(Protocol):
 class PriorRoles:
     """What a prior declares of itself beyond the contract, with the defaults of a text-to-image model.
 
-    image_condition: the pictures it needs beside the text. reference: Condition.reference. pictures:
+    image_condition: the pictures it needs beside the text. reference: Condition.reference. optional-reference: it
+        reads Condition.reference if there is one. pictures:
         Condition.pictures, one per sample, whatever they show. render: Condition.pictures, the renders themselves.
     reads_text: False if only pictures and cameras decide what it shows.
     needs_cameras: True if a condition without cameras is an error.

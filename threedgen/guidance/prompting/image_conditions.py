@@ -77,7 +77,8 @@ class ImageConditions:
             raise UserError(
                 f"this prior sharpens the render itself, not '{config.pictures}': leave `pictures` out"
             )
-        unused = "reference" if config.reference != ReferenceConfig() and wanted != "reference" else ""
+        takes = wanted in ("reference", "optional-reference")
+        unused = "reference" if config.reference != ReferenceConfig() and not takes else ""
         unused = unused or ("pictures" if config.pictures and wanted not in ("pictures", "render") else "")
         if unused == "reference":
             raise UserError(
@@ -87,7 +88,7 @@ class ImageConditions:
             )
         if unused:
             raise UserError(f"this prior uses no {unused}: leave '{unused}' out, or choose another prior")
-        self._reference = read_reference(config.reference) if wanted == "reference" else None
+        self._reference = read_reference(config.reference) if takes and config.reference.image else None
         self._given: Tensor | None = None
         if self._kind and self._kind not in _OF_RENDERS:
             from threedgen.datasets.given import read_pictures

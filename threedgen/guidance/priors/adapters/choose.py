@@ -15,6 +15,7 @@ from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
 from threedgen.guidance.priors.adapters.multiview import DiffusersMultiViewPrior
 from threedgen.guidance.priors.adapters.picture_field import DiffusersPictureFieldPrior
 from threedgen.guidance.priors.adapters.pixel_field import DiffusersFieldPrior
+from threedgen.guidance.priors.adapters.pixel_multiview import CHANNELS, DiffusersPixelMultiViewPrior
 from threedgen.guidance.priors.adapters.pixel_video import DiffusersPixelVideoPrior
 from threedgen.guidance.priors.adapters.pixel_view import DiffusersPixelViewPrior
 from threedgen.guidance.priors.adapters.sdxl import DiffusersSDXLPrior
@@ -98,6 +99,8 @@ def adapter_of(folder: PipelineFolder) -> type[DiffusersPrior]:
 
 def _for_unet(folder: PipelineFolder, config: dict[str, Any]) -> type[DiffusersPrior]:
     inputs, latent = config.get("in_channels", 4), folder.class_of("vae") is not None
+    if not latent and "num_views" in config:
+        return DiffusersPixelMultiViewPrior
     if folder.class_of("image_encoder") is not None and folder.class_of("text_encoder") is None:
         return DiffusersViewPrior if latent else DiffusersPixelViewPrior
     if config.get("addition_embed_type") == "text_time":
@@ -122,15 +125,18 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
         channels = 6
     if adapter is DiffusersPixelVideoPrior:
         channels = inputs
+    if adapter is DiffusersPixelMultiViewPrior:
+        channels = 2 * CHANNELS
     numbers = {
         DiffusersPixelViewPrior: RELATIVE_VIEW_FEATURES,
+        DiffusersPixelMultiViewPrior: RELATIVE_VIEW_FEATURES,
         DiffusersPixelVideoPrior: VIEW_FEATURES + TIME_FEATURES,
     }.get(adapter, VIEW_FEATURES)
     embedding = unet.get("class_embed_type")
     added = unet.get("addition_embed_type")
     camera_vector = unet.get("projection_class_embeddings_input_dim")
     labels = adapter is DiffusersSuperResolutionPrior
-    turning = adapter is DiffusersPixelViewPrior
+    turning = adapter in (DiffusersPixelViewPrior, DiffusersPixelMultiViewPrior)
     plain = issubclass(adapter, DiffusersImagePrior) and adapter is not DiffusersSDXLPrior
     projection = embedding == "projection"
     pictures = unet.get("encoder_hid_dim_type") in _PICTURE_INPUTS

@@ -37,7 +37,7 @@ class DiffusersMultiViewPrior(DiffusersImagePrior):
     def load(cls, parts: PipelineParts, options: Any, control: Any = None) -> DiffusersMultiViewPrior:
         network = loaded(parts.network("UNet2DConditionModel", "unet"))
         views = int(parts.folder.config("unet")["num_views"])
-        join_views(network, views)
+        set_views(network, views)
         process, form = parts.noise_table()
         codec = parts.codec()
         text = encoders.one_encoder(parts, pixels=False)
@@ -46,11 +46,7 @@ class DiffusersMultiViewPrior(DiffusersImagePrior):
         return prior
 
     def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
-        if len(z) % self.num_views:
-            raise UserError(
-                f"this prior denoises {self.num_views} views together and got {len(z)}: "
-                f"set cameras.batch to a multiple of {self.num_views}"
-            )
+        require_groups(self.num_views, z)
         return super().arguments(z, t, condition)
 
     def camera_vectors(self, condition: Condition, z: Tensor) -> Float[Tensor, "B 16"]:
@@ -68,13 +64,22 @@ def camera_vectors(cameras: Cameras) -> Float[Tensor, "B 16"]:
     return matrices.flatten(1)
 
 
-def join_views(unet: Any, views: int) -> None:
-    """Let every self-attention of `unet` run over the `views` views of each group at once."""
-    processors = unet.attn_processors
-    joined = {
-        name: AcrossViews(processor, views) if name.endswith("attn1.processor") else processor
-        for name, processor in processors.items()
-    }
+def require_groups(views: int, z: Float[Tensor, "B C h w"]) -> None:
+    """Raises UserError unless z is of whole groups of `views` views."""
+    if len(z) % views:
+        raise UserError(
+            f"this prior denoises {views} views together and got {len(z)}: "
+            f"set cameras.batch to a multiple of {views}"
+        )
+
+
+def set_views(unet: Any, views: int) -> None:
+    """Let every self-attention of `unet` run over the `views` views of each group at once, however many it was
+    before."""
+    joined = {}
+    for name, processor in unet.attn_processors.items():
+        inner = processor.inner if isinstance(processor, AcrossViews) else processor
+        joined[name] = AcrossViews(inner, views) if name.endswith("attn1.processor") else inner
     unet.set_attn_processor(joined)
 
 

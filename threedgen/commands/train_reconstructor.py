@@ -1,0 +1,95 @@
+"""`threedgen train reconstructor`: trains the network that turns views into 3D Gaussians, and writes its folder."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+from threedgen.commands.options import add_dry_run, print_settings, whole
+from threedgen.commands.parser import Parser
+from threedgen.commands.training import add_config, config_of, held, machine_name, train
+from threedgen.core.errors import UserError
+from threedgen.reconstruction.config import ReconstructorTrainingConfig
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="threedgen train reconstructor",
+        description="Train the network that turns views of an object into 3D Gaussians in one pass, and write its "
+        "folder (model/), samples.png, losses.jsonl and errors.jsonl into --out. A training that was stopped "
+        "continues.",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/reconstructor"),
+        metavar="DIR",
+        help="folder of the training, which continues if it is there; default: runs/reconstructor",
+    )
+    parser.add_argument(
+        "--size",
+        type=whole,
+        default=64,
+        metavar="PIXELS",
+        help="width and height of the views, a multiple of 16; default: 64",
+    )
+    parser.add_argument(
+        "--prior",
+        type=Path,
+        metavar="FOLDER",
+        help="a multi-view prior (the folder pipeline/ of `threedgen train prior --kind multiview`), from whose "
+        "estimates of noisy views it learns as well; default: it learns from clean views only",
+    )
+    parser.add_argument(
+        "--catalogue",
+        type=Path,
+        metavar="DIR",
+        help="the folder of Sweet Home 3D's furniture libraries; default: where Debian's package "
+        "sweethome3d-furniture puts them, or none",
+    )
+    parser.add_argument(
+        "--only", choices=("cc0",), help="of the catalogue, only what is in the public domain"
+    )
+    add_dry_run(parser, "training")
+    add_config(parser, {"reconstructor": ReconstructorTrainingConfig})
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Trains or continues the reconstructor in --out. Raises UserError."""
+    config, folder = config_of(arguments, ReconstructorTrainingConfig), arguments.out
+    size = arguments.size
+    if size < 16 or size % 16:
+        raise UserError(f"--size is {size}: it must be a multiple of 16")
+    if arguments.dry_run:
+        print_settings({"size": size, **dataclasses.asdict(config)})
+        return
+    from threedgen.datasets.things.thing_set import INSTALLED, thing_set
+    from threedgen.reconstruction.report import write_card, write_report
+    from threedgen.reconstruction.store import save_reconstructor
+    from threedgen.reconstruction.trainer import ReconstructorTrainer
+    from threedgen.training.multiview_model import load_multiview_pipeline
+    from threedgen.training.ring_bank import RingBank
+    from threedgen.training.ring_report import held_out_rings
+
+    things = thing_set(arguments.catalogue or INSTALLED, arguments.only)
+    if things.note is not None:
+        print(things.note, file=sys.stderr)
+    prior = None if arguments.prior is None else load_multiview_pipeline(arguments.prior)
+    if prior is not None and prior.size != size:
+        raise UserError(f"the views of --prior have {prior.size} pixels: choose --size {prior.size}")
+    trainer = ReconstructorTrainer(config, size, folder, prior)
+    with held(folder):
+        trainer.resume()
+        held_out = held_out_rings(things, size)
+        loss = train(
+            trainer,
+            lambda progress: RingBank(config, size, config.seed, things, folder / f"views-{size}", progress),
+            arguments.save_every,
+            lambda: write_report(trainer, held_out),
+        )
+        about = {"training": dataclasses.asdict(config), "steps": trainer.step, "views": trainer.pictures}
+        save_reconstructor(trainer.average, folder / "model", about)
+        write_card(trainer, folder / "model", loss, machine_name(config.device))

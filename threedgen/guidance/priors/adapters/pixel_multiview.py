@@ -1,0 +1,110 @@
+"""The multi-view prior that `threedgen train prior --kind multiview` writes: views of an object that are denoised
+together, from a text, a picture or both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from threedgen.cameras.orbit import (
+    RELATIVE_VIEW_FEATURES,
+    VIEW_FEATURES,
+    relative_view_features,
+    view_features,
+)
+from threedgen.core.errors import UserError
+from threedgen.guidance.priors.adapters.base import DiffusersPrior, unet_arguments
+from threedgen.guidance.priors.adapters.multiview import require_groups, set_views
+from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.codec import Pixels, signed
+from threedgen.guidance.priors.executors.deferred import loaded
+from threedgen.guidance.priors.folder import encoders
+from threedgen.guidance.priors.folder.parts import PipelineParts
+
+FOLD = 2
+"""Pixels along each side of a block whose values are channels of one pixel of the UNet."""
+CHANNELS = 3 * FOLD**2
+_SCALE = 1.5  # measured, for the small one
+
+
+def read_picture(pictures: Float[Tensor, "B 3 H W"], kept: Float[Tensor, " B"]) -> Float[Tensor, "B 12 h w"]:
+    """What the UNet sees of pictures in [-1, 1]: blocks, all zero where a picture is withheld (kept is 0)."""
+    return F.pixel_unshuffle(pictures, FOLD) * kept.to(pictures)[:, None, None, None]
+
+
+class Folded(Pixels):
+    """Pictures as blocks of FOLD x FOLD pixels, which are the channels of their samples."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__(FOLD * side)
+
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B 12 h w"]:
+        return F.pixel_unshuffle(super().encode(images), FOLD)
+
+    def decode(self, x: Float[Tensor, "B 12 h w"]) -> Float[Tensor, "B H W 3"]:
+        return super().decode(F.pixel_shuffle(x, FOLD))
+
+
+class DiffusersPixelMultiViewPrior(DiffusersPrior):
+    """A UNet2DConditionModel over blocks of pixels of z and of a reference picture. Its self-attention runs over
+    the views of a group, `group` consecutive ones of a batch with rising azimuths, and its class embedding takes
+    the pose relative to the picture or, without a picture, to the front of what the text says.
+
+    In the unconditional branch (Condition.dropped) the picture is withheld, and the text is the negative one.
+    """
+
+    image_condition = "optional-reference"
+    camera_conditioned = True
+    needs_cameras = True
+    group: int
+    """Views of a group."""
+
+    @classmethod
+    def load(cls, parts: PipelineParts, options: Any) -> DiffusersPixelMultiViewPrior:
+        network = loaded(parts.network("UNet2DConditionModel", "unet"))
+        process, form = parts.noise_table()
+        text = encoders.one_encoder(parts, pixels=True)
+        prior = cls(network, Folded(parts.side("unet")), text, process, form, _SCALE)
+        prior.join(int(parts.folder.config("unet")["num_views"]))
+        return prior
+
+    def join(self, views: int) -> None:
+        """Makes groups of `views` views."""
+        self.group = views
+        set_views(self.network, views)
+
+    def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
+        require_groups(self.group, z)
+        cameras, reference = condition.cameras, condition.reference
+        if cameras is None:
+            raise UserError(
+                "this prior needs the camera of each view and is given none: take another guidance"
+            )
+        poses = torch.cat([view_features(cameras), z.new_zeros(len(z), _PICTURE)], dim=1)
+        given = torch.zeros_like(z)
+        if reference is not None:
+            kept = 1.0 - torch.tensor(condition.drops(), device=z.device, dtype=z.dtype)
+            seen = signed(reference.image[None].to(z), self.image_size).expand(len(z), -1, -1, -1)
+            given = read_picture(seen, kept)
+            relative = relative_view_features(
+                cameras, reference.azimuth, reference.elevation, reference.distance
+            )
+            poses = relative_poses(relative, kept)
+        states = self.text(condition.prompts)["states"]
+        both = torch.cat([z, given], dim=1)
+        arguments = unet_arguments(self.dtype, both, self.process.timestep(t), states)
+        arguments["class_labels"] = poses.to(device=z.device, dtype=self.dtype)
+        return arguments
+
+
+_PICTURE = RELATIVE_VIEW_FEATURES - VIEW_FEATURES
+
+
+def relative_poses(relative: Float[Tensor, "B 20"], kept: Float[Tensor, " B"]) -> Float[Tensor, "B 20"]:
+    """The poses of views relative to a picture; how the picture was taken is withheld with it (kept is 0)."""
+    views, picture = relative.split([VIEW_FEATURES, _PICTURE], dim=1)
+    return torch.cat([views, picture * kept.to(picture)[:, None]], dim=1)

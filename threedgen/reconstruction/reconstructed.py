@@ -1,0 +1,185 @@
+"""Gaussians that two networks make of a picture or a text in seconds: a multi-view prior draws views, and a
+reconstructor turns them into Gaussians. Score distillation and the picture itself may refine them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import field
+from typing import Annotated, Literal, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.cameras.orbit import DISTANCE, FOV, orbit
+from threedgen.cameras.reference import ReferencePose, cameras_of
+from threedgen.core.errors import UserError
+from threedgen.core.settings import above, at_least, between, settings
+from threedgen.core.types import Cameras, GaussianCloud
+from threedgen.guidance.priors.base import Prior, ReferenceView
+from threedgen.guidance.priors.codec import signed
+from threedgen.guidance.priors.load import PriorConfig, load_prior
+from threedgen.reconstruction.network import Reconstructor
+from threedgen.reconstruction.sampling import Asked, Corrector, reconstruct, sample_views
+from threedgen.reconstruction.store import EMBEDDED, load_reconstructor
+from threedgen.representations import density_control, gaussian_terms, gaussians
+from threedgen.representations.gaussians import Gaussians
+
+MOST = 8
+"""Posed pictures that a reconstruction takes."""
+
+
+@settings
+class Config:
+    """Gaussians that are made of a picture, of a text or of posed pictures in one pass.
+
+    Attributes:
+        pictures: Data set of posed pictures that are the views. `threedgen fit --feed-forward` sets this. At most
+            eight of them are taken, and no prior draws any.
+        holdout: Number of its pictures that are held out, as cameras.holdout.
+        image: File of the cut-out. `threedgen image-to-3d` writes it into the run and sets this.
+        prompt: What the views show beside the picture, or without one.
+        reference: Pose of the camera that saw the picture.
+        prior: The multi-view prior that draws the views.
+        model: Folder of a training with `threedgen train reconstructor`. The default is the small one that ships.
+        trajectory: after makes Gaussians of the finished views; along makes them at every step of the sampler,
+            which continues with what they show, so that the views agree.
+        views: Number of views around the object.
+        sampling (steps): Number of steps of the sampler.
+        scale: Guidance scale at the first step for the view on the side of the picture.
+        least: Guidance scale at the last step, and behind.
+        scales (world units): Smallest and largest standard deviation of a Gaussian along an axis, kept after
+            every step.
+        learning_rates: Initial learning rate of each group of parameters.
+        density: When Gaussians are copied, split and removed.
+        regularizers: Weights of the terms of the loss on the Gaussians themselves.
+    """
+
+    pictures: str = ""
+    holdout: Annotated[int, at_least(0)] = 0
+    image: str = ""
+    prompt: str = ""
+    reference: ReferencePose = field(default_factory=ReferencePose)
+    prior: PriorConfig = field(default_factory=lambda: PriorConfig(name="embedded-multiview"))
+    model: str = ""
+    trajectory: Literal["after", "along"] = "after"
+    views: Annotated[int, between(1, 12)] = 4
+    sampling: Annotated[int, at_least(1)] = 20
+    scale: Annotated[float, at_least(0.0)] = 1.5
+    least: Annotated[float, at_least(0.0)] = 1.0
+    scales: Annotated[tuple[float, float], above(0.0)] = (0.0025, 0.3)
+    learning_rates: gaussians.LearningRates = field(default_factory=gaussians.LearningRates)
+    density: density_control.Config = field(default_factory=lambda: density_control.Config(enabled=False))
+    regularizers: gaussian_terms.Config = field(default_factory=gaussian_terms.Config)
+
+    def plain(self) -> gaussians.Config:
+        """The same settings of ordinary Gaussians. Raises SettingError for scales in the wrong order."""
+        return gaussians.Config(
+            scales=self.scales,
+            learning_rates=self.learning_rates,
+            density=self.density,
+            regularizers=self.regularizers,
+        )
+
+
+class ReconstructedGaussians(Gaussians):
+    """Gaussians, which begin as the networks make them."""
+
+    Config = Config
+    prior_setting = "prior"
+    pose_setting = "reference"
+
+    def __init__(self, config: Config, seed: int = 0) -> None:
+        """Raises UserError."""
+        super().__init__(dataclasses.replace(config.plain(), count=1))
+        made = Gaussians.from_cloud(made_of(config, seed), config.plain())
+        self.load_state_dict(made.state_dict())
+        self.constrain()
+
+    @classmethod
+    def blank(cls, config: Config) -> Self:
+        """A scene of one Gaussian to load a state into. It needs neither the networks nor the picture."""
+        scene = cls.__new__(cls)
+        Gaussians.__init__(scene, dataclasses.replace(config.plain(), count=1))
+        return scene
+
+
+@torch.no_grad()
+def made_of(config: Config, seed: int) -> GaussianCloud:
+    """The Gaussians that the networks of a config make. Raises UserError."""
+    reconstructor = load_reconstructor(config.model or EMBEDDED)
+    if config.pictures:
+        return of_pictures(config, reconstructor)
+    if not config.image and not config.prompt:
+        raise UserError("there is neither image nor prompt: give the object's picture or a text")
+    prior = load_prior(config.prior)
+    given = _picture(config) if config.image else None
+    reference = None
+    if given is not None:
+        pose = config.reference
+        reference = ReferenceView(given[0], pose.azimuth, pose.elevation, pose.distance)
+    cameras = ring(config.views, config.reference.azimuth if config.image else 0.0, reconstructor.size)
+    prior.prepare([config.prompt, ""])
+    asked = Asked(config.prompt, reference, cameras, config.sampling, config.scale, config.least, seed)
+    return make(prior, reconstructor, asked, given, config.trajectory == "along")
+
+
+def of_pictures(config: Config, reconstructor: Reconstructor) -> GaussianCloud:
+    """The Gaussians of posed pictures that are not held out, at most MOST of them, spread evenly over the others.
+    Raises UserError as `read_pictures` does."""
+    from threedgen.datasets.given import held_out, read_pictures
+
+    size = reconstructor.size
+    pictures = read_pictures(config.pictures)
+    total = len(pictures.images)
+    apart = set(held_out(total, config.holdout).tolist())
+    free = [index for index in range(total) if index not in apart]
+    chosen = sorted({free[index * len(free) // MOST] for index in range(MOST)}) if len(free) > MOST else free
+    images, cameras = square(pictures.images[chosen], pictures.cameras[torch.tensor(chosen)])
+    return reconstruct(reconstructor, signed(images, size), cameras.resized(size, size))
+
+
+def square(images: Float[Tensor, "V H W 3"], cameras: Cameras) -> tuple[Float[Tensor, "V S S 3"], Cameras]:
+    """Pictures with white at both ends of their shorter side, so that they are square, and their cameras."""
+    height, width = images.shape[1:3]
+    side = max(height, width)
+    left, top = (side - width) // 2, (side - height) // 2
+    padded = images.new_ones(len(images), side, side, 3)
+    padded[:, top : top + height, left : left + width] = images
+    intrinsics = cameras.intrinsics.clone()
+    intrinsics[:, 0, 2] += left
+    intrinsics[:, 1, 2] += top
+    return padded, dataclasses.replace(cameras, intrinsics=intrinsics, height=side, width=side)
+
+
+def make(
+    prior: Prior,
+    reconstructor: Reconstructor,
+    asked: Asked,
+    picture: tuple[Float[Tensor, "S S 3"], Cameras] | None,
+    along: bool,
+) -> GaussianCloud:
+    """The Gaussians of what is asked for. picture: in [0, 1] on white, with its camera. along: see Config."""
+    size = reconstructor.size
+    given = None if picture is None else (signed(picture[0][None], size), picture[1].resized(size, size))
+    if not along:
+        views = sample_views(prior, asked)
+        return reconstruct(reconstructor, signed(views, size), asked.cameras, given)
+    corrector = Corrector(prior, reconstructor, asked.cameras, given)
+    sample_views(prior, asked, corrector)
+    assert corrector.cloud is not None
+    return corrector.cloud
+
+
+def ring(views: int, azimuth: float, size: int) -> Cameras:
+    """Level cameras around the object, evenly spaced, the first at `azimuth` degrees. size: pixels."""
+    full = torch.ones(views)
+    around = azimuth + 360.0 / views * torch.arange(views)
+    return orbit(around, 0.0 * full, DISTANCE * full, FOV, size, size)
+
+
+def _picture(config: Config) -> tuple[Float[Tensor, "S S 3"], Cameras]:
+    from threedgen.datasets.cut_outs import read_cut_out
+
+    image, _ = read_cut_out(config.image)
+    return image, cameras_of([config.reference], image.shape[0])

@@ -1,0 +1,65 @@
+"""The model card of a multi-view prior."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from threedgen.training.multiview_trainer import MultiViewTrainer
+from threedgen.training.ring_bank import GROUPS
+from threedgen.training.view_bank import SHARES
+from threedgen.training.view_scenes import SOURCE_ELEVATION
+
+_CARD = """# A multi-view prior
+
+Written by `threedgen train prior --kind multiview`. {groups} views of an object, evenly spaced around it, are
+denoised together: the self-attention of the UNet runs over all of them. A text, a picture, both or none of them may
+be given ({parameters:.1f} million parameters, half precision, safetensors only). With a picture the azimuths of the
+cameras are relative to it, without one to the front of the object. Licence: Apache-2.0, like the project that
+trained it.
+
+- pictures: {size} x {size} pixels; {pictures} of them in {steps} steps of {batch} groups, {minutes:.0f} minutes on
+  {machine}
+- last mean loss: {loss:.5f}; started from: {origin}
+- last line of the table of errors (PSNR of three sides of objects that were not trained on, of samples and of one
+  step from pure noise, see threedgen/training/ring_report.py): {errors}
+
+## What it was trained on
+
+Shares of a batch: {shares}.
+
+Objects are those of Sweet Home 3D's furniture libraries, if these were installed: 175 of them are in the public
+domain (CC0), 645 are under CC-BY 3.0. ATTRIBUTION.md in the repository names their creators. Whether weights that
+were trained on works under CC-BY are bound by its terms is not settled; no mesh and no texture is part of these
+weights. Classes, assemblies of random solids and shapes are procedural. Light comes from any direction above;
+colour channels are exchanged where no caption names them, and scenes are mirrored at random. Pictures are from
+elevations of {low:.0f} to {high:.0f} degrees, framed as cut-outs are; most groups are level.
+
+## Limits
+
+Details are those of {size} pixels. Sides that the picture does not show are invented, in the style of the things of
+the training.
+"""
+
+
+def write_multiview_card(trainer: MultiViewTrainer, folder: Path, loss: float, machine: str) -> None:
+    """Writes README.md into `folder`. loss: the last mean loss. machine: where the training ran."""
+    table = trainer.folder / "errors.jsonl"
+    lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
+    values = {
+        "groups": " or ".join(map(str, GROUPS)),
+        "parameters": sum(value.numel() for value in trainer.average.parameters()) / 1e6,
+        "size": trainer.average.size,
+        "pictures": trainer.pictures,
+        "steps": trainer.step,
+        "batch": trainer.config.batch,
+        "minutes": trainer.seconds / 60.0,
+        "machine": machine,
+        "loss": loss,
+        "origin": trainer.origin or "nothing",
+        "errors": json.dumps(json.loads(lines[-1])) if lines else "none",
+        "shares": ", ".join(f"{kind} {share:g}" for kind, share in SHARES.items()),
+        "low": SOURCE_ELEVATION[0],
+        "high": SOURCE_ELEVATION[1],
+    }
+    (folder / "README.md").write_text(_CARD.format(**values), encoding="utf-8")

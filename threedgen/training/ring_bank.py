@@ -1,0 +1,93 @@
+"""Groups of views around objects, for models of several views at once: a picture, a ring, and other views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from threedgen.core.random import generator
+from threedgen.datasets.things.thing_set import ThingSet
+from threedgen.training.config import ViewBankConfig
+from threedgen.training.ring_rig import FIRST, OTHER, OTHERS, RING, RingRig
+from threedgen.training.view_bank import SceneBank
+
+GROUPS = (4, 6)
+"""Numbers of views of a group, which are a whole turn of the ring."""
+
+
+@dataclass(frozen=True)
+class RingBatch:
+    """A batch of B groups of V views, with O other views of each object.
+
+    picture: of each object, taken from the azimuth of the first view of its group; premultiplied RGB and alpha, as
+    all pictures here. picture_angles: its azimuth and elevation in degrees and distance. views, angles: of the
+    group. others, other_angles: from anywhere. captions: a text for each object, "" where there is none.
+    """
+
+    picture: Float[Tensor, "B H W 4"]
+    picture_angles: Float[Tensor, "B 3"]
+    views: Float[Tensor, "B V H W 4"]
+    angles: Float[Tensor, "B V 3"]
+    others: Float[Tensor, "B O H W 4"]
+    other_angles: Float[Tensor, "B O 3"]
+    captions: tuple[str, ...]
+
+
+class RingBank(SceneBank):
+    """Views of scenes from the cameras of a RingRig; see SceneBank."""
+
+    def __init__(
+        self,
+        config: ViewBankConfig,
+        size: int,
+        seed: int,
+        things: ThingSet | None = None,
+        cache: str | Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        super().__init__(RingRig(), config, size, seed, things, cache, progress)
+
+    def batch(self, count: int, seed: int, step: int, views: int = 4, free: bool = False) -> RingBatch:
+        """`count` random groups of `views` views, as a function of (seed, step).
+
+        Scenes are mirrored at random, and where no caption names their colours, channels are exchanged. free: the
+        captions are left out, and the colours of all scenes are exchanged. Raises ValueError for a number of views
+        that is not in GROUPS.
+        """
+        if views not in GROUPS:
+            raise ValueError(f"a group has {' or '.join(map(str, GROUPS))} views, not {views}")
+        rng = generator(seed, "ring-batch", step)
+        scene = self.drawn(count, rng)
+        captions = tuple("" if free else self.captions[index] for index in scene.tolist())
+        ring = FIRST + torch.arange(0, RING, RING // views)
+        shown = torch.cat([torch.tensor([0]), ring, torch.arange(OTHER, OTHER + OTHERS)])
+        channels = torch.argsort(torch.rand(count, 3, generator=rng), dim=1)
+        named = torch.tensor([bool(text) for text in captions])
+        channels = torch.where(named[:, None], torch.arange(3), channels)
+        channels = torch.cat([channels, torch.full((count, 1), 3)], dim=1)
+        flip = torch.rand(count, generator=rng) < 0.5
+
+        layers = self.layers[scene[:, None], shown].float() / 255.0
+        layers = torch.gather(layers, 4, channels[:, None, None, None].expand_as(layers))
+        layers = torch.where(flip[:, None, None, None, None], layers.flip(3), layers)
+        angles = self.angles[scene[:, None], shown]
+        # Mirrored, the ring runs the other way round: its views are put into rising order again.
+        angles[..., 0] *= torch.where(flip, -1.0, 1.0)[:, None]
+        order = torch.arange(len(shown)).repeat(count, 1)
+        order[flip, 2 : 1 + views] = order[flip, 2 : 1 + views].flip(1)
+        layers = torch.gather(layers, 1, order[:, :, None, None, None].expand_as(layers))
+        angles = torch.gather(angles, 1, order[:, :, None].expand_as(angles))
+        return RingBatch(
+            layers[:, 0],
+            angles[:, 0],
+            layers[:, 1 : 1 + views],
+            angles[:, 1 : 1 + views],
+            layers[:, 1 + views :],
+            angles[:, 1 + views :],
+            captions,
+        )
