@@ -101,10 +101,8 @@ def image_to_3d(
     degrees, positive looks down. views: further pictures, each FILE@AZIMUTH or FILE@AZIMUTH,ELEVATION in degrees.
     prompt: for text priors; None: the picture's name. prior: a Zero-1-to-3 or Stable-Zero123; None: the small one
     that ships. text_prior: of recipes that have one too (magic123). tokenizer, vae: as of `text_to_3d`, and of
-    the text prior if the recipe has one. The rest is as of `text_to_3d`, and so are the errors.
-    that ships. text_prior: of recipes that have one too (magic123). tokenizer: of a single file, of the text prior
-    if the recipe has one. refine: steps of score distillation after a recipe that makes its asset in one pass. The
-    rest is as of `text_to_3d`, and so are the errors.
+    the text prior if the recipe has one. refine: steps of score distillation after a recipe that makes its asset in
+    one pass. The rest is as of `text_to_3d`, and so are the errors.
     """
     prepared = prepare(
         picture,
@@ -147,7 +145,7 @@ def prepare(
         check_free(Path(out))
     cut_out, others = cut_out_of(picture, mask, depth), [view_of(text) for text in views]
     name = Path(picture).absolute().stem.encode(errors="replace").decode()  # its name may be no UTF-8
-    models = {"prior": prior, "text_prior": text_prior, "tokenizer": tokenizer}
+    models = {"prior": prior, "text_prior": text_prior, "tokenizer": tokenizer, "vae": vae}
     return of_cut_outs(
         cut_out,
         others,
@@ -175,8 +173,8 @@ def of_cut_outs(
     models: Mapping[str, str | None],
     common: Common,
 ) -> Prepared:
-    """The recipe of a cut-out and further pictures, ready to run into `path`. models: prior, text_prior and
-    tokenizer of `image_to_3d`. Raises UserError."""
+    """The recipe of a cut-out and further pictures, ready to run into `path`. models: prior, text_prior, tokenizer
+    and vae of `image_to_3d`. Raises UserError."""
     own = [] if elevation is None else [f"cameras.reference.elevation={elevation}"]
     loaded = image_recipe(
         path,
@@ -185,10 +183,6 @@ def of_cut_outs(
         [*own, *overrides(common)],
         poses=[(view.azimuth, view.elevation) for view in others],
         depth=cut_out.nearness is not None,
-        prior=None if prior is None else str(prior),
-        text_prior=None if text_prior is None else str(text_prior),
-        tokenizer=tokenizer,
-        vae=vae,
         **models,
         refine=refine,
         prompt=prompt,

@@ -43,16 +43,9 @@ def text_to_3d(
     YAML file. prior: "embedded", a pipeline folder, a single file or a hub id; None: as the recipe says. tokenizer:
     a folder with the tokenizer of a single file. vae: a file or folder of an autoencoder in place of the prior's
     own. strict: whether words that the embedded prior of things has not learnt are refused, instead of a warning.
-    progress: whether a bar is shown. listeners: called with every event of the run (threedgen.loop.events). common:
-    see `Common`. Raises UserError for everything a user can put right, KeyboardInterrupt(path) after Ctrl-C.
-    """
-    return prepare(
-        prompt, out=out, recipe=recipe, prior=prior, tokenizer=tokenizer, vae=vae, strict=strict, **common
-    a folder with the tokenizer of a single file. strict: whether words that the embedded prior of things has not
-    learnt are refused, instead of a warning. refine: steps of score distillation after a recipe that makes its
-    asset in one pass. progress: whether a bar is shown. listeners: called with every event of the
-    run (threedgen.loop.events). common: see `Common`. Raises UserError for everything a user can put right,
-    KeyboardInterrupt(path) after Ctrl-C.
+    refine: steps of score distillation after a recipe that makes its asset in one pass. progress: whether a bar is
+    shown. listeners: called with every event of the run (threedgen.loop.events). common: see `Common`. Raises
+    UserError for everything a user can put right, KeyboardInterrupt(path) after Ctrl-C.
     """
     return prepare(
         prompt,
@@ -60,6 +53,7 @@ def text_to_3d(
         recipe=recipe,
         prior=prior,
         tokenizer=tokenizer,
+        vae=vae,
         strict=strict,
         refine=refine,
         **common,
@@ -84,7 +78,7 @@ def prepare(
     if drawn_by is not None:
         name = str(recipe)
         path = choose_path(out, prompt)
-        models = {"prior": prior, "tokenizer": tokenizer}
+        models = {"prior": prior, "tokenizer": tokenizer, "vae": vae}
         return of_cut_outs(
             picture_of(prompt, drawn_by, common.get("seed") or 0, strict),
             [],
@@ -103,7 +97,6 @@ def prepare(
         prior=None if prior is None else str(prior),
         tokenizer=tokenizer,
         vae=vae,
-        tokenizer=None if tokenizer is None else str(tokenizer),
         refine=refine,
         prompt=prompt,
         derive=partial(_things_options, strict),

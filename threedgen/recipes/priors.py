@@ -78,7 +78,7 @@ def name_priors(
                 roles.model_setting: "" if prior == EMBEDDED else prior,
             }
         if prior is not None and roles.prior_setting:
-            new["representation"] = _with_prior(dict(scene or {}), roles.prior_setting, prior, tokenizer)
+            new["representation"] = _with_prior(dict(scene or {}), roles.prior_setting, prior, parts)
         return new
 
     return stages.over_all(values, renamed)
@@ -101,11 +101,11 @@ def _with_model(item: Any, chosen: str, parts: Mapping[str, str]) -> Any:
     if not roles.prior_setting:
         return item
     own = "embedded-picture" if asks_about_a_picture(item) else EMBEDDED
-    return _with_prior(item, roles.prior_setting, chosen, tokenizer, own)
+    return _with_prior(item, roles.prior_setting, chosen, parts, own)
 
 
 def _with_prior(
-    item: Mapping[str, Any], setting: str, chosen: str, tokenizer: str | None, own: str = EMBEDDED
+    item: Mapping[str, Any], setting: str, chosen: str, parts: Mapping[str, str], own: str = EMBEDDED
 ) -> dict[str, Any]:
     """A section with the model `chosen` in place of the one in `setting`. own: the embedded one, if the section
     names none."""
@@ -114,9 +114,7 @@ def _with_prior(
     if isinstance(old, Mapping) and str(old.get("name", "")).startswith(EMBEDDED):
         own = old["name"]  # the embedded one that the recipe's numbers are for
     new = {"name": own} if chosen == EMBEDDED else {"path": chosen}
-    return {**item, roles.prior_setting: {**kept, **new, **parts}}
-    new |= {} if tokenizer is None else {"tokenizer": tokenizer}
-    return {**item, setting: {**kept, **new}}
+    return {**item, setting: {**kept, **new, **parts}}
 
 
 def asks_about_a_picture(item: Any) -> bool:
