@@ -51,7 +51,6 @@ from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.exported import read_back
 from threedgen.recipes.load import read_resolved
 from threedgen.reconstruction.sampling import reconstruct
-from threedgen.reconstruction.store import EMBEDDED as RECONSTRUCTOR
 from threedgen.reconstruction.store import load_reconstructor
 from threedgen.renderers.mesh import MeshRenderer
 from threedgen.renderers.splatting import SplattingRenderer
@@ -165,10 +164,10 @@ def row(job: Job, recipe: str, folder: Path) -> Row:
     return scored(job, recipe, both(folder), true, mesh, (wall, processor, report["peak_memory_bytes"] / 1e9))
 
 
-def ceiling(job: Job) -> Row:
-    """The scores of what the reconstructor makes of four true views."""
+def ceiling(job: Job, model: str) -> Row:
+    """The scores of what the reconstructor in a folder makes of four true views."""
     assert job.truth is not None
-    network = load_reconstructor(RECONSTRUCTOR)
+    network = load_reconstructor(model)
     cameras = ring((0.0, 90.0, 180.0, 270.0), network.size)
     started = time.perf_counter()
     views = mesh_files.render(job.truth, cameras, LIGHT).images
@@ -277,6 +276,7 @@ def main() -> None:
     )
     parser.add_argument("pictures", nargs="*", help="pictures, and settings KEY=VALUE of all recipes")
     parser.add_argument("--meshes", nargs="*", default=[], metavar="MESH[@TEXTURE]")
+    parser.add_argument("--model", default="", metavar="FOLDER", help="the reconstructor of the row ceiling")
     parser.add_argument("--objects", type=int, default=0, metavar="N")
     parser.add_argument("--catalogue", default=INSTALLED, metavar="DIR")
     parser.add_argument("--recipes", nargs="*", default=["image-to-3d"], metavar="RECIPE[+N]")
@@ -301,7 +301,7 @@ def main() -> None:
             folder = arguments.out / recipe / job.name
             if recipe != CEILING:
                 run(job, recipe, folder, settings)
-            rows.append(ceiling(job) if recipe == CEILING else row(job, recipe, folder))
+            rows.append(ceiling(job, arguments.model) if recipe == CEILING else row(job, recipe, folder))
             print(rows[-1].line(), flush=True)
     names = {job.name for job in objects}
     rows += [

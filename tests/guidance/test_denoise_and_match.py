@@ -74,7 +74,7 @@ def test_the_gradient_is_the_distance_to_the_target_and_draws_depend_on_seed_and
     assert signal.preview is not None
     assert signal.preview().shape == (6, 12, 3)
     # d/drgb of 1/2 |x - target|^2 / B with x = 2 rgb - 1 is 2 (x - target) / B.
-    length = signal.metrics["distance"] * (2 * 6 * 6 * 3) ** 0.5
+    length = float(signal.metrics["distance"]) * (2 * 6 * 6 * 3) ** 0.5
     assert float(gradient.norm()) == pytest.approx(2.0 / 2.0 * length, rel=1e-9)
 
 

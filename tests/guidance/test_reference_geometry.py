@@ -185,7 +185,7 @@ def test_the_terms_of_the_guidance(relief):
             torch.stack([torch.zeros(64, 64, 1), alpha * z]),
         )
         signal = ReferencePicture(ReferencePicture.Config(**picture, **config))(output, cameras, "x", 0, 1, 0)
-        return float(signal.loss), dict(signal.metrics)
+        return float(signal.loss), {name: float(value) for name, value in signal.metrics.items()}
 
     assert said(place) == (pytest.approx(0.0, abs=1e-4), {"psnr": pytest.approx(100.0), "mask_iou": 1.0})
     right, metrics = said(place, depth=Depth(depth, 7.0, 0.0))

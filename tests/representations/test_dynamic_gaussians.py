@@ -108,9 +108,9 @@ def test_terms_are_weighted_and_the_motion_is_logged():
     loss, values = of.penalty(of.at(torch.tensor([0.2, 0.9])), 0, 10)
     assert set(values) == {"motion", "regularizers/jsd", "regularizers/rigidity"}
     expected = 2.0 * values["regularizers/jsd"] + 3.0 * values["regularizers/rigidity"]
-    assert float(torch.as_tensor(loss).detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(torch.as_tensor(loss).detach()) == pytest.approx(float(expected), rel=1e-5)
     far = (of.moved(torch.tensor([0.2, 0.9])) - of.means).norm(dim=2).mean(1).max()
-    assert values["motion"] == pytest.approx(float(far.detach()))
+    assert float(values["motion"]) == pytest.approx(float(far.detach()))
     assert of.penalty(of.at(None), 0, 10) == (0.0, {})
 
 

@@ -103,7 +103,7 @@ def add_model_parts(parser: Parser) -> None:
     parser.add_argument(
         "--vae",
         metavar="FILE|FOLDER",
-        help="an autoencoder in place of the prior's own: a single .safetensors file, or a folder of diffusers",
+        help="a .safetensors file or a folder with an autoencoder for use in place of the prior's own",
     )
 
 

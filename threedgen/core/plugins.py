@@ -77,7 +77,6 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "embedded-picture": "threedgen.guidance.priors.load:load_embedded_picture",
             "embedded-things": "threedgen.guidance.priors.load:load_embedded_things",
             "embedded-view": "threedgen.guidance.priors.load:load_embedded_view",
-            "embedded-multiview": "threedgen.guidance.priors.load:load_embedded_multiview",
             "embedded-video": "threedgen.guidance.priors.load:load_embedded_video",
         },
     }

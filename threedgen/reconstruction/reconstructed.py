@@ -21,7 +21,7 @@ from threedgen.guidance.priors.codec import signed
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.reconstruction.network import Reconstructor
 from threedgen.reconstruction.sampling import Asked, Corrector, reconstruct, sample_views
-from threedgen.reconstruction.store import EMBEDDED, load_reconstructor
+from threedgen.reconstruction.store import load_reconstructor
 from threedgen.representations import density_control, gaussian_terms, gaussians
 from threedgen.representations.gaussians import Gaussians
 
@@ -41,7 +41,7 @@ class Config:
         prompt: What the views show beside the picture, or without one.
         reference: Pose of the camera that saw the picture.
         prior: The multi-view prior that draws the views.
-        model: Folder of a training with `threedgen train reconstructor`. The default is the small one that ships.
+        model: Folder of a reconstructor, model/ of a training with `threedgen train reconstructor`.
         trajectory: after makes Gaussians of the finished views; along makes them at every step of the sampler,
             which continues with what they show, so that the views agree.
         views: Number of views around the object.
@@ -60,7 +60,7 @@ class Config:
     image: str = ""
     prompt: str = ""
     reference: ReferencePose = field(default_factory=ReferencePose)
-    prior: PriorConfig = field(default_factory=lambda: PriorConfig(name="embedded-multiview"))
+    prior: PriorConfig = field(default_factory=lambda: PriorConfig(name="required"))
     model: str = ""
     trajectory: Literal["after", "along"] = "after"
     views: Annotated[int, between(1, 12)] = 4
@@ -107,7 +107,12 @@ class ReconstructedGaussians(Gaussians):
 @torch.no_grad()
 def made_of(config: Config, seed: int) -> GaussianCloud:
     """The Gaussians that the networks of a config make. Raises UserError."""
-    reconstructor = load_reconstructor(config.model or EMBEDDED)
+    if not config.model:
+        raise UserError(
+            "representation.model is empty: name a reconstructor, the folder model/ of `threedgen train "
+            "reconstructor`"
+        )
+    reconstructor = load_reconstructor(config.model)
     if config.pictures:
         return of_pictures(config, reconstructor)
     if not config.image and not config.prompt:

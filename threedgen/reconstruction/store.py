@@ -14,8 +14,6 @@ from threedgen.training.documents import build, section
 from threedgen.training.store import read_model, write_model
 
 DOCUMENT = "reconstructor.json"
-EMBEDDED = Path(__file__).parent / "weights"
-"""The one that ships."""
 
 
 def save_reconstructor(model: Reconstructor, folder: Path, about: dict[str, Any]) -> None:

@@ -32,7 +32,6 @@ EMBEDDED_WEIGHTS = Path(__file__).parent / "embedded" / "weights"
 EMBEDDED_THINGS_WEIGHTS = Path(__file__).parent / "embedded" / "things_weights"
 EMBEDDED_VIEW_WEIGHTS = Path(__file__).parent / "embedded" / "view_weights"
 EMBEDDED_PICTURE_WEIGHTS = Path(__file__).parent / "embedded" / "picture_weights"
-EMBEDDED_MULTIVIEW_WEIGHTS = Path(__file__).parent / "embedded" / "multiview_weights"
 EMBEDDED_VIDEO_WEIGHTS = Path(__file__).parent / "embedded" / "video_weights"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _OPTIONAL = ("vae", "text_encoder_3")  # parts that some folders of a family have and others do not
@@ -44,10 +43,9 @@ class PriorConfig:
     """The frozen diffusion model of a guidance, and how it is loaded.
 
     Attributes:
-        name: The model. embedded-things, embedded, embedded-picture, embedded-view, embedded-multiview and
-            embedded-video are the small models that ship with threedgen: for things by their names, for coloured
-            solids, for a picture seen from other sides, its denoiser of before, for several views at once, and for
-            clips of a text. disc is a prior in closed form, to try
+        name: The model. embedded-things, embedded, embedded-picture, embedded-view and embedded-video are the small
+            models that ship with threedgen: for things by their names, for coloured solids, for a picture seen from
+            other sides, its denoiser of before, and for clips of a text. disc is a prior in closed form, to try
             things out. required and required-video stand for a model that `path` must name. An entry
             point of the group threedgen.prior, or package.module:Class, is called with these settings and the
             device.
@@ -160,7 +158,6 @@ _SHIPPED = {
     THINGS: EMBEDDED_THINGS_WEIGHTS,
     "embedded-view": EMBEDDED_VIEW_WEIGHTS,
     "embedded-picture": EMBEDDED_PICTURE_WEIGHTS,
-    "embedded-multiview": EMBEDDED_MULTIVIEW_WEIGHTS,
     "embedded-video": EMBEDDED_VIDEO_WEIGHTS,
 }
 
@@ -192,11 +189,6 @@ def load_embedded_view(config: PriorConfig, device: torch.device) -> Prior:
 def load_embedded_picture(config: PriorConfig, device: torch.device) -> Prior:
     """The field of pictures that ships with threedgen. Raises UserError if its weights are missing."""
     return _shipped(EMBEDDED_PICTURE_WEIGHTS, config, device)
-
-
-def load_embedded_multiview(config: PriorConfig, device: torch.device) -> Prior:
-    """The small multi-view prior that ships with threedgen. Raises UserError if its weights are missing."""
-    return _shipped(EMBEDDED_MULTIVIEW_WEIGHTS, config, device)
 
 
 def load_embedded_video(config: PriorConfig, device: torch.device) -> Prior:
