@@ -18,7 +18,7 @@ from threedgen.datasets.splat_files import SplatParameters
 from threedgen.export.splat import write_splats
 from threedgen.recipes import typed
 
-ELSEWHERE = {"camera-triplane"}  # it needs a trained model: tests/nerfdiff
+ELSEWHERE = {"camera-triplane", "reconstructed"}  # they need a trained model: tests/nerfdiff, tests/testing
 SMALL: dict[str, dict[str, Any]] = {
     "gaussians": {"count": 30, "sh_degree": 1, "scales": [0.01, 0.2]},
     "dynamic-gaussians": {

@@ -19,6 +19,8 @@ from threedgen.datasets.given import GivenViews
 from threedgen.datasets.multiview import PosedPictures, write_transforms
 from threedgen.guidance.priors.load import PriorConfig
 from threedgen.nerfdiff.store import save_model
+from threedgen.reconstruction.network import Reconstructor, ReconstructorArchitecture
+from threedgen.reconstruction.store import save_reconstructor
 from threedgen.representations import density_control, gaussians
 from threedgen.testing import check_guidance, check_renderer, check_representation
 from threedgen.testing.common import views
@@ -89,10 +91,28 @@ def guidances(pictures, nerfdiff, film) -> dict[str, tuple[Any, dict[str, Any]]]
     }
 
 
+def _reconstructed(folder):
+    """A new reconstructor, and four pictures of a dark square."""
+    size, one = 16, torch.ones(4)
+    network = Reconstructor(
+        ReconstructorArchitecture(size=size, channels=(8, 16), attention=(False, True), heads=8)
+    )
+    save_reconstructor(network, folder / "model", {})
+    alpha = torch.zeros(4, size, size, 1)
+    alpha[:, 4:12, 4:12] = 1.0
+    cameras = orbit(90.0 * torch.arange(4), 0.0 * one, 2.85 * one, 40.0, size, size)
+    write_transforms(
+        folder / "pictures", PosedPictures(1.0 - 0.8 * alpha.expand(-1, -1, -1, 3), alpha, cameras)
+    )
+    return {"model": str(folder / "model"), "pictures": str(folder / "pictures")}
+
+
 @pytest.mark.parametrize("name", plugins.BUILTIN["representation"])
 def test_representations(name, nerfdiff, tmp_path):
     cls = plugins.find("representation", name)
     settings = nerfdiff if name == "camera-triplane" else REPRESENTATIONS.get(name, {})
+    if name == "reconstructed":
+        settings = _reconstructed(tmp_path)
     if name == "dynamic-gaussians":
         (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
         settings = {"asset": str(tmp_path / "a.obj"), "count": 40}
