@@ -1,6 +1,7 @@
 """Samplers of views: what they leave unchanged, what guidance does where, and what renders of Gaussians correct."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -100,7 +101,8 @@ class Ball(torch.nn.Module):
 
 def test_renders_of_what_is_reconstructed_continue_the_trajectory():
     """Views of a prior that is wrong end as those of the Gaussians, and the network is told the noise level."""
-    cameras, model = ring(4, 0.0, SIZE), Ball()
+    cameras = ring(4, 0.0, SIZE)
+    model: Any = Ball()
     true = SplattingRenderer()(model.cloud, cameras, torch.ones(3)).rgb.detach()
     prior = Oracle(true, error=0.3)
     corrector = Corrector(prior, model, cameras, None)
