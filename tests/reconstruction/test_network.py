@@ -15,7 +15,7 @@ from threedgen.reconstruction.network import GivenViews, Reconstructor, Reconstr
 from threedgen.reconstruction.rays import pixel_rays, pluecker
 from threedgen.reconstruction.store import load_reconstructor, save_reconstructor
 from threedgen.reconstruction.trainer import ReconstructorTrainer
-from threedgen.training.config import ViewBankConfig
+from threedgen.training.config import SceneBankConfig
 from threedgen.training.ring_bank import RingBank
 
 TINY = ReconstructorArchitecture(size=16, channels=(8, 16), attention=(False, True), heads=8)
@@ -124,7 +124,7 @@ def test_the_noise_level_and_the_noisy_views_are_seen(model):
 
 def test_one_object_is_learned(tmp_path):
     """From 30 steps on one scene the error falls to less than half."""
-    bank = RingBank(ViewBankConfig(object_scenes=0, class_scenes=0, assemblies=1, shapes=0), 16, 0)
+    bank = RingBank(SceneBankConfig(object_scenes=0, class_scenes=0, assemblies=1, shapes=0), 16, 0)
     config = ReconstructorTrainingConfig(
         steps=30, batch=2, warmup=1, decay=0.3, learning_rate=5e-3, precision="fp32", noisy_share=0.0
     )

@@ -13,19 +13,20 @@ from threedgen.core.errors import UserError
 from threedgen.datasets.cut_outs import DISTANCE, FILL
 from threedgen.guidance.priors.base import Condition, ReferenceView
 from threedgen.guidance.priors.load import load_folder
-from threedgen.training.config import MultiViewTrainingConfig, ViewBankConfig
+from threedgen.training.config import MultiViewTrainingConfig, SceneBankConfig
 from threedgen.training.multiview_model import (
     MultiViewModel,
     load_multiview_pipeline,
     save_multiview_pipeline,
     start_from_text_prior,
 )
-from threedgen.training.multiview_trainer import MultiViewTrainer, group_poses, on_white
+from threedgen.training.multiview_trainer import MultiViewTrainer, group_poses
 from threedgen.training.prior_model import PriorArchitecture, PriorModel
 from threedgen.training.ring_bank import RingBank
 from threedgen.training.ring_report import held_out_rings
 from threedgen.training.ring_rig import FIRST, RING, RingRig
 from threedgen.training.tokenizer import encode, make_tokenizer
+from threedgen.training.view_bank import on_white
 from threedgen.training.view_scenes import AssemblyScenes
 
 TINY = PriorArchitecture(
@@ -37,7 +38,7 @@ CONFIG = MultiViewTrainingConfig(steps=3, batch=3, warmup=1, precision="fp32", e
 
 @pytest.fixture(scope="module")
 def bank() -> RingBank:
-    return RingBank(ViewBankConfig(**SCENES), 32, 0)
+    return RingBank(SceneBankConfig(**SCENES), 32, 0)
 
 
 def _random(model: torch.nn.Module, seed: int = 0) -> None:

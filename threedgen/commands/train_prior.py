@@ -135,8 +135,14 @@ def run(arguments: argparse.Namespace) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')} is an option of --kind {' and '.join(kinds)}: leave it out"
             )
-    makers = {"text": _text, "view": _view, "video": _video, "field": _field, "picture": _picture}
-    makers["multiview"] = _multiview
+    makers = {
+        "text": _text,
+        "view": _view,
+        "video": _video,
+        "field": _field,
+        "picture": _picture,
+        "multiview": _multiview,
+    }
     training = makers[arguments.kind](arguments)
     with held(folder):
         trainer: Any = training.trainer(config, size, folder)

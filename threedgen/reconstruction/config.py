@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from threedgen.core.settings import at_least, between, settings
-from threedgen.training.config import ViewBankConfig
+from threedgen.training.config import RingBankConfig
 
 
 @settings
-class ReconstructorTrainingConfig(ViewBankConfig):
+class ReconstructorTrainingConfig(RingBankConfig):
     """A reconstructor.
 
     Attributes:
@@ -23,7 +23,3 @@ class ReconstructorTrainingConfig(ViewBankConfig):
     decay: Annotated[float, between(0.0, 1.0)] = 0.5
     picture_share: Annotated[float, between(0.0, 1.0)] = 0.5
     noisy_share: Annotated[float, between(0.0, 1.0)] = 0.5
-    object_scenes: Annotated[int, at_least(0)] = 2
-    class_scenes: Annotated[int, at_least(0)] = 12
-    assemblies: Annotated[int, at_least(0)] = 2400
-    shapes: Annotated[int, at_least(0)] = 200

@@ -10,10 +10,11 @@ import torch
 from threedgen.core.pictures import psnr, silhouette_iou
 from threedgen.reconstruction.network import GivenViews
 from threedgen.reconstruction.trainer import ReconstructorTrainer, signed
-from threedgen.training.multiview_trainer import on_white
+from threedgen.training.card_values import card_values
 from threedgen.training.ring_bank import RingBatch
 from threedgen.training.ring_report import write_rows
 from threedgen.training.things_store import cameras_of
+from threedgen.training.view_bank import on_white
 
 
 @torch.no_grad()
@@ -70,17 +71,6 @@ Details are those of {size} pixels. Cameras in the training are at one distance 
 
 def write_card(trainer: ReconstructorTrainer, folder: Path, loss: float, machine: str) -> None:
     """Writes README.md into `folder`. loss: the last mean loss. machine: where the training ran."""
-    table = trainer.folder / "errors.jsonl"
-    lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
-    values = {
-        "parameters": sum(value.numel() for value in trainer.average.parameters()) / 1e6,
-        "size": trainer.size,
-        "pictures": trainer.pictures,
-        "steps": trainer.step,
-        "batch": trainer.config.batch,
-        "minutes": trainer.seconds / 60.0,
-        "machine": machine,
-        "loss": loss,
-        "errors": json.dumps(json.loads(lines[-1])) if lines else "none",
-    }
+    values = card_values(trainer, loss, machine)
+    values["size"] = trainer.size
     (folder / "README.md").write_text(_CARD.format(**values), encoding="utf-8")

@@ -106,16 +106,12 @@ class Corrector:
         reconstructor: Reconstructor,
         cameras: Cameras,
         picture: tuple[Float[Tensor, "1 3 H W"], Cameras] | None,
-        begin: float = 1.0,
     ) -> None:
         self.prior, self.reconstructor, self.cameras, self.picture = prior, reconstructor, cameras, picture
-        self.begin = begin
         self.cloud: GaussianCloud | None = None
         self._renderer = SplattingRenderer()
 
     def __call__(self, z: Tensor, estimate: Tensor, t: Tensor) -> Tensor:
-        if float(t[0]) > self.begin:
-            return estimate
         size = self.reconstructor.size
         pictures, noisy = (_signed(self.prior.decode(value), size) for value in (estimate, z))
         self.cloud = reconstruct(

@@ -17,10 +17,11 @@ from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.training.caption_words import caption_words
 from threedgen.training.denoiser_trainer import DenoiserTrainer
 from threedgen.training.multiview_model import MultiViewModel
-from threedgen.training.multiview_trainer import group_poses, on_white
+from threedgen.training.multiview_trainer import group_poses
 from threedgen.training.ring_bank import GROUPS, RingBatch
 from threedgen.training.things_store import cameras_of
 from threedgen.training.tokenizer import encode, make_tokenizer
+from threedgen.training.view_bank import on_white
 
 _COUNTS = (4, 4, 6, 4, 2, 4, 1, 6)
 """Views that a reconstructor is given, in turn: a group of four most often, also few views and groups of six."""

@@ -63,11 +63,10 @@ class PriorTrainingConfig(CaptionTrainingConfig):
 
 
 @settings
-class ViewBankConfig(TrainingConfig):
-    """A model that is given a picture of an object.
+class SceneBankConfig(TrainingConfig):
+    """A model that learns from views of scenes.
 
     Attributes:
-        picture_dropout: Share of the examples whose picture is withheld, for guidance.
         object_scenes: Number of times that each object of the catalogue is rendered before the training, from eight
             sides in other colours and light.
         class_scenes: Number of random things that are rendered for each word with procedural classes.
@@ -75,11 +74,31 @@ class ViewBankConfig(TrainingConfig):
         shapes: Number of scenes of the shape world that are rendered.
     """
 
-    picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.1
     object_scenes: Annotated[int, at_least(0)] = 3
     class_scenes: Annotated[int, at_least(0)] = 20
     assemblies: Annotated[int, at_least(0)] = 3000
     shapes: Annotated[int, at_least(0)] = 400
+
+
+@settings
+class ViewBankConfig(SceneBankConfig):
+    """A model that is given a picture of an object.
+
+    Attributes:
+        picture_dropout: Share of the examples whose picture is withheld, for guidance.
+    """
+
+    picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.1
+
+
+@settings
+class RingBankConfig(SceneBankConfig):
+    """A model of several views at once, whose scenes have twice as many views."""
+
+    object_scenes: Annotated[int, at_least(0)] = 2
+    class_scenes: Annotated[int, at_least(0)] = 12
+    assemblies: Annotated[int, at_least(0)] = 2400
+    shapes: Annotated[int, at_least(0)] = 200
 
 
 @settings
@@ -93,10 +112,11 @@ class ViewTrainingConfig(ViewBankConfig):
 
 
 @settings
-class MultiViewTrainingConfig(ViewBankConfig):
+class MultiViewTrainingConfig(RingBankConfig):
     """The multi-view prior.
 
     Attributes:
+        picture_dropout: Share of the examples whose picture is withheld, for guidance.
         text_dropout: Share of the examples whose caption is withheld.
         every_six: Every so many steps, groups have six views; in the others they have four.
     """
@@ -108,10 +128,6 @@ class MultiViewTrainingConfig(ViewBankConfig):
     picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.2
     text_dropout: Annotated[float, between(0.0, 1.0)] = 0.4
     every_six: Annotated[int, at_least(1)] = 6
-    object_scenes: Annotated[int, at_least(0)] = 2
-    class_scenes: Annotated[int, at_least(0)] = 12
-    assemblies: Annotated[int, at_least(0)] = 2400
-    shapes: Annotated[int, at_least(0)] = 200
 
 
 @settings

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from threedgen.training.card_values import card_values
 from threedgen.training.multiview_trainer import MultiViewTrainer
 from threedgen.training.ring_bank import GROUPS
 from threedgen.training.view_bank import SHARES
@@ -44,20 +44,10 @@ the training.
 
 def write_multiview_card(trainer: MultiViewTrainer, folder: Path, loss: float, machine: str) -> None:
     """Writes README.md into `folder`. loss: the last mean loss. machine: where the training ran."""
-    table = trainer.folder / "errors.jsonl"
-    lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
-    values = {
+    values = card_values(trainer, loss, machine)
+    values |= {
         "groups": " or ".join(map(str, GROUPS)),
-        "parameters": sum(value.numel() for value in trainer.average.parameters()) / 1e6,
         "size": trainer.average.size,
-        "pictures": trainer.pictures,
-        "steps": trainer.step,
-        "batch": trainer.config.batch,
-        "minutes": trainer.seconds / 60.0,
-        "machine": machine,
-        "loss": loss,
-        "origin": trainer.origin or "nothing",
-        "errors": json.dumps(json.loads(lines[-1])) if lines else "none",
         "shares": ", ".join(f"{kind} {share:g}" for kind, share in SHARES.items()),
         "low": SOURCE_ELEVATION[0],
         "high": SOURCE_ELEVATION[1],

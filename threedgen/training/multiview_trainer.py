@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.cameras.orbit import VIEW_FEATURES, relative_view_features
+from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.guidance.priors.adapters.pixel_multiview import FOLD
 from threedgen.training.caption_words import caption_words
@@ -20,6 +21,7 @@ from threedgen.training.prior_model import for_size, load_pipeline
 from threedgen.training.ring_bank import GROUPS, RingBatch
 from threedgen.training.things_store import cameras_of
 from threedgen.training.tokenizer import encode, make_tokenizer
+from threedgen.training.view_bank import on_white
 
 MOST_WEIGHT = 4.0
 """Of an example with little noise, relative to one of pure noise."""
@@ -75,19 +77,12 @@ class MultiViewTrainer(DenoiserTrainer):
 
     def start_from(self, folder: Path) -> None:
         """Takes over a text prior of half of this size. Raises UserError for another folder."""
-        from threedgen.core.errors import UserError
-
         prior = load_pipeline(folder)
         if prior.architecture != self.model.architecture:
             size = FOLD * prior.architecture.size
             raise UserError(f"{folder} is a prior of {prior.architecture.size} pixels: choose --size {size}")
         start_from_text_prior(self.model, prior)
         self.begin_with(self.model.state_dict(), folder)
-
-
-def on_white(layers: Float[Tensor, "... 4"]) -> Float[Tensor, "... 3"]:
-    """Premultiplied pictures on white."""
-    return (layers[..., :3] + 1.0 - layers[..., 3:]).clamp(0.0, 1.0)
 
 
 def group_poses(

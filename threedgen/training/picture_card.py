@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from threedgen.training.card_values import card_values
 from threedgen.training.picture_trainer import PictureFieldTrainer
 from threedgen.training.view_bank import SHARES
 from threedgen.training.view_scenes import SOURCE_ELEVATION
@@ -44,20 +44,10 @@ where the shape is. Details are those of {size} pixels.
 
 def write_picture_card(trainer: PictureFieldTrainer, folder: Path, loss: float, machine: str) -> None:
     """Writes README.md into `folder`. loss: the last mean loss. machine: where the training ran."""
-    table = trainer.folder / "errors.jsonl"
-    lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
-    values = {
-        "parameters": sum(value.numel() for value in trainer.average.parameters()) / 1e6,
+    values = card_values(trainer, loss, machine)
+    values |= {
         "size": trainer.size,
-        "pictures": trainer.pictures,
         "views": trainer.config.views,
-        "steps": trainer.step,
-        "batch": trainer.config.batch,
-        "minutes": trainer.seconds / 60.0,
-        "machine": machine,
-        "loss": loss,
-        "origin": trainer.origin or "nothing",
-        "errors": json.dumps(json.loads(lines[-1])) if lines else "none",
         "shares": ", ".join(f"{kind} {share:g}" for kind, share in SHARES.items()),
         "low": SOURCE_ELEVATION[0],
         "high": SOURCE_ELEVATION[1],

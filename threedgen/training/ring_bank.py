@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.random import generator
-from threedgen.datasets.things.thing_set import ThingSet
-from threedgen.training.config import ViewBankConfig
 from threedgen.training.ring_rig import FIRST, OTHER, OTHERS, RING, RingRig
 from threedgen.training.view_bank import SceneBank
 
@@ -41,16 +37,7 @@ class RingBatch:
 class RingBank(SceneBank):
     """Views of scenes from the cameras of a RingRig; see SceneBank."""
 
-    def __init__(
-        self,
-        config: ViewBankConfig,
-        size: int,
-        seed: int,
-        things: ThingSet | None = None,
-        cache: str | Path | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> None:
-        super().__init__(RingRig(), config, size, seed, things, cache, progress)
+    rig = RingRig()
 
     def batch(self, count: int, seed: int, step: int, views: int = 4, free: bool = False) -> RingBatch:
         """`count` random groups of `views` views, as a function of (seed, step).
@@ -72,12 +59,8 @@ class RingBank(SceneBank):
         channels = torch.cat([channels, torch.full((count, 1), 3)], dim=1)
         flip = torch.rand(count, generator=rng) < 0.5
 
-        layers = self.layers[scene[:, None], shown].float() / 255.0
-        layers = torch.gather(layers, 4, channels[:, None, None, None].expand_as(layers))
-        layers = torch.where(flip[:, None, None, None, None], layers.flip(3), layers)
-        angles = self.angles[scene[:, None], shown]
+        layers, angles = self.seen(scene, shown, channels, flip)
         # Mirrored, the ring runs the other way round: its views are put into rising order again.
-        angles[..., 0] *= torch.where(flip, -1.0, 1.0)[:, None]
         order = torch.arange(len(shown)).repeat(count, 1)
         order[flip, 2 : 1 + views] = order[flip, 2 : 1 + views].flip(1)
         layers = torch.gather(layers, 1, order[:, :, None, None, None].expand_as(layers))

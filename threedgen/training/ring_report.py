@@ -16,11 +16,12 @@ from threedgen.core.png import to_uint8, write_png
 from threedgen.core.random import derive_seed, generator
 from threedgen.datasets.cut_outs import DISTANCE
 from threedgen.datasets.things.thing_set import ThingSet
-from threedgen.training.multiview_trainer import MultiViewTrainer, group_poses, on_white
+from threedgen.training.multiview_trainer import MultiViewTrainer, group_poses
 from threedgen.training.ring_bank import RingBatch
 from threedgen.training.ring_rig import FIRST, OTHER, OTHERS, RING, RingRig
 from threedgen.training.samples import ddim
 from threedgen.training.tokenizer import encode
+from threedgen.training.view_bank import on_white
 from threedgen.training.view_scenes import AssemblyScenes, ObjectScenes, ScenePiece
 
 OBJECTS = 24  # at most, in a report

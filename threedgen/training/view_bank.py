@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from threedgen.cameras.orbit import relative_view_features
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.datasets.things.thing_set import ThingSet
-from threedgen.training.config import ViewBankConfig
+from threedgen.training.config import SceneBankConfig
 from threedgen.training.things_bank import MOST_BYTES
 from threedgen.training.things_store import PieceFolder, cameras_of
 from threedgen.training.view_scenes import SOURCES_PER_SCENE, VIEWS_PER_SCENE, Rig, scene_pieces
@@ -42,7 +43,7 @@ class ViewBatch:
     @property
     def images(self) -> Float[Tensor, "B H W 3"]:
         """The first view of each on white."""
-        return _on_white(self.layers[:, 0])
+        return on_white(self.layers[:, 0])
 
     @property
     def poses(self) -> Float[Tensor, "B 20"]:
@@ -55,24 +56,26 @@ class SceneBank:
     """Pictures of scenes as bytes, as many of each as its rig has cameras. Everything is a function of the
     arguments.
 
-    rig: the cameras of a scene. config: how many scenes of which kind. size: pixels. things: with names; None: no
-    such scenes. cache: a folder that keeps the pictures. progress: called with the number of pieces done and of
-    all.
+    config: how many scenes of which kind. size: pixels. things: with names; None: no such scenes. cache: a folder
+    that keeps the pictures. progress: called with the number of pieces done and of all. rig, of the class: the
+    cameras of a scene.
 
     Raises UserError for a bank that would be empty or larger than MOST_BYTES, for a cache that is damaged or was
     made with another size or seed, and for a broken catalogue.
     """
 
+    rig: ClassVar[Rig]
+
     def __init__(
         self,
-        rig: Rig,
-        config: ViewBankConfig,
+        config: SceneBankConfig,
         size: int,
         seed: int,
         things: ThingSet | None = None,
         cache: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
+        rig = self.rig
         pieces = scene_pieces(things, config, rig)
         scenes = sum(piece.count for piece in pieces)
         total = scenes * rig.count * size * size * 4
@@ -117,20 +120,27 @@ class SceneBank:
         place = (torch.randperm(count, generator=rng) + torch.rand(count, generator=rng)) / count
         return torch.searchsorted(self._chances, place.double()).clamp(max=len(self.layers) - 1)
 
+    def seen(
+        self,
+        scene: Int[Tensor, " B"],
+        shown: Int[Tensor, "B V"] | Int[Tensor, " V"],
+        channels: Int[Tensor, "B 4"],
+        flip: Bool[Tensor, " B"],
+    ) -> tuple[Float[Tensor, "B V H W 4"], Float[Tensor, "B V 3"]]:
+        """The views `shown` of scenes and their angles. channels: which channel each becomes. flip: which scenes
+        are mirrored, where azimuths change their sign."""
+        layers = self.layers[scene[:, None], shown].float() / 255.0
+        layers = torch.gather(layers, 4, channels[:, None, None, None].expand_as(layers))
+        layers = torch.where(flip[:, None, None, None, None], layers.flip(3), layers)
+        angles = self.angles[scene[:, None], shown]
+        angles[..., 0] *= torch.where(flip, -1.0, 1.0)[:, None]
+        return layers, angles
+
 
 class ViewBank(SceneBank):
     """Views of scenes from anywhere, VIEWS_PER_SCENE of each; see SceneBank."""
 
-    def __init__(
-        self,
-        config: ViewBankConfig,
-        size: int,
-        seed: int,
-        things: ThingSet | None = None,
-        cache: str | Path | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> None:
-        super().__init__(Rig(), config, size, seed, things, cache, progress)
+    rig = Rig()
 
     def batch(self, count: int, seed: int, step: int, views: int = 1) -> ViewBatch:
         """`count` random pictures, each with `views` of the other views of its scene, as a function of (seed,
@@ -150,15 +160,12 @@ class ViewBank(SceneBank):
         channels = torch.cat([channels, torch.full((count, 1), 3)], dim=1)
         flip = torch.rand(count, generator=rng) < 0.5
 
-        layers = self.layers[scene[:, None], shown].float() / 255.0
-        layers = torch.gather(layers, 4, channels[:, None, None, None].expand_as(layers))
-        layers = torch.where(flip[:, None, None, None, None], layers.flip(3), layers)
-        angles = self.angles[scene[:, None], shown]
-        angles[..., 0] *= torch.where(flip, -1.0, 1.0)[:, None]
+        layers, angles = self.seen(scene, shown, channels, flip)
         known, relative = angles[:, 0].clone(), angles[:, 1:]
         relative[..., 0] -= known[:, :1]
-        return ViewBatch(_on_white(layers[:, 0]), known, layers[:, 1:], relative)
+        return ViewBatch(on_white(layers[:, 0]), known, layers[:, 1:], relative)
 
 
-def _on_white(layers: Float[Tensor, "B H W 4"]) -> Float[Tensor, "B H W 3"]:
+def on_white(layers: Float[Tensor, "... 4"]) -> Float[Tensor, "... 3"]:
+    """Premultiplied pictures on white."""
     return (layers[..., :3] + 1.0 - layers[..., 3:]).clamp(0.0, 1.0)

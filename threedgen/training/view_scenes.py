@@ -21,7 +21,7 @@ from threedgen.datasets.things.thing_set import ThingSet, ThingSource, code_stam
 from threedgen.datasets.things.thing_views import load_object
 from threedgen.datasets.things.wording import Coat, draw_coat, draw_object, phrase
 from threedgen.datasets.world import LayeredMesh, Scene
-from threedgen.training.config import ViewBankConfig
+from threedgen.training.config import SceneBankConfig
 from threedgen.training.render_bank import ELEVATION, RADIUS
 from threedgen.training.things_store import Piece, cameras_of
 
@@ -205,7 +205,7 @@ class ShapeScenes(ScenePiece):
             yield Subject(render, scene.caption)
 
 
-def scene_pieces(things: ThingSet | None, config: ViewBankConfig, rig: Rig) -> list[ScenePiece]:
+def scene_pieces(things: ThingSet | None, config: SceneBankConfig, rig: Rig) -> list[ScenePiece]:
     """The pieces of a bank, as many scenes as `config` says, each with the views of `rig`."""
     pieces: list[ScenePiece] = []
     if things is not None:
