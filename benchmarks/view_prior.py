@@ -1,32 +1,26 @@
 """View priors against the truth: other sides of the objects of the catalogue that no prior was trained on.
 
-    python benchmarks/view_prior.py [NAME or FOLDER ...] [--catalogue DIR] [--objects N] [--assets N]
-                                    [--recipes RECIPE ...] [--out runs/view-prior] [--sheet PNG] [--markdown FILE]
+    python benchmarks/view_prior.py [NAME or FOLDER ...] [--catalogue DIR] [--objects N] [--sheet PNG]
+                                    [--markdown FILE]
 
 Each prior is given one picture of each object (azimuth 30 and elevation 15 degrees) and shows it from eight other
 sides. Its answer is the better, in PSNR, of two: what it takes the clean views for when it sees noise alone
 (the mean of four), and samples (DDIM, 24 steps, its own guidance scale). The silhouette of a prior with a field is
 its alpha; of another one it is what is not white, by the threshold that suits it best.
 
---assets makes `threedgen image-to-3d` of every so many-th object with each of the recipes, in a process of its
-own. The object stands where the cut-out of its picture says. The scores are of asset.glb, read back from the file,
-and beside them of the Gaussians. Finished runs in --out are not made again.
+`image_to_3d.py --objects N` scores what `threedgen image-to-3d` makes with such a prior.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import image_to_3d as assets
-import imageio.v3 as imageio
 import torch
-from looks import both
 from tables import add_markdown, write_markdown
 from torch import Tensor
 
@@ -34,10 +28,7 @@ from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core.pictures import psnr, resize, silhouette_iou
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras
-from threedgen.datasets.painted_mesh import PaintedMesh
-from threedgen.datasets.things.catalogue import read_thing
-from threedgen.datasets.things.painted_layers import render
-from threedgen.datasets.things.thing_set import INSTALLED, ThingSource, thing_set
+from threedgen.datasets.things.thing_set import INSTALLED, thing_set
 from threedgen.datasets.things.thing_views import GIVEN, SIDES
 from threedgen.guidance.priors.base import Condition, ReferenceView
 from threedgen.guidance.priors.load import PriorConfig, load_prior
@@ -46,7 +37,6 @@ from threedgen.training.picture_report import HeldOutViews, held_out_views, writ
 TURNS = tuple(azimuth - GIVEN[0] for azimuth in SIDES)  # degrees, of the sides in the frame of the picture
 SIZE = 64  # pixels, of all comparisons
 NOISE, DRAWS, STEPS = 0.98, 4, 24  # t and number of answers to noise alone, steps of samples
-SCORED = ("psnr", "iou", "own_psnr", "own_iou")  # of an asset: of its mesh, and of its Gaussians
 WHITE = (0.03, 0.06, 0.1, 0.2, 0.3)  # how much a pixel of an object may differ from white at least
 SHOWN = 12  # objects on the sheet
 
@@ -129,56 +119,11 @@ def ious(views: Tensor, own: Tensor | None, alpha: Tensor) -> list[float]:
     return max(values, key=lambda value: float(value.mean())).tolist()
 
 
-def of_picture(source: ThingSource) -> PaintedMesh:
-    """An object turned so that the given picture shows it from azimuth 0, where its cut-out says that it is."""
-    assert source.item is not None
-    painted = read_thing(source.item, None)
-    return assets.framed(turned(painted, -GIVEN[0]), lambda mesh: render(mesh, ring((0.0,), 512)))
-
-
 def ring(azimuths: Sequence[float], size: int) -> Cameras:
     """Cameras of the elevation of the given picture."""
     azimuth = torch.tensor(azimuths)
     full = torch.ones_like(azimuth)
     return orbit(azimuth, GIVEN[1] * full, DISTANCE * full, FOV, size, size)
-
-
-def asset_scores(sources: Sequence[ThingSource], recipe: str, out: Path) -> list[dict[str, float]]:
-    """Runs `image-to-3d` of each object, and compares its mesh and its Gaussians with it from the other
-    sides."""
-    rows = []
-    for source in sources:
-        painted, folder = of_picture(source), out / recipe / source.name
-        picture = out / "pictures" / f"{source.name}.png"
-        if not picture.is_file():
-            seen = render(painted, ring((0.0,), 512), (0.0, 0.0, 0.0))
-            straight = (seen.images / seen.alpha.clamp_min(1e-6)).clamp(0.0, 1.0)
-            rgba = torch.cat([straight, seen.alpha], dim=-1)[0]
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            imageio.imwrite(picture, (rgba * 255.0).round().byte().numpy())
-        assets.run(picture, recipe, folder, ("--elevation", str(GIVEN[1])))
-        truth = render(painted, ring(TURNS, SIZE))
-        mesh, own = (assets.compared(looks, truth) for looks in both(folder))
-        report = json.loads((folder / "report.json").read_text())
-        rows.append(
-            {
-                **dict(zip(SCORED, (*mesh, *own), strict=True)),
-                "seconds": float((folder / "seconds").read_text()),
-                "gigabytes": report["peak_memory_bytes"] / 1e9,
-            }
-        )
-        print(f"{recipe}, {source.name}: {rows[-1]}", flush=True)
-    return rows
-
-
-def turned(painted: PaintedMesh, degrees: float) -> PaintedMesh:
-    """A mesh turned about +Y, from +Z towards +X."""
-    from dataclasses import replace
-
-    angle = torch.deg2rad(torch.tensor(degrees))
-    c, s = float(angle.cos()), float(angle.sin())
-    turn = torch.tensor([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
-    return replace(painted, mesh=replace(painted.mesh, vertices=painted.mesh.vertices @ turn.T))
 
 
 def main() -> None:
@@ -188,9 +133,6 @@ def main() -> None:
     parser.add_argument("priors", nargs="*", default=["embedded-view", "embedded-picture"])
     parser.add_argument("--catalogue", default=INSTALLED, metavar="DIR")
     parser.add_argument("--objects", type=int, default=1000, metavar="N")
-    parser.add_argument("--assets", type=int, default=0, metavar="N", help="of each N-th object; 0: none")
-    parser.add_argument("--recipes", nargs="*", default=["zero123", "image-to-3d"])
-    parser.add_argument("--out", type=Path, default=Path("runs/view-prior"))
     parser.add_argument("--sheet", type=Path, metavar="PNG")
     add_markdown(parser)
     arguments = parser.parse_args()
@@ -208,22 +150,6 @@ def main() -> None:
     if arguments.sheet:
         true = held_out.images[:: max(1, len(held_out.images) // SHOWN)][:SHOWN]
         write_grid(true, shown, arguments.sheet)
-    if arguments.assets:
-        sources = [s for word in things.words for s in things.objects(word, held_out=True)][
-            :: arguments.assets
-        ]
-        lines += ["", f"{len(sources)} assets of `threedgen image-to-3d`", ""]
-        lines += [
-            "| recipe | side PSNR | side IoU | Gaussians: side PSNR | side IoU | s | GB |",
-            "|---" * 7 + "|",
-        ]
-        for recipe in arguments.recipes:
-            rows = asset_scores(sources, recipe, arguments.out)
-            digits = dict(zip(SCORED, (2, 3, 2, 3), strict=True))
-            cells = [f"{mean([row[key] for row in rows]):.{count}f}" for key, count in digits.items()]
-            cells += [f"{statistics.median(row['seconds'] for row in rows):.0f}"]
-            cells += [f"{max(row['gigabytes'] for row in rows):.2f}"]
-            lines.append(f"| {recipe} | " + " | ".join(cells) + " |")
     print("\n".join(lines))
     write_markdown(arguments.markdown, "\n".join(lines))
 
