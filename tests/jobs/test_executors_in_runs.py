@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from threedgen.core import checkpoint
-from threedgen.guidance.priors.executors import executor
+from threedgen.guidance.priors.executors import executor, inductor
 from threedgen.jobs import run as job
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.loop.events import StepDone
@@ -99,3 +99,26 @@ def test_a_checkpoint_from_before_there_were_executors_is_continued_by_torch():
     checkpoint.save(run.checkpoint, found, state)
     assert job.resume(run) == []
     assert executors(run)[0]["executor"] == "eager"
+
+
+def test_a_run_with_torch_compile_is_resumed_in_the_same_way(monkeypatch):
+    """The network itself stands for its compiled form."""
+    monkeypatch.setattr(torch, "compile", lambda network, **settings: network)
+    monkeypatch.setattr(inductor, "missing", lambda network: "")
+    setting = "guidance.0.prior.executor=compile"
+    whole = job.start(recipe(setting), Path("whole"))
+    version = str(torch.__version__)
+    facts = {
+        "prior": "embedded",
+        "executor": "compile",
+        "version": version,
+        "precision": "float32",
+        "shapes": 1,
+    }
+    assert executors(whole) == [facts]
+    run = interrupted(setting)
+    assert checkpoint.load_state(run.checkpoint)["executors"] == [facts]
+    assert job.resume(run) == []
+    assert executors(run) == [facts]
+    expected, found = tensors(whole), tensors(run)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())

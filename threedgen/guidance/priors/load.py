@@ -66,9 +66,10 @@ class PriorConfig:
             of the denoiser are moved to the device one at a time.
         attention_slicing: Compute attention one head at a time, whatever the memory limit is.
         vae_tiling: Encode and decode pictures in tiles, whatever the memory limit is.
-        executor: How the network is computed on a CPU. eager calls it. openvino compiles it, in bfloat16 if the
-            processor computes in that and dtype is auto, else in float32; it needs threedgen[openvino]. auto
-            compiles it if that is possible and the run is long enough to gain from it.
+        executor: How the network is computed. eager calls it. openvino compiles it on a CPU, in bfloat16 if the
+            processor computes in that and dtype is auto, else in float32; it needs threedgen[openvino]. auto does
+            that if it is possible and the run is long enough to gain from it. compile takes torch.compile, on a GPU
+            with CUDA graphs.
         tokenizer: For a model that is a single file, which has no tokenizer: a pipeline folder of the same family,
             from which everything else that the file lacks is taken as well, or the folder of a tokenizer of CLIP.
         vae: An autoencoder in place of the one of the model of `path`: a single file in safetensors format, or a

@@ -21,11 +21,12 @@ from threedgen.guidance.priors.executors.deferred import DeferredNetwork, loaded
 from threedgen.guidance.priors.executors.identity import signature, tensors_of
 from threedgen.guidance.priors.executors.store import GraphStore, Stored
 
-BFLOAT16, FLOAT32 = "bfloat16", "float32"
+BFLOAT16, FLOAT16, FLOAT32 = "bfloat16", "float16", "float32"
 # Of the difference from the network itself, as a share of the norm of the output. A graph is right if it passes in
 # float32, where the shipped networks have 1e-6 to 4e-6 and one without a single layer norm 0.03 to 0.1. In bfloat16
 # they have 0.005 to 0.01, and up to 0.042 at the least noise, which is rounded away beside the picture.
-TOLERANCE = {BFLOAT16: 0.06, FLOAT32: 1e-4}
+# float16 has three more bits than bfloat16.
+TOLERANCE = {BFLOAT16: 0.06, FLOAT16: 0.0075, FLOAT32: 1e-4}
 _HINT = {BFLOAT16: "bf16", FLOAT32: "f32"}
 _PATIENCE = 1800.0  # seconds for a trial
 
@@ -46,10 +47,10 @@ class Graph:
         self._output = torch.from_numpy(self._request.get_output_tensor(0).data)
         self._lock = threading.Lock()
 
-    def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The output of the network for its input tensors, in the order of `identity.tensors_of`."""
+    def __call__(self, arguments: Mapping[str, Any]) -> Tensor:
+        """The output of the network for its arguments."""
         with self._lock:
-            for own, given in zip(self._inputs, tensors, strict=True):
+            for own, given in zip(self._inputs, tensors_of(arguments), strict=True):
                 own.copy_(given.detach())
             self._request.infer(share_outputs=True)
             return self._output.clone()
@@ -127,7 +128,7 @@ def _make(network: nn.Module, arguments: Mapping[str, Any], precision: str) -> S
         for tried in precisions:
             if not (folder / f"{tried}.npy").is_file():
                 break
-            error = _difference(torch.from_numpy(np.load(folder / f"{tried}.npy")), expected)
+            error = difference(torch.from_numpy(np.load(folder / f"{tried}.npy")), expected)
             if error <= TOLERANCE[tried]:
                 graph = (folder / f"{tried}.bin").read_bytes()
                 best = Stored({"precision": tried, "error": float(f"{error:.2g}")}, graph)
@@ -145,7 +146,7 @@ def _try(folder: Path, precisions: Sequence[str]) -> None:
         subprocess.run(command, capture_output=True, timeout=_PATIENCE)
 
 
-def _difference(output: Tensor, expected: Tensor) -> float:
+def difference(output: Tensor, expected: Tensor) -> float:
     """The distance as a share of the norm; infinite if there are numbers that are not finite."""
     if output.shape != expected.shape or not bool(output.isfinite().all()):
         return float("inf")

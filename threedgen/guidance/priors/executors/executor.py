@@ -1,4 +1,4 @@
-"""The choice between calling a frozen network and its compiled graph."""
+"""The choice between calling a frozen network and a compiled form of it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from threedgen.core import cache, machine, memory
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.base import WrappedPrior
-from threedgen.guidance.priors.executors import compiled
+from threedgen.guidance.priors.executors import compiled, inductor
 from threedgen.guidance.priors.executors.compiled import Graph
 from threedgen.guidance.priors.executors.deferred import DeferredNetwork
 from threedgen.guidance.priors.executors.identity import identity_of, signature, tensors_of
+from threedgen.guidance.priors.executors.inductor import CompiledPass
 from threedgen.guidance.priors.executors.store import GraphStore
 from threedgen.guidance.priors.folder.files import first_line
 
-Choice = Literal["auto", "eager", "openvino"]
+Choice = Literal["auto", "eager", "openvino", "compile"]
 EXTRA = "pip install threedgen[openvino]"
 SHORTEST = 100
 """Steps of the shortest run for which a graph is made: the first time that takes as long as 50 passes."""
@@ -33,13 +34,18 @@ _LARGEST = 4e9  # bytes of weights, which a graph keeps a second time
 _MOST = 8  # graphs of one network
 
 
+Form = Graph | CompiledPass
+"""What computes the passes of a network for one shape of its arguments."""
+
+
 class Executor:
     """Computes the passes of a frozen network, in the way that its settings, the machine and the network allow.
 
     network: a frozen model of diffusers, called as `network(**arguments, return_dict=False)[0]`, or what stands for
     one. prior: its name in the report. choice: auto takes a graph if that is possible and pays; eager never;
-    openvino from the first pass. exact: a graph must be in float32, because the user asked for that. why: a reason
-    of the caller for calling the network, or "".
+    openvino from the first pass; compile takes torch.compile from the first pass, on a GPU too. exact: a graph of
+    OpenVINO must be in float32, because the user asked for that. why: a reason of the caller for calling the
+    network, or "".
 
     Raises UserError if OpenVINO is asked for and not installed.
     """
@@ -57,11 +63,12 @@ class Executor:
         self._network, self._prior = network, prior
         self._choice, self._exact = choice, exact
         self._why = why or _obstacle(network, choice)
-        self._patience = 0 if choice == "openvino" else SEEN
+        self._patience = SEEN if choice == "auto" else 0
         self._answers = False  # whether the network has answered once
         self._few = "few passes of the same shape"
         self._seen: Counter[str] = Counter()
-        self._graphs: dict[str, tuple[Graph | None, dict[str, Any]]] = {}
+        self._graphs: dict[str, tuple[Form | None, dict[str, Any]]] = {}
+        self._shapes: set[str] = set()  # for which graphs were used
         self._identity: dict[str, Any] | None = None
         self._used: dict[str, dict[str, Any]] = {}
         self._recorded: list[Mapping[str, Any]] = []
@@ -74,10 +81,12 @@ class Executor:
         """
         self._seen.clear()
         self._used.clear()
+        self._shapes.clear()
         self._recorded = [facts for facts in recorded if facts.get("prior", self._prior) == self._prior]
-        if self._choice == "auto":
-            called = self._recorded and not any(facts["executor"] == "openvino" for facts in self._recorded)
-            self._patience = math.inf if called or passes < SHORTEST else 0
+        if self._choice in ("auto", "compile"):
+            called = self._recorded and all(facts["executor"] == "eager" for facts in self._recorded)
+            short = self._choice == "auto" and passes < SHORTEST
+            self._patience = math.inf if called or short else 0
             self._few = f"a run of fewer than {SHORTEST} steps"
             if called:  # the report of a resumed run says what that of an uninterrupted one does
                 self._few = self._recorded[0].get("why", self._few)
@@ -104,7 +113,7 @@ class Executor:
         assert not return_dict
         graph = None if self._must_call(arguments) else self._graph(arguments)
         if graph is not None:
-            return (graph(tensors_of(arguments)),)
+            return (graph(arguments),)
         self._note("eager", why=self._why or self._few)
         return (self._called(arguments),)
 
@@ -145,19 +154,44 @@ class Executor:
             return True
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors_of(arguments))
 
-    def _graph(self, arguments: Mapping[str, Any]) -> Graph | None:
+    def _graph(self, arguments: Mapping[str, Any]) -> Form | None:
         """The graph for such arguments, or None if there is none yet, or never."""
         key = f"{signature(arguments)} {torch.get_num_threads()}"
         if key not in self._graphs:
             self._seen[key] += 1
             if self._seen[key] <= self._patience or len(self._graphs) >= _MOST:
                 return None
-            self._graphs[key] = self._find(arguments)
+            compiling = self._choice == "compile"
+            self._graphs[key] = self._compile(arguments) if compiling else self._find(arguments)
         if self._patience == math.inf:
             return None
         graph, facts = self._graphs[key]
-        self._note("eager" if graph is None else "openvino", **facts)
+        if graph is None:
+            self._note("eager", **facts)
+        else:
+            self._shapes.add(key)
+            entry = self._note("compile" if isinstance(graph, CompiledPass) else "openvino", **facts)
+            entry["shapes"] = len(self._shapes)
         return graph
+
+    def _compile(self, arguments: Mapping[str, Any]) -> tuple[CompiledPass | None, dict[str, Any]]:
+        network = self._network
+        assert isinstance(network, nn.Module)  # none is deferred for this choice, see `can_defer`
+        why, compiled_pass = inductor.missing(network), None
+        if not why:
+            warnings.warn(
+                f"torch compiles the network of the prior {self._prior} for this shape, which can take minutes",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            with torch.no_grad():
+                expected = self._called(arguments)
+            compiled_pass, why = inductor.compile_pass(network, arguments, expected)
+            if compiled_pass is not None:
+                precision = inductor.precision_of(expected)
+                return compiled_pass, {"version": str(torch.__version__), "precision": precision}
+        warnings.warn(f"the network of the prior {self._prior} is not compiled: {why}", stacklevel=2)
+        return None, {"why": why}
 
     def _find(self, arguments: Mapping[str, Any]) -> tuple[Graph | None, dict[str, Any]]:
         if self._identity is None:
@@ -177,8 +211,8 @@ class Executor:
             warnings.warn(f"the network of the prior {self._prior} is not compiled: {why}", stacklevel=2)
         return None, {"why": why}
 
-    def _note(self, executor: str, **facts: Any) -> None:
-        self._used.setdefault(
+    def _note(self, executor: str, **facts: Any) -> dict[str, Any]:
+        return self._used.setdefault(
             f"{executor} {facts.get('precision')}", {"prior": self._prior, "executor": executor, **facts}
         )
 
@@ -187,7 +221,8 @@ def _way(facts: Mapping[str, Any]) -> str:
     """A way in which passes are computed, as far as it decides their bits."""
     if facts["executor"] == "eager":
         return "torch"
-    return f"OpenVINO {facts['version']} in {facts['precision']}"
+    name = "torch.compile" if facts["executor"] == "compile" else "OpenVINO"
+    return f"{name} {facts['version']} in {facts['precision']}"
 
 
 def installed() -> bool:
@@ -225,9 +260,9 @@ def _obstacle(network: nn.Module | DeferredNetwork, choice: Choice) -> str:
     weights = list(network.parameters())
     if choice == "eager":
         return "the recipe asks for it"
-    if any(weight.device.type != "cpu" for weight in weights):
+    if choice != "compile" and any(weight.device.type != "cpu" for weight in weights):
         return "it is on a GPU"
-    if any(weight.dtype != torch.float32 for weight in weights):
+    if choice != "compile" and any(weight.dtype != torch.float32 for weight in weights):
         return "its weights are not float32"
     if any(module._forward_hooks or module._forward_pre_hooks for module in network.modules()):
         return "it has hooks"
