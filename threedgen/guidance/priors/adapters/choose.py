@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from threedgen.cameras.clips import TIME_FEATURES
@@ -28,12 +29,13 @@ from threedgen.guidance.priors.adapters.video import (
 )
 from threedgen.guidance.priors.adapters.view import DiffusersViewPrior
 from threedgen.guidance.priors.adapters.wan import DiffusersWanPrior
+from threedgen.guidance.priors.adapters.zero123plus import EXTRACTORS, RAMP, DiffusersZero123PlusPrior
 from threedgen.guidance.priors.folder.files import PipelineFolder
 
 SUPPORTED = (
     "Stable Diffusion 1.x/2.x/XL/3, FLUX, DeepFloyd IF stage I or II, InstructPix2Pix, Zero-1-to-3, "
-    "an MVDream-style UNet, for clips ModelScope, AnimateDiff, Stable Video Diffusion, CogVideoX or Wan, or a "
-    "folder written by `threedgen train prior` (docs/priors.md)"
+    "Zero123++, an MVDream-style UNet, for clips ModelScope, AnimateDiff, Stable Video Diffusion, CogVideoX or "
+    "Wan, or a folder written by `threedgen train prior` (docs/priors.md)"
 )
 _TRANSFORMERS: dict[str, type[DiffusersPrior]] = {
     "SD3Transformer2DModel": DiffusersSD3Prior,
@@ -48,7 +50,6 @@ _CLIPS: dict[str, type[DiffusersVideoPrior]] = {
 }
 _NO_PRIORS = {
     "Marigold": "it predicts the depth or the normals of a picture",
-    "Zero123Plus": "it is a multi-view model for pictures and reads no text",
     "LDM3D": "it makes pictures together with their depth",
     "Upscale": "it enlarges pictures",
     "UnCLIP": "it is told the embedding of a picture",
@@ -98,6 +99,8 @@ def adapter_of(folder: PipelineFolder) -> type[DiffusersPrior]:
 
 def _for_unet(folder: PipelineFolder, config: dict[str, Any]) -> type[DiffusersPrior]:
     inputs, latent = config.get("in_channels", 4), folder.class_of("vae") is not None
+    if latent and (RAMP in folder.index or "Zero123Plus" in str(folder.index.get("_class_name"))):
+        return DiffusersZero123PlusPrior
     if not latent and "num_views" in config:
         return DiffusersPixelMultiViewPrior
     if folder.class_of("image_encoder") is not None and folder.class_of("text_encoder") is None:
@@ -168,12 +171,13 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
         if wrong:
             raise _refusal(folder, reason)
     if latent:
-        _require_latents(folder, unet)
+        more = ("vision_encoder", *EXTRACTORS) if adapter is DiffusersZero123PlusPrior else ()
+        _require_latents(folder, unet, more)
 
 
-def _require_latents(folder: PipelineFolder, network: dict[str, Any]) -> None:
+def _require_latents(folder: PipelineFolder, network: dict[str, Any], more: Sequence[str] = ()) -> None:
     """Raises UserError unless the autoencoder is one of colours and of as many channels as the denoiser makes, and
-    every part of the folder is read."""
+    every part of the folder is read. more: parts that this kind of model reads beside the usual ones."""
     vae = folder.config("vae") if folder.class_of("vae") is not None else {}
     ends = [vae.get(key, 3) for key in ("in_channels", "out_channels")]
     if ends != [3, 3]:
@@ -185,7 +189,7 @@ def _require_latents(folder: PipelineFolder, network: dict[str, Any]) -> None:
             folder,
             f"its network makes {made} channels, and its autoencoder has {latents}: they are of two models",
         )
-    unread = sorted(part for part in folder.index if folder.class_of(part) and part not in _READ)
+    unread = sorted(part for part in folder.index if folder.class_of(part) and part not in {*_READ, *more})
     if unread:
         raise _refusal(folder, f"its part {unread[0]} ({folder.class_of(unread[0])}) would not be read")
 
