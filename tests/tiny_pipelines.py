@@ -270,7 +270,7 @@ def flux(folder: Path, dev: bool = True) -> None:
     ).save_pretrained(folder)
 
 
-def picture_encoder():
+def picture_encoder(projection: bool = True):
     config = transformers().CLIPVisionConfig(
         hidden_size=TEXT_WIDTH,
         intermediate_size=32,
@@ -280,7 +280,8 @@ def picture_encoder():
         patch_size=8,
         projection_dim=TEXT_WIDTH,
     )
-    return transformers().CLIPVisionModelWithProjection(config)
+    plain = transformers().CLIPVisionModel
+    return (transformers().CLIPVisionModelWithProjection if projection else plain)(config)
 
 
 def zero123plus(folder: Path) -> None:

@@ -13,6 +13,7 @@ from threedgen.guidance.priors.adapters.cogvideox import DiffusersCogVideoXPrior
 from threedgen.guidance.priors.adapters.edit import DiffusersEditPrior
 from threedgen.guidance.priors.adapters.flow import DiffusersFluxPrior, DiffusersSD3Prior
 from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
+from threedgen.guidance.priors.adapters.imagedream import DiffusersImageDreamPrior
 from threedgen.guidance.priors.adapters.multiview import DiffusersMultiViewPrior
 from threedgen.guidance.priors.adapters.picture_field import DiffusersPictureFieldPrior
 from threedgen.guidance.priors.adapters.pixel_field import DiffusersFieldPrior
@@ -31,10 +32,11 @@ from threedgen.guidance.priors.adapters.view import DiffusersViewPrior
 from threedgen.guidance.priors.adapters.wan import DiffusersWanPrior
 from threedgen.guidance.priors.adapters.zero123plus import EXTRACTORS, RAMP, DiffusersZero123PlusPrior
 from threedgen.guidance.priors.folder.files import PipelineFolder
+from threedgen.guidance.priors.folder.multiview_unet import PICTURE_TOKENS
 
 SUPPORTED = (
     "Stable Diffusion 1.x/2.x/XL/3, FLUX, DeepFloyd IF stage I or II, InstructPix2Pix, Zero-1-to-3, "
-    "Zero123++, an MVDream-style UNet, for clips ModelScope, AnimateDiff, Stable Video Diffusion, CogVideoX or "
+    "Zero123++, MVDream, ImageDream, for clips ModelScope, AnimateDiff, Stable Video Diffusion, CogVideoX or "
     "Wan, or a folder written by `threedgen train prior` (docs/priors.md)"
 )
 _TRANSFORMERS: dict[str, type[DiffusersPrior]] = {
@@ -115,7 +117,7 @@ def _for_unet(folder: PipelineFolder, config: dict[str, Any]) -> type[DiffusersP
     if not latent and inputs == 6:
         return DiffusersSuperResolutionPrior
     if latent and "num_views" in config:
-        return DiffusersMultiViewPrior
+        return DiffusersImageDreamPrior if PICTURE_TOKENS in config else DiffusersMultiViewPrior
     return DiffusersImagePrior
 
 
@@ -159,7 +161,10 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
             projection and camera_vector != numbers,
             f"its camera vector does not have {numbers} numbers",
         ),
-        (adapter is DiffusersMultiViewPrior and not projection, "its UNet has num_views but no camera input"),
+        (
+            issubclass(adapter, DiffusersMultiViewPrior) and not projection,
+            "its UNet has num_views but no camera input",
+        ),
         (refiner, "it is a refiner of finished pictures"),
         (pictures, "its UNet needs pictures beside the text"),
         (

@@ -97,6 +97,12 @@ def picture_encoder(parts: PipelineParts, part: str, width: int | None) -> Any:
     return parts.encoder(part)
 
 
+def picture_states(parts: PipelineParts, part: str) -> Any:
+    """A CLIP image encoder whose states are read. Raises UserError if the part is another one."""
+    _require(parts, {part: ("CLIPVisionModel", "CLIPVisionModelWithProjection")})
+    return parts.encoder(part)
+
+
 def pooled_clip(parts: PipelineParts) -> TextEmbedder:
     """The last states of a CLIP with masked padding, and the state of its end token: states, pooled.
 
