@@ -117,7 +117,7 @@ class _BothAttended:
     def __init__(self, weights: tuple[Tensor, Tensor]) -> None:
         self.to_k_ip, self.to_v_ip = weights
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, **options):
+    def __call__(self, attn, hidden_states, encoder_hidden_states, **options):
         text, picture = encoder_hidden_states[:, :-TOKENS], encoder_hidden_states[:, -TOKENS:]
         q = attn.to_q(hidden_states)
         seen = F.linear(picture, self.to_k_ip), F.linear(picture, self.to_v_ip)
