@@ -270,10 +270,7 @@ def flux(folder: Path, dev: bool = True) -> None:
     ).save_pretrained(folder)
 
 
-def zero123(folder: Path) -> None:
-    """As the folders in use: an image variation pipeline of 8 channels, and the layer over embedding and pose."""
-    from safetensors.torch import save_file
-
+def picture_encoder(projection: bool = True):
     config = transformers().CLIPVisionConfig(
         hidden_size=TEXT_WIDTH,
         intermediate_size=32,
@@ -283,9 +280,52 @@ def zero123(folder: Path) -> None:
         patch_size=8,
         projection_dim=TEXT_WIDTH,
     )
+    plain = transformers().CLIPVisionModel
+    return (transformers().CLIPVisionModelWithProjection if projection else plain)(config)
+
+
+def zero123plus(folder: Path) -> None:
+    """The parts of the published folders under their names; diffusers has no class of this pipeline."""
+    tokenizer, text_encoder = clip_parts()
+    scheduler = diffusers().EulerAncestralDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="linear",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        steps_offset=1,
+    )
+    parts = {
+        "vae": ("diffusers", autoencoder()),
+        "unet": ("diffusers", unet(4, 4, 64)),
+        "scheduler": ("diffusers", scheduler),
+        "text_encoder": ("transformers", text_encoder),
+        "tokenizer": ("transformers", tokenizer),
+        "vision_encoder": ("transformers", picture_encoder()),
+    }
+    index: dict[str, Any] = {"_class_name": "Zero123PlusPipeline", "safety_checker": [None, None]}
+    for name, (library, part) in parts.items():
+        part.save_pretrained(folder / name)
+        index[name] = [library, type(part).__name__]
+    clip = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]}
+    vae = {"image_mean": [0.5] * 3, "image_std": [0.8] * 3}
+    for name, side, colours in (("feature_extractor_clip", 32, clip), ("feature_extractor_vae", 24, vae)):
+        sides = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+        config = {"do_center_crop": True, "do_resize": True, "resample": 3, **sides, **colours}
+        (folder / name).mkdir()
+        (folder / name / "preprocessor_config.json").write_text(json.dumps(config))
+        index[name] = ["transformers", "CLIPImageProcessor"]
+    index["ramping_coefficients"] = torch.linspace(0.0, 1.0, 77).tolist()
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def zero123(folder: Path) -> None:
+    """As the folders in use: an image variation pipeline of 8 channels, and the layer over embedding and pose."""
+    from safetensors.torch import save_file
+
     diffusers().StableDiffusionImageVariationPipeline(
         vae=autoencoder(),
-        image_encoder=transformers().CLIPVisionModelWithProjection(config),
+        image_encoder=picture_encoder(),
         unet=unet(8, 4, 16),
         scheduler=noise(),
         **_NO_CHECKER,
@@ -326,6 +366,7 @@ KINDS = {
     ),
     "mvdream": multiview,
     "zero123": zero123,
+    "zero123plus": zero123plus,
     "controlnet": controlnet,
 }
 PLAIN = ("sd1", "sd2", "if", "cameras")

@@ -82,7 +82,7 @@ def test_the_heads_are_those_of_its_settings(published, converted):
 
 def test_what_is_wrong_with_one_is_named(published):
     edit(published / "unet" / "config.json", ip_dim=16)
-    assert "its UNet reads a picture beside the text (ImageDream)" in complaint(published)
+    assert "is not a whole MVDream UNet" in complaint(published)  # it has no weights for a picture
     edit(published / "unet" / "config.json", ip_dim=0)
     weights = load_file(published / "unet" / WEIGHTS)
     kept = {name: value for name, value in weights.items() if not name.startswith("camera_embed")}

@@ -60,7 +60,7 @@ from threedgen.guidance.priors.load import PriorConfig, load_prior
         ),
         ("model_index.json", {"vae": ["diffusers", "AutoencoderTiny"]}, "its autoencoder is AutoencoderTiny"),
         ("model_index.json", {"_class_name": "MarigoldDepthPipeline"}, "predicts the depth"),
-        ("model_index.json", {"_class_name": "Zero123PlusPipeline"}, "multi-view model for pictures"),
+        ("model_index.json", {"_class_name": "Zero123PlusPipeline"}, "lacks the part vision_encoder"),
         ("model_index.json", {"_class_name": "StableDiffusionLDM3DPipeline"}, "together with their depth"),
         ("model_index.json", {"_class_name": "StableDiffusionLatentUpscalePipeline"}, "enlarges pictures"),
         ("model_index.json", {"_class_name": "StableUnCLIPImg2ImgPipeline"}, "embedding of a picture"),
@@ -272,7 +272,9 @@ def test_controls_that_do_not_fit(pipelines, tmp_path):
     assert "hub ids are for `path` only" in complaint(sd, control="someone/sd-controlnet-depth")
     assert "lacks config.json (it is a whole pipeline)" in complaint(sd, control=str(sd))
     for kind in ("flux", "if", "if2"):  # one without a UNet, two on pixels
-        assert "needs a Stable Diffusion UNet beside it" in complaint(pipelines[kind], control=str(control))
+        assert "goes beside a Stable Diffusion UNet that reads a text" in complaint(
+            pipelines[kind], control=str(control)
+        )
     for key, value, own in (
         ("cross_attention_dim", 32, 16),
         ("in_channels", 3, 4),

@@ -7,9 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from threedgen.cameras.orbit import spherical
 from threedgen.commands.main import main
+from threedgen.core.errors import UserError
+from threedgen.guidance.priors.adapters.zero123plus import DiffusersZero123PlusPrior
 from threedgen.recipes.load import load_recipe
 from threedgen.reconstruction.network import Reconstructor, ReconstructorArchitecture
+from threedgen.reconstruction.reconstructed import on_white, ring
 from threedgen.reconstruction.store import save_reconstructor
 from threedgen.training.multiview_model import MultiViewModel, save_multiview_pipeline
 from threedgen.training.prior_model import PriorArchitecture
@@ -117,3 +121,55 @@ def test_a_run_resumes_without_the_networks(tmp_path, models, picture):
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace(str(models), str(tmp_path / "gone")))
     assert main(["resume", str(run), "--steps", "3"]) == 0
+
+
+def test_views_of_one_picture_become_an_asset(tmp_path, models, picture, pipelines, monkeypatch, capsys):
+    """Zero123++ with random weights draws nothing, so what its sample decodes to is replaced: six discs on grey,
+    one of which is as good as not there. The others are reconstructed, on white and with their own cameras."""
+    seen = {}
+
+    def decode(self, x):
+        seen["shown"] = self._seen[0].image
+        y, x_ = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+        inside = ((y - 15.5) ** 2 + (x_ - 15.5) ** 2 < 81.0)[..., None].float()
+        tiles = [
+            torch.tensor([0.8, 0.1 + 0.1 * index, 0.1]) * inside + 0.5 * (1.0 - inside) for index in range(6)
+        ]
+        tiles[4] = torch.full_like(tiles[4], 0.5)
+        return torch.cat([torch.cat(tiles[row : row + 2], dim=1) for row in (0, 2, 4)])[None]
+
+    def forward(self, given):
+        seen["given"] = given
+        return real(self, given)
+
+    real = Reconstructor.forward
+    monkeypatch.setattr(DiffusersZero123PlusPrior, "decode", decode)
+    monkeypatch.setattr(Reconstructor, "forward", forward)
+    run = tmp_path / "run"
+    command = ["image-to-3d", str(picture), "--recipe", "hunyuan3d", "--prior", str(pipelines["zero123plus"])]
+    model = [f"representation.model={models / 'reconstructor'}", "representation.sampling=2"]
+    sizes = ["representation.prior.options.size=32"]
+    assert main([*command, "--out", str(run), *model, *sizes, *FAST]) == 0
+    assert "drew no object in 1 of 6 views" in capsys.readouterr().err
+    assert (run / "asset.glb").is_file()
+    given = seen["given"]
+    assert given.estimates.shape == (1, 5, 3, 16, 16)
+    assert float(given.estimates[..., 0, 0].min()) == 1.0  # white
+    greens = given.estimates[0, :, 1, 8, 8] * 0.5 + 0.5
+    torch.testing.assert_close(greens, torch.tensor([0.1, 0.2, 0.3, 0.4, 0.6]), atol=0.02, rtol=0)
+    azimuth, elevation, _ = spherical(given.cameras)
+    torch.testing.assert_close(
+        azimuth % 360.0, torch.tensor([30.0, 90.0, 150.0, 210.0, 330.0]), atol=1e-2, rtol=0
+    )
+    torch.testing.assert_close(elevation, torch.tensor([20.0, -10.0, 20.0, -10.0, -10.0]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(seen["shown"][0, 0], torch.full((3,), 0.5))  # the picture is shown on grey
+    assert (
+        main([*command, "--out", str(tmp_path / "other"), *model, *sizes, "representation.trajectory=along"])
+        == 2
+    )
+
+
+def test_views_that_show_nothing_are_refused():
+    grey = torch.full((2, 16, 16, 3), 0.5)
+    with pytest.raises(UserError, match="drew no object in any view"):
+        on_white(grey, ring(2, 0.0, 16), 0.5)

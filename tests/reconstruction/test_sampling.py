@@ -8,9 +8,10 @@ import torch
 
 from threedgen.cameras.orbit import orbit
 from threedgen.core.types import GaussianCloud
-from threedgen.guidance.priors.base import Prediction, PriorRoles, ReferenceView
+from threedgen.guidance.priors.base import Condition, Prediction, PriorRoles, ReferenceView
+from threedgen.guidance.priors.view_layout import ViewLayout
 from threedgen.reconstruction.reconstructed import ring, square
-from threedgen.reconstruction.sampling import Asked, Corrector, sample_views, scales
+from threedgen.reconstruction.sampling import Asked, Corrector, guided, sample_views, scales
 from threedgen.renderers.splatting import SplattingRenderer
 
 SIZE = 16
@@ -76,6 +77,30 @@ def test_guidance_falls_with_the_steps_and_from_the_picture_to_the_back():
     torch.testing.assert_close(last, torch.ones(4))
     without = Asked("a chair", None, ring(4, 0.0, SIZE), 5, 3.0, 1.0)
     torch.testing.assert_close(scales(without, 0), torch.full((4,), 3.0))
+
+
+LAYOUT = ViewLayout(3, 2, (30.0, 90.0, 150.0, 210.0, 270.0, 330.0), (20.0, -10.0) * 3)
+
+
+class OnePicture(Oracle):
+    """An oracle of views that are the tiles of one picture."""
+
+    layout = LAYOUT
+
+
+def test_a_sample_of_all_views_is_cut_and_its_parts_are_guided_each_by_its_own_scale():
+    picture = torch.rand(1, 3 * SIZE, 2 * SIZE, 3, generator=torch.Generator().manual_seed(0))
+    prior = OnePicture(picture)
+    cameras = LAYOUT.cameras(0.0, SIZE)
+    shown = sample_views(prior, _asked(cameras))
+    torch.testing.assert_close(shown, LAYOUT.cut(picture), atol=1e-5, rtol=0)
+    assert all(condition.cameras is None and len(condition) == 1 for condition in prior.asked)
+    near = scales(_asked(cameras, scale=3.0), 0)
+    torch.testing.assert_close(near, 1.0 + 1.0 + torch.tensor([30.0, 90, 150, 210, 270, 330]).deg2rad().cos())
+    z, t = torch.randn(1, 3, 3 * SIZE, 2 * SIZE), torch.tensor([0.5])
+    spread = LAYOUT.spread(near, 3 * SIZE, 2 * SIZE)
+    found = guided(prior, z, t, Condition(("",)), spread).x0
+    torch.testing.assert_close(found, spread * prior.encode(picture))
 
 
 class Ball(torch.nn.Module):

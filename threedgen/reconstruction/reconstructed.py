@@ -4,6 +4,7 @@ reconstructor turns them into Gaussians. Score distillation and the picture itse
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import field
 from typing import Annotated, Literal, Self
 
@@ -14,9 +15,12 @@ from torch import Tensor
 from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.cameras.reference import ReferencePose, cameras_of
 from threedgen.core.errors import UserError
+from threedgen.core.png import to_uint8
 from threedgen.core.settings import above, at_least, between, settings
 from threedgen.core.types import Cameras, GaussianCloud
-from threedgen.guidance.priors.base import Prior, ReferenceView
+from threedgen.datasets.background_removal import remove_background
+from threedgen.datasets.cut_outs import read_cut_out
+from threedgen.guidance.priors.base import Prior, ReferenceView, roles_of
 from threedgen.guidance.priors.codec import signed
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.reconstruction.network import Reconstructor
@@ -44,10 +48,12 @@ class Config:
         model: Folder of a reconstructor, model/ of a training with `threedgen train reconstructor`.
         trajectory: after makes Gaussians of the finished views; along makes them at every step of the sampler,
             which continues with what they show, so that the views agree.
-        views: Number of views around the object.
+        views: Number of views around the object. A prior that draws all views in one picture has its own.
         sampling (steps): Number of steps of the sampler.
-        scale: Guidance scale at the first step for the view on the side of the picture.
-        least: Guidance scale at the last step, and behind.
+        scale: Guidance scale at the first step for the view on the side of the picture. The default is that of the
+            prior: 1.5 for the small one, 4 for Zero123++, 7.5 for MVDream.
+        least: Guidance scale at the last step, and behind. The default is 1, and for a prior that draws all views
+            in one picture the same as scale.
         scales (world units): Smallest and largest standard deviation of a Gaussian along an axis, kept after
             every step.
         learning_rates: Initial learning rate of each group of parameters.
@@ -65,8 +71,8 @@ class Config:
     trajectory: Literal["after", "along"] = "after"
     views: Annotated[int, between(1, 12)] = 4
     sampling: Annotated[int, at_least(1)] = 20
-    scale: Annotated[float, at_least(0.0)] = 1.5
-    least: Annotated[float, at_least(0.0)] = 1.0
+    scale: Annotated[float | None, at_least(0.0)] = None
+    least: Annotated[float | None, at_least(0.0)] = None
     scales: Annotated[tuple[float, float], above(0.0)] = (0.0025, 0.3)
     learning_rates: gaussians.LearningRates = field(default_factory=gaussians.LearningRates)
     density: density_control.Config = field(default_factory=lambda: density_control.Config(enabled=False))
@@ -118,14 +124,22 @@ def made_of(config: Config, seed: int) -> GaussianCloud:
     if not config.image and not config.prompt:
         raise UserError("there is neither image nor prompt: give the object's picture or a text")
     prior = load_prior(config.prior)
-    given = _picture(config) if config.image else None
-    reference = None
-    if given is not None:
-        pose = config.reference
-        reference = ReferenceView(given[0], pose.azimuth, pose.elevation, pose.distance)
-    cameras = ring(config.views, config.reference.azimuth if config.image else 0.0, reconstructor.size)
+    roles = roles_of(prior)
+    layout = roles.layout
+    pose, reference, given = config.reference, None, None
+    if config.image:
+        image, alpha = read_cut_out(config.image)
+        given = image, cameras_of([pose], image.shape[0])
+        shown = image if layout is None else layout.behind(image, alpha)
+        reference = ReferenceView(shown, pose.azimuth, pose.elevation, pose.distance)
+    front = pose.azimuth if config.image else 0.0
+    size = reconstructor.size
+    cameras = ring(config.views, front, size) if layout is None else layout.cameras(front, size)
     prior.prepare([config.prompt, ""])
-    asked = Asked(config.prompt, reference, cameras, config.sampling, config.scale, config.least, seed)
+    own = prior.default_scale if roles.sampling_scale is None else roles.sampling_scale
+    scale = own if config.scale is None else config.scale
+    least = config.least if config.least is not None else 1.0 if layout is None else scale
+    asked = Asked(config.prompt, reference, cameras, config.sampling, scale, least, seed)
     return make(prior, reconstructor, asked, given, config.trajectory == "along")
 
 
@@ -167,13 +181,50 @@ def make(
     """The Gaussians of what is asked for. picture: in [0, 1] on white, with its camera. along: see Config."""
     size = reconstructor.size
     given = None if picture is None else (signed(picture[0][None], size), picture[1].resized(size, size))
+    layout = roles_of(prior).layout
+    if layout is not None and along:
+        raise UserError(
+            "this prior draws all views in one picture, whose background renders do not have: set "
+            "representation.trajectory=after, as the recipe hunyuan3d does"
+        )
     if not along:
-        views = sample_views(prior, asked)
-        return reconstruct(reconstructor, signed(views, size), asked.cameras, given)
+        views, cameras = sample_views(prior, asked), asked.cameras
+        if layout is not None and layout.background != 1.0:
+            views, cameras = on_white(views, cameras, layout.background)
+        return reconstruct(reconstructor, signed(views, size), cameras, given)
     corrector = Corrector(prior, reconstructor, asked.cameras, given)
     sample_views(prior, asked, corrector)
     assert corrector.cloud is not None
     return corrector.cloud
+
+
+def on_white(
+    views: Float[Tensor, "V H W 3"], cameras: Cameras, background: float
+) -> tuple[Float[Tensor, "K H W 3"], Cameras]:
+    """Views on a grey of `background` in [0, 1] as views on white, and their cameras. A view in which no object
+    stands out is left out. Raises UserError if that is so in all."""
+    found, kept = [], []
+    for index, view in enumerate(views):
+        try:
+            alpha, _ = remove_background(to_uint8(view))
+        except UserError:
+            continue
+        share = torch.from_numpy(alpha.astype("float32") / 255.0).to(view)[..., None]
+        white = (view + (1.0 - share) * (1.0 - background)).clamp(0.0, 1.0)
+        found.append(torch.where(share > 0.0, white, 1.0))
+        kept.append(index)
+    if not kept:
+        raise UserError(
+            "the multi-view prior drew no object in any view: take more steps (representation.sampling), another "
+            "seed or another picture"
+        )
+    if len(kept) < len(views):
+        left = len(views) - len(kept)
+        warnings.warn(
+            f"the multi-view prior drew no object in {left} of {len(views)} views, which are left out",
+            stacklevel=2,
+        )
+    return torch.stack(found), cameras[torch.tensor(kept, device=cameras.device)]
 
 
 def ring(views: int, azimuth: float, size: int) -> Cameras:
@@ -181,10 +232,3 @@ def ring(views: int, azimuth: float, size: int) -> Cameras:
     full = torch.ones(views)
     around = azimuth + 360.0 / views * torch.arange(views)
     return orbit(around, 0.0 * full, DISTANCE * full, FOV, size, size)
-
-
-def _picture(config: Config) -> tuple[Float[Tensor, "S S 3"], Cameras]:
-    from threedgen.datasets.cut_outs import read_cut_out
-
-    image, _ = read_cut_out(config.image)
-    return image, cameras_of([config.reference], image.shape[0])

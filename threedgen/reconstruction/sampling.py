@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from threedgen.cameras.orbit import spherical
 from threedgen.core.random import generator
 from threedgen.core.types import Cameras, GaussianCloud
-from threedgen.guidance.priors.base import Condition, Prediction, Prior, ReferenceView
+from threedgen.guidance.priors.base import Condition, Prediction, Prior, ReferenceView, roles_of
 from threedgen.reconstruction.network import GivenViews, Reconstructor
 from threedgen.renderers.splatting import SplattingRenderer
 
@@ -29,9 +30,9 @@ class Asked:
     """What the views shall show, and how they are drawn.
 
     prompt: a text, "" for none. picture: the given picture and its camera, or None. cameras: of the group, in order
-    of rising azimuth. steps: of the sampler. scale: guidance at the first step for the view that is nearest to the
-    picture's side, which falls to `least` at the last step and for the view that is farthest from it. seed: of the
-    noise.
+    of rising azimuth, or those of the layout of the prior. steps: of the sampler. scale: guidance at the first step
+    for the view that is nearest to the picture's side, which falls to `least` at the last step and for the view
+    that is farthest from it. seed: of the noise.
     """
 
     prompt: str
@@ -48,20 +49,30 @@ Correction = Callable[[Float[Tensor, "V C h w"], Float[Tensor, "V C h w"], Float
 
 @torch.no_grad()
 def sample_views(prior: Prior, asked: Asked, correct: Correction | None = None) -> Float[Tensor, "V H W 3"]:
-    """The views of a group in [0, 1], by DDIM (Song et al. 2021) without noise of its own.
+    """The views of a group in [0, 1], by DDIM (Song et al. 2021) without noise of its own; if the prior has a
+    layout, the tiles of one sample.
 
     correct: takes z, the clean sample that the prior estimates of it, and t; what it returns continues the
     trajectory in place of the estimate.
     """
-    count, device = len(asked.cameras), asked.cameras.device
-    like = prior.encode(torch.zeros(count, prior.image_size, prior.image_size, 3, device=device))
+    layout, side, device = roles_of(prior).layout, prior.image_size, asked.cameras.device
+    if layout is None:
+        count, shape, cameras = len(asked.cameras), (side, side), asked.cameras
+    else:
+        count, shape, cameras = 1, (layout.rows * side, layout.columns * side), None
+    like = prior.encode(torch.zeros(count, *shape, 3, device=device))
     z = torch.randn(like.shape, generator=generator(asked.seed, "multi-view sample", 0)).to(device)
-    condition = Condition((asked.prompt,) * count, cameras=asked.cameras, reference=asked.picture)
+    condition = Condition((asked.prompt,) * count, cameras=cameras, reference=asked.picture)
     levels = torch.linspace(_FIRST, _LAST, asked.steps)
     estimate = like
     for index, level in enumerate(levels):
         t = level.expand(count).to(device)
-        estimate = guided(prior, z, t, condition, scales(asked, index)).x0
+        strength = scales(asked, index)
+        if layout is None:
+            strength = strength[:, None, None, None]
+        else:
+            strength = layout.spread(strength, z.shape[2], z.shape[3])
+        estimate = guided(prior, z, t, condition, strength).x0
         if not prior.latent:
             estimate = estimate.clamp(-1.0, 1.0)
         if correct is not None:
@@ -69,27 +80,29 @@ def sample_views(prior: Prior, asked: Asked, correct: Correction | None = None) 
         if index + 1 < len(levels):
             eps = Prediction.from_x0(z, estimate, prior.alpha(t), prior.sigma(t)).eps
             z = prior.add_noise(estimate, eps, levels[index + 1].expand(count).to(device))
-    return prior.decode(estimate).clamp(0.0, 1.0)
+    shown = prior.decode(estimate).clamp(0.0, 1.0)
+    return shown if layout is None else layout.cut(shown)
 
 
 def guided(
-    prior: Prior, z: Tensor, t: Tensor, condition: Condition, scale: Float[Tensor, " V"]
+    prior: Prior, z: Tensor, t: Tensor, condition: Condition, scale: Float[Tensor, "#B 1 #h #w"]
 ) -> Prediction:
-    """The prediction with classifier-free guidance of its own strength for each view."""
+    """The prediction with classifier-free guidance of its own strength for each sample, or for parts of one."""
     found = prior.predict(z, t, condition)
     if bool((scale == 1.0).all()):
         return found
     other = prior.predict(z, t, condition.unconditional())
-    x0 = other.x0 + scale.to(z)[:, None, None, None] * (found.x0 - other.x0)
+    x0 = other.x0 + scale.to(z) * (found.x0 - other.x0)
     return Prediction.from_x0(z, x0, prior.alpha(t), prior.sigma(t))
 
 
 def scales(asked: Asked, step: int) -> Float[Tensor, " V"]:
     """The guidance of each view at a step: strong at first and near the picture, where what is to be seen is known;
     weak at the end and behind, where guidance would only exaggerate colours (Hunyuan3D-1.0, adaptive guidance)."""
-    count = len(asked.cameras)
-    behind = torch.arange(count) * (2.0 * torch.pi / count)
-    near = 0.5 + 0.5 * behind.cos() if asked.picture is not None else torch.ones(count)
+    near = torch.ones(len(asked.cameras))
+    if asked.picture is not None:
+        turn = spherical(asked.cameras)[0].cpu() - asked.picture.azimuth
+        near = 0.5 + 0.5 * torch.deg2rad(turn).cos()
     left = 1.0 - step / max(asked.steps - 1, 1)
     return asked.least + (asked.scale - asked.least) * left * near
 

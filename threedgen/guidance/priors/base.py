@@ -19,6 +19,7 @@ from torch import Tensor
 from threedgen.core.errors import UserError
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors.processes import SMALLEST_LEVEL, per_sample
+from threedgen.guidance.priors.view_layout import ViewLayout
 
 ImageCondition = Literal["none", "reference", "optional-reference", "pictures", "render"]
 
@@ -265,6 +266,9 @@ class PriorRoles:
     needs_cameras: True if a condition without cameras is an error.
     frames: pictures per sample: 1, or the length of a clip.
     latent_frames: frames of the latent of a clip; 0: as many as `frames`.
+    layout: how the views of an object lie in one picture, if that is a sample. `image_size` is then the side of a
+        view, and pictures to encode have the shape of the layout.
+    sampling_scale: the guidance scale that suits a sampler; None: `default_scale`.
     """
 
     image_condition: ImageCondition = "none"
@@ -272,6 +276,8 @@ class PriorRoles:
     needs_cameras: bool = False
     frames: int = 1
     latent_frames: int = 0
+    layout: ViewLayout | None = None
+    sampling_scale: float | None = None
 
     def particle_model(self, kind: str, rank: int, seed: int) -> ParticleModel:
         """A second denoiser that starts as this one and learns the renders of one scene.
@@ -298,6 +304,7 @@ class WrappedPrior(PriorRoles):
         self.image_condition, self.reads_text = roles.image_condition, roles.reads_text
         self.needs_cameras = roles.needs_cameras
         self.frames, self.latent_frames = roles.frames, roles.latent_frames
+        self.layout, self.sampling_scale = roles.layout, roles.sampling_scale
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         return self.prior.encode(images)

@@ -62,9 +62,16 @@ class Latents:
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
         return _one_by_one(self._picture, x)
 
+    def fitted(self, picture: Float[Tensor, "1 H W 3"]) -> Float[Tensor, "1 3 h w"]:
+        """A picture in [0, 1] as the autoencoder takes it."""
+        return signed(picture, self.size)
+
+    def most_likely(self, pixels: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 C h w"]:
+        """The mode of the autoencoder for what it takes, without shift and scale."""
+        return self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().float()
+
     def _mode(self, picture: Float[Tensor, "1 H W 3"]) -> Float[Tensor, "1 C h w"]:
-        pixels = signed(picture, self.size).to(self.vae.dtype)
-        return self.vae.encode(pixels).latent_dist.mode().float()
+        return self.most_likely(self.fitted(picture))
 
     def _picture(self, latents: Float[Tensor, "1 C h w"]) -> Float[Tensor, "1 H W 3"]:
         x = (latents / self._scale + self._shift).to(self.vae.dtype)

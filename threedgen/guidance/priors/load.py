@@ -262,7 +262,8 @@ def load_folder(
     controlled = issubclass(adapter, DiffusersImagePrior) and folder.class_of("vae") is not None
     if config.control and not controlled:
         raise UserError(
-            f"a ControlNet needs a Stable Diffusion UNet beside it, and '{path}' has none: leave `control` out"
+            f"a ControlNet goes beside a Stable Diffusion UNet that reads a text, and '{path}' has none: leave "
+            "`control` out"
         )
     frames = adapter.clip_frames(folder, options)
     dtype = dtype or _choose_dtype(config.dtype, device, adapter.half)
@@ -321,7 +322,7 @@ def _sizes(
     side = folder.config("vae").get("sample_size") or 512 if folder.class_of("vae") else 64
     control = weights.elements_of(control_part) if control_part is not None else 0
     network = taken("unet", "transformer") + memory.gigabytes(control)
-    encoders = taken("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
+    encoders = taken("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder", "vision_encoder")
     return memory.Sizes(
         network=network * _BYTES[dtype],
         vae=taken("vae") * _BYTES[vae_dtype],

@@ -60,7 +60,13 @@ class ImageConditions:
     """
 
     def __init__(self, prior: Prior, config: Picturing) -> None:
-        wanted = roles_of(prior).image_condition
+        roles = roles_of(prior)
+        wanted = roles.image_condition
+        if roles.layout is not None:
+            raise UserError(
+                "this prior draws all views of an object as one picture (Zero123++), which score distillation "
+                "cannot compare with a render: use it as --prior of image-to-3d with --recipe hunyuan3d"
+            )
         self._kind = config.pictures or ("render" if wanted == "render" else "")
         if wanted == "reference" and not config.reference.image:
             raise UserError(

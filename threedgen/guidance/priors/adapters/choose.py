@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from threedgen.cameras.clips import TIME_FEATURES
@@ -12,6 +13,7 @@ from threedgen.guidance.priors.adapters.cogvideox import DiffusersCogVideoXPrior
 from threedgen.guidance.priors.adapters.edit import DiffusersEditPrior
 from threedgen.guidance.priors.adapters.flow import DiffusersFluxPrior, DiffusersSD3Prior
 from threedgen.guidance.priors.adapters.image import DiffusersImagePrior
+from threedgen.guidance.priors.adapters.imagedream import DiffusersImageDreamPrior
 from threedgen.guidance.priors.adapters.multiview import DiffusersMultiViewPrior
 from threedgen.guidance.priors.adapters.picture_field import DiffusersPictureFieldPrior
 from threedgen.guidance.priors.adapters.pixel_field import DiffusersFieldPrior
@@ -28,13 +30,15 @@ from threedgen.guidance.priors.adapters.video import (
 )
 from threedgen.guidance.priors.adapters.view import DiffusersViewPrior
 from threedgen.guidance.priors.adapters.wan import DiffusersWanPrior
+from threedgen.guidance.priors.adapters.zero123plus import EXTRACTORS, RAMP, DiffusersZero123PlusPrior
 from threedgen.guidance.priors.folder.files import PipelineFolder
+from threedgen.guidance.priors.folder.multiview_unet import PICTURE_TOKENS
 from threedgen.guidance.priors.folder.replaced import latents_of
 
 SUPPORTED = (
     "Stable Diffusion 1.x/2.x/XL/3, FLUX, DeepFloyd IF stage I or II, InstructPix2Pix, Zero-1-to-3, "
-    "an MVDream-style UNet, for clips ModelScope, AnimateDiff, Stable Video Diffusion, CogVideoX or Wan, or a "
-    "folder written by `threedgen train prior` (docs/priors.md)"
+    "Zero123++, MVDream, ImageDream, for clips ModelScope, AnimateDiff, Stable Video Diffusion, CogVideoX or "
+    "Wan, or a folder written by `threedgen train prior` (docs/priors.md)"
 )
 _TRANSFORMERS: dict[str, type[DiffusersPrior]] = {
     "SD3Transformer2DModel": DiffusersSD3Prior,
@@ -49,7 +53,6 @@ _CLIPS: dict[str, type[DiffusersVideoPrior]] = {
 }
 _NO_PRIORS = {
     "Marigold": "it predicts the depth or the normals of a picture",
-    "Zero123Plus": "it is a multi-view model for pictures and reads no text",
     "LDM3D": "it makes pictures together with their depth",
     "Upscale": "it enlarges pictures",
     "UnCLIP": "it is told the embedding of a picture",
@@ -99,6 +102,8 @@ def adapter_of(folder: PipelineFolder) -> type[DiffusersPrior]:
 
 def _for_unet(folder: PipelineFolder, config: dict[str, Any]) -> type[DiffusersPrior]:
     inputs, latent = config.get("in_channels", 4), folder.class_of("vae") is not None
+    if latent and (RAMP in folder.index or "Zero123Plus" in str(folder.index.get("_class_name"))):
+        return DiffusersZero123PlusPrior
     if not latent and "num_views" in config:
         return DiffusersPixelMultiViewPrior
     if folder.class_of("image_encoder") is not None and folder.class_of("text_encoder") is None:
@@ -113,7 +118,7 @@ def _for_unet(folder: PipelineFolder, config: dict[str, Any]) -> type[DiffusersP
     if not latent and inputs == 6:
         return DiffusersSuperResolutionPrior
     if latent and "num_views" in config:
-        return DiffusersMultiViewPrior
+        return DiffusersImageDreamPrior if PICTURE_TOKENS in config else DiffusersMultiViewPrior
     return DiffusersImagePrior
 
 
@@ -157,7 +162,10 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
             projection and camera_vector != numbers,
             f"its camera vector does not have {numbers} numbers",
         ),
-        (adapter is DiffusersMultiViewPrior and not projection, "its UNet has num_views but no camera input"),
+        (
+            issubclass(adapter, DiffusersMultiViewPrior) and not projection,
+            "its UNet has num_views but no camera input",
+        ),
         (refiner, "it is a refiner of finished pictures"),
         (pictures, "its UNet needs pictures beside the text"),
         (
@@ -169,12 +177,13 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
         if wrong:
             raise _refusal(folder, reason)
     if latent:
-        _require_latents(folder, unet)
+        more = ("vision_encoder", *EXTRACTORS) if adapter is DiffusersZero123PlusPrior else ()
+        _require_latents(folder, unet, more)
 
 
-def _require_latents(folder: PipelineFolder, network: dict[str, Any]) -> None:
+def _require_latents(folder: PipelineFolder, network: dict[str, Any], more: Sequence[str] = ()) -> None:
     """Raises UserError unless the autoencoder is one of colours and of as many channels as the denoiser makes, and
-    every part of the folder is read."""
+    every part of the folder is read. more: parts that this kind of model reads beside the usual ones."""
     vae = folder.config("vae") if folder.class_of("vae") is not None else {}
     ends = [vae.get(key, 3) for key in ("in_channels", "out_channels")]
     if ends != [3, 3]:
@@ -186,7 +195,7 @@ def _require_latents(folder: PipelineFolder, network: dict[str, Any]) -> None:
             folder,
             f"its network makes {made} channels, and its autoencoder has {latents}: they are of two models",
         )
-    unread = sorted(part for part in folder.index if folder.class_of(part) and part not in _READ)
+    unread = sorted(part for part in folder.index if folder.class_of(part) and part not in {*_READ, *more})
     if unread:
         raise _refusal(folder, f"its part {unread[0]} ({folder.class_of(unread[0])}) would not be read")
 

@@ -31,6 +31,7 @@ class DiffusersMultiViewPrior(DiffusersImagePrior):
     """Consecutive views of a batch form groups of `num_views` with a common t and rising azimuths."""
 
     needs_cameras = True
+    sampling_scale = 7.5  # of its pipeline
     num_views: int
 
     @classmethod

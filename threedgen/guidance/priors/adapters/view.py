@@ -99,12 +99,17 @@ class DiffusersViewPrior(DiffusersPrior):
 
 def picture_embedding(clip: Any, image: Float[Tensor, "1 H W 3"]) -> Float[Tensor, "1 D"]:
     """The embedding of a picture in [0, 1] of any size by a CLIP image encoder with a projection."""
+    return clip(clip_pixels(clip, image)).image_embeds
+
+
+def clip_pixels(clip: Any, image: Float[Tensor, "1 H W 3"]) -> Float[Tensor, "1 3 S S"]:
+    """What a CLIP image encoder takes of a picture in [0, 1] of any size."""
     size = clip.config.image_size
     pixels = F.interpolate(
         image.permute(0, 3, 1, 2), (size, size), mode="bicubic", antialias=True, align_corners=False
     )
     mean, std = (pixels.new_tensor(values)[:, None, None] for values in (_CLIP_MEAN, _CLIP_STD))
-    return clip(((pixels - mean) / std).to(device=clip.device, dtype=clip.dtype)).image_embeds
+    return ((pixels - mean) / std).to(device=clip.device, dtype=clip.dtype)
 
 
 def relative_pose(cameras: Cameras, reference: ReferenceView, pose: str) -> Float[Tensor, "B 4"]:

@@ -85,6 +85,24 @@ def _plain_clip(parts: PipelineParts, pixels: bool, masked: bool) -> Encode:
     return encode
 
 
+def picture_encoder(parts: PipelineParts, part: str, width: int | None) -> Any:
+    """A CLIP image encoder with a projection to `width` numbers. Raises UserError if the part is another one."""
+    _require(parts, {part: ("CLIPVisionModelWithProjection",)})
+    found = parts.folder.config(part).get("projection_dim", 512)
+    if found != width:
+        raise UserError(
+            f"prior '{parts.folder.path}' has an embedding of pictures of {found} numbers ({part}), and its UNet "
+            f"reads {width}: they are of two models"
+        )
+    return parts.encoder(part)
+
+
+def picture_states(parts: PipelineParts, part: str) -> Any:
+    """A CLIP image encoder whose states are read. Raises UserError if the part is another one."""
+    _require(parts, {part: ("CLIPVisionModel", "CLIPVisionModelWithProjection")})
+    return parts.encoder(part)
+
+
 def pooled_clip(parts: PipelineParts) -> TextEmbedder:
     """The last states of a CLIP with masked padding, and the state of its end token: states, pooled.
 

@@ -20,6 +20,8 @@ from threedgen.core.errors import UserError
 from threedgen.guidance.priors.folder.files import header, read_json
 
 SOURCE = "source.json"
+PICTURE_FORM = "multiview-picture"
+RESAMPLER, OF_PICTURE = "image_embed.", (".to_k_ip.weight", ".to_v_ip.weight")  # in ImageDream
 CAMERA, LABEL = "camera_embed.", "label_emb.0."  # the added embedding in MVDream, and elsewhere
 
 
@@ -96,6 +98,18 @@ def _unet(tensors: dict[str, Tensor], prefix: str, config: dict[str, Any]) -> di
 
 def _multiview(tensors: dict[str, Tensor], prefix: str, config: dict[str, Any]) -> dict[str, Tensor]:
     """MVDream's UNet, whose camera embedding the converter takes for labels under the prefix of whole models."""
+    named = _multiview_whole(tensors, config)
+    return {name: value for name, value in named.items() if not name.endswith(OF_PICTURE)}
+
+
+def _multiview_picture(tensors: dict[str, Tensor], prefix: str, config: dict[str, Any]) -> dict[str, Tensor]:
+    """What ImageDream's UNet has beside that of MVDream: keys and values of the picture, and their resampler."""
+    named = _multiview_whole(tensors, config)
+    resampler = {name: value for name, value in tensors.items() if name.startswith(RESAMPLER)}
+    return {**resampler, **{name: value for name, value in named.items() if name.endswith(OF_PICTURE)}}
+
+
+def _multiview_whole(tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
     from diffusers.loaders.single_file_utils import LDM_UNET_KEY
 
     labelled = {LDM_UNET_KEY + name.replace(CAMERA, LABEL, 1): value for name, value in tensors.items()}
@@ -166,6 +180,7 @@ def _without(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 _FORMS: dict[str, Callable[[dict[str, Tensor], str, dict[str, Any]], dict[str, Tensor]]] = {
     "unet": _unet,
     "multiview": _multiview,
+    PICTURE_FORM: _multiview_picture,
     "autoencoder": _autoencoder,
     "controlnet": _controlnet,
     "sd3": _sd3,
