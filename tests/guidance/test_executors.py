@@ -16,7 +16,11 @@ from threedgen.guidance.priors.executors import compiled, executor, identity
 from threedgen.guidance.priors.executors.executor import Executor
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 
-OPTIONS = {"zero123": {"pose": "zero123"}, "wan": {"size": 32, "frames": 5}}
+OPTIONS = {
+    "zero123": {"pose": "zero123"},
+    "zero123plus": {"size": 16},
+    "wan": {"size": 32, "frames": 5},
+}
 FAMILIES = [kind for kind in (*KINDS, *VIDEO_KINDS) if kind != "controlnet"]
 
 

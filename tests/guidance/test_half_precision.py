@@ -19,7 +19,7 @@ SMALL = {"modelscope": 3, "animatediff": 3, "svd": 4, "wan": 5}  # frames
 
 def loaded(folders, kind: str, dtype: str, **more: Any) -> Any:
     options = {"frames": SMALL[kind]} if kind in SMALL else {}
-    if kind == "wan":
+    if kind in ("wan", "zero123plus"):
         options["size"] = 16
     return load_prior(PriorConfig(path=str(folders[kind]), dtype=dtype, options=options, **more))
 

@@ -11,6 +11,8 @@ from threedgen.cameras.orbit import spherical
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
 from threedgen.guidance.priors.adapters.zero123plus import DiffusersZero123PlusPrior
+from threedgen.guidance.priors.load import EMBEDDED_PICTURE_WEIGHTS
+from threedgen.guidance.priors.picture_field import load_picture_field
 from threedgen.recipes.load import load_recipe
 from threedgen.reconstruction.network import Reconstructor, ReconstructorArchitecture
 from threedgen.reconstruction.reconstructed import on_white, ring
@@ -29,7 +31,7 @@ def models(tmp_path_factory):
     """The folders of a tiny multi-view prior and of a tiny reconstructor, both with random weights."""
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    prior = MultiViewModel(ARCHITECTURE)
+    prior = MultiViewModel(ARCHITECTURE, load_picture_field(EMBEDDED_PICTURE_WEIGHTS / "field"))
     torch.nn.init.normal_(prior.unet.conv_out.weight, std=0.02)
     save_multiview_pipeline(prior, folder / "prior", torch.float32)
     network = Reconstructor(

@@ -1,18 +1,25 @@
 """The multi-view prior: its groups of views, its training, and its folder on disk."""
 
+import dataclasses
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from threedgen.cameras.orbit import orbit, relative_view_features
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
+from threedgen.core.pictures import resize
+from threedgen.core.types import TriMesh
 from threedgen.datasets.cut_outs import DISTANCE, FILL
+from threedgen.datasets.things.thing_set import thing_set
+from threedgen.guidance.priors.adapters.picture_field import DiffusersPictureFieldPrior
 from threedgen.guidance.priors.base import Condition, ReferenceView
-from threedgen.guidance.priors.load import load_folder
+from threedgen.guidance.priors.load import EMBEDDED_PICTURE_WEIGHTS, load_folder
+from threedgen.guidance.priors.picture_field import PictureField, load_picture_field
 from threedgen.training.config import MultiViewTrainingConfig, SceneBankConfig
 from threedgen.training.multiview_model import (
     MultiViewModel,
@@ -20,14 +27,14 @@ from threedgen.training.multiview_model import (
     save_multiview_pipeline,
     start_from_text_prior,
 )
-from threedgen.training.multiview_trainer import MultiViewTrainer, group_poses
+from threedgen.training.multiview_trainer import MultiViewTrainer, group_guides, group_poses
 from threedgen.training.prior_model import PriorArchitecture, PriorModel
 from threedgen.training.ring_bank import RingBank
-from threedgen.training.ring_report import held_out_rings
+from threedgen.training.ring_report import HeldOutRig, held_out_rings
 from threedgen.training.ring_rig import FIRST, RING, RingRig
 from threedgen.training.tokenizer import encode, make_tokenizer
 from threedgen.training.view_bank import on_white
-from threedgen.training.view_scenes import AssemblyScenes
+from threedgen.training.view_scenes import AssemblyScenes, ClassScenes, stretched
 
 TINY = PriorArchitecture(
     size=16, channels=(8, 16), attention=(False, True), embedding=32, text_width=16, text_layers=1
@@ -49,10 +56,16 @@ def _random(model: torch.nn.Module, seed: int = 0) -> None:
 
 
 @pytest.fixture(scope="module")
-def model() -> MultiViewModel:
+def field() -> PictureField:
+    return load_picture_field(EMBEDDED_PICTURE_WEIGHTS / "field")
+
+
+@pytest.fixture(scope="module")
+def model(field: PictureField) -> MultiViewModel:
     torch.manual_seed(0)
-    made = MultiViewModel(TINY).eval()
-    _random(made)
+    made = MultiViewModel(TINY, field).eval()
+    _random(made.unet)
+    _random(made.text_encoder)
     return made.requires_grad_(False)
 
 
@@ -62,11 +75,14 @@ def _inputs(model: MultiViewModel, count: int = 2, views: int = 4) -> list[Any]:
     angles = torch.tensor([[20.0 + 360.0 / views * view, 0.0, DISTANCE] for view in range(views)])
     picture = torch.tensor([20.0, 10.0, DISTANCE]).repeat(count, 1)
     ids, mask = encode(make_tokenizer(_words()), ["a red chair"] * count, "cpu")
+    noisy = torch.randn(count, views, 3, size, size, generator=draw)
+    pictures = torch.rand(count, 3, size, size, generator=draw) * 2.0 - 1.0
     return [
-        torch.randn(count, views, 3, size, size, generator=draw),
+        noisy,
         torch.full((count,), 500),
-        torch.rand(count, 3, size, size, generator=draw) * 2.0 - 1.0,
+        pictures,
         torch.ones(count),
+        group_guides(model, pictures, angles.repeat(count, 1, 1), picture),
         group_poses(angles.repeat(count, 1, 1), picture, torch.ones(count)),
         ids,
         mask,
@@ -119,6 +135,39 @@ def test_a_group_is_a_whole_turn_of_rising_azimuths_also_when_mirrored(bank):
         bank.batch(1, 0, 0, 5)
 
 
+def test_a_thing_in_other_proportions_stays_upright_and_whole():
+    """A sphere becomes an ellipsoid with the same farthest point, whose normals are those of an ellipsoid, and the
+    left stays the right's mirror image."""
+    ball = trimesh.creation.icosphere(subdivisions=3, radius=0.8)
+    points = torch.tensor(ball.vertices).float()
+    mesh = TriMesh(points, torch.tensor(ball.faces), normals=points / 0.8)
+    shapes = [stretched(mesh, np.random.default_rng(seed)) for seed in range(12)]
+    assert 1 <= sum(shape is mesh for shape in shapes) <= 8
+    for shape in shapes:
+        assert shape.normals is not None
+        torch.testing.assert_close(shape.vertices.norm(dim=1).max(), torch.tensor(0.8), atol=1e-5, rtol=0)
+        edges = shape.vertices[shape.faces]
+        flat = torch.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0], dim=1)
+        flat = torch.nn.functional.normalize(flat, dim=1)
+        mean = torch.nn.functional.normalize(shape.normals[shape.faces].mean(1), dim=1)
+        assert float((flat * mean).sum(1).min()) > 0.98
+        mirrored = shape.vertices * torch.tensor([-1.0, 1.0, 1.0])
+        assert float(torch.cdist(mirrored.double(), shape.vertices.double()).amin(1).max()) < 1e-4
+
+
+def test_things_that_are_held_out_keep_their_proportions():
+    class Plain(RingRig):
+        stretches = False
+
+    source = thing_set(None).classes("mug")[:1]
+    rigs = RingRig(), Plain(), HeldOutRig()
+    alphas = [ClassScenes("mug", source, 4, rig).render(32, 4).layers[..., 3] for rig in rigs]
+    changed, plain, held_out = (alpha.unflatten(0, (4, -1)).flatten(1) for alpha in alphas)
+    assert 1 <= int((changed != plain).any(1).sum()) <= 4
+    assert held_out.shape == plain.shape
+    assert HeldOutRig.stretches is False
+
+
 def test_colours_that_a_caption_names_are_not_exchanged(bank):
     stored = bank.layers.float() / 255.0
     named = 0
@@ -133,13 +182,13 @@ def test_colours_that_a_caption_names_are_not_exchanged(bank):
     assert named > 5
 
 
-def test_it_begins_with_what_the_text_prior_shows():
+def test_it_begins_with_what_the_text_prior_shows(field):
     """Without a picture, of noise that is the same in each block, the answer is the text prior's, block by block.
     That predicts v, which is -x where there is nothing but noise."""
     torch.manual_seed(0)
     prior = PriorModel(TINY).eval()
     _random(prior)
-    model = MultiViewModel(TINY).eval()
+    model = MultiViewModel(TINY, field).eval()
     start_from_text_prior(model, prior)
     small = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     large = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
@@ -149,7 +198,14 @@ def test_it_begins_with_what_the_text_prior_shows():
     poses = group_poses(angles, angles[:, 0], torch.zeros(1))
     with torch.no_grad():
         shown = model(
-            large[:, None], torch.tensor([300]), torch.zeros(1, 3, 32, 32), torch.zeros(1), poses, ids, read
+            large[:, None],
+            torch.tensor([300]),
+            torch.zeros(1, 3, 32, 32),
+            torch.zeros(1),
+            torch.zeros(1, 1, 4, 32, 32),
+            poses,
+            ids,
+            read,
         )
         expected = prior(small, torch.tensor([300]), tokens, mask, poses[:, 0, :16])
     torch.testing.assert_close(
@@ -173,8 +229,34 @@ def test_a_picture_that_is_withheld_has_no_effect(model):
     inputs[3] = torch.zeros(2)
     without = model(*inputs)
     assert (without - first).abs().max() > 1e-3
-    inputs[2] = -inputs[2]
+    inputs[2], inputs[4] = -inputs[2], -inputs[4]
     assert torch.equal(model(*inputs), without)
+
+
+def test_a_guide_is_what_the_field_shows_from_the_side_of_each_view(model, field):
+    """The same as the prior of pictures shows, on white; and the model uses it."""
+    inputs = _inputs(model, 1)
+    prior = load_folder(EMBEDDED_PICTURE_WEIGHTS)
+    assert isinstance(prior, DiffusersPictureFieldPrior)
+    one = torch.ones(4)
+    cameras = orbit(torch.tensor([20.0, 110.0, 200.0, 290.0]), 0.0 * one, DISTANCE * one, 40.0, 64, 64)
+    given = 0.5 + 0.5 * resize(inputs[2].permute(0, 2, 3, 1), 64, 64)[0]
+    reference = ReferenceView(given, 20.0, 10.0, DISTANCE)
+    shown = prior.rendered(Condition(("",) * 4, cameras=cameras.resized(64, 64), reference=reference))
+    larger = MultiViewModel(dataclasses.replace(TINY, size=32), field)
+    guides = group_guides(
+        larger,
+        inputs[2],
+        torch.tensor([[[20.0 + 90.0 * view, 0.0, DISTANCE] for view in range(4)]]),
+        torch.tensor([[20.0, 10.0, DISTANCE]]),
+    )
+    torch.testing.assert_close(guides[0, :, 3:], shown[:, 3:], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        0.5 + 0.5 * guides[0, :, :3], shown[:, :3] + 1.0 - shown[:, 3:], atol=1e-4, rtol=0
+    )
+    first = model(*inputs)
+    inputs[4] = inputs[4] + 1.0
+    assert float((model(*inputs) - first).abs().max()) > 1e-4
 
 
 def test_without_a_picture_poses_are_those_of_the_object():
@@ -206,8 +288,8 @@ def test_its_folder_is_a_prior_of_groups(tmp_path, model, monkeypatch):
     expected = model(*inputs)[0]
     shown = torch.nn.functional.pixel_shuffle(prior.predict(z, t, condition).x0, 2)
     torch.testing.assert_close(shown, expected, atol=1e-4, rtol=1e-4)
-    inputs[3], inputs[5:] = torch.zeros(1), encode(make_tokenizer(_words()), [""], "cpu")
-    inputs[4][..., 16:] = 0.0
+    inputs[3], inputs[6:] = torch.zeros(1), encode(make_tokenizer(_words()), [""], "cpu")
+    inputs[5][..., 16:] = 0.0
     other = torch.nn.functional.pixel_shuffle(prior.predict(z, t, condition.unconditional()).x0, 2)
     torch.testing.assert_close(other, model(*inputs)[0], atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="4 views together and got 3"):
@@ -224,13 +306,13 @@ def test_a_picture_comes_back_from_its_blocks(tmp_path, model):
     torch.testing.assert_close(prior.decode(prior.encode(picture)), picture)
 
 
-def test_a_training_resumes_with_the_same_bits(tmp_path, bank, monkeypatch):
+def test_a_training_resumes_with_the_same_bits(tmp_path, bank, field, monkeypatch):
     monkeypatch.setattr("threedgen.training.multiview_trainer.for_size", lambda size: TINY)
 
     def trained(folder, stops):
         for stop in stops:
             config = MultiViewTrainingConfig(**{**vars(CONFIG), "steps": 4})
-            trainer = MultiViewTrainer(config, 32, folder)
+            trainer = MultiViewTrainer(config, 32, folder, field)
             trainer.resume()
             while trainer.step < stop:
                 assert math.isfinite(trainer.train_step(trainer.next_batch(bank)))

@@ -24,7 +24,8 @@ from threedgen.training.picture_report import (
     write_picture_report,
 )
 from threedgen.training.picture_trainer import PictureFieldTrainer, save_picture_pipeline
-from threedgen.training.view_bank import ViewBank
+from threedgen.training.ring_bank import FramedViewBank
+from threedgen.training.ring_rig import OTHER
 
 SCENES: dict[str, Any] = {"object_scenes": 0, "class_scenes": 0, "assemblies": 6, "shapes": 2}
 CONFIG = PictureFieldTrainingConfig(
@@ -42,11 +43,39 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def bank() -> ViewBank:
-    return ViewBank(CONFIG, 64, CONFIG.seed)
+def bank() -> FramedViewBank:
+    return FramedViewBank(CONFIG, 64, CONFIG.seed)
 
 
-def test_a_resumed_training_ends_at_the_same_bits(tmp_path: Path, bank: ViewBank) -> None:
+def test_a_batch_has_pictures_and_other_views_of_the_same_scenes(bank: FramedViewBank) -> None:
+    """Every view is one of its scene, in the colours of the picture, and its azimuth is relative to the picture's,
+    also where scenes are mirrored."""
+    stored = bank.layers.sort(dim=-1).values  # in any order of the channels; alpha is the largest
+    above = 0
+    for step in range(8):
+        batch, again = (bank.batch(4, 3, step, 2) for _ in range(2))
+        assert torch.equal(batch.layers, again.layers)
+        assert torch.equal(batch.known, again.known)
+        for index in range(4):
+            found = set()
+            for view, angles in zip(batch.layers[index], batch.views[index], strict=True):
+                plain = (view * 255.0).round().to(torch.uint8).sort(dim=-1).values
+                same = (stored == plain).flatten(2).all(2) | (stored == plain.flip(1)).flatten(2).all(2)
+                scene, place = same.nonzero()[0].tolist()
+                mirrored = not bool((stored[scene, place] == plain).all())
+                azimuth = bank.angles[scene, place, 0] * (-1.0 if mirrored else 1.0)
+                turned = torch.deg2rad(azimuth - angles[0] - batch.known[index, 0])
+                assert float(turned.cos()) > 0.9999
+                assert float(bank.angles[scene, place, 1]) == float(angles[1])
+                found.add(scene)
+                above += place >= OTHER
+            assert len(found) == 1
+    assert (
+        above > 10
+    )  # of 64: the three views from above and below are seen more often than those of the ring
+
+
+def test_a_resumed_training_ends_at_the_same_bits(tmp_path: Path, bank: FramedViewBank) -> None:
     whole, half = (PictureFieldTrainer(CONFIG, 64, tmp_path / name) for name in ("whole", "half"))
     whole.fit(bank, 4, lambda loss, saved: None)
     for _ in range(2):
@@ -65,7 +94,7 @@ def test_the_run_of_another_command_is_no_training(tmp_path: Path) -> None:
         PictureFieldTrainer(CONFIG, 64, tmp_path).resume()
 
 
-def test_a_training_begins_with_the_weights_of_another(tmp_path: Path, bank: ViewBank) -> None:
+def test_a_training_begins_with_the_weights_of_another(tmp_path: Path, bank: FramedViewBank) -> None:
     first = PictureFieldTrainer(CONFIG, 64, tmp_path / "first")
     first.train_step(first.next_batch(bank))
     save_picture_pipeline(first, tmp_path / "pipeline")
@@ -78,7 +107,9 @@ def test_a_training_begins_with_the_weights_of_another(tmp_path: Path, bank: Vie
         other.start_from(tmp_path / "pipeline")
 
 
-def test_the_report_counts_a_camera_that_is_off_against_the_true_one(tmp_path: Path, bank: ViewBank) -> None:
+def test_the_report_counts_a_camera_that_is_off_against_the_true_one(
+    tmp_path: Path, bank: FramedViewBank
+) -> None:
     trainer = PictureFieldTrainer(CONFIG, 64, tmp_path)
     held_out = held_out_views(None, 64, 2)
     assert held_out.images.shape == (2, 9, 64, 64, 3)

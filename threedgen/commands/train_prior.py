@@ -39,6 +39,7 @@ KINDS: dict[str, type[TrainingConfig]] = {
 _SMALLEST = {"picture": 64, "multiview": 64}  # pixels, of the kinds that do not begin with 32
 # The kinds that have an option, for those that not all have.
 _KINDS_WITH = {
+    "guide": ("multiview",),
     "words": ("field",),
     "catalogue": ("field", "picture", "view", "multiview"),
     "only": ("field", "picture", "view", "multiview"),
@@ -117,6 +118,13 @@ def build_parser() -> Parser:
         metavar="DIR",
         help="for field: a folder with text_encoder/ and tokenizer/ (see benchmarks/text_pretraining.py), or "
         "the folder of a prior",
+    )
+    parser.add_argument(
+        "--guide",
+        type=Path,
+        metavar="FOLDER",
+        help="for multiview: the folder of a prior of --kind picture, whose views are shown to the new one; "
+        "default: the one that ships",
     )
     add_dry_run(parser, "training")
     add_config(parser, KINDS)
@@ -202,15 +210,17 @@ def _picture(arguments: argparse.Namespace) -> _Training:
     from threedgen.training.picture_card import write_picture_card
     from threedgen.training.picture_report import HeldOutViews, held_out_views, write_picture_report
     from threedgen.training.picture_trainer import PictureFieldTrainer, save_picture_pipeline
-    from threedgen.training.view_bank import ViewBank
+    from threedgen.training.ring_bank import FramedViewBank
 
     things = thing_set(_catalogue(arguments), arguments.only)
     _say_what_is_missing(things)
     held_out: list[HeldOutViews] = []
 
-    def bank(config: PictureFieldTrainingConfig, size: int, progress: Callable[[int, int], None]) -> ViewBank:
+    def bank(
+        config: PictureFieldTrainingConfig, size: int, progress: Callable[[int, int], None]
+    ) -> FramedViewBank:
         held_out.append(held_out_views(things, size))
-        return ViewBank(config, size, config.seed, things, arguments.out / f"views-{size}", progress)
+        return FramedViewBank(config, size, config.seed, things, arguments.out / f"views-{size}", progress)
 
     return _Training(
         lambda config, size, folder: PictureFieldTrainer(config, size, folder),
@@ -223,6 +233,8 @@ def _picture(arguments: argparse.Namespace) -> _Training:
 
 def _multiview(arguments: argparse.Namespace) -> _Training:
     from threedgen.datasets.things.thing_set import thing_set
+    from threedgen.guidance.priors.load import EMBEDDED_PICTURE_WEIGHTS
+    from threedgen.guidance.priors.picture_field import load_picture_field
     from threedgen.training.multiview_card import write_multiview_card
     from threedgen.training.multiview_model import save_multiview_pipeline
     from threedgen.training.multiview_trainer import MultiViewTrainer
@@ -232,13 +244,14 @@ def _multiview(arguments: argparse.Namespace) -> _Training:
     things = thing_set(_catalogue(arguments), arguments.only)
     _say_what_is_missing(things)
     held_out: list[RingBatch] = []
+    field = load_picture_field((arguments.guide or EMBEDDED_PICTURE_WEIGHTS) / "field")
 
     def bank(config: MultiViewTrainingConfig, size: int, progress: Callable[[int, int], None]) -> RingBank:
         held_out.append(held_out_rings(things, size))
         return RingBank(config, size, config.seed, things, arguments.out / f"views-{size}", progress)
 
     return _Training(
-        lambda config, size, folder: MultiViewTrainer(config, size, folder),
+        lambda config, size, folder: MultiViewTrainer(config, size, folder, field),
         bank,
         lambda trainer, _: write_ring_report(trainer, held_out[0]),
         lambda trainer, folder: save_multiview_pipeline(trainer.average, folder),

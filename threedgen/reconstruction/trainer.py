@@ -17,7 +17,7 @@ from threedgen.renderers.splatting import SplattingRenderer
 from threedgen.training.caption_words import caption_words
 from threedgen.training.denoiser_trainer import DenoiserTrainer
 from threedgen.training.multiview_model import MultiViewModel
-from threedgen.training.multiview_trainer import group_poses
+from threedgen.training.multiview_trainer import group_guides, group_poses
 from threedgen.training.ring_bank import GROUPS, RingBatch
 from threedgen.training.things_store import cameras_of
 from threedgen.training.tokenizer import encode, make_tokenizer
@@ -106,8 +106,10 @@ class ReconstructorTrainer(DenoiserTrainer):
         noisy = alpha * clean + sigma * torch.randn(clean.shape, generator=rng)
         kept = torch.ones(count)
         poses = group_poses(batch.angles, batch.picture_angles, kept)
+        pictures = signed(batch.picture)
+        guides = group_guides(self.prior, pictures, batch.angles, batch.picture_angles)
         with self.half():
-            clean = self.prior(noisy, timesteps, signed(batch.picture), kept, poses, *self.tokens)
+            clean = self.prior(noisy, timesteps, pictures, kept, guides, poses, *self.tokens)
         return noisy, clean.float().clamp(-1.0, 1.0)
 
     def loss(self, clouds: list[GaussianCloud], batch: RingBatch, rng: torch.Generator) -> Float[Tensor, ""]:

@@ -95,10 +95,10 @@ class ViewBankConfig(SceneBankConfig):
 class RingBankConfig(SceneBankConfig):
     """A model of several views at once, whose scenes have twice as many views."""
 
-    object_scenes: Annotated[int, at_least(0)] = 2
+    object_scenes: Annotated[int, at_least(0)] = 7
     class_scenes: Annotated[int, at_least(0)] = 12
-    assemblies: Annotated[int, at_least(0)] = 2400
-    shapes: Annotated[int, at_least(0)] = 200
+    assemblies: Annotated[int, at_least(0)] = 1500
+    shapes: Annotated[int, at_least(0)] = 100
 
 
 @settings
@@ -131,10 +131,11 @@ class MultiViewTrainingConfig(RingBankConfig):
 
 
 @settings
-class PictureFieldTrainingConfig(ViewBankConfig):
+class PictureFieldTrainingConfig(RingBankConfig):
     """The view prior that is a field.
 
     Attributes:
+        picture_dropout: Share of the examples whose picture is withheld.
         views: Number of views of the object of each picture in a step.
         rays: Number of pixels of each view that are compared in a step.
         side_weight: Weight of the term that teaches from which side of the object a picture was taken.

@@ -97,7 +97,7 @@ class DenoiserTrainer:
         self.average: Any = make().to(config.device).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            [value for value in self.model.parameters() if value.requires_grad],
             config.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=config.weight_decay,

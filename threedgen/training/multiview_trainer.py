@@ -13,6 +13,7 @@ from threedgen.cameras.orbit import VIEW_FEATURES, relative_view_features
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
 from threedgen.guidance.priors.adapters.pixel_multiview import FOLD
+from threedgen.guidance.priors.picture_field import PictureField
 from threedgen.training.caption_words import caption_words
 from threedgen.training.config import MultiViewTrainingConfig
 from threedgen.training.denoiser_trainer import DenoiserTrainer
@@ -28,13 +29,14 @@ MOST_WEIGHT = 4.0
 
 
 class MultiViewTrainer(DenoiserTrainer):
-    """The trainer of a MultiViewModel. size: pixels of the pictures. Raises UserError as `for_size` does."""
+    """The trainer of a MultiViewModel. size: pixels of the pictures. field: see there. Raises UserError as
+    `for_size` does."""
 
     config: MultiViewTrainingConfig
 
-    def __init__(self, config: MultiViewTrainingConfig, size: int, folder: Path) -> None:
+    def __init__(self, config: MultiViewTrainingConfig, size: int, folder: Path, field: PictureField) -> None:
         architecture = for_size(size // FOLD)
-        super().__init__(config, lambda: MultiViewModel(architecture), folder)
+        super().__init__(config, lambda: MultiViewModel(architecture, field), folder)
         self.tokenizer = make_tokenizer(caption_words())
 
     def next_batch(self, bank: Any) -> RingBatch:
@@ -72,7 +74,8 @@ class MultiViewTrainer(DenoiserTrainer):
         captions = ["" if drop else text for drop, text in zip(no_text.tolist(), batch.captions, strict=True)]
         pictures = 2.0 * on_white(batch.picture).permute(0, 3, 1, 2) - 1.0
         poses = group_poses(batch.angles, batch.picture_angles, kept)
-        ready = (pictures, kept, poses)
+        guides = group_guides(self.model, pictures, batch.angles, batch.picture_angles)
+        ready = (pictures, kept, guides, poses)
         return *(value.to(config.device) for value in ready), *encode(self.tokenizer, captions, config.device)
 
     def start_from(self, folder: Path) -> None:
@@ -83,6 +86,20 @@ class MultiViewTrainer(DenoiserTrainer):
             raise UserError(f"{folder} is a prior of {prior.architecture.size} pixels: choose --size {size}")
         start_from_text_prior(self.model, prior)
         self.begin_with(self.model.state_dict(), folder)
+
+
+def group_guides(
+    model: MultiViewModel,
+    pictures: Float[Tensor, "B 3 H W"],
+    angles: Float[Tensor, "B V 3"],
+    picture: Float[Tensor, "B 3"],
+) -> Float[Tensor, "B V 4 H W"]:
+    """See `MultiViewModel.guides`. angles, picture: see `group_poses`."""
+    relative = angles.clone()
+    relative[..., 0] -= picture[:, None, 0]
+    device = next(model.parameters()).device
+    cameras = cameras_of(relative.flatten(0, 1), model.size).to(device)
+    return model.guides(pictures.to(device), picture[:, 1:].to(device), cameras)
 
 
 def group_poses(

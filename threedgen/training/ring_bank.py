@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from threedgen.core.random import generator
 from threedgen.training.ring_rig import FIRST, OTHER, OTHERS, RING, RingRig
-from threedgen.training.view_bank import SceneBank
+from threedgen.training.view_bank import SceneBank, ViewBatch, on_white
 
+_PICTURE = 0.6  # chance that the picture of a pair is the one by which its scene is framed
 GROUPS = (4, 6)
 """Numbers of views of a group, which are a whole turn of the ring."""
 
@@ -53,10 +54,9 @@ class RingBank(SceneBank):
         captions = tuple("" if free else self.captions[index] for index in scene.tolist())
         ring = FIRST + torch.arange(0, RING, RING // views)
         shown = torch.cat([torch.tensor([0]), ring, torch.arange(OTHER, OTHER + OTHERS)])
-        channels = torch.argsort(torch.rand(count, 3, generator=rng), dim=1)
+        channels = _exchanged(count, rng)
         named = torch.tensor([bool(text) for text in captions])
-        channels = torch.where(named[:, None], torch.arange(3), channels)
-        channels = torch.cat([channels, torch.full((count, 1), 3)], dim=1)
+        channels = torch.where(named[:, None], torch.arange(4), channels)
         flip = torch.rand(count, generator=rng) < 0.5
 
         layers, angles = self.seen(scene, shown, channels, flip)
@@ -74,3 +74,36 @@ class RingBank(SceneBank):
             angles[:, 1 + views :],
             captions,
         )
+
+
+class FramedViewBank(SceneBank):
+    """The views of a RingBank as pairs of a picture and other views of what it shows; see ViewBatch."""
+
+    rig = RingRig()
+
+    def batch(self, count: int, seed: int, step: int, views: int = 1) -> ViewBatch:
+        """`count` random pictures, each with `views` of the other views of its scene, as a function of (seed,
+        step). A picture is the one by which the scene is framed, or one of the ring, of which most fill as much.
+
+        Colour channels are exchanged and scenes are mirrored at random: then the azimuths relative to the picture
+        change their sign.
+        """
+        rng = generator(seed, "framed-view-batch", step)
+        scene = self.drawn(count, rng)
+        source = torch.randint(FIRST, FIRST + RING, (count,), generator=rng)
+        source = torch.where(torch.rand(count, generator=rng) < _PICTURE, 0, source)
+        likes = torch.rand(count, self.rig.count, generator=rng)
+        likes[:, OTHER:] += 0.5  # they are fewer, and show what is above and below
+        likes[torch.arange(count), source] = -1.0
+        shown = torch.cat([source[:, None], likes.argsort(dim=1, descending=True)[:, :views]], dim=1)
+        flip = torch.rand(count, generator=rng) < 0.5
+        layers, angles = self.seen(scene, shown, _exchanged(count, rng), flip)
+        known, relative = angles[:, 0].clone(), angles[:, 1:]
+        relative[..., 0] -= known[:, :1]
+        return ViewBatch(on_white(layers[:, 0]), known, layers[:, 1:], relative)
+
+
+def _exchanged(count: int, rng: torch.Generator) -> Int[Tensor, "B 4"]:
+    """Colour channels in random orders, alpha in its place."""
+    channels = torch.argsort(torch.rand(count, 3, generator=rng), dim=1)
+    return torch.cat([channels, torch.full((count, 1), 3)], dim=1)

@@ -16,7 +16,7 @@ from threedgen.core.png import to_uint8, write_png
 from threedgen.core.random import derive_seed, generator
 from threedgen.datasets.cut_outs import DISTANCE
 from threedgen.datasets.things.thing_set import ThingSet
-from threedgen.training.multiview_trainer import MultiViewTrainer, group_poses
+from threedgen.training.multiview_trainer import MultiViewTrainer, group_guides, group_poses
 from threedgen.training.ring_bank import RingBatch
 from threedgen.training.ring_rig import FIRST, OTHER, OTHERS, RING, RingRig
 from threedgen.training.samples import ddim
@@ -32,6 +32,8 @@ _ROWS = 12  # objects in the grid
 
 class HeldOutRig(RingRig):
     """The picture from PICTURE, a level ring around it, and others from above and below."""
+
+    stretches = False
 
     def angles(self, rng: np.random.Generator) -> Float[Tensor, "V 3"]:
         azimuth = PICTURE[0] + torch.tensor(
@@ -85,17 +87,15 @@ def sampled(
     pictures = (2.0 * on_white(held_out.picture).permute(0, 3, 1, 2) - 1.0).to(device)
     shape = (count, views, 3, model.size, model.size)
     z = torch.randn(shape, generator=generator(seed, "ring-report", 0)).to(device)
+    guides = group_guides(model, pictures, held_out.angles, held_out.picture_angles)
 
     def predict(flat: Tensor, now: Tensor) -> Tensor:
         z, found = flat.unflatten(0, (count, views)), []
         for kept in (1.0, 0.0)[: 1 if scale == 1.0 else 2]:
             given = torch.full((count,), kept)
             poses = group_poses(held_out.angles, held_out.picture_angles, given)
-            found.append(
-                model(
-                    z, now.expand(count).to(device), pictures, given.to(device), poses.to(device), ids, mask
-                )
-            )
+            times = now.expand(count).to(device)
+            found.append(model(z, times, pictures, given.to(device), guides, poses.to(device), ids, mask))
         clean = (found[-1] + scale * (found[0] - found[-1])).flatten(0, 1)
         alpha, sigma = (float(table[now]) for table in (trainer.alpha, trainer.sigma))
         return (alpha * flat - clean) / sigma  # v
@@ -105,17 +105,21 @@ def sampled(
 
 
 def write_ring_report(trainer: MultiViewTrainer, held_out: RingBatch) -> None:
-    """Writes samples.png (of each object the given picture, the true views, and below them the samples) and adds a
-    line to errors.jsonl, in the folder of the training: PSNR in dB of samples, and of one step from pure noise,
-    which is the mean of what the model holds for possible, over the views that the picture does not show."""
+    """Writes samples.png (of each object the given picture, the true views, samples, one step from pure noise, and
+    what the field shows) and adds a line to errors.jsonl, in the folder of the training: PSNR in dB of samples, of
+    that step, which is the mean of what the model holds for possible, and of the field, over the views that the
+    picture does not show."""
     true = on_white(held_out.views)
     samples, means = sampled(trainer, held_out), sampled(trainer, held_out, 1)
     line = {"step": trainer.step, "pictures": trainer.pictures, "seconds": round(trainer.seconds)}
-    for name, views in (("sample_psnr", samples), ("mean_psnr", means)):
+    pictures = 2.0 * on_white(held_out.picture).permute(0, 3, 1, 2) - 1.0
+    guides = group_guides(trainer.average, pictures, held_out.angles, held_out.picture_angles)
+    field = 0.5 + 0.5 * guides[:, :, :3].permute(0, 1, 3, 4, 2).cpu()
+    for name, views in (("sample_psnr", samples), ("mean_psnr", means), ("field_psnr", field)):
         line[name] = round(float(psnr(views[:, 1:].flatten(0, 1), true[:, 1:].flatten(0, 1)).mean()), 3)
     with (trainer.folder / "errors.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-    write_rows(trainer.folder / "samples.png", on_white(held_out.picture), true, [samples, means])
+    write_rows(trainer.folder / "samples.png", on_white(held_out.picture), true, [samples, means, field])
 
 
 def write_rows(

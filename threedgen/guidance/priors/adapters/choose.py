@@ -131,7 +131,7 @@ def _require_inputs(folder: PipelineFolder, unet: dict[str, Any], adapter: type[
     if adapter is DiffusersPixelVideoPrior:
         channels = inputs
     if adapter is DiffusersPixelMultiViewPrior:
-        channels = 2 * CHANNELS
+        channels = CHANNELS
     numbers = {
         DiffusersPixelViewPrior: RELATIVE_VIEW_FEATURES,
         DiffusersPixelMultiViewPrior: RELATIVE_VIEW_FEATURES,

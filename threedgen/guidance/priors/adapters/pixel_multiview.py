@@ -14,25 +14,30 @@ from threedgen.cameras.orbit import (
     RELATIVE_VIEW_FEATURES,
     VIEW_FEATURES,
     relative_view_features,
+    turned,
     view_features,
 )
 from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
+from threedgen.guidance.priors import field_guide
 from threedgen.guidance.priors.adapters.base import DiffusersPrior, unet_arguments
 from threedgen.guidance.priors.adapters.multiview import require_groups, set_views
-from threedgen.guidance.priors.base import Condition
+from threedgen.guidance.priors.base import Condition, ReferenceView
 from threedgen.guidance.priors.codec import Pixels, signed
 from threedgen.guidance.priors.executors.deferred import loaded
 from threedgen.guidance.priors.folder import encoders
 from threedgen.guidance.priors.folder.parts import PipelineParts
+from threedgen.guidance.priors.picture_field import DecodedPictures, PictureField, load_picture_field
 
 FOLD = 2
 """Pixels along each side of a block whose values are channels of one pixel of the UNet."""
-CHANNELS = 3 * FOLD**2
+CHANNELS = (3 + 3 + field_guide.CHANNELS) * FOLD**2
+"""Of the input of the UNet: z, the picture and the guide."""
 _SCALE = 1.5  # measured, for the small one
 
 
-def read_picture(pictures: Float[Tensor, "B 3 H W"], kept: Float[Tensor, " B"]) -> Float[Tensor, "B 12 h w"]:
-    """What the UNet sees of pictures in [-1, 1]: blocks, all zero where a picture is withheld (kept is 0)."""
+def read_picture(pictures: Float[Tensor, "B C H W"], kept: Float[Tensor, " B"]) -> Float[Tensor, "B D h w"]:
+    """What the UNet sees of pictures in [-1, 1] or of guides: blocks, zero where they are withheld (kept is 0)."""
     return F.pixel_unshuffle(pictures, FOLD) * kept.to(pictures)[:, None, None, None]
 
 
@@ -50,9 +55,12 @@ class Folded(Pixels):
 
 
 class DiffusersPixelMultiViewPrior(DiffusersPrior):
-    """A UNet2DConditionModel over blocks of pixels of z and of a reference picture. Its self-attention runs over
-    the views of a group, `group` consecutive ones of a batch with rising azimuths, and its class embedding takes
-    the pose relative to the picture or, without a picture, to the front of what the text says.
+    """A UNet2DConditionModel over blocks of pixels of z, of a reference picture, and of what a PictureField shows
+    of that from the side of each view (see `field_guide`).
+
+    Its self-attention runs over the views of a group, `group` consecutive ones of a batch with rising azimuths,
+    and its class embedding takes the pose relative to the picture or, without a picture, to the front of what the
+    text says.
 
     In the unconditional branch (Condition.dropped) the picture is withheld, and the text is the negative one.
     """
@@ -62,6 +70,12 @@ class DiffusersPixelMultiViewPrior(DiffusersPrior):
     needs_cameras = True
     group: int
     """Views of a group."""
+    field: PictureField
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._decoded: tuple[ReferenceView, DecodedPictures] | None = None
+        self._shown: tuple[Cameras, Tensor] | None = None
 
     @classmethod
     def load(cls, parts: PipelineParts, options: Any) -> DiffusersPixelMultiViewPrior:
@@ -70,6 +84,7 @@ class DiffusersPixelMultiViewPrior(DiffusersPrior):
         text = encoders.one_encoder(parts, pixels=True)
         prior = cls(network, Folded(parts.side("unet")), text, process, form, _SCALE)
         prior.join(int(parts.folder.config("unet")["num_views"]))
+        prior.field = load_picture_field(field_guide.folder_of(parts.folder.path)).to(parts.device)
         return prior
 
     def join(self, views: int) -> None:
@@ -85,20 +100,39 @@ class DiffusersPixelMultiViewPrior(DiffusersPrior):
                 "this prior needs the camera of each view and is given none: take another guidance"
             )
         poses = torch.cat([view_features(cameras), z.new_zeros(len(z), _PICTURE)], dim=1)
+        guide = z.new_zeros(len(z), field_guide.CHANNELS * FOLD**2, *z.shape[2:])
         given = torch.zeros_like(z)
         if reference is not None:
             kept = 1.0 - torch.tensor(condition.drops(), device=z.device, dtype=z.dtype)
             seen = signed(reference.image[None].to(z), self.image_size).expand(len(z), -1, -1, -1)
             given = read_picture(seen, kept)
+            guide = read_picture(self.guides(reference, cameras).to(z), kept)
             relative = relative_view_features(
                 cameras, reference.azimuth, reference.elevation, reference.distance
             )
             poses = relative_poses(relative, kept)
         states = self.text(condition.prompts)["states"]
-        both = torch.cat([z, given], dim=1)
+        both = torch.cat([z, given, guide], dim=1)
         arguments = unet_arguments(self.dtype, both, self.process.timestep(t), states)
         arguments["class_labels"] = poses.to(device=z.device, dtype=self.dtype)
         return arguments
+
+    @torch.no_grad()
+    def guides(self, reference: ReferenceView, cameras: Cameras) -> Float[Tensor, "V 4 H W"]:
+        """What the field shows of a picture from cameras; see `field_guide.guide_views`."""
+        if self._decoded is None or self._decoded[0] is not reference:
+            device = next(self.field.parameters()).device
+            picture = reference.image[None].to(device).float().permute(0, 3, 1, 2)
+            known = picture.new_tensor([[reference.elevation, reference.distance]])
+            self._decoded = reference, field_guide.decoded_guide(self.field, 2.0 * picture - 1.0, known)
+            self._shown = None
+        if self._shown is None or self._shown[0] is not cameras:  # a sampler asks at each step
+            side = self.image_size
+            relative = turned(cameras.resized(side, side), -reference.azimuth)
+            decoded = self._decoded[1]
+            shown = field_guide.guide_views(self.field, decoded, relative.to(decoded.planes.device))
+            self._shown = cameras, shown
+        return self._shown[1]
 
 
 _PICTURE = RELATIVE_VIEW_FEATURES - VIEW_FEATURES
