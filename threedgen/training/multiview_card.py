@@ -13,16 +13,16 @@ from threedgen.training.view_scenes import SOURCE_ELEVATION
 _CARD = """# A multi-view prior
 
 Written by `threedgen train prior --kind multiview`. {groups} views of an object, evenly spaced around it, are
-denoised together: the self-attention of the UNet runs over all of them. A text, a picture, both or none of them may
-be given ({parameters:.1f} million parameters, half precision, safetensors only). With a picture the azimuths of the
+denoised together: the self-attention of the UNet runs over all of them. A field of the picture shows each view what
+may be seen there (guide/, a prior of `--kind picture`). A text, a picture, both or none of them may be given ({parameters:.1f} million parameters, half precision, safetensors only). With a picture the azimuths of the
 cameras are relative to it, without one to the front of the object. Licence: Apache-2.0, like the project that
 trained it.
 
 - pictures: {size} x {size} pixels; {pictures} of them in {steps} steps of {batch} groups, {minutes:.0f} minutes on
   {machine}
 - last mean loss: {loss:.5f}; started from: {origin}
-- last line of the table of errors (PSNR of three sides of objects that were not trained on, of samples and of one
-  step from pure noise, see threedgen/training/ring_report.py): {errors}
+- last line of the table of errors (PSNR of three sides of objects that were not trained on, of samples, of one step
+  from pure noise, and of the field alone, see threedgen/training/ring_report.py): {errors}
 
 ## What it was trained on
 
