@@ -206,7 +206,7 @@ def test_mvdream_cameras_by_hand():
 def test_mvdream_views_of_a_group_see_each_other_and_no_others(pipelines):
     prior = load_folder(pipelines["mvdream"])
     assert prior.camera_conditioned
-    assert prior.num_views == VIEWS
+    assert prior.group == VIEWS
     views = ring(2 * VIEWS)
     z, t = torch.randn(2 * VIEWS, 4, 16, 16), torch.full((2 * VIEWS,), 0.5)
     condition = Condition((PROMPT,) * len(z), cameras=views)

@@ -61,11 +61,14 @@ def _models(folder, sampling=2):
     ]
 
 
-@pytest.mark.parametrize("recipe", ["hunyuan3d", "gen-3diffusion"])
-def test_a_picture_becomes_an_asset(tmp_path, models, picture, recipe):
+@pytest.mark.parametrize(
+    ("recipe", "sampling"), [("hunyuan3d", 2), ("gen-3diffusion", 2), ("videomv", 5), ("six", 2)]
+)
+def test_a_picture_becomes_an_asset(tmp_path, models, picture, recipe, sampling):
     run = tmp_path / "run"
-    command = ["image-to-3d", str(picture), "--recipe", recipe, "--out", str(run), "--elevation", "10"]
-    assert main([*command, *_models(models), *FAST]) == 0
+    views = ["--recipe", "hunyuan3d", "representation.views=6"] if recipe == "six" else ["--recipe", recipe]
+    command = ["image-to-3d", str(picture), *views, "--out", str(run), "--elevation", "10"]
+    assert main([*command, *_models(models, sampling), *FAST]) == 0
     assert (run / "asset.glb").is_file()
     resolved = load_recipe(run / "recipe.yaml").resolved
     assert (
@@ -114,6 +117,15 @@ def test_few_posed_pictures_become_an_asset_without_a_prior(tmp_path, models):
     assert resolved["representation"]["name"] == "reconstructed"
     assert resolved["representation"]["holdout"] == 8
     assert main(["fit", str(mesh), "--feed-forward", "--representation", "mesh"]) == 2
+
+
+def test_a_clip_of_an_orbit_becomes_an_asset(tmp_path, models, picture, video_pipelines):
+    """The frames of a video model are views around the object, in the number that the model makes."""
+    run, model = tmp_path / "run", f"representation.model={models / 'reconstructor'}"
+    options = ["representation.prior.options.frames=4", "representation.sampling=2", *FAST]
+    command = ["image-to-3d", str(picture), "--recipe", "videomv", "--prior", str(video_pipelines["svd"])]
+    assert main([*command, "--out", str(run), model, *options]) == 0
+    assert (run / "asset.glb").is_file()
 
 
 def test_a_run_resumes_without_the_networks(tmp_path, models, picture):

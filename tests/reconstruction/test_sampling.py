@@ -11,7 +11,7 @@ from threedgen.core.types import GaussianCloud
 from threedgen.guidance.priors.base import Condition, Prediction, PriorRoles, ReferenceView
 from threedgen.guidance.priors.view_layout import ViewLayout
 from threedgen.reconstruction.reconstructed import ring, square
-from threedgen.reconstruction.sampling import Asked, Corrector, guided, sample_views, scales
+from threedgen.reconstruction.sampling import Asked, Corrector, guided, sample_views, scales, spaced, spread
 from threedgen.renderers.splatting import SplattingRenderer
 
 SIZE = 16
@@ -103,6 +103,33 @@ def test_a_sample_of_all_views_is_cut_and_its_parts_are_guided_each_by_its_own_s
     torch.testing.assert_close(found, spread * prior.encode(picture))
 
 
+class Clip(Oracle):
+    """An oracle of a clip, whose frames are the channels of one sample."""
+
+    frames, video = 4, True
+
+    def encode(self, images):
+        return super().encode(images).flatten(0, 1)[None]
+
+    def decode(self, x):
+        return super().decode(x[0].unflatten(0, (4, 3)))
+
+
+def test_a_clip_is_one_sample_and_its_frames_are_guided_each_by_its_own_scale():
+    views = torch.rand(4, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
+    prior = Clip(views)
+    shown = sample_views(prior, _asked(ring(4, 0.0, SIZE)))
+    torch.testing.assert_close(shown, views, atol=1e-5, rtol=0)
+    first = prior.asked[0]
+    assert first.cameras is not None
+    assert len(first.cameras) == 1
+    torch.testing.assert_close(first.times, torch.linspace(0.0, 1.0, 4)[None])
+    near = scales(_asked(ring(4, 0.0, SIZE), scale=3.0), 0)
+    z = torch.randn(1, 12, SIZE, SIZE)
+    found = guided(prior, z, torch.tensor([0.5]), Condition(("",)), spread(prior, near, z)).x0
+    torch.testing.assert_close(found, near.repeat_interleave(3)[None, :, None, None] * prior.encode(views))
+
+
 class Ball(torch.nn.Module):
     """A reconstructor that always finds the same ball."""
 
@@ -159,3 +186,35 @@ def test_pictures_become_square_and_their_cameras_see_the_same(shape):
         projected = local @ seen.intrinsics[1].T
         pixels.append(projected[:2] / projected[2])
     torch.testing.assert_close(pixels[1], pixels[0] + torch.tensor([float(left), float(top)]))
+
+
+def test_only_the_steps_that_are_named_are_corrected_each_answer_by_itself():
+    """As in VideoMV: of five steps the second and the third, with and without the condition; the last steps keep
+    what the prior draws. Of an orbit of twelve views four are reconstructed, and all are rendered."""
+    cameras = ring(12, 0.0, SIZE)
+    model: Any = Ball()
+    true = SplattingRenderer()(model.cloud, cameras, torch.ones(3)).rgb.detach().clamp(0.0, 1.0)
+    prior = Oracle(true, error=0.3)
+    corrector = Corrector(prior, model, cameras, None, (0.2, 0.4), each=True)
+    shown = sample_views(prior, _asked(cameras, scale=2.0, least=2.0), corrector)
+    assert [int(given.timesteps[0]) for given in model.seen] == [
+        round(t * 999) for t in (0.7475,) * 2 + (0.505,) * 2
+    ]
+    assert all(given.estimates.shape[1] == 4 for given in model.seen)
+    torch.testing.assert_close(
+        model.seen[0].cameras.world_from_camera, cameras[torch.tensor([0, 3, 6, 9])].world_from_camera
+    )
+    guided_last = (2.0 * (prior.encode(true) + 0.3)).clamp(-1.0, 1.0)
+    torch.testing.assert_close(shown, prior.decode(guided_last), atol=1e-5, rtol=0)
+    z, t = torch.randn(12, 3, SIZE, SIZE), torch.full((12,), 0.5)
+    strength = torch.full((12, 1, 1, 1), 2.0)
+    inside = guided(prior, z, t, Condition(("",) * 12), strength, corrector).x0
+    torch.testing.assert_close(
+        inside, prior.encode(true), atol=1e-5, rtol=0
+    )  # both answers are the same renders
+
+
+def test_up_to_eight_views_are_all_reconstructed_and_of_more_four_a_quarter_turn_apart():
+    assert spaced(8).tolist() == list(range(8))
+    assert spaced(12).tolist() == [0, 3, 6, 9]
+    assert spaced(24).tolist() == [0, 6, 12, 18]

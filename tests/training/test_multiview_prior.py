@@ -40,7 +40,9 @@ TINY = PriorArchitecture(
     size=16, channels=(8, 16), attention=(False, True), embedding=32, text_width=16, text_layers=1
 )
 SCENES: dict[str, Any] = {"object_scenes": 0, "class_scenes": 0, "assemblies": 3, "shapes": 3}
-CONFIG = MultiViewTrainingConfig(steps=3, batch=3, warmup=1, precision="fp32", every_six=2, **SCENES)
+CONFIG = MultiViewTrainingConfig(
+    steps=3, batch=3, warmup=1, precision="fp32", every_six=2, every_orbit=3, **SCENES
+)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,7 @@ def test_a_scene_fills_its_picture_as_a_cut_out_does():
 def test_a_group_is_a_whole_turn_of_rising_azimuths_also_when_mirrored(bank):
     mirrored = 0
     for step in range(12):
-        for views in (4, 6):
+        for views in (4, 12, 6):
             batch, again = (bank.batch(5, 0, step, views) for _ in range(2))
             assert torch.equal(batch.views, again.views)
             turns = (batch.angles[:, 1:, 0] - batch.angles[:, :-1, 0]) % 360.0
@@ -131,7 +133,7 @@ def test_a_group_is_a_whole_turn_of_rising_azimuths_also_when_mirrored(bank):
                 torch.testing.assert_close(batch.views[index, 1], stored[scene, FIRST + 10].flip(1))
                 mirrored += 1
     assert mirrored > 2
-    with pytest.raises(ValueError, match="4 or 6 views, not 5"):
+    with pytest.raises(ValueError, match="4, 6 or 12 views, not 5"):
         bank.batch(1, 0, 0, 5)
 
 

@@ -24,13 +24,10 @@ from threedgen.guidance.priors.base import Prior, ReferenceView, roles_of
 from threedgen.guidance.priors.codec import signed
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.reconstruction.network import Reconstructor
-from threedgen.reconstruction.sampling import Asked, Corrector, reconstruct, sample_views
+from threedgen.reconstruction.sampling import MOST, Asked, Corrector, reconstruct, sample_views, spaced
 from threedgen.reconstruction.store import load_reconstructor
 from threedgen.representations import density_control, gaussian_terms, gaussians
 from threedgen.representations.gaussians import Gaussians
-
-MOST = 8
-"""Posed pictures that a reconstruction takes."""
 
 
 @settings
@@ -47,8 +44,10 @@ class Config:
         prior: The multi-view prior that draws the views.
         model: Folder of a reconstructor, model/ of a training with `threedgen train reconstructor`.
         trajectory: after makes Gaussians of the finished views; along makes them at every step of the sampler,
-            which continues with what they show, so that the views agree.
-        views: Number of views around the object. A prior that draws all views in one picture has its own.
+            which continues with what they show, so that the views agree; at does so at the steps of `places` only.
+        places: Shares of the sampler after which `at` reconstructs.
+        views: Number of views around the object. A prior that draws all views in one picture, or a clip, has its
+            own. Of more than eight, four are reconstructed.
         sampling (steps): Number of steps of the sampler.
         scale: Guidance scale at the first step for the view on the side of the picture. The default is that of the
             prior: 1.5 for the small one, 4 for Zero123++, 7.5 for MVDream.
@@ -68,8 +67,9 @@ class Config:
     reference: ReferencePose = field(default_factory=ReferencePose)
     prior: PriorConfig = field(default_factory=lambda: PriorConfig(name="required"))
     model: str = ""
-    trajectory: Literal["after", "along"] = "after"
-    views: Annotated[int, between(1, 12)] = 4
+    trajectory: Literal["after", "along", "at"] = "after"
+    places: Annotated[tuple[float, ...], between(0.0, 1.0)] = (0.4, 0.6, 0.8)
+    views: Annotated[int, between(1, 24)] = 4
     sampling: Annotated[int, at_least(1)] = 20
     scale: Annotated[float | None, at_least(0.0)] = None
     least: Annotated[float | None, at_least(0.0)] = None
@@ -134,13 +134,16 @@ def made_of(config: Config, seed: int) -> GaussianCloud:
         reference = ReferenceView(shown, pose.azimuth, pose.elevation, pose.distance)
     front = pose.azimuth if config.image else 0.0
     size = reconstructor.size
-    cameras = ring(config.views, front, size) if layout is None else layout.cameras(front, size)
+    views = roles.frames if roles.frames > 1 else config.views
+    cameras = ring(views, front, size) if layout is None else layout.cameras(front, size)
+    if layout is None and roles.frames == 1:
+        roles.join(views)
     prior.prepare([config.prompt, ""])
     own = prior.default_scale if roles.sampling_scale is None else roles.sampling_scale
     scale = own if config.scale is None else config.scale
     least = config.least if config.least is not None else 1.0 if layout is None else scale
     asked = Asked(config.prompt, reference, cameras, config.sampling, scale, least, seed)
-    return make(prior, reconstructor, asked, given, config.trajectory == "along")
+    return make(prior, reconstructor, asked, given, config)
 
 
 def of_pictures(config: Config, reconstructor: Reconstructor) -> GaussianCloud:
@@ -176,26 +179,30 @@ def make(
     reconstructor: Reconstructor,
     asked: Asked,
     picture: tuple[Float[Tensor, "S S 3"], Cameras] | None,
-    along: bool,
+    config: Config,
 ) -> GaussianCloud:
-    """The Gaussians of what is asked for. picture: in [0, 1] on white, with its camera. along: see Config."""
+    """The Gaussians of what is asked for. picture: in [0, 1] on white, with its camera. config: how."""
     size = reconstructor.size
     given = None if picture is None else (signed(picture[0][None], size), picture[1].resized(size, size))
     layout = roles_of(prior).layout
-    if layout is not None and along:
+    if layout is not None and config.trajectory != "after":
         raise UserError(
             "this prior draws all views in one picture, whose background renders do not have: set "
             "representation.trajectory=after, as the recipe hunyuan3d does"
         )
-    if not along:
-        views, cameras = sample_views(prior, asked), asked.cameras
-        if layout is not None and layout.background != 1.0:
-            views, cameras = on_white(views, cameras, layout.background)
-        return reconstruct(reconstructor, signed(views, size), cameras, given)
-    corrector = Corrector(prior, reconstructor, asked.cameras, given)
-    sample_views(prior, asked, corrector)
-    assert corrector.cloud is not None
-    return corrector.cloud
+    if config.trajectory == "along":
+        corrector = Corrector(prior, reconstructor, asked.cameras, given)
+        sample_views(prior, asked, corrector)
+        assert corrector.cloud is not None
+        return corrector.cloud
+    corrector = None
+    if config.trajectory == "at":
+        corrector = Corrector(prior, reconstructor, asked.cameras, given, config.places, each=True)
+    views, cameras = sample_views(prior, asked, corrector), asked.cameras
+    if layout is not None and layout.background != 1.0:
+        views, cameras = on_white(views, cameras, layout.background)
+    chosen = spaced(len(views))
+    return reconstruct(reconstructor, signed(views[chosen], size), cameras[chosen], given)
 
 
 def on_white(

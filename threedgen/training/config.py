@@ -118,7 +118,9 @@ class MultiViewTrainingConfig(RingBankConfig):
     Attributes:
         picture_dropout: Share of the examples whose picture is withheld, for guidance.
         text_dropout: Share of the examples whose caption is withheld.
-        every_six: Every so many steps, groups have six views; in the others they have four.
+        every_six: Every so many steps, groups have six views, of which there are fewer; in the others they have
+            four.
+        every_orbit: Every so many steps, groups have twelve views, of which there are a third.
     """
 
     steps: Annotated[int, at_least(1)] = 20000
@@ -128,6 +130,7 @@ class MultiViewTrainingConfig(RingBankConfig):
     picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.2
     text_dropout: Annotated[float, between(0.0, 1.0)] = 0.4
     every_six: Annotated[int, at_least(1)] = 6
+    every_orbit: Annotated[int, at_least(1)] = 8
 
 
 @settings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from threedgen.training.card_values import card_values
 from threedgen.training.multiview_trainer import MultiViewTrainer
-from threedgen.training.ring_bank import GROUPS
+from threedgen.training.ring_bank import GROUP_SIZES
 from threedgen.training.view_bank import SHARES
 from threedgen.training.view_scenes import SOURCE_ELEVATION
 
@@ -14,9 +14,9 @@ _CARD = """# A multi-view prior
 
 Written by `threedgen train prior --kind multiview`. {groups} views of an object, evenly spaced around it, are
 denoised together: the self-attention of the UNet runs over all of them. A field of the picture shows each view what
-may be seen there (guide/, a prior of `--kind picture`). A text, a picture, both or none of them may be given ({parameters:.1f} million parameters, half precision, safetensors only). With a picture the azimuths of the
-cameras are relative to it, without one to the front of the object. Licence: Apache-2.0, like the project that
-trained it.
+may be seen there (guide/, a prior of `--kind picture`). A text, a picture, both or none of them may be given
+({parameters:.1f} million parameters, half precision, safetensors only). With a picture the azimuths of the cameras
+are relative to it, without one to the front of the object. Licence: Apache-2.0, like the project that trained it.
 
 - pictures: {size} x {size} pixels; {pictures} of them in {steps} steps of {batch} groups, {minutes:.0f} minutes on
   {machine}
@@ -46,7 +46,7 @@ def write_multiview_card(trainer: MultiViewTrainer, folder: Path, loss: float, m
     """Writes README.md into `folder`. loss: the last mean loss. machine: where the training ran."""
     values = card_values(trainer, loss, machine)
     values |= {
-        "groups": " or ".join(map(str, GROUPS)),
+        "groups": GROUP_SIZES,
         "size": trainer.average.size,
         "shares": ", ".join(f"{kind} {share:g}" for kind, share in SHARES.items()),
         "low": SOURCE_ELEVATION[0],

@@ -40,9 +40,12 @@ class MultiViewTrainer(DenoiserTrainer):
         self.tokenizer = make_tokenizer(caption_words())
 
     def next_batch(self, bank: Any) -> RingBatch:
-        config = self.config
-        views = GROUPS[1] if self.step % config.every_six == config.every_six - 1 else GROUPS[0]
-        return bank.batch(config.batch, config.seed, self.step, views)
+        config, views = self.config, GROUPS[0]
+        for every, larger in ((config.every_six, GROUPS[1]), (config.every_orbit, GROUPS[2])):
+            if self.step % every == every - 1:
+                views = larger
+        count = max(1, config.batch * GROUPS[0] // views)
+        return bank.batch(count, config.seed, self.step, views)
 
     def train_step(self, batch: RingBatch) -> float:
         """One step on the mean squared error of the clean views, at one noise level for the views of a group.

@@ -13,8 +13,9 @@ from threedgen.training.ring_rig import FIRST, OTHER, OTHERS, RING, RingRig
 from threedgen.training.view_bank import SceneBank, ViewBatch, on_white
 
 _PICTURE = 0.6  # chance that the picture of a pair is the one by which its scene is framed
-GROUPS = (4, 6)
+GROUPS = (4, 6, 12)
 """Numbers of views of a group, which are a whole turn of the ring."""
+GROUP_SIZES = f"{', '.join(map(str, GROUPS[:-1]))} or {GROUPS[-1]}"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class RingBank(SceneBank):
         that is not in GROUPS.
         """
         if views not in GROUPS:
-            raise ValueError(f"a group has {' or '.join(map(str, GROUPS))} views, not {views}")
+            raise ValueError(f"a group has {GROUP_SIZES} views, not {views}")
         rng = generator(seed, "ring-batch", step)
         scene = self.drawn(count, rng)
         captions = tuple("" if free else self.captions[index] for index in scene.tolist())

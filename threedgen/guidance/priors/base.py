@@ -269,6 +269,7 @@ class PriorRoles:
     layout: how the views of an object lie in one picture, if that is a sample. `image_size` is then the side of a
         view, and pictures to encode have the shape of the layout.
     sampling_scale: the guidance scale that suits a sampler; None: `default_scale`.
+    group: consecutive samples of a batch that are denoised together; their number is a multiple of it.
     """
 
     image_condition: ImageCondition = "none"
@@ -278,6 +279,14 @@ class PriorRoles:
     latent_frames: int = 0
     layout: ViewLayout | None = None
     sampling_scale: float | None = None
+    group: int = 1
+
+    def join(self, views: int) -> None:
+        """Makes groups of `views` samples. Raises UserError if they cannot have another size."""
+        if views % self.group:
+            raise UserError(
+                f"this prior draws {self.group} views together: set representation.views={self.group}"
+            )
 
     def particle_model(self, kind: str, rank: int, seed: int) -> ParticleModel:
         """A second denoiser that starts as this one and learns the renders of one scene.
@@ -304,7 +313,7 @@ class WrappedPrior(PriorRoles):
         self.image_condition, self.reads_text = roles.image_condition, roles.reads_text
         self.needs_cameras = roles.needs_cameras
         self.frames, self.latent_frames = roles.frames, roles.latent_frames
-        self.layout, self.sampling_scale = roles.layout, roles.sampling_scale
+        self.layout, self.sampling_scale, self.group = roles.layout, roles.sampling_scale, roles.group
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         return self.prior.encode(images)
@@ -328,6 +337,11 @@ class WrappedPrior(PriorRoles):
 
     def prepare(self, prompts: Sequence[str]) -> None:
         self.prior.prepare(prompts)
+
+    def join(self, views: int) -> None:
+        roles = roles_of(self.prior)
+        roles.join(views)
+        self.group = roles.group
 
     def particle_model(self, kind: str, rank: int, seed: int) -> Any:
         return roles_of(self.prior).particle_model(kind, rank, seed)

@@ -32,7 +32,7 @@ from threedgen.guidance.priors.folder.parts import PipelineParts
 
 
 class DiffusersImageDreamPrior(DiffusersMultiViewPrior):
-    """Consecutive views of a batch form groups of `num_views`, which the picture joins.
+    """Consecutive views of a batch form groups, which the picture joins.
 
     In the unconditional branch (Condition.dropped) the picture's latent and its CLIP states are zeros.
     """
@@ -60,11 +60,15 @@ class DiffusersImageDreamPrior(DiffusersMultiViewPrior):
         part = parts.folder.part("unet")
         weights = picture_weights(part)
         or_user_error(lambda: add_picture(prior.network, weights), part)
-        set_views(prior.network, prior.num_views + 1)
+        prior.join(prior.group)
         return prior
 
+    def join(self, views: int) -> None:
+        self.group = views
+        set_views(self.network, views + 1)
+
     def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
-        require_groups(self.num_views, z)
+        require_groups(self.group, z)
         if condition.reference is None:
             raise UserError(
                 "this prior shows a picture from other sides (ImageDream) and is given none: set `reference`, the "
@@ -72,26 +76,26 @@ class DiffusersImageDreamPrior(DiffusersMultiViewPrior):
             )
         own = super().arguments(z, t, condition)
         states, latent = self._look_at(condition.reference, z)
-        groups = len(z) // self.num_views
-        kept = 1.0 - torch.tensor(condition.drops(), device=z.device, dtype=z.dtype)[:: self.num_views]
+        groups = len(z) // self.group
+        kept = 1.0 - torch.tensor(condition.drops(), device=z.device, dtype=z.dtype)[:: self.group]
 
         def joined(views: Tensor, more: Tensor) -> Tensor:
-            grouped = views.unflatten(0, (groups, self.num_views))
+            grouped = views.unflatten(0, (groups, self.group))
             return torch.cat([grouped, more.to(views)[:, None]], dim=1).flatten(0, 1)
 
-        first = {name: own[name][:: self.num_views] for name in ("timestep", "encoder_hidden_states")}
+        first = {name: own[name][:: self.group] for name in ("timestep", "encoder_hidden_states")}
         first["sample"] = latent * kept[:, None, None, None]
-        first["class_labels"] = torch.zeros_like(own["class_labels"][:: self.num_views])
+        first["class_labels"] = torch.zeros_like(own["class_labels"][:: self.group])
         arguments = {name: joined(own[name], more) for name, more in first.items()}
         seen = (states * kept[:, None, None]).to(arguments["sample"])
-        seen = seen.repeat_interleave(self.num_views + 1, dim=0)[:, None]
+        seen = seen.repeat_interleave(self.group + 1, dim=0)[:, None]
         return {**arguments, "added_cond_kwargs": {"image_embeds": [seen]}}
 
     def answer(
         self, network: Any, z: Float[Tensor, "B C h w"], t: Float[Tensor, " B"], condition: Condition
     ) -> Float[Tensor, "B C h w"]:
-        found = super().answer(network, z, t, condition).unflatten(0, (-1, self.num_views + 1))
-        return found[:, : self.num_views].flatten(0, 1)
+        found = super().answer(network, z, t, condition).unflatten(0, (-1, self.group + 1))
+        return found[:, : self.group].flatten(0, 1)
 
     def camera_vectors(self, condition: Condition, z: Tensor) -> Float[Tensor, "B 16"]:
         """Those of MVDream, but azimuth 0 is the side of the picture."""

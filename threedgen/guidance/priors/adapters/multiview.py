@@ -28,26 +28,28 @@ _SCALE = 50.0  # of MVDream, which combines it with rescale 0.5 and a long negat
 
 
 class DiffusersMultiViewPrior(DiffusersImagePrior):
-    """Consecutive views of a batch form groups of `num_views` with a common t and rising azimuths."""
+    """Consecutive views of a batch form groups with a common t and rising azimuths."""
 
     needs_cameras = True
     sampling_scale = 7.5  # of its pipeline
-    num_views: int
 
     @classmethod
     def load(cls, parts: PipelineParts, options: Any, control: Any = None) -> DiffusersMultiViewPrior:
         network = loaded(parts.network("UNet2DConditionModel", "unet"))
-        views = int(parts.folder.config("unet")["num_views"])
-        set_views(network, views)
         process, form = parts.noise_table()
         codec = parts.codec()
         text = encoders.one_encoder(parts, pixels=False)
         prior = cls(network, codec, text, process, form, _SCALE, control)
-        prior.num_views = views
+        prior.join(int(parts.folder.config("unet")["num_views"]))
         return prior
 
+    def join(self, views: int) -> None:
+        """Makes groups of `views` views. It was trained with as many as its config says."""
+        self.group = views
+        set_views(self.network, views)
+
     def arguments(self, z: Tensor, t: Tensor, condition: Condition) -> dict[str, Any]:
-        require_groups(self.num_views, z)
+        require_groups(self.group, z)
         return super().arguments(z, t, condition)
 
     def camera_vectors(self, condition: Condition, z: Tensor) -> Float[Tensor, "B 16"]:

@@ -68,8 +68,6 @@ class DiffusersPixelMultiViewPrior(DiffusersPrior):
     image_condition = "optional-reference"
     camera_conditioned = True
     needs_cameras = True
-    group: int
-    """Views of a group."""
     field: PictureField
 
     def __init__(self, *arguments: Any) -> None:
@@ -88,7 +86,7 @@ class DiffusersPixelMultiViewPrior(DiffusersPrior):
         return prior
 
     def join(self, views: int) -> None:
-        """Makes groups of `views` views."""
+        """Makes groups of `views` views: it was trained with GROUPS of `threedgen.training.ring_bank`."""
         self.group = views
         set_views(self.network, views)
 
