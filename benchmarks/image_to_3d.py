@@ -23,7 +23,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from threedgen.cameras.orbit import orbit
 from threedgen.core.pictures import psnr, silhouette_iou
 from threedgen.core.types import Cameras
 from threedgen.datasets import mesh_files
-from threedgen.datasets.cut_outs import DISTANCE, FILL, FOV
+from threedgen.datasets.cut_outs import DISTANCE, FOV, framing
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.things.thing_set import INSTALLED, thing_set
 from threedgen.datasets.things.thing_views import load_object
@@ -84,23 +84,11 @@ def ring(azimuths: tuple[float, ...], size: int, elevation: float = 0.0) -> Came
     return orbit(angles, elevation * full, DISTANCE * full, FOV, size, size)
 
 
-def framed(
-    painted: mesh_files.PaintedMesh, seen: Callable[[mesh_files.PaintedMesh], PosedPictures]
-) -> mesh_files.PaintedMesh:
+def framed(painted: mesh_files.PaintedMesh, camera: Cameras) -> mesh_files.PaintedMesh:
     """The mesh, moved and scaled so that the cut-out of its picture has the frame of the picture itself: the asset
-    is then where the mesh is. seen: its picture of 512 pixels from azimuth 0."""
-    for _ in range(2):  # perspective: the second time corrects what the first moved
-        picture = seen(painted)
-        alpha = picture.alpha[0, ..., 0].numpy()
-        rows, columns = np.nonzero(alpha >= 0.5)
-        x, y = (0.5 * (places.min() + places.max() + 1) for places in (columns, rows))
-        radius = np.hypot(np.abs(columns + 0.5 - x) + 0.5, np.abs(rows + 0.5 - y) + 0.5).max()
-        pixel = 2.0 * DISTANCE * math.tan(math.radians(FOV / 2.0)) / 512  # world units, at the origin's depth
-        pose = picture.cameras.world_from_camera[0, :3, :3]
-        shift = pose @ torch.tensor([(x - 256.0) * pixel, (y - 256.0) * pixel, 0.0]).float()
-        vertices = (painted.mesh.vertices - shift) * (FILL * 256.0 / radius)
-        painted = replace(painted, mesh=replace(painted.mesh, vertices=vertices))
-    return painted
+    is then where the mesh is. camera: that of the picture."""
+    shift, scale = framing(camera, lambda seen: mesh_files.render(painted, seen).alpha[0, ..., 0])
+    return replace(painted, mesh=replace(painted.mesh, vertices=(painted.mesh.vertices - shift) * scale))
 
 
 def mesh_job(mesh: str, out: Path) -> Job:
@@ -129,7 +117,7 @@ def object_jobs(catalogue: str, most: int, out: Path) -> list[Job]:
 def job_of(name: str, painted: mesh_files.PaintedMesh, elevation: float, out: Path) -> Job:
     """The picture of a mesh, cut out."""
     camera = ring((0.0,), 512, elevation)
-    painted = framed(painted, lambda mesh: mesh_files.render(mesh, camera))
+    painted = framed(painted, camera)
     seen = mesh_files.render(painted, camera, LIGHT)
     straight = (seen.images - (1.0 - seen.alpha)) / seen.alpha.clamp_min(1e-6)
     rgba = torch.cat([straight.clamp(0.0, 1.0), seen.alpha], dim=-1)[0]

@@ -8,16 +8,18 @@ the picture as its diameter. The object therefore fits a ball of radius RADIUS a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from threedgen.cameras.orbit import DISTANCE, FOV
 from threedgen.core.errors import UserError
+from threedgen.core.types import Cameras
 from threedgen.datasets.background_removal import remove_background
 from threedgen.datasets.masks import require_object
 from threedgen.datasets.picture import Picture, read_depth, read_mask, read_picture
@@ -59,7 +61,10 @@ def cut_out_of(
     picture = read_picture(path)
     alpha, source, specks = alpha_of(picture, path, mask)
     rgb = picture.rgb if source == "alpha" else without_bleeding(picture.rgb, alpha)
-    center, radius = _circle(alpha)
+    circle = bounding_circle(alpha >= _SOLID)
+    if circle is None:
+        raise UserError("nothing of the object is left after cutting it out: give a --mask")
+    center, radius = circle[:2], circle[2]
     if 2.0 * radius < _LEAST_OBJECT:
         raise UserError(
             f"the object in '{path}' is {2.0 * radius:.0f} pixels large, {_LEAST_OBJECT} are needed: crop the "
@@ -172,15 +177,44 @@ def without_bleeding(
     return rgb[rows, columns]
 
 
-def _circle(alpha: UInt8[np.ndarray, "H W"]) -> tuple[tuple[float, float], float]:
-    """The centre (x, y) of the bounding box of the object, and the distance to the farthest corner of a pixel."""
-    rows, columns = np.nonzero(alpha >= _SOLID)
+def bounding_circle(solid: Bool[np.ndarray, "H W"]) -> tuple[float, float, float] | None:
+    """The centre (x, y) of the bounding box of what is solid, and the distance from there to the farthest corner of
+    a pixel, in pixels; None if nothing is."""
+    rows, columns = np.nonzero(solid)
     if len(rows) == 0:
-        raise UserError("nothing of the object is left after cutting it out: give a --mask")
-    x = 0.5 * (columns.min() + columns.max() + 1)
-    y = 0.5 * (rows.min() + rows.max() + 1)
+        return None
+    x, y = (0.5 * (places.min() + places.max() + 1) for places in (columns, rows))
     corners = np.hypot(np.abs(columns + 0.5 - x) + 0.5, np.abs(rows + 0.5 - y) + 0.5)
-    return (float(x), float(y)), float(corners.max())
+    return float(x), float(y), float(corners.max())
+
+
+def framing(
+    camera: Cameras, alpha: Callable[[Cameras], Float[Tensor, "H W"]], largest: float = math.inf
+) -> tuple[Float[Tensor, " 3"], float]:
+    """The shift and the scale after which an object, moved by p -> scale (p - shift), is where `camera` sees a
+    cut-out of its picture.
+
+    camera: one at DISTANCE with FOV. alpha: the opacity in [0, 1] that a camera of this kind sees of the object.
+    largest: the scale at most.
+    """
+    shift, scale, half = torch.zeros(3), 1.0, 0.5 * camera.height
+    pixel = DISTANCE * math.tan(math.radians(FOV / 2.0)) / half  # world units, at the origin's depth
+    right, down = camera.world_from_camera[0, :3, :2].unbind(1)
+    for _ in range(2):  # perspective: the second time corrects what the first moved
+        circle = bounding_circle(alpha(moved(camera, shift, scale)).numpy() >= 0.5)
+        if circle is None:
+            break
+        x, y, radius = circle
+        shift = shift + (right * (x - half) + down * (y - half)) * pixel / scale
+        scale = min(scale * FILL * half / radius, largest)
+    return shift, scale
+
+
+def moved(cameras: Cameras, shift: Float[Tensor, " 3"], scale: float) -> Cameras:
+    """Cameras that see an object as `cameras` see it after p -> scale (p - shift)."""
+    pose = cameras.world_from_camera.clone()
+    pose[:, :3, 3] = pose[:, :3, 3] / scale + shift
+    return replace(cameras, world_from_camera=pose)
 
 
 def framed(

@@ -3,8 +3,6 @@ views; framed as `threedgen.datasets.cut_outs` frames a picture."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from threedgen.core.types import Cameras
-from threedgen.datasets.cut_outs import DISTANCE, FILL, FOV
+from threedgen.datasets.cut_outs import DISTANCE, framing, moved
 from threedgen.training.things_store import cameras_of
 from threedgen.training.view_scenes import SOURCE_ELEVATION, Rig, Subject
 
@@ -51,34 +49,5 @@ class RingRig(Rig):
 
     def cameras(self, angles: Float[Tensor, "V 3"], size: int, subject: Subject) -> Cameras:
         source = cameras_of(angles[:1], _PIXELS)
-        shift, scale = torch.zeros(3), 1.0
-        for _ in range(2):  # perspective: the second time corrects what the first moved
-            alpha = subject.render(moved(source, shift, scale))[0, ..., 3].numpy()
-            found = _circle(alpha)
-            if found is None:
-                break
-            x, y, radius = found
-            pixel = 2.0 * DISTANCE * math.tan(math.radians(FOV / 2.0)) / _PIXELS
-            right, down = source.world_from_camera[0, :3, :2].unbind(1)
-            half = 0.5 * _PIXELS
-            shift = shift + (right * (x - half) + down * (y - half)) * pixel / scale
-            scale = min(scale * FILL * half / radius, _LARGEST)
+        shift, scale = framing(source, lambda camera: subject.render(camera)[0, ..., 3], _LARGEST)
         return moved(cameras_of(angles, size), shift, scale)
-
-
-def moved(cameras: Cameras, shift: Float[Tensor, " 3"], scale: float) -> Cameras:
-    """Cameras that see an object as `cameras` see it after p -> scale (p - shift)."""
-    pose = cameras.world_from_camera.clone()
-    pose[:, :3, 3] = pose[:, :3, 3] / scale + shift
-    return replace(cameras, world_from_camera=pose)
-
-
-def _circle(alpha: Float[np.ndarray, "H W"]) -> tuple[float, float, float] | None:
-    """The middle of the bounding box of what is seen, and the distance of the farthest pixel from it, in pixels;
-    None if nothing is seen."""
-    rows, columns = np.nonzero(alpha >= 0.5)
-    if len(rows) == 0:
-        return None
-    x, y = (0.5 * (places.min() + places.max() + 1) for places in (columns, rows))
-    corners = np.hypot(np.abs(columns + 0.5 - x) + 0.5, np.abs(rows + 0.5 - y) + 0.5)
-    return float(x), float(y), float(corners.max())
