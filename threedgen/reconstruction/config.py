@@ -19,7 +19,7 @@ class ReconstructorTrainingConfig(RingBankConfig):
 
     steps: Annotated[int, at_least(1)] = 20000
     batch: Annotated[int, at_least(1)] = 4
-    learning_rate: Annotated[float, at_least(0.0)] = 1e-3
+    learning_rate: Annotated[float, at_least(0.0)] = 4e-4
     decay: Annotated[float, between(0.0, 1.0)] = 0.5
     picture_share: Annotated[float, between(0.0, 1.0)] = 0.5
     noisy_share: Annotated[float, between(0.0, 1.0)] = 0.5
