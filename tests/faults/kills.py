@@ -110,7 +110,7 @@ def run(words: list[str], folder: Path, limit: float) -> int | None:
 
 def digests(folder: Path) -> dict[str, str]:
     """The content of everything in a folder, by its name. The order of tensors and of keys does not count, nor do
-    the seconds in rows of numbers."""
+    the seconds in rows of numbers and the hours in documents."""
     return {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*"))}
 
 
@@ -119,7 +119,10 @@ def _digest(path: Path) -> str:
         return ""
     content = path.read_bytes()
     if path.suffix == ".json":
-        content = json.dumps(json.loads(content), sort_keys=True).encode()
+        document = json.loads(content)
+        if isinstance(document, dict):
+            document.pop("hours", None)
+        content = json.dumps(document, sort_keys=True).encode()
     if path.suffix == ".jsonl":
         rows = [json.loads(line) for line in content.splitlines()]
         content = json.dumps([{**row, "seconds": None} for row in rows], sort_keys=True).encode()

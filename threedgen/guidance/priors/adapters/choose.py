@@ -37,8 +37,8 @@ from threedgen.guidance.priors.folder.replaced import latents_of
 
 SUPPORTED = (
     "Stable Diffusion 1.x/2.x/XL/3, FLUX, DeepFloyd IF stage I or II, InstructPix2Pix, Zero-1-to-3, "
-    "Zero123++, MVDream, ImageDream, for clips ModelScope, AnimateDiff, Stable Video Diffusion, CogVideoX or "
-    "Wan, or a folder written by `threedgen train prior` (docs/priors.md)"
+    "Zero123++, MVDream, ImageDream, for clips ModelScope, AnimateDiff, SVD, CogVideoX or Wan, or a folder of "
+    "`threedgen train prior` (docs/priors.md)"
 )
 _TRANSFORMERS: dict[str, type[DiffusersPrior]] = {
     "SD3Transformer2DModel": DiffusersSD3Prior,
@@ -56,7 +56,7 @@ _NO_PRIORS = {
     "LDM3D": "it makes pictures together with their depth",
     "Upscale": "it enlarges pictures",
     "UnCLIP": "it is told the embedding of a picture",
-    "LatentConsistency": "it is distilled for samples of a few steps, and its predictions contain a guidance scale",
+    "LatentConsistency": "it makes samples of a few steps, and a guidance scale is part of its predictions",
 }
 """What a word in the name of a pipeline says about a model whose networks look like those of another kind."""
 _PICTURE_INPUTS = ("ip_image_proj", "image_proj", "text_image_proj")
