@@ -261,3 +261,15 @@ def test_the_one_that_ships_knows_the_side_of_a_thing() -> None:
 
     assert error(0.0) < 0.02
     assert error(90.0) > 1.5 * error(0.0)
+
+
+def test_what_was_seen_can_be_withheld_in_part(field: PictureField, pictures: Tensor) -> None:
+    """With factors of one nothing changes; without any of it the planes do not depend on the picture."""
+    known, azimuth = torch.tensor([[10.0, 3.0]]).repeat(len(pictures), 1), torch.zeros(len(pictures))
+    plain = field.decode(pictures, known, azimuth)
+    kept = torch.ones(len(pictures), field.architecture.seen)
+    whole, none = (field.decode(pictures, known, azimuth, share * kept) for share in (1.0, 0.0))
+    torch.testing.assert_close(whole.planes, plain.planes)
+    torch.testing.assert_close(none.planes[0], none.planes[1])
+    assert not torch.allclose(plain.planes[0], plain.planes[1])
+    torch.testing.assert_close(none.features, plain.features)

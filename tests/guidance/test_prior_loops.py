@@ -71,7 +71,9 @@ def section_for(kind: str, picture: Path) -> dict[str, Any]:
     )
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "zero123plus"])  # refused, see its own tests
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind != "zero123plus"]
+)  # refused, see its own tests
 def test_three_steps(pipelines, kind, picture):
     guide = guidance(pipelines, kind, **section_for(kind, picture))
     start = Gaussians(Gaussians.Config(count=64)).state_dict()

@@ -139,6 +139,8 @@ class PictureFieldTrainingConfig(RingBankConfig):
 
     Attributes:
         picture_dropout: Share of the examples whose picture is withheld.
+        seen_dropout: Share of the numbers of what was seen that are withheld in a step. Without that the field
+            learns the objects by heart, and errs more on others.
         views: Number of views of the object of each picture in a step.
         rays: Number of pixels of each view that are compared in a step.
         side_weight: Weight of the term that teaches from which side of the object a picture was taken.
@@ -151,6 +153,7 @@ class PictureFieldTrainingConfig(RingBankConfig):
     weight_decay: Annotated[float, at_least(0.0)] = 1e-3
     side_weight: Annotated[float, at_least(0.0)] = 0.01
     picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.02
+    seen_dropout: Annotated[float, between(0.0, 0.9)] = 0.3
     views: Annotated[int, between(1, 7)] = 2
     rays: Annotated[int, at_least(1)] = 64
 

@@ -60,8 +60,11 @@ class PictureFieldTrainer(DenoiserTrainer):
         # A withheld picture is white: its field is the mean of everything.
         pictures = torch.lerp(torch.ones_like(pictures), pictures, kept[:, None, None, None])
         known = batch.known.to(device)
+        dropout = config.seen_dropout
+        passed = (torch.rand(count, self.model.architecture.seen, generator=rng) >= dropout).float()
+        passed = (passed / (1.0 - dropout)).to(device)
         with self.half():
-            decoded = self.model.decode(pictures.to(device), known[:, 1:], known[:, 0])
+            decoded = self.model.decode(pictures.to(device), known[:, 1:], known[:, 0], passed)
         owner = torch.arange(count).repeat_interleave(views)
         cameras = cameras_of(batch.views.flatten(0, 1), self.size).to(device)
         predicted = self.model.render(

@@ -226,16 +226,20 @@ class PictureField(RadianceField):
         pictures: Float[Tensor, "B 3 H W"],
         known: Float[Tensor, "B 2"],
         azimuth: Float[Tensor, " B"] | None = None,
+        kept: Float[Tensor, "B S"] | None = None,
     ) -> DecodedPictures:
         """The fields of pictures in [-1, 1] on white.
 
         known: the elevation in degrees and the distance of the camera of each. azimuth: from which side of the
-        object each was taken, in degrees; None: from where it looks as if it was.
+        object each was taken, in degrees; None: from where it looks as if it was. kept: factors of the vectors of
+        what was seen, for dropout (Srivastava et al. 2014) in a training.
         """
         a = self.architecture
         elevation, distance = known.float().unbind(1)
         pose = picture_features(elevation, distance, 0.5 / math.tan(math.radians(0.5 * FOV)), 1)
         seen, features = self.encoder(pictures, pose)
+        if kept is not None:
+            seen = seen * kept.to(seen)
         sides = self.azimuth(seen).float()
         if azimuth is None:
             azimuth = likely(sides)
