@@ -91,11 +91,15 @@ def sampled_scenes(
 
 @torch.no_grad()
 def shown(
-    field: SceneField, decoded: DecodedScenes | DecodedPictures, views: Float[Tensor, "V 3"]
+    field: SceneField,
+    decoded: DecodedScenes | DecodedPictures,
+    views: Float[Tensor, "V 3"],
+    size: int | None = None,
 ) -> Float[Tensor, "B V H W 4"]:
     """What B fields show from the same V views: premultiplied RGB and alpha. views: azimuth relative to that of the
-    picture and elevation in degrees, and distance."""
-    count, size, device = len(decoded.azimuth), field.architecture.size, decoded.azimuth.device
+    picture and elevation in degrees, and distance. size: pixels; None: as many as the picture has."""
+    count, device = len(decoded.azimuth), decoded.azimuth.device
+    size = size or field.architecture.size
     owner = torch.arange(count).repeat_interleave(len(views))
     cameras = seen_from(decoded, cameras_of(views.repeat(count, 1), size).to(device), owner)
     values = field.render(decoded, cameras, owner)
