@@ -14,6 +14,7 @@ from threedgen.cameras.orbit import orbit
 from threedgen.cameras.reference import ReferencePose
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
+from threedgen.dfm import scene_sample
 from threedgen.dfm.sampling import sampled_scenes, shown
 from threedgen.dfm.scene_sample import Config, SceneSample, radiance_field
 from threedgen.dfm.store import save_scene_field
@@ -22,6 +23,12 @@ from threedgen.renderers.volume import VolumeRenderer
 
 FAST = ["--steps", "2", "export.turntable.frames=2", "export.turntable.size=32", "export.mesh.resolution=16"]
 FAST += ["export.mesh.texture_size=0", "export.mesh.outline=0", "export.settle=0", "cameras.resolution=32"]
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scene_sample, "_VOXELS", 24)
+    monkeypatch.setattr(scene_sample, "_PIXELS", 48)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +112,7 @@ def test_the_asset_stands_where_the_sample_is_seen() -> None:
     views = torch.tensor([[40.0, 10.0, 2.85], [180.0, 30.0, 2.85]])
     expected = shown(field, scenes, views, 24)[0]
     picture_at = 25.0  # the azimuth of the picture in the world of the asset
-    world = radiance_field(field, scenes.each()[0], float(scenes.azimuth[0]) - picture_at)
+    world = radiance_field(field, scenes, picture_at)
     cameras = orbit(views[:, 0] + picture_at, views[:, 1], views[:, 2], 40.0, 24, 24)
     with torch.no_grad():
         seen = VolumeRenderer(VolumeRenderer.Config(jitter=False))(world, cameras, torch.zeros(3))

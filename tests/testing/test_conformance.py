@@ -18,6 +18,7 @@ from threedgen.core import plugins
 from threedgen.datasets.films import Film, write_film
 from threedgen.datasets.given import GivenViews
 from threedgen.datasets.multiview import PosedPictures, write_transforms
+from threedgen.dfm import scene_sample
 from threedgen.dfm.store import save_scene_field
 from threedgen.guidance.priors.load import PriorConfig
 from threedgen.nerfdiff.store import save_model
@@ -110,12 +111,13 @@ def _reconstructed(folder):
 
 
 @pytest.mark.parametrize("name", plugins.BUILTIN["representation"])
-def test_representations(name, nerfdiff, tmp_path):
+def test_representations(name, nerfdiff, tmp_path, monkeypatch):
     cls = plugins.find("representation", name)
     settings = nerfdiff if name == "camera-triplane" else REPRESENTATIONS.get(name, {})
     if name == "reconstructed":
         settings = _reconstructed(tmp_path)
     if name == "scene-sample":
+        monkeypatch.setattr(scene_sample, "_VOXELS", 24)
         save_scene_field(tiny_field(), tmp_path, {})
         settings = {"model": str(tmp_path), "image": nerfdiff["image"], "sampling": 2, "count": 60}
     if name == "dynamic-gaussians":

@@ -19,7 +19,7 @@ from threedgen.core.settings import above, at_least, settings
 from threedgen.core.types import GaussianCloud, RadianceField
 from threedgen.datasets.cut_outs import read_cut_out
 from threedgen.dfm.sampling import BACK, TOGETHER, sampled_scenes, shown
-from threedgen.dfm.scene_field import DecodedScene, SceneField, signed
+from threedgen.dfm.scene_field import DecodedScenes, SceneField, signed
 from threedgen.dfm.store import load_scene_field
 from threedgen.export.field_mesh import extract_field_mesh
 from threedgen.export.mesh import MeshConfig, NoSurface
@@ -88,11 +88,9 @@ class SceneSample(MadeGaussians):
         back = torch.tensor([[BACK, pose.elevation, pose.distance]])
         pictures = on_white(shown(model, scenes, back, _PIXELS)[:, 0])
         self._backs = [labelled(to_uint8(one), f"seed {of}") for one, of in zip(pictures, seeds, strict=True)]
-        turn = float(scenes.azimuth[0]) - pose.azimuth
+        world = radiance_field(model, scenes, pose.azimuth)
         try:
-            mesh = extract_field_mesh(
-                radiance_field(model, scenes.each()[0], turn), MeshConfig(resolution=_VOXELS)
-            )
+            mesh = extract_field_mesh(world, MeshConfig(resolution=_VOXELS))
         except NoSurface as error:
             raise UserError(
                 f"the sample of seed {seed} shows nothing that is solid: take another --seed or another picture"
@@ -105,12 +103,12 @@ class SceneSample(MadeGaussians):
         return {"backs": self._backs} if self._backs else {}
 
 
-def radiance_field(model: SceneField, one: DecodedScene, turn: float) -> RadianceField:
-    """The field of a scene in the world of the asset. turn: degrees by which azimuths are larger in the frame of
-    the field."""
-    angle = torch.deg2rad(torch.tensor(turn))
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(())
-    to_field = torch.stack([cos, zero, sin, zero, torch.ones(()), zero, -sin, zero, cos]).view(3, 3)
+def radiance_field(model: SceneField, scenes: DecodedScenes, azimuth: float) -> RadianceField:
+    """The first of some scenes in the world of the asset. azimuth: that of its picture there, in degrees."""
+    one = scenes.each()[0]
+    angle = torch.deg2rad(scenes.azimuth[0] - azimuth)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    to_field = torch.stack([cos, zero, sin, zero, torch.ones_like(angle), zero, -sin, zero, cos]).view(3, 3)
 
     def query(points: Float[Tensor, "M 3"], directions: Float[Tensor, "M 3"]) -> tuple[Tensor, Tensor]:
         colors, densities = model.shade_all(one, points @ to_field.T)
