@@ -62,7 +62,8 @@ def test_every_setting_changes_what_is_learnt(
     change: dict[str, float], tmp_path: Path, bank: FramedViewBank
 ) -> None:
     made = []
-    for config in (CONFIG, SceneTrainingConfig(**{**vars(CONFIG), "self_share": 0.0, **change})):
+    plain = {**vars(CONFIG), "self_share": 0.0}
+    for config in (SceneTrainingConfig(**plain), SceneTrainingConfig(**{**plain, **change})):
         trainer = SceneTrainer(config, 64, tmp_path)
         trainer.model.load_state_dict(tiny_field().state_dict())
         trainer.train_step(trainer.next_batch(bank))
