@@ -20,7 +20,7 @@ FLOORS = (
     ("pipelines",),
     ("evaluation", "ssdnerf"),
     ("jobs",),
-    ("nerfdiff", "reconstruction"),
+    ("dfm", "nerfdiff", "reconstruction"),
     ("export", "metrics", "training", "testing"),
     ("representations", "guidance"),
     ("datasets",),

@@ -18,7 +18,8 @@ from threedgen.datasets.splat_files import SplatParameters
 from threedgen.export.splat import write_splats
 from threedgen.recipes import typed
 
-ELSEWHERE = {"camera-triplane", "reconstructed"}  # they need a trained model: tests/nerfdiff, tests/testing
+# They need a trained model: tests/nerfdiff, tests/testing.
+ELSEWHERE = {"camera-triplane", "reconstructed", "scene-sample"}
 SMALL: dict[str, dict[str, Any]] = {
     "gaussians": {"count": 30, "sh_degree": 1, "scales": [0.01, 0.2]},
     "dynamic-gaussians": {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dfm_scenes import tiny_field
 from nerfdiff_scenes import seen, source_camera, tiny_model, write_cut_out
 from primitives import cloud, field, mesh
 
@@ -17,6 +18,8 @@ from threedgen.core import plugins
 from threedgen.datasets.films import Film, write_film
 from threedgen.datasets.given import GivenViews
 from threedgen.datasets.multiview import PosedPictures, write_transforms
+from threedgen.dfm import scene_sample
+from threedgen.dfm.store import save_scene_field
 from threedgen.guidance.priors.load import PriorConfig
 from threedgen.nerfdiff.store import save_model
 from threedgen.reconstruction.network import Reconstructor, ReconstructorArchitecture
@@ -108,11 +111,15 @@ def _reconstructed(folder):
 
 
 @pytest.mark.parametrize("name", plugins.BUILTIN["representation"])
-def test_representations(name, nerfdiff, tmp_path):
+def test_representations(name, nerfdiff, tmp_path, monkeypatch):
     cls = plugins.find("representation", name)
     settings = nerfdiff if name == "camera-triplane" else REPRESENTATIONS.get(name, {})
     if name == "reconstructed":
         settings = _reconstructed(tmp_path)
+    if name == "scene-sample":
+        monkeypatch.setattr(scene_sample, "_VOXELS", 24)
+        save_scene_field(tiny_field(), tmp_path, {})
+        settings = {"model": str(tmp_path), "image": nerfdiff["image"], "sampling": 2, "count": 60}
     if name == "dynamic-gaussians":
         (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
         settings = {"asset": str(tmp_path / "a.obj"), "count": 40}

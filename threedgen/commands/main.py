@@ -60,6 +60,7 @@ COMMANDS = {
     "train reconstructor": Command(
         "train_reconstructor", "Train the network that turns views into Gaussians in one pass."
     ),
+    "train dfm": Command("train_dfm", "Train a diffusion model of the scenes that a picture may show."),
     "train nerfdiff": Command("train_nerfdiff", "Train a NerfDiff model."),
     "train ssdnerf": Command("train_ssdnerf", "Train an SSDNeRF model, a generator of a class of objects."),
     "train one-step": Command("train_one_step", "Distil a trained SSDNeRF into a sampler of one step."),

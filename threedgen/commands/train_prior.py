@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from threedgen.commands.options import add_dry_run, print_settings, whole
 from threedgen.commands.parser import Parser
-from threedgen.commands.training import add_config, config_of, held, machine_name, train
+from threedgen.commands.training import add_config, catalogue_of, config_of, held, machine_name, train
 from threedgen.core.errors import UserError
 from threedgen.training.config import (
     FieldTrainingConfig,
@@ -185,15 +185,13 @@ def _text(arguments: argparse.Namespace) -> _Training:
 
 
 def _view(arguments: argparse.Namespace) -> _Training:
-    from threedgen.datasets.things.thing_set import thing_set
     from threedgen.training.prior_model import for_size
     from threedgen.training.view_bank import ViewBank
     from threedgen.training.view_card import write_view_card, write_view_grid
     from threedgen.training.view_model import save_view_pipeline
     from threedgen.training.view_trainer import ViewTrainer
 
-    things = thing_set(_catalogue(arguments), arguments.only)
-    _say_what_is_missing(things)
+    things = catalogue_of(arguments)
     return _Training(
         lambda config, size, folder: ViewTrainer(config, for_size(size), folder),
         lambda config, size, progress: ViewBank(
@@ -206,14 +204,12 @@ def _view(arguments: argparse.Namespace) -> _Training:
 
 
 def _picture(arguments: argparse.Namespace) -> _Training:
-    from threedgen.datasets.things.thing_set import thing_set
     from threedgen.training.picture_card import write_picture_card
     from threedgen.training.picture_report import HeldOutViews, held_out_views, write_picture_report
     from threedgen.training.picture_trainer import PictureFieldTrainer, save_picture_pipeline
     from threedgen.training.ring_bank import FramedViewBank
 
-    things = thing_set(_catalogue(arguments), arguments.only)
-    _say_what_is_missing(things)
+    things = catalogue_of(arguments)
     held_out: list[HeldOutViews] = []
 
     def bank(
@@ -232,7 +228,6 @@ def _picture(arguments: argparse.Namespace) -> _Training:
 
 
 def _multiview(arguments: argparse.Namespace) -> _Training:
-    from threedgen.datasets.things.thing_set import thing_set
     from threedgen.guidance.priors.load import EMBEDDED_PICTURE_WEIGHTS
     from threedgen.guidance.priors.picture_field import load_picture_field
     from threedgen.training.multiview_card import write_multiview_card
@@ -241,8 +236,7 @@ def _multiview(arguments: argparse.Namespace) -> _Training:
     from threedgen.training.ring_bank import RingBank, RingBatch
     from threedgen.training.ring_report import held_out_rings, write_ring_report
 
-    things = thing_set(_catalogue(arguments), arguments.only)
-    _say_what_is_missing(things)
+    things = catalogue_of(arguments)
     held_out: list[RingBatch] = []
     field = load_picture_field((arguments.guide or EMBEDDED_PICTURE_WEIGHTS) / "field")
 

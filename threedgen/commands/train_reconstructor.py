@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 
 from threedgen.commands.options import add_dry_run, print_settings, whole
 from threedgen.commands.parser import Parser
-from threedgen.commands.training import add_config, config_of, held, machine_name, train
+from threedgen.commands.training import (
+    add_catalogue,
+    add_config,
+    catalogue_of,
+    config_of,
+    held,
+    machine_name,
+    train,
+)
 from threedgen.core.errors import UserError
 from threedgen.reconstruction.config import ReconstructorTrainingConfig
 
@@ -42,16 +49,7 @@ def build_parser() -> Parser:
         help="a multi-view prior (the folder pipeline/ of `threedgen train prior --kind multiview`), from whose "
         "estimates of noisy views it learns as well; default: it learns from clean views only",
     )
-    parser.add_argument(
-        "--catalogue",
-        type=Path,
-        metavar="DIR",
-        help="the folder of Sweet Home 3D's furniture libraries; default: where Debian's package "
-        "sweethome3d-furniture puts them, or none",
-    )
-    parser.add_argument(
-        "--only", choices=("cc0",), help="of the catalogue, only what is in the public domain"
-    )
+    add_catalogue(parser)
     add_dry_run(parser, "training")
     add_config(parser, {"reconstructor": ReconstructorTrainingConfig})
     return parser
@@ -66,7 +64,6 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print_settings({"size": size, **dataclasses.asdict(config)})
         return
-    from threedgen.datasets.things.thing_set import INSTALLED, thing_set
     from threedgen.reconstruction.report import write_card, write_report
     from threedgen.reconstruction.store import save_reconstructor
     from threedgen.reconstruction.trainer import ReconstructorTrainer
@@ -74,9 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
     from threedgen.training.ring_bank import RingBank
     from threedgen.training.ring_report import held_out_rings
 
-    things = thing_set(arguments.catalogue or INSTALLED, arguments.only)
-    if things.note is not None:
-        print(things.note, file=sys.stderr)
+    things = catalogue_of(arguments)
     prior = None if arguments.prior is None else load_multiview_pipeline(arguments.prior)
     if prior is not None and prior.size != size:
         raise UserError(f"the views of --prior have {prior.size} pixels: choose --size {prior.size}")

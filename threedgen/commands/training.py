@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +17,7 @@ from threedgen.core.settings import SettingError
 from threedgen.recipes.documented import descriptions
 
 if TYPE_CHECKING:
+    from threedgen.datasets.things.thing_set import ThingSet
     from threedgen.training.config import TrainingConfig
     from threedgen.training.denoiser_trainer import Bank, DenoiserTrainer
 
@@ -51,6 +53,30 @@ def add_config(options: argparse.ArgumentParser, kinds: Mapping[str, type[Traini
             metavar=None if name in _CHOICES else "N",
             help=f"{_phrase(texts[name])}; default: {shown}",
         )
+
+
+def add_catalogue(options: argparse.ArgumentParser) -> None:
+    """--catalogue and --only; see `catalogue_of`."""
+    options.add_argument(
+        "--catalogue",
+        type=Path,
+        metavar="DIR",
+        help="the folder of Sweet Home 3D's furniture libraries; default: where Debian's package "
+        "sweethome3d-furniture puts them, or none",
+    )
+    options.add_argument(
+        "--only", choices=("cc0",), help="of the catalogue, only what is in the public domain"
+    )
+
+
+def catalogue_of(arguments: argparse.Namespace) -> ThingSet:
+    """The things to learn from, and a note to the user if some are missing. Raises UserError."""
+    from threedgen.datasets.things.thing_set import INSTALLED, thing_set
+
+    things = thing_set(arguments.catalogue or INSTALLED, arguments.only)
+    if things.note is not None:
+        print(things.note, file=sys.stderr)
+    return things
 
 
 def _phrase(sentence: str) -> str:

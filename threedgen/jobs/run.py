@@ -37,6 +37,7 @@ from threedgen.loop.watchdog import Diverged, Watchdog
 from threedgen.recipes.checks import check_recipe
 from threedgen.recipes.load import read_resolved
 from threedgen.recipes.recipe import Recipe
+from threedgen.representations.base import Representation
 
 _NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
@@ -75,6 +76,7 @@ def start(
                 components = build(recipe.all_stages[0], device)
                 state = _state(recipe, 0, components)
                 run = run or create()
+                _write_sheets(run, components.scene)
                 _run_and_finish(recipe, run, components, state, listeners, clock)
         except UserError:
             unused = run is not None and (not run.metrics.is_file() or run.metrics.stat().st_size == 0)
@@ -82,6 +84,14 @@ def start(
                 run.discard()  # no step was done, so nothing in it is worth keeping
             raise
     return run
+
+
+def _write_sheets(run: RunDirectory, scene: Any) -> None:
+    """What a new scene has to show beside itself."""
+    from threedgen.export.video import write_contact_sheet
+
+    for name, frames in scene.sheets.items() if isinstance(scene, Representation) else ():
+        write_contact_sheet(run.path / f"{name}.png", frames, len(frames))
 
 
 def resume(

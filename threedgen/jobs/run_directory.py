@@ -1,6 +1,7 @@
 """A run directory: everything that a run leaves behind. Its path is all that later commands need.
 
 recipe.yaml  metrics.jsonl  previews/  checkpoint/                          while it runs
+backs.png                                                                   of the recipe dfm, from its beginning
 asset.glb  asset.ply  turntable.mp4  contact_sheet.png  report.json         when it is finished
 """
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from dataclasses import field
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.cameras.reference import ReferencePose, cameras_of
 from threedgen.core.errors import UserError
 from threedgen.core.png import to_uint8
-from threedgen.core.settings import above, at_least, between, settings
+from threedgen.core.settings import at_least, between, settings
 from threedgen.core.types import Cameras, GaussianCloud
 from threedgen.datasets.background_removal import remove_background
 from threedgen.datasets.cut_outs import read_cut_out
@@ -26,12 +26,11 @@ from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.reconstruction.network import Reconstructor
 from threedgen.reconstruction.sampling import MOST, Asked, Corrector, reconstruct, sample_views, spaced
 from threedgen.reconstruction.store import load_reconstructor
-from threedgen.representations import density_control, gaussian_terms, gaussians
-from threedgen.representations.gaussians import Gaussians
+from threedgen.representations.made_gaussians import MadeConfig, MadeGaussians
 
 
 @settings
-class Config:
+class Config(MadeConfig):
     """Gaussians that are made of a picture, of a text or of posed pictures in one pass.
 
     Attributes:
@@ -53,11 +52,6 @@ class Config:
             prior: 1.5 for the small one, 4 for Zero123++, 7.5 for MVDream.
         least: Guidance scale at the last step, and behind. The default is 1, and for a prior that draws all views
             in one picture the same as scale.
-        scales (world units): Smallest and largest standard deviation of a Gaussian along an axis, kept after
-            every step.
-        learning_rates: Initial learning rate of each group of parameters.
-        density: When Gaussians are copied, split and removed.
-        regularizers: Weights of the terms of the loss on the Gaussians themselves.
     """
 
     pictures: str = ""
@@ -73,41 +67,17 @@ class Config:
     sampling: Annotated[int, at_least(1)] = 20
     scale: Annotated[float | None, at_least(0.0)] = None
     least: Annotated[float | None, at_least(0.0)] = None
-    scales: Annotated[tuple[float, float], above(0.0)] = (0.0025, 0.3)
-    learning_rates: gaussians.LearningRates = field(default_factory=gaussians.LearningRates)
-    density: density_control.Config = field(default_factory=lambda: density_control.Config(enabled=False))
-    regularizers: gaussian_terms.Config = field(default_factory=gaussian_terms.Config)
-
-    def plain(self) -> gaussians.Config:
-        """The same settings of ordinary Gaussians. Raises SettingError for scales in the wrong order."""
-        return gaussians.Config(
-            scales=self.scales,
-            learning_rates=self.learning_rates,
-            density=self.density,
-            regularizers=self.regularizers,
-        )
 
 
-class ReconstructedGaussians(Gaussians):
+class ReconstructedGaussians(MadeGaussians):
     """Gaussians, which begin as the networks make them."""
 
     Config = Config
     prior_setting = "prior"
     pose_setting = "reference"
 
-    def __init__(self, config: Config, seed: int = 0) -> None:
-        """Raises UserError."""
-        super().__init__(dataclasses.replace(config.plain(), count=1))
-        made = Gaussians.from_cloud(made_of(config, seed), config.plain())
-        self.load_state_dict(made.state_dict())
-        self.constrain()
-
-    @classmethod
-    def blank(cls, config: Config) -> Self:
-        """A scene of one Gaussian to load a state into. It needs neither the networks nor the picture."""
-        scene = cls.__new__(cls)
-        Gaussians.__init__(scene, dataclasses.replace(config.plain(), count=1))
-        return scene
+    def make(self, config: Config, seed: int) -> GaussianCloud:
+        return made_of(config, seed)
 
 
 @torch.no_grad()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
-from jaxtyping import Float, Int
+import numpy as np
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from threedgen.core.roles import RepresentationRoles
@@ -54,6 +55,12 @@ class Representation(nn.Module, ABC, RepresentationRoles):
     def earlier_run(self) -> str:
         """The folder of the run that this representation continues; empty if it continues none."""
         return ""
+
+    @property
+    def sheets(self) -> Mapping[str, Sequence[UInt8[np.ndarray, "H W 3"]]]:
+        """Pictures of what else this scene might have become, by the name of the sheet that a new run gets of them.
+        One that was loaded has none."""
+        return {}
 
     def continue_from(self, earlier: Any) -> None:
         """Continues from the end of `earlier`, the scene of `earlier_run`, on the CPU. Raises UserError if it

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,6 +28,33 @@ from threedgen.training.things_store import cameras_of
 from threedgen.training.view_bank import ViewBatch
 
 SIZES = (64, 128, 256)  # pixels
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Random rays of B views: row-major pixels, how points on them are moved (see `RadianceField.render`), and
+    what the views show there, premultiplied RGB and alpha."""
+
+    pixels: Int[Tensor, "B N"]
+    shift: Float[Tensor, "B N S"]
+    true: Float[Tensor, "B N 4"]
+
+
+def random_rays(layers: Float[Tensor, "B H W 4"], count: int, samples: int, rng: torch.Generator) -> Rays:
+    """`count` rays of each view, with `samples` points."""
+    views, height, width = layers.shape[:3]
+    pixels = torch.randint(height * width, (views, count), generator=rng)
+    shift = torch.rand(views, count, samples, generator=rng) - 0.5
+    true = torch.gather(layers.flatten(1, 2), 1, pixels.unsqueeze(-1).expand(-1, -1, 4))
+    return Rays(pixels, shift, true)
+
+
+def side_loss(
+    sides: Float[Tensor, "B S"], azimuth: Float[Tensor, " B"], kept: Float[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """The cross entropy of the sides from which pictures were taken. azimuth: the true ones in degrees. kept: 0 for
+    a picture that is withheld."""
+    return (-(soft_bins(azimuth) * sides.log_softmax(1)).sum(1) * kept).mean()
 
 
 class PictureFieldTrainer(DenoiserTrainer):
@@ -51,11 +79,7 @@ class PictureFieldTrainer(DenoiserTrainer):
         rng = generator(config.seed, "picture-train", self.step)
         count, views = batch.layers.shape[:2]
         kept = (torch.rand(count, generator=rng) >= config.picture_dropout).float()
-        pixels = torch.randint(self.size**2, (count * views, config.rays), generator=rng)
-        samples = self.model.architecture.samples
-        shift = torch.rand(count * views, config.rays, samples, generator=rng) - 0.5
-        target = batch.layers.flatten(0, 1).flatten(1, 2)
-        target = torch.gather(target, 1, pixels.unsqueeze(-1).expand(-1, -1, 4))
+        rays = random_rays(batch.layers.flatten(0, 1), config.rays, self.model.architecture.samples, rng)
         pictures = 2.0 * batch.pictures.permute(0, 3, 1, 2) - 1.0
         # A withheld picture is white: its field is the mean of everything.
         pictures = torch.lerp(torch.ones_like(pictures), pictures, kept[:, None, None, None])
@@ -68,11 +92,10 @@ class PictureFieldTrainer(DenoiserTrainer):
         owner = torch.arange(count).repeat_interleave(views)
         cameras = cameras_of(batch.views.flatten(0, 1), self.size).to(device)
         predicted = self.model.render(
-            decoded, seen_from(decoded, cameras, owner), owner, pixels.to(device), shift.to(device)
+            decoded, seen_from(decoded, cameras, owner), owner, rays.pixels.to(device), rays.shift.to(device)
         )
-        loss = F.mse_loss(predicted, target.to(device))
-        sides = -(soft_bins(known[:, 0]) * decoded.sides.log_softmax(1)).sum(1)
-        loss = loss + config.side_weight * (sides * kept.to(device)).mean()
+        loss = F.mse_loss(predicted, rays.true.to(device))
+        loss = loss + config.side_weight * side_loss(decoded.sides, known[:, 0], kept.to(device))
         self.update(loss)
         self.pictures += count
         return float(loss.detach())

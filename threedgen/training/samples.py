@@ -61,15 +61,32 @@ def ddim(
     sigma: Float[Tensor, " T"],
     steps: int,
 ) -> Float[Tensor, "B H W 3"]:
-    """Pictures in [0, 1] by DDIM (Song et al. 2021) from the noise z.
+    """Pictures in [0, 1] by DDIM from the noise z.
 
     predict: (z, time step) -> v. alpha, sigma: tables over the T time steps.
     """
+
+    def clean(z: Tensor, now: Tensor) -> Tensor:
+        return (alpha[now].item() * z - sigma[now].item() * predict(z, now)).clamp(-1.0, 1.0)
+
+    z = ddim_path(clean, z, alpha, sigma, steps)
+    return (z.clamp(-1.0, 1.0) * 0.5 + 0.5).permute(0, 2, 3, 1).cpu()
+
+
+def ddim_path(
+    clean: Callable[[Tensor, Tensor], Tensor],
+    z: Float[Tensor, "B ..."],
+    alpha: Float[Tensor, " T"],
+    sigma: Float[Tensor, " T"],
+    steps: int,
+) -> Float[Tensor, "B ..."]:
+    """What DDIM (Song et al. 2021, arXiv:2010.02502) makes of the noise z in so many steps, which end at time step
+    0. clean: (z, time step) -> the estimate of what is clean. alpha, sigma: tables over the T time steps."""
     for now, after in itertools.pairwise(torch.linspace(len(alpha) - 1, 0, steps + 1).long()):
         a, s = alpha[now].item(), sigma[now].item()
-        clean = (a * z - s * predict(z, now)).clamp(-1.0, 1.0)
-        z = alpha[after].item() * clean + sigma[after].item() * (z - a * clean) / s
-    return (z.clamp(-1.0, 1.0) * 0.5 + 0.5).permute(0, 2, 3, 1).cpu()
+        estimate = clean(z, now)
+        z = alpha[after].item() * estimate + sigma[after].item() * (z - a * estimate) / s
+    return z
 
 
 def write_sample_grid(trainer: PriorTrainer, path: Path) -> None:

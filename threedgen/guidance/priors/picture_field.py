@@ -12,9 +12,9 @@ learn, and one that is askew to the planes: eight objects took four times as man
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,6 +25,7 @@ from threedgen.cameras.orbit import FOV, orbit, picture_features, turned
 from threedgen.core.transfer import constant, rows
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors import radiance_field
+from threedgen.guidance.priors.picture_encoder import PictureArchitecture, PictureEncoder
 from threedgen.guidance.priors.radiance_field import (
     DENSITY,
     EXTENT,
@@ -36,44 +37,11 @@ from threedgen.kernels.field_rendering import FieldLayers, FieldPart, Seen
 from threedgen.kernels.field_training import SeenPoints
 from threedgen.kernels.plane_sampling import sample_planes
 
-_POSE = 4  # numbers that say how a picture was taken
 _WAVES = (1.0, 2.0, 4.0)  # of the depth of a point behind its pixel, in units of pi a world unit
-_PLACE = 6 + 2 * len(_WAVES)  # numbers that say where a point is
-_HIDDEN = 384  # width between a picture and the shares of the learnt planes
+PLACE = 6 + 2 * len(_WAVES)  # numbers that say where a point is
+HIDDEN = 384  # width between a picture and the shares of the learnt planes
 BINS = 36  # azimuths among which that of a picture is guessed
 _SIDE = 12  # numbers that say from which side a picture was taken
-_COARSE = 8  # pixels along each side at which a picture is seen as a whole
-
-
-@dataclass(frozen=True)
-class PictureArchitecture:
-    """Sizes of a PictureField.
-
-    Attributes:
-        size: Width and height in pixels of the picture: 64 times a power of 2.
-        fine: Channels of the encoder at half of the picture's width.
-        middle: Channels at a quarter of the width.
-        coarse: Channels at 8 x 8.
-        seen: Length of the vector of what was seen.
-        rank: Number of learnt sets of planes that a picture combines.
-        side: Texels along each side of a learnt plane, which is then doubled.
-        channels: Features of each texel of a plane.
-        features: Features of each pixel.
-        hidden: Width of the network between features and colours.
-        samples: Points on each ray.
-    """
-
-    size: int = 64
-    fine: int = 32
-    middle: int = 64
-    coarse: int = 128
-    seen: int = 384
-    rank: int = 384
-    side: int = 16
-    channels: int = 16
-    features: int = 24
-    hidden: int = 64
-    samples: int = 16
 
 
 class DecodedPicture(NamedTuple):
@@ -124,58 +92,25 @@ class DecodedPictures:
         ]
 
 
-class _Block(nn.Module):
-    """Two convolutions that add to their input."""
+@dataclass(frozen=True)
+class LookedAt:
+    """B pictures that an encoder has looked at.
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        last = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(last.weight)
-        norms = (nn.GroupNorm(8, width), nn.GroupNorm(8, width))
-        self.inner = nn.Sequential(
-            norms[0], nn.SiLU(), nn.Conv2d(width, width, 3, padding=1), norms[1], nn.SiLU(), last
-        )
+    told: what was seen in them, and from which side. known: elevation in degrees and distance of their cameras.
+    features: of pixels. pictures, cameras, azimuth, sides: see DecodedPictures.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
+    told: Float[Tensor, "B S"]
+    known: Float[Tensor, "B 2"]
+    features: Float[Tensor, "B F h w"]
+    pictures: Float[Tensor, "B 3 H W"]
+    cameras: Cameras
+    azimuth: Float[Tensor, " B"]
+    sides: Float[Tensor, "B A"]
 
-
-class _Encoder(nn.Module):
-    """Pictures and how they were taken -> vectors of what was seen, and features of pixels. It is small: what is
-    learnt depends on how many pictures it has seen in the time there is."""
-
-    def __init__(self, a: PictureArchitecture) -> None:
-        super().__init__()
-        self.fine = nn.Sequential(nn.Conv2d(5, a.fine, 3, 2, 1), nn.SiLU())
-        self.middle = nn.Sequential(
-            nn.Conv2d(a.fine, a.middle, 3, 2, 1), nn.GroupNorm(8, a.middle), nn.SiLU(), _Block(a.middle)
-        )
-        steps = a.size // 4 // _COARSE  # between the middle and the coarse pixels
-        self.coarse = nn.Sequential(
-            nn.Conv2d(a.middle, a.coarse, steps + 1, steps, steps // 2),
-            nn.GroupNorm(8, a.coarse),
-            nn.SiLU(),
-            _Block(a.coarse),
-        )
-        self.narrow = nn.Conv2d(a.coarse, a.coarse // 4, 1)
-        self.seen = nn.Sequential(nn.Linear(a.coarse // 4 * _COARSE**2 + _POSE, a.seen), nn.SiLU())
-        self.up = nn.Sequential(nn.Conv2d(a.coarse, steps * steps * a.middle, 1), nn.PixelShuffle(steps))
-        self.mixed = _Block(a.middle)
-        self.finer = nn.Sequential(nn.Conv2d(a.middle, 4 * a.fine, 1), nn.PixelShuffle(2))
-        self.last = nn.Conv2d(a.fine, a.features, 3, padding=1)
-
-    def forward(
-        self, pictures: Float[Tensor, "B 3 H W"], pose: Float[Tensor, "B 4"]
-    ) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B F h w"]]:
-        count, _, height, width = pictures.shape
-        across = torch.linspace(-1.0, 1.0, width, device=pictures.device).expand(count, 1, height, width)
-        down = torch.linspace(-1.0, 1.0, height, device=pictures.device)[:, None].expand_as(across)
-        fine = self.fine(torch.cat([pictures, across, down], dim=1))
-        middle = self.middle(fine)
-        coarse = self.coarse(middle)
-        seen = self.seen(torch.cat([self.narrow(coarse).flatten(1), pose.to(coarse)], dim=1))
-        middle = self.mixed(middle + self.up(coarse))
-        return seen, self.last(F.silu(fine + self.finer(middle)))
+    def __getitem__(self, index: Int[Tensor, " n"]) -> LookedAt:
+        values = {item.name: getattr(self, item.name)[index] for item in fields(self)}
+        return LookedAt(**values)
 
 
 class PictureField(RadianceField):
@@ -187,10 +122,10 @@ class PictureField(RadianceField):
     def __init__(self, architecture: PictureArchitecture) -> None:
         super().__init__()
         self.architecture = a = architecture
-        self.encoder = _Encoder(a)
+        self.encoder = PictureEncoder(a)
         self.azimuth = nn.Linear(a.seen, BINS)
         self.mix = nn.Sequential(
-            nn.Linear(a.seen + _SIDE, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, a.rank), nn.SiLU()
+            nn.Linear(a.seen + _SIDE, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, a.rank), nn.SiLU()
         )
         self.texels = nn.Linear(a.rank, 3 * a.channels * a.side**2)
         nn.init.normal_(self.texels.weight, std=0.5 / a.rank**0.5)
@@ -203,7 +138,7 @@ class PictureField(RadianceField):
             nn.Conv2d(2 * a.channels, 4 * a.channels, 3, padding=1),
             nn.PixelShuffle(2),
         )
-        known = 3 * a.channels + a.features + 3 + _PLACE
+        known = 3 * a.channels + a.features + 3 + PLACE
         self.inner = nn.Linear(known, a.hidden)
         self.between = nn.Linear(a.hidden, a.hidden)
         self.outer = nn.Linear(a.hidden, 4)
@@ -228,7 +163,17 @@ class PictureField(RadianceField):
         azimuth: Float[Tensor, " B"] | None = None,
         kept: Float[Tensor, "B S"] | None = None,
     ) -> DecodedPictures:
-        """The fields of pictures in [-1, 1] on white.
+        """The fields of pictures in [-1, 1] on white; see `look`."""
+        looked = self.look(pictures, known, azimuth)
+        return self.decoded(looked, self.mix(looked.told))
+
+    def look(
+        self,
+        pictures: Float[Tensor, "B 3 H W"],
+        known: Float[Tensor, "B 2"],
+        azimuth: Float[Tensor, " B"] | None = None,
+    ) -> LookedAt:
+        """What the encoder sees in pictures in [-1, 1] on white.
 
         known: the elevation in degrees and the distance of the camera of each. azimuth: from which side of the
         object each was taken, in degrees; None: from where it looks as if it was. kept: factors of the vectors of
@@ -243,20 +188,31 @@ class PictureField(RadianceField):
         sides = self.azimuth(seen).float()
         if azimuth is None:
             azimuth = likely(sides)
-        mixed = self.mix(torch.cat([seen, _waves_of(azimuth).to(seen)], dim=1))
+        told = torch.cat([seen, _waves_of(azimuth).to(seen)], dim=1)
+        cameras = orbit(azimuth, elevation, distance, FOV, a.size, a.size)
+        return LookedAt(told, known, features.float(), pictures.float(), cameras, azimuth, sides)
+
+    def decoded(self, looked: LookedAt, mixed: Float[Tensor, "B R"]) -> DecodedPictures:
+        """The fields of pictures that were looked at. mixed: shares of the learnt planes, see `mix`."""
+        a = self.architecture
         planes = doubled_planes(self.texels(mixed).view(-1, 3 * a.channels, a.side, a.side), self.refine)
         scale, offset = self.modulation(mixed).float().chunk(2, dim=1)
-        cameras = orbit(azimuth, elevation, distance, FOV, a.size, a.size)
-        return DecodedPictures(
-            planes, features.float(), pictures.float(), scale, offset, cameras, azimuth, sides
-        )
+        seen = looked.features, looked.pictures, scale, offset
+        return DecodedPictures(planes, *seen, looked.cameras, looked.azimuth, looked.sides)
 
     def raw(self, one: DecodedPicture, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M 4"]:
+        return self.answer(self.first(one, points))
+
+    def first(self, one: DecodedPicture, points: Float[Tensor, "M 3"]) -> Float[Tensor, "M N"]:
+        """What the first layer says of points."""
         place, pixel = (values[0] for values in places_of(one.camera, points[None]))
         seen = torch.cat([values_at(one.features, pixel), values_at(one.picture, pixel)]).transpose(0, 1)
         planes = sample_planes(one.planes, points / EXTENT).flatten(1)
-        hidden = self.inner(torch.cat([planes, seen, place], dim=1)) * (1.0 + one.scale) + one.offset
-        return self.outer(F.silu(self.between(F.silu(hidden))))
+        return self.inner(torch.cat([planes, seen, place], dim=1)) * (1.0 + one.scale) + one.offset
+
+    def answer(self, first: Float[Tensor, "M N"]) -> Float[Tensor, "M 4"]:
+        """Raw colours and raw densities of points of which the first layer has spoken."""
+        return self.outer(F.silu(self.between(F.silu(first))))
 
     def layers(self, decoded: DecodedPictures | DecodedPicture) -> FieldLayers:
         planes, features, _ = self._first_layer(decoded)
@@ -271,7 +227,7 @@ class PictureField(RadianceField):
         )
 
     def part(self, one: DecodedPicture) -> FieldPart:
-        colors, place = self._first_layer(one)[2].split((3, _PLACE))
+        colors, place = self._first_layer(one)[2].split((3, PLACE))
         k = one.camera.intrinsics[0]
         seen = Seen(
             colors=premultiplied(one.picture.movedim(-3, -1), colors),
@@ -298,10 +254,19 @@ class PictureField(RadianceField):
         """The rows of the modulated first layer, [*T, J, H], for the planes, for the features of pixels, and for
         the colours of pixels and the places of points."""
         a, weight = self.architecture, self.inner.weight * (1.0 + decoded.scale).unsqueeze(-1)
-        return weight.mT.split((3 * a.channels, a.features, 3 + _PLACE), dim=-2)
+        return weight.mT.split((3 * a.channels, a.features, 3 + PLACE), dim=-2)
 
 
-def seen_from(decoded: DecodedPictures, cameras: Cameras, owner: Int[Tensor, " V"] | None = None) -> Cameras:
+class FromASide(Protocol):
+    """What was seen from a side of an object each."""
+
+    @property
+    def azimuth(self) -> Float[Tensor, " B"]:
+        """That side, in degrees."""
+        ...
+
+
+def seen_from(decoded: FromASide, cameras: Cameras, owner: Int[Tensor, " V"] | None = None) -> Cameras:
     """Cameras in the frame of a picture, whose own camera is at azimuth 0, in that of the field. owner: see
     `RadianceField.render`."""
     azimuth = decoded.azimuth.to(cameras.device)

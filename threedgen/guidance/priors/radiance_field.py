@@ -69,6 +69,8 @@ class RadianceField(nn.Module):
     outer: nn.Linear
     blob: ClassVar[tuple[float, float]]
     """Raw density at the middle of a new field, and its fall per world unit: a field without it may stay empty."""
+    without_gradient: ClassVar[bool] = True
+    """Whether `part` has all of it, for the kernel without a gradient. The one with a gradient takes any field."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -119,7 +121,7 @@ class RadianceField(nn.Module):
         """
         each = decoded.each()
         owner = torch.arange(len(cameras)) if owner is None else owner
-        if shift is None and can_render(self.outer.weight):
+        if shift is None and self.without_gradient and can_render(self.outer.weight):
             near, direction, half = chords(cameras, pixels)
             pictures = torch.empty(*half.shape, 4)
             for index in owner.unique().tolist():
