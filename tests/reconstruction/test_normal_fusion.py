@@ -100,6 +100,29 @@ def test_normals_of_any_length_become_unit_and_nothing_becomes_background():
     assert alpha[0, 0, :, 0].tolist() == [1.0, 0.0, 0.0]
 
 
+def test_maps_that_do_not_fit_the_cameras_are_refused():
+    cameras = _cameras(4)
+    normals, alpha = _maps(_torus(), cameras)
+    for wrong in (
+        (normals[:3], alpha[:3]),
+        (normals[:, :40], alpha[:, :40]),
+        (normals, alpha[:, :, :40]),
+    ):
+        with pytest.raises(UserError, match="one square map of each kind for each camera"):
+            fused(*wrong, cameras)
+    broken = normals.clone()
+    broken[1, 20, 20, 0] = torch.nan
+    with pytest.raises(UserError, match="not finite"):
+        fused(broken, alpha, cameras)
+
+
+def test_cameras_of_larger_pictures_carve_the_same():
+    cameras = _cameras(4)
+    _, alpha = _maps(_torus(), cameras)
+    one, other = (carved(alpha[..., 0], seen, VOXEL) for seen in (cameras, cameras.resized(96, 96)))
+    torch.testing.assert_close(one.vertices, other.vertices)
+
+
 def test_an_empty_outline_is_named():
     cameras = _cameras()
     _, alpha = _maps(_torus(), cameras)

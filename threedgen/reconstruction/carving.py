@@ -32,7 +32,7 @@ def carved(alpha: Float[Tensor, "V H W"], cameras: Cameras, voxel: float) -> Tri
     field = torch.full((len(side),) * 3, torch.inf)
     points = torch.cartesian_prod(side, side, side)
     for view in range(len(cameras)):
-        camera = cameras[view : view + 1].to("cpu", torch.float32)
+        camera = cameras[view : view + 1].resized(*alpha.shape[1:]).to("cpu", torch.float32)
         distance = _outline_distance(alpha[view].cpu(), view)
         matrix = camera.camera_from_world[0]
         inside = points @ matrix[:3, :3].T + matrix[:3, 3]

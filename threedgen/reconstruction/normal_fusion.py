@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from threedgen.core.errors import UserError
 from threedgen.core.random import generator
-from threedgen.core.settings import above, at_least, settings
+from threedgen.core.settings import above, at_least, between, settings
 from threedgen.core.types import Cameras, TriMesh
 from threedgen.reconstruction.carving import carved, lattice_side, surface_of
 from threedgen.reconstruction.normal_frame import checked_frame
@@ -38,7 +39,7 @@ class Config:
         edges: Weight of the squared deviation of the edge lengths, in voxels, from their mean.
     """
 
-    voxel: Annotated[float, above(0.0)] = 0.04
+    voxel: Annotated[float, between(0.01, 0.3)] = 0.04
     rounds: Annotated[int, at_least(1)] = 3
     steps: Annotated[int, at_least(1)] = 60
     rate: Annotated[float, above(0.0)] = 0.01
@@ -58,10 +59,20 @@ def fused(
 ) -> TriMesh:
     """The closed mesh that shows these normals and outlines, without colours, on the CPU.
 
-    normals: of unit length, in the frame of the cameras' world. alpha: coverages in [0, 1]. seed: of the places
-    by which the surface is measured between rounds. Raises UserError as `checked_frame` and `carved` do.
+    normals: of unit length, in the frame of the cameras' world. alpha: coverages in [0, 1]. cameras: of pictures of
+    any size. seed: of the places by which the surface is measured between rounds. Raises UserError as
+    `checked_frame` and `carved` do, and for maps that are not square, not one for each camera, or not finite.
     """
     config = config or Config()
+    count, height, width = normals.shape[:3]
+    if height != width or alpha.shape[:3] != normals.shape[:3] or count != len(cameras):
+        raise UserError(
+            f"there are {len(cameras)} cameras, normals of {list(normals.shape[:3])} and outlines of "
+            f"{list(alpha.shape[:3])}: give one square map of each kind for each camera"
+        )
+    if not bool(normals.isfinite().all() and alpha.isfinite().all()):
+        raise UserError("the normals or the outlines hold numbers that are not finite: draw them again")
+    cameras = cameras.resized(height, width)
     mesh = carved(alpha[..., 0], cameras, config.voxel)
     checked_frame(normals, alpha, cameras)
     for turn in range(config.rounds):
