@@ -85,6 +85,25 @@ def test_maps_in_another_frame_are_refused_by_its_name():
         checked_frame(normals.flip(2), alpha.flip(2), cameras)
 
 
+def test_a_box_whose_faces_are_seen_squarely_is_in_its_frame():
+    body = trimesh.creation.box((0.9, 0.7, 0.8))
+    corners = torch.tensor(body.vertices[body.faces].reshape(-1, 3)).float()
+    box = TriMesh(corners, torch.arange(len(corners)).view(-1, 3))
+    for views in (4, 6):
+        cameras = _cameras(views)
+        checked_frame(*_maps(box, cameras), cameras)
+
+
+def test_normals_that_point_into_the_surface_only_in_depth_are_refused():
+    """At the outlines they agree with a true map."""
+    cameras = _cameras()
+    normals, alpha = _maps(_torus(), cameras)
+    forward = cameras.world_from_camera[:, None, None, :3, 2]
+    wrong = normals - 2.0 * (normals * forward).sum(-1, keepdim=True) * forward
+    with pytest.raises(UserError, match="not face their cameras in any known frame"):
+        checked_frame(wrong, alpha, cameras)
+
+
 def test_maps_in_the_frame_of_the_first_camera_are_refused_unless_it_is_that_of_the_object():
     cameras = _cameras()[torch.tensor([1, 0, 2, 3, 4, 5])]
     normals, alpha = _maps(_torus(), cameras)
