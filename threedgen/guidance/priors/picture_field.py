@@ -164,7 +164,7 @@ class PictureField(RadianceField):
         kept: Float[Tensor, "B S"] | None = None,
     ) -> DecodedPictures:
         """The fields of pictures in [-1, 1] on white; see `look`."""
-        looked = self.look(pictures, known, azimuth)
+        looked = self.look(pictures, known, azimuth, kept)
         return self.decoded(looked, self.mix(looked.told))
 
     def look(
@@ -172,6 +172,7 @@ class PictureField(RadianceField):
         pictures: Float[Tensor, "B 3 H W"],
         known: Float[Tensor, "B 2"],
         azimuth: Float[Tensor, " B"] | None = None,
+        kept: Float[Tensor, "B S"] | None = None,
     ) -> LookedAt:
         """What the encoder sees in pictures in [-1, 1] on white.
 
