@@ -258,3 +258,10 @@ def test_what_is_broken_is_found(tmp_path):
         "threedgen fit a  b=1"
     ]
     assert split("threedgen train prior --size 64   # twice") == ("train prior", ["--size", "64"])
+
+
+def test_no_page_holds_what_a_merge_left():
+    marks = tuple(sign * 7 for sign in "<>")
+    for page in [*PAGES, ROOT / "CHANGELOG.md"]:
+        lines = page.read_text(encoding="utf-8").splitlines()
+        assert not [line for line in lines if line.startswith(marks)], page

@@ -119,19 +119,20 @@ def test_what_is_not_known_stays_so(exact, folder):
 
 
 def test_sensors_with_fewer_pixels_and_other_sizes_never_mix_depths(folder):
-    coarse = 1.0 + torch.randint(
-        0, 2, (COUNT, SIZE // 2, SIZE // 2), generator=torch.Generator().manual_seed(0)
-    )
+    steps = torch.randint(0, 2, (COUNT, SIZE // 2, SIZE // 2), generator=torch.Generator().manual_seed(0))
+    coarse = (2.5 + 0.5 * steps).float()
     add_depths(folder, coarse)
     found = depths_of(folder)
     fine = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2)
     known = found.isfinite()
-    assert torch.equal(found[known], fine[known].float())
+    torch.testing.assert_close(found[known], fine[known], atol=1e-6, rtol=0)
     smaller = target_of(folder, resolution=12).pictures.depths
     assert smaller is not None
     assert smaller.shape == (COUNT, 12, 12)
     ratio = smaller[smaller.isfinite()] / smaller[smaller.isfinite()].min()
-    assert set(ratio.round(decimals=4).tolist()) == {1.0, 2.0}, "two depths, in the scale of the object"
+    assert set((10.0 * ratio).round(decimals=3).tolist()) == {10.0, 12.0}, (
+        "two depths, in the scale of the object"
+    )
 
 
 def test_depths_follow_the_capture_into_the_world_of_the_asset(exact, tmp_path):
@@ -216,7 +217,18 @@ def broken(name: str, folder: Path) -> str:
         said = f"the depths '{png}' have 16 x 32 pixels and their picture 32 x 32"
     elif name == "missing":
         png.unlink()
-        said = f"the picture {png} is missing"
+        said = f"the depth file {png} is missing"
+    elif name == "8 bits":
+        Image.new("L", (SIZE, SIZE), 90).save(png)
+        said = f"'{png}' has 8 bits: a depth picture has one number for each pixel, of 16 bits"
+    elif name == "jpeg":
+        png = png.with_suffix(".jpg")
+        Image.new("L", (SIZE, SIZE), 90).save(png)
+        document["frames"][1]["depth_file_path"] = f"deep/{png.name}"
+        said = f"the depths '{png}' are in a file of another kind than is read"
+    elif name in ("feet", "a third"):
+        document["depth_unit_scale_factor"] = 3e-3 if name == "feet" else 1e-3 / 3.0
+        said = "is outside of the object, so their unit is not that of the cameras"
     elif name in ("unit 0", "unit in words"):
         document["depth_unit_scale_factor"] = 0 if name == "unit 0" else "mm"
         said = (
@@ -243,6 +255,7 @@ def broken(name: str, folder: Path) -> str:
 @pytest.mark.parametrize(
     "name",
     [
+        *("8 bits", "jpeg", "feet", "a third"),
         *("truncated", "coloured", "wrongly sized", "missing", "unit 0", "unit in words", "metres"),
         *("text", "no archive", "pickled", "cut short", "three numbers a pixel", "empty"),
     ],
@@ -262,3 +275,19 @@ def test_a_list_that_is_too_large_is_not_unpacked(exact, folder, monkeypatch):
     add_depths(folder, exact.depths, "npz")
     with pytest.raises(UserError, match="it is too large"):
         depths_of(folder)
+
+
+def test_the_line_says_how_many_are_held_out_and_that_no_depth_is_known(exact, folder, tmp_path, capsys):
+    add_depths(folder, torch.zeros_like(exact.depths))
+    command = ["fit", str(folder), "--out", str(tmp_path / "run"), "--steps", "1", "cameras.holdout=2"]
+    assert main([*command, "export.mesh.resolution=16", "export.turntable.frames=2"]) == 0
+    said = capsys.readouterr().err
+    assert "2 views to train on and 2 held out" in said
+    assert "none of its depths is known" in said
+
+
+def test_depths_of_views_that_the_user_holds_out_show_no_points(exact, folder):
+    add_depths(folder, exact.depths)
+    known = torch.isfinite(exact.depths).sum((1, 2))
+    points = [len(target_of(folder, holdout=count).points[0]) for count in (0, 2)]
+    assert points == [int(known.sum()), int(known[0] + known[2])]

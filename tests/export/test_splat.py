@@ -227,5 +227,5 @@ def test_splats_of_other_programs_are_placed_as_meshes_are(tmp_path: Path) -> No
     one = replace(far, means=torch.ones_like(far.means))
     data = write_splats(tmp_path / "c.ply", one).read_bytes()
     (tmp_path / "c.ply").write_bytes(data.replace(b"comment threedgen\n", b""))
-    with pytest.raises(UserError, match=r"c\.ply: the Gaussians have no extent"):
+    with pytest.raises(UserError, match=r"c\.ply: all Gaussians that can be seen are at one point"):
         read_asset_splats(tmp_path / "c.ply", 0.9)

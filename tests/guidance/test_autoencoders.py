@@ -92,6 +92,7 @@ def test_an_autoencoder_as_prior_says_where_it_belongs(tmp_path, other):
     [
         ({"scaling_factor": 0.13025}, "its scaling_factor is 0.13025, that of the prior is 0.18215"),
         ({"shift_factor": 0.1}, "its shift_factor is 0.1, that of the prior is None"),
+        ({"in_channels": 6}, "was made for another prior: it is for pictures of 6 channels, not of 3"),
         ({"latent_channels": 16}, "it has 16 channels of latents, and the network makes 4"),
         ({"block_out_channels": [32, 32, 32]}, "its latents are 4 times smaller than pictures, not 2 times"),
         ({"_class_name": "AutoencoderKLWan"}, "holds AutoencoderKLWan, not AutoencoderKL"),
@@ -119,6 +120,21 @@ def test_a_prior_with_an_autoencoder_of_another_class_keeps_it(model, other):
     assert words in complaint(folder, vae=str(other))
 
 
+def test_a_model_whose_own_is_not_there_takes_a_named_one(model, other):
+    folder, _ = model
+    shutil.rmtree(folder / "vae")
+    assert load(folder, vae=str(other)).latent
+    assert "vae/config.json' is missing" in complaint(folder)
+
+
+def test_a_part_that_is_not_there_is_called_missing(model):
+    folder, _ = model
+    shutil.rmtree(folder / "tokenizer")
+    assert (
+        complaint(folder) == f"prior part '{folder / 'tokenizer'}' is missing: copy the pipeline folder again"
+    )
+
+
 def test_an_old_config_without_factors_has_those_of_the_class(model, other):
     config = json.loads((other / "config.json").read_text())
     for key in ("scaling_factor", "shift_factor"):
@@ -138,6 +154,8 @@ def test_what_is_no_autoencoder(tmp_path, model, other, pipelines):
     lora = tmp_path / "lora.safetensors"
     save_file({"lora_unet_x.lora_down.weight": torch.zeros(1)}, lora)
     assert "is a file of low-rank changes (LoRA) without an autoencoder" in complaint(folder, vae=str(lora))
+    save_file({"conv_in.weight": torch.zeros(1), "conv_out.weight": torch.zeros(1)}, lora)
+    assert complaint(folder, vae=str(lora)).startswith(f"vae file '{lora}' ")
     assert "it has no autoencoder: leave vae out" in complaint(pipelines["if"], vae=str(vae))
     kept = {name: value for name, value in load_file(vae).items() if "mid.attn_1" not in name}
     save_file(kept, vae)

@@ -19,7 +19,7 @@ from threedgen.core.pictures import nearest
 from threedgen.datasets.decoding import reason
 from threedgen.datasets.picture import MOST_PIXELS, read_levels
 
-_ARRAYS = (".npy", ".npz")
+_ARRAYS, _PICTURES = (".npy", ".npz"), (".png", ".tif", ".tiff")
 _OFF = (
     1.0  # pixels by which the proportions of a depth file may differ from those of its picture, by rounding
 )
@@ -42,7 +42,13 @@ def read_depths(
     depth sensors do, in the same proportions. What is not a positive finite number is not known. Raises UserError
     for a file that is missing, broken, too large, not of one number a pixel, or of other proportions.
     """
-    values = _array(file.path) if file.path.suffix.lower() in _ARRAYS else read_levels(file.path)
+    kind = file.path.suffix.lower()
+    if kind not in (*_ARRAYS, *_PICTURES):
+        raise UserError(
+            f"the depths '{file.path}' are in a file of another kind than is read: a grey PNG or TIFF of 16 bits, "
+            ".npy or .npz"
+        )
+    values = _array(file.path) if kind in _ARRAYS else read_levels(file.path)
     tall, wide = values.shape
     if (
         abs(tall - wide * picture[1] / picture[0]) > _OFF

@@ -32,14 +32,14 @@ class NamedFiles:
                     return self._inside(beside[wanted + ending])
         return None
 
-    def require(self, name: str) -> Path:
-        """As `find`; raises UserError if there is no such file."""
+    def require(self, name: str, what: str = "picture") -> Path:
+        """As `find`; raises UserError if there is no such file. what: is in it."""
         found = self.find(name)
         if found is not None:
             return found
         if len(name) > 80 or not name.isprintable():
-            raise UserError(f"{self._folder} has no picture of the name {name[:80]!r}")
-        raise UserError(f"the picture {self._folder / name} is missing")
+            raise UserError(f"{self._folder} has no {what} of the name {name[:80]!r}")
+        raise UserError(f"the {what} {self._folder / name} is missing")
 
     def _inside(self, path: Path) -> Path:
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._folder)):

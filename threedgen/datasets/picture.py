@@ -91,17 +91,17 @@ def read_depth(path: str | Path, like: Picture) -> Float[np.ndarray, "H W"]:
 
 
 def read_levels(path: str | Path) -> np.ndarray:
-    """The numbers [H, W] of a grey picture as they are in its file, of 8, 16 or 32 bits or of floating point.
+    """The numbers [H, W] of a grey picture as they are in its file, of 16 or 32 bits or of floating point.
 
-    Raises UserError as `read_picture` does, and for a picture with colours.
+    Raises UserError as `read_picture` does, and for a picture with colours or of 8 bits, which has no more than 256
+    steps.
     """
     file = existing(path, "there is no picture '{path}'")
     with _opened(file) as (picture, frames):
         _check_header(file, picture, frames, smallest=1, whole=True)
-        if picture.mode not in (*_DEEP, "L", "F"):
-            raise UserError(
-                f"'{path}' is not grey: a depth picture has one number for each pixel, of 16 bits"
-            )
+        if picture.mode not in (*_DEEP, "F"):
+            fault = "has 8 bits" if picture.mode == "L" else "is not grey"
+            raise UserError(f"'{path}' {fault}: a depth picture has one number for each pixel, of 16 bits")
         with decoding(file, partial(_unreadable, file)):
             return np.array(picture)
 

@@ -102,7 +102,10 @@ class SplatParameters:
         middle = 0.5 * means.amin(0) + 0.5 * means.amax(0)
         farthest = float(torch.linalg.vector_norm(means - middle, dim=1).max())
         if not 0.0 < farthest < math.inf:
-            raise UserError("the Gaussians have no extent, or positions that are not finite")
+            raise UserError(
+                "all Gaussians that can be seen are at one point, or at positions that are not finite: at least "
+                "two places are needed"
+            )
         scale = radius / farthest
         return replace(
             self, means=scale * (self.means - middle), log_scales=self.log_scales + math.log(scale)

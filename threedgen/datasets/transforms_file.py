@@ -151,7 +151,7 @@ def _depth(values: Mapping[str, Any], file: Path, files: NamedFiles) -> DepthFil
     unit = _number(values, key, file, default) * scale
     if not (unit > 0.0 and math.isfinite(unit)):
         raise UserError(f"{file}: the unit of its depths must be positive, {key} makes it {unit:g}")
-    return DepthFile(files.require(str(name)), unit)
+    return DepthFile(files.require(str(name), "depth file"), unit)
 
 
 def _read_document(file: Path) -> dict[str, Any]:

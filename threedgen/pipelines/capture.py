@@ -27,6 +27,7 @@ _FARTHEST = 3.0  # times the distance of the cameras, of these points
 _OF_CLOUD, _OF_SCENERY = 0.75, 0.125  # largest shares of the Gaussians at the start
 _OTHER_UNIT = 30.0  # largest ratio of a depth to the distance of its camera from the object, or the other way
 _IN_BALL = 1.2  # world units: points of the cloud beyond it are not of the object
+_LEAST_INSIDE = 0.5  # share of what the depths of an object show that is in that ball, if their unit is right
 
 Points = tuple[Float[Tensor, "P 3"], Float[Tensor, "P 3"]]
 
@@ -60,12 +61,14 @@ def of_folder(
     up: str | None = None,
     background: str | None = None,
     box: Sequence[float] | None = None,
+    holdout: int | None = None,
 ) -> Target:
     """The pictures of a data set at the height `size`, in a world with the object in the unit ball.
 
-    up: see `read_pictures`. background: "cut" needs masks or transparency, "keep" ignores masks; None cuts what
-    there is. box: lower and upper corner of the object in the coordinates of the files; what is outside is fitted,
-    and left out of the asset. Raises UserError.
+    holdout: how many pictures are held out; None: those that the files set apart, or some. up: see
+    `read_pictures`. background: "cut" needs masks or transparency, "keep" ignores masks; None cuts what there is.
+    box: lower and upper corner of the object in the coordinates of the files; what is outside is fitted, and left
+    out of the asset. Raises UserError.
     """
     pictures = read_pictures(path, up, size, masked=background != "keep", depths=True)
     require_something_seen(pictures, path)
@@ -81,7 +84,8 @@ def of_folder(
     else:
         pictures, done, bounds = in_box(pictures, box)
     pictures = _sized(pictures, path, size)
-    pictures, holdout = _tests_apart(pictures)
+    pictures, apart = _tests_apart(pictures)
+    holdout = apart if holdout is None or not 0 <= holdout < len(pictures.images) else holdout
     _require_unit(pictures, path)
     edge = pictures.images[:, [0, -1]].mean()
     scenery = not outlined and float(edge) < _WHITE
@@ -93,9 +97,14 @@ def of_folder(
     if depths is not None:
         deep = int(depths.isfinite().flatten(1).any(1).sum())
         said.append(f"the depths of {deep} of the {count} are used")
+    elif pictures.depths is not None:
+        said.append("none of its depths is known")
     cloud = pictures.origin.points, pictures.origin.colors
-    if not len(cloud[0]) and depths is not None:
-        cloud = _seen_points(pictures, depths)
+    if depths is not None:
+        shown = _seen_points(pictures, depths)
+        if not scenery:
+            _require_inside(shown[0], path)
+        cloud = cloud if len(cloud[0]) else shown
     points = _of_object(pictures, cloud, scenery)
     if len(points[0]):
         source = "its cloud has" if len(pictures.origin.points) else "they show"
@@ -164,6 +173,16 @@ def _require_unit(pictures: PosedPictures, path: Path) -> None:
         raise UserError(
             f"'{path}': its depths are {ratio:.2g} times the distances of its cameras from what they look at, so "
             "their unit is not that of the cameras: correct depth_unit_scale_factor"
+        )
+
+
+def _require_inside(points: Float[Tensor, "P 3"], path: Path) -> None:
+    """Raises UserError for what depths show of an object if it is not where the object is: their unit is wrong."""
+    inside = float((points.norm(dim=1) <= _IN_BALL).float().mean())
+    if inside < _LEAST_INSIDE:
+        raise UserError(
+            f"'{path}': {100.0 * (1.0 - inside):.0f}% of what its depths show is outside of the object, so their "
+            "unit is not that of the cameras: correct depth_unit_scale_factor, or leave the depths out"
         )
 
 

@@ -56,6 +56,7 @@ def target_of(
     up: str | None = None,
     background: str | None = None,
     box: Sequence[float] | None = None,
+    holdout: int | None = None,
 ) -> Target:
     """The pictures of a data set's folder (or transforms file), or of a file of a mesh or of Gaussians rendered
     from all around.
@@ -63,7 +64,7 @@ def target_of(
     resolution: height of the pictures in pixels, default RESOLUTION; larger pictures of a data set are scaled down,
     smaller ones stay. Only for what is rendered: views to train on (8 more are held out). Only for a mesh: light in
     [0, 1] (default: only on a mesh of one colour), texture: a picture file for a mesh that names none. Only for a
-    data set: up, background and box, see `of_folder`. Raises UserError.
+    data set: up, background, box and holdout, see `of_folder`. Raises UserError.
     """
     path = existing(source, "there is no file or folder '{path}'")
     size = RESOLUTION if resolution is None else resolution
@@ -98,7 +99,7 @@ def target_of(
             raise UserError(
                 f"{option} is for a mesh file: '{path}' is a data set, its pictures are as they are"
             )
-    return of_folder(path, size, up, background, box)
+    return of_folder(path, size, up, background, box, holdout)
 
 
 def fit(
@@ -165,6 +166,8 @@ def prepare(
     """The recipe of `fit`, ready to run. Raises UserError."""
     if out is not None:
         check_free(Path(out))
+    given = overrides(common)
+    chosen = last_value(given, "cameras.holdout")
     target = target_of(
         source,
         views=views,
@@ -174,10 +177,11 @@ def prepare(
         up=up,
         background=background,
         box=box,
+        holdout=int(chosen) if chosen is not None and chosen.isdecimal() else None,
     )
     name = Path(source).absolute().stem.encode(errors="replace").decode()  # its name may be no UTF-8
-    path, given = choose_path(out, name), overrides(common)
-    representation = _chosen(given) or representation
+    path = choose_path(out, name)
+    representation = last_value(given, "representation", "representation.name") or representation
     if feed_forward:
         if representation not in (None, _FEED_FORWARD):
             raise UserError(
@@ -245,11 +249,11 @@ def _named(representation: str | None) -> list[str]:
     return [] if representation is None else [f"representation={representation}"]
 
 
-def _chosen(overrides: Sequence[str]) -> str | None:
-    """The last representation that `key=value` overrides name."""
+def last_value(overrides: Sequence[str], *keys: str) -> str | None:
+    """The last value that `key=value` overrides give to one of the keys; None if there is none."""
     pairs = [override.partition("=") for override in overrides]
-    names = [value for key, _, value in pairs if key.strip() in ("representation", "representation.name")]
-    return names[-1].strip() if names else None
+    values = [value for key, _, value in pairs if key.strip() in keys]
+    return values[-1].strip() if values else None
 
 
 def fit_recipe(

@@ -111,6 +111,8 @@ def or_user_error(load: Callable[[], _T], part: Path) -> _T:
         if _is_ours(error):
             raise
         _blame_torchvision(error)
+        if not part.exists():
+            raise UserError(f"prior part '{part}' is missing: copy the pipeline folder again") from error
         raise UserError(
             f"prior part '{part}' cannot be loaded ({type(error).__name__}: {first_line(error)}): copy it again"
         ) from error

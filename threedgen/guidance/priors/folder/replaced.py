@@ -60,7 +60,9 @@ def with_autoencoder(folder: PipelineFolder, given: Path) -> PipelineFolder:
         raise UserError(
             f"the autoencoder of prior '{folder.path}' cannot be replaced, because {why}: leave vae out"
         )
-    model = _FACTORS | {"sample_size": 512} | folder.config("vae")
+    # It is replaced, so it need not be there.
+    own = folder.config("vae") if (folder.part("vae") / "config.json").is_file() else {}
+    model = _FACTORS | {"sample_size": 512} | own
     if given.is_file():
         place = _of_file(given, model)
     else:
@@ -96,7 +98,11 @@ def _of_file(file: Path, model: Mapping[str, Any]) -> Path:
         raise UserError(
             f"vae file '{file}' is one part of a pipeline folder: name its folder, with config.json"
         )
-    kind = kind_of(file)
+    try:
+        kind = kind_of(file)
+    except UserError as error:  # which speaks of models
+        fault = str(error).replace("prior file", "vae file", 1).partition(": name")[0]
+        raise UserError(f"{fault}: name the file of an autoencoder, or a folder of diffusers") from error
     prefix = next((start for start in _PREFIXES if f"{start}encoder.conv_in.weight" in shapes), None)
     if prefix is None:
         raise UserError(f"vae file '{file}' is {kind.value} without an autoencoder: name one that has it")
@@ -130,6 +136,9 @@ def _check(
 ) -> None:
     """Raises UserError unless an autoencoder has the latents of a model. config: of the autoencoder. model: of the
     one that it replaces, which may say no more than its factors. denoiser: of the network."""
+    ends = [config.get(key, 3) for key in ("in_channels", "out_channels")]
+    if ends != [3, 3]:
+        raise _of_another_model(given, f"it is for pictures of {max(ends)} channels, not of 3")
     channels = config.get("latent_channels", 4)
     made = latents_of(denoiser, channels)
     if made != channels:
