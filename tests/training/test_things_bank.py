@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from threedgen.core.errors import UserError
+from threedgen.datasets.cut_outs import DISTANCE, FILL, bounding_circle
 from threedgen.datasets.things.thing_class import COLORS
 from threedgen.datasets.things.thing_set import forbidden_colors, thing_set
+from threedgen.datasets.things.thing_views import SIDES, unseen_sides
 from threedgen.datasets.things.wording import held_out_words
 from threedgen.training.render_bank import ELEVATION, RADIUS
 from threedgen.training.things_bank import Shares, ThingsBank
@@ -259,3 +261,16 @@ def test_catalogue_objects_are_coloured_and_named(library, tmp_path):
     assert {"", "red", "blue"} <= texts
     again = ThingsBank(16, 0, ["pallet"], library, object_views=8, shares=ALONE, cache=tmp_path / "cache")
     assert same(bank.batch(16, 1, 1), again.batch(16, 1, 1))
+
+
+def test_the_picture_of_an_object_that_measures_a_prior_is_framed_as_a_cut_out(library):
+    source = thing_set(library).objects("pallet")[0]
+    views = unseen_sides(source, 64)
+    assert views.images.shape == (1 + len(SIDES), 64, 64, 3)
+    circle = bounding_circle((views.alpha[0, ..., 0] >= 0.5).numpy())
+    assert circle is not None
+    assert max(abs(circle[0] - 32.0), abs(circle[1] - 32.0)) <= 1.0
+    assert abs(circle[2] - FILL * 32.0) < 1.5
+    torch.testing.assert_close(views.cameras.centers.norm(dim=1), torch.full((9,), DISTANCE))
+    inside = views.images[views.alpha[..., 0] > 0.9].mean(0)
+    assert float(inside[0]) > 3.0 * float(inside[1])

@@ -14,6 +14,7 @@ from torch import Tensor
 from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core.types import Cameras
 from threedgen.datasets import world
+from threedgen.datasets.cut_outs import framing, moved
 from threedgen.datasets.multiview import PosedPictures
 from threedgen.datasets.painted_mesh import PaintedMesh
 from threedgen.datasets.things.captions import Palette, palette
@@ -132,6 +133,13 @@ def true_views(
 
 
 def unseen_sides(source: ThingSource, size: int) -> PosedPictures:
-    """The picture that a view prior is given to be measured, and after it the true pictures of SIDES, from the same
-    height. size: pixels."""
-    return true_views(source, (GIVEN[0], *SIDES), GIVEN[1], size)
+    """The picture of a catalogue object that a view prior is given to be measured, framed as the cut-out of it is,
+    and after it the true pictures of SIDES, from the same height. size: pixels. Raises UserError as `read_thing`
+    does."""
+    item, azimuths = load_object(source), torch.tensor([GIVEN[0], *SIDES])
+    full = torch.ones_like(azimuths)
+    cameras = orbit(azimuths, GIVEN[1] * full, DISTANCE * full, FOV, size, size)
+    shift, scale = framing(cameras[:1], lambda camera: item.layers(camera)[0, ..., -1])
+    layers = item.layers(moved(cameras, shift, scale))
+    images = world.compose(layers, item.look.colors.expand(len(full), -1, -1), torch.ones(len(full), 3))
+    return PosedPictures(images.clamp(0.0, 1.0), layers[..., -1:].clamp(0.0, 1.0), cameras)
