@@ -139,8 +139,8 @@ class PictureFieldTrainingConfig(RingBankConfig):
 
     Attributes:
         picture_dropout: Share of the examples whose picture is withheld.
-        seen_dropout: Share of the numbers of what was seen that are withheld in a step. Without that the field
-            learns the objects by heart, and errs more on others.
+        seen_dropout: Share of the features of a picture that are withheld in a step. Without that the field learns
+            the objects by heart, and errs more on others.
         views: Number of views of the object of each picture in a step.
         rays: Number of pixels of each view that are compared in a step.
         side_weight: Weight of the term that teaches from which side of the object a picture was taken.
