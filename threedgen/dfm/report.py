@@ -5,7 +5,6 @@ Four samples of an object must agree where the picture shows it, and differ wher
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from threedgen.datasets.things.thing_views import DISTANCE, GIVEN, SIDES
 from threedgen.dfm.sampling import TOGETHER, sampled_scenes, shown
 from threedgen.dfm.scene_field import signed
 from threedgen.dfm.trainer import SceneTrainer
-from threedgen.training.card_values import card_values
+from threedgen.training.card_values import add_errors, card_values
 from threedgen.training.picture_report import HeldOutViews
 from threedgen.training.ring_report import write_rows
 from threedgen.training.view_bank import SHARES, on_white
@@ -55,18 +54,14 @@ def write_scene_report(trainer: SceneTrainer, held_out: HeldOutViews) -> None:
     sides = true[:, None, 1:].expand(-1, TOGETHER, -1, -1, -1, -1)
     seen = sum(spread(one[:, 0]) for one in samples) / count
     unseen = sum(spread(one[:, 1:][:, _UNSEEN]) for one in samples) / count
-    line = {
-        "step": trainer.step,
-        "pictures": trainer.pictures,
-        "seconds": round(trainer.seconds),
+    errors = {
         "sample_psnr": round(float(psnr(samples[:, :, 1:].flatten(0, 2), sides.flatten(0, 2)).mean()), 3),
         "context_psnr": round(float(psnr(means[:, 1:].flatten(0, 1), true[:, 1:].flatten(0, 1)).mean()), 3),
         "spread_seen": round(seen, 5),
         "spread_unseen": round(unseen, 5),
         "spread_ratio": round(unseen / max(seen, 1e-9), 3),
     }
-    with (trainer.folder / "errors.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    add_errors(trainer, errors)
     back = 1 + len(SIDES) // 2
     ours = [means[:, back : back + 1], samples[:, :, back]]
     write_rows(trainer.folder / "samples.png", given, true[:, back : back + 1], ours)

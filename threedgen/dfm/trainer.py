@@ -26,11 +26,10 @@ from threedgen.dfm.scene_field import (
 from threedgen.guidance.priors.picture_field import (
     LookedAt,
     PictureArchitecture,
-    load_picture_field,
     seen_from,
 )
 from threedgen.training.denoiser_trainer import DenoiserTrainer
-from threedgen.training.picture_trainer import SIZES, random_rays, side_loss
+from threedgen.training.picture_trainer import SIZES, random_rays, side_loss, weights_like
 from threedgen.training.things_store import cameras_of
 from threedgen.training.view_bank import ViewBatch
 
@@ -136,7 +135,5 @@ class SceneTrainer(DenoiserTrainer):
     def start_from(self, folder: Path) -> None:
         """Takes over the field of pictures of a pipeline folder: scenes begin as what the context shows. Raises
         UserError for a field of other sizes."""
-        other = load_picture_field(folder / "field")
-        if other.architecture != self.model.architecture:
-            raise UserError(f"the field of {folder} has other sizes than this one: leave --start-from out")
-        self.begin_with(self.model.state_dict() | other.state_dict(), folder)
+        known = weights_like(folder, self.model.architecture)
+        self.begin_with(self.model.state_dict() | known, folder)

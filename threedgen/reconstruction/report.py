@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from threedgen.core.pictures import psnr, silhouette_iou
 from threedgen.reconstruction.network import GivenViews
 from threedgen.reconstruction.trainer import ReconstructorTrainer, signed
-from threedgen.training.card_values import card_values
+from threedgen.training.card_values import add_errors, card_values
 from threedgen.training.ring_bank import RingBatch
 from threedgen.training.ring_report import write_rows
 from threedgen.training.things_store import cameras_of
@@ -34,16 +33,12 @@ def write_report(trainer: ReconstructorTrainer, held_out: RingBatch) -> None:
         alphas.append(seen.alpha)
     shown, alpha = torch.stack(pictures), torch.stack(alphas)
     true, silhouettes = on_white(held_out.others), held_out.others[..., 3:]
-    line = {
-        "step": trainer.step,
-        "pictures": trainer.pictures,
-        "seconds": round(trainer.seconds),
+    errors = {
         "psnr": round(float(psnr(shown.flatten(0, 1), true.flatten(0, 1)).mean()), 3),
         "iou": round(float(silhouette_iou(alpha.flatten(0, 1), silhouettes.flatten(0, 1)).mean()), 4),
         "gaussians": round(sum(map(len, clouds)) / count),
     }
-    with (trainer.folder / "errors.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    add_errors(trainer, errors)
     part = slice(0, None, max(1, true.shape[1] // 5))
     write_rows(trainer.folder / "samples.png", on_white(held_out.picture), true[:, part], [shown[:, part]])
 

@@ -86,8 +86,7 @@ def sample_views(
     for index, level in enumerate(levels):
         t = level.expand(count).to(device)
         strength = spread(prior, scales(asked, index), z)
-        corrects = correction is not None and correction.applies(index, asked.steps)
-        change = correction if corrects else None
+        change = correction if correction is not None and correction.applies(index, asked.steps) else None
         inner = change if change is not None and change.each else None
         estimate = guided(prior, z, t, condition, strength, inner).x0
         if not prior.latent:

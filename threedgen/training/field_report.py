@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from threedgen.core.png import write_png
 from threedgen.datasets.things import captions
 from threedgen.datasets.things.thing_set import ThingSet
 from threedgen.datasets.things.thing_views import DISTANCE, true_views
+from threedgen.training.card_values import add_errors
 from threedgen.training.field_trainer import FieldTrainer
 
 AZIMUTHS = (20.0, 110.0, 200.0, 290.0)  # degrees
@@ -70,10 +70,7 @@ def field_errors(trainer: FieldTrainer, examples: Examples) -> dict[str, float]:
 def write_field_report(trainer: FieldTrainer, examples: Examples) -> None:
     """Writes samples.png (of each word the field above the truth) and adds a line to errors.jsonl, in the folder of
     the training."""
-    line = {"step": trainer.step, "pictures": trainer.pictures, "seconds": round(trainer.seconds)}
-    line |= {name: round(value, 5) for name, value in field_errors(trainer, examples).items()}
-    with (trainer.folder / "errors.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    add_errors(trainer, {name: round(value, 5) for name, value in field_errors(trainer, examples).items()})
     _write_grid(_shown(trainer, examples.words, 0.0), examples, trainer.folder / "samples.png")
 
 

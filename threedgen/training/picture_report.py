@@ -3,7 +3,6 @@ truth."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from threedgen.core.random import derive_seed
 from threedgen.datasets.assemblies import render_assembly, sample_assembly
 from threedgen.datasets.things.thing_set import ThingSet
 from threedgen.datasets.things.thing_views import DISTANCE, GIVEN, SIDES, unseen_sides
+from threedgen.training.card_values import add_errors
 from threedgen.training.picture_trainer import PictureFieldTrainer
 from threedgen.training.things_store import cameras_of
 
@@ -82,10 +82,7 @@ def figures(trainer: PictureFieldTrainer, held_out: HeldOutViews) -> dict[str, f
 def write_picture_report(trainer: PictureFieldTrainer, held_out: HeldOutViews) -> None:
     """Writes samples.png (of each object the given picture, the true sides, and below them the field's) and adds
     a line to errors.jsonl, in the folder of the training."""
-    line = {"step": trainer.step, "pictures": trainer.pictures, "seconds": round(trainer.seconds)}
-    line |= {name: round(value, 4) for name, value in figures(trainer, held_out).items()}
-    with (trainer.folder / "errors.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    add_errors(trainer, {name: round(value, 4) for name, value in figures(trainer, held_out).items()})
     part = HeldOutViews(held_out.images[:_ROWS], held_out.alpha[:_ROWS])
     write_grid(part.images, [shown(trainer, part)[0]], trainer.folder / "samples.png")
 

@@ -102,10 +102,7 @@ class PictureFieldTrainer(DenoiserTrainer):
 
     def start_from(self, folder: Path) -> None:
         """Takes over the field of a pipeline folder. Raises UserError for a field of other sizes."""
-        other = load_picture_field(folder / "field")
-        if other.architecture != self.model.architecture:
-            raise UserError(f"the field of {folder} has other sizes than this one: leave --start-from out")
-        self.begin_with(other.state_dict(), folder)
+        self.begin_with(weights_like(folder, self.model.architecture), folder)
 
     def views_of(
         self, picture: Float[Tensor, "H W 3"], known: Float[Tensor, " 2"], views: Float[Tensor, "V 3"]
@@ -120,6 +117,14 @@ class PictureFieldTrainer(DenoiserTrainer):
             cameras = seen_from(decoded, cameras_of(views, self.size).to(device), owner)
             values = self.average.render(decoded, cameras, owner)
         return values.unflatten(1, (self.size, self.size)).cpu()
+
+
+def weights_like(folder: Path, architecture: PictureArchitecture) -> dict[str, Tensor]:
+    """The weights of the field of a pipeline folder. Raises UserError for a field of other sizes."""
+    field = load_picture_field(folder / "field")
+    if field.architecture != architecture:
+        raise UserError(f"the field of {folder} has other sizes than this one: leave --start-from out")
+    return field.state_dict()
 
 
 def save_picture_pipeline(trainer: PictureFieldTrainer, folder: Path) -> None:

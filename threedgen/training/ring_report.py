@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from threedgen.core.png import to_uint8, write_png
 from threedgen.core.random import derive_seed, generator
 from threedgen.datasets.cut_outs import DISTANCE
 from threedgen.datasets.things.thing_set import ThingSet
+from threedgen.training.card_values import add_errors
 from threedgen.training.multiview_trainer import MultiViewTrainer, group_guides, group_poses
 from threedgen.training.ring_bank import RingBatch
 from threedgen.training.ring_rig import FIRST, OTHER, OTHERS, RING, RingRig
@@ -111,14 +111,13 @@ def write_ring_report(trainer: MultiViewTrainer, held_out: RingBatch) -> None:
     picture does not show."""
     true = on_white(held_out.views)
     samples, means = sampled(trainer, held_out), sampled(trainer, held_out, 1)
-    line = {"step": trainer.step, "pictures": trainer.pictures, "seconds": round(trainer.seconds)}
     pictures = 2.0 * on_white(held_out.picture).permute(0, 3, 1, 2) - 1.0
     guides = group_guides(trainer.average, pictures, held_out.angles, held_out.picture_angles)
     field = 0.5 + 0.5 * guides[:, :, :3].permute(0, 1, 3, 4, 2).cpu()
+    errors = {}
     for name, views in (("sample_psnr", samples), ("mean_psnr", means), ("field_psnr", field)):
-        line[name] = round(float(psnr(views[:, 1:].flatten(0, 1), true[:, 1:].flatten(0, 1)).mean()), 3)
-    with (trainer.folder / "errors.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        errors[name] = round(float(psnr(views[:, 1:].flatten(0, 1), true[:, 1:].flatten(0, 1)).mean()), 3)
+    add_errors(trainer, errors)
     write_rows(trainer.folder / "samples.png", on_white(held_out.picture), true, [samples, means, field])
 
 
