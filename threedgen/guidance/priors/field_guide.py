@@ -33,13 +33,16 @@ def folder_of(model: Path) -> Path:
 
 @torch.no_grad()
 def decoded_guide(
-    field: PictureField, pictures: Float[Tensor, "B 3 H W"], known: Float[Tensor, "B 2"]
+    field: PictureField,
+    pictures: Float[Tensor, "B 3 H W"],
+    known: Float[Tensor, "B 2"],
+    azimuth: Float[Tensor, " B"] | None = None,
 ) -> DecodedPictures:
     """The fields of pictures in [-1, 1] on white, of any size. known: elevation in degrees and distance of their
-    cameras."""
+    cameras. azimuth: see `PictureField.decode`."""
     side = field.architecture.size
     resized = resize(pictures.permute(0, 2, 3, 1).float(), side, side).permute(0, 3, 1, 2)
-    return field.with_occupancy(field.decode(resized, known))
+    return field.with_occupancy(field.decode(resized, known, azimuth))
 
 
 @torch.no_grad()

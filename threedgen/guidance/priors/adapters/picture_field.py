@@ -23,6 +23,7 @@ from threedgen.guidance.priors.picture_field import (
     load_picture_field,
     seen_from,
 )
+from threedgen.guidance.priors.picture_side import settled_azimuth
 from threedgen.guidance.priors.radiance_field import as_pictures
 
 _SCALE = 1.0  # its views agree with one another: guidance would only exaggerate their colours
@@ -92,6 +93,9 @@ class DiffusersPictureFieldPrior(DiffusersPrior):
             device = next(self.network.parameters()).device
             picture = signed(reference.image[None].to(device).float(), self.image_size)
             known = picture.new_tensor([[reference.elevation, reference.distance]]).expand(2, -1)
-            decoded = self.network.decode(torch.cat([picture, torch.ones_like(picture)]), known)
+            both = torch.cat([picture, torch.ones_like(picture)])
+            azimuth = self.network.decode(both, known).azimuth
+            azimuth = torch.cat([settled_azimuth(self.network, picture, known[:1]), azimuth[1:]])
+            decoded = self.network.decode(both, known, azimuth)
             self._seen = reference, self.network.with_occupancy(decoded)
         return self._seen[1]

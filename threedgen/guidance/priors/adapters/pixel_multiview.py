@@ -28,6 +28,7 @@ from threedgen.guidance.priors.executors.deferred import loaded
 from threedgen.guidance.priors.folder import encoders
 from threedgen.guidance.priors.folder.parts import PipelineParts
 from threedgen.guidance.priors.picture_field import DecodedPictures, PictureField, load_picture_field
+from threedgen.guidance.priors.picture_side import settled_azimuth
 
 FOLD = 2
 """Pixels along each side of a block whose values are channels of one pixel of the UNet."""
@@ -120,9 +121,10 @@ class DiffusersPixelMultiViewPrior(DiffusersPrior):
         """What the field shows of a picture from cameras; see `field_guide.guide_views`."""
         if self._decoded is None or self._decoded[0] is not reference:
             device = next(self.field.parameters()).device
-            picture = reference.image[None].to(device).float().permute(0, 3, 1, 2)
+            picture = signed(reference.image[None].to(device).float(), self.field.architecture.size)
             known = picture.new_tensor([[reference.elevation, reference.distance]])
-            self._decoded = reference, field_guide.decoded_guide(self.field, 2.0 * picture - 1.0, known)
+            azimuth = settled_azimuth(self.field, picture, known)
+            self._decoded = reference, field_guide.decoded_guide(self.field, picture, known, azimuth)
             self._shown = None
         if self._shown is None or self._shown[0] is not cameras:  # a sampler asks at each step
             side = self.image_size
