@@ -14,7 +14,7 @@ from gpu_blocks import Block, Place
 from torch import Tensor
 
 from threedgen.cameras.orbit import orbit
-from threedgen.core.types import Cameras, GaussianCloud, TriMesh
+from threedgen.core.types import Cameras, Frames, GaussianCloud, TriMesh
 from threedgen.renderers import backends
 from threedgen.renderers.mesh import Config as MeshConfig
 from threedgen.renderers.mesh import MeshRenderer
@@ -77,8 +77,22 @@ def _cloud(leaves: Leaves) -> GaussianCloud:
     return GaussianCloud(**leaves)
 
 
+def _moving(cloud: Callable[..., GaussianCloud], cameras: Cameras) -> tuple[Leaves, Cameras]:
+    """The leaves of three clouds of one shape, with a leading dimension, and a camera for each."""
+    clouds = [cloud(120, 1, seed=seed) for seed in range(len(cameras))]
+    names = splatting_scenes.FIELDS
+    return {name: torch.stack([getattr(one, name) for one in clouds]) for name in names}, cameras
+
+
+def _moments(leaves: Leaves) -> Frames:
+    """Each cloud of `_moving` as the moment that the camera of another one sees."""
+    count = len(leaves["means"])
+    clouds = tuple(_cloud({name: leaf[i] for name, leaf in leaves.items()}) for i in range(count))
+    return Frames(clouds, torch.arange(count).flip(0), torch.linspace(0.0, 1.0, count))
+
+
 def splatting(place: Place) -> Block:
-    """Six scenes and a large one, and clouds that no camera sees."""
+    """Six scenes and a large one, the moments of a moving one, and clouds that no camera sees."""
     block, renderer = Block(), SplattingRenderer()
     block.measured["backend"] = backends.choose("splatting", "auto", place.device)
     cloud, around = splatting_scenes.random_cloud, splatting_scenes.cameras_around
@@ -100,6 +114,7 @@ def splatting(place: Place) -> Block:
         if place.on_gpu and covered:
             strict = (_OPAQUE, 10 * _OPAQUE)
         compare(block, title, strict, place, renderer, _cloud, leaves, cameras)
+    compare(block, "three moments", (2e-5, 1e-4), place, renderer, _moments, *_moving(cloud, around(32, 32)))
     unseen = cloud(50)
     for title, scene in (
         ("empty cloud", GaussianCloud(*(getattr(unseen, name)[:0] for name in splatting_scenes.FIELDS))),

@@ -1,15 +1,17 @@
 """What score distillation costs beside the frozen network: one guided step over one bare forward pass.
 
-    python benchmarks/guidance_overhead.py [--network embedded|stable-diffusion-2.1] [--device cpu|cuda]
+    python benchmarks/guidance_overhead.py [--network embedded|stable-diffusion-1.5|stable-diffusion-2.1]
+                                           [--device cpu|cuda] [--vae-dtype float32|bfloat16]
                                            [--steps N] [--warm-up N] [--count] [key=value ...]
 
 A guided step is everything the loop does: render, encode, noise, predict, classifier-free guidance, regularisers,
 backward, optimizer, density control. The bare pass is the same network on a batch of the same size and type (views
 x 2 for the two branches of guidance), timed between the steps of the same run. The recipe is sds.
 
-stable-diffusion-2.1: a network, VAE and text width of exactly that model's shapes with random weights, 512 x 512
-pixels and 20 thousand Gaussians: weights do not matter for time. --count prints operations instead of seconds: what
-the shapes alone allow, on any machine.
+stable-diffusion-...: a network, VAE and text width of exactly that model's shapes with random weights, 512 x 512
+pixels and 20 thousand Gaussians: weights do not matter for time. On the CPU the milliseconds are those of the
+process, which other programs do not change. guidance.0.linear_until=1 is a step without the encoder. --count prints
+operations instead of seconds: what the shapes alone allow, on any machine.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +37,14 @@ from threedgen.loop.events import StepDone
 from threedgen.recipes.load import load_recipe
 
 GAUSSIANS, PICTURE = 20_000, 512
+SHAPES: dict[str, dict[str, Any]] = {  # of the UNets, where diffusers' defaults differ
+    "stable-diffusion-1.5": {"cross_attention_dim": 768, "attention_head_dim": 8},
+    "stable-diffusion-2.1": {
+        "cross_attention_dim": 1024,
+        "attention_head_dim": (5, 10, 20, 20),
+        "use_linear_projection": True,
+    },
+}
 PROMPT = "a red cube"
 
 
@@ -44,6 +55,7 @@ class Clock:
     bare: Any
     device: str
     warm_up: int
+    seconds: Callable[[], float] = time.perf_counter
     guided: list[float] = field(default_factory=list)
     passes: list[float] = field(default_factory=list)
 
@@ -65,23 +77,19 @@ class Clock:
     def _now(self) -> float:
         if self.device == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return self.seconds()
 
 
-def stable_diffusion_21(device: str) -> DiffusersImagePrior:
-    """Stable Diffusion 2.1's UNet and VAE by shape (configs of the published folders), random weights."""
+def random_weights(name: str, device: str, vae_dtype: torch.dtype) -> DiffusersImagePrior:
+    """The UNet and the VAE of a published model by shape (configs of the published folders), random weights."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     dtype = torch.float16 if device == "cuda" else torch.float32
     make_unet: Any = UNet2DConditionModel  # whose hints say a tuple of one for each list of blocks
     make_vae: Any = AutoencoderKL
-    unet = make_unet(
-        sample_size=64,
-        cross_attention_dim=1024,
-        attention_head_dim=(5, 10, 20, 20),
-        use_linear_projection=True,
-    )
+    shape = SHAPES[name]
+    unet = make_unet(sample_size=64, **shape)
     vae = make_vae(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -90,13 +98,13 @@ def stable_diffusion_21(device: str) -> DiffusersImagePrior:
         latent_channels=4,
         sample_size=512,
     )
-    states = torch.zeros(77, 1024, dtype=dtype)
+    states = torch.zeros(77, shape["cross_attention_dim"], dtype=dtype)
     text = TextEmbedder(lambda: lambda texts: {"states": states.expand(len(texts), -1, -1)}, "random")
     for network in (unet, vae):
         network.requires_grad_(False).eval()
     return DiffusersImagePrior(
         unet.to(device, dtype).to(memory_format=torch.channels_last),
-        Latents(vae.to(device), PICTURE),
+        Latents(vae.to(device, vae_dtype), PICTURE),
         text,
         NoiseSchedule.scaled_linear(),
         "epsilon",
@@ -130,8 +138,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--network", choices=("embedded", "stable-diffusion-2.1"), default="embedded")
+    parser.add_argument("--network", choices=("embedded", *SHAPES), default="embedded")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--vae-dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--warm-up", type=int, default=10)
     parser.add_argument("--count", action="store_true", help="operations instead of seconds")
@@ -142,7 +151,9 @@ def main() -> None:
         device = "meta"  # shapes without numbers
     recipe = load_recipe("sds", settings(arguments.network, arguments.overrides), prompt=PROMPT, steps=steps)
     prior: Any = (
-        load_prior(PriorConfig(), device) if arguments.network == "embedded" else stable_diffusion_21(device)
+        load_prior(PriorConfig(), device)
+        if arguments.network == "embedded"
+        else random_weights(arguments.network, device, getattr(torch, arguments.vae_dtype))
     )
     views = recipe.cameras.make()(0, 0, steps)
     bare = bare_pass(prior, len(views), device)
@@ -151,7 +162,8 @@ def main() -> None:
         return
     parts = build(recipe, device)
     guide = type(parts.guidances[0])(parts.guidances[0].config, device, prior=prior)
-    clock = Clock(bare, device, arguments.warm_up)
+    seconds = time.perf_counter if device == "cuda" else time.process_time
+    clock = Clock(bare, device, arguments.warm_up, seconds)
     distill(
         parts.scene, parts.renderer, parts.cameras, (guide,), PROMPT, steps=steps,
         background=parts.background, regularizers=parts.regularizers, listeners=(clock,),

@@ -3,6 +3,7 @@ devices unseen, as a kernel on the device would compute them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -48,3 +49,16 @@ def splat(cloud: GaussianCloud, cameras: Cameras, background: Tensor, means2d: T
     below = GaussianCloud(**{item.name: _down(getattr(cloud, item.name)) for item in fields(cloud)})
     given = (below, cameras_below(cameras), _down(background), _down(means2d))
     return tuple(_Up.apply(out) for out in native.splat(*given))  # type: ignore[misc]
+
+
+def splat_moments(
+    clouds: Sequence[GaussianCloud], cameras: Cameras, background: Tensor
+) -> tuple[Tensor, ...]:
+    """As that of threedgen.renderers.backends.gsplat."""
+    each = len(cameras) // len(clouds)
+    drawn = []
+    for number, cloud in enumerate(clouds):
+        views = slice(number * each, (number + 1) * each)
+        unused = torch.zeros_like(cloud.means[:, :2]).expand(each, -1, -1)
+        drawn.append(splat(cloud, cameras[views], background[views], unused)[:3])
+    return tuple(torch.cat(parts) for parts in zip(*drawn, strict=True))

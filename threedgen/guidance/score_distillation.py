@@ -7,7 +7,8 @@ from dataclasses import field, replace
 from typing import Annotated, Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from threedgen.cameras.reference import free_views
 from threedgen.core.errors import UserError
@@ -32,6 +33,11 @@ from threedgen.guidance.objectives.base import (
 )
 from threedgen.guidance.priors.base import Condition, Prior, roles_of
 from threedgen.guidance.priors.guided import guidance_scale, preview_of
+from threedgen.guidance.priors.linear_latents import (
+    LinearLatents,
+    fit_linear_latents,
+    require_picture_latents,
+)
 from threedgen.guidance.priors.load import PriorConfig, load_prior
 from threedgen.guidance.prompting.conditioning import Prompting, ViewConditions
 from threedgen.guidance.timesteps import TimeOrder, timesteps
@@ -71,6 +77,9 @@ class ScoreDistillation(nn.Module, GuidanceRoles):
             clip_x0: Clip the predicted clean picture to the range of pictures; only for priors on pixels.
             amplify: Factor on the difference of the frames of a clip in the gradient of a video prior, a number
                 or a schedule; 0 is off. It is meant for the objective csd, whose gradient contains no noise.
+            linear_until: Share of the run, at its start, in which a linear map of colours that is fitted to the
+                autoencoder of the prior takes the encoder's place: most of the time of the encoder is saved, and
+                the gradient knows no detail finer than a pixel of the latents.
         """
 
         objective: str = "sds"
@@ -84,6 +93,7 @@ class ScoreDistillation(nn.Module, GuidanceRoles):
         rescale: Annotated[float, between(0.0, 1.0)] = 0.0
         clip_x0: bool = False
         amplify: Annotated[Schedule, at_least(0.0)] = 0.0
+        linear_until: Annotated[float, between(0.0, 1.0)] = 0.0
 
         def __post_init__(self) -> None:
             require_times(self.t)
@@ -126,6 +136,9 @@ class ScoreDistillation(nn.Module, GuidanceRoles):
         self._frames, self._latent_frames = roles.frames, roles.latent_frames or roles.frames
         if self._frames == 1 and any(numbers(config.amplify)):
             raise UserError("amplify has no effect, because this prior takes single pictures: leave it out")
+        if config.linear_until:
+            require_picture_latents(prior)
+        self._linear: LinearLatents | None = None  # fitted when it is first needed: that takes some encodings
         kind = find_objective(config.objective)
         self.objective = kind(configure(config.objective, config.options), self.prior)
         self._weighting = weight_function(config.weighting or kind.weighting)
@@ -149,7 +162,7 @@ class ScoreDistillation(nn.Module, GuidanceRoles):
         config = self.config
         output, cameras = free_views(output, cameras)
         condition = self._condition(prompt, cameras, step, total, output)
-        x = self.prior.encode(output.rgb)
+        x = self._encoded(output.rgb, step, total)
         group = config.group or len(x)
         if len(x) % group:
             raise UserError(f"guidance group {group} does not divide the {len(x)} views of a step")
@@ -191,6 +204,13 @@ class ScoreDistillation(nn.Module, GuidanceRoles):
         }
 
         return Signal(loss, metrics, preview_of(self.prior, answer.x0))
+
+    def _encoded(self, images: Float[Tensor, "B H W 3"], step: int, total: int) -> Float[Tensor, "B C h w"]:
+        if step >= self.config.linear_until * total:
+            return self.prior.encode(images)
+        if self._linear is None:
+            self._linear = fit_linear_latents(self.prior, images.device)
+        return self._linear.encode(images)
 
     def _condition(
         self, prompt: str, cameras: Cameras, step: int, total: int, output: RenderOutput
