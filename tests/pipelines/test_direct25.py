@@ -15,17 +15,19 @@ from threedgen.datasets.cut_outs import DISTANCE
 from threedgen.datasets.world import render_normals
 from threedgen.export.painting import colored
 from threedgen.export.views import View
+from threedgen.guidance.priors.adapters.pixel_multiview import Folded
 from threedgen.guidance.priors.load import EMBEDDED_PICTURE_WEIGHTS
 from threedgen.guidance.priors.picture_field import load_picture_field
 from threedgen.recipes.load import load_recipe
-from threedgen.reconstruction.normal_mesh import views_on
+from threedgen.reconstruction.normal_mesh import OnMesh, views_on
 from threedgen.renderers.mesh import MeshRenderer
 from threedgen.training.config import MultiViewTrainingConfig
 from threedgen.training.multiview_model import MultiViewModel, save_multiview_pipeline
-from threedgen.training.multiview_trainer import MultiViewTrainer
+from threedgen.training.multiview_trainer import MultiViewTrainer, group_guides
 from threedgen.training.prior_model import PriorArchitecture
 from threedgen.training.ring_bank import RingBatch
 from threedgen.training.things_store import cameras_of
+from threedgen.training.view_bank import on_white
 
 ARCHITECTURE = PriorArchitecture(
     size=8, channels=(16, 32), attention=(False, True), embedding=32, text_width=16, text_layers=1
@@ -81,9 +83,14 @@ def models(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("threedgen.training.multiview_trainer.for_size", lambda size: ARCHITECTURE)
         trainer = MultiViewTrainer(config, 16, folder / "run", field)
-    bank: Any = _BallBank()
-    while trainer.step < config.steps:
-        trainer.train_step(trainer.next_batch(bank))
+        bank: Any = _BallBank()
+        first = bank.batch(config.batch, 0, 0)
+        picture = 2.0 * on_white(first.picture).permute(0, 3, 1, 2) - 1.0
+        known = group_guides(trainer.model, picture, first.angles, first.picture_angles)
+        # What the field shows of a ball is the same in every step.
+        patch.setattr("threedgen.training.multiview_trainer.group_guides", lambda *_: known)
+        while trainer.step < config.steps:
+            trainer.train_step(trainer.next_batch(bank))
     save_multiview_pipeline(trainer.average, folder / "normals", torch.float32)
     colours = MultiViewModel(ARCHITECTURE, field)
     save_multiview_pipeline(colours, folder / "colours", torch.float32)
@@ -137,6 +144,20 @@ def test_priors_of_the_other_kind_are_refused_by_one_line(tmp_path, models, pict
     assert main([*_command(models, picture, run), "--prior", str(models / "normals")]) == 2
     assert "shows normals, and colours are needed" in capsys.readouterr().err
     assert not run.exists()
+
+
+def test_what_the_mesh_shows_in_drawn_colours_continues_the_sampler():
+    ball, one = _ball(), torch.ones(4)
+    cameras = orbit(90.0 * torch.arange(4), 0.0 * one, DISTANCE * one, 40.0, 32, 32)
+    codec: Any = Folded(16)  # all that is asked of a prior
+    correction = OnMesh(codec, ball, cameras, [], (0.4, 0.6))
+    assert [step for step in range(10) if correction.applies(step, 10)] == [4, 6]
+    alpha = MeshRenderer()(ball, cameras, torch.ones(3)).alpha
+    drawn = torch.full((4, 32, 32, 3), 0.4)  # of an object that is larger than the mesh
+    drawn[:, :, :2] = drawn[:, :, -2:] = 1.0
+    estimate = codec.encode(drawn)
+    shown = codec.decode(correction(estimate, estimate, torch.full((4,), 0.5)))
+    torch.testing.assert_close(shown, (1.0 - 0.6 * alpha).expand_as(shown), atol=0.02, rtol=0)
 
 
 def test_colours_lie_where_they_are_seen_and_what_is_hidden_takes_those_beside():

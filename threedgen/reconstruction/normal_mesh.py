@@ -28,7 +28,7 @@ from threedgen.reconstruction.hull import foreground
 from threedgen.reconstruction.normal_frame import renormalised
 from threedgen.reconstruction.normal_fusion import fused
 from threedgen.reconstruction.reconstructed import ViewsConfig, asked_of, check_asked, on_white
-from threedgen.reconstruction.sampling import sample_views
+from threedgen.reconstruction.sampling import at_places, sample_views
 from threedgen.renderers.mesh import MeshRenderer
 from threedgen.representations import mesh
 from threedgen.representations.mesh import Mesh
@@ -118,7 +118,7 @@ def colours_on(shape: TriMesh, prior: Prior, config: Config, seed: int) -> list[
         given = [View(cameras_of([config.reference], len(image)), image - (1.0 - alpha), alpha, _TRUST)]
     asked, roles = asked_of(config, prior, prior.image_size, seed), roles_of(prior)
     single = roles.layout is None and roles.frames == 1
-    correction = _OnMesh(prior, shape, asked.cameras, given, config.places) if single else None
+    correction = OnMesh(prior, shape, asked.cameras, given, config.places) if single else None
     pictures, cameras = sample_views(prior, asked, correction), asked.cameras
     if roles.layout is not None and roles.layout.background != 1.0:
         pictures, cameras = on_white(pictures, cameras, roles.layout.background)
@@ -140,8 +140,12 @@ def views_on(shape: TriMesh, pictures: Float[Tensor, "V H W 3"], cameras: Camera
     ]
 
 
-class _OnMesh:
-    """A correction of the sampler: the estimates are laid on a mesh, and what that shows continues."""
+class OnMesh:
+    """A Correction of the sampler: the estimates are laid on a mesh, and what that shows continues.
+
+    prior: whose samples they are. cameras: of the views. given: further views of the mesh. places: shares of the
+    sampler, in [0, 1], after which a step is corrected.
+    """
 
     each = False
 
@@ -153,7 +157,7 @@ class _OnMesh:
         self._renderer = MeshRenderer()
 
     def applies(self, step: int, steps: int) -> bool:
-        return step in {round(place * steps) for place in self.places}
+        return at_places(self.places, step, steps)
 
     def __call__(self, z: Tensor, estimate: Tensor, t: Tensor) -> Tensor:
         pictures = self.prior.decode(estimate).clamp(0.0, 1.0)
