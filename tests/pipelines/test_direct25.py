@@ -122,7 +122,7 @@ def test_a_picture_becomes_a_mesh_with_a_texture(tmp_path, models, picture):
         "cameras.reference.azimuth=60"  # normals in the frame of the picture would be refused in the world
     )
     assert main(_command(models, picture, run, "--elevation", "10", turned)) == 0
-    made = trimesh.load(run / "asset.glb", force="mesh")
+    made: Any = trimesh.load(run / "asset.glb", force="mesh")
     assert made.visual.material.baseColorTexture is not None
     radius = np.linalg.norm(np.asarray(made.vertices), axis=1)
     assert abs(radius.mean() - RADIUS) < 0.15  # the ball that the prior of normals knows
