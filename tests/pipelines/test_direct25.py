@@ -146,6 +146,15 @@ def test_priors_of_the_other_kind_are_refused_by_one_line(tmp_path, models, pict
     assert not run.exists()
 
 
+def test_normals_of_no_object_are_one_line(tmp_path, models, picture, capsys):
+    field = load_picture_field(EMBEDDED_PICTURE_WEIGHTS / "field")
+    save_multiview_pipeline(MultiViewModel(ARCHITECTURE, field, "normals"), tmp_path / "new", torch.float32)
+    new = f"representation.normals={tmp_path / 'new'}"
+    assert main([*_command(models, picture, tmp_path / "run"), new]) == 2
+    assert "the prior of normals drew no object (" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_the_mesh_shows_in_drawn_colours_continues_the_sampler():
     ball, one = _ball(), torch.ones(4)
     cameras = orbit(90.0 * torch.arange(4), 0.0 * one, DISTANCE * one, 40.0, 32, 32)

@@ -101,12 +101,18 @@ def made_of(config: Config, seed: int) -> TriMesh:
 
 
 def shape_of(prior: Prior, config: Config, seed: int) -> TriMesh:
-    """The mesh of the normals that a prior draws, without colours."""
+    """The mesh of the normals that a prior draws, without colours. Raises UserError for normals of no object."""
     asked = asked_of(config, prior, prior.image_size, seed)
     drawn = 2.0 * sample_views(prior, asked) - 1.0
     front = config.reference.azimuth if config.image else 0.0
     normals, alpha = renormalised(into_frame(drawn, drawn.new_tensor(-front)))
-    return fused(normals, alpha, asked.cameras, config.fusion, seed)
+    try:
+        return fused(normals, alpha, asked.cameras, config.fusion, seed)
+    except UserError as error:
+        raise UserError(
+            f"the prior of normals drew no object ({error}): take another --seed or picture, or train the prior "
+            "for longer"
+        ) from error
 
 
 @torch.no_grad()
