@@ -19,7 +19,7 @@ from threedgen.export.splat import write_splats
 from threedgen.recipes import typed
 
 # They need a trained model: tests/nerfdiff, tests/testing.
-ELSEWHERE = {"camera-triplane", "reconstructed", "scene-sample"}
+ELSEWHERE = {"camera-triplane", "normal-mesh", "reconstructed", "scene-sample"}
 SMALL: dict[str, dict[str, Any]] = {
     "gaussians": {"count": 30, "sh_degree": 1, "scales": [0.01, 0.2]},
     "dynamic-gaussians": {

@@ -22,9 +22,11 @@ from threedgen.dfm import scene_sample
 from threedgen.dfm.store import save_scene_field
 from threedgen.guidance.priors.load import PriorConfig
 from threedgen.nerfdiff.store import save_model
+from threedgen.reconstruction import normal_mesh
 from threedgen.reconstruction.network import Reconstructor, ReconstructorArchitecture
 from threedgen.reconstruction.store import save_reconstructor
 from threedgen.representations import density_control, gaussians
+from threedgen.representations.texture_atlas import bake_vertex_colors
 from threedgen.testing import check_guidance, check_renderer, check_representation
 from threedgen.testing.common import views
 
@@ -120,6 +122,10 @@ def test_representations(name, nerfdiff, tmp_path, monkeypatch):
         monkeypatch.setattr(scene_sample, "_VOXELS", 24)
         save_scene_field(tiny_field(), tmp_path, {})
         settings = {"model": str(tmp_path), "image": nerfdiff["image"], "sampling": 2, "count": 60}
+    if name == "normal-mesh":
+        drawn = bake_vertex_colors(mesh(), 32)
+        monkeypatch.setattr(normal_mesh, "made_of", lambda config, seed: drawn)
+        settings = {"texture_size": 32}
     if name == "dynamic-gaussians":
         (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
         settings = {"asset": str(tmp_path / "a.obj"), "count": 40}

@@ -65,8 +65,8 @@ def add_refine(parser: argparse.ArgumentParser) -> None:
         "--refine",
         type=at_least_one,
         metavar="N",
-        help="for recipes that make the asset in one pass (hunyuan3d, gen-3diffusion, dfm): refine it by N steps "
-        "of score distillation",
+        help="for recipes that make the asset in one pass (hunyuan3d, gen-3diffusion, videomv, direct2.5, "
+        "dfm): refine it by N steps of score distillation",
     )
 
 

@@ -233,7 +233,7 @@ def _multiview(arguments: argparse.Namespace) -> _Training:
     from threedgen.training.multiview_card import write_multiview_card
     from threedgen.training.multiview_model import save_multiview_pipeline
     from threedgen.training.multiview_trainer import MultiViewTrainer
-    from threedgen.training.ring_bank import RingBank, RingBatch
+    from threedgen.training.ring_bank import NormalRingBank, RingBank, RingBatch
     from threedgen.training.ring_report import held_out_rings, write_ring_report
 
     things = catalogue_of(arguments)
@@ -241,8 +241,9 @@ def _multiview(arguments: argparse.Namespace) -> _Training:
     field = load_picture_field((arguments.guide or EMBEDDED_PICTURE_WEIGHTS) / "field")
 
     def bank(config: MultiViewTrainingConfig, size: int, progress: Callable[[int, int], None]) -> RingBank:
-        held_out.append(held_out_rings(things, size))
-        return RingBank(config, size, config.seed, things, arguments.out / f"views-{size}", progress)
+        held_out.append(held_out_rings(things, size, shows=config.shows))
+        kind, name = (RingBank, "views") if config.shows == "colors" else (NormalRingBank, "normals")
+        return kind(config, size, config.seed, things, arguments.out / f"{name}-{size}", progress)
 
     return _Training(
         lambda config, size, folder: MultiViewTrainer(config, size, folder, field),

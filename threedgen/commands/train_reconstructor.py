@@ -64,6 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print_settings({"size": size, **dataclasses.asdict(config)})
         return
+    from threedgen.guidance.priors.base import check_shows
     from threedgen.reconstruction.report import write_card, write_report
     from threedgen.reconstruction.store import save_reconstructor
     from threedgen.reconstruction.trainer import ReconstructorTrainer
@@ -73,6 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     things = catalogue_of(arguments)
     prior = None if arguments.prior is None else load_multiview_pipeline(arguments.prior)
+    if prior is not None:
+        check_shows(str(arguments.prior), prior.shows, "colors")
     if prior is not None and prior.size != size:
         raise UserError(f"the views of --prior have {prior.size} pixels: choose --size {prior.size}")
     trainer = ReconstructorTrainer(config, size, folder, prior)

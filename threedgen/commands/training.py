@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from threedgen.training.config import TrainingConfig
     from threedgen.training.denoiser_trainer import Bank, DenoiserTrainer
 
-_CHOICES = {"precision": ("bf16", "fp32"), "device": ("auto", "cpu", "cuda")}
+_CHOICES = {
+    "precision": ("bf16", "fp32"),
+    "device": ("auto", "cpu", "cuda"),
+    "shows": ("colors", "normals"),
+}
 Config = TypeVar("Config", bound="TrainingConfig")
 
 

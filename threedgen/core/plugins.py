@@ -29,6 +29,7 @@ BUILTIN: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "mesh": "threedgen.representations.mesh:Mesh",
             "tetrahedra": "threedgen.representations.tetrahedra:Tetrahedra",
             "reconstructed": "threedgen.reconstruction.reconstructed:ReconstructedGaussians",
+            "normal-mesh": "threedgen.reconstruction.normal_mesh:NormalMesh",
             "scene-sample": "threedgen.dfm.scene_sample:SceneSample",
             "camera-triplane": "threedgen.nerfdiff.camera_triplane:CameraTriplane",
         },

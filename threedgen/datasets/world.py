@@ -17,6 +17,7 @@ from torch import Tensor
 
 from threedgen.core.material import Light
 from threedgen.core.types import Cameras, TriMesh
+from threedgen.datasets.normal_maps import encoded
 from threedgen.datasets.shapes import CLASSES, COLORS, FIXED_PAINTS, Piece
 from threedgen.renderers.rasterize import box_filter, interpolate, rasterize
 
@@ -185,6 +186,16 @@ def render_layers(
     fine = cameras.resized(cameras.height * SUPERSAMPLING, cameras.width * SUPERSAMPLING)
     visibility = rasterize(layered.mesh, fine)
     return box_filter(interpolate(visibility, layered.mesh.faces, values), SUPERSAMPLING)
+
+
+def render_normals(mesh: TriMesh, cameras: Cameras) -> Float[Tensor, "B H W 4"]:
+    """Anti-aliased maps of the normals of a mesh that has some, in its own frame, as `normal_maps.encoded` writes
+    them."""
+    assert mesh.normals is not None
+    values = torch.cat([mesh.normals, torch.ones_like(mesh.normals[:, :1])], dim=1)
+    fine = cameras.resized(cameras.height * SUPERSAMPLING, cameras.width * SUPERSAMPLING)
+    shown = interpolate(rasterize(mesh, fine), mesh.faces, values)
+    return box_filter(encoded(shown[..., :3], shown[..., 3:]), SUPERSAMPLING)
 
 
 def compose(

@@ -33,13 +33,40 @@ def paint(mesh: TriMesh, views: Sequence[View], size: int) -> TriMesh:
     """
     laid = unwrap(mesh, size)
     texels = texels_of(laid, size)
-    colors, weights = _LEAST * texels.colors, torch.full_like(texels.points[:, :1], _LEAST)
-    for view in views:
-        rows, shown, weight = _shown(mesh, view, texels.points, texels.normals)
-        colors[rows] += weight * shown
-        weights[rows] += weight
+    colors, weights = _seen(mesh, views, texels.points, texels.normals)
+    colors, weights = colors + _LEAST * texels.colors, weights + _LEAST
     texture = texture_of(texels, (colors / weights).clamp(0.0, 1.0))
     return dataclasses.replace(laid, vertex_colors=None, texture=texture)
+
+
+def colored(mesh: TriMesh, views: Sequence[View]) -> TriMesh:
+    """The mesh with the colours that the views show at its vertices; those that no view sees have the colour of the
+    nearest one that is seen, or mid grey if none is.
+
+    mesh: with normals, on the CPU.
+    """
+    from scipy.spatial import KDTree
+
+    assert mesh.normals is not None
+    colors, weights = _seen(mesh, views, mesh.vertices, mesh.normals)
+    known = weights[:, 0] > _LEAST
+    if not known.any():
+        return dataclasses.replace(mesh, vertex_colors=torch.full_like(mesh.vertices, 0.5))
+    nearest = KDTree(mesh.vertices[known].numpy()).query(mesh.vertices.numpy())[1]
+    found = (colors[known] / weights[known]).clamp(0.0, 1.0)[torch.from_numpy(nearest)]
+    return dataclasses.replace(mesh, vertex_colors=found)
+
+
+def _seen(
+    mesh: TriMesh, views: Sequence[View], points: Float[Tensor, "M 3"], normals: Float[Tensor, "M 3"]
+) -> tuple[Float[Tensor, "M 3"], Float[Tensor, "M 1"]]:
+    """The sums of weighted colours and of weights over the views at points of a surface."""
+    colors, weights = torch.zeros_like(points), torch.zeros_like(points[:, :1])
+    for view in views:
+        rows, shown, weight = _shown(mesh, view, points, normals)
+        colors[rows] += weight * shown
+        weights[rows] += weight
+    return colors, weights
 
 
 def _shown(

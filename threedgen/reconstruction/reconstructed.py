@@ -30,21 +30,14 @@ from threedgen.representations.made_gaussians import MadeConfig, MadeGaussians
 
 
 @settings
-class Config(MadeConfig):
-    """Gaussians that are made of a picture, of a text or of posed pictures in one pass.
+class ViewsConfig:
+    """Views of an object that a multi-view prior draws.
 
     Attributes:
-        pictures: Data set of posed pictures that are the views. `threedgen fit --feed-forward` sets this. At most
-            eight of them are taken, and no prior draws any.
-        holdout: Number of its pictures that are held out, as cameras.holdout.
         image: File of the cut-out. `threedgen image-to-3d` writes it into the run and sets this.
         prompt: What the views show beside the picture, or without one.
         reference: Pose of the camera that saw the picture.
         prior: The multi-view prior that draws the views.
-        model: Folder of a reconstructor, model/ of a training with `threedgen train reconstructor`.
-        trajectory: after makes Gaussians of the finished views; along makes them at every step of the sampler,
-            which continues with what they show, so that the views agree; at does so at the steps of `places` only.
-        places: Shares of the sampler after which `at` reconstructs.
         views: Number of views around the object. A prior that draws all views in one picture, or a clip, has its
             own. Of more than eight, four are reconstructed.
         sampling (steps): Number of steps of the sampler.
@@ -54,19 +47,35 @@ class Config(MadeConfig):
             in one picture the same as scale.
     """
 
-    pictures: str = ""
-    holdout: Annotated[int, at_least(0)] = 0
     image: str = ""
     prompt: str = ""
     reference: ReferencePose = field(default_factory=ReferencePose)
     prior: PriorConfig = field(default_factory=lambda: PriorConfig(name="required"))
-    model: str = ""
-    trajectory: Literal["after", "along", "at"] = "after"
-    places: Annotated[tuple[float, ...], between(0.0, 1.0)] = (0.4, 0.6, 0.8)
     views: Annotated[int, between(1, 24)] = 4
     sampling: Annotated[int, at_least(1)] = 20
     scale: Annotated[float | None, at_least(0.0)] = None
     least: Annotated[float | None, at_least(0.0)] = None
+
+
+@settings
+class Config(ViewsConfig, MadeConfig):
+    """Gaussians that are made of a picture, of a text or of posed pictures in one pass.
+
+    Attributes:
+        pictures: Data set of posed pictures that are the views. `threedgen fit --feed-forward` sets this. At most
+            eight of them are taken, and no prior draws any.
+        holdout: Number of its pictures that are held out, as cameras.holdout.
+        model: Folder of a reconstructor, model/ of a training with `threedgen train reconstructor`.
+        trajectory: after makes Gaussians of the finished views; along makes them at every step of the sampler,
+            which continues with what they show, so that the views agree; at does so at the steps of `places` only.
+        places: Shares of the sampler after which `at` reconstructs.
+    """
+
+    pictures: str = ""
+    holdout: Annotated[int, at_least(0)] = 0
+    model: str = ""
+    trajectory: Literal["after", "along", "at"] = "after"
+    places: Annotated[tuple[float, ...], between(0.0, 1.0)] = (0.4, 0.6, 0.8)
 
 
 class ReconstructedGaussians(MadeGaussians):
@@ -91,19 +100,29 @@ def made_of(config: Config, seed: int) -> GaussianCloud:
     reconstructor = load_reconstructor(config.model)
     if config.pictures:
         return of_pictures(config, reconstructor)
+    check_asked(config)
+    prior, given = load_prior(config.prior), None
+    if config.image:
+        image = read_cut_out(config.image)[0]
+        given = image, cameras_of([config.reference], image.shape[0])
+    return make(prior, reconstructor, asked_of(config, prior, reconstructor.size, seed), given, config)
+
+
+def check_asked(config: ViewsConfig) -> None:
+    """Raises UserError if there is nothing to draw views of."""
     if not config.image and not config.prompt:
         raise UserError("there is neither image nor prompt: give the object's picture or a text")
-    prior = load_prior(config.prior)
-    roles = roles_of(prior)
+
+
+def asked_of(config: ViewsConfig, prior: Prior, size: int, seed: int) -> Asked:
+    """What a prior is asked for; it embeds the prompt. size: pixels of the cameras. Raises UserError."""
+    roles, pose, reference = roles_of(prior), config.reference, None
     layout = roles.layout
-    pose, reference, given = config.reference, None, None
     if config.image:
         image, alpha = read_cut_out(config.image)
-        given = image, cameras_of([pose], image.shape[0])
         shown = image if layout is None else layout.behind(image, alpha)
         reference = ReferenceView(shown, pose.azimuth, pose.elevation, pose.distance)
     front = pose.azimuth if config.image else 0.0
-    size = reconstructor.size
     views = roles.frames if roles.frames > 1 else config.views
     cameras = ring(views, front, size) if layout is None else layout.cameras(front, size)
     if layout is None and roles.frames == 1:
@@ -112,8 +131,7 @@ def made_of(config: Config, seed: int) -> GaussianCloud:
     own = prior.default_scale if roles.sampling_scale is None else roles.sampling_scale
     scale = own if config.scale is None else config.scale
     least = config.least if config.least is not None else 1.0 if layout is None else scale
-    asked = Asked(config.prompt, reference, cameras, config.sampling, scale, least, seed)
-    return make(prior, reconstructor, asked, given, config)
+    return Asked(config.prompt, reference, cameras, config.sampling, scale, least, seed)
 
 
 def of_pictures(config: Config, reconstructor: Reconstructor) -> GaussianCloud:

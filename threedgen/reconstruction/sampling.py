@@ -149,6 +149,11 @@ def scales(asked: Asked, step: int) -> Float[Tensor, " V"]:
     return asked.least + (asked.scale - asked.least) * left * near
 
 
+def at_places(places: Sequence[float], step: int, steps: int) -> bool:
+    """Whether a step of the sampler is at one of some shares of it, in [0, 1]."""
+    return step in {round(place * steps) for place in places}
+
+
 class Corrector:
     """Reconstructs the estimates of steps and continues with their renders. cloud: the last Gaussians.
 
@@ -172,7 +177,7 @@ class Corrector:
         self._renderer = SplattingRenderer()
 
     def applies(self, step: int, steps: int) -> bool:
-        return self.places is None or step in {round(place * steps) for place in self.places}
+        return self.places is None or at_places(self.places, step, steps)
 
     def __call__(self, z: Tensor, estimate: Tensor, t: Tensor) -> Tensor:
         size, chosen = self.reconstructor.size, spaced(len(self.cameras))

@@ -121,14 +121,7 @@ class Mesh(Representation):
     @classmethod
     def blank(cls, config: Config) -> Self:
         """A scene of one triangle to load a state into; the source of `config` is not read."""
-        size = config.texture_size
-        triangle = TriMesh(
-            torch.eye(3),
-            torch.arange(3)[None],
-            uvs=torch.zeros(3, 2),
-            texture=torch.full((size, size, 3), 0.5),
-        )
-        return cls(config, asset=triangle)
+        return cls(config, asset=triangle(config.texture_size))
 
     @classmethod
     def from_asset(cls, config: Config, seed: int, asset: Primitive) -> Self:
@@ -206,6 +199,16 @@ class Mesh(Representation):
         if self._smoother is None:
             self._smoother = Smoother(self.place[self.faces], len(self.base), self.config.smoothness)
         return self._smoother(offsets)
+
+
+def triangle(size: int) -> TriMesh:
+    """One face with a texture of size x size texels, in the place of a mesh that a state will replace."""
+    return TriMesh(
+        torch.eye(3),
+        torch.arange(3)[None],
+        uvs=torch.zeros(3, 2),
+        texture=torch.full((size, size, 3), 0.5),
+    )
 
 
 def _source(config: Config) -> TriMesh:

@@ -116,6 +116,7 @@ class MultiViewTrainingConfig(RingBankConfig):
     """The multi-view prior.
 
     Attributes:
+        shows: What it draws, colors or normals.
         picture_dropout: Share of the examples whose picture is withheld, for guidance.
         text_dropout: Share of the examples whose caption is withheld.
         every_six: Every so many steps, groups have six views, of which there are fewer; in the others they have
@@ -127,6 +128,7 @@ class MultiViewTrainingConfig(RingBankConfig):
     batch: Annotated[int, at_least(1)] = 8
     learning_rate: Annotated[float, at_least(0.0)] = 1e-3
     decay: Annotated[float, between(0.0, 1.0)] = 0.5
+    shows: Literal["colors", "normals"] = "colors"
     picture_dropout: Annotated[float, between(0.0, 1.0)] = 0.2
     text_dropout: Annotated[float, between(0.0, 1.0)] = 0.4
     every_six: Annotated[int, at_least(1)] = 6

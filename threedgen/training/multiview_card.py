@@ -16,7 +16,8 @@ Written by `threedgen train prior --kind multiview`. {groups} views of an object
 denoised together: the self-attention of the UNet runs over all of them. A field of the picture shows each view what
 may be seen there (guide/, a prior of `--kind picture`). A text, a picture, both or none of them may be given
 ({parameters:.1f} million parameters, half precision, safetensors only). With a picture the azimuths of the cameras
-are relative to it, without one to the front of the object. Licence: Apache-2.0, like the project that trained it.
+are relative to it, without one to the front of the object. {shows} Licence: Apache-2.0, like the project that
+trained it.
 
 - pictures: {size} x {size} pixels; {pictures} of them in {steps} steps of {batch} groups, {minutes:.0f} minutes on
   {machine}
@@ -41,11 +42,18 @@ Details are those of {size} pixels. Sides that the picture does not show are inv
 the training.
 """
 
+_SHOWS = {
+    "colors": "It draws colours on white.",
+    "normals": "It draws normals: rgb = (n + 1) / 2 on mid grey, in the frame in which that azimuth is 0 "
+    "(+X right, +Y up, +Z towards the camera), for the recipe direct2.5.",
+}
+
 
 def write_multiview_card(trainer: MultiViewTrainer, folder: Path, loss: float, machine: str) -> None:
     """Writes README.md into `folder`. loss: the last mean loss. machine: where the training ran."""
     values = card_values(trainer, loss, machine)
     values |= {
+        "shows": _SHOWS[trainer.config.shows],
         "groups": GROUP_SIZES,
         "size": trainer.average.size,
         "shares": ", ".join(f"{kind} {share:g}" for kind, share in SHARES.items()),

@@ -28,6 +28,8 @@ from threedgen.core.types import Cameras
 from threedgen.guidance.priors import field_guide
 from threedgen.guidance.priors.adapters.multiview import set_views
 from threedgen.guidance.priors.adapters.pixel_multiview import FOLD, colours_of, read_picture
+from threedgen.guidance.priors.base import Shows
+from threedgen.guidance.priors.folder.files import PipelineFolder
 from threedgen.guidance.priors.picture_field import PictureField, load_picture_field
 from threedgen.guidance.priors.radiance_field import save_field
 from threedgen.training.caption_words import caption_words
@@ -41,11 +43,13 @@ class MultiViewModel(nn.Module):
     """UNet and text encoder, trained together. Predicts the clean pictures, in [-1, 1].
 
     architecture: `size` is that of the UNet, and the pictures have FOLD times as many pixels along each side.
-    field: shows the object of a picture from other sides; it is not trained.
+    field: shows the object of a picture from other sides; it is not trained. shows: what the pictures are of. To
+    normals no mean of the field is added, which shows colours.
     """
 
-    def __init__(self, architecture: PriorArchitecture, field: PictureField) -> None:
+    def __init__(self, architecture: PriorArchitecture, field: PictureField, shows: Shows = "colors") -> None:
         super().__init__()
+        self.shows: Shows = shows
         self.architecture = architecture
         self.text_encoder = make_text_encoder(architecture, caption_words())
         channels = 3 * FOLD**2
@@ -102,7 +106,9 @@ class MultiViewModel(nn.Module):
             states.repeat_interleave(views, 0),
             class_labels=poses.flatten(0, 1),
         ).sample
-        return F.pixel_shuffle(output + colours_of(guide), FOLD).unflatten(0, (count, views))
+        if self.shows == "colors":
+            output = output + colours_of(guide)
+        return F.pixel_shuffle(output, FOLD).unflatten(0, (count, views))
 
 
 def start_from_text_prior(model: MultiViewModel, prior: PriorModel) -> None:
@@ -143,10 +149,10 @@ def save_multiview_pipeline(model: MultiViewModel, folder: Path, dtype: torch.dt
     """Writes `model` as a pipeline folder of diffusers (safetensors in `dtype`), replacing `folder` in one step."""
     from threedgen.training.prior_model import write_folder
 
-    saved = MultiViewModel(model.architecture, model.field)
+    saved = MultiViewModel(model.architecture, model.field, model.shows)
     saved.load_state_dict(model.state_dict())
     saved.to(dtype)
-    saved.unet.register_to_config(num_views=4)
+    saved.unet.register_to_config(num_views=4, shows=model.shows)
     index = {
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
@@ -169,6 +175,7 @@ def load_multiview_pipeline(folder: Path) -> MultiViewModel:
     from threedgen.training.prior_model import fill_networks, for_size, sample_size
 
     field = load_picture_field(field_guide.folder_of(folder))
-    model = MultiViewModel(for_size(sample_size(folder)), field)
+    shows = PipelineFolder(folder).config("unet").get("shows", "colors")
+    model = MultiViewModel(for_size(sample_size(folder)), field, shows)
     fill_networks(folder, model.unet, model.text_encoder)
     return model.requires_grad_(False).eval()

@@ -12,6 +12,7 @@ from torch import Tensor
 from threedgen.cameras.orbit import VIEW_FEATURES, relative_view_features
 from threedgen.core.errors import UserError
 from threedgen.core.random import generator
+from threedgen.datasets.normal_maps import into_frame, vectors
 from threedgen.guidance.priors.adapters.pixel_multiview import FOLD
 from threedgen.guidance.priors.picture_field import PictureField
 from threedgen.training.caption_words import caption_words
@@ -36,7 +37,7 @@ class MultiViewTrainer(DenoiserTrainer):
 
     def __init__(self, config: MultiViewTrainingConfig, size: int, folder: Path, field: PictureField) -> None:
         architecture = for_size(size // FOLD)
-        super().__init__(config, lambda: MultiViewModel(architecture, field), folder)
+        super().__init__(config, lambda: MultiViewModel(architecture, field, config.shows), folder)
         self.tokenizer = make_tokenizer(caption_words())
 
     def next_batch(self, bank: Any) -> RingBatch:
@@ -55,10 +56,10 @@ class MultiViewTrainer(DenoiserTrainer):
         config, device = self.config, self.config.device
         rng = generator(config.seed, "multiview-train", self.step)
         count = len(batch.views)
-        clean = 2.0 * on_white(batch.views).permute(0, 1, 4, 2, 3) - 1.0
         timesteps = self.timesteps(count, rng)
-        noise = torch.randn(clean.shape, generator=rng)
+        noise = torch.randn(count, batch.views.shape[1], 3, *batch.views.shape[2:4], generator=rng)
         conditions = self.conditions(batch, rng)
+        clean = 2.0 * self.true_views(batch, conditions[1].cpu()).permute(0, 1, 4, 2, 3) - 1.0
         alpha, sigma = (table[timesteps].view(-1, 1, 1, 1, 1) for table in (self.alpha, self.sigma))
         noisy = alpha * clean + sigma * noise
         weights = sigma.square().reciprocal().clamp(max=MOST_WEIGHT)
@@ -68,6 +69,14 @@ class MultiViewTrainer(DenoiserTrainer):
         self.update(loss)
         self.pictures += clean.shape[0] * clean.shape[1]
         return float(loss.detach())
+
+    def true_views(self, batch: RingBatch, kept: Float[Tensor, " B"]) -> Float[Tensor, "B V H W 3"]:
+        """The pictures in [0, 1] that the model shall draw. kept: 1, or 0 where the picture is withheld. Normals
+        are in the frame in which the poses of the views are told (`group_poses`)."""
+        if self.config.shows == "colors":
+            return on_white(batch.views)
+        azimuth = (batch.picture_angles[:, 0] * kept)[:, None, None, None]
+        return 0.5 + 0.5 * into_frame(vectors(batch.views), azimuth)
 
     def conditions(self, batch: RingBatch, rng: torch.Generator) -> tuple[Tensor, ...]:
         """The arguments of the model after the time steps. Some pictures and some captions are withheld."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from threedgen.core.random import generator
-from threedgen.training.ring_rig import FIRST, OTHER, OTHERS, RING, RingRig
+from threedgen.datasets.normal_maps import mirrored
+from threedgen.training.ring_rig import FIRST, OTHER, OTHERS, RING, NormalRingRig, RingRig
 from threedgen.training.view_bank import SceneBank, ViewBatch, on_white
 
 _PICTURE = 0.6  # chance that the picture of a pair is the one by which its scene is framed
@@ -75,6 +76,28 @@ class RingBank(SceneBank):
             angles[:, 1 + views :],
             captions,
         )
+
+
+class NormalRingBank(RingBank):
+    """The same with normals in the frame of the object in place of the colours of all views but the pictures; see
+    `threedgen.datasets.normal_maps`."""
+
+    rig = NormalRingRig()
+
+    def seen(
+        self,
+        scene: Int[Tensor, " B"],
+        shown: Int[Tensor, "B V"] | Int[Tensor, " V"],
+        channels: Int[Tensor, "B 4"],
+        flip: Bool[Tensor, " B"],
+    ) -> tuple[Float[Tensor, "B V H W 4"], Float[Tensor, "B V 3"]]:
+        """As that of SceneBank. The channels of normals stay as they are, and mirrored ones change their sign along
+        x. The first of `shown` is the picture."""
+        picture, first = super().seen(scene, shown[..., :1], channels, flip)
+        as_they_are = torch.arange(4).expand_as(channels)
+        maps, others = super().seen(scene, shown[..., 1:], as_they_are, flip)
+        maps = torch.where(flip[:, None, None, None, None], mirrored(maps), maps)
+        return torch.cat([picture, maps], dim=1), torch.cat([first, others], dim=1)
 
 
 class FramedViewBank(SceneBank):

@@ -15,10 +15,11 @@ from threedgen.core.png import to_uint8, write_png
 from threedgen.core.random import derive_seed, generator
 from threedgen.datasets.cut_outs import DISTANCE
 from threedgen.datasets.things.thing_set import ThingSet
+from threedgen.guidance.priors.base import Shows
 from threedgen.training.card_values import add_errors
 from threedgen.training.multiview_trainer import MultiViewTrainer, group_guides, group_poses
 from threedgen.training.ring_bank import RingBatch
-from threedgen.training.ring_rig import FIRST, OTHER, OTHERS, RING, RingRig
+from threedgen.training.ring_rig import FIRST, OTHER, OTHERS, RING, NormalRingRig, RingRig
 from threedgen.training.samples import ddim
 from threedgen.training.tokenizer import encode
 from threedgen.training.view_bank import on_white
@@ -43,13 +44,20 @@ class HeldOutRig(RingRig):
         return torch.stack([azimuth, elevation, torch.full_like(azimuth, DISTANCE)], dim=1)
 
 
-def held_out_rings(things: ThingSet | None, size: int, most: int = OBJECTS, views: int = 4) -> RingBatch:
+class HeldOutNormalRig(HeldOutRig, NormalRingRig):
+    """The same, with normals in all views but the picture."""
+
+
+def held_out_rings(
+    things: ThingSet | None, size: int, most: int = OBJECTS, views: int = 4, shows: Shows = "colors"
+) -> RingBatch:
     """Groups around the objects of the catalogue that are held out, spread evenly over them if there are more than
     `most`; without a catalogue around random assemblies of another seed than that of trainings.
 
-    The other views are those of the ring between the group's, and those of the rig.
+    The other views are those of the ring between the group's, and those of the rig. shows: what all views but the
+    picture show.
     """
-    rig = HeldOutRig()
+    rig = HeldOutRig() if shows == "colors" else HeldOutNormalRig()
     sources = (
         [] if things is None else [s for word in things.words for s in things.objects(word, held_out=True)]
     )
@@ -108,17 +116,18 @@ def write_ring_report(trainer: MultiViewTrainer, held_out: RingBatch) -> None:
     """Writes samples.png (of each object the given picture, the true views, samples, one step from pure noise, and
     what the field shows) and adds a line to errors.jsonl, in the folder of the training: PSNR in dB of samples, of
     that step, which is the mean of what the model holds for possible, and of the field, over the views that the
-    picture does not show."""
-    true = on_white(held_out.views)
-    samples, means = sampled(trainer, held_out), sampled(trainer, held_out, 1)
-    pictures = 2.0 * on_white(held_out.picture).permute(0, 3, 1, 2) - 1.0
-    guides = group_guides(trainer.average, pictures, held_out.angles, held_out.picture_angles)
-    field = 0.5 + 0.5 * guides[:, :, :3].permute(0, 1, 3, 4, 2).cpu()
+    picture does not show. Of a model of normals, the field is left out: it shows colours."""
+    true = trainer.true_views(held_out, torch.ones(len(held_out.views)))
+    ours = {"sample_psnr": sampled(trainer, held_out), "mean_psnr": sampled(trainer, held_out, 1)}
+    if trainer.config.shows == "colors":
+        pictures = 2.0 * on_white(held_out.picture).permute(0, 3, 1, 2) - 1.0
+        guides = group_guides(trainer.average, pictures, held_out.angles, held_out.picture_angles)
+        ours["field_psnr"] = 0.5 + 0.5 * guides[:, :, :3].permute(0, 1, 3, 4, 2).cpu()
     errors = {}
-    for name, views in (("sample_psnr", samples), ("mean_psnr", means), ("field_psnr", field)):
+    for name, views in ours.items():
         errors[name] = round(float(psnr(views[:, 1:].flatten(0, 1), true[:, 1:].flatten(0, 1)).mean()), 3)
     add_errors(trainer, errors)
-    write_rows(trainer.folder / "samples.png", on_white(held_out.picture), true, [samples, means, field])
+    write_rows(trainer.folder / "samples.png", on_white(held_out.picture), true, list(ours.values()))
 
 
 def write_rows(

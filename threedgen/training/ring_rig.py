@@ -13,7 +13,7 @@ from torch import Tensor
 from threedgen.core.types import Cameras
 from threedgen.datasets.cut_outs import DISTANCE, framing, moved
 from threedgen.training.things_store import cameras_of
-from threedgen.training.view_scenes import SOURCE_ELEVATION, Rig, Subject
+from threedgen.training.view_scenes import SOURCE_ELEVATION, Rgba, Rig, Subject
 
 RING = 12
 """Views of the ring, 30 degrees apart: every third is a view of a group of four, every second of a group of six."""
@@ -51,3 +51,10 @@ class RingRig(Rig):
         source = cameras_of(angles[:1], _PIXELS)
         shift, scale = framing(source, lambda camera: subject.render(camera)[0, ..., 3], _LARGEST)
         return moved(cameras_of(angles, size), shift, scale)
+
+
+class NormalRingRig(RingRig):
+    """The same cameras. All views but the picture show normals, in the frame of the object."""
+
+    def pictures(self, cameras: Cameras, subject: Subject) -> Rgba:
+        return torch.cat([subject.render(cameras[:1]), subject.normals(cameras[1:])])

@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from threedgen.core.random import derive_seed
 from threedgen.core.types import Cameras, TriMesh
 from threedgen.datasets import assemblies, world
 from threedgen.datasets.assemblies import Assembly, render_assembly, sample_assembly
+from threedgen.datasets.things.painted_layers import painted_normals
 from threedgen.datasets.things.thing_class import FIXED_PAINTS, PAINTS
 from threedgen.datasets.things.thing_set import ThingSet, ThingSource, code_stamp
 from threedgen.datasets.things.thing_views import LoadedObject, load_object
@@ -42,10 +44,11 @@ Light = tuple[float, float, float]
 
 class Subject(NamedTuple):
     """What a scene shows. render: its pictures from cameras. caption: a text for it, without colours where they are
-    not known."""
+    not known. normals: pictures of its normals (`normal_maps`), in the frame of the object."""
 
     render: Callable[[Cameras], Rgba]
     caption: str
+    normals: Callable[[Cameras], Rgba]
 
 
 class Rig:
@@ -72,6 +75,10 @@ class Rig:
         """The cameras of the views of `subject`."""
         del subject  # is where it is
         return cameras_of(angles, size)
+
+    def pictures(self, cameras: Cameras, subject: Subject) -> Rgba:
+        """What the views show."""
+        return subject.render(cameras)
 
 
 class ScenePiece(ABC):
@@ -106,7 +113,7 @@ class ScenePiece(ABC):
         angles = [self.rig.angles(rng) for rng in draws]
         layers, captions = [], []
         for turned, subject in zip(angles, self.subjects(draws), strict=True):
-            rgba = subject.render(self.rig.cameras(turned, size, subject))
+            rgba = self.rig.pictures(self.rig.cameras(turned, size, subject), subject)
             layers.append((rgba.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8))
             captions.append(subject.caption)
         return Piece(
@@ -170,7 +177,8 @@ class ClassScenes(ScenePiece):
                 layers = world.render_layers(layered, cameras, len(PAINTS), light)
                 return _filled(layers, torch.tensor(coat.colors))
 
-            yield Subject(render, phrase(source.word, coat.named))
+            normals = partial(world.render_normals, layered.mesh)
+            yield Subject(render, phrase(source.word, coat.named), normals)
 
 
 class ObjectScenes(ScenePiece):
@@ -197,7 +205,7 @@ class ObjectScenes(ScenePiece):
             ) -> Rgba:
                 return _filled(shaped.layers(cameras, light), colors)
 
-            yield Subject(render, caption)
+            yield Subject(render, caption, partial(painted_normals, shaped.painted))
 
 
 class AssemblyScenes(ScenePiece):
@@ -216,7 +224,7 @@ class AssemblyScenes(ScenePiece):
                 picture, alpha = render_assembly(assembly, cameras)
                 return torch.cat([picture - (1.0 - alpha), alpha], dim=-1)
 
-            yield Subject(render, "")
+            yield Subject(render, "", partial(world.render_normals, assembly.mesh))
 
 
 class ShapeScenes(ScenePiece):
@@ -236,7 +244,7 @@ class ShapeScenes(ScenePiece):
                 picture, alpha = world.render(scene, cameras, (0.0, 0.0, 0.0))
                 return torch.cat([picture, alpha], dim=-1)
 
-            yield Subject(render, scene.caption)
+            yield Subject(render, scene.caption, partial(world.render_normals, world.build(scene).mesh))
 
 
 def scene_pieces(things: ThingSet | None, config: SceneBankConfig, rig: Rig) -> list[ScenePiece]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from threedgen.cameras.orbit import DISTANCE, FOV, orbit
 from threedgen.core.types import Cameras
 from threedgen.datasets.multiview import PosedPictures
+from threedgen.datasets.normal_maps import encoded
 from threedgen.datasets.painted_mesh import Fragments, PaintedMesh, fragments, surface
 from threedgen.datasets.things.thing_class import PAINTS
 from threedgen.datasets.world import LIGHT, SUPERSAMPLING, compose, shade
@@ -118,6 +119,16 @@ def painted_layers(
     return torch.cat([_layers(painted, paints, view, light) for view in views])
 
 
+def painted_normals(painted: PaintedMesh, cameras: Cameras) -> Float[Tensor, "B H W 4"]:
+    """Anti-aliased maps of the normals of faces, on the side that a camera sees; see `world.render_normals`."""
+    maps = []
+    for view in range(len(cameras)):
+        camera = cameras[view : view + 1]
+        seen, normals = _facing(painted, camera)
+        maps.append(_gather(encoded(normals, torch.ones_like(normals[:, :1]))[seen.face], seen, camera))
+    return torch.cat(maps)
+
+
 def render(
     painted: PaintedMesh, cameras: Cameras, background: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> PosedPictures:
@@ -154,15 +165,20 @@ def _layers(
 def _lit(
     painted: PaintedMesh, camera: Cameras, light: Sequence[float]
 ) -> tuple[Fragments, Float[Tensor, "n 3"], Float[Tensor, "n 1"]]:
-    """The pieces that a camera sees in a finer picture, their colours, and their shades. Files disagree on which
-    side of a face is the outer one, so each is lit on the side that the camera sees."""
+    """The pieces that a camera sees in a finer picture, their colours, and their shades."""
+    seen, normals = _facing(painted, camera)
+    return seen, surface(painted, seen.face, seen.bary)[0], shade(normals, light)[seen.face]
+
+
+def _facing(painted: PaintedMesh, camera: Cameras) -> tuple[Fragments, Float[Tensor, "F 3"]]:
+    """The pieces that a camera sees in a finer picture, and the normals of all faces. Files disagree on which side
+    of a face is the outer one, so each has the normal of the side that the camera sees."""
     mesh = painted.mesh
     fine = camera.resized(camera.height * SUPERSAMPLING, camera.width * SUPERSAMPLING)
     seen = fragments(painted, fine)
     normals = face_normals(mesh.vertices, mesh.faces)
     toward = ((camera.centers - mesh.vertices[mesh.faces[:, 0]]) * normals).sum(1, keepdim=True)
-    shades = shade(torch.where(toward < 0.0, -normals, normals), light)
-    return seen, surface(painted, seen.face, seen.bary)[0], shades[seen.face]
+    return seen, torch.where(toward < 0.0, -normals, normals)
 
 
 def _gather(values: Float[Tensor, "n C"], seen: Fragments, camera: Cameras) -> Float[Tensor, "1 h w C"]:

@@ -22,6 +22,7 @@ from threedgen.guidance.priors.processes import SMALLEST_LEVEL, per_sample
 from threedgen.guidance.priors.view_layout import ViewLayout
 
 ImageCondition = Literal["none", "reference", "optional-reference", "pictures", "render"]
+Shows = Literal["colors", "normals"]
 
 
 @dataclass(frozen=True)
@@ -270,6 +271,7 @@ class PriorRoles:
         view, and pictures to encode have the shape of the layout.
     sampling_scale: the guidance scale that suits a sampler; None: `default_scale`.
     group: consecutive samples of a batch that are denoised together; their number is a multiple of it.
+    shows: what its pictures show, colours or the normals of the object (`threedgen.datasets.normal_maps`).
     """
 
     image_condition: ImageCondition = "none"
@@ -280,6 +282,7 @@ class PriorRoles:
     layout: ViewLayout | None = None
     sampling_scale: float | None = None
     group: int = 1
+    shows: Shows = "colors"
 
     def join(self, views: int) -> None:
         """Makes groups of `views` samples. Raises UserError if they cannot have another size."""
@@ -295,6 +298,21 @@ class PriorRoles:
         Raises UserError if the prior has no such model.
         """
         raise UserError("the objective vsd needs a prior that can be adapted, and this one cannot: use sds")
+
+
+def check_shows(name: str, shows: Shows, wanted: Shows) -> None:
+    """Raises UserError unless the model `name` shows what is wanted."""
+    if shows == wanted:
+        return
+    if wanted == "colors":
+        raise UserError(
+            f"the prior '{name}' shows normals, and colours are needed here: give it to the recipe direct2.5 as "
+            "representation.normals, and a prior of colours here"
+        )
+    raise UserError(
+        f"the prior '{name}' shows colours, and normals are needed here: train one with `threedgen train prior "
+        "--kind multiview --shows normals`"
+    )
 
 
 def roles_of(prior: Prior) -> PriorRoles:
@@ -314,6 +332,7 @@ class WrappedPrior(PriorRoles):
         self.needs_cameras = roles.needs_cameras
         self.frames, self.latent_frames = roles.frames, roles.latent_frames
         self.layout, self.sampling_scale, self.group = roles.layout, roles.sampling_scale, roles.group
+        self.shows = roles.shows
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         return self.prior.encode(images)

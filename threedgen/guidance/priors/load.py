@@ -15,7 +15,7 @@ from threedgen.core import plugins
 from threedgen.core.errors import UserError
 from threedgen.core.material import Light
 from threedgen.core.settings import SettingError, at_least, finite, settings
-from threedgen.guidance.priors.base import Prior
+from threedgen.guidance.priors.base import Prior, Shows, check_shows, roles_of
 from threedgen.guidance.priors.executors.executor import Choice, Executor, can_defer
 from threedgen.guidance.priors.folder import files, light, memory, weights
 from threedgen.guidance.priors.folder.files import PipelineFolder, readable
@@ -127,8 +127,16 @@ def keep_priors() -> Iterator[None]:
         _KEPT.reset(token)
 
 
-def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior:
-    """The prior that a recipe names. Raises UserError if it cannot be loaded."""
+def load_prior(config: PriorConfig, device: torch.device | str = "cpu", shows: Shows = "colors") -> Prior:
+    """The prior that a recipe names. shows: what its pictures must show. Raises UserError if it cannot be loaded,
+    and if it shows something else."""
+    prior = _kept(config, device)
+    check_shows(config.path or config.name, roles_of(prior).shows, shows)
+    return prior
+
+
+def _kept(config: PriorConfig, device: torch.device | str) -> Prior:
+    """The prior, which is not loaded again inside `keep_priors`."""
     kept = _KEPT.get()
     if kept is None:
         return _load(config, torch.device(device))

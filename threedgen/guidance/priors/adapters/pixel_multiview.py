@@ -74,6 +74,9 @@ class DiffusersPixelMultiViewPrior(DiffusersPrior):
     and its class embedding takes the pose relative to the picture or, without a picture, to the front of what the
     text says.
 
+    Normals are drawn in the frame of the picture or, without one, in that of the front; see
+    `threedgen.datasets.normal_maps`.
+
     In the unconditional branch (Condition.dropped) the picture is withheld, and the text is the negative one.
     """
 
@@ -93,7 +96,9 @@ class DiffusersPixelMultiViewPrior(DiffusersPrior):
         process, form = parts.noise_table()
         text = encoders.one_encoder(parts, pixels=True)
         prior = cls(network, Folded(parts.side("unet")), text, process, form, _SCALE)
-        prior.join(int(parts.folder.config("unet")["num_views"]))
+        config = parts.folder.config("unet")
+        prior.join(int(config["num_views"]))
+        prior.shows = config.get("shows", "colors")
         prior.field = load_picture_field(field_guide.folder_of(parts.folder.path)).to(parts.device)
         return prior
 
@@ -126,7 +131,8 @@ class DiffusersPixelMultiViewPrior(DiffusersPrior):
         return arguments
 
     def answer(self, network: Any, z: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        return super().answer(network, z, t, condition) + colours_of(self._guide(z, condition))
+        answer = super().answer(network, z, t, condition)
+        return answer + colours_of(self._guide(z, condition)) if self.shows == "colors" else answer
 
     def _guide(self, z: Tensor, condition: Condition) -> Float[Tensor, "B D h w"]:
         """Blocks of what the field shows from each camera, zero where the picture is withheld or there is none."""
