@@ -1,0 +1,158 @@
+"""`threedgen batch TABLE --out DIR`: makes an asset for each row of a table."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from threedgen.commands import fit, image_to_3d, text_to_3d, text_to_4d
+from threedgen.commands.options import (
+    add_device,
+    add_quality,
+    add_settings,
+    add_trust,
+    at_least_one,
+    trusting,
+    whole,
+)
+from threedgen.commands.parser import Parser
+from threedgen.core.errors import UserError
+from threedgen.core.imports import without_collection
+
+if TYPE_CHECKING:
+    from threedgen.batch.pieces import Piece
+    from threedgen.batch.rows import Row, Value
+    from threedgen.pipelines.prepared import Prepared
+
+_MODULES = {"text-to-3d": text_to_3d, "image-to-3d": image_to_3d, "text-to-4d": text_to_4d, "fit": fit}
+# Options of these commands that are about the whole batch.
+_OF_ALL = {"out": None, "dry_run": False, "threads": None, "trust": False}
+# Options of the batch that a row may set as well.
+_OF_ROWS = ("recipe", "prior", "seed", "steps", "device", "quality")
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="threedgen batch",
+        description="Make an asset for each row of a table. Each row becomes an ordinary run directory in "
+        "DIR/runs; DIR also gets an index, a summary and a gallery. Given again, the command keeps the rows that "
+        "are finished, and continues those that were cut.",
+        epilog="A .txt file has a prompt on each line. The columns of a .csv file and the keys of a .jsonl file "
+        "are the options of the commands: prompt, picture, source, seed, recipe and so on, and settings such as "
+        "cameras.batch. The column job names the command of a row.",
+    )
+    parser.add_argument("table", metavar="PROMPTS", help="a .txt, .jsonl or .csv file")
+    add_settings(parser)
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the batch")
+    parser.add_argument(
+        "--job",
+        choices=list(_MODULES),
+        default="text-to-3d",
+        help="command of the rows that name none; default: text-to-3d",
+    )
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="recipe of the rows that name none; default: that of the command",
+    )
+    parser.add_argument(
+        "--prior",
+        metavar="embedded|FOLDER|FILE|HUB_ID",
+        help="frozen diffusion model of the rows that name none; default: the recipe's",
+    )
+    parser.add_argument(
+        "--seed", type=whole, metavar="N", help="seed of the rows that name none; default: the recipe's"
+    )
+    parser.add_argument(
+        "--steps",
+        type=whole,
+        metavar="N",
+        help="steps of the runs whose rows do not say it; default: the recipe's",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=at_least_one,
+        default=1,
+        metavar="K",
+        help="runs of each row, with K seeds that follow one another; default: 1",
+    )
+    parser.add_argument(
+        "--keep",
+        choices=("best", "all"),
+        default="best",
+        help="with --seeds: the runs that stay, the best of each row or all; default: best",
+    )
+    parser.add_argument(
+        "--score",
+        default="",
+        metavar="NAME",
+        help="with --seeds: the score in report.json that says which run is best; default: the first of psnr, "
+        "reference_psnr and mesh_agreement_iou that the report has",
+    )
+    add_quality(parser)
+    add_device(parser)
+    add_trust(parser)
+    return parser
+
+
+@trusting
+def run(arguments: argparse.Namespace) -> None:
+    """Makes the rows and prints the files of the batch. Raises UserError, also if a row failed."""
+    with without_collection():
+        from threedgen.batch.making import InThisProcess, make_all
+        from threedgen.batch.pages import GALLERY, SUMMARY
+        from threedgen.batch.pieces import FAILED
+        from threedgen.batch.races import Race
+        from threedgen.batch.rows import Table
+
+    if arguments.score and arguments.seeds == 1:
+        raise UserError("--score decides between several runs of a row: add --seeds K")
+    defaults: dict[str, Any] = {
+        name: str(value) for name in _OF_ROWS if (value := getattr(arguments, name)) is not None
+    }
+    if arguments.settings:
+        defaults["settings"] = arguments.settings
+    table = Table(arguments.table, arguments.job, defaults)
+    out = Path(arguments.out).absolute()
+    race = Race(arguments.seeds, arguments.keep, arguments.score)
+    try:
+        states = make_all(table, out, InThisProcess(prepared), check, race)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None  # not one run is continued, but the batch
+    for name in (SUMMARY, GALLERY):
+        print(Path(arguments.out) / name)
+    if failed := states[FAILED]:
+        raise UserError(
+            f"{failed} of {states.total()} rows failed, and {Path(arguments.out) / SUMMARY} says why: run the same "
+            "command again to try them again, the others are kept"
+        )
+
+
+def check(row: Row) -> None:
+    """Raises UserError, with the place of the row, for a value that its command does not take."""
+    try:
+        _arguments(row.job, row.arguments)
+    except UserError as error:
+        raise UserError(f"{row.where}, {error}") from error
+
+
+def prepared(piece: Piece) -> Prepared:
+    """The run of a piece, ready to start. Raises UserError."""
+    arguments = _arguments(piece.job, piece.arguments)
+    arguments.out = str(piece.path)
+    return _MODULES[piece.job].prepared_from(arguments)
+
+
+def _arguments(job: str, values: dict[str, Value]) -> argparse.Namespace:
+    arguments = _parser(job).of_columns(values, _OF_ALL)
+    for setting in arguments.settings:
+        if "=" not in setting:
+            raise UserError(f"column 'settings': '{setting}' is no setting: write key=value")
+    return arguments
+
+
+@functools.cache
+def _parser(job: str) -> Parser:
+    return _MODULES[job].build_parser()
