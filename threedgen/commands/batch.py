@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ _MODULES = {"text-to-3d": text_to_3d, "image-to-3d": image_to_3d, "text-to-4d": 
 # Options of these commands that are about the whole batch.
 _OF_ALL = {"out": None, "dry_run": False, "threads": None, "trust": False}
 # Options of the batch that a row may set as well.
+_MOST_KINDS = 200  # of rows whose recipes are read before anything is made
 _OF_ROWS = ("recipe", "prior", "seed", "steps", "device", "quality")
 
 
@@ -118,7 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out).absolute()
     race = Race(arguments.seeds, arguments.keep, arguments.score)
     try:
-        states = make_all(table, out, InThisProcess(prepared), check, race)
+        states = make_all(table, out, InThisProcess(prepared), checks(), race)
     except KeyboardInterrupt:
         raise KeyboardInterrupt from None  # not one run is continued, but the batch
     for name in (SUMMARY, GALLERY):
@@ -130,12 +132,33 @@ def run(arguments: argparse.Namespace) -> None:
         )
 
 
-def check(row: Row) -> None:
-    """Raises UserError, with the place of the row, for a value that its command does not take."""
-    try:
-        _arguments(row.job, row.arguments)
-    except UserError as error:
-        raise UserError(f"{row.where}, {error}") from error
+def checks() -> Callable[[Row], None]:
+    """A function that raises UserError, with the place of the row, for a value that its command does not take, and
+    for a setting that its recipe does not have.
+
+    A recipe is read for the first row that names it with the same settings, as that takes longer than the rest.
+    """
+    from threedgen.recipes.load import load_recipe
+
+    seen: set[tuple[str, ...]] = set()
+
+    def check(row: Row) -> None:
+        try:
+            arguments = _arguments(row.job, row.arguments)
+        except UserError as error:
+            raise UserError(f"{row.where}, {error}") from error
+        keys = [setting.partition("=")[0] for setting in arguments.settings]
+        kind = (row.job, arguments.recipe, *keys)
+        if kind in seen or len(seen) >= _MOST_KINDS:
+            return
+        seen.add(kind)
+        try:
+            load_recipe(arguments.recipe, arguments.settings, prompt="anything")
+        except UserError as error:
+            named = next((f", column '{key}'" for key in keys if key in str(error)), "")
+            raise UserError(f"{row.where}{named}: {error}") from error
+
+    return check
 
 
 def prepared(piece: Piece) -> Prepared:
