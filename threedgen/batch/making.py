@@ -23,7 +23,7 @@ from threedgen.batch.pieces import FAILED, FINISHED, Make, Outcome, Piece, finis
 from threedgen.batch.races import Race, best_of
 from threedgen.batch.rows import Row, Table, survey
 from threedgen.core.errors import UserError
-from threedgen.guidance.priors.load import keep_priors
+from threedgen.guidance.priors.kept import keep_priors
 from threedgen.jobs.listeners.progress import Progress
 from threedgen.jobs.lock import holding, require_held
 from threedgen.jobs.run_directory import REPORT

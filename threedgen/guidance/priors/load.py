@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +21,7 @@ from threedgen.guidance.priors.folder.libraries import or_user_error
 from threedgen.guidance.priors.folder.replaced import with_autoencoder, with_variant
 from threedgen.guidance.priors.folder.single_file import controlnet_of, pipeline_of
 from threedgen.guidance.priors.hub import fetched, is_hub_id
+from threedgen.guidance.priors.kept import kept_or_loaded
 from threedgen.recipes import typed
 
 _REQUIRED = "required"
@@ -111,33 +110,11 @@ class PriorConfig:
                 )
 
 
-_KEPT: ContextVar[dict[str, Prior] | None] = ContextVar("kept priors", default=None)
-
-
-@contextmanager
-def keep_priors() -> Iterator[None]:
-    """While it is entered, a prior that is asked for again is not loaded again: for many runs with one model.
-
-    The priors stay in memory until the end of the block. Only the thread that entered it keeps them.
-    """
-    token = _KEPT.set({})
-    try:
-        yield
-    finally:
-        _KEPT.reset(token)
-
-
 def load_prior(config: PriorConfig, device: torch.device | str = "cpu") -> Prior:
     """The prior that a recipe names. Raises UserError if it cannot be loaded."""
-    kept = _KEPT.get()
-    if kept is None:
-        return _load(config, torch.device(device))
     # How a prior keeps to a memory limit depends on the samples of a step.
-    planned = memory.views_of_a_step() if config.memory else ""
-    key = f"{torch.device(device)} {planned} {typed.plain(config)}"
-    if key not in kept:
-        kept[key] = _load(config, torch.device(device))
-    return kept[key]
+    planned = str(memory.views_of_a_step()) if config.memory else ""
+    return kept_or_loaded(config, torch.device(device), planned, _load)
 
 
 def _load(config: PriorConfig, device: torch.device) -> Prior:
