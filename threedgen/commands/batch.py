@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from threedgen.commands import fit, image_to_3d, text_to_3d, text_to_4d
 from threedgen.commands.options import (
+    above_zero,
     add_device,
     add_quality,
     add_settings,
@@ -23,6 +24,7 @@ from threedgen.core.errors import UserError
 from threedgen.core.imports import without_collection
 
 if TYPE_CHECKING:
+    from threedgen.batch.making import Workers
     from threedgen.batch.pieces import Piece
     from threedgen.batch.rows import Row, Value
     from threedgen.pipelines.prepared import Prepared
@@ -93,6 +95,23 @@ def build_parser() -> Parser:
         help="with --seeds: the score in report.json that says which run is best; default: the first of psnr, "
         "reference_psnr and mesh_agreement_iou that the report has",
     )
+    parser.add_argument(
+        "--on",
+        metavar="ray[://ADDRESS]",
+        help="with several processes, on the cluster at ADDRESS or on this machine; default: in one process",
+    )
+    parser.add_argument(
+        "--workers",
+        type=at_least_one,
+        metavar="N",
+        help="with --on: processes that work at the same time; default: as many as there is room for",
+    )
+    parser.add_argument(
+        "--gpus",
+        type=above_zero,
+        metavar="G",
+        help="with --on: GPUs of each worker, such as 0.5 for two on one GPU; default: 1 if there are any",
+    )
     add_quality(parser)
     add_device(parser)
     add_trust(parser)
@@ -103,7 +122,7 @@ def build_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Makes the rows and prints the files of the batch. Raises UserError, also if a row failed."""
     with without_collection():
-        from threedgen.batch.making import InThisProcess, make_all
+        from threedgen.batch.making import make_all
         from threedgen.batch.pages import GALLERY, SUMMARY
         from threedgen.batch.pieces import FAILED
         from threedgen.batch.races import Race
@@ -120,7 +139,7 @@ def run(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out).absolute()
     race = Race(arguments.seeds, arguments.keep, arguments.score)
     try:
-        states = make_all(table, out, InThisProcess(prepared), checks(), race)
+        states = make_all(table, out, workers_of(arguments), checks(), race)
     except KeyboardInterrupt:
         raise KeyboardInterrupt from None  # not one run is continued, but the batch
     for name in (SUMMARY, GALLERY):
@@ -130,6 +149,29 @@ def run(arguments: argparse.Namespace) -> None:
             f"{failed} of {states.total()} rows failed, and {Path(arguments.out) / SUMMARY} says why: run the same "
             "command again to try them again, the others are kept"
         )
+
+
+def workers_of(arguments: argparse.Namespace) -> Workers:
+    """Those that the options --on, --workers and --gpus ask for. Raises UserError."""
+    where, _, address = (arguments.on or "").partition("://")
+    if arguments.on is None:
+        from threedgen.batch.making import InThisProcess
+
+        for name in ("workers", "gpus"):
+            if getattr(arguments, name) is not None:
+                raise UserError(f"--{name} is for several processes: add --on ray")
+        return InThisProcess(prepared)
+    if where != "ray" or ("://" in arguments.on and not address):
+        raise UserError(f"--on {arguments.on}: write ray, or ray://HOST:PORT of a cluster")
+    from threedgen.batch.ray_workers import RayWorkers
+
+    return RayWorkers(
+        prepared,
+        arguments.on if address else "",
+        arguments.workers,
+        arguments.gpus,
+        arguments.threads or 1,
+    )
 
 
 def checks() -> Callable[[Row], None]:
