@@ -174,6 +174,7 @@ def test_rows_that_ask_for_something_else_have_other_names_and_the_device_is_not
             "row 1 (line 1): unknown key 'camera', did you mean",
         ),
         ("a.jsonl", '{"prompt": "x", "cameras.batch": "y"}\n', "row 1 (line 1), column 'cameras.batch': "),
+        ("a.jsonl", '{"prompt": "x", "steps": 0}\n', "row 1 (line 1): "),
         ("a.jsonl", '{"prompt": "x", "recipe": "no-such"}\n', "row 1 (line 1): "),
         ("a.jsonl", "[" * 100000, "line 1 is not JSON"),
         (

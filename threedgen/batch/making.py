@@ -144,7 +144,7 @@ class _Making:
         best, facts = 0, {}
         try:
             if race.seeds > 1:
-                best, name = best_of(outcomes, race.score)
+                best, name = best_of(outcomes, race.score, race.keep == "all")
                 facts = {"seed": self._seed(row, best), "score": name}
             outcome = outcomes[best]
         except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -31,11 +32,11 @@ class Race:
         return (self.seeds, self.keep, self.score) if self.seeds > 1 else ()
 
 
-def best_of(outcomes: Sequence[Outcome], score: str = "") -> tuple[int, str]:
+def best_of(outcomes: Sequence[Outcome], score: str = "", any_will_do: bool = False) -> tuple[int, str]:
     """The index of the best outcome and the name of the score that says so; the first one wins a draw.
 
-    Failed ones never win, unless all failed: then it is the first, and the name is "". Raises UserError if the
-    finished ones do not all have the score.
+    Failed ones never win, unless all failed: then it is the first, and the name is "". any_will_do: the same if no
+    score can decide. Raises UserError if the finished ones do not all have the score.
     """
     finished = [index for index, outcome in enumerate(outcomes) if outcome.state == FINISHED]
     if not finished:
@@ -44,11 +45,13 @@ def best_of(outcomes: Sequence[Outcome], score: str = "") -> tuple[int, str]:
         name for name in outcomes[finished[0]].scores if all(name in outcomes[i].scores for i in finished)
     ]
     name = score or next((name for name in SCORES if name in shared), "")
+    if not name and any_will_do:
+        return finished[0], ""
     if name not in shared:
-        raise UserError(
-            f"the runs have no score '{name}' in common, which decides between the seeds: name one of "
-            f"{', '.join(shared) or 'another recipe'} with --score"
-        )
+        what = f"no score '{name}' in common" if name else "no score in common"
+        known = f"name one of {', '.join(shared)} with --score" if shared else "use --keep all"
+        raise UserError(f"the runs have {what} that could decide between their seeds: {known}")
     sign = -1.0 if name.rpartition("_")[2] in _LOWER else 1.0
     values = [sign * outcomes[index].scores[name] for index in finished]
+    values = [-math.inf if math.isnan(value) else value for value in values]
     return finished[values.index(max(values))], name

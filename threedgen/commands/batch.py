@@ -182,7 +182,7 @@ def checks() -> Callable[[Row], None]:
     """
     from threedgen.recipes.load import load_recipe
 
-    seen: set[tuple[str, ...]] = set()
+    seen: set[tuple[object, ...]] = set()
 
     def check(row: Row) -> None:
         try:
@@ -190,12 +190,12 @@ def checks() -> Callable[[Row], None]:
         except UserError as error:
             raise UserError(f"{row.where}, {error}") from error
         keys = [setting.partition("=")[0] for setting in arguments.settings]
-        kind = (row.job, arguments.recipe, *keys)
+        kind = (row.job, arguments.recipe, arguments.steps, *keys)
         if kind in seen or len(seen) >= _MOST_KINDS:
             return
         seen.add(kind)
         try:
-            load_recipe(arguments.recipe, arguments.settings, prompt="anything")
+            load_recipe(arguments.recipe, arguments.settings, prompt="anything", steps=arguments.steps)
         except UserError as error:
             named = next((f", column '{key}'" for key in keys if key in str(error)), "")
             raise UserError(f"{row.where}{named}: {error}") from error
