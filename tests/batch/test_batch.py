@@ -202,7 +202,9 @@ def test_ctrl_c_keeps_what_is_finished(monkeypatch, capsys):
 
     monkeypatch.setattr(making, "finish", interrupted)
     assert batch("prompts.txt") == 130
-    assert "resume" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "resume" not in said
+    assert "the same command continues" in said
     assert [row["state"] for row in summary()] == ["finished", "not made yet"]
 
 

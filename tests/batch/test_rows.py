@@ -69,9 +69,10 @@ def test_a_row_wins_over_the_options_of_the_batch():
 
 def test_files_are_looked_for_beside_the_table():
     Path("data").mkdir()
-    for name in ("data/a.png", "b.png", "data/c.png"):
+    for name in ("data/a.png", "b.png", "data/c.png", "data/magic123", "data/embedded"):
         Path(name).touch()
-    text = '{"picture": "a.png", "mask": "b.png", "views": ["c.png@90"], "depth": "nowhere.png"}'
+    values = {"recipe": "magic123", "text-prior": "embedded", "depth": "nowhere.png"}
+    text = json.dumps({"picture": "a.png", "mask": "b.png", "views": ["c.png@90"], **values})
     (row,) = table("data/rows.jsonl", text, job="image-to-3d")
     here = Path.cwd()
     assert row.arguments == {
@@ -79,6 +80,8 @@ def test_files_are_looked_for_beside_the_table():
         "mask": str(here / "b.png"),
         "views": [f"{here / 'data/c.png'}@90"],
         "depth": "nowhere.png",
+        "recipe": "magic123",
+        "text-prior": "embedded",
     }
     assert row.name.startswith("a-")
 

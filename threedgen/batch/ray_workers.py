@@ -85,6 +85,7 @@ class RayWorkers(AbstractContextManager[Work]):
         self._make, self._address, self._count = make, address, count
         self._workers, self._gpus = workers, gpus
         self._seats: list[_Seat] = []
+        self._exhausted = False  # whether the last piece has been taken
 
     def __enter__(self) -> Work:
         import ray
@@ -152,8 +153,6 @@ class RayWorkers(AbstractContextManager[Work]):
                     seat.begun, deaths = True, 0
                 else:
                     yield seat.given.pop(ref)[0], answer
-
-    _exhausted = False
 
     def _give(self, again: deque[tuple[Piece, int]], pieces: Iterator[Piece]) -> None:
         """Fills the seats, one piece each in turn, first with what was lost."""

@@ -19,6 +19,7 @@ from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.core.paths import existing
 from threedgen.jobs.run_directory import slug
+from threedgen.recipes.layers import is_builtin
 
 Value = str | bool | list[str]
 JOBS = {"text-to-3d": "prompt", "image-to-3d": "picture", "text-to-4d": "prompt", "fit": "source"}
@@ -124,16 +125,19 @@ class Table:
         subject = merged.get(JOBS[job], "")
         if not isinstance(subject, str) or not subject.strip():
             raise UserError(f"{where} has no {JOBS[job]}, which {job} needs: add it, or remove the row")
-        files = {name: self._found(name, value) for name, value in merged.items() if _is_file(name)}
+        named = [
+            name
+            for name in _FILES
+            if isinstance(value := merged.get(name), str) and not _is_name(name, value)
+        ]
+        files: dict[str, Value] = {name: self._place(str(merged[name])) for name in named}
+        if job == "image-to-3d" and _VIEWS in merged:  # FILE@AZIMUTH
+            views = [view.rpartition("@") for view in as_list(merged[_VIEWS])]
+            files[_VIEWS] = [f"{self._place(file)}{at}{pose}" if at else pose for file, at, pose in views]
         return Row(where, job, merged, files)
 
-    def _found(self, name: str, value: Value) -> Value:
-        if name == _VIEWS:
-            views = [text.rpartition("@") for text in as_list(value)]
-            return [f"{self._place(path or pose)}{at}{pose if path else ''}" for path, at, pose in views]
-        return self._place(value) if isinstance(value, str) else value
-
     def _place(self, value: str) -> str:
+        """Where a file is; what is no file stays as it is."""
         for base in (self.path.parent, Path.cwd()):
             try:
                 if (base / value).exists():
@@ -235,8 +239,9 @@ def _bounded(file: TextIO, path: Path) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def _is_file(name: str) -> bool:
-    return name in _FILES or name == _VIEWS
+def _is_name(column: str, value: str) -> bool:
+    """Whether a value of a column for files is the name of something that ships, whatever lies beside the table."""
+    return is_builtin(value) if column == "recipe" else value == "embedded" and column.endswith("prior")
 
 
 def _value(where: str, name: str, value: Any) -> Value:

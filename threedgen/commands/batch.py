@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,8 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         states = make_all(table, out, workers_of(arguments), checks(), race)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt from None  # not one run is continued, but the batch
+        print("the finished rows are kept, and the same command continues with the others", file=sys.stderr)
+        raise KeyboardInterrupt from None  # without the run that was cut, which is not to be continued alone
     for name in (SUMMARY, GALLERY):
         print(Path(arguments.out) / name)
     if failed := states[FAILED]:
