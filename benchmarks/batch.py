@@ -4,8 +4,8 @@
 
 warm: CPU and wall seconds a prompt of `text-to-3d` with 40 steps, in separate commands and in one batch. ray:
 seconds a row of small runs that a batch takes with one worker of Ray and in one process, without what it takes to
-begin (the difference between many rows and few). rows: an index with made-up entries: to open it, to add an entry,
-to write the summary and the gallery; and to read the table before anything is made. The part ray needs threedgen[ray].
+begin (the difference between many rows and few); it needs threedgen[ray]. rows: an index with made-up entries: to
+open it, to add an entry, to write the summary and the gallery; and to read the table before anything is made.
 """
 
 from __future__ import annotations
