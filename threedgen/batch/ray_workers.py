@@ -103,7 +103,9 @@ class RayWorkers(AbstractContextManager[Work]):
         except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
             where = f"at '{address}'" if address else "on this machine"
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"Ray {where} cannot be used: {reason}; check --on, and its token if it has one") from error
+            raise UserError(
+                f"Ray {where} cannot be used: {reason}; check --on, and its token if it has one"
+            ) from error
         room = ray.cluster_resources()
         gpus = (1.0 if room.get("GPU") else 0.0) if self._gpus is None else self._gpus
         fits = room.get("GPU", 0.0) / gpus if gpus else room.get("CPU", 1.0) / self._count
