@@ -76,9 +76,13 @@ def _figure(job: str, subject: str, entry: dict[str, Any] | None) -> str:
     if entry["state"] != FINISHED:
         return _card("failed", "", subject, f"{job}, failed: {entry['reason']}")
     folder = quote(f"{RUNS}/{entry['run']}")
-    said = ", ".join([job, *(f"{name} {value}" for name, value in entry["scores"].items())])
+    said = ", ".join([job, *(f"{name} {_short(value)}" for name, value in entry["scores"].items())])
     picture = f'<img loading="lazy" src="{folder}/contact_sheet.png" alt="{escape(subject)}">'
     return _card("finished", f'<a href="{folder}/">{picture}</a>', subject, said)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _card(kind: str, picture: str, subject: str, said: str) -> str:
