@@ -2,10 +2,10 @@
 
     python benchmarks/batch.py [--parts warm ray rows] [--prompts 50] [--rows 1000000] [--markdown FILE]
 
-warm: CPU and wall seconds a prompt of `text-to-3d` with 40 steps, in separate commands and in one batch. ray:
-seconds a row of small runs that a batch takes with one worker of Ray and in one process, without what it takes to
-begin (the difference between many rows and few); it needs threedgen[ray]. rows: an index with made-up entries: to
-open it, to add an entry, to write the summary and the gallery; and to read the table before anything is made.
+warm: CPU and wall seconds a prompt of `text-to-3d` with 40 steps, in separate commands and in one batch. ray: what
+a row costs beside its run, with one worker of Ray and in one process, when they have begun; it needs threedgen[ray].
+rows: an index with made-up entries: to open it, to add an entry, to write the summary and the gallery; and to read
+the table before anything is made.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ from pathlib import Path
 
 from tables import add_markdown, write_markdown
 
+from threedgen.batch.pieces import Piece
+from threedgen.core.errors import UserError
+from threedgen.pipelines.prepared import Prepared
+
 COMMAND = [sys.executable, "-m", "threedgen"]
 OPTIONS = ["--threads", "1", "--steps", "40"]
 SMALL = ["export.mesh.resolution=24", "export.turntable.frames=2", "representation.count=200"]
 THINGS = ("cube", "cone", "penguin", "chair", "cat", "rocket", "teapot", "lorry", "apple", "house")
 COLOURS = ("red", "blue", "green", "white", "black")
-_FEW, _MANY = 5, 25  # rows of the part ray
+_PIECES = 1000  # of the part ray
 _ADDED = 200  # entries whose addition is timed
 
 
@@ -68,16 +72,28 @@ def warm_against_cold(count: int, folder: Path) -> list[str]:
     return lines
 
 
+def nothing(piece: Piece) -> Prepared:
+    """Makes no run, so that what is left is the way there and back."""
+    raise UserError("nothing is to be made")
+
+
 def ray_against_one_process(folder: Path) -> list[str]:
-    """Rows of a table: wall seconds a row, and to begin and end."""
-    lines = ["| where | a row (s wall) | to begin and end (s wall) |", "|---|---|---|"]
-    for name, words in (("one process", []), ("one worker of Ray", ["--on", "ray", "--workers", "1"])):
-        few, many = (
-            batch_of(count, folder, f"{name.split()[-1]}-{count}", *SMALL, *words)[0]
-            for count in (_FEW, _MANY)
-        )
-        each = (many - few) / (_MANY - _FEW)
-        lines.append(f"| {name} | {each:.3f} | {few - _FEW * each:.1f} |")
+    """Rows of a table: milliseconds that a piece costs beside its run, when the workers have begun."""
+    from threedgen.batch.making import InThisProcess
+    from threedgen.batch.ray_workers import RayWorkers
+
+    pieces = [Piece("text-to-3d", {"prompt": "x", "seed": str(n)}, folder / str(n)) for n in range(_PIECES)]
+    lines = ["| where | a piece (ms wall) |", "|---|---|"]
+    for name, workers in (
+        ("one process", InThisProcess(nothing)),
+        ("one worker of Ray", RayWorkers(nothing, workers=1)),
+    ):
+        with workers as work:
+            outcomes = work(iter(pieces))
+            next(outcomes)
+            begun = time.perf_counter()
+            count = sum(1 for _ in outcomes)
+            lines.append(f"| {name} | {(time.perf_counter() - begun) / count * 1e3:.2f} |")
     return lines
 
 
