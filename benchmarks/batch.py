@@ -2,8 +2,8 @@
 
     python benchmarks/batch.py [--parts warm ray rows] [--prompts 50] [--rows 1000000] [--markdown FILE]
 
-warm: CPU and wall seconds a prompt of `text-to-3d` with 40 steps, in separate commands and in one batch. ray: what
-a row costs beside its run, with one worker of Ray and in one process, when they have begun; it needs threedgen[ray].
+warm: CPU and wall seconds a prompt of `text-to-3d` with 40 steps, in separate commands and in one batch.
+ray: what a row costs beside its run, with one worker of Ray and in one process; it needs threedgen[ray].
 rows: an index with made-up entries: to open it, to add an entry, to write the summary and the gallery; and to read
 the table before anything is made.
 """
