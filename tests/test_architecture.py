@@ -16,6 +16,7 @@ LONGEST = 400  # lines of a file
 # A package imports only packages of lower lines, the last line being the lowest.
 FLOORS = (
     ("commands",),
+    ("batch",),
     ("composition",),
     ("pipelines",),
     ("evaluation", "ssdnerf"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from threedgen.cameras.orbit import OrbitSampler, orbit
     from threedgen.core.errors import UserError
     from threedgen.core.types import Cameras, GaussianCloud, RenderOutput, Signal, TriMesh
-    from threedgen.guidance.priors.load import keep_priors
+    from threedgen.guidance.priors.kept import keep_priors
     from threedgen.guidance.score_distillation import ScoreDistillation
     from threedgen.loop.distill import distill
     from threedgen.pipelines.fit import fit
@@ -49,7 +49,7 @@ _PUBLIC = {
     "distill": "loop.distill",
     "fit": "pipelines.fit",
     "image_to_3d": "pipelines.image_to_3d",
-    "keep_priors": "guidance.priors.load",
+    "keep_priors": "guidance.priors.kept",
     "load_recipe": "recipes.load",
     "load_run": "pipelines.result",
     "orbit": "cameras.orbit",

@@ -14,7 +14,8 @@ from threedgen.guidance.priors import codec
 from threedgen.guidance.priors.base import Condition
 from threedgen.guidance.priors.folder import memory
 from threedgen.guidance.priors.folder.memory import Plan, Sizes, plan
-from threedgen.guidance.priors.load import PriorConfig, keep_priors, load_folder, load_prior
+from threedgen.guidance.priors.kept import keep_priors
+from threedgen.guidance.priors.load import PriorConfig, load_folder, load_prior
 from threedgen.jobs.build import build
 from threedgen.recipes.load import load_recipe
 
@@ -197,9 +198,14 @@ def test_offloading_on_a_gpu(pipelines):
 def test_a_kept_prior_that_keeps_to_a_memory_limit_is_planned_for_the_views_of_each_run(pipelines):
     config = PriorConfig(path=str(pipelines["sd1"]), memory=8.0)
     free = PriorConfig(path=str(pipelines["sd1"]))
+
+    def network(asked: PriorConfig) -> Any:
+        prior: Any = load_prior(asked)
+        return prior.network
+
     with keep_priors():
-        first, other = load_prior(config), load_prior(free)
-        assert load_prior(config) is first
+        first, other = network(config), network(free)
+        assert network(config) is first
         with memory.for_views(4):
-            assert load_prior(config) is not first
-            assert load_prior(free) is other
+            assert network(config) is not first
+            assert network(free) is other

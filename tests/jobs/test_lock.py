@@ -142,6 +142,23 @@ def test_temporaries_of_processes_that_run_and_of_other_holders_stay():
     assert users.exists()
 
 
+def test_what_is_held_apart_is_neither_searched_nor_swept():
+    own, theirs = Path("out/.threedgen-999999999-x.csv"), Path("out/runs/one/.threedgen-999999999-x.glb")
+    theirs.parent.mkdir(parents=True)
+    own.touch()
+    theirs.touch()
+    Path("out/runs/one/link").symlink_to("nowhere")
+    with lock.holding(Path("out"), str, "runs"):
+        assert not own.exists()
+        assert theirs.exists()
+    with pytest.raises(UserError, match="is a link"), lock.holding(Path("out"), str):
+        pass
+    Path("out/runs").rename("elsewhere")
+    Path("out/runs").symlink_to("elsewhere")
+    with pytest.raises(UserError, match="is a link"), lock.holding(Path("out"), str, "runs"):
+        pass
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe"])
 def test_a_folder_with_links_or_pipes_is_not_written(kind, capsys):
     run = stopped_run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from threedgen.commands.options import (
     add_quality,
@@ -16,6 +17,9 @@ from threedgen.commands.options import (
 )
 from threedgen.commands.parser import Parser
 from threedgen.core.imports import without_collection
+
+if TYPE_CHECKING:
+    from threedgen.pipelines.prepared import Prepared
 
 
 def build_parser() -> Parser:
@@ -91,10 +95,15 @@ def build_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Fits the asset and prints its files. Raises UserError."""
     require_free(arguments)
+    finish(prepared_from(arguments), arguments)
+
+
+def prepared_from(arguments: argparse.Namespace) -> Prepared:
+    """The run that the arguments ask for. Raises UserError."""
     with without_collection():
         from threedgen.pipelines.fit import prepare
 
-    prepared = prepare(
+    return prepare(
         arguments.source,
         representation=arguments.representation,
         views=arguments.views,
@@ -109,4 +118,3 @@ def run(arguments: argparse.Namespace) -> None:
         recipe=arguments.recipe,
         **common(arguments),
     )
-    finish(prepared, arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from threedgen.commands.options import (
     add_model_parts,
@@ -17,6 +18,9 @@ from threedgen.commands.options import (
 )
 from threedgen.commands.parser import Parser
 from threedgen.core.imports import without_collection
+
+if TYPE_CHECKING:
+    from threedgen.pipelines.prepared import Prepared
 
 
 def build_parser() -> Parser:
@@ -74,11 +78,16 @@ def build_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Makes the asset and prints its files. Raises UserError."""
     require_free(arguments)
+    finish(prepared_from(arguments), arguments)
+
+
+def prepared_from(arguments: argparse.Namespace) -> Prepared:
+    """The run that the arguments ask for. Raises UserError."""
     with without_collection():
         from threedgen.pipelines.image_to_3d import prepare, split_views
 
     views, arguments.settings = split_views(arguments.views or [], arguments.settings)
-    prepared = prepare(
+    return prepare(
         arguments.picture,
         mask=arguments.mask,
         depth=arguments.depth,
@@ -94,4 +103,3 @@ def run(arguments: argparse.Namespace) -> None:
         refine=arguments.refine,
         **common(arguments),
     )
-    finish(prepared, arguments)

@@ -22,6 +22,7 @@ from threedgen.commands.parser import Parser
 from threedgen.core.imports import without_collection
 
 if TYPE_CHECKING:
+    from threedgen.pipelines.prepared import Prepared
     from threedgen.recipes.recipe import Recipe
 
 THINGS_HINT = (
@@ -72,10 +73,18 @@ def run(arguments: argparse.Namespace) -> None:
     """Makes the asset and prints its files. Raises UserError."""
     require_prompt(arguments, "a penguin")
     require_free(arguments)
+    prepared = prepared_from(arguments)
+    if arguments.prior is None:
+        _introduce_the_embedded_prior(prepared.recipe)
+    finish(prepared, arguments)
+
+
+def prepared_from(arguments: argparse.Namespace) -> Prepared:
+    """The run that the arguments ask for. Raises UserError."""
     with without_collection():
         from threedgen.pipelines.text_to_3d import prepare
 
-    prepared = prepare(
+    return prepare(
         arguments.prompt,
         out=arguments.out,
         recipe=arguments.recipe,
@@ -86,9 +95,6 @@ def run(arguments: argparse.Namespace) -> None:
         refine=arguments.refine,
         **common(arguments),
     )
-    if arguments.prior is None:
-        _introduce_the_embedded_prior(prepared.recipe)
-    finish(prepared, arguments)
 
 
 def _introduce_the_embedded_prior(recipe: Recipe) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from threedgen.commands.options import (
     above_zero,
@@ -20,6 +21,9 @@ from threedgen.commands.options import (
 )
 from threedgen.commands.parser import Parser
 from threedgen.core.imports import without_collection
+
+if TYPE_CHECKING:
+    from threedgen.pipelines.prepared import Prepared
 
 
 def build_parser() -> Parser:
@@ -77,10 +81,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Makes the asset and prints its files. Raises UserError."""
     require_prompt(arguments, "a blue cube bouncing")
     require_free(arguments)
+    finish(prepared_from(arguments), arguments)
+
+
+def prepared_from(arguments: argparse.Namespace) -> Prepared:
+    """The run that the arguments ask for. Raises UserError."""
     with without_collection():
         from threedgen.pipelines.text_to_4d import prepare
 
-    prepared = prepare(
+    return prepare(
         arguments.prompt,
         asset=arguments.asset,
         seconds=arguments.seconds,
@@ -95,4 +104,3 @@ def run(arguments: argparse.Namespace) -> None:
         recipe=arguments.recipe,
         **common(arguments),
     )
-    finish(prepared, arguments)

@@ -85,14 +85,16 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def sweep(folder: Path, stop: str) -> None:
+def sweep(folder: Path, stop: str, apart: str = "") -> None:
     """Removes the temporaries that processes which are gone have left in `folder` and below, and puts a folder back
     that was to be replaced.
 
-    stop: the name of a file; folders below that have one belong to another process and are left alone. Links are
-    not followed. What cannot be removed stays.
+    stop: the name of a file; folders below that have one belong to another process and are left alone. apart: the
+    name of a folder in `folder` that is left alone as well. Links are not followed. What cannot be removed stays.
     """
     for place, folders, files in os.walk(folder):
+        if Path(place) == folder and apart in folders:
+            folders.remove(apart)
         if Path(place) != folder and stop in files:
             folders.clear()
             continue

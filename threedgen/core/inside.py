@@ -30,13 +30,15 @@ _KINDS = (
 )
 
 
-def require_writable(folder: str | os.PathLike[str]) -> None:
+def require_writable(folder: str | os.PathLike[str], apart: str = "") -> None:
     """Raises UserError for any link below `folder`, and for what is neither a file nor a folder.
+
+    apart: the name of a folder in it into which nobody looks, because what is in it is checked when it is used.
 
     After this check everything that is written or removed below `folder` is part of it. The folder itself may be a
     link, because that is how its user named it. Raises OSError if it cannot be listed.
     """
-    for entry in _entries(folder):
+    for entry in _entries(folder, apart):
         _require_ordinary(entry)
         if entry.is_symlink():
             raise UserError(
@@ -104,12 +106,12 @@ def read_text(path: Path, most: int) -> str:
     return read_bytes(path, most).decode("utf-8")
 
 
-def _entries(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
-    """Everything below a folder; links are not followed."""
+def _entries(folder: str | os.PathLike[str], apart: str = "") -> Iterator[os.DirEntry[str]]:
+    """Everything below a folder; links are not followed, nor is the folder `apart` in it."""
     with os.scandir(folder) as entries:
         for entry in entries:
             yield entry
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=False) and entry.name != apart:
                 yield from _entries(entry.path)
 
 

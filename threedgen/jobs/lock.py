@@ -28,12 +28,13 @@ _LARGEST = 4096  # bytes of the file OWNER
 
 
 @contextmanager
-def holding(folder: Path, onward: Callable[[], str]) -> Iterator[None]:
+def holding(folder: Path, onward: Callable[[], str], apart: str = "") -> Iterator[None]:
     """Inside the block this process alone writes into `folder`, which is made if it is missing.
 
     Temporaries that killed processes left there are removed first. After the block, folders that were made and hold
     nothing are removed. onward: is asked after an unexpected error where the work stands and how it goes on; the
-    answer is added to the error as a note.
+    answer is added to the error as a note. apart: the name of a folder in `folder` whose content is not held with
+    it, because it consists of folders that are held by themselves.
 
     Raises UserError if another process holds the folder, if it cannot be written, and if it holds links or what is
     neither a file nor a folder.
@@ -56,7 +57,7 @@ def holding(folder: Path, onward: Callable[[], str]) -> Iterator[None]:
     try:
         _require_no_other_machine(folder)
         ours = True
-        _prepare(folder)
+        _prepare(folder, apart)
         yield
     except UserError:
         raise
@@ -108,11 +109,11 @@ def is_held(folder: Path) -> bool:
     return owner is not None and (owner["process"], owner["machine"]) == (os.getpid(), platform.node())
 
 
-def _prepare(folder: Path) -> None:
+def _prepare(folder: Path, apart: str) -> None:
     """Makes the folder safe to write, and says who does. Raises UserError."""
     try:
-        inside.require_writable(folder)
-        atomic.sweep(folder, LOCK)
+        inside.require_writable(folder, apart)
+        atomic.sweep(folder, LOCK, apart)
         owner = {"process": os.getpid(), "machine": platform.node()}
         (folder / OWNER).write_text(json.dumps(owner) + "\n", encoding="utf-8")
     except OSError as error:

@@ -6,6 +6,7 @@ A word counts as known if the encoder puts it near something that the prior has 
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,12 @@ class KnownWords:
         self._encode = encode
         self._threshold = threshold
         self._reads = reads
+
+    def read_by(self, encode: Callable[[list[str]], Float[Tensor, "n d"]]) -> KnownWords:
+        """The same things, of which the vectors are known already, before another encoder of the same texts."""
+        other = copy.copy(self)
+        other._encode = encode
+        return other
 
     def check(self, prompt: str) -> list[Unknown]:
         """The words of a prompt that the prior does not know, in the order of the prompt, each once.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +21,7 @@ from threedgen.guidance.priors.folder.libraries import or_user_error
 from threedgen.guidance.priors.folder.replaced import with_autoencoder, with_variant
 from threedgen.guidance.priors.folder.single_file import controlnet_of, pipeline_of
 from threedgen.guidance.priors.hub import fetched, is_hub_id
+from threedgen.guidance.priors.kept import kept_or_loaded
 from threedgen.recipes import typed
 
 _REQUIRED = "required"
@@ -111,41 +110,14 @@ class PriorConfig:
                 )
 
 
-_KEPT: ContextVar[dict[str, Prior] | None] = ContextVar("kept priors", default=None)
-
-
-@contextmanager
-def keep_priors() -> Iterator[None]:
-    """While it is entered, a prior that is asked for again is not loaded again: for many runs with one model.
-
-    The priors stay in memory until the end of the block. Only the thread that entered it keeps them.
-    """
-    token = _KEPT.set({})
-    try:
-        yield
-    finally:
-        _KEPT.reset(token)
-
-
 def load_prior(config: PriorConfig, device: torch.device | str = "cpu", shows: Shows = "colors") -> Prior:
     """The prior that a recipe names. shows: what its pictures must show. Raises UserError if it cannot be loaded,
     and if it shows something else."""
-    prior = _kept(config, device)
+    # How a prior keeps to a memory limit depends on the samples of a step.
+    planned = str(memory.views_of_a_step()) if config.memory else ""
+    prior = kept_or_loaded(config, torch.device(device), planned, _load)
     check_shows(config.path or config.name, roles_of(prior).shows, shows)
     return prior
-
-
-def _kept(config: PriorConfig, device: torch.device | str) -> Prior:
-    """The prior, which is not loaded again inside `keep_priors`."""
-    kept = _KEPT.get()
-    if kept is None:
-        return _load(config, torch.device(device))
-    # How a prior keeps to a memory limit depends on the samples of a step.
-    planned = memory.views_of_a_step() if config.memory else ""
-    key = f"{torch.device(device)} {planned} {typed.plain(config)}"
-    if key not in kept:
-        kept[key] = _load(config, torch.device(device))
-    return kept[key]
 
 
 def _load(config: PriorConfig, device: torch.device) -> Prior:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from jaxtyping import Float
@@ -88,6 +89,13 @@ class DiffusersPrior(PriorRoles):
     def network_config(self) -> Any:
         """The config of the network, which is not loaded for that."""
         return self._network.config
+
+    def fresh(self) -> Self:
+        """The same networks, for one more run: what was remembered of texts is forgotten, because how many texts
+        are encoded at a time may decide their last bits."""
+        other = copy.copy(self)
+        other.text = self.text.fresh()
+        return other
 
     @classmethod
     def clip_frames(cls, folder: PipelineFolder, options: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,7 @@ from threedgen.guidance.priors.instances import Instances, load_instances
 from threedgen.guidance.priors.known_words import KnownThing, KnownWords, report, things_of
 from threedgen.guidance.priors.radiance_field import as_pictures
 from threedgen.guidance.priors.text_field import TextField, load_text_field
+from threedgen.recipes import typed
 
 _SCALE = 4.0  # measured
 ADVICE = (
@@ -84,7 +85,7 @@ class DiffusersFieldPrior(DiffusersPrior):
         self._field, self._patch = field, patch
         self._instances, self._options = instances, options
         self._sizes = {name: thing.size for word, thing in things.items() for name in (word, *thing.synonyms)}
-        self.words = KnownWords(list(self._sizes), lambda texts: self.text(texts)["pooled"], reads=reads)
+        self.words = KnownWords(list(self._sizes), self._pooled, reads=reads)
         self._placed: dict[Text, list[Placed]] = {}
         self._shown: tuple[Condition, Tensor] | None = None
 
@@ -115,6 +116,21 @@ class DiffusersFieldPrior(DiffusersPrior):
             raise UserError(f"prior '{folder.path}' does not say how many pixels its pictures have (size)")
         common = (network, Pixels(size), pooled_clip(parts), process, form, _SCALE)
         return cls(*common, **chosen, patch=patch)
+
+    def _pooled(self, texts: Sequence[str]) -> Tensor:
+        return self.text(texts)["pooled"]
+
+    def fresh(self) -> Self:
+        other = super().fresh()
+        other.words = self.words.read_by(other._pooled)
+        other._placed, other._shown = {}, None
+        return other
+
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        """As `fresh`, with other options. Raises UserError for those that it does not have."""
+        other = self.fresh()
+        other._options = typed.build(self.Config, options, "options")
+        return other
 
     def prepare(self, prompts: Sequence[Text]) -> None:
         """Says which words of the prompts the prior has not learnt; with the option strict, UserError."""

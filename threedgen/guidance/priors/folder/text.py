@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -63,6 +64,12 @@ class TextEmbedder:
         self._know([text for blend in blends for text in blend.texts])
         rows = [self._mixed(blend) for blend in blends]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def fresh(self) -> TextEmbedder:
+        """Another one for the same encoder that knows nothing but the empty text, as after loading a prior."""
+        other = copy.copy(self)
+        other._rows = {text: rows for text, rows in self._rows.items() if text == ""}
+        return other
 
     def release(self) -> None:
         """Remove the encoder from memory; it is loaded again for the next new text."""
