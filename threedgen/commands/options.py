@@ -232,6 +232,7 @@ def print_results(folder: Path) -> None:
         "contact_sheet.png",
         "backs.png",
         "reference/picture.png",
+        "report.html",
         "report.json",
     )
     for name in made:

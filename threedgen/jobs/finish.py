@@ -29,6 +29,7 @@ from threedgen.jobs.asset import (
 from threedgen.jobs.build import Components
 from threedgen.jobs.listeners import metrics
 from threedgen.jobs.look import look_of
+from threedgen.jobs.pages.page import write_run_page
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.exported import exported_scores, read_back
 from threedgen.recipes.recipe import Recipe
@@ -134,7 +135,7 @@ def write_report(
     seconds: Mapping[str, float],
     executors: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Writes report.json. A run that has it is finished, so it is the last file to be written.
+    """Writes report.html and report.json. A run that has the latter is finished, so it is written last.
 
     facts: counts of the asset. scores: named measures. seconds: duration of each phase. executors: how the priors
     were computed.
@@ -154,4 +155,5 @@ def write_report(
         guidance=[guide for stage in recipe.all_stages for guide in stage.resolved["guidance"]],
         asset=facts,
     )
+    write_run_page(run, document)
     report.write_report(run.report, document)

@@ -66,7 +66,7 @@ def start(
 
         def create() -> RunDirectory:
             held.enter_context(holding(out, partial(standing, out)))
-            return RunDirectory.create(out, recipe.resolved, files)
+            return RunDirectory.create(out, recipe.resolved, files, recipe.origin)
 
         try:
             run = create() if files else None
