@@ -12,6 +12,7 @@ import fake_parts
 import numpy as np
 import pytest
 
+from threedgen.commands.main import main
 from threedgen.core.png import write_png
 from threedgen.jobs import run as job
 from threedgen.jobs.pages.curves import curves
@@ -126,3 +127,39 @@ def test_a_run_leaves_its_page_and_says_what_was_changed(tmp_path, monkeypatch):
     run.page.unlink()
     job.resume(run, steps=14)
     assert "14 steps" in run.page.read_text()
+
+
+def test_a_comparison_has_pictures_scores_and_the_settings_that_differ(run, tmp_path, capsys):
+    run.report.write_text(json.dumps({**REPORT, "warnings": [EVIL]}))
+    other = RunDirectory.create(tmp_path / "other", {"prompt": EVIL, "guidance": [{"scale": 7.5}]})
+    page = tmp_path / "page.html"
+    assert main(["compare", str(run.path), str(other.path), "--out", str(page)]) == 0
+    assert capsys.readouterr().out == f"{page}\n"
+    shown = Page(page.read_text())
+    require_alone(shown)
+    for part in ("31.23", "guidance.0.scale", "7.5", "no picture yet", "not finished, 0 steps done", EVIL):
+        assert part in shown.text
+    assert "guidance.0.prompt" not in shown.text  # nothing but what differs
+    assert [tag for tag, _ in shown.tags].count("img") == 1
+    same = RunDirectory.create(tmp_path / "same", {"prompt": EVIL, "guidance": [{"scale": 7.5}]})
+    assert main(["compare", str(same.path), str(other.path), "--out", str(page)]) == 0
+    assert "The runs have the same settings" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run"], "one run cannot be compared: name at least two folders of runs"),
+        (["run", "./run"], "is named more than once: name each run once"),
+        (["run", "nothing"], "there is no run 'nothing'"),
+        (["run", "run", "--out", "page.png"], "name a file that ends in .html"),
+        (["run", "damaged"], "cannot read damaged/report.json"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(words, message, run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    RunDirectory.create(Path("damaged"), {"prompt": "red"}).report.write_text("{")
+    assert main(["compare", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not list(tmp_path.glob("*.html"))

@@ -51,6 +51,7 @@ COMMANDS = {
     "resume": Command("resume", "Continue a run that was stopped."),
     "export": Command("export", "Write the asset of a run, or its motion, to a file."),
     "render": Command("render", "Render a run on a turntable, as a film or as pictures."),
+    "compare": Command("compare", "Show several runs on one page: pictures, settings that differ, scores."),
     "things": Command("things", "List the things that the embedded prior knows by name."),
     "recipes": Command("recipes", "List the recipes, or print every setting of one."),
     "eval": Command("evaluate", "Measure a run, a trained model or pictures."),
