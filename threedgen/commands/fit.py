@@ -9,6 +9,7 @@ from threedgen.commands.options import (
     add_recipe,
     add_run_options,
     add_settings,
+    add_watching,
     common,
     finish,
     require_free,
@@ -85,6 +86,7 @@ def build_parser() -> Parser:
         "asset",
     )
     add_run_options(parser, "runs/<name of the source>")
+    add_watching(parser)
     return parser
 
 

@@ -37,6 +37,16 @@ def add_run_options(parser: Parser, default_out: str) -> None:
     add_dry_run(parser)
 
 
+def add_watching(parser: Parser) -> None:
+    """What watches over the steps of a run."""
+    parser.add_argument(
+        "--stop-when-hopeless",
+        action="store_true",
+        help="stop a run whose views stay empty, black or saturated, or that gets no gradient or does not move, "
+        "instead of a warning alone",
+    )
+
+
 def add_device(parser: Parser) -> None:
     parser.add_argument(
         "--device",
@@ -183,7 +193,7 @@ def finish(prepared: Prepared, arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print_settings(prepared.recipe.resolved)
     else:
-        print_results(prepared.run().path)
+        print_results(prepared.run(stop_when_hopeless=arguments.stop_when_hopeless).path)
 
 
 def print_settings(settings: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from threedgen.commands.options import (
     add_backend,
     add_device,
     add_trust,
+    add_watching,
     at_least_one,
     print_results,
     trusting,
@@ -31,6 +32,7 @@ def build_parser() -> Parser:
     )
     add_device(parser)
     add_backend(parser)
+    add_watching(parser)
     add_trust(parser)
     return parser
 
@@ -45,5 +47,10 @@ def run(arguments: argparse.Namespace) -> None:
     if opened.finished and arguments.steps is None:
         print(f"{opened.path} is finished: nothing to do; --steps N gives it more steps")
         return
-    opened.resume(arguments.device, arguments.backend, steps=arguments.steps)
+    opened.resume(
+        arguments.device,
+        arguments.backend,
+        steps=arguments.steps,
+        stop_when_hopeless=arguments.stop_when_hopeless,
+    )
     print_results(opened.path)

@@ -12,6 +12,7 @@ from threedgen.commands.options import (
     add_run_options,
     add_settings,
     add_trust,
+    add_watching,
     common,
     finish,
     require_free,
@@ -68,6 +69,7 @@ def build_parser() -> Parser:
     )
     add_quality(parser)
     add_run_options(parser, "runs/<prompt>")
+    add_watching(parser)
     add_trust(parser)
     return parser
 

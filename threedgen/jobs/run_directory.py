@@ -1,6 +1,6 @@
 """A run directory: everything that a run leaves behind. Its path is all that later commands need.
 
-recipe.yaml  origin.json  metrics.jsonl  previews/  checkpoint/             while it runs
+recipe.yaml  origin.json  notes.jsonl  metrics.jsonl  previews/  checkpoint/       while it runs
 backs.png                                                                   of the recipe dfm, from its beginning
 asset.glb  asset.ply  turntable.mp4  contact_sheet.png  report.html  report.json   when it is finished
 """
@@ -58,6 +58,7 @@ class RunDirectory:
         self.report = path / REPORT
         self.page = path / PAGE
         self.origin = path / "origin.json"
+        self.notes = path / "notes.jsonl"
 
     @property
     def finished(self) -> bool:
@@ -144,7 +145,7 @@ class RunDirectory:
         for folder in (self.previews, self.checkpoint, *self.given):
             shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # what cannot be removed, or belongs to somebody else, stays
-            for file in (self.recipe, self.origin, self.metrics):
+            for file in (self.recipe, self.origin, self.notes, self.metrics):
                 file.unlink(missing_ok=True)
             for folder in self.made:
                 folder.rmdir()
@@ -189,7 +190,7 @@ def _is_left_over(path: Path) -> bool:
 
 def _check_free(path: Path) -> None:
     if (path / RECIPE).is_file():
-        state = "finished" if (path / REPORT).is_file() else "unfinished"
+        state = "finished" if RunDirectory(path).finished else "unfinished"
         raise UserError(
             f"'{path}' already holds a run ({state}): continue it with `threedgen resume {path}` "
             "or choose another --out"

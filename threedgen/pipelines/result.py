@@ -150,17 +150,19 @@ class Run:
         backend: str | None = None,
         progress: bool = True,
         steps: int | None = None,
+        stop_when_hopeless: bool = False,
     ) -> Run:
         """Continues the run from its last checkpoint and finishes it; a finished run stays as it is.
 
-        steps: how many the whole run shall have; with more than it has, a finished run goes on too. Raises
-        UserError, and KeyboardInterrupt(path) after Ctrl-C.
+        steps: how many the whole run shall have; with more than it has, a finished run goes on too.
+        stop_when_hopeless: whether a run that looks hopeless is stopped with a UserError. Raises UserError, and
+        KeyboardInterrupt(path) after Ctrl-C.
         """
         if self.finished and steps is None:
             return self
         own = overrides({"backend": backend})
         with trust.runs(self._trusted), showing(progress, ()) as listeners:
-            for warning in resume(self._directory, listeners, device, own, steps):
+            for warning in resume(self._directory, listeners, device, own, steps, stop_when_hopeless):
                 warnings.warn(warning, stacklevel=2)
         self.__dict__.pop("scene", None)
         return self

@@ -63,9 +63,10 @@ def _costs(run: Gathered) -> dict[str, str]:
     if not run.report:
         return {"state": f"not finished, {len(run.rows)} steps done"}
     seconds = (run.report.get("seconds") or {}).get("total")
+    stopped = run.report.get("stopped_after")
     peak = run.report.get("peak_memory_bytes")
     return {
-        "state": "finished",
+        "state": f"stopped after {stopped} steps" if stopped else "finished",
         **({} if seconds is None else {"time": f"{seconds:.1f} s"}),
         **({} if not peak else {"most memory": f"{peak / 1e9:.2f} GB"}),
     }
