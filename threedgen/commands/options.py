@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from threedgen.pipelines.prepared import Prepared
 
 BACKENDS = ("auto", "native", "torch", "gsplat", "nerfacc", "pytorch3d", "nvdiffrast")
+LOGS = ("tensorboard", "wandb")
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -39,6 +40,14 @@ def add_run_options(parser: Parser, default_out: str) -> None:
 
 def add_watching(parser: Parser) -> None:
     """What watches over the steps of a run."""
+    parser.add_argument(
+        "--log",
+        choices=LOGS,
+        action="append",
+        default=[],
+        help="show the numbers and pictures of the steps in TensorBoard, from RUN/tensorboard, or in Weights & "
+        "Biases (wandb); repeatable",
+    )
     parser.add_argument(
         "--stop-when-hopeless",
         action="store_true",
@@ -193,7 +202,11 @@ def finish(prepared: Prepared, arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         print_settings(prepared.recipe.resolved)
     else:
-        print_results(prepared.run(stop_when_hopeless=arguments.stop_when_hopeless).path)
+        from threedgen.jobs.listeners.logs import logging
+
+        with logging(arguments.log, prepared.path) as logs:
+            made = prepared.run(listeners=logs, stop_when_hopeless=arguments.stop_when_hopeless)
+        print_results(made.path)
 
 
 def print_settings(settings: Mapping[str, Any]) -> None:

@@ -41,16 +41,19 @@ def build_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Continues the run and prints its files. Raises UserError for a folder that is no run."""
     with without_collection():
+        from threedgen.jobs.listeners.logs import logging
         from threedgen.pipelines.result import load_run
 
     opened = load_run(arguments.run)
     if opened.finished and arguments.steps is None:
         print(f"{opened.path} is finished: nothing to do; --steps N gives it more steps")
         return
-    opened.resume(
-        arguments.device,
-        arguments.backend,
-        steps=arguments.steps,
-        stop_when_hopeless=arguments.stop_when_hopeless,
-    )
+    with logging(arguments.log, opened.path) as logs:
+        opened.resume(
+            arguments.device,
+            arguments.backend,
+            steps=arguments.steps,
+            listeners=logs,
+            stop_when_hopeless=arguments.stop_when_hopeless,
+        )
     print_results(opened.path)
