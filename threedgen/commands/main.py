@@ -48,6 +48,7 @@ COMMANDS = {
     "compose": Command("compose", "Put several assets and their motions into one scene."),
     "image-to-3d": Command("image_to_3d", "Make a 3D asset from one picture or several."),
     "fit": Command("fit", "Make a 3D asset from posed pictures or from a mesh file."),
+    "plan": Command("plan", "Say what a command would fetch, and the memory and time that it would take."),
     "resume": Command("resume", "Continue a run that was stopped."),
     "export": Command("export", "Write the asset of a run, or its motion, to a file."),
     "render": Command("render", "Render a run on a turntable, as a film or as pictures."),

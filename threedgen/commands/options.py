@@ -36,6 +36,7 @@ def add_run_options(parser: Parser, default_out: str) -> None:
     add_device(parser)
     add_backend(parser)
     add_dry_run(parser)
+    parser.set_defaults(planned=None)  # what `threedgen plan` does with the recipe in place of a run
 
 
 def add_watching(parser: Parser) -> None:
@@ -198,8 +199,11 @@ def common(arguments: argparse.Namespace) -> Common:
 
 
 def finish(prepared: Prepared, arguments: argparse.Namespace) -> None:
-    """Runs a prepared recipe and prints its files; with --dry-run prints the recipe instead."""
-    if arguments.dry_run:
+    """Runs a prepared recipe and prints its files; with --dry-run prints the recipe instead, and what
+    `threedgen plan` prints if that asks."""
+    if arguments.planned is not None:
+        arguments.planned(prepared)
+    elif arguments.dry_run:
         print_settings(prepared.recipe.resolved)
     else:
         from threedgen.jobs.listeners.logs import logging
