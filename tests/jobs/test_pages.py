@@ -163,3 +163,25 @@ def test_what_cannot_be_compared_is_one_line(words, message, run, tmp_path, caps
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not list(tmp_path.glob("*.html"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"changed": 3}', '{"changed": {"seed": 3}}'])
+def test_a_damaged_origin_keeps_no_run_from_its_page(text, run):
+    run.origin.write_text(text)
+    assert "does not say what was changed" in write_run_page(run, REPORT).read_text()
+
+
+def test_reports_and_rows_in_another_form_are_left_out(run, tmp_path):
+    run.report.write_text(
+        '{"scores": [1], "seconds": {"total": "x"}, "warnings": 3, "versions": 1, "gpu": [2]}'
+    )
+    rows = [
+        '{"step": 0, "loss": 1' + "0" * 400 + "}",
+        '{"step": 1, "loss": Infinity}',
+        '{"step": 2, "loss": 2}',
+    ]
+    run.metrics.write_text("\n".join([*rows, '{"step": 3, "loss": 3}']))
+    other = RunDirectory.create(tmp_path / "other", {"prompt": "red"})
+    assert main(["compare", str(run.path), str(other.path), "--out", str(tmp_path / "page.html")]) == 0
+    page = write_run_page(run, json.loads(run.report.read_text())).read_text()
+    assert "<polyline" in page

@@ -53,9 +53,12 @@ class Notes:
         """Appends what is not in the folder yet, if there is a run in it. Raises UserError if it cannot."""
         if not self._waiting or not self.run.recipe.is_file():
             return
+        there = read(self.run.notes)  # a step that is made again after a resume gives the same warning again
         try:
             with self.run.notes.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(note, ensure_ascii=False) + "\n" for note in self._waiting)
+                for note in self._waiting:
+                    if note not in there:
+                        file.write(json.dumps(note, ensure_ascii=False) + "\n")
         except OSError as error:
             raise UserError(
                 f"cannot write {self.run.notes}: {error.strerror or error}; free some space, then resume the run"

@@ -60,13 +60,12 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 def _costs(run: Gathered) -> dict[str, str]:
     """What the run took, or that it is not finished."""
-    if not run.report:
-        return {"state": f"not finished, {len(run.rows)} steps done"}
-    seconds = (run.report.get("seconds") or {}).get("total")
+    seconds = run.report["seconds"].get("total")
     stopped = run.report.get("stopped_after")
     peak = run.report.get("peak_memory_bytes")
+    going = f"stopped after {stopped} steps" if stopped else f"not finished, {len(run.rows)} steps done"
     return {
-        "state": f"stopped after {stopped} steps" if stopped else "finished",
+        "state": "finished" if run.finished else going,
         **({} if seconds is None else {"time": f"{seconds:.1f} s"}),
         **({} if not peak else {"most memory": f"{peak / 1e9:.2f} GB"}),
     }

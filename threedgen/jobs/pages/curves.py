@@ -10,6 +10,7 @@ from typing import Any
 
 WIDTH, HEIGHT = 320, 96  # of a curve, in pixels
 _POINTS = 160  # of a line; more steps are drawn as the least and the greatest value of a few each
+_LARGEST = 1e300  # numbers that a file was given by somebody else may be larger than a line can show
 _LOG = 100.0  # a curve whose values differ by more than this factor gets a logarithmic axis
 
 
@@ -44,6 +45,9 @@ def _rank(curve: Curve) -> int:
 
 
 def _curve(name: str, points: Sequence[tuple[int, float | None]]) -> Curve | None:
+    points = [
+        (step, value if value is not None and abs(value) < _LARGEST else None) for step, value in points
+    ]
     values = [value for _, value in points if value is not None]
     if len(values) < 2 or min(values) == max(values):
         return None

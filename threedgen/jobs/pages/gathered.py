@@ -18,6 +18,12 @@ from threedgen.recipes.typed import leaves
 _MOST_PREVIEWS = 12
 _LARGEST = 24 << 20  # bytes of a film or a picture inside a page
 _KINDS = {".png": "image/png", ".mp4": "video/mp4"}
+_SHOWN: dict[str, Any] = {
+    **dict.fromkeys(("scores", "seconds", "versions", "gpu"), dict),
+    **dict.fromkeys(("seed", "steps", "stopped_after", "peak_memory_bytes"), int),
+    "prompt": str,
+    "warnings": list,
+}
 _FILMS = ("anim.mp4", "turntable.mp4")
 
 
@@ -33,12 +39,13 @@ class Picture:
 class Gathered:
     """A run as a page shows it.
 
-    report: report.json, {} before there is one. rows: of metrics.jsonl. settings: path of a setting -> value.
-    origin: see `Recipe`. Pictures that the run does not have are left out.
+    report: what a page shows of report.json. finished: whether the run is. rows: of metrics.jsonl. settings: path
+    of a setting -> value. origin: see `Recipe`. Pictures that the run does not have are left out.
     """
 
     name: str
     report: Mapping[str, Any]
+    finished: bool
     rows: Sequence[Mapping[str, Any]]
     settings: Mapping[str, Any]
     origin: Mapping[str, Any]
@@ -50,13 +57,13 @@ class Gathered:
 def gathered(run: RunDirectory, report: Mapping[str, Any] | None = None) -> Gathered:
     """Everything of a run that a page shows. report: the one to be shown; None reads the one in the folder, which
     an unfinished run lacks. Raises UserError for a file that cannot be read."""
-    settings = _document(run.recipe, parse_yaml)
     return Gathered(
         name=run.path.resolve().name,
-        report=_document(run.report, parse_json) if report is None else report,
+        report=_sane(_document(run.report, parse_json) if report is None else report),
+        finished=run.finished,
         rows=metrics.read(run.metrics),
-        settings=dict(leaves(settings)),
-        origin=_document(run.origin, parse_json),
+        settings=dict(leaves(_document(run.recipe, parse_yaml))),
+        origin=_origin(run.origin),
         films=list(_pictures(run.path / name for name in _FILMS)),
         sheet=next(_pictures([run.path / "contact_sheet.png"]), None),
         previews=list(_pictures(_some(sorted(run.previews.glob("*.png"))))),
@@ -74,6 +81,25 @@ def _document(path: Path, parse: Any) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UserError(f"{path} has no keys and values: restore the file")
     return document
+
+
+def _sane(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a report a page shows, without what another version or another program wrote in another form."""
+    kept = {name: value for name, value in report.items() if isinstance(value, _SHOWN.get(name, ()))}
+    seconds = kept.get("seconds", {})
+    kept["seconds"] = {name: spent for name, spent in seconds.items() if isinstance(spent, int | float)}
+    return kept
+
+
+def _origin(path: Path) -> dict[str, Any]:
+    """What was changed in the recipe; {} if the file is damaged, because a run is whole without it."""
+    try:
+        origin = _document(path, parse_json)
+    except UserError:
+        return {}
+    changed = origin.get("changed", {})
+    pairs = changed.values() if isinstance(changed, dict) else [None]
+    return origin if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs) else {}
 
 
 def _some(paths: Sequence[Path]) -> list[Path]:

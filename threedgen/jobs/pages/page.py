@@ -26,9 +26,9 @@ def write_run_page(run: RunDirectory, report: Mapping[str, Any]) -> Path:
     text = rendered(
         "run.html",
         run=shown,
-        report=report,
+        report=shown.report,
         curves=curves(shown.rows),
-        costs=list(_costs(report)),
+        costs=list(_costs(shown.report)),
         width=WIDTH,
         height=HEIGHT,
     )
@@ -71,10 +71,10 @@ def _shown(value: Any) -> str:
 
 def _costs(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Time by phase, and the most memory."""
-    for phase, seconds in (report.get("seconds") or {}).items():
+    for phase, seconds in report["seconds"].items():
         yield phase, f"{seconds:.1f} s"
     gpu = report.get("gpu") or {}
     peaks = {"most memory": report.get("peak_memory_bytes"), "on the GPU": gpu.get("peak_memory_bytes")}
     for name, peak in peaks.items():
-        if peak:
+        if isinstance(peak, int) and peak > 0:
             yield name, f"{peak / 1e9:.2f} GB"
