@@ -26,11 +26,11 @@ from threedgen.export.obj import write_obj
 
 COMMANDS = (
     ("text-to-3d", "a penguin"),
-    ("text-to-3d", "a red cube", "--recipe", "sds"),
-    ("text-to-3d", "a blue mug", "--recipe", "csd", "cameras.batch=2"),
+    ("text-to-3d", "a red cube", "--recipe", "sds", "--steps", "200"),
+    ("text-to-3d", "a blue mug", "--recipe", "csd", "cameras.batch=2", "--steps", "90"),
     ("image-to-3d", "PICTURE"),
-    ("text-to-4d", "a blue cube bouncing"),
-    ("fit", "MESH"),
+    ("text-to-4d", "a blue cube bouncing", "--steps", "160"),
+    ("fit", "MESH", "--steps", "150"),
 )
 
 

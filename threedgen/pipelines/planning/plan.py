@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from threedgen.core import machine, memory
 from threedgen.core.errors import UserError
@@ -154,7 +155,8 @@ def _unknown_words(recipe: Recipe) -> Iterator[str]:
         if config.name == THINGS and not config.path:
             from threedgen.guidance.priors.known_words import report
 
-            unknown = load_prior(config).words.check(recipe.prompt)
+            prior: Any = load_prior(config)  # a field of texts, which knows its words
+            unknown = prior.words.check(recipe.prompt)
             if unknown:
                 yield report(unknown)
             return
