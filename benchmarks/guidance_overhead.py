@@ -1,7 +1,7 @@
 """What score distillation costs beside the frozen network: one guided step over one bare forward pass.
 
     python benchmarks/guidance_overhead.py [--network embedded|stable-diffusion-1.5|stable-diffusion-2.1]
-                                           [--device cpu|cuda] [--vae-dtype float32|bfloat16]
+                                           [--device cpu|cuda] [--vae-dtype float32|bfloat16] [--linear]
                                            [--steps N] [--warm-up N] [--count] [key=value ...]
 
 A guided step is everything the loop does: render, encode, noise, predict, classifier-free guidance, regularisers,
@@ -10,8 +10,8 @@ x 2 for the two branches of guidance), timed between the steps of the same run. 
 
 stable-diffusion-...: a network, VAE and text width of exactly that model's shapes with random weights, 512 x 512
 pixels and 20 thousand Gaussians: weights do not matter for time. On the CPU the milliseconds are those of the
-process, which other programs do not change. guidance.0.linear_until=1 is a step without the encoder. --count prints
-operations instead of seconds: what the shapes alone allow, on any machine.
+process, which other programs do not change. --linear is a step of `linear_until`, without the encoder. --count
+prints operations instead of seconds: what the shapes alone allow, on any machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--network", choices=("embedded", *SHAPES), default="embedded")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--vae-dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--linear", action="store_true", help="a linear map instead of the encoder")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--warm-up", type=int, default=10)
     parser.add_argument("--count", action="store_true", help="operations instead of seconds")
@@ -161,7 +162,8 @@ def main() -> None:
         print(counted(prior, bare, views))
         return
     parts = build(recipe, device)
-    guide = type(parts.guidances[0])(parts.guidances[0].config, device, prior=prior)
+    config = replace(parts.guidances[0].config, linear_until=float(arguments.linear))
+    guide = type(parts.guidances[0])(config, device, prior=prior)
     seconds = time.perf_counter if device == "cuda" else time.process_time
     clock = Clock(bare, device, arguments.warm_up, seconds)
     distill(

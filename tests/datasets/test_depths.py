@@ -239,15 +239,19 @@ def broken(name: str, folder: Path) -> str:
         said = "times the distances of its cameras"
     else:
         array = folder / f"deep/1.{'npz' if name == 'no archive' else 'npy'}"
+        added = ""
         content = {"text": b"1 2 3", "no archive": b"PK\3\4" + bytes(40), "pickled": pickle.dumps([1, 2])}
         array.write_bytes(content.get(name, b""))
         if name == "cut short":
             np.save(array, np.ones((SIZE, SIZE), np.float32))
             array.write_bytes(array.read_bytes()[:-100])
+        if name == "objects":
+            np.save(array, np.array([[1, None]], dtype=object), allow_pickle=True)
+            added = " (it holds Python objects)"
         if name == "three numbers a pixel":
             np.save(array, np.ones((SIZE, SIZE, 3), np.float32))
         document["frames"][1]["depth_file_path"] = f"deep/{array.name}"
-        said = f"cannot read the depths '{array}'"
+        said = f"cannot read the depths '{array}'{added}"
     file.write_text(json.dumps(document))
     return said
 
@@ -257,7 +261,7 @@ def broken(name: str, folder: Path) -> str:
     [
         *("8 bits", "jpeg", "feet", "a third"),
         *("truncated", "coloured", "wrongly sized", "missing", "unit 0", "unit in words", "metres"),
-        *("text", "no archive", "pickled", "cut short", "three numbers a pixel", "empty"),
+        *("text", "no archive", "pickled", "objects", "cut short", "three numbers a pixel", "empty"),
     ],
 )
 def test_depths_that_cannot_be_used_are_refused_in_one_line(name, exact, folder, tmp_path, capsys):

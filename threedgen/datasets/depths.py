@@ -82,6 +82,9 @@ def _array(path: Path) -> np.ndarray:
             raise ValueError(f"it holds numbers of shape {values.shape} and type {values.dtype}")
         return np.array(values)
     except Exception as error:  # zip files and headers of arrays fail in many ways
+        # numpy says of an array of Python objects how such a file could be trusted, which nobody should do.
+        objects = any(words in str(error) for words in ("allow_pickle", "Python objects"))
+        why = "it holds Python objects" if objects else reason(error)
         raise UserError(
-            f"cannot read the depths '{path}' ({reason(error)}): one number for each pixel is needed"
+            f"cannot read the depths '{path}' ({why}): one number for each pixel is needed"
         ) from error

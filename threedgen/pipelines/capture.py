@@ -114,7 +114,9 @@ def of_folder(
     elif box is not None:
         said.append("its background is fitted, and cut by the box")
     elif scenery:
-        said.append("its background is kept, because it has no masks")
+        said.append(
+            "its background is kept, because it has no masks: masks or --box would leave the object alone"
+        )
     around = _scenery(pictures) if scenery else _nothing()
     return Target(pictures, holdout, "; ".join(said), None, points, around, bounds)
 

@@ -4,7 +4,8 @@ As in MVDream (Shi et al. 2023, arXiv:2308.16512), the self-attention of a UNet 
 the camera of each view is added to the time embedding. As in Zero-1-to-3 (Liu et al. 2023, arXiv:2303.11328), a
 picture of the object is concatenated to each noisy view, so that the first view, which is from its side, can copy
 it and the others attend to that. So is what a finished field of the picture shows from the side of the view (see
-`field_guide`): the mean of what may be seen there. The text, the picture, both or none of them may be given.
+`field_guide`): the mean of what may be seen there, to which the output of the UNet is added. The text, the picture,
+both or none of them may be given.
 
 Blocks of FOLD x FOLD pixels are channels of one pixel of the UNet, which so costs no more than for pictures of a
 quarter of the pixels. It predicts the clean views: noise of independent pixels would have to pass through its
@@ -26,7 +27,7 @@ from threedgen.cameras.orbit import RELATIVE_VIEW_FEATURES
 from threedgen.core.types import Cameras
 from threedgen.guidance.priors import field_guide
 from threedgen.guidance.priors.adapters.multiview import set_views
-from threedgen.guidance.priors.adapters.pixel_multiview import FOLD, read_picture
+from threedgen.guidance.priors.adapters.pixel_multiview import FOLD, colours_of, read_picture
 from threedgen.guidance.priors.picture_field import PictureField, load_picture_field
 from threedgen.guidance.priors.radiance_field import save_field
 from threedgen.training.caption_words import caption_words
@@ -101,7 +102,7 @@ class MultiViewModel(nn.Module):
             states.repeat_interleave(views, 0),
             class_labels=poses.flatten(0, 1),
         ).sample
-        return F.pixel_shuffle(output, FOLD).unflatten(0, (count, views))
+        return F.pixel_shuffle(output + colours_of(guide), FOLD).unflatten(0, (count, views))
 
 
 def start_from_text_prior(model: MultiViewModel, prior: PriorModel) -> None:

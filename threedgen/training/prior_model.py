@@ -17,6 +17,7 @@ from threedgen.core.documents import parse_json
 from threedgen.core.errors import UserError
 from threedgen.core.material import Light
 from threedgen.datasets.world import FIXED_LIGHT
+from threedgen.guidance.priors.folder.libraries import quiet
 from threedgen.guidance.priors.folder.light import write_light
 from threedgen.training.tokenizer import MAX_TOKENS, vocabulary, write_tokenizer
 
@@ -256,7 +257,7 @@ def write_folder(
     from diffusers import __version__
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    with replacing_folder(folder) as temporary:
+    with quiet(), replacing_folder(folder) as temporary:
         write(temporary)
         scheduler: Any = DDPMScheduler.from_config(scheduler_config(prediction))
         scheduler.save_pretrained(temporary / "scheduler")

@@ -42,6 +42,17 @@ def read_picture(pictures: Float[Tensor, "B C H W"], kept: Float[Tensor, " B"]) 
     return F.pixel_unshuffle(pictures, FOLD) * kept.to(pictures)[:, None, None, None]
 
 
+def colours_of(guide: Float[Tensor, "B D h w"]) -> Float[Tensor, "B 12 h w"]:
+    """The colours, without alpha, of guides as blocks: what the UNet says is added to them, so that it begins with
+    the mean of what a picture leaves open and learns only what differs."""
+    return guide[:, : 3 * FOLD**2]
+
+
+def _kept(condition: Condition, z: Tensor) -> Float[Tensor, " B"]:
+    """0 for each sample whose picture is withheld, else 1."""
+    return 1.0 - torch.tensor(condition.drops(), device=z.device, dtype=z.dtype)
+
+
 class Folded(Pixels):
     """Pictures as blocks of FOLD x FOLD pixels, which are the channels of their samples."""
 
@@ -99,13 +110,11 @@ class DiffusersPixelMultiViewPrior(DiffusersPrior):
                 "this prior needs the camera of each view and is given none: take another guidance"
             )
         poses = torch.cat([view_features(cameras), z.new_zeros(len(z), _PICTURE)], dim=1)
-        guide = z.new_zeros(len(z), field_guide.CHANNELS * FOLD**2, *z.shape[2:])
-        given = torch.zeros_like(z)
+        guide, given = self._guide(z, condition), torch.zeros_like(z)
         if reference is not None:
-            kept = 1.0 - torch.tensor(condition.drops(), device=z.device, dtype=z.dtype)
+            kept = _kept(condition, z)
             seen = signed(reference.image[None].to(z), self.image_size).expand(len(z), -1, -1, -1)
             given = read_picture(seen, kept)
-            guide = read_picture(self.guides(reference, cameras).to(z), kept)
             relative = relative_view_features(
                 cameras, reference.azimuth, reference.elevation, reference.distance
             )
@@ -115,6 +124,15 @@ class DiffusersPixelMultiViewPrior(DiffusersPrior):
         arguments = unet_arguments(self.dtype, both, self.process.timestep(t), states)
         arguments["class_labels"] = poses.to(device=z.device, dtype=self.dtype)
         return arguments
+
+    def answer(self, network: Any, z: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        return super().answer(network, z, t, condition) + colours_of(self._guide(z, condition))
+
+    def _guide(self, z: Tensor, condition: Condition) -> Float[Tensor, "B D h w"]:
+        """Blocks of what the field shows from each camera, zero where the picture is withheld or there is none."""
+        if condition.reference is None or condition.cameras is None:
+            return z.new_zeros(len(z), field_guide.CHANNELS * FOLD**2, *z.shape[2:])
+        return read_picture(self.guides(condition.reference, condition.cameras).to(z), _kept(condition, z))
 
     @torch.no_grad()
     def guides(self, reference: ReferenceView, cameras: Cameras) -> Float[Tensor, "V 4 H W"]:

@@ -73,7 +73,7 @@ def _from_single_file(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Switches off the progress bars and warnings of both libraries while a model loads."""
+    """Switches off the progress bars and warnings of both libraries while a model is read or written."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
