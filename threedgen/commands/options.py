@@ -206,9 +206,9 @@ def finish(prepared: Prepared, arguments: argparse.Namespace) -> None:
     elif arguments.dry_run:
         print_settings(prepared.recipe.resolved)
     else:
-        from threedgen.jobs.listeners.logs import logging
+        from threedgen.jobs.listeners.logs import logs_of
 
-        with logging(arguments.log, prepared.path) as logs:
+        with logs_of(arguments.log, prepared.path) as logs:
             made = prepared.run(listeners=logs, stop_when_hopeless=arguments.stop_when_hopeless)
         print_results(made.path)
 

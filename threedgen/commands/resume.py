@@ -41,14 +41,14 @@ def build_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Continues the run and prints its files. Raises UserError for a folder that is no run."""
     with without_collection():
-        from threedgen.jobs.listeners.logs import logging
+        from threedgen.jobs.listeners.logs import logs_of
         from threedgen.pipelines.result import load_run
 
     opened = load_run(arguments.run)
     if opened.finished and arguments.steps is None:
         print(f"{opened.path} is finished: nothing to do; --steps N gives it more steps")
         return
-    with logging(arguments.log, opened.path) as logs:
+    with logs_of(arguments.log, opened.path) as logs:
         opened.resume(
             arguments.device,
             arguments.backend,

@@ -135,7 +135,7 @@ _LOGS: dict[str, Callable[[Path], _Log]] = {TENSORBOARD: TensorBoardLog, WANDB: 
 
 
 @contextmanager
-def logging(names: Sequence[str], folder: Path) -> Iterator[list[Listener]]:
+def logs_of(names: Sequence[str], folder: Path) -> Iterator[list[Listener]]:
     """The listeners of the logs called `names` for the run in `folder`; they are closed at the end of the block.
 
     Raises UserError if the package of one is not installed.
