@@ -214,7 +214,7 @@ def _bytes(count: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 100.0:
-        return f"{seconds:.1f} s"
+    if seconds < 600.0:
+        return f"{seconds:.{1 if seconds < 100.0 else 0}f} s"
     minutes = math.ceil(seconds / 60.0)
     return f"{minutes} min" if minutes < 100 else f"{seconds / 3600.0:.1f} h"
