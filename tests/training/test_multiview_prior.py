@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from threedgen.cameras.orbit import orbit, relative_view_features
 from threedgen.commands.main import main
 from threedgen.core.errors import UserError
 from threedgen.core.pictures import resize
+from threedgen.core.types import TriMesh
 from threedgen.datasets.cut_outs import DISTANCE, FILL
 from threedgen.datasets.things.thing_set import thing_set
 from threedgen.guidance.priors.adapters.picture_field import DiffusersPictureFieldPrior
@@ -32,7 +34,7 @@ from threedgen.training.ring_report import HeldOutRig, held_out_rings
 from threedgen.training.ring_rig import FIRST, RING, RingRig
 from threedgen.training.tokenizer import encode, make_tokenizer
 from threedgen.training.view_bank import on_white
-from threedgen.training.view_scenes import AssemblyScenes, ClassScenes
+from threedgen.training.view_scenes import AssemblyScenes, ClassScenes, stretched
 
 TINY = PriorArchitecture(
     size=16, channels=(8, 16), attention=(False, True), embedding=32, text_width=16, text_layers=1
@@ -135,9 +137,29 @@ def test_a_group_is_a_whole_turn_of_rising_azimuths_also_when_mirrored(bank):
         bank.batch(1, 0, 0, 5)
 
 
-def test_things_that_are_held_out_keep_their_shapes():
+def test_a_thing_in_other_proportions_stays_upright_and_whole():
+    """A sphere becomes an ellipsoid with the same farthest point, whose normals are those of an ellipsoid, and the
+    left stays the right's mirror image."""
+    ball = trimesh.creation.icosphere(subdivisions=3, radius=0.8)
+    points = torch.tensor(ball.vertices).float()
+    mesh = TriMesh(points, torch.tensor(ball.faces), normals=points / 0.8)
+    shapes = [stretched(mesh, np.random.default_rng(seed)) for seed in range(12)]
+    assert 1 <= sum(shape is mesh for shape in shapes) <= 8
+    for shape in shapes:
+        assert shape.normals is not None
+        torch.testing.assert_close(shape.vertices.norm(dim=1).max(), torch.tensor(0.8), atol=1e-5, rtol=0)
+        edges = shape.vertices[shape.faces]
+        flat = torch.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0], dim=1)
+        flat = torch.nn.functional.normalize(flat, dim=1)
+        mean = torch.nn.functional.normalize(shape.normals[shape.faces].mean(1), dim=1)
+        assert float((flat * mean).sum(1).min()) > 0.98
+        mirrored = shape.vertices * torch.tensor([-1.0, 1.0, 1.0])
+        assert float(torch.cdist(mirrored.double(), shape.vertices.double()).amin(1).max()) < 1e-4
+
+
+def test_things_that_are_held_out_keep_their_proportions():
     class Plain(RingRig):
-        deforms = False
+        stretches = False
 
     source = thing_set(None).classes("mug")[:1]
     rigs = RingRig(), Plain(), HeldOutRig()
@@ -145,7 +167,7 @@ def test_things_that_are_held_out_keep_their_shapes():
     changed, plain, held_out = (alpha.unflatten(0, (4, -1)).flatten(1) for alpha in alphas)
     assert 1 <= int((changed != plain).any(1).sum()) <= 4
     assert held_out.shape == plain.shape
-    assert HeldOutRig.deforms is False
+    assert HeldOutRig.stretches is False
 
 
 def test_colours_that_a_caption_names_are_not_exchanged(bank):

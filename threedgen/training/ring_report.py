@@ -33,7 +33,7 @@ _ROWS = 12  # objects in the grid
 class HeldOutRig(RingRig):
     """The picture from PICTURE, a level ring around it, and others from above and below."""
 
-    deforms = False
+    stretches = False
 
     def angles(self, rng: np.random.Generator) -> Float[Tensor, "V 3"]:
         azimuth = PICTURE[0] + torch.tensor(
