@@ -10,6 +10,7 @@ from threedgen.commands.options import (
     add_recipe,
     add_run_options,
     add_settings,
+    add_watching,
     common,
     finish,
     require_free,
@@ -89,6 +90,7 @@ def build_parser() -> Parser:
         "asset",
     )
     add_run_options(parser, "runs/<name of the source>")
+    add_watching(parser)
     return parser
 
 

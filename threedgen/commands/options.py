@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from threedgen.pipelines.prepared import Prepared
 
 BACKENDS = ("auto", "native", "torch", "gsplat", "nerfacc", "pytorch3d", "nvdiffrast")
+LOGS = ("tensorboard", "wandb")
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -35,6 +36,25 @@ def add_run_options(parser: Parser, default_out: str) -> None:
     add_device(parser)
     add_backend(parser)
     add_dry_run(parser)
+    parser.set_defaults(planned=None)  # what `threedgen plan` does with the recipe in place of a run
+
+
+def add_watching(parser: Parser) -> None:
+    """What watches over the steps of a run."""
+    parser.add_argument(
+        "--log",
+        choices=LOGS,
+        action="append",
+        default=[],
+        help="show the numbers and pictures of the steps in TensorBoard, from RUN/tensorboard, or in Weights & "
+        "Biases (wandb); repeatable",
+    )
+    parser.add_argument(
+        "--stop-when-hopeless",
+        action="store_true",
+        help="stop a run whose views stay empty, black or saturated, or that gets no gradient or does not move, "
+        "instead of a warning alone",
+    )
 
 
 def add_device(parser: Parser) -> None:
@@ -179,11 +199,18 @@ def common(arguments: argparse.Namespace) -> Common:
 
 
 def finish(prepared: Prepared, arguments: argparse.Namespace) -> None:
-    """Runs a prepared recipe and prints its files; with --dry-run prints the recipe instead."""
-    if arguments.dry_run:
+    """Runs a prepared recipe and prints its files; with --dry-run prints the recipe instead, and what
+    `threedgen plan` prints if that asks."""
+    if arguments.planned is not None:
+        arguments.planned(prepared)
+    elif arguments.dry_run:
         print_settings(prepared.recipe.resolved)
     else:
-        print_results(prepared.run().path)
+        from threedgen.jobs.listeners.logs import logs_of
+
+        with logs_of(arguments.log, prepared.path) as logs:
+            made = prepared.run(listeners=logs, stop_when_hopeless=arguments.stop_when_hopeless)
+        print_results(made.path)
 
 
 def print_settings(settings: Mapping[str, Any]) -> None:
@@ -232,6 +259,7 @@ def print_results(folder: Path) -> None:
         "contact_sheet.png",
         "backs.png",
         "reference/picture.png",
+        "report.html",
         "report.json",
     )
     for name in made:

@@ -8,6 +8,7 @@ from threedgen.commands.options import (
     add_backend,
     add_device,
     add_trust,
+    add_watching,
     at_least_one,
     print_results,
     trusting,
@@ -31,6 +32,7 @@ def build_parser() -> Parser:
     )
     add_device(parser)
     add_backend(parser)
+    add_watching(parser)
     add_trust(parser)
     return parser
 
@@ -39,11 +41,19 @@ def build_parser() -> Parser:
 def run(arguments: argparse.Namespace) -> None:
     """Continues the run and prints its files. Raises UserError for a folder that is no run."""
     with without_collection():
+        from threedgen.jobs.listeners.logs import logs_of
         from threedgen.pipelines.result import load_run
 
     opened = load_run(arguments.run)
     if opened.finished and arguments.steps is None:
         print(f"{opened.path} is finished: nothing to do; --steps N gives it more steps")
         return
-    opened.resume(arguments.device, arguments.backend, steps=arguments.steps)
+    with logs_of(arguments.log, opened.path) as logs:
+        opened.resume(
+            arguments.device,
+            arguments.backend,
+            steps=arguments.steps,
+            listeners=logs,
+            stop_when_hopeless=arguments.stop_when_hopeless,
+        )
     print_results(opened.path)

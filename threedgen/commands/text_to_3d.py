@@ -13,6 +13,7 @@ from threedgen.commands.options import (
     add_refine,
     add_run_options,
     add_settings,
+    add_watching,
     common,
     finish,
     require_free,
@@ -66,6 +67,7 @@ def build_parser() -> Parser:
     add_refine(parser)
     add_quality(parser)
     add_run_options(parser, "runs/<prompt>")
+    add_watching(parser)
     return parser
 
 

@@ -13,6 +13,7 @@ from threedgen.commands.options import (
     add_run_options,
     add_settings,
     add_trust,
+    add_watching,
     common,
     finish,
     require_free,
@@ -72,6 +73,7 @@ def build_parser() -> Parser:
     )
     add_quality(parser)
     add_run_options(parser, "runs/<prompt>")
+    add_watching(parser)
     add_trust(parser)
     return parser
 

@@ -89,6 +89,21 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def free_memory(device: str) -> int | None:
+    """The bytes that a process could still take, of the GPU for "cuda"; None if the system does not tell."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[0]
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    except (OSError, ValueError):
+        pass  # not Linux
+    return None
+
+
 def gpu_in_use() -> dict[str, str | int] | None:
     """The name of the GPU that this process computed on, and the most memory that its tensors took there so far, in
     bytes (`name`, `peak_memory_bytes`); None if it used none."""

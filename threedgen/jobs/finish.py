@@ -27,8 +27,9 @@ from threedgen.jobs.asset import (
     viewer_of,
 )
 from threedgen.jobs.build import Components
-from threedgen.jobs.listeners import metrics
+from threedgen.jobs.listeners import metrics, notes
 from threedgen.jobs.look import look_of
+from threedgen.jobs.pages.page import write_run_page
 from threedgen.jobs.run_directory import RunDirectory
 from threedgen.jobs.scores.exported import exported_scores, read_back
 from threedgen.recipes.recipe import Recipe
@@ -133,12 +134,14 @@ def write_report(
     scores: Mapping[str, float],
     seconds: Mapping[str, float],
     executors: Sequence[Mapping[str, Any]],
+    **more: Any,
 ) -> None:
-    """Writes report.json. A run that has it is finished, so it is the last file to be written.
+    """Writes report.html and report.json. A run that has the latter is finished, so it is written last.
 
     facts: counts of the asset. scores: named measures. seconds: duration of each phase. executors: how the priors
-    were computed.
+    were computed. more: further entries.
     """
+    noted = notes.read(run.notes)
     rows = metrics.read(run.metrics)
     scores = {**({"loss": rows[-1]["loss"]} if rows and "loss" in rows[-1] else {}), **scores}
     scores |= {name: facts[name] for name in ("watertight", "faces", "vertices") if name in facts}
@@ -153,5 +156,9 @@ def write_report(
         executors=list({str(facts): facts for facts in executors}.values()),
         guidance=[guide for stage in recipe.all_stages for guide in stage.resolved["guidance"]],
         asset=facts,
+        warnings=[note["text"] for note in noted],
+        verdicts=[note for note in noted if "reason" in note],
+        **more,
     )
+    write_run_page(run, document)
     report.write_report(run.report, document)

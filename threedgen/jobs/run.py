@@ -24,8 +24,10 @@ from threedgen.jobs.listeners import metrics
 from threedgen.jobs.listeners.checkpoints import Checkpoints, load, save, stage_of
 from threedgen.jobs.listeners.interruption import Interruption
 from threedgen.jobs.listeners.metrics import MetricsFile
+from threedgen.jobs.listeners.notes import Notes
 from threedgen.jobs.listeners.previews import Previews
 from threedgen.jobs.listeners.stillness import Stillness
+from threedgen.jobs.listeners.verdicts import Hopeless, StopWhenHopeless, Verdicts
 from threedgen.jobs.lock import holding, is_held, require_held
 from threedgen.jobs.run_directory import RunDirectory, check_free
 from threedgen.jobs.sizes import what_to_lower
@@ -50,23 +52,31 @@ def _check_later_stages(recipe: Recipe) -> None:
 
 
 def start(
-    recipe: Recipe, out: Path, listeners: Sequence[Listener] = (), files: Mapping[str, Path] = _NO_FILES
+    recipe: Recipe,
+    out: Path,
+    listeners: Sequence[Listener] = (),
+    files: Mapping[str, Path] = _NO_FILES,
+    stop_when_hopeless: bool = False,
 ) -> RunDirectory:
     """Runs `recipe` into the new folder `out`. Raises UserError for every mistake that a user can correct.
 
     The folder is made when every component is built. If not a single step can be done, it is removed again.
     files: folders that belong to the run (name in the run -> present path). They are moved into it first, because
-    components may read them there.
+    components may read them there. stop_when_hopeless: raise Hopeless after a verdict (see listeners.verdicts).
     """
     check_free(out)
+    notes = Notes(RunDirectory(out))
+    listeners = _also_stopping(listeners, notes, stop_when_hopeless)
     device = machine.choose_device(recipe.device)
     clock = _Clock(Emitter(tuple(listeners)))
     run: RunDirectory | None = None
-    with ExitStack() as held:
+    with notes.listening(), ExitStack() as held:
 
         def create() -> RunDirectory:
             held.enter_context(holding(out, partial(standing, out)))
-            return RunDirectory.create(out, recipe.resolved, files)
+            made = RunDirectory.create(out, recipe.resolved, files, recipe.origin)
+            notes.write()
+            return made
 
         try:
             run = create() if files else None
@@ -86,6 +96,12 @@ def start(
     return run
 
 
+def _also_stopping(listeners: Sequence[Listener], notes: Notes, stop: bool) -> Sequence[Listener]:
+    """The listeners, and the one that stops the run after a verdict if it shall."""
+    keep = partial(save, notes.run.checkpoint)
+    return [*listeners, StopWhenHopeless(notes.verdicts, keep)] if stop else listeners
+
+
 def _write_sheets(run: RunDirectory, scene: Any) -> None:
     """What a new scene has to show beside itself."""
     from threedgen.export.video import write_contact_sheet
@@ -100,15 +116,18 @@ def resume(
     device: str | None = None,
     overrides: Sequence[str] = (),
     steps: int | None = None,
+    stop_when_hopeless: bool = False,
 ) -> list[str]:
     """Continues a run from its last checkpoint, or from the start if there is none, and finishes it.
 
     device: another one than that of the recipe. overrides: `key=value`, for what may differ on another machine,
     such as renderer.backend. steps: how many the whole run shall have, also if it was finished with fewer; its
-    recipe is changed. Returns warnings. Raises UserError for every mistake that a user can correct, and if another
-    process writes into the run.
+    recipe is changed. stop_when_hopeless: as in `start`. Returns warnings. Raises UserError for every
+    mistake that a user can correct, and if another process writes into the run.
     """
-    with holding(run.path, partial(standing, run.path)):
+    notes = Notes(run)
+    listeners = _also_stopping(listeners, notes, stop_when_hopeless)
+    with notes.listening(), holding(run.path, partial(standing, run.path)):
         if steps is not None:
             _set_steps(run, steps)
         return _resume(run, listeners, device, overrides)
@@ -178,6 +197,10 @@ def _continue(recipe: Recipe, run: RunDirectory, listeners: Sequence[Listener], 
                 f"(--threads {before.threads} would repeat them)"
             )
     executors = executors_of(components.guidances)
+    if not run.finished:
+        run.report.unlink(
+            missing_ok=True
+        )  # of fewer steps: with it, the run would look finished before it is
     _run_and_finish(recipe, run, components, state, listeners, clock)
     return warnings + [executor.change for executor in executors if executor.change]
 
@@ -238,6 +261,14 @@ def _run_and_finish(
             state = _state(recipe, following, components)
             state.executors = executors
         _finish(recipe, run, components, [*state.executors, *used_by(components.guidances)], clock)
+    except Hopeless as stopped:
+        from threedgen.jobs import finish
+
+        used = [*state.executors, *used_by(components.guidances)]
+        finish.write_report(recipe, run, {}, {}, clock.stop(), used, stopped_after=state.steps_in_run)
+        raise Hopeless(
+            f"{stopped} ({run.page} says why); `threedgen resume {run.path}` goes on all the same"
+        ) from stopped
     except KeyboardInterrupt:
         raise KeyboardInterrupt(run.path) from None  # the command prints how this run is continued
 
@@ -254,6 +285,7 @@ def _run_stage(
         Watchdog(saver.every),
         MetricsFile(run.metrics),
         Previews(recipe.fixed["preview"].config, run.previews, stage.steps),
+        Verdicts(recipe.prompt),
         Stillness(recipe.prompt, f"stages.{state.stage}." if recipe.stages else ""),
         saver,
     ]

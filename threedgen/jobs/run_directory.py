@@ -1,14 +1,15 @@
 """A run directory: everything that a run leaves behind. Its path is all that later commands need.
 
-recipe.yaml  metrics.jsonl  previews/  checkpoint/                          while it runs
+recipe.yaml  origin.json  notes.jsonl  metrics.jsonl  previews/  checkpoint/       while it runs
 backs.png                                                                   of the recipe dfm, from its beginning
-asset.glb  asset.ply  turntable.mp4  contact_sheet.png  report.json         when it is finished
+asset.glb  asset.ply  turntable.mp4  contact_sheet.png  report.html  report.json   when it is finished
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
@@ -19,13 +20,14 @@ from types import MappingProxyType
 from typing import Any
 
 from threedgen.core import inside
-from threedgen.core.atomic import is_temporary, replacing
+from threedgen.core.atomic import is_temporary, replacing, store
 from threedgen.core.documents import LARGEST, parse_yaml
 from threedgen.core.errors import UserError
 from threedgen.jobs import lock
 
 RECIPE = "recipe.yaml"
 REPORT = "report.json"
+PAGE = "report.html"
 DEFAULT_PARENT = Path("runs")
 _PREVIEWS = "previews"
 REFERENCE, PICTURES, FILM = "reference", "pictures", "film"  # folders of what a run was given
@@ -54,6 +56,9 @@ class RunDirectory:
         self.previews = path / _PREVIEWS
         self.checkpoint = path / "checkpoint"
         self.report = path / REPORT
+        self.page = path / PAGE
+        self.origin = path / "origin.json"
+        self.notes = path / "notes.jsonl"
 
     @property
     def finished(self) -> bool:
@@ -102,12 +107,17 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, path: Path, resolved: Mapping[str, Any], files: Mapping[str, Path] = MappingProxyType({})
+        cls,
+        path: Path,
+        resolved: Mapping[str, Any],
+        files: Mapping[str, Path] = MappingProxyType({}),
+        origin: Mapping[str, Any] = MappingProxyType({}),
     ) -> RunDirectory:
         """A new run at `path`, with its recipe written. If that fails, nothing of it is left.
 
         resolved: the recipe with every default written out. files: folders that are moved into the run (name in the
-        run, one of REFERENCE, PICTURES and FILM -> present path). Raises UserError as `check_free` does.
+        run, one of REFERENCE, PICTURES and FILM -> present path). origin: of the recipe, see
+        `Recipe`. Raises UserError as `check_free` does.
         """
         # Another name would be in the way of the same command after a kill before the recipe is written.
         assert files.keys() <= set(_FIRST)
@@ -123,6 +133,8 @@ class RunDirectory:
                     shutil.rmtree(run.path / name, ignore_errors=True)  # of a command that was killed
                     shutil.move(folder, run.path / name)
             run._write_recipe(resolved)
+            if origin:
+                store(run.origin, json.dumps(origin, indent=2, ensure_ascii=False, default=str).encode())
         except BaseException:
             run.discard()
             raise
@@ -133,7 +145,7 @@ class RunDirectory:
         for folder in (self.previews, self.checkpoint, *self.given):
             shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # what cannot be removed, or belongs to somebody else, stays
-            for file in (self.recipe, self.metrics):
+            for file in (self.recipe, self.origin, self.notes, self.metrics):
                 file.unlink(missing_ok=True)
             for folder in self.made:
                 folder.rmdir()
@@ -178,7 +190,7 @@ def _is_left_over(path: Path) -> bool:
 
 def _check_free(path: Path) -> None:
     if (path / RECIPE).is_file():
-        state = "finished" if (path / REPORT).is_file() else "unfinished"
+        state = "finished" if RunDirectory(path).finished else "unfinished"
         raise UserError(
             f"'{path}' already holds a run ({state}): continue it with `threedgen resume {path}` "
             "or choose another --out"

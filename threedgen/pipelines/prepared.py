@@ -32,8 +32,17 @@ class Prepared:
     about: tuple[str, ...] = ()
     write: Callable[[Path], Mapping[str, Path]] = _no_files
 
-    def run(self, progress: bool = True, listeners: Sequence[Listener] = ()) -> Run:
-        """Runs the recipe into its folder. Raises UserError, and KeyboardInterrupt(path) after Ctrl-C."""
+    def run(
+        self,
+        progress: bool = True,
+        listeners: Sequence[Listener] = (),
+        stop_when_hopeless: bool = False,
+    ) -> Run:
+        """Runs the recipe into its folder. Raises UserError, and KeyboardInterrupt(path) after Ctrl-C.
+
+        progress: whether a bar is shown. listeners: called with every event. stop_when_hopeless: whether a run that
+        looks hopeless is stopped with a UserError, instead of a warning alone.
+        """
         check_free(self.path)
         with (
             showing(progress, listeners) as every,
@@ -42,4 +51,5 @@ class Prepared:
             for line in self.about:
                 for listener in every:
                     listener(PhaseStarted(line))
-            return Run(start(self.recipe, self.path, every, self.write(Path(folder))), trusted=True)
+            files = self.write(Path(folder))
+            return Run(start(self.recipe, self.path, every, files, stop_when_hopeless), trusted=True)

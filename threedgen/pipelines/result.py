@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from threedgen.jobs.build import load_scene
 from threedgen.jobs.export_run import Show, export_run, render_run
 from threedgen.jobs.run import resume
 from threedgen.jobs.run_directory import RunDirectory
+from threedgen.loop.events import Listener
 from threedgen.pipelines.common import Settings, as_settings, overrides, showing
 from threedgen.recipes.load import read_resolved
 from threedgen.recipes.recipe import Recipe
@@ -150,17 +152,20 @@ class Run:
         backend: str | None = None,
         progress: bool = True,
         steps: int | None = None,
+        listeners: Sequence[Listener] = (),
+        stop_when_hopeless: bool = False,
     ) -> Run:
         """Continues the run from its last checkpoint and finishes it; a finished run stays as it is.
 
-        steps: how many the whole run shall have; with more than it has, a finished run goes on too. Raises
-        UserError, and KeyboardInterrupt(path) after Ctrl-C.
+        steps: how many the whole run shall have; with more than it has, a finished run goes on too.
+        listeners: called with every event. stop_when_hopeless: whether a run that looks hopeless is stopped with a
+        UserError. Raises UserError, and KeyboardInterrupt(path) after Ctrl-C.
         """
         if self.finished and steps is None:
             return self
         own = overrides({"backend": backend})
-        with trust.runs(self._trusted), showing(progress, ()) as listeners:
-            for warning in resume(self._directory, listeners, device, own, steps):
+        with trust.runs(self._trusted), showing(progress, listeners) as every:
+            for warning in resume(self._directory, every, device, own, steps, stop_when_hopeless):
                 warnings.warn(warning, stacklevel=2)
         self.__dict__.pop("scene", None)
         return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from threedgen.core import plugins
@@ -134,19 +134,27 @@ def needs_mesh(choice: Choice, given: type[Any]) -> bool:
 
 
 def check_intervals(recipe: Recipe, prefix: str = "") -> None:
-    """Raises UserError if something that is to happen every n steps could never happen within the run, or
+    """Raises UserError if something that was set to happen every n steps could never happen within the run, or
     within the stage whose path is `prefix`."""
+    for path, value in never_happening(recipe, prefix):
+        if path in recipe.given:
+            raise UserError(
+                f"'{path}' is every {value:g} steps but the run has {recipe.steps}: it would never happen; lower "
+                "it (below 1 it is a fraction of the run) or raise steps"
+            )
+
+
+def never_happening(recipe: Recipe, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The path and the value of every interval in steps that is longer than the run, or than the stage whose path
+    is `prefix`, defaults included."""
     for choice in recipe.choices():
         for path, value in leaves(typed.plain(choice.config), choice.path):
             if prefix and path.removeprefix(f"{prefix}.").split(".")[0] in WHOLE_RUN:
                 continue  # one stage may be shorter than that
             key = path.rsplit(".", 1)[-1]
             periodic = key == "every" or key.endswith(("_every", "_interval"))
-            if periodic and isinstance(value, int | float) and path in recipe.given and value > recipe.steps:
-                raise UserError(
-                    f"'{path}' is every {value:g} steps but the run has {recipe.steps}: it would never "
-                    "happen; lower it (below 1 it is a fraction of the run) or raise steps"
-                )
+            if periodic and isinstance(value, int | float) and value > recipe.steps:
+                yield path, value
 
 
 def _starts_from(cls: type[Any]) -> tuple[type[Any], ...]:

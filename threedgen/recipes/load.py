@@ -11,7 +11,7 @@ by stage (see threedgen.recipes.stages).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ def load_recipe(
     if refine is not None:
         values, settings = _refined(values, str(source)), {**settings, "steps": refine}
     values = _without_overlays(values)
+    plain = values
     steps = settings.pop("steps", None)
     values = merge(values, {key: value for key, value in settings.items() if value is not None})
     if steps is not None:
@@ -91,7 +92,26 @@ def load_recipe(
         values = name_priors(values, prior, text_prior, parts)
     recipe = resolve(_overridden(values, pairs), base)
     derived = split_overrides(derive(recipe)) if derive is not None else []
-    return resolve(_overridden(_overridden(values, derived), pairs), base) if derived else recipe
+    if derived:
+        recipe = resolve(_overridden(_overridden(values, derived), pairs), base)
+    # The task derives settings from others, such as the seed: nobody changed these.
+    own = {key for key, _ in derived} - {key for key, _ in pairs}
+    return dataclasses.replace(recipe, origin={"recipe": str(source), **_changes(plain, recipe, base, own)})
+
+
+def _changes(
+    plain: Mapping[str, Any], recipe: Recipe, base: Path | None, without: Set[str]
+) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """The settings of `recipe`, but for its prompt, that are others than in the plain values that it was made of,
+    as the "changed" of its origin; nothing if the plain values are no recipe yet."""
+    try:
+        before = dict(typed.leaves(resolve({**plain, "prompt": recipe.prompt}, base).resolved))
+    except UserError:  # the recipe needs what the command sets
+        return {}
+    after = dict(typed.leaves(recipe.resolved))
+    names = (name for name in dict.fromkeys((*before, *after)) if name not in without)
+    pairs = {name: (before.get(name), after.get(name)) for name in names}
+    return {"changed": {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}}
 
 
 def _overridden(values: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:

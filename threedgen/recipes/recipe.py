@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,9 @@ class Recipe:
     resolved: its plain form with every default written out. given: the paths that the recipe files and the command
     line set. fixed: the sections whose component has no choice. stages: the recipe of each stage if there are
     several; the other fields are then those of the last stage, and `steps` is the sum. folder: of the run that it
-    was read from, whose models are not fetched without trust; None for a recipe of the user.
+    was read from, whose models are not fetched without trust; None for a recipe of the user. origin: {"recipe": its
+    name or file, "changed": {path: (value of the recipe, value here)}} of settings that the command changed; empty
+    for a recipe that a run wrote, and without "changed" if it is not known.
     """
 
     prompt: str
@@ -59,6 +61,7 @@ class Recipe:
     given: frozenset[str]
     stages: tuple[Recipe, ...] = ()
     folder: Path | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def all_stages(self) -> tuple[Recipe, ...]:

@@ -7,13 +7,12 @@ warning reports each case once, with the setting to change.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -56,6 +55,7 @@ class Watch:
 
     def __init__(self, folder: Path, step: int, every: Every | None = None) -> None:
         """step: steps done so far. Lines of the file about later steps are removed."""
+        from threedgen.jobs.listeners.logs import TENSORBOARD, board, installed
         from threedgen.jobs.listeners.metrics import read, truncate
 
         self.headline = ""
@@ -65,7 +65,7 @@ class Watch:
         if (folder / METRICS).is_file():
             truncate(folder / METRICS, step + 1)
         self._has_line = any(row["step"] == step for row in read(folder / METRICS))
-        self._board = _board(folder)
+        self._board = board(folder) if installed(TENSORBOARD) else None
 
     def catch_up(self, trainer: Trainer) -> None:
         """Is called before the first step of this process. Writes what was due after the last checkpoint and
@@ -220,12 +220,3 @@ def _true_pictures(trainer: Trainer, index: int, views: list[int]) -> Float[Tens
 
 def _row(pictures: Float[Tensor, "V H W 3"]) -> Float[Tensor, "H V*W 3"]:
     return pictures.detach().cpu().clamp(0.0, 1.0).permute(1, 0, 2, 3).flatten(1, 2)
-
-
-def _board(folder: Path) -> Any:
-    """The writer of TensorBoard; None if it is not installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard.writer import SummaryWriter
-
-    return SummaryWriter(str(folder / "tensorboard"))

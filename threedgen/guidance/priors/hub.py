@@ -46,22 +46,13 @@ def fetched(hub_id: str, half: bool = False, variant: str = "") -> Path:
 
     Raises UserError if the model cannot be fetched, with what to do about it.
     """
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import constants
 
-    match = _ID.fullmatch(hub_id)
-    assert match is not None, f"{hub_id} is no id"
-    name, given = match["name"], match["revision"]
-    revision: dict[str, Any] = {} if given is None else {"revision": given}
-    missing = "it"
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=_ALL, local_files_only=True, **revision))
-        missing = _missing(folder) or _missing_variant(folder, variant)
-        if not missing:
-            return folder
-        missing = f"its {missing}"
-    except LocalEntryNotFoundError:
-        pass
+    name, revision = _named(hub_id)
+    folder, missing = _kept(name, revision, variant)
+    if folder is not None and not missing:
+        return folder
+    missing = f"its {missing}" if missing else "it"
     trust.check_fetch(hub_id)
     if constants.HF_HUB_OFFLINE:
         raise UserError(
@@ -77,8 +68,78 @@ def fetched(hub_id: str, half: bool = False, variant: str = "") -> Path:
     return folder
 
 
+def kept(hub_id: str, variant: str = "") -> Path | None:
+    """The folder of a hub model in the local cache if nothing of it is missing there, else None."""
+    folder, missing = _kept(*_named(hub_id), variant)
+    return None if missing else folder
+
+
+def to_fetch(hub_id: str, half: bool = False, variant: str = "") -> dict[str, int]:
+    """The files that `fetched` would fetch, with their bytes; the hub is asked for them.
+
+    Raises UserError if it does not answer, or HF_HUB_OFFLINE forbids to ask it.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"hub model '{hub_id}': HF_HUB_OFFLINE forbids to ask the hub for its size")
+    name, revision = _named(hub_id)
+    with _answered(hub_id, name):
+        sizes = _listed(hub_id, name, revision, half, variant)
+    return {file: size for file, size in sizes.items() if size}
+
+
+def _named(hub_id: str) -> tuple[str, dict[str, Any]]:
+    """The name of a model, and its revision as the hub's functions take it."""
+    match = _ID.fullmatch(hub_id)
+    assert match is not None, f"{hub_id} is no id"
+    given = match["revision"]
+    return match["name"], {} if given is None else {"revision": given}
+
+
+def _kept(name: str, revision: dict[str, Any], variant: str) -> tuple[Path | None, str]:
+    """The folder of a model in the local cache, if there is one, and what it lacks."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_ALL, local_files_only=True, **revision))
+    except LocalEntryNotFoundError:
+        return None, ""
+    return folder, _missing(folder) or _missing_variant(folder, variant)
+
+
+def _listed(hub_id: str, name: str, revision: dict[str, Any], half: bool, variant: str) -> dict[str, int]:
+    """The files that a model needs, with the bytes that are not in the cache yet."""
+    from huggingface_hub import snapshot_download
+
+    with _reaching(hub_id):
+        listed: Any = snapshot_download(name, allow_patterns=_ALL, dry_run=True, **revision)
+    sizes = {
+        item.filename: item.file_size if item.will_download else 0
+        for item in listed
+        if item.filename.partition("/")[0] not in _UNREAD
+    }
+    if variant and variant not in variants_in(sizes):
+        raise no_variant(f"hub model '{hub_id}'", variant, variants_in(sizes))
+    return {file: sizes[file] for file in chosen_names(sizes, half, variant)}
+
+
 def _downloaded(hub_id: str, name: str, revision: dict[str, Any], half: bool, variant: str) -> Path:
     from huggingface_hub import snapshot_download
+
+    with _answered(hub_id, name):
+        wanted = _listed(hub_id, name, revision, half, variant)
+        total = sum(wanted.values())
+        if total:
+            print(f"fetching {hub_id} from the hub: {total / 1e9:.2f} GB", file=sys.stderr)
+        with _reaching(hub_id):
+            return Path(snapshot_download(name, allow_patterns=sorted(wanted), **revision))
+
+
+@contextmanager
+def _answered(hub_id: str, name: str) -> Iterator[None]:
+    """Turns what the hub answers in place of a model into a UserError."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HFValidationError,
@@ -88,21 +149,7 @@ def _downloaded(hub_id: str, name: str, revision: dict[str, Any], half: bool, va
 
     page = f"https://huggingface.co/{name}"
     try:
-        with _reaching(hub_id):
-            listed: Any = snapshot_download(name, allow_patterns=_ALL, dry_run=True, **revision)
-        sizes = {
-            item.filename: item.file_size if item.will_download else 0
-            for item in listed
-            if item.filename.partition("/")[0] not in _UNREAD
-        }
-        if variant and variant not in variants_in(sizes):
-            raise no_variant(f"hub model '{hub_id}'", variant, variants_in(sizes))
-        wanted = chosen_names(sizes, half, variant)
-        total = sum(sizes[file] for file in wanted)
-        if total:
-            print(f"fetching {hub_id} from the hub: {total / 1e9:.2f} GB", file=sys.stderr)
-        with _reaching(hub_id):
-            return Path(snapshot_download(name, allow_patterns=sorted(wanted), **revision))
+        yield
     except GatedRepoError as error:
         raise UserError(
             f"hub model '{hub_id}' asks you to accept its licence: do so on {page}, then {_LOGIN}"

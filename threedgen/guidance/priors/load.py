@@ -134,7 +134,7 @@ def _load(config: PriorConfig, device: torch.device) -> Prior:
     return plugins.find("prior", config.name)(config, device)
 
 
-_SHIPPED = {
+SHIPPED = {
     "embedded": EMBEDDED_WEIGHTS,
     THINGS: EMBEDDED_THINGS_WEIGHTS,
     "embedded-view": EMBEDDED_VIEW_WEIGHTS,
@@ -148,7 +148,7 @@ def light_of(config: PriorConfig) -> Light | None:
 
     No weights are loaded and nothing is fetched. Raises UserError for a damaged light.json.
     """
-    folder = Path(config.path).expanduser() if config.path else _SHIPPED.get(config.name)
+    folder = Path(config.path).expanduser() if config.path else SHIPPED.get(config.name)
     return None if folder is None else light.read_light(folder)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from threedgen.core.roles import RepresentationRoles, declared
+from threedgen.jobs.listeners.verdicts import NO_MOTION, Verdict
 from threedgen.loop.events import Event, StepDone
 
 _SHARE = 3  # the check is made after a third of the steps of a stage
@@ -43,7 +44,8 @@ class Stillness:
             self._done = True  # a step that is rolled back is made again
             amount = _amount(event.state.scene)
             if amount < STILL:
-                warnings.warn(self._text(amount, event.state.step, event.total), stacklevel=1)
+                text = self._text(amount, event.state.step, event.total)
+                warnings.warn(Verdict(NO_MOTION, event.state.step, text), stacklevel=1)
 
     def _text(self, amount: float, step: int, total: int) -> str:
         where = self._where

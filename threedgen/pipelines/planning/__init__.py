@@ -1,0 +1,1 @@
+"""What a command would do and take, said before it is run."""
