@@ -78,7 +78,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             files = given(folder)
-            words: list[str] = [files.get(word, word) for word in COMMANDS[index - 1]]
+            words: list[str] = [files.get(word) or word for word in COMMANDS[index - 1]]
             text = threedgen("plan", *words, cache=folder / "cache")
             threedgen(*words, "--out", str(folder / "run"), cache=folder / "cache")
             report = json.loads((folder / "run" / "report.json").read_text())

@@ -104,13 +104,13 @@ def build_parser() -> Parser:
         "--catalogue",
         type=Path,
         metavar="DIR",
-        help="for field, picture and view: the folder of Sweet Home 3D's furniture libraries; default: where "
+        help="for field, picture, view and multiview: the folder of Sweet Home 3D's furniture libraries; default: where "
         "Debian's package sweethome3d-furniture puts them, or none",
     )
     parser.add_argument(
         "--only",
         choices=("cc0",),
-        help="for field, picture and view: of the catalogue, only what is in the public domain",
+        help="for field, picture, view and multiview: of the catalogue, only what is in the public domain",
     )
     parser.add_argument(
         "--text-encoder",
