@@ -104,8 +104,8 @@ def build_parser() -> Parser:
         "--catalogue",
         type=Path,
         metavar="DIR",
-        help="for field, picture, view and multiview: the folder of Sweet Home 3D's furniture libraries; default: where "
-        "Debian's package sweethome3d-furniture puts them, or none",
+        help="for field, picture, view and multiview: the folder of Sweet Home 3D's furniture libraries; default: "
+        "where Debian's package sweethome3d-furniture puts them, or none",
     )
     parser.add_argument(
         "--only",
