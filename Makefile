@@ -41,7 +41,7 @@ STILL = build/still
 test-all: test sanitize
 	if [ "$$(uname)" = Linux ]; then $(MAKE) fuzz-parsers MINUTES=1; fi
 	if [ "$$(uname)" = Linux ] && command -v c++ >/dev/null; then \
-	  mkdir -p build && OMP_NUM_THREADS=1 $(BIN)/python tests/devices/pretend_cuda_runs.py build/pretend-cuda \
+	  rm -rf build/pretend-cuda && mkdir -p build && OMP_NUM_THREADS=1 $(BIN)/python tests/devices/pretend_cuda_runs.py build/pretend-cuda \
 	    2>build/pretend-cuda.txt || { tail -n 3 build/pretend-cuda.txt; exit 1; }; \
 	else echo "no runs on a pretend GPU: they need a C++ compiler, on Linux (see tests/devices)"; fi
 	if $(BLENDER) -c "import bpy" 2>/dev/null; then \
